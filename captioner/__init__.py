@@ -1,0 +1,1 @@
+"""Train image captioners: CNN encoder, LSTM decoder, soft attention."""

@@ -1,0 +1,1 @@
+"""Evaluation: captions of a split against its references."""

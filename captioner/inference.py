@@ -1,0 +1,151 @@
+"""The runtime's search over PyTorch: a model in memory, and the graphs of a TorchScript bundle."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from caprun.bundle import Bundle, ModelSpec, read_bundle
+from caprun.decoding import Ids, StepOutput
+from caprun.engine import Captioner
+from caprun.session import Device
+from torch import Tensor
+
+from captioner.errors import CaptionerError
+from captioner.models.caption_model import CaptionModel
+from captioner.models.decoder import Encoded
+from captioner.training.checkpoint import Checkpoint, build_model, image_spec, load_checkpoint
+
+
+class ModelSteps:
+    """A model's decoder in the middle of a batch; see `caprun.decoding.Steps`."""
+
+    def __init__(self, model: CaptionModel, encoded: Encoded, *, alpha: bool = False) -> None:
+        self._model, self._encoded, self._alpha = model, encoded, alpha
+
+    @torch.inference_mode()
+    def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
+        """See `caprun.decoding.Steps`."""
+        device = self._encoded.hidden.device
+        indices = (torch.from_numpy(np.ascontiguousarray(index)).to(device) for index in (row, parent, token))
+        row_, parent_, token_ = indices
+        log_prob, candidate, hidden, cell, alpha = self._model.candidates(row_, parent_, token_, self._encoded, k)
+        self._encoded = self._encoded._replace(hidden=hidden, cell=cell)
+        return StepOutput(
+            log_prob.float().cpu().numpy(),
+            candidate.cpu().numpy(),
+            alpha.float().cpu().numpy() if self._alpha else None,
+        )
+
+
+class ModelBackend:
+    """A model in memory as a backend of `caprun.engine.Captioner`; put it in eval mode first."""
+
+    def __init__(self, model: CaptionModel) -> None:
+        self._model = model
+
+    @torch.inference_mode()
+    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> ModelSteps:
+        """See `caprun.engine.Backend`."""
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._model.unsaid.device)
+        return ModelSteps(self._model, self._model.encode(pixels), alpha=alpha)
+
+
+class ScriptSteps:
+    """A TorchScript decoder in the middle of a batch; it knows tensors by their names in the manifest alone."""
+
+    def __init__(
+        self,
+        decoder: Callable[..., tuple[Tensor, ...]],
+        bundle: Bundle,
+        tensors: Mapping[str, Tensor],
+        *,
+        alpha: bool,
+    ) -> None:
+        self._decoder, self._spec = decoder, bundle.manifest.graphs.decoder
+        self._tensors = dict(tensors)
+        self._alpha = alpha
+
+    @torch.inference_mode()
+    def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
+        """See `caprun.decoding.Steps`."""
+        arrays = {"row": row, "parent": parent, "token": token, "k": np.array([k])}
+        indices = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        given = indices | self._tensors
+        values = self._decoder(*(given[tensor.name] for tensor in self._spec.inputs))
+        outputs = {tensor.name: value for tensor, value in zip(self._spec.outputs, values, strict=True)}
+        self._tensors |= {tensor.name: outputs[tensor.name] for tensor in self._spec.outputs if tensor.role == "state"}
+        alpha = outputs["alpha"].numpy() if self._alpha and "alpha" in outputs else None
+        return StepOutput(outputs["log_prob"].numpy(), outputs["candidate"].numpy(), alpha)
+
+
+class ScriptBackend:
+    """The graphs of a TorchScript bundle as a backend of `caprun.engine.Captioner`.
+
+    Raises:
+        BundleError: a graph is missing or altered.
+        CaptionerError: the bundle is of ONNX graphs, or PyTorch cannot load them.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        if bundle.manifest.format != "torchscript":
+            raise CaptionerError(f"{bundle.path} holds ONNX graphs: use `caprun --model {bundle.path} PHOTO`.")
+        self._bundle = bundle
+        try:
+            self._encoder, self._decoder = (
+                torch.jit.load(io.BytesIO(graph))
+                for graph in bundle.graphs()  # type: ignore[no-untyped-call]
+            )
+        except RuntimeError as error:
+            raise CaptionerError(f"PyTorch cannot load the graphs of {bundle.path} ({error}).") from error
+
+    @torch.inference_mode()
+    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> ScriptSteps:
+        """See `caprun.engine.Backend`."""
+        values = self._encoder(torch.from_numpy(np.ascontiguousarray(images)))
+        names = (tensor.name for tensor in self._bundle.manifest.graphs.encoder.outputs)
+        return ScriptSteps(self._decoder, self._bundle, dict(zip(names, values, strict=True)), alpha=alpha)
+
+
+def load_captioner(path: Path, device: str = "auto") -> Captioner:
+    """Open a checkpoint, a TorchScript bundle or an ONNX bundle as the runtime's `Captioner`.
+
+    Raises:
+        CaprunError: it is none of these, or is damaged.
+    """
+    if not path.is_dir():
+        checkpoint = load_checkpoint(path)
+        model = build_model(checkpoint).to(torch_device(device))
+        return Captioner(model_spec(checkpoint, model, path.stem), checkpoint.vocabulary, ModelBackend(model))
+    bundle = read_bundle(path)
+    if bundle.manifest.format == "onnx":
+        return Captioner.load(path, device=cast("Device", device))
+    return Captioner(bundle.manifest, bundle.vocabulary, ScriptBackend(bundle))
+
+
+def model_spec(checkpoint: Checkpoint, model: CaptionModel, name: str) -> ModelSpec:
+    """What captioning needs to know of a checkpoint's model."""
+    return ModelSpec(
+        name=name,
+        image=image_spec(checkpoint.config, model),
+        special=checkpoint.special,
+        search=checkpoint.config.search,
+        attention_grid=model.encoder.grid,
+    )
+
+
+def torch_device(device: str) -> torch.device:
+    """`auto` is CUDA where there is one.
+
+    Raises:
+        CaptionerError: CUDA is asked for and PyTorch has none.
+    """
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise CaptionerError("CUDA was asked for and PyTorch finds none here; use --device cpu.")
+    return torch.device("cuda" if has_cuda and device != "cpu" else "cpu")

@@ -1,0 +1,60 @@
+"""How long work shows: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+_LINE_EVERY = 30.0  # seconds between lines where there is no terminal
+
+
+class Progress:
+    """Counts work on stderr.
+
+    Args:
+        what: its name.
+        total: how much there is.
+        unit: of what, in the plural.
+    """
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._done = 0
+        self._note = ""
+        self._began = self._said = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc=what, unit=f" {unit}", leave=False, dynamic_ncols=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif kind is None and self._done and self._said > self._began:
+            self._line()  # whoever saw a line sees the last one too
+
+    def advance(self, count: int, note: str = "") -> None:
+        """So much more is done; `note` stands beside the count until the next."""
+        self._done += count
+        self._note = note
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(count)
+        elif time.monotonic() - self._said >= _LINE_EVERY:
+            self._line()
+
+    def _line(self) -> None:
+        now = time.monotonic()
+        rate = self._done / max(now - self._began, 1e-9)
+        left = (self._total - self._done) / rate
+        tail = f", {self._note}" if self._note else ""
+        share = f"{self._done}/{self._total} {self._unit}"
+        print(f"{self._what}: {share}, {rate:.1f}/s, {left:.0f} s left{tail}", file=sys.stderr, flush=True)
+        self._said = now

@@ -1,0 +1,1 @@
+"""From captions to pieces: tokenizers, each of which ends as one vocabulary of printable pieces."""

@@ -1,0 +1,1 @@
+"""Training: cached features, batches, losses, the loop and its checkpoints."""

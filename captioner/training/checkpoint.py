@@ -1,0 +1,129 @@
+"""Checkpoints: what training knows, on disk, written whole or not at all, and read without running code."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from caprun.image import ImageSpec
+from caprun.vocabulary import Special, Vocabulary
+from torch import Tensor
+
+from captioner.config import Config, config_from_dict
+from captioner.errors import CaptionerError
+from captioner.models.caption_model import CaptionModel
+from captioner.models.encoder import build_encoder
+
+FORMAT_VERSION = 1
+_KIND = "captioner checkpoint"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and where it is from."""
+
+    config: Config
+    vocabulary: Vocabulary
+    special: Special
+    model: Mapping[str, Tensor]
+    """The state dict of a CaptionModel, encoder included."""
+    samples: Tensor
+    """uint8 (photos, height, width, 3): prepared validation photos, on which an export proves itself."""
+    metrics: Mapping[str, Any]
+    """Validation scores with their split and protocol, and the epoch."""
+    provenance: Mapping[str, Any]
+    """Command, data and versions of the training."""
+    training: Mapping[str, Any] | None = None
+    """What a resumed training needs besides; None in a checkpoint that is only to be used."""
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write to a temporary file beside, flush it to the disk, and rename: the file is the old or the new one, whole.
+
+    Raises:
+        CaptionerError: it cannot be written.
+    """
+    content = {
+        "kind": _KIND,
+        "format_version": FORMAT_VERSION,
+        "config": dataclasses.asdict(checkpoint.config),
+        "vocabulary": checkpoint.vocabulary.as_dict(),
+        "special": dataclasses.asdict(checkpoint.special),
+        "model": dict(checkpoint.model),
+        "samples": checkpoint.samples,
+        "metrics": dict(checkpoint.metrics),
+        "provenance": dict(checkpoint.provenance),
+        "training": None if checkpoint.training is None else dict(checkpoint.training),
+    }
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+            temporary = Path(file.name)
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise CaptionerError(f"The checkpoint {path} cannot be written: {reason}; the one before is intact.") from error
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        CaptionerError: no such file, damaged, no checkpoint of captioner's, or of a newer version.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CaptionerError(f"There is no checkpoint {path}; `captioner train` says where it writes them.") from None
+    except IsADirectoryError:
+        raise CaptionerError(f"{path} is a directory; a checkpoint is a file such as {path}/best.pt.") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CaptionerError(
+            f"{path} is no checkpoint, or is damaged ({type(error).__name__}); copy it again."
+        ) from None
+    if not isinstance(content, dict) or content.get("kind") != _KIND:
+        raise CaptionerError(f"{path} is a PyTorch file, but no checkpoint of captioner's.")
+    if content["format_version"] > FORMAT_VERSION:
+        raise CaptionerError(f"{path} was written by a newer captioner; upgrade this one.")
+    try:
+        return Checkpoint(
+            config=config_from_dict(content["config"], str(path)),
+            vocabulary=Vocabulary.from_dict(content["vocabulary"]),
+            special=Special(**content["special"]),
+            **{key: content[key] for key in ("model", "samples", "metrics", "provenance", "training")},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CaptionerError(f"{path} is no whole checkpoint ({error}); copy it again.") from None
+
+
+def build_model(checkpoint: Checkpoint) -> CaptionModel:
+    """The checkpoint's model, in eval mode."""
+    config = checkpoint.config
+    size = (config.data.image_size, config.data.image_size)
+    encoder = build_encoder(config.model.encoder, size)
+    model = CaptionModel(encoder, config.model, len(checkpoint.vocabulary), checkpoint.special)
+    try:
+        model.load_state_dict(dict(checkpoint.model))
+    except RuntimeError as error:
+        raise CaptionerError(f"The checkpoint's weights do not fit its configuration ({error}).") from error
+    return model.eval()
+
+
+def image_spec(config: Config, model: CaptionModel) -> ImageSpec:
+    """How the model's photos are prepared."""
+    height, width = model.encoder.size
+    return ImageSpec(height, width, config.data.fit, config.data.resample, model.encoder.mean, model.encoder.std)

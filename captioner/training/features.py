@@ -1,0 +1,236 @@
+"""The features of a frozen encoder, computed once and kept on disk in half precision.
+
+A folder a key, where the key is of the encoder's weights and the preprocessing; in it one row a photo, found by the
+photo's content. A photo that is renamed, or is in two datasets, is computed once; one that changes is computed anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+import torch
+from caprun.errors import ImageError
+from caprun.image import ImageSpec, load
+
+from captioner.errors import CaptionerError
+from captioner.models.encoder import Encoder
+from captioner.progress import Progress
+
+_BATCH = 16
+_SAVED_EVERY = 32  # batches
+
+
+@dataclass(frozen=True)
+class Features:
+    """The cached features of some photos."""
+
+    rows: npt.NDArray[np.int64]
+    """(photos,): each photo's row in `table`; -1 for a photo that cannot be read."""
+    table: npt.NDArray[np.float16]
+    """(rows, regions, channels), on disk."""
+    unreadable: tuple[str, ...]
+    """One sentence a photo that cannot be read."""
+
+    def of(self, photos: Sequence[int] | npt.NDArray[np.int64]) -> torch.Tensor:
+        """float32 (photos, regions, channels)."""
+        return torch.from_numpy(self.table[self.rows[photos]].astype(np.float32))
+
+
+class FeatureCache:
+    """The features of one encoder under one preprocessing.
+
+    Args:
+        directory: where all caches are kept.
+        encoder: the frozen encoder.
+        spec: the preprocessing.
+    """
+
+    def __init__(self, directory: Path, encoder: Encoder, spec: ImageSpec) -> None:
+        self._encoder, self._spec = encoder, spec
+        self.directory = directory / cache_key(encoder, spec)
+        self._table, self._index = self.directory / "features.f16", self.directory / "index.json"
+        self._row_bytes = encoder.regions * encoder.channels * 2
+
+    def compute(self, photos: Sequence[Path], device: torch.device, say: Callable[[str], None]) -> Features:
+        """Find the features of photos, computing those that are not on disk yet.
+
+        What is computed stays, also when this is interrupted.
+
+        Args:
+            photos: their files.
+            device: where the encoder runs; on a CPU it runs through ONNX Runtime, which is two to three times as fast.
+            say: is told how much will be written, and where.
+
+        Raises:
+            CaptionerError: it does not fit on the disk, or cannot be written.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(self.directory / "lock"):
+                return self._compute(photos, device, say)
+        except OSError as error:
+            raise CaptionerError(
+                f"The feature cache {self.directory} cannot be written: {error.strerror or error}; "
+                "name another folder with --cache."
+            ) from error
+
+    def _compute(self, photos: Sequence[Path], device: torch.device, say: Callable[[str], None]) -> Features:
+        known = self._read_index()
+        with ThreadPoolExecutor(2) as pool:
+            keys = list(pool.map(_content_key, photos))
+        missing = {key: photo for key, photo in zip(keys, photos, strict=True) if key and key not in known}
+        unreadable: dict[str, str] = {}
+        if missing:
+            needed = len(missing) * self._row_bytes
+            free = shutil.disk_usage(self.directory).free
+            shape = f"{len(missing)} photos x {self._encoder.regions} regions x {self._encoder.channels} channels"
+            say(f"features: {shape} in half precision, {_size(needed)} in {self.directory}")
+            if needed > 0.95 * free:
+                raise CaptionerError(
+                    f"The features need {_size(needed)} in {self.directory} and {_size(free)} are free; make room, "
+                    "or name a folder on another disk with --cache."
+                )
+            unreadable = self._extend(known, missing, device)
+        rows = np.array([known.get(key, -1) for key in keys], np.int64)
+        problems = [
+            unreadable.get(key, f"{photo} cannot be read.")
+            for key, photo, row in zip(keys, photos, rows, strict=True)
+            if row < 0
+        ]
+        whole = (len(known), self._encoder.regions, self._encoder.channels)
+        table: npt.NDArray[np.float16] = (
+            np.memmap(self._table, np.float16, "r", shape=whole) if known else np.zeros(whole, np.float16)
+        )
+        return Features(rows, table, tuple(problems))
+
+    def _extend(self, known: dict[str, int], missing: dict[str, Path], device: torch.device) -> dict[str, str]:
+        """Append the features of `missing` to table and `known`; returns a sentence for each unreadable photo."""
+        encode = _runner(self._encoder, device)
+        unreadable: dict[str, str] = {}
+        keys = list(missing)
+        with (
+            self._table.open("r+b" if self._table.exists() else "w+b") as table,
+            ThreadPoolExecutor(2) as pool,
+            Progress("features", len(keys), "photos") as progress,
+        ):
+            # what an interrupted run wrote after its last index is not known to anybody
+            table.truncate(len(known) * self._row_bytes)
+            table.seek(0, os.SEEK_END)
+            chunks = [keys[i : i + _BATCH] for i in range(0, len(keys), _BATCH)]
+            loading = _ahead(pool, lambda chunk: [self._load(missing[key]) for key in chunk], chunks)
+            try:
+                for number, (chunk, loaded) in enumerate(zip(chunks, loading, strict=True), 1):
+                    unreadable |= {k: image for k, image in zip(chunk, loaded, strict=True) if isinstance(image, str)}
+                    good = [(k, image) for k, image in zip(chunk, loaded, strict=True) if not isinstance(image, str)]
+                    if good:
+                        table.write(encode(np.stack([image for _, image in good])).astype(np.float16).tobytes())
+                        known |= {key: len(known) + i for i, (key, _) in enumerate(good)}
+                    if number % _SAVED_EVERY == 0:
+                        self._write_index(known, table.fileno())
+                    progress.advance(len(chunk))
+            finally:
+                table.flush()
+                self._write_index(known, table.fileno())
+        return unreadable
+
+    def _load(self, photo: Path) -> npt.NDArray[np.uint8] | str:
+        try:
+            return load(photo, self._spec)
+        except ImageError as error:
+            return str(error)
+
+    def _read_index(self) -> dict[str, int]:
+        try:
+            known = json.loads(self._index.read_text())
+            complete = self._table.stat().st_size >= len(known) * self._row_bytes
+        except (OSError, ValueError):
+            return {}
+        return dict(known) if complete else {}
+
+    def _write_index(self, known: dict[str, int], table: int) -> None:
+        os.fsync(table)  # the rows before the index that speaks of them
+        temporary = self._index.with_suffix(".tmp")
+        temporary.write_text(json.dumps(known))
+        temporary.replace(self._index)
+
+
+def cache_key(encoder: Encoder, spec: ImageSpec) -> str:
+    """Of everything that decides a photo's features."""
+    digest = hashlib.sha256(json.dumps([encoder.name, asdict(spec)], sort_keys=True).encode())
+    for name, value in encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().numpy().tobytes())
+    return f"{encoder.name.replace('/', '-')}-{digest.hexdigest()[:16]}"
+
+
+def _content_key(photo: Path) -> str:
+    """Of a photo's bytes; empty if it cannot be read."""
+    try:
+        return hashlib.sha256(photo.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    work: Callable[[list[str]], list[npt.NDArray[np.uint8] | str]],
+    chunks: Sequence[list[str]],
+) -> Iterator[list[npt.NDArray[np.uint8] | str]]:
+    """Like map, but only a few chunks ahead of who takes them: photos in memory are bounded."""
+    waiting = [pool.submit(work, chunk) for chunk in chunks[:4]]
+    for upcoming in range(4, len(chunks) + 4):
+        yield waiting.pop(0).result()
+        if upcoming < len(chunks):
+            waiting.append(pool.submit(work, chunks[upcoming]))
+
+
+Encode = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+
+
+def _runner(encoder: Encoder, device: torch.device) -> Encode:
+    if device.type != "cpu":
+        moved = encoder.to(device)
+
+        @torch.inference_mode()
+        def on_device(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            result: npt.NDArray[np.float32] = moved(torch.from_numpy(images).to(device)).cpu().numpy()
+            return result
+
+        return on_device
+
+    import onnxruntime
+
+    example = torch.zeros(2, *encoder.size, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter deprecates itself
+        program = torch.onnx.export(
+            encoder, (example,), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("photos")},)
+        )
+    assert program is not None
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def on_cpu(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        result: npt.NDArray[np.float32] = session.run(None, {name: images})[0]
+        return result
+
+    return on_cpu
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

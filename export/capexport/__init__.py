@@ -1,0 +1,1 @@
+"""From checkpoints to bundles: two traced graphs, written, run, and compared with PyTorch before anybody sees them."""

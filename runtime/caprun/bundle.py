@@ -1,0 +1,296 @@
+"""The bundle: a directory with graphs, vocabulary and a manifest that vouches for every byte.
+
+ONNX Runtime loads bit-flipped weights without a word, so nothing is given to it that was not checked first.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from caprun.decoding import SearchOptions
+from caprun.errors import BundleError
+from caprun.image import ImageSpec
+from caprun.schema import from_dict
+from caprun.vocabulary import Special, Vocabulary
+
+FORMAT_VERSION = 1
+MANIFEST = "model.json"
+VOCABULARY = "vocab.json"
+MODEL_CARD = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What a file of the bundle must be."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph's input or output."""
+
+    name: str
+    role: Literal["image", "state", "context", "index", "output"]
+    """`state` changes at every step, `context` is seen by every step and never changes."""
+    dtype: str
+    shape: tuple[int | str, ...]
+    """Text for what varies."""
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """The tensors of a graph, in its own order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The two graphs of every bundle."""
+
+    encoder: GraphSpec
+    decoder: GraphSpec
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a precision was found to do on a device."""
+
+    device: str
+    photos_per_second: float
+    cider: float
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The graph files of one precision, and where it was measured."""
+
+    encoder: str
+    decoder: str
+    measured: tuple[Measurement, ...] | Literal["unmeasured"] = "unmeasured"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What captioning needs to know of a model, exported or not."""
+
+    name: str
+    image: ImageSpec
+    special: Special
+    search: SearchOptions
+    """Used unless others are given."""
+    attention_grid: tuple[int, int] | None
+    """Rows and columns of the regions behind alpha; none for a model that does not attend."""
+
+
+@dataclass(frozen=True)
+class Manifest(ModelSpec):
+    """Everything the runtime needs to know; `model.json` is this and its own digest."""
+
+    format: Literal["onnx", "torchscript"]
+    licence: str
+    files: Mapping[str, FileEntry]
+    precisions: Mapping[str, Precision]
+    graphs: Graphs
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    """What the export compared with PyTorch, and how large the differences were."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Scores with their split and protocol."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """The checkpoint's sha256 and the versions that made the bundle."""
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose manifest and vocabulary are read; its graphs are read, and checked, when asked for."""
+
+    path: Path
+    manifest: Manifest
+    vocabulary: Vocabulary
+
+    def read(self, file: str) -> bytes:
+        """The bytes of one of the bundle's files, found as the manifest says they must be."""
+        return _read_checked(self.path, file, self.manifest.files[file])
+
+    def graphs(self, precision: str = "fp32") -> tuple[bytes, bytes]:
+        """Encoder and decoder of a precision."""
+        chosen = self.manifest.precisions.get(precision)
+        if chosen is None:
+            raise BundleError(f"{self.path} has no {precision} graphs; it has {', '.join(self.manifest.precisions)}.")
+        return self.read(chosen.encoder), self.read(chosen.decoder)
+
+
+def read_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Open a bundle and check its manifest and that all its files are there.
+
+    Raises:
+        BundleError: no bundle there, of a newer version, or not what its manifest says.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BundleError(f"There is no bundle at {path}; give a directory that `captioner export` wrote.")
+    if not path.is_dir():
+        raise BundleError(f"{path} is a file; a bundle is the directory that `captioner export` wrote.")
+    data = _json(path / MANIFEST)
+    if not isinstance(data, dict):
+        raise BundleError(f"{path / MANIFEST} is not a manifest; export the bundle again.")
+    version = data.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {version} and this caprun reads up to {FORMAT_VERSION}; upgrade captioner."
+        )
+    digest = data.pop("digest", None)
+    if digest != _digest(data):
+        raise BundleError(f"{path / MANIFEST} has been altered (its digest is wrong); export the bundle again.")
+    try:
+        manifest = from_dict(Manifest, data)
+    except ValueError as error:
+        raise BundleError(f"{path / MANIFEST} is not a manifest: {error}; export the bundle again.") from None
+    bundle = Bundle(path, manifest, _vocabulary(path, manifest))
+    _check(bundle)
+    return bundle
+
+
+def _vocabulary(path: Path, manifest: Manifest) -> Vocabulary:
+    entry = manifest.files.get(VOCABULARY)
+    if entry is None:
+        raise BundleError(f"{path / MANIFEST} lists no {VOCABULARY}; export the bundle again.")
+    content = _read_checked(path, VOCABULARY, entry)
+    try:
+        return Vocabulary.from_dict(json.loads(content))
+    except ValueError as error:
+        raise BundleError(f"{path / VOCABULARY} is not a vocabulary: {error}; export the bundle again.") from None
+
+
+def _check(bundle: Bundle) -> None:
+    path, manifest = bundle.path, bundle.manifest
+    listed = {file for precision in manifest.precisions.values() for file in (precision.encoder, precision.decoder)}
+    unlisted = sorted(listed - set(manifest.files))
+    if unlisted or not listed:
+        raise BundleError(f"{path / MANIFEST} lists no checksum of {', '.join(unlisted) or 'any graph'}; export again.")
+    for file, entry in manifest.files.items():
+        size = _file(path, file).stat().st_size
+        if size != entry.bytes:
+            raise BundleError(
+                f"{path / file} has {size} bytes and should have {entry.bytes}; it is damaged, copy or export it again."
+            )
+    special = asdict(manifest.special)
+    if len(set(special.values())) != 4 or not all(0 <= index < len(bundle.vocabulary) for index in special.values()):
+        raise BundleError(f"{path / MANIFEST} has special ids that {VOCABULARY} does not; export the bundle again.")
+
+
+def _file(directory: Path, file: str) -> Path:
+    """The path of a listed file; one that leads out of the bundle is refused."""
+    if file in ("", ".", "..", MANIFEST) or any(mark in file for mark in ("/", "\\", "\0", ":")):
+        raise BundleError(f"{directory / MANIFEST} lists {file!r}, which is no file of the bundle; do not use it.")
+    path = directory / file
+    if not path.exists():
+        raise BundleError(f"{path} is missing; copy the whole bundle, or export it again.")
+    if not path.is_file() or path.resolve().parent != directory.resolve():
+        raise BundleError(f"{path} is a link out of the bundle or no file at all; copy the file itself.")
+    return path
+
+
+def _read_checked(directory: Path, file: str, entry: FileEntry) -> bytes:
+    path = _file(directory, file)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise BundleError(
+            f"{path} has been altered (its checksum is wrong); copy it again, or export the bundle again."
+        )
+    return content
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(f"{path.parent} is no bundle: it has no {path.name}.") from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError):
+        raise BundleError(f"{path} is damaged: it is not JSON; export the bundle again.") from None
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    """sha256 over the canonical JSON of a manifest without its digest."""
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def describe_file(path: Path) -> FileEntry:
+    """What the manifest says of a file."""
+    content = path.read_bytes()
+    return FileEntry(len(content), hashlib.sha256(content).hexdigest())
+
+
+def write_manifest(directory: Path, manifest: Manifest, vocabulary: Vocabulary, model_card: str) -> Manifest:
+    """Write vocabulary, model card and, last, the manifest beside the graphs that are in `directory` already.
+
+    Returns:
+        The manifest with every file's size and checksum.
+    """
+    _write(directory / VOCABULARY, json.dumps(vocabulary.as_dict(), ensure_ascii=False, indent=0))
+    _write(directory / MODEL_CARD, model_card)
+    files = {path.name: describe_file(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
+    manifest = replace(manifest, files=files)
+    # through JSON once: the digest is over what a reader will see, lists for tuples among it
+    data = json.loads(json.dumps(asdict(manifest), allow_nan=False))
+    _write(directory / MANIFEST, json.dumps(data | {"digest": _digest(data)}, ensure_ascii=False, indent=2) + "\n")
+    return manifest
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class Replacement:
+    """A directory written beside its target, and renamed into its place on success; a failure leaves the target alone.
+
+    Raises:
+        BundleError: the target exists and is no bundle, or its parent cannot be written.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __enter__(self) -> Path:
+        if (
+            self.target.exists()
+            and not (self.target / MANIFEST).is_file()
+            and (not self.target.is_dir() or any(self.target.iterdir()))
+        ):
+            raise BundleError(f"{self.target} exists and is no bundle; choose another --output, or remove it.")
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self.directory = Path(tempfile.mkdtemp(prefix=f".{self.target.name}-", dir=self.target.parent))
+        except OSError as error:
+            raise BundleError(f"{self.target} cannot be written: {error.strerror}.") from error
+        return self.directory
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            return
+        self.directory.chmod(0o755)  # mkdtemp's are private
+        previous = self.directory.with_name(self.directory.name + "-previous")
+        if self.target.exists():
+            self.target.rename(previous)
+        self.directory.rename(self.target)
+        shutil.rmtree(previous, ignore_errors=True)

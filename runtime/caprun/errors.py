@@ -1,0 +1,30 @@
+"""The errors callers may want to catch.
+
+    CaprunError
+    ├── BundleError    a bundle is missing, altered or of an unknown kind
+    ├── ImageError     a photo is missing, broken, too large or of a format that is not taken
+    ├── DeviceError    the device asked for, or ONNX Runtime itself, is not there
+    └── UsageError     an option has a value it cannot have
+
+Every message is one sentence that says what was wrong, with which file, and what to do.
+"""
+
+
+class CaprunError(Exception):
+    """Whatever caprun refuses to do; `str(error)` is the sentence to show to a person."""
+
+
+class BundleError(CaprunError):
+    """A bundle is missing, incomplete, altered, or written by a newer version."""
+
+
+class ImageError(CaprunError, ValueError):
+    """A photo cannot be read."""
+
+
+class DeviceError(CaprunError, RuntimeError):
+    """The device asked for, or ONNX Runtime itself, is not available."""
+
+
+class UsageError(CaprunError, ValueError):
+    """An option has a value that it cannot have."""

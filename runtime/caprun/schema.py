@@ -1,0 +1,88 @@
+"""Plain data (as JSON and TOML give it) to frozen dataclasses: every key known, every type right."""
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def from_dict(cls: type[T], data: object, where: str = "") -> T:
+    """Build the dataclass `cls` from a mapping.
+
+    Fields may be dataclasses, str, int, float, bool, Literal, tuple, Mapping, `X | None`, or Any. An int is
+    taken where a float is meant; nothing else is converted.
+
+    Raises:
+        ValueError: an unknown key, a missing one, or a value of another type; the message names it with its path.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where or 'the top level'} must be a table of keys and values")
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    for key in data:
+        if key not in fields:
+            raise ValueError(f"unknown key {_path(where, key)!r}; known here are {', '.join(fields)}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in data:
+            raise ValueError(f"key {_path(where, name)!r} is missing")
+    return cls(**{key: _value(hints[key], value, _path(where, key)) for key, value in data.items()})
+
+
+def _value(hint: Any, value: object, where: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)  # type: ignore[arg-type]
+    if origin is Literal:
+        # a set would take True for 1
+        if any(type(value) is type(choice) and value == choice for choice in arguments):
+            return value
+        raise ValueError(f"{where} is {value!r}; it must be one of {', '.join(map(str, arguments))}")
+    if origin in (Union, types.UnionType):
+        return _union(arguments, value, where)
+    if origin is tuple:
+        return _tuple(arguments, value, where)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise ValueError(f"{where} must be a table of keys and values")
+        return {key: _value(arguments[1], item, _path(where, key)) for key, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"{where} is {value!r}; it must be {_names.get(hint, hint)}")
+    return value
+
+
+def _union(arguments: tuple[Any, ...], value: object, where: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    problems = []
+    for argument in arguments:
+        if argument is not type(None):
+            try:
+                return _value(argument, value, where)
+            except ValueError as error:
+                problems.append(error)
+    raise problems[0]
+
+
+def _tuple(arguments: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise ValueError(f"{where} must be a list")
+    if arguments[-1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(arguments) != len(value):
+        raise ValueError(f"{where} must have {len(arguments)} values, not {len(value)}")
+    return tuple(_value(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(arguments, value, strict=True)))
+
+
+def _path(where: str, key: object) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+_names = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from caprun.bundle import Bundle, ModelSpec, read_bundle
+from caprun.bundle import NEXT, Bundle, ModelSpec, read_bundle
 from caprun.decoding import Ids, StepOutput
 from caprun.engine import Captioner
 from caprun.session import Device
@@ -42,6 +43,10 @@ class ModelSteps:
             alpha.float().cpu().numpy() if self._alpha else None,
         )
 
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """State and context as they are now, copied to the host."""
+        return {name: tensor.cpu().numpy() for name, tensor in self._encoded._asdict().items()}
+
 
 class ModelBackend:
     """A model in memory as a backend of `caprun.engine.Captioner`; put it in eval mode first."""
@@ -54,6 +59,12 @@ class ModelBackend:
         """See `caprun.engine.Backend`."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._model.unsaid.device)
         return ModelSteps(self._model, self._model.encode(pixels), alpha=alpha)
+
+    def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> ModelSteps:
+        """Start the decoder from given state and context, float32 by the names of `Encoded`."""
+        device = self._model.unsaid.device
+        encoded = Encoded(**{name: torch.from_numpy(array).to(device) for name, array in tensors.items()})
+        return ModelSteps(self._model, encoded, alpha=alpha)
 
 
 class ScriptSteps:
@@ -79,9 +90,14 @@ class ScriptSteps:
         given = indices | self._tensors
         values = self._decoder(*(given[tensor.name] for tensor in self._spec.inputs))
         outputs = {tensor.name: value for tensor, value in zip(self._spec.outputs, values, strict=True)}
-        self._tensors |= {tensor.name: outputs[tensor.name] for tensor in self._spec.outputs if tensor.role == "state"}
+        states = (tensor.name for tensor in self._spec.outputs if tensor.role == "state")
+        self._tensors |= {name.removeprefix(NEXT): outputs[name] for name in states}
         alpha = outputs["alpha"].numpy() if self._alpha and "alpha" in outputs else None
         return StepOutput(outputs["log_prob"].numpy(), outputs["candidate"].numpy(), alpha)
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """State and context as they are now."""
+        return {name: tensor.numpy() for name, tensor in self._tensors.items()}
 
 
 class ScriptBackend:
@@ -96,11 +112,12 @@ class ScriptBackend:
         if bundle.manifest.format != "torchscript":
             raise CaptionerError(f"{bundle.path} holds ONNX graphs: use `caprun --model {bundle.path} PHOTO`.")
         self._bundle = bundle
+        load = cast("Callable[[io.BytesIO], Callable[..., tuple[Tensor, ...]]]", torch.jit.load)
+        graphs = bundle.graphs()
         try:
-            self._encoder, self._decoder = (
-                torch.jit.load(io.BytesIO(graph))
-                for graph in bundle.graphs()  # type: ignore[no-untyped-call]
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, as its users know
+                self._encoder, self._decoder = (load(io.BytesIO(graph)) for graph in graphs)
         except RuntimeError as error:
             raise CaptionerError(f"PyTorch cannot load the graphs of {bundle.path} ({error}).") from error
 
@@ -110,6 +127,11 @@ class ScriptBackend:
         values = self._encoder(torch.from_numpy(np.ascontiguousarray(images)))
         names = (tensor.name for tensor in self._bundle.manifest.graphs.encoder.outputs)
         return ScriptSteps(self._decoder, self._bundle, dict(zip(names, values, strict=True)), alpha=alpha)
+
+    def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> ScriptSteps:
+        """Start the decoder from given state and context, float32 by the names of the manifest."""
+        given = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        return ScriptSteps(self._decoder, self._bundle, given, alpha=alpha)
 
 
 def load_captioner(path: Path, device: str = "auto") -> Captioner:

@@ -64,7 +64,7 @@ class CaptionModel(nn.Module):
         )
 
     def forward(self, features: Tensor, tokens: Tensor) -> Teacher:
-        """Features (photos, regions, encoder channels), captions (photos, captions, 1 + length) -> what the teacher sees."""
+        """Features (photos, regions, channels) and captions (photos, captions, 1 + length) -> what the teacher sees."""
         return self.decoder.teach(self.start(features), tokens, self.pad)
 
     def candidates(
@@ -83,8 +83,10 @@ class CaptionModel(nn.Module):
             log_prob and candidate (rows, beams, k), hidden and cell (rows x beams, layers, units), alpha (rows,
             beams, regions). PAD, START and UNK are no candidates: the others' probabilities sum to one.
         """
-        logits, hidden, cell, alpha = self.decoder.step(
-            token, encoded.hidden[parent], encoded.cell[parent], encoded.regions[row], encoded.keys[row]
-        )
+        # index_select, for it exports as the plain Gather that indexing with a tensor does not
+        states = (encoded.hidden, encoded.cell)
+        hidden, cell = (s.index_select(0, parent.flatten()).view(*parent.shape, *s.shape[1:]) for s in states)
+        regions, keys = (context.index_select(0, row) for context in (encoded.regions, encoded.keys))
+        logits, hidden, cell, alpha = self.decoder.step(token, hidden, cell, regions, keys)
         log_prob, candidate = torch.topk(torch.log_softmax(logits + self.unsaid, dim=2), k, dim=2)  # type: ignore[arg-type]
         return log_prob, candidate, hidden.flatten(0, 1), cell.flatten(0, 1), alpha

@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 MANIFEST = "model.json"
 VOCABULARY = "vocab.json"
 MODEL_CARD = "MODEL_CARD.md"
+NEXT = "next_"
+"""A graph cannot have one name for an input and an output: the decoder's output `next_hidden` is its next `hidden`."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -24,12 +25,13 @@ F = TypeVar("F", bound=Callable[..., object])
 class ErrorsAsSentences(click.Group):
     """A group whose commands fail with one line on stderr: exit code 2 for usage, 1 for all else."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, *args: Any, **extra: Any) -> Any:
         """Run; see `click.Command.main`."""
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+        run: Callable[..., Any] = partial(super().main, *args)
+        if not extra.pop("standalone_mode", True):
+            return run(standalone_mode=False, **extra)
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = run(standalone_mode=False, **extra)
             sys.stdout.flush()
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else self.name

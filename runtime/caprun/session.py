@@ -2,12 +2,13 @@
 
 import contextlib
 import importlib.metadata
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from caprun.bundle import Bundle, GraphSpec
+from caprun.bundle import NEXT, Bundle, GraphSpec
 from caprun.decoding import Ids, StepOutput
 from caprun.errors import BundleError, DeviceError
 
@@ -103,13 +104,17 @@ class OnnxBackend:
         outputs = self._encoder.run({image.name: images}, keep_on_device=True)
         return OnnxSteps(self._decoder, outputs, alpha=alpha)
 
+    def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> "OnnxSteps":
+        """Start the decoder from given state and context, float32 by the names of the manifest."""
+        return OnnxSteps(self._decoder, tensors, alpha=alpha)
+
 
 class OnnxSteps:
     """The decoder in the middle of a batch; hidden and cell state stay on the device."""
 
-    def __init__(self, decoder: "_Graph", tensors: dict[str, Any], *, alpha: bool) -> None:
+    def __init__(self, decoder: "_Graph", tensors: Mapping[str, Any], *, alpha: bool) -> None:
         self._decoder = decoder
-        self._tensors = tensors  # OrtValues by name: the state, and the context that never changes
+        self._tensors = dict(tensors)  # OrtValues or arrays by name: the state, and the context that never changes
         self._alpha = alpha
         self._fetched = {"log_prob", "candidate"} | ({"alpha"} if alpha else set())
 
@@ -119,8 +124,12 @@ class OnnxSteps:
         outputs = self._decoder.run(indices | self._tensors, keep_on_device=False, fetched=self._fetched)
         for tensor in self._decoder.spec.outputs:
             if tensor.role == "state":
-                self._tensors[tensor.name] = outputs[tensor.name]
+                self._tensors[tensor.name.removeprefix(NEXT)] = outputs[tensor.name]
         return StepOutput(outputs["log_prob"], outputs["candidate"], outputs.get("alpha"))
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """State and context as they are now, copied to the host."""
+        return {name: v if isinstance(v, np.ndarray) else v.numpy() for name, v in self._tensors.items()}
 
 
 class _Graph:

@@ -212,8 +212,8 @@ class TestOrientation:
 class TestTransparency:
     def half_clear(self, mode: str) -> Image.Image:
         """Black; opaque on the left, half transparent in the middle, clear on the right."""
-        alpha = np.repeat(np.array([[255, 128, 0]], np.uint8), 2, axis=0)
-        rgba = Image.merge("RGBA", [*[Image.new("L", (3, 2))] * 3, Image.fromarray(alpha)])
+        opacity = np.repeat(np.array([[255, 128, 0]], np.uint8), 2, axis=0)
+        rgba = Image.merge("RGBA", [*[Image.new("L", (3, 2))] * 3, Image.fromarray(opacity)])
         return rgba.convert("LA").convert("La") if mode == "La" else rgba.convert(mode)
 
     @pytest.mark.parametrize("mode", ["RGBA", "RGBa", "LA", "La"])

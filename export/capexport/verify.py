@@ -1,0 +1,248 @@
+"""Whether written graphs say the same as PyTorch: encoder outputs, decoding steps, captions.
+
+The graphs are run as a user will run them, from the files of the bundle, by the runtime's own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from caprun.bundle import ModelSpec
+from caprun.decoding import Hypothesis, Ids, SearchOptions, StepOutput, Steps, search
+from caprun.errors import CaprunError
+from caprun.vocabulary import Special, Vocabulary
+
+BATCH_SIZES = (1, 2, 5, 16)
+BEAM_SIZES = (1, 3, 5)
+TOLERANCE = 1e-4
+"""Largest difference of encoder outputs (relative to the largest value), log-probabilities and near-tie scores."""
+STATE_TOLERANCE = 2e-5
+"""Largest difference of hidden and cell state and of alpha, which lie in about -1..1 and feel every weight."""
+_STEPS = 4
+_CHUNK = 256  # pieces fed at once when the whole vocabulary is
+
+
+class ParityError(CaprunError):
+    """What was written says something else than PyTorch."""
+
+
+class InspectableSteps(Steps, Protocol):
+    """Steps whose state can be looked at."""
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """State and context as they are now."""
+        ...
+
+
+class InspectableBackend(Protocol):
+    """A backend whose decoder can be started anywhere."""
+
+    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> InspectableSteps:
+        """See `caprun.engine.Backend`."""
+        ...
+
+    def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> InspectableSteps:
+        """Start the decoder from given state and context."""
+        ...
+
+
+@dataclass
+class Parity:
+    """What was compared and the largest differences found."""
+
+    photos: int
+    batch_sizes: tuple[int, ...] = BATCH_SIZES
+    beam_sizes: tuple[int, ...] = BEAM_SIZES
+    encoder: float = 0.0
+    state: float = 0.0
+    log_prob: float = 0.0
+    captions: int = 0
+    near_ties: int = 0
+    tolerance: float = TOLERANCE
+    state_tolerance: float = STATE_TOLERANCE
+    differing: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {key: value for key, value in asdict(self).items() if key != "differing"}
+
+
+def verify(
+    reference: InspectableBackend,
+    written: InspectableBackend,
+    spec: ModelSpec,
+    vocabulary: Vocabulary,
+    photos: npt.NDArray[np.uint8],
+) -> Parity:
+    """Compare two backends of one model.
+
+    Args:
+        reference: PyTorch.
+        written: the files.
+        spec: the model's special ids and search defaults.
+        vocabulary: its pieces.
+        photos: uint8 (photos, height, width, 3), real ones.
+
+    Raises:
+        ParityError: a difference above the tolerance, or a caption that differs and is no near-tie.
+    """
+    parity = Parity(len(photos))
+    pieces = len(vocabulary)
+    rng = np.random.default_rng(0)
+    for batch in BATCH_SIZES:
+        images = photos[np.arange(batch) % len(photos)]
+        context = _compare_encoders(reference, written, images, parity)
+        for beams in BEAM_SIZES:
+            _compare_steps(reference, written, context, _random_walk(rng, batch, beams, pieces), pieces, parity)
+    _compare_steps(reference, written, context, _every_piece(pieces), pieces, parity)
+    for size in BEAM_SIZES:
+        _compare_captions(reference, written, spec, vocabulary, photos, replace(spec.search, beam_size=size), parity)
+    if parity.differing:
+        shown = "; ".join(parity.differing[:3])
+        raise ParityError(f"{len(parity.differing)} of {parity.captions} captions differ from PyTorch's: {shown}.")
+    return parity
+
+
+Call = tuple[Ids, Ids, Ids]
+
+
+def _random_walk(rng: np.random.Generator, batch: int, beams: int, vocabulary: int) -> list[Call]:
+    """Steps as a search takes them: one beam a photo becomes several, and photos drop out."""
+    row = np.arange(batch)
+    calls = [(row, row[:, None], rng.integers(vocabulary, size=(batch, 1)))]
+    before = 1
+    for _ in range(_STEPS - 1):
+        live = np.sort(rng.choice(len(row), size=max(1, len(row) - 1), replace=False))
+        parent = live[:, None] * before + rng.integers(before, size=(len(live), beams))
+        row, before = row[live], beams
+        calls.append((row, parent, rng.integers(vocabulary, size=parent.shape)))
+    return calls
+
+
+def _every_piece(vocabulary: int) -> Iterator[Call]:
+    """Steps that feed every piece once: no row of the embedding goes unseen."""
+    states = 0
+    for first in range(0, vocabulary, _CHUNK):
+        token = np.arange(first, min(first + _CHUNK, vocabulary))[None]
+        yield np.zeros(1, np.int64), np.arange(token.size)[None] % max(1, states), token
+        states = token.size
+
+
+def _compare_encoders(
+    reference: InspectableBackend, written: InspectableBackend, images: npt.NDArray[np.uint8], parity: Parity
+) -> dict[str, npt.NDArray[Any]]:
+    expected = reference.encode(images).tensors()
+    found = written.encode(images).tensors()
+    if set(expected) != set(found):
+        raise ParityError(f"The encoder gives {sorted(found)} and PyTorch gives {sorted(expected)}.")
+    for name, value in expected.items():
+        scale = max(1.0, float(np.abs(value).max()))
+        parity.encoder = max(parity.encoder, _difference(value, found[name], f"the encoder's {name}") / scale)
+    _check(parity.encoder, TOLERANCE, f"encoder outputs, {len(images)} photos")
+    return expected
+
+
+def _compare_steps(
+    reference: InspectableBackend,
+    written: InspectableBackend,
+    context: Mapping[str, npt.NDArray[Any]],
+    calls: Iterable[Call],
+    vocabulary: int,
+    parity: Parity,
+) -> None:
+    # both start from the same numbers, so that what is compared is the decoder alone
+    expected_steps, found_steps = reference.start(context, alpha=True), written.start(context, alpha=True)
+    for row, parent, token in calls:
+        where = f"a step of {len(row)} photos x {token.shape[1]} beams"
+        expected, found = (steps(row, parent, token, vocabulary) for steps in (expected_steps, found_steps))
+        difference = _difference(_by_piece(expected), _by_piece(found), f"log-probabilities of {where}")
+        parity.log_prob = max(parity.log_prob, difference)
+        _check(difference, TOLERANCE, f"log-probabilities, {where}")
+        before, after = expected_steps.tensors(), found_steps.tensors()
+        compared = [(name, before[name], after[name]) for name in ("hidden", "cell")]
+        if expected.alpha is not None and found.alpha is not None:
+            compared.append(("alpha", expected.alpha, found.alpha))
+        for name, value, other in compared:
+            difference = _difference(value, other, f"{name} of {where}")
+            parity.state = max(parity.state, difference)
+            _check(difference, STATE_TOLERANCE, f"{name}, {where}")
+
+
+def _by_piece(output: StepOutput) -> npt.NDArray[np.float32]:
+    """Log-probabilities in the vocabulary's order, which does not depend on how ties are sorted."""
+    by_piece = np.full_like(output.log_prob, np.nan)
+    np.put_along_axis(by_piece, output.candidate, output.log_prob, axis=2)
+    return by_piece
+
+
+def _difference(expected: npt.NDArray[Any], found: npt.NDArray[Any], what: str) -> float:
+    """The largest absolute difference; -inf, for pieces that are never said, must be in the same places."""
+    if expected.shape != found.shape or expected.dtype != found.dtype:
+        raise ParityError(
+            f"{what} have shape {found.shape} and dtype {found.dtype}; "
+            f"PyTorch's have {expected.shape} and {expected.dtype}."
+        )
+    never = np.isneginf(expected)
+    if not np.array_equal(never, np.isneginf(found)):
+        raise ParityError(f"{what} rule out other pieces than PyTorch does.")
+    # a NaN on either side stays one, and no tolerance admits it
+    return float(np.abs(np.subtract(expected, found, where=~never, out=np.zeros_like(expected))).max(initial=0.0))
+
+
+def _check(difference: float, tolerance: float, what: str) -> None:
+    if not difference <= tolerance:
+        raise ParityError(f"What was written differs from PyTorch by {difference:.2g} (at most {tolerance:g}): {what}.")
+
+
+def _compare_captions(
+    reference: InspectableBackend,
+    written: InspectableBackend,
+    spec: ModelSpec,
+    vocabulary: Vocabulary,
+    photos: npt.NDArray[np.uint8],
+    options: SearchOptions,
+    parity: Parity,
+) -> None:
+    """Captions of the whole set in batches, against PyTorch's of one photo at a time: batches must not matter."""
+    special = spec.special
+    batch = BATCH_SIZES[-1]
+    for first in range(0, len(photos), batch):
+        images = photos[first : first + batch]
+        found = search(written.encode(images), len(images), special.start, special.end, options)
+        for image, hypothesis in zip(images, found, strict=True):
+            (expected,) = search(reference.encode(image[None]), 1, special.start, special.end, options)
+            parity.captions += 1
+            if expected.ids == hypothesis.ids:
+                continue
+            scores = [score_in(reference, image, h, special, options, len(vocabulary)) for h in (expected, hypothesis)]
+            if abs(scores[0] - scores[1]) <= TOLERANCE:
+                parity.near_ties += 1
+            else:
+                parity.differing.append(
+                    f"{vocabulary.text(hypothesis.ids)!r} for {vocabulary.text(expected.ids)!r} "
+                    f"(beam {options.beam_size}, scores {scores[1]:.5f} and {scores[0]:.5f})"
+                )
+
+
+def score_in(
+    backend: InspectableBackend,
+    image: npt.NDArray[np.uint8],
+    hypothesis: Hypothesis,
+    special: Special,
+    options: SearchOptions,
+    vocabulary: int,
+) -> float:
+    """The score that a backend gives to a caption somebody else found."""
+    steps = backend.encode(image[None])
+    zero = np.zeros((1, 1), np.int64)
+    said = [special.start, *hypothesis.ids, *([special.end] if hypothesis.finished else [])]
+    total = 0.0
+    for token, following in pairwise(said):
+        output = steps(np.zeros(1, np.int64), zero, np.full((1, 1), token), vocabulary)
+        total += float(output.log_prob[output.candidate == following][0])
+    return float(total / max(1, len(said) - 1) ** options.length_penalty)

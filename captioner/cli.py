@@ -115,7 +115,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     job = Job(
-        dataset=load_dataset(data, allow_missing=allow_missing, seed=config.train.seed),
+        dataset=load_dataset(data, allow_missing=allow_missing),
         config=config,
         output=output,
         cache=cache or _default_cache(),
@@ -178,7 +178,6 @@ def caption(photos: tuple[str, ...], model: Path, device: str, **options: Any) -
 @click.option("--data", type=_file, default=Path("dataset"), show_default=True, help="Folder of captioned photos.")
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), default="dev", show_default=True)
 @click.option("--device", type=_DEVICES, default="auto", show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the splits, where the dataset has none.")
 @click.option("--json", "json_file", type=_file, metavar="FILE", help="Write the scores and every caption.")
 @click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
 @search_options
@@ -187,7 +186,6 @@ def evaluate(
     data: Path,
     split: str,
     device: str,
-    seed: int,
     json_file: Path | None,
     allow_missing: bool,
     beam_size: int | None,
@@ -201,7 +199,7 @@ def evaluate(
 
     captioner = load_captioner(model, device)
     options = with_search_options(captioner.spec.search, beam_size, max_length, length_penalty)
-    dataset = load_dataset(data, allow_missing=allow_missing, seed=seed)
+    dataset = load_dataset(data, allow_missing=allow_missing)
     report = run(captioner, dataset.split(split), options, split, allow_missing=allow_missing, say=say)
     click.echo(report.table())
     if json_file:

@@ -15,6 +15,13 @@ from caprun.schema import from_dict
 from captioner.errors import CaptionerError
 
 
+def _check_ranges(config: object, **ranges: tuple[float, float]) -> None:
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise UsageError(f"{name} is {value}; it must lie between {low} and {high}.")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What the photos and captions are turned into."""
@@ -27,8 +34,15 @@ class DataConfig:
     """Filter of the resizing: bilinear, bicubic or lanczos."""
     min_count: int = 5
     """Words seen fewer times than this in the training captions become the unknown word."""
+    views: int = 1
+    """Views of a training photo to learn from: itself, mirrored, then crops; features of each are cached."""
+    sided_words: tuple[str, ...] = ("left", "right")
+    """Photos are never mirrored if a caption has one of these words."""
     max_length: int = 30
     """Training captions are cut after this many pieces."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, image_size=(1, 4096), min_count=(1, 10**9), max_length=(1, 1000))
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,10 @@ class ModelConfig:
     """Stacked LSTM layers."""
     dropout: float = 0.5
     """Share dropped of regions, embedded words and output layer in training."""
+
+    def __post_init__(self) -> None:
+        sizes = dict.fromkeys(("projection", "embedding", "units", "attention"), (1, 2**16))
+        _check_ranges(self, **sizes, layers=(1, 100), dropout=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,12 @@ class TrainConfig:
     """bf16: mixed precision, faster on processors that multiply it natively (AVX512-BF16, AMX, GPUs)."""
     seed: int = 0
     """Of initialisation, dropout and the order of photos."""
+
+    def __post_init__(self) -> None:
+        shares = dict.fromkeys(("warm_up", "label_smoothing", "average"), (0, 1))
+        weights = dict.fromkeys(("weight_decay", "attention_penalty"), (0, 1000))
+        counts = dict.fromkeys(("epochs", "batch_size"), (1, 10**9))
+        _check_ranges(self, **shares, **weights, **counts, lr=(1e-9, 10), clip_norm=(1e-9, 1e9), seed=(0, 2**63 - 1))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ def read(directory: Path, problems: Problems) -> Iterator[Example]:
     """Yield the photos in the files' order; annotations and photos that are not right go to `problems`."""
     for file in _files(directory):
         names, captions = _parse(file, problems)
-        photos = find_photos(directory, names.values())
+        # photos of two splits may have the same name; captions_val2017.json speaks of those in val2017
+        photos = find_photos(directory, names.values(), first=file.stem.removeprefix("captions_"))
         for key, name in names.items():
             if key not in captions:
                 continue
@@ -48,7 +49,7 @@ def _split(file: Path) -> Split | None:
 def _parse(file: Path, problems: Problems) -> tuple[dict[Any, str], dict[Any, list[str]]]:
     try:
         data = json.loads(read_text(file))
-        images, annotations = data["images"], data["annotations"]
+        images, annotations = data["images"], list(data["annotations"])
         names = {image["id"]: str(image["file_name"]) for image in images}
     except (ValueError, KeyError, TypeError) as error:
         raise CaptionerError(f"{file} is not COCO's JSON of captions ({type(error).__name__}: {error}).") from None
@@ -56,9 +57,10 @@ def _parse(file: Path, problems: Problems) -> tuple[dict[Any, str], dict[Any, li
     for position, annotation in enumerate(annotations):
         try:
             key, caption = annotation["image_id"], annotation["caption"].strip()
+            known = key in names
         except (KeyError, TypeError, AttributeError):
-            key, caption = None, ""
-        if key not in names or not caption:
+            known = False
+        if not known or not caption:
             problems.malformed.append(f"{file.name}, annotation {position}")
         else:
             captions.setdefault(key, []).append(caption)

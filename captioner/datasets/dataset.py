@@ -104,15 +104,16 @@ def load_dataset(directory: Path, *, allow_missing: bool = False, seed: int = 0)
         )
     problems = Problems()
     examples = list(module.read(directory, problems))
-    if not any(example.references for example in examples):
-        raise CaptionerError(f"{directory} has no captions ({'; '.join(problems.lines()) or 'its file is empty'}).")
     if problems.missing and not allow_missing:
         raise CaptionerError(
             f"{len(problems.missing)} photos that {directory} captions are missing, such as "
             f"{_such_as(problems.missing)}; put them there, or go on without them with --allow-missing."
         )
-    if not examples:
+    if not examples and problems.missing:
         raise CaptionerError(f"None of the photos that {directory} captions is there.")
+    if not examples:
+        raise CaptionerError(f"{directory} has no captions ({'; '.join(problems.lines()) or 'its file is empty'}).")
+    _refuse_shared(directory, examples)
     splits_from = "from the dataset"
     if all(example.split is None for example in examples):
         splits_from = f"drawn by photo, seed {seed}"
@@ -120,6 +121,17 @@ def load_dataset(directory: Path, *, allow_missing: bool = False, seed: int = 0)
         if not {"train", "dev"} <= {example.split for example in examples}:
             examples = _halve(examples)
     return Dataset(module.NAME, tuple(e for e in examples if e.split is not None), problems, splits_from)
+
+
+def _refuse_shared(directory: Path, examples: list[Example]) -> None:
+    """A photo that is learnt must not be a photo that is scored."""
+    first: dict[Path, Split | None] = {}
+    shared = [e.image.name for e in examples if first.setdefault(e.image, e.split) != e.split]
+    if shared:
+        raise CaptionerError(
+            f"{len(shared)} photos of {directory} are in two of its splits, such as {_such_as(shared)}; "
+            "leave each in one."
+        )
 
 
 def _draw(name: str, seed: int) -> Split:

@@ -31,7 +31,7 @@ def read(directory: Path, problems: Problems) -> Iterator[Example]:
     captions: dict[str, list[str]] = {}
     lines = read_text(directory / CAPTIONS).splitlines()
     for number, line in enumerate(lines, 1):
-        if not line.strip() or (number == 1 and line.strip().lower().replace(" ", "") == "image,caption"):
+        if not line.strip() or (number == 1 and line.lower().replace(" ", "").replace('"', "") == "image,caption"):
             continue
         row = _row(line)
         if row is None:

@@ -7,7 +7,6 @@ with the weights into every exported graph.
 from __future__ import annotations
 
 import importlib.util
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +64,17 @@ class Encoder(nn.Module):
         self.features = features
         self.requires_grad_(False)
         self.train(False)
-        _make_padding_constant(self.features, size)
-        with torch.inference_mode():
-            shape = self.features(torch.zeros(1, 3, *size)).shape
-        if len(shape) != 4:
+        try:
+            _make_padding_constant(self.features, size)
+            with torch.inference_mode():
+                shape = self.features(torch.zeros(1, 3, *size)).shape
+        except (RuntimeError, AssertionError) as error:
+            raise CaptionerError(
+                f"Encoder {name!r} does not take photos of {size[0]} x {size[1]} pixels ({_first_line(error)}); "
+                "set another data.image_size."
+            ) from error
+        # a transformer's (batch, rows, columns, channels) would pass for a grid as wide as it has channels
+        if len(shape) != 4 or shape[3] > size[1]:
             raise CaptionerError(f"Encoder {name!r} gives no grid of regions; choose a CNN, resnet50 for one.")
         self.channels = int(shape[1])
         self.grid = (int(shape[2]), int(shape[3]))
@@ -216,7 +222,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CaptionerError(f"There is no file {path}; --encoder-weights takes a file, 'default' or 'none'.") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # an unpickler raises whatever a wrong byte led to
         raise CaptionerError(f"{path} is not a file of PyTorch weights ({_first_line(error)}).") from error
     state = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from caprun.errors import ImageError
-from caprun.image import ImageSpec, load
+from caprun.image import ImageSpec, open_photo, prepare
 
 from captioner.errors import CaptionerError
 from captioner.models.encoder import Encoder
 from captioner.progress import Progress
+from captioner.training.views import show
 
 _BATCH = 16
 _SAVED_EVERY = 32  # batches
@@ -54,11 +55,12 @@ class FeatureCache:
         directory: where all caches are kept.
         encoder: the frozen encoder.
         spec: the preprocessing.
+        view: number of the view of each photo, see `captioner.training.views`.
     """
 
-    def __init__(self, directory: Path, encoder: Encoder, spec: ImageSpec) -> None:
-        self._encoder, self._spec = encoder, spec
-        self.directory = directory / cache_key(encoder, spec)
+    def __init__(self, directory: Path, encoder: Encoder, spec: ImageSpec, view: int = 0) -> None:
+        self._encoder, self._spec, self._view = encoder, spec, view
+        self.directory = directory / cache_key(encoder, spec, view)
         self._table, self._index = self.directory / "features.f16", self.directory / "index.json"
         self._row_bytes = encoder.regions * encoder.channels * 2
 
@@ -127,8 +129,10 @@ class FeatureCache:
             # what an interrupted run wrote after its last index is not known to anybody
             table.truncate(len(known) * self._row_bytes)
             table.seek(0, os.SEEK_END)
+            # an index that was found broken must not speak of the rows that come now
+            self._write_index(known, table.fileno())
             chunks = [keys[i : i + _BATCH] for i in range(0, len(keys), _BATCH)]
-            loading = _ahead(pool, lambda chunk: [self._load(missing[key]) for key in chunk], chunks)
+            loading = _ahead(pool, lambda chunk: [self._load(key, missing[key]) for key in chunk], chunks)
             try:
                 for number, (chunk, loaded) in enumerate(zip(chunks, loading, strict=True), 1):
                     unreadable |= {k: image for k, image in zip(chunk, loaded, strict=True) if isinstance(image, str)}
@@ -144,19 +148,20 @@ class FeatureCache:
                 self._write_index(known, table.fileno())
         return unreadable
 
-    def _load(self, photo: Path) -> npt.NDArray[np.uint8] | str:
+    def _load(self, key: str, photo: Path) -> npt.NDArray[np.uint8] | str:
         try:
-            return load(photo, self._spec)
+            return prepare(show(open_photo(photo), self._view, key), self._spec)
         except ImageError as error:
             return str(error)
 
     def _read_index(self) -> dict[str, int]:
         try:
             known = json.loads(self._index.read_text())
-            complete = self._table.stat().st_size >= len(known) * self._row_bytes
+            rows = self._table.stat().st_size // self._row_bytes
         except (OSError, ValueError):
             return {}
-        return dict(known) if complete else {}
+        whole = isinstance(known, dict) and list(known.values()) == list(range(len(known))) and len(known) <= rows
+        return known if whole else {}
 
     def _write_index(self, known: dict[str, int], table: int) -> None:
         os.fsync(table)  # the rows before the index that speaks of them
@@ -165,9 +170,9 @@ class FeatureCache:
         temporary.replace(self._index)
 
 
-def cache_key(encoder: Encoder, spec: ImageSpec) -> str:
+def cache_key(encoder: Encoder, spec: ImageSpec, view: int = 0) -> str:
     """Of everything that decides a photo's features."""
-    digest = hashlib.sha256(json.dumps([encoder.name, asdict(spec)], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([encoder.name, asdict(spec), view], sort_keys=True).encode())
     for name, value in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().numpy().tobytes())

@@ -87,8 +87,11 @@ class Trainer:
         train = config.train
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=train.lr, weight_decay=train.weight_decay)
+        total = train.epochs * len(batches) + 1
+        # rising for less than a step is a division by zero
+        warm_up = max(train.warm_up, 2 / total)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, train.lr, total_steps=train.epochs * len(batches) + 1, pct_start=train.warm_up
+            self.optimizer, train.lr, total_steps=total, pct_start=warm_up
         )
         self.steps = 0
         self.averaged = [parameter.detach().clone() for parameter in self.parameters]
@@ -103,7 +106,7 @@ class Trainer:
             began = time.monotonic()
             train_loss = self._train_epoch()
             self.state.epoch += 1
-            row = {"epoch": float(self.state.epoch), "train_loss": train_loss} | self._validate_and_keep(began)
+            row = self._validate_and_keep(train_loss, began)
             scores = "  ".join(f"{name} {row[name]:.3f}" for name in ("train_loss", "dev_loss", "bleu_4", "cider"))
             self.say(f"epoch {self.state.epoch}/{self.config.train.epochs}: {scores}  ({row['seconds']:.0f} s)")
         return self.state
@@ -142,17 +145,17 @@ class Trainer:
         decay = min(self.config.train.average, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(self.averaged, list[Tensor](self.parameters), 1 - decay)
 
-    def _validate_and_keep(self, began: float) -> dict[str, float]:
+    def _validate_and_keep(self, train_loss: float, began: float) -> dict[str, float]:
         raw = copy.deepcopy(self.model.state_dict())
         with torch.no_grad():
             for parameter, average in zip(self.parameters, self.averaged, strict=True):
                 parameter.copy_(average)
         self.model.eval()
-        row = self.validate()
+        row = {"epoch": float(self.state.epoch), "train_loss": train_loss} | self.validate()
         self.state.seconds += time.monotonic() - began
         row["seconds"] = time.monotonic() - began
         row["lr"] = float(self.schedule.get_last_lr()[0])
-        self.state.history.append({"epoch": float(self.state.epoch)} | row)
+        self.state.history.append(row)
         self._keep(row, raw)
         self.model.load_state_dict(raw)
         return row
@@ -171,8 +174,9 @@ class Trainer:
         return {"dev_loss": nats / words} | score(captions, self.validation.references).as_dict()
 
     def _keep(self, row: Mapping[str, float], raw: Mapping[str, Tensor]) -> None:
-        metrics = {"epoch": self.state.epoch, **self.validation.protocol, **row}
-        best = row["cider"] > self.state.best_cider
+        metrics = {**self.validation.protocol, **row, "epoch": self.state.epoch}
+        # the later of equals: CIDEr is 0 for as long as nothing matches, and always where only one photo is scored
+        best = row["cider"] >= self.state.best_cider
         if best:
             self.state.best_cider = row["cider"]
         checkpoint = Checkpoint(
@@ -193,13 +197,22 @@ class Trainer:
             "averaged": self.averaged,
             "steps": self.steps,
             "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self.model.unsaid.is_cuda else None,
             **vars(self.state),
         }
         save_checkpoint(self.output / LAST, Checkpoint(**{**vars(checkpoint), "training": training}))
         write_log(self.output / LOG, self.state.history)
 
     def resume(self, training: Mapping[str, Any]) -> None:
-        """Go on from what `last.pt` holds."""
+        """Go on from what `last.pt` holds.
+
+        Raises:
+            CaptionerError: the training split is not as large as it was.
+        """
+        if training["schedule"]["total_steps"] != self.schedule.total_steps:
+            raise CaptionerError(
+                f"The training in {self.output} was of another number of photos; go on with the dataset it began with."
+            )
         self.model.load_state_dict(training["model"])
         self.optimizer.load_state_dict(training["optimizer"])
         self.schedule.load_state_dict(training["schedule"])
@@ -207,6 +220,8 @@ class Trainer:
             average.copy_(saved)
         self.steps = training["steps"]
         torch.set_rng_state(training["random"])
+        if training.get("random_cuda") is not None and self.model.unsaid.is_cuda:
+            torch.cuda.set_rng_state(training["random_cuda"])
         self.state = State(**{key: training[key] for key in vars(State())})
 
 
@@ -217,5 +232,8 @@ def write_log(path: Path, history: list[dict[str, float]]) -> None:
     writer.writeheader()
     writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in history)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise CaptionerError(f"The log {path} cannot be written: {error.strerror}.") from error

@@ -11,11 +11,12 @@ from captioner.models.decoder import Teacher
 
 
 class Losses(NamedTuple):
-    """Scalars, each with a gradient."""
+    """Scalars."""
 
     total: Tensor
+    """To be minimised."""
     cross_entropy: Tensor
-    """Nats a word, not smoothed."""
+    """Nats a word, not smoothed; without a gradient, to be shown."""
 
 
 def caption_loss(teacher: Teacher, label_smoothing: float, attention_penalty: float) -> Losses:
@@ -27,11 +28,12 @@ def caption_loss(teacher: Teacher, label_smoothing: float, attention_penalty: fl
         attention_penalty: lambda of equation 14 in Xu et al., 2015: over a caption, attention should come to one in
             every region.
     """
-    logits = teacher.logits.float()  # half precision is for products, not for sums over a vocabulary
-    smoothed = functional.cross_entropy(logits, teacher.targets, label_smoothing=label_smoothing)
+    # half precision is for products, not for sums over a vocabulary
+    log_prob = functional.log_softmax(teacher.logits.float(), dim=1)
+    cross_entropy = -log_prob.gather(1, teacher.targets[:, None]).mean()
+    smoothed = (1 - label_smoothing) * cross_entropy - label_smoothing * log_prob.mean()
     penalty = attention_penalty * attention_spread(teacher)
-    cross_entropy = functional.cross_entropy(logits.detach(), teacher.targets)
-    return Losses(smoothed + penalty, cross_entropy)
+    return Losses(smoothed + penalty, cross_entropy.detach())
 
 
 def attention_spread(teacher: Teacher) -> Tensor:

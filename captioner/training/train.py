@@ -20,10 +20,11 @@ from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel
 from captioner.models.encoder import build_encoder
 from captioner.text.words import SPECIAL, WordTokenizer, build_vocabulary
-from captioner.training.batches import Batches
+from captioner.training.batches import Batches, View
 from captioner.training.checkpoint import Checkpoint, build_model, image_spec
 from captioner.training.features import FeatureCache, Features
 from captioner.training.loop import BEST, LAST, State, Trainer, Validation
+from captioner.training.views import is_mirrored, may_be_mirrored
 
 _SAMPLES = 16  # validation photos that a checkpoint carries, for its export to prove itself on
 
@@ -66,13 +67,13 @@ def train(job: Job, say: Callable[[str], None]) -> State:
     say(f"model: {config.model.encoder}, {frozen / 1e6:.1f} M parameters, frozen; decoder {trainable / 1e6:.1f} M")
 
     spec = image_spec(config, model)
-    cache = FeatureCache(job.cache, model.encoder, spec)
-    features, splits = _features(cache, splits, job, say)
+    features, splits = _features(FeatureCache(job.cache, model.encoder, spec), splits, job, say)
+    views = _views(splits["train"], model, spec, job, say)
     model.to(job.device)
 
-    def batches(split: str) -> Batches:
+    def batches(split: str, views: Sequence[View] = ()) -> Batches:
         ids = [[tokenizer.encode(caption) for caption in example.references] for example in splits[split]]
-        return Batches(features[split], ids, config.train.batch_size, SPECIAL.pad)
+        return Batches(features[split], ids, config.train.batch_size, SPECIAL.pad, views)
 
     dev = splits["dev"]
     trainer = Trainer(
@@ -80,7 +81,7 @@ def train(job: Job, say: Callable[[str], None]) -> State:
         config,
         vocabulary,
         SPECIAL,
-        batches("train"),
+        batches("train", views),
         Validation(
             batches("dev"),
             features["dev"],
@@ -133,6 +134,20 @@ def _features(
         if not readable[name]:
             raise CaptionerError(f"None of the photos in split {name!r} can be read.")
     return features, readable
+
+
+def _views(
+    examples: Sequence[Example], model: CaptionModel, spec: ImageSpec, job: Job, say: Callable[[str], None]
+) -> list[View]:
+    """The further views of the training photos that the configuration asks for."""
+    photos = [example.image for example in examples]
+    mirrors = [may_be_mirrored(example.references, job.config.data.sided_words) for example in examples]
+    views = []
+    for number in range(1, job.config.data.views):
+        cache = FeatureCache(job.cache, model.encoder, spec, number)
+        allowed = np.array(mirrors) if is_mirrored(number) else np.ones(len(examples), bool)
+        views.append(View(cache.compute(photos, job.device, say), allowed))
+    return views
 
 
 def _samples(examples: Sequence[Example], spec: ImageSpec) -> torch.Tensor:

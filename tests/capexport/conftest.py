@@ -1,0 +1,78 @@
+"""A small model with a checkpoint, as training would have left it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from caprun.vocabulary import Vocabulary
+
+from captioner.config import Config, DataConfig, ModelConfig
+from captioner.models.caption_model import CaptionModel
+from captioner.models.encoder import build_encoder
+from captioner.text.words import SPECIAL
+from captioner.training.checkpoint import Checkpoint, save_checkpoint
+
+_TEXT = "a the dog cat child man woman runs jumps sits stands in on through grass water snow red blue big small two"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def draw_photos(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
+    """uint8 (count, size, size, 3): rectangles of random colours, so that photos differ where one looks."""
+    rng = np.random.default_rng(seed)
+    photos = np.empty((count, size, size, 3), np.uint8)
+    for photo in photos:
+        photo[:] = rng.integers(256, size=3)
+        for _ in range(6):
+            top, left = rng.integers(0, size - 8, 2)
+            height, width = rng.integers(8, size, 2)
+            photo[top : top + height, left : left + width] = rng.integers(256, size=3)
+    return photos
+
+
+def make_checkpoint(layers: int = 1) -> Checkpoint:
+    """Random weights, scaled until captions differ between photos and end by themselves."""
+    torch.manual_seed(0)
+    config = Config(
+        data=DataConfig(image_size=64),
+        model=ModelConfig(
+            encoder="timm/test_efficientnet",
+            encoder_weights="none",
+            projection=24,
+            embedding=16,
+            units=32,
+            attention=12,
+            layers=layers,
+        ),
+    )
+    config = replace(config, search=replace(config.search, max_length=12))
+    vocabulary = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", *_TEXT.split()))
+    encoder = build_encoder(config.model.encoder, (64, 64))
+    model = CaptionModel(encoder, config.model, len(vocabulary), SPECIAL).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(3.0)
+        model.project[0].weight.mul_(50.0)  # a random encoder's features are tiny
+        model.decoder.output.bias[SPECIAL.end] += 1.0
+    samples = torch.from_numpy(draw_photos(16))
+    return Checkpoint(config, vocabulary, SPECIAL, model.state_dict(), samples, {"split": "dev"}, {"command": "test"})
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Checkpoint:
+    return make_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def checkpoint_file(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "small" / "best.pt"
+    save_checkpoint(path, checkpoint)
+    return path

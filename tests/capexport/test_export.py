@@ -1,0 +1,167 @@
+"""An export proves what it wrote; one that cannot leaves nothing behind and takes nothing away."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pytest
+import torch
+from capexport import onnx_export, torchscript_export
+from capexport.export import Request, export
+from capexport.verify import ParityError
+from caprun.bundle import read_bundle
+from caprun.errors import BundleError, CaprunError
+
+from captioner.training.checkpoint import build_model, load_checkpoint
+from tests.capexport.conftest import draw_photos
+
+FORMATS = {"onnx": onnx_export, "torchscript": torchscript_export}
+
+
+def _silent(_: str) -> None:
+    return
+
+
+def _perturb_onnx(path: Path, which: int, by: float) -> str:
+    """Add to one weight of the which-th largest initializer."""
+    model = onnx.load(path)
+    floats = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+    tensor = sorted(floats, key=lambda t: -np.prod(t.dims))[which]
+    value = onnx.numpy_helper.to_array(tensor).copy()
+    value.flat[value.size // 2 + 7] += by  # off the column of PAD, whose weights nobody can see
+    tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    onnx.save(model, path)
+    return tensor.name
+
+
+def _perturb_torchscript(path: Path, which: int, by: float) -> str:
+    """The same; a frozen module's weights are constants of its graph, found in the file by their bytes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        nodes = list(torch.jit.load(path).graph.nodes())
+    constants = [
+        n for n in nodes if n.kind() == "prim::Constant" and n.hasAttribute("value") and n.kindOf("value") == "t"
+    ]
+    weights = [n.t("value") for n in constants if n.t("value").is_floating_point()]
+    weight = sorted(weights, key=lambda w: -w.numel())[which]
+    old = weight.contiguous().numpy().tobytes()
+    changed = weight.clone().contiguous()
+    changed.view(-1)[changed.numel() // 2 + 7] += by
+    _rewrite_zip(path, old, changed.numpy().tobytes())
+    return str(which)
+
+
+def _rewrite_zip(path: Path, old: bytes, new: bytes) -> None:
+    buffer = io.BytesIO()
+    found = 0
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as target:
+        for name in source.namelist():
+            content = source.read(name)
+            found += content == old
+            target.writestr(name, new if content == old else content)
+    assert found, "the weight is not in the file"
+    path.write_bytes(buffer.getvalue())
+
+
+PERTURB: dict[str, Callable[[Path, int, float], str]] = {"onnx": _perturb_onnx, "torchscript": _perturb_torchscript}
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def written(
+    request: pytest.FixtureRequest, checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, tuple[str, str]]:
+    """A format, and graphs in it that are right."""
+    directory = tmp_path_factory.mktemp("written")
+    return (
+        request.param,
+        directory,
+        FORMATS[request.param].write(build_model(load_checkpoint(checkpoint_file)), directory),
+    )
+
+
+@pytest.mark.parametrize("which", range(8))
+def test_an_export_whose_decoder_is_off_by_a_little_fails(
+    written: tuple[str, Path, tuple[str, str]],
+    which: int,
+    checkpoint_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    form, right, files = written
+
+    def write_slightly_wrong(_: object, directory: Path) -> tuple[str, str]:
+        for file in files:
+            shutil.copy(right / file, directory)
+        PERTURB[form](directory / files[1], which, 0.01)
+        return files
+
+    monkeypatch.setattr(FORMATS[form], "write", write_slightly_wrong)
+    with pytest.raises(ParityError, match="differs from PyTorch"):
+        export(Request(checkpoint_file, form, tmp_path / "bundle", "off"), _silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_export_leaves_the_previous_bundle_as_it_was(
+    checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "bundle"
+    export(Request(checkpoint_file, "torchscript", output, "first"), _silent)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the exporter broke")
+
+    monkeypatch.setattr(torchscript_export, "write", fail)
+    with pytest.raises(RuntimeError, match="the exporter broke"):
+        export(Request(checkpoint_file, "torchscript", output, "second"), _silent)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_export_replaces_the_bundle_before_it(checkpoint_file: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        export(Request(checkpoint_file, "torchscript", tmp_path / "bundle", name), _silent)
+        assert read_bundle(tmp_path / "bundle").manifest.name == name
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_is_no_bundle_is_not_replaced(checkpoint_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.txt").write_text("precious")
+    with pytest.raises(BundleError, match="is no bundle"):
+        export(Request(checkpoint_file, "torchscript", tmp_path / "photos", "x"), _silent)
+    assert (tmp_path / "photos" / "mine.txt").read_text() == "precious"
+
+
+def test_more_photos_can_be_compared(checkpoint_file: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    files = []
+    for i, photo in enumerate(draw_photos(3, seed=5)):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(photo).save(files[-1])
+    manifest = export(Request(checkpoint_file, "torchscript", tmp_path / "bundle", "x", photos=files), _silent)
+    assert manifest.parity["photos"] == 16 + 3
+
+
+def test_the_card_says_what_the_manifest_says(checkpoint_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "intro.md").write_text("Drawn shapes only.")
+    request = Request(checkpoint_file, "torchscript", tmp_path / "bundle", "shapes", "CC0", tmp_path / "intro.md")
+    manifest = export(request, _silent)
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert card.startswith("# shapes\n\nDrawn shapes only.\n\nLicence: CC0\n")
+    assert str(manifest.provenance["checkpoint_sha256"]) in card
+    assert f"{manifest.parity['captions']} captions" in card
+
+
+def test_a_checkpoint_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CaprunError, match="There is no checkpoint"):
+        export(Request(tmp_path / "no.pt", "onnx", tmp_path / "bundle", "x"), _silent)

@@ -61,6 +61,8 @@ class ModelConfig:
     """Length of the LSTM's hidden and cell vectors."""
     attention: int = 256
     """Length of the space in which attention compares regions with the hidden vector."""
+    tie_words: bool = True
+    """One matrix for the words read and the words said (Press and Wolf, 2017)."""
     layers: int = 1
     """Stacked LSTM layers."""
     dropout: float = 0.5

@@ -43,6 +43,7 @@ class CaptionModel(nn.Module):
             config.attention,
             config.layers,
             config.dropout,
+            tie_words=config.tie_words,
         )
         self.initial_hidden = nn.Linear(config.projection, config.layers * config.units)
         self.initial_cell = nn.Linear(config.projection, config.layers * config.units)

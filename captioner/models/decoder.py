@@ -44,10 +44,21 @@ class AttentionDecoder(nn.Module):
         channels, embedding, units, attention: vector lengths of a region, a word, the LSTM and the attention.
         layers: stacked LSTM layers; the top one asks the attention.
         dropout: share of the embedded word and of the output layer dropped in training.
+        tie_words: the output layer's matrix is the embedding's (Press and Wolf, 2017); both are in the same space here,
+            for equation 7 adds the embedded word to what is projected on the vocabulary.
     """
 
     def __init__(
-        self, vocabulary: int, channels: int, embedding: int, units: int, attention: int, layers: int, dropout: float
+        self,
+        vocabulary: int,
+        channels: int,
+        embedding: int,
+        units: int,
+        attention: int,
+        layers: int,
+        dropout: float,
+        *,
+        tie_words: bool,
     ) -> None:
         super().__init__()
         self.units, self.layers = units, layers
@@ -63,6 +74,8 @@ class AttentionDecoder(nn.Module):
         self.output = nn.Linear(embedding, vocabulary)
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.embedding.weight, std=0.1)
+        if tie_words:
+            self.output.weight = self.embedding.weight
 
     def _advance(
         self, word_gates: Tensor, hidden: list[Tensor], cell: list[Tensor], regions: Tensor, keys: Tensor

@@ -54,7 +54,7 @@ class SearchOptions:
     """Captions kept at every step; 1 is greedy search."""
     max_length: int = 22
     """Most steps: a caption has at most as many pieces, its END counted."""
-    length_penalty: float = 1.0
+    length_penalty: float = 0.7
     """A caption's score is its log-probability over its length (END counted) to this power; 0 prefers short ones."""
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ class DataConfig:
     """Training captions are cut after this many pieces."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self, image_size=(1, 4096), min_count=(1, 10**9), max_length=(1, 1000))
+        _check_ranges(self, image_size=(1, 4096), views=(1, 100), min_count=(1, 10**9), max_length=(1, 1000))
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,12 @@ class ModelConfig:
     """Stacked LSTM layers."""
     dropout: float = 0.5
     """Share dropped of regions, embedded words and output layer in training."""
+    word_dropout: float = 0.2
+    """Share of the words read in training that are hidden behind the unknown word."""
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("projection", "embedding", "units", "attention"), (1, 2**16))
-        _check_ranges(self, **sizes, layers=(1, 100), dropout=(0, 1))
+        _check_ranges(self, **sizes, layers=(1, 100), dropout=(0, 1), word_dropout=(0, 1))
 
 
 @dataclass(frozen=True)

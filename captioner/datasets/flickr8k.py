@@ -52,7 +52,7 @@ def _row(line: str) -> tuple[str, str] | None:
     name, comma, caption = line.partition(",")
     if caption.lstrip().startswith('"'):
         try:
-            fields = next(csv.reader([line], strict=True, skipinitialspace=True))
+            fields = next(csv.reader([line.rstrip()], strict=True, skipinitialspace=True))
         except csv.Error:
             return None
         if len(fields) != 2:

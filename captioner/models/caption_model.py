@@ -28,7 +28,8 @@ class CaptionModel(nn.Module):
     def __init__(self, encoder: Encoder, config: ModelConfig, vocabulary: int, special: Special) -> None:
         super().__init__()
         self.encoder = encoder
-        self.pad = special.pad
+        self.special = special
+        self.word_dropout = config.word_dropout
         unsaid = torch.zeros(vocabulary)
         unsaid[[special.pad, special.start, special.unk]] = -torch.inf
         self.register_buffer("unsaid", unsaid, persistent=False)
@@ -66,7 +67,13 @@ class CaptionModel(nn.Module):
 
     def forward(self, features: Tensor, tokens: Tensor) -> Teacher:
         """Features (photos, regions, channels) and captions (photos, captions, 1 + length) -> what the teacher sees."""
-        return self.decoder.teach(self.start(features), tokens, self.pad)
+        read = tokens
+        if self.training and self.word_dropout:
+            # whoever cannot lean on the words before has to look at the photo (Bowman et al., 2016, section 3.1)
+            hidden = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
+            words = (tokens != self.special.pad) & (tokens != self.special.start)
+            read = tokens.masked_fill(hidden & words, self.special.unk)
+        return self.decoder.teach(self.start(features), tokens, self.special.pad, read)
 
     def candidates(
         self, row: Tensor, parent: Tensor, token: Tensor, encoded: Encoded, k: int | Tensor

@@ -118,19 +118,20 @@ class AttentionDecoder(nn.Module):
         logits = self._logits(word, new_hidden[-1], context)
         return logits, torch.stack(new_hidden, dim=2), torch.stack(new_cell, dim=2), alpha
 
-    def teach(self, encoded: Encoded, tokens: Tensor, pad: int) -> Teacher:
+    def teach(self, encoded: Encoded, tokens: Tensor, pad: int, read: Tensor | None = None) -> Teacher:
         """Read given captions, every word predicted from the true ones before it.
 
         Args:
             encoded: the photos.
             tokens: int64 (photos, captions, 1 + length): START, words, END, then `pad`.
             pad: id of the padding.
+            read: the same captions with some words hidden; what is read, while `tokens` are what is to be said.
 
         What does not depend on the previous step is one matrix product for all steps: the words' share of the gates
         before, the output layer after. Captions end at different times; give each photo's longest first, and the
         columns in which all have ended are not computed.
         """
-        inputs, targets = tokens[:, :, :-1], tokens[:, :, 1:]
+        inputs, targets = (tokens if read is None else read)[:, :, :-1], tokens[:, :, 1:]
         said = targets != pad  # (photos, captions, length)
         # the last column still speaking, at every step
         columns = (said.any(0) * torch.arange(1, said.shape[1] + 1, device=said.device)[:, None]).amax(0).tolist()

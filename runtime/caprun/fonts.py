@@ -73,8 +73,11 @@ def _open(path: str, size: int) -> ImageFont.FreeTypeFont:
 
 @functools.lru_cache(maxsize=256)
 def _probe(path: str) -> ImageFont.FreeTypeFont:
-    # Not with libraqm, which sets a lone mark on a dotted circle, whether or not the font has the mark.
-    return _open(path, _PROBE_SIZE).font_variant(layout_engine=ImageFont.Layout.BASIC)
+    if path == _EMBEDDED:
+        return _open(path, _PROBE_SIZE)
+    # Not with libraqm, which sets a lone mark on a dotted circle, whether or not the font has the mark. (Nor through
+    # font_variant, which ignores this argument in older Pillows.)
+    return ImageFont.truetype(path, _PROBE_SIZE, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _is_invisible(letter: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from caprun.cli import (
     ErrorsAsSentences,
     caption_photos,
@@ -19,7 +20,6 @@ from caprun.cli import (
     search_options,
     with_search_options,
 )
-
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
@@ -228,7 +228,6 @@ def export(
     """Write a bundle from CHECKPOINT (the newest run's best), and prove that it says the same as PyTorch."""
     from capexport.export import Request
     from capexport.export import export as run
-
     from captioner.training.loop import BEST
 
     checkpoint = checkpoint or newest(Path("runs"), BEST)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from caprun.decoding import SearchOptions
 from caprun.errors import UsageError
 from caprun.schema import from_dict
-
 from captioner.errors import CaptionerError
 
 

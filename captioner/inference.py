@@ -11,12 +11,12 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+
 from caprun.bundle import NEXT, Bundle, ModelSpec, read_bundle
 from caprun.decoding import Ids, StepOutput
 from caprun.engine import Captioner
 from caprun.session import Device
-from torch import Tensor
-
 from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded
@@ -35,7 +35,8 @@ class ModelSteps:
         device = self._encoded.hidden.device
         indices = (torch.from_numpy(np.ascontiguousarray(index)).to(device) for index in (row, parent, token))
         row_, parent_, token_ = indices
-        log_prob, candidate, hidden, cell, alpha = self._model.candidates(row_, parent_, token_, self._encoded, k)
+        most = min(k, len(self._model.unsaid))
+        log_prob, candidate, hidden, cell, alpha = self._model.candidates(row_, parent_, token_, self._encoded, most)
         self._encoded = self._encoded._replace(hidden=hidden, cell=cell)
         return StepOutput(
             log_prob.float().cpu().numpy(),
@@ -79,13 +80,14 @@ class ScriptSteps:
         alpha: bool,
     ) -> None:
         self._decoder, self._spec = decoder, bundle.manifest.graphs.decoder
+        self._pieces = len(bundle.vocabulary)
         self._tensors = dict(tensors)
         self._alpha = alpha
 
     @torch.inference_mode()
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
         """See `caprun.decoding.Steps`."""
-        arrays = {"row": row, "parent": parent, "token": token, "k": np.array([k])}
+        arrays = {"row": row, "parent": parent, "token": token, "k": np.array([min(k, self._pieces)])}
         indices = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         given = indices | self._tensors
         values = self._decoder(*(given[tensor.name] for tensor in self._spec.inputs))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
+
 from caprun.decoding import Hypothesis, SearchOptions, search
 from caprun.vocabulary import Special
-
 from captioner.inference import ModelSteps
 from captioner.models.caption_model import CaptionModel
 from captioner.training.features import Features

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from caprun.decoding import SearchOptions
 from caprun.engine import Caption, Captioner
 from caprun.errors import ImageError
 from caprun.image import load
-
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import Scores, score

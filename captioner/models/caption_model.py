@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from caprun.vocabulary import Special
 from torch import Tensor, nn
 
+from caprun.vocabulary import Special
 from captioner.config import ModelConfig
 from captioner.models.decoder import AttentionDecoder, Encoded, Teacher
 from captioner.models.encoder import Encoder

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from caprun.vocabulary import Special, Vocabulary
-
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import tokenize
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from caprun.image import ImageSpec
-from caprun.vocabulary import Special, Vocabulary
 from torch import Tensor
 
+from caprun.image import ImageSpec
+from caprun.vocabulary import Special, Vocabulary
 from captioner.config import Config, config_from_dict
 from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel

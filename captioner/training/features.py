@@ -20,9 +20,9 @@ import filelock
 import numpy as np
 import numpy.typing as npt
 import torch
+
 from caprun.errors import ImageError
 from caprun.image import ImageSpec, open_photo, prepare
-
 from captioner.errors import CaptionerError
 from captioner.models.encoder import Encoder
 from captioner.progress import Progress

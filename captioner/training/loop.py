@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from caprun.vocabulary import Special, Vocabulary
 from torch import Tensor, nn
 
+from caprun.vocabulary import Special, Vocabulary
 from captioner.config import Config
 from captioner.errors import CaptionerError
 from captioner.evaluation.decoding import caption_features

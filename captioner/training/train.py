@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from caprun.image import ImageSpec, load
 from caprun.vocabulary import Vocabulary
-
 from captioner.config import Config
 from captioner.datasets import Dataset, Example
 from captioner.errors import CaptionerError

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from caprun.bundle import Manifest, ModelSpec, Precision, Replacement, read_bundle, write_manifest
-from caprun.image import load
-from caprun.session import OnnxBackend
 
 from capexport import onnx_export, torchscript_export
 from capexport.card import model_card
 from capexport.graphs import describe
 from capexport.verify import InspectableBackend, verify
+from caprun.bundle import Manifest, ModelSpec, Precision, Replacement, read_bundle, write_manifest
+from caprun.image import load
+from caprun.session import OnnxBackend
 from captioner.errors import CaptionerError
 from captioner.inference import ModelBackend, ScriptBackend, model_spec
 from captioner.training.checkpoint import build_model, load_checkpoint

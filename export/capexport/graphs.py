@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from caprun.bundle import NEXT, Graphs, GraphSpec, TensorSpec
 from torch import Tensor, nn
 
+from caprun.bundle import NEXT, Graphs, GraphSpec, TensorSpec
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded
 

@@ -6,11 +6,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
-from caprun.bundle import GraphSpec
 from torch import nn
 
 from capexport.graphs import DecoderStepGraph, EncoderGraph, describe, example_inputs
+from caprun.bundle import GraphSpec
 from captioner.models.caption_model import CaptionModel
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
@@ -43,4 +44,15 @@ def _export(module: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...]
             output_names=[tensor.name for tensor in spec.outputs],
         )
     assert program is not None
-    program.save(path, external_data=False)
+    path.write_bytes(_without_traces(program.model_proto).SerializeToString())
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Leave out what nobody runs: the exporter notes the file and line of Python that each node came from."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for part in (model.graph, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del part.metadata_props[:]
+    del model.metadata_props[:], model.graph.value_info[:]
+    return model

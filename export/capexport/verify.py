@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
 from caprun.bundle import ModelSpec
 from caprun.decoding import Hypothesis, Ids, SearchOptions, StepOutput, Steps, search
 from caprun.errors import CaprunError

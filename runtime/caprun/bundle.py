@@ -139,11 +139,15 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
         BundleError: no bundle there, of a newer version, or not what its manifest says.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        exists, is_directory = path.exists(), path.is_dir()
+    except OSError as error:  # a name too long, a directory above that may not be entered
+        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+    if not exists:
         raise BundleError(f"There is no bundle at {path}; give a directory that `captioner export` wrote.")
-    if not path.is_dir():
+    if not is_directory:
         raise BundleError(f"{path} is a file; a bundle is the directory that `captioner export` wrote.")
-    data = _json(path / MANIFEST)
+    data = _read_manifest(path)
     if not isinstance(data, dict):
         raise BundleError(f"{path / MANIFEST} is not a manifest; export the bundle again.")
     version = data.get("format_version")
@@ -196,11 +200,21 @@ def _file(directory: Path, file: str) -> Path:
     if file in ("", ".", "..", MANIFEST) or any(mark in file for mark in ("/", "\\", "\0", ":")):
         raise BundleError(f"{directory / MANIFEST} lists {file!r}, which is no file of the bundle; do not use it.")
     path = directory / file
-    if not path.exists():
+    if not _is_own_file(path):
         raise BundleError(f"{path} is missing; copy the whole bundle, or export it again.")
-    if not path.is_file() or path.resolve().parent != directory.resolve():
-        raise BundleError(f"{path} is a link out of the bundle or no file at all; copy the file itself.")
     return path
+
+
+def _is_own_file(path: Path) -> bool:
+    """Whether it is there; what is there and no file of that directory's own is refused, and so never waited for."""
+    try:
+        if not path.exists():
+            return False
+        if not path.is_file() or path.resolve().parent != path.parent.resolve():
+            raise BundleError(f"{path} is a link out of the bundle or no file at all; copy the file itself.")
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+    return True
 
 
 def _read_checked(directory: Path, file: str, entry: FileEntry) -> bytes:
@@ -216,11 +230,12 @@ def _read_checked(directory: Path, file: str, entry: FileEntry) -> bytes:
     return content
 
 
-def _json(path: Path) -> Any:
+def _read_manifest(directory: Path) -> Any:
+    path = directory / MANIFEST
+    if not _is_own_file(path):
+        raise BundleError(f"{directory} is no bundle: it has no {MANIFEST}.")
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise BundleError(f"{path.parent} is no bundle: it has no {path.name}.") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError):
@@ -230,7 +245,7 @@ def _json(path: Path) -> Any:
 def _digest(data: Mapping[str, Any]) -> str:
     """sha256 over the canonical JSON of a manifest without its digest."""
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def describe_file(path: Path) -> FileEntry:
@@ -266,33 +281,48 @@ class Replacement:
     """A directory written beside its target, and renamed into its place on success; a failure leaves the target alone.
 
     Raises:
-        BundleError: the target exists and is no bundle, or its parent cannot be written.
+        BundleError: the target exists and is not a bundle and nothing else, or it cannot be written.
     """
 
     def __init__(self, target: Path) -> None:
         self.target = target
 
     def __enter__(self) -> Path:
-        if (
-            self.target.exists()
-            and not (self.target / MANIFEST).is_file()
-            and (not self.target.is_dir() or any(self.target.iterdir()))
-        ):
-            raise BundleError(f"{self.target} exists and is no bundle; choose another --output, or remove it.")
         try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            self.directory = Path(tempfile.mkdtemp(prefix=f".{self.target.name}-", dir=self.target.parent))
+            self._refuse_to_lose_files()
+            self._place = self.target.resolve()  # where it is a link, what it leads to
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            self.directory = Path(tempfile.mkdtemp(prefix=f".{self._place.name}-", dir=self._place.parent))
         except OSError as error:
             raise BundleError(f"{self.target} cannot be written: {error.strerror}.") from error
         return self.directory
+
+    def _refuse_to_lose_files(self) -> None:
+        if not self.target.exists() or (self.target.is_dir() and not any(self.target.iterdir())):
+            return
+        try:
+            own = {MANIFEST, *_read_manifest(self.target)["files"]}
+        except (BundleError, KeyError, TypeError):
+            raise BundleError(
+                f"{self.target} exists and is no bundle; choose another --output, or remove it."
+            ) from None
+        others = sorted({path.name for path in self.target.iterdir()} - own)
+        if others:
+            raise BundleError(f"{self.target} holds {others[0]} besides a bundle; choose another --output, or move it.")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if kind is not None:
             shutil.rmtree(self.directory, ignore_errors=True)
             return
-        self.directory.chmod(0o755)  # mkdtemp's are private
         previous = self.directory.with_name(self.directory.name + "-previous")
-        if self.target.exists():
-            self.target.rename(previous)
-        self.directory.rename(self.target)
+        try:
+            self.directory.chmod(0o755)  # mkdtemp's are private
+            if self._place.exists():
+                self._place.rename(previous)
+            self.directory.rename(self._place)
+        except OSError as failure:
+            if previous.exists():
+                previous.rename(self._place)
+            shutil.rmtree(self.directory, ignore_errors=True)
+            raise BundleError(f"{self.target} cannot be replaced: {failure.strerror}.") from failure
         shutil.rmtree(previous, ignore_errors=True)

@@ -1,5 +1,6 @@
 """The command line. Nothing heavy is imported before a command needs it: `caprun --help` answers at once."""
 
+import io
 import json
 import os
 import signal
@@ -25,11 +26,17 @@ F = TypeVar("F", bound=Callable[..., object])
 class ErrorsAsSentences(click.Group):
     """A group whose commands fail with one line on stderr: exit code 2 for usage, 1 for all else."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """No arguments at all ask for help."""
+        return super().parse_args(ctx, args or ["--help"])
+
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run; see `click.Command.main`."""
         run: Callable[..., Any] = partial(super().main, *args)
         if not extra.pop("standalone_mode", True):
             return run(standalone_mode=False, **extra)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text: bytes that are no UTF-8
         try:
             code = run(standalone_mode=False, **extra)
             sys.stdout.flush()
@@ -42,10 +49,12 @@ class ErrorsAsSentences(click.Group):
             _fail(str(error), 2 if isinstance(error, UsageError) else 1)
         except (KeyboardInterrupt, click.Abort):
             _fail("Interrupted.", 128 + signal.SIGINT)
-        except BrokenPipeError:
-            # whoever read our output has gone; leave nothing to flush into the closed pipe
+        except OSError as error:
+            # our output has nowhere to go; leave nothing to flush there
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+            if isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+                sys.exit(1)
+            _fail(str(error), 1)
         sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -37,7 +37,7 @@ class Steps(Protocol):
             parent: (rows, beams), the states to go on from, as indices into the rows x beams states that the call
                 before left (at first: one state a photo).
             token: (rows, beams), the pieces said last.
-            k: how many candidates to return.
+            k: how many candidates to return; a smaller vocabulary has fewer.
         """
         ...
 

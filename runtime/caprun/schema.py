@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -52,7 +53,7 @@ def _value(hint: Any, value: object, where: str) -> Any:
             raise ValueError(f"{where} must be a table of keys and values")
         return {key: _value(arguments[1], item, _path(where, key)) for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not hint or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"{where} is {value!r}; it must be {_names.get(hint, hint)}")
     return value

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from caprun.bundle import NEXT, Bundle, GraphSpec
 from caprun.decoding import Ids, StepOutput
 from caprun.errors import BundleError, DeviceError
+from caprun.onnx_wire import has_external_data
 
 Device = Literal["auto", "cpu", "cuda"]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -89,6 +91,9 @@ class OnnxBackend:
         self.device: Literal["cpu", "cuda"] = choose_device(device)
         graphs = bundle.manifest.graphs
         encoder, decoder = bundle.graphs()
+        files = bundle.manifest.precisions["fp32"]
+        _refuse_incomplete(bundle.path / files.encoder, encoder)
+        _refuse_incomplete(bundle.path / files.decoder, decoder)
         try:
             self._encoder = _Graph(encoder, graphs.encoder, self.device, threads, bundle)
         except DeviceError:
@@ -97,30 +102,31 @@ class OnnxBackend:
             self.device = "cpu"
             self._encoder = _Graph(encoder, graphs.encoder, self.device, threads, bundle)
         self._decoder = _Graph(decoder, graphs.decoder, self.device, threads, bundle)
+        self._pieces = len(bundle.vocabulary)
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> "OnnxSteps":
         """Show photos, uint8 (photos, height, width, 3), to the decoder; `alpha`: attention weights are wanted."""
         (image,) = self._encoder.spec.inputs
         outputs = self._encoder.run({image.name: images}, keep_on_device=True)
-        return OnnxSteps(self._decoder, outputs, alpha=alpha)
+        return OnnxSteps(self._decoder, self._pieces, outputs, alpha=alpha)
 
     def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> "OnnxSteps":
         """Start the decoder from given state and context, float32 by the names of the manifest."""
-        return OnnxSteps(self._decoder, tensors, alpha=alpha)
+        return OnnxSteps(self._decoder, self._pieces, tensors, alpha=alpha)
 
 
 class OnnxSteps:
     """The decoder in the middle of a batch; hidden and cell state stay on the device."""
 
-    def __init__(self, decoder: "_Graph", tensors: Mapping[str, Any], *, alpha: bool) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: "_Graph", pieces: int, tensors: Mapping[str, Any], *, alpha: bool) -> None:
+        self._decoder, self._pieces = decoder, pieces
         self._tensors = dict(tensors)  # OrtValues or arrays by name: the state, and the context that never changes
         self._alpha = alpha
         self._fetched = {"log_prob", "candidate"} | ({"alpha"} if alpha else set())
 
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
         """See `caprun.decoding.Steps`."""
-        indices = {"row": row, "parent": parent, "token": token, "k": np.array([k], np.int64)}
+        indices = {"row": row, "parent": parent, "token": token, "k": np.array([min(k, self._pieces)], np.int64)}
         outputs = self._decoder.run(indices | self._tensors, keep_on_device=False, fetched=self._fetched)
         for tensor in self._decoder.spec.outputs:
             if tensor.role == "state":
@@ -143,6 +149,7 @@ class _Graph:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what goes wrong arrives as an exception, and is said in a sentence
         options.intra_op_num_threads = threads or 0
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # what was looked into, not guessed
         provider = _PROVIDERS[device]
         try:
             if device == "cuda" and hasattr(ort, "preload_dlls"):
@@ -166,6 +173,9 @@ class _Graph:
             inputs: arrays, or OrtValues that an earlier run left on the device; names the graph has not are ignored.
             keep_on_device: all outputs stay there, as OrtValues.
             fetched: otherwise, the outputs to copy to NumPy; those with role `state` stay.
+
+        Raises:
+            DeviceError: ONNX Runtime failed; a GPU's memory may be full.
         """
         binding = self._session.io_binding()
         for tensor in self.spec.inputs:
@@ -180,9 +190,25 @@ class _Graph:
             if stays or fetched is None or tensor.name in fetched:
                 binding.bind_output(tensor.name, self._device if stays else "cpu")
                 bound.append((tensor.name, stays))
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise DeviceError(
+                f"ONNX Runtime failed on the {self._device} ({_brief(error)}); its memory may be full: caption fewer "
+                "photos at a time."
+            ) from error
         values = binding.get_outputs()
         return {name: value if stays else value.numpy() for (name, stays), value in zip(bound, values, strict=True)}
+
+
+def _refuse_incomplete(path: Path, graph: bytes) -> None:
+    """The manifest vouches for the bundle's files, and for none that ONNX Runtime would be led to by one of them."""
+    try:
+        incomplete = has_external_data(graph)
+    except ValueError as error:
+        raise BundleError(f"{path} is no ONNX model ({error}); export the bundle again.") from None
+    if incomplete:
+        raise BundleError(f"{path} has weights in another file, which a bundle cannot; export it again.")
 
 
 def _brief(error: Exception) -> str:

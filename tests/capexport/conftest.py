@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from caprun.vocabulary import Vocabulary
 
+from caprun.vocabulary import Vocabulary
 from captioner.config import Config, DataConfig, ModelConfig
 from captioner.models.caption_model import CaptionModel
 from captioner.models.encoder import build_encoder

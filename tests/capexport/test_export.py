@@ -14,12 +14,12 @@ import onnx
 import onnx.numpy_helper
 import pytest
 import torch
+
 from capexport import onnx_export, torchscript_export
 from capexport.export import Request, export
 from capexport.verify import ParityError
 from caprun.bundle import read_bundle
 from caprun.errors import BundleError, CaprunError
-
 from captioner.training.checkpoint import build_model, load_checkpoint
 from tests.capexport.conftest import draw_photos
 

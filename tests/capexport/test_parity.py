@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from capexport.export import Request, export
 from capexport.verify import score_in, verify
 from caprun.bundle import Bundle, read_bundle
 from caprun.engine import Captioner
 from caprun.session import OnnxBackend
-
 from captioner.inference import ModelBackend, ScriptBackend, model_spec
 from captioner.training.checkpoint import Checkpoint, build_model, save_checkpoint
 from tests.capexport.conftest import draw_photos, make_checkpoint

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image, ImageDraw, ImageFont
+
 from caprun import fonts
 from caprun.drawing import attention_picture, caption_picture
 from caprun.errors import ImageError, UsageError
 from caprun.fonts import find_font
 from caprun.image import ImageSpec, seen_box
-from PIL import Image, ImageDraw, ImageFont
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.int64]

@@ -13,9 +13,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import ExifTags, Image, ImageCms, ImageFile, JpegImagePlugin
+
 from caprun.errors import ImageError
 from caprun.image import ImageSpec, Photo, load, open_photo, prepare, seen_box
-from PIL import ExifTags, Image, ImageCms, ImageFile, JpegImagePlugin
 
 UInt8 = npt.NDArray[np.uint8]
 

@@ -1,0 +1,131 @@
+"""A small dataset of drawn shapes, a small model, and a training of it that the tests share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+
+from caprun.image import ImageSpec
+from captioner.config import Config, load_config
+from captioner.datasets import load_dataset
+from captioner.models.encoder import Encoder
+from captioner.training.checkpoint import Checkpoint, load_checkpoint
+from captioner.training.loop import LAST
+from captioner.training.train import Job, train
+
+SIZE = 48
+_HALF = (0.5, 0.5, 0.5)
+_COLOURS = ("red", "green", "blue", "orange")
+_BACKGROUNDS = ("white", "black", "grey")
+_SETTINGS = (
+    f"data.image_size={SIZE}",
+    "data.min_count=1",
+    "data.max_length=12",
+    "model.encoder=timm/test_efficientnet",
+    "model.encoder_weights=none",
+    "model.projection=32",
+    "model.embedding=16",
+    "model.units=32",
+    "model.attention=16",
+    "train.batch_size=4",
+    "train.lr=0.01",
+    "train.epochs=3",
+    "search.max_length=12",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 photos of a shape on a background with two captions each, in Flickr8k's format; do not write to it."""
+    directory = tmp_path_factory.mktemp("shapes")
+    (directory / "images").mkdir()
+    rows, names = ["image,caption"], []
+    for background in _BACKGROUNDS:
+        for colour in _COLOURS:
+            for shape in ("circle", "square"):
+                photo = Image.new("RGB", (SIZE, SIZE), background)
+                draw = ImageDraw.Draw(photo)
+                (draw.ellipse if shape == "circle" else draw.rectangle)((8, 8, 40, 40), fill=colour)
+                names.append(f"{colour}-{shape}-{background}.png")
+                photo.save(directory / "images" / names[-1])
+                rows.append(f"{names[-1]},A {colour} {shape} on a {background} background .")
+                rows.append(f'{names[-1]},"On {background}, there is a {colour} {shape} ."')
+    (directory / "captions.txt").write_text("\n".join(rows) + "\n")
+    splits = {"dev": names[::7], "test": names[3::7]}
+    splits["train"] = [name for name in names if name not in splits["dev"] + splits["test"]]  # 16 of them
+    for split, chosen in splits.items():
+        (directory / f"Flickr_8k.{split}Images.txt").write_text("\n".join(chosen) + "\n")
+    return directory
+
+
+@pytest.fixture
+def own_shapes(shapes: Path, tmp_path: Path) -> Path:
+    """The same dataset, for a test that alters it."""
+    return shutil.copytree(shapes, tmp_path / "own_shapes")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared by all trainings: their encoders have the same weights, so that features are computed once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def settings() -> list[str]:
+    """What makes a training small, as `--set` takes it."""
+    return list(_SETTINGS)
+
+
+Train = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="session")
+def train_shapes(shapes: Path, cache: Path) -> Train:
+    """Train on the shapes, or go on with a training; returns what was said."""
+
+    def run(output: Path, *settings: str, resumed: Checkpoint | None = None, data: Path = shapes) -> list[str]:
+        config: Config = resumed.config if resumed else load_config(None, [*_SETTINGS, *settings])
+        said: list[str] = []
+        job = Job(load_dataset(data), config, output, cache, torch.device("cpu"), "the tests", resumed=resumed)
+        train(job, said.append)
+        return said
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(train_shapes: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished training of three epochs; do not write to it."""
+    output = tmp_path_factory.mktemp("trained")
+    train_shapes(output)
+    return output
+
+
+@pytest.fixture
+def checkpoint(trained: Path) -> Checkpoint:
+    """That training's last."""
+    return load_checkpoint(trained / LAST)
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    """A fast one with nothing to it: 3 x 3 regions of 8 channels."""
+    torch.manual_seed(0)
+    return Encoder("tiny", nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.ReLU()), (SIZE, SIZE), _HALF, _HALF)
+
+
+@pytest.fixture
+def spec() -> ImageSpec:
+    """The preprocessing for it."""
+    return ImageSpec(SIZE, SIZE, "squash", "bicubic", _HALF, _HALF)

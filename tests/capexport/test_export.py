@@ -17,8 +17,9 @@ import torch
 
 from capexport import onnx_export, torchscript_export
 from capexport.export import Request, export
-from capexport.verify import ParityError
+from capexport.verify import ParityError, _is_near_tie
 from caprun.bundle import read_bundle
+from caprun.decoding import Hypothesis, SearchOptions
 from caprun.errors import BundleError, CaprunError
 from captioner.training.checkpoint import build_model, load_checkpoint
 from tests.capexport.conftest import draw_photos
@@ -165,3 +166,23 @@ def test_the_card_says_what_the_manifest_says(checkpoint_file: Path, tmp_path: P
 def test_a_checkpoint_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CaprunError, match="There is no checkpoint"):
         export(Request(tmp_path / "no.pt", "onnx", tmp_path / "bundle", "x"), _silent)
+
+
+def test_exported_graphs_do_not_say_where_they_were_made(written: tuple[str, Path, tuple[str, str]]) -> None:
+    form, directory, files = written
+    if form == "torchscript":
+        pytest.skip("TorchScript keeps the names of its source files, which its own errors show")
+    for file in files:
+        assert str(Path(onnx_export.__file__).parents[2]).encode() not in (directory / file).read_bytes()
+
+
+def _hypothesis(*ids: int) -> Hypothesis:
+    return Hypothesis(ids, np.zeros(len(ids)), finished=True, alpha=None)
+
+
+def test_captions_that_part_where_pytorch_is_undecided_are_near_ties() -> None:
+    options = SearchOptions()
+    one, other = _hypothesis(4, 5, 6), _hypothesis(4, 7)
+    assert _is_near_tie([-1, -2.0, -1, -1], [-1, -2.00005, -9], [one, other], options)
+    assert not _is_near_tie([-1, -2.0, -1, -1], [-1, -2.01, -9], [one, other], options)
+    assert not _is_near_tie([-1, -2.0, -1, -1], [-2, -1.01, -9], [one, other], options)

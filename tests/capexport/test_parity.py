@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from capexport.export import Request, export
-from capexport.verify import score_in, verify
+from capexport.verify import log_probs_in, verify
 from caprun.bundle import Bundle, read_bundle
 from caprun.engine import Captioner
 from caprun.session import OnnxBackend
@@ -80,7 +80,7 @@ def test_captions_are_identical_but_for_near_ties(
         (expected,) = reference.hypotheses(image[None], options)
         if hypothesis.ids != expected.ids:
             special = reference.spec.special
-            scores = [score_in(reference.backend, image, h, special, options, 26) for h in (hypothesis, expected)]
+            scores = [sum(log_probs_in(reference.backend, image, h, special, 26)) for h in (hypothesis, expected)]
             assert abs(scores[0] - scores[1]) <= 1e-4
 
 
@@ -109,8 +109,8 @@ def test_graphs_are_as_the_manifest_describes(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_several_layers_are_exported_too(form: str, tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(layers=2)
+def test_several_layers_and_tied_words_are_exported_too(form: str, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(layers=2, tie_words=True)
     save_checkpoint(tmp_path / "best.pt", checkpoint)
     export(Request(tmp_path / "best.pt", form, tmp_path / "bundle", "deep"), lambda _: None)
     bundle, model = read_bundle(tmp_path / "bundle"), build_model(checkpoint)

@@ -33,7 +33,7 @@ class DataConfig:
     """Filter of the resizing: bilinear, bicubic or lanczos."""
     min_count: int = 5
     """Words seen fewer times than this in the training captions become the unknown word."""
-    views: int = 1
+    views: int = 2
     """Views of a training photo to learn from: itself, mirrored, then crops; features of each are cached."""
     sided_words: tuple[str, ...] = ("left", "right")
     """Photos are never mirrored if a caption has one of these words."""
@@ -66,8 +66,9 @@ class ModelConfig:
     """Stacked LSTM layers."""
     dropout: float = 0.5
     """Share dropped of regions, embedded words and output layer in training."""
-    word_dropout: float = 0.2
-    """Share of the words read in training that are hidden behind the unknown word."""
+    word_dropout: float = 0.0
+    """Share of the words read in training that are hidden behind the unknown word. 0.2 was no better on Flickr8k and
+    stuttered: 22 of 1,000 captions had a word twice in a row, against 1."""
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("projection", "embedding", "units", "attention"), (1, 2**16))

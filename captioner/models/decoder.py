@@ -138,7 +138,8 @@ class AttentionDecoder(nn.Module):
         word = self.dropout(self.embedding(inputs))
         word_gates = self.word_gates(word)
         hidden = [layer.unsqueeze(1).expand(-1, said.shape[1], -1) for layer in encoded.hidden.unbind(1)]
-        cell = [layer.unsqueeze(1).expand(-1, said.shape[1], -1) for layer in encoded.cell.unbind(1)]
+        # sums over many steps stay in full precision, also under autocast
+        cell = [layer.float().unsqueeze(1).expand(-1, said.shape[1], -1) for layer in encoded.cell.unbind(1)]
         attended = encoded.regions.new_zeros(*said.shape[:2], encoded.regions.shape[1])
         kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for t, column in enumerate(columns):

@@ -128,7 +128,8 @@ def build_model(checkpoint: Checkpoint) -> CaptionModel:
     try:
         model.load_state_dict(dict(checkpoint.model))
     except RuntimeError as error:
-        raise CaptionerError(f"The checkpoint's weights do not fit its configuration ({error}).") from error
+        reason = " ".join(str(error).split())[:200]  # it names every parameter
+        raise CaptionerError(f"The checkpoint's weights do not fit its configuration ({reason}).") from error
     return model.eval()
 
 

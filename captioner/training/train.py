@@ -146,7 +146,8 @@ def _views(
     for number in range(1, job.config.data.views):
         cache = FeatureCache(job.cache, model.encoder, spec, number)
         allowed = np.array(mirrors) if is_mirrored(number) else np.ones(len(examples), bool)
-        views.append(View(cache.compute(photos, job.device, say), allowed))
+        seen = cache.compute(photos, job.device, say)
+        views.append(View(seen, allowed & (seen.rows >= 0)))
     return views
 
 

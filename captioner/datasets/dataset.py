@@ -48,6 +48,8 @@ class Dataset:
     problems: Problems
     splits_from: str
     """Where the splits are from: the dataset's own files, or a draw by photo."""
+    unlisted: int = 0
+    """Photos in none of the dataset's own splits; they are not used."""
 
     def split(self, name: str) -> list[Example]:
         """The examples of a split, in the dataset's order.
@@ -69,6 +71,7 @@ class Dataset:
         return [
             f"dataset: {self.format}, {len(self.examples)} photos, {captions} captions",
             f"splits ({self.splits_from}): {splits} photos",
+            *([f"warning: {self.unlisted} photos are in none of the split lists and not used"] * bool(self.unlisted)),
             *(f"warning: {line}" for line in self.problems.lines()),
         ]
 
@@ -120,7 +123,8 @@ def load_dataset(directory: Path, *, allow_missing: bool = False, seed: int = 0)
         examples = [replace(example, split=_draw(example.image.name, seed)) for example in examples]
         if not {"train", "dev"} <= {example.split for example in examples}:
             examples = _halve(examples)
-    return Dataset(module.NAME, tuple(e for e in examples if e.split is not None), problems, splits_from)
+    listed = tuple(example for example in examples if example.split is not None)
+    return Dataset(module.NAME, listed, problems, splits_from, unlisted=len(examples) - len(listed))
 
 
 def _refuse_shared(directory: Path, examples: list[Example]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -66,6 +67,7 @@ def train(job: Job, say: Callable[[str], None]) -> State:
     frozen = sum(p.numel() for p in model.encoder.parameters())
     say(f"model: {config.model.encoder}, {frozen / 1e6:.1f} M parameters, frozen; decoder {trainable / 1e6:.1f} M")
 
+    _prepare(job.output)
     spec = image_spec(config, model)
     features, splits = _features(FeatureCache(job.cache, model.encoder, spec), splits, job, say)
     views = _views(splits["train"], model, spec, job, say)
@@ -101,6 +103,18 @@ def train(job: Job, say: Callable[[str], None]) -> State:
     say(f"best (CIDEr {state.best_cider:.3f}): {job.output / BEST}")
     say(f"last: {job.output / LAST}")
     return state
+
+
+def _prepare(output: Path) -> None:
+    """Find out now, and not after the first epoch, whether checkpoints can be written."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise CaptionerError(
+            f"The folder {output} cannot be written: {error.strerror}; name another --output."
+        ) from error
 
 
 def _model(job: Job, vocabulary: Vocabulary) -> CaptionModel:

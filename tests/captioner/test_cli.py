@@ -268,6 +268,14 @@ def test_what_cannot_be_trained_is_one_line_after_what_was_found(run, small, arg
     assert not Path("runs").exists()
 
 
+def test_an_output_that_cannot_be_written_is_found_out_before_training(run, small, tmp_path):
+    (tmp_path / "file").touch()
+    result = run("train", *small, "--output", tmp_path / "file" / "run")
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr.splitlines()[-1]
+    assert "features:" not in result.stderr
+
+
 def test_a_report_that_cannot_be_written_is_one_line(run, trained, shapes, tmp_path):
     result = run("evaluate", trained / BEST, "--data", shapes, "--json", tmp_path / "none" / "report.json")
     assert result.exit_code == 1

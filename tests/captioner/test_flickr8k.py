@@ -98,6 +98,7 @@ def test_split_lists_decide_the_splits_and_photos_in_none_are_left_out(tmp_path)
     assert names == {"train": ["a.jpg", "c.jpg"], "dev": ["b.jpg"]}
     assert len(dataset.examples) == 3
     assert dataset.splits_from == "from the dataset"
+    assert "warning: 1 photos are in none of the split lists and not used" in dataset.summary()
     with pytest.raises(CaptionerError, match=r"no photos in split 'test'; it has train, dev\.$"):
         dataset.split("test")
 

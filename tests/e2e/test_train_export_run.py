@@ -48,20 +48,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = [f"model.{name}=32" for name in ("projection", "embedding", "units", "attention")]
     settings = [part for setting in [*sizes, "data.min_count=1", "search.max_length=8"] for part in ("--set", setting)]
     captioner = [sys.executable, "-m", "captioner"]
-    _run(
-        *captioner,
-        "train",
-        "--epochs",
-        "8",
-        "--batch-size",
-        "4",
-        "--lr",
-        "0.01",
-        "--cache",
-        "cache",
-        *settings,
-        cwd=folder,
-    )
+    schedule = ("--epochs", "30", "--batch-size", "4", "--lr", "0.01")
+    _run(*captioner, "train", *schedule, "--cache", "cache", *settings, cwd=folder)
     _run(*captioner, "export", "--format", "onnx", "--output", "weights/shapes", cwd=folder)
     return folder
 

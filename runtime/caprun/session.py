@@ -25,7 +25,7 @@ def onnxruntime() -> Any:
     except ImportError as error:
         raise DeviceError(
             f"ONNX Runtime is not installed or does not load ({error}): "
-            'pip install "captioner[cpu]", or "captioner[gpu]" for CUDA.'
+            'pip install onnxruntime, or "onnxruntime-gpu[cuda,cudnn]" for CUDA.'
         ) from error
     # Two packages unpack into the same folder; a half-removed one leaves a module with nothing in it.
     if not hasattr(onnxruntime, "InferenceSession"):
@@ -64,7 +64,7 @@ def choose_device(device: Device) -> Literal["cpu", "cuda"]:
             )
         raise DeviceError(
             "CUDA was asked for and the ONNX Runtime installed here runs on the CPU alone: "
-            'pip uninstall -y onnxruntime, then pip install "captioner[gpu]", or use --device cpu.'
+            'pip uninstall -y onnxruntime, then pip install "onnxruntime-gpu[cuda,cudnn]", or use --device cpu.'
         )
     return device
 

@@ -296,9 +296,9 @@ def test_cuda_where_there_is_none_is_one_line(failure: Failure, photo: Path) -> 
 
 def test_without_onnx_runtime_it_is_one_line(failure: Failure, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert 'pip install "captioner[cpu]"' in failure(photo)
+    assert "pip install onnxruntime, or" in failure(photo)
     versions = "".join(f"{name}: {version}\n" for name, version in installed_packages().items())
-    assert 'pip install "captioner[cpu]"' in failure("doctor", stdout=versions)
+    assert "pip install onnxruntime, or" in failure("doctor", stdout=versions)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])

@@ -19,6 +19,16 @@ MAX_ORDER = 4  # n-grams of 1 to 4 words, in BLEU and in CIDEr
 
 Ngram = tuple[str, ...]
 
+TITLES = {
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "bleu_4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+}
+"""What the scores are called where people read them."""
+
 
 @dataclass(frozen=True)
 class Scores:

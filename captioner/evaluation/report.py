@@ -16,18 +16,10 @@ from caprun.errors import ImageError
 from caprun.image import load
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
-from captioner.evaluation.metrics import Scores, score
+from captioner.evaluation.metrics import TITLES, Scores, score
 from captioner.progress import Progress
 
 _BATCH = 16
-_TITLES = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "cider": "CIDEr",
-}
 
 
 @dataclass(frozen=True)
@@ -45,8 +37,8 @@ class Report:
         """For a person, x100 as papers print them."""
         scores = self.scores.as_dict()
         lengths = [len(caption.words) for caption in self.captions]
-        head = "  ".join(f"{title:>7}" for title in _TITLES.values())
-        row = "  ".join(f"{100 * scores[name]:7.1f}" for name in _TITLES)
+        head = "  ".join(f"{title:>7}" for title in TITLES.values())
+        row = "  ".join(f"{100 * scores[name]:7.1f}" for name in TITLES)
         references = sum(len(example.references) for example in self.examples)
         return (
             f"{self.model} on {self.split}: {len(self.captions)} photos, {references} references, "

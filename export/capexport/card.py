@@ -6,22 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 
 from caprun.bundle import Manifest
-
-_SCORES = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "cider": "CIDEr",
-}
+from captioner.evaluation.metrics import TITLES
 
 
 def model_card(manifest: Manifest, introduction: str) -> str:
     """Markdown; every number in it is the manifest's."""
     metrics, parity, training = manifest.metrics, manifest.parity, manifest.provenance.get("training", {})
     image, search = manifest.image, manifest.search
-    scores = " | ".join(f"{100 * metrics[name]:.1f}" if name in metrics else "" for name in _SCORES)
+    scores = " | ".join(f"{100 * metrics[name]:.1f}" if name in metrics else "" for name in TITLES)
     text = f"""\
 # {manifest.name}
 
@@ -35,8 +27,8 @@ Split {metrics.get("split")}: {metrics.get("photos")} photos, {metrics.get("refe
 captions, lower-cased, punctuation removed; beam {search.beam_size}, length penalty {search.length_penalty:g}, at most
 {search.max_length} steps. Measured with PyTorch at the end of epoch {metrics.get("epoch")}; x100:
 
-| {" | ".join(_SCORES.values())} |
-|{" --- |" * len(_SCORES)}
+| {" | ".join(TITLES.values())} |
+|{" --- |" * len(TITLES)}
 | {scores} |
 
 ## Training

@@ -67,8 +67,7 @@ class ModelConfig:
     dropout: float = 0.5
     """Share dropped of regions, embedded words and output layer in training."""
     word_dropout: float = 0.0
-    """Share of the words read in training that are hidden behind the unknown word. 0.2 was no better on Flickr8k and
-    stuttered: 22 of 1,000 captions had a word twice in a row, against 1."""
+    """Share of the words read in training that are hidden behind the unknown word."""
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("projection", "embedding", "units", "attention"), (1, 2**16))

@@ -32,16 +32,53 @@ class DataConfig:
     resample: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
     """Filter of the resizing: bilinear, bicubic or lanczos."""
     min_count: int = 5
-    """Words seen fewer times than this in the training captions become the unknown word."""
+    """Words seen fewer times than this in the training captions become the unknown word; bpe does not join such pairs,
+    and wordpiece spells such pieces with smaller ones."""
     views: int = 2
     """Views of a training photo to learn from: itself, mirrored, then crops; features of each are cached."""
     sided_words: tuple[str, ...] = ("left", "right")
     """Photos are never mirrored if a caption has one of these words."""
     max_length: int = 30
     """Training captions are cut after this many pieces."""
+    augment: bool = False
+    """Show crops, mirror images and other colours, drawn anew every epoch; features cannot be cached then."""
+    tokenizer: str = "word"
+    """What captions are cut into: `word`, `wordpiece:vocab.txt` (BERT's), `bpe`, `spacy` or `spacy:LANG`."""
+    vocabulary_size: int = 0
+    """Most pieces in the vocabulary, the special ones among them; 0: as many as `min_count` leaves (bpe: 8,000)."""
+    lower_case: bool = True
+    """Captions are learnt in lower case."""
+    punctuation: bool = False
+    """Punctuation marks are pieces too; without, they are left out."""
+    splits: tuple[float, float, float] = (80, 10, 10)
+    """Parts of the photos drawn for train, dev and test, where a dataset has no splits of its own."""
+    split_seed: int = 0
+    """Of that draw."""
 
     def __post_init__(self) -> None:
-        _check_ranges(self, image_size=(1, 4096), views=(1, 100), min_count=(1, 10**9), max_length=(1, 1000))
+        _check_ranges(
+            self,
+            image_size=(1, 4096),
+            views=(1, 100),
+            min_count=(1, 10**9),
+            max_length=(1, 1000),
+            vocabulary_size=(0, 10**6),
+            split_seed=(0, 2**63 - 1),
+        )
+        if min(self.splits) < 0 or min(self.splits[:2]) == 0:
+            raise UsageError(f"splits are {self.splits}; train and dev need a part each, and none is negative.")
+
+
+Decoder = Literal["soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", "rnetvhcattention"]
+"""How the photo enters the LSTM.
+
+- `rnetvi`: its projection is the first input (Vinyals et al., 2015).
+- `rnetvh`: it is the initial hidden state; the cell begins at zero.
+- `rnetvhc`: it is the initial hidden and cell state.
+- `soft-attention`, which CaRNet calls `rnetvhcattention`: as rnetvhc, and every step looks at all regions, weighted (Xu
+  et al., 2015, section 4.2).
+- `hard-attention`: every step looks at one region (section 4.1).
+"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +89,16 @@ class ModelConfig:
     """Name of the CNN: efficientnet_lite2, any of torchvision's, or timm/NAME."""
     encoder_weights: str = "default"
     """`default` (those pretrained on ImageNet), `none`, or a file."""
+    regions: int = 0
+    """Regions a side that the encoder's grid is pooled to; 0: its own grid, 1: one vector a photo."""
+    fine_tune: int = -1
+    """The CNN's children from this one on are trained too (5 is a ResNet's second stage); -1: none."""
+    decoder: Decoder = "soft-attention"
+    """How the photo enters the LSTM: see `Decoder`."""
+    gate: bool = True
+    """Attention's beta gate (Xu et al., 2015, section 4.2.1)."""
+    initial_state: Literal["learned", "projection"] = "learned"
+    """A layer each for hidden and cell, or the projection of the mean region itself (CaRNet), as long as `units`."""
     projection: int = 512
     """Length of a region after projection."""
     embedding: int = 256
@@ -71,7 +118,25 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("projection", "embedding", "units", "attention"), (1, 2**16))
-        _check_ranges(self, **sizes, layers=(1, 100), dropout=(0, 1), word_dropout=(0, 1))
+        shares = dict.fromkeys(("dropout", "word_dropout"), (0, 1))
+        _check_ranges(self, **sizes, **shares, layers=(1, 100), regions=(0, 256), fine_tune=(-1, 1000))
+        if self.decoder == "rnetvhcattention":
+            object.__setattr__(self, "decoder", "soft-attention")
+        if self.decoder == "rnetvi" and self.projection != self.embedding:
+            raise UsageError(
+                f"With rnetvi the photo is read as a word is: projection ({self.projection}) and embedding "
+                f"({self.embedding}) must be equal."
+            )
+        if self.decoder != "rnetvi" and self.initial_state == "projection" and self.projection != self.units:
+            raise UsageError(
+                f"With initial_state=projection the projection is the LSTM's state: projection ({self.projection}) "
+                f"and units ({self.units}) must be equal."
+            )
+
+    @property
+    def attends(self) -> bool:
+        """Whether the decoder looks at regions."""
+        return self.decoder in ("soft-attention", "hard-attention")
 
 
 @dataclass(frozen=True)
@@ -81,31 +146,74 @@ class TrainConfig:
     epochs: int = 8
     """Passes over the training photos."""
     batch_size: int = 16
-    """Photos a step; each comes with all its captions."""
+    """Photos a step, of all processes together; each comes with all its captions."""
+    accumulate: int = 1
+    """Parts that a step's photos are computed in, one after another: less memory, the same gradient."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """AdamW (Loshchilov and Hutter, 2019), or Adam, whose weight decay is in the gradient."""
     lr: float = 1e-3
-    """Highest learning rate of the one-cycle schedule (Smith and Topin, 2017)."""
+    """Highest learning rate."""
+    encoder_lr: float = 1e-4
+    """Highest learning rate of a fine-tuned encoder."""
+    schedule: Literal["one-cycle", "cosine", "linear", "plateau", "constant"] = "one-cycle"
+    """How the rate goes after the warm-up: one-cycle (Smith and Topin, 2017) falls to nothing, cosine and linear to
+    `last_rate`, plateau where `plateau_on` gets no better."""
+    last_rate: float = 0.0
+    """Share of the highest rate that cosine and linear fall to."""
     warm_up: float = 0.1
     """Share of the steps in which the rate rises."""
+    plateau_on: Literal["dev_loss", "cider", "bleu_4"] = "cider"
+    """What `plateau` watches."""
+    plateau_patience: int = 1
+    """Epochs without a better value that `plateau` bears."""
+    plateau_factor: float = 0.5
+    """What `plateau` multiplies the rate by."""
     weight_decay: float = 1e-2
-    """AdamW's."""
+    """The optimiser's."""
     clip_norm: float = 5.0
-    """Largest norm of a step's gradient."""
+    """Largest norm of a step's gradient; 0: any."""
+    clip_value: float = 0.0
+    """Largest absolute value in a step's gradient; 0: any."""
     label_smoothing: float = 0.1
     """Share of the probability spread over the whole vocabulary (Szegedy et al., 2016)."""
     attention_penalty: float = 1.0
     """Weight of the doubly stochastic regularisation (Xu et al., 2015, equation 14)."""
+    attention_entropy: float = 0.01
+    """Weight of the entropy of hard attention's choice (lambda_e in section 4.1)."""
+    attention_reward: float = 1.0
+    """Weight of hard attention's REINFORCE term (lambda_r in section 4.1)."""
+    scheduled_sampling: float = 0.0
+    """Share of words read that are the model's own in the last epoch, rising from none (Bengio et al., 2015)."""
     average: float = 0.999
     """Decay of the moving average of the weights, which is what is validated and kept; 0 for none."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: mixed precision, faster on processors that multiply it natively (AVX512-BF16, AMX, GPUs)."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Mixed precision: bf16 on GPUs and on processors that multiply it natively (AVX512-BF16, AMX), fp16 on GPUs."""
+    select_by: Literal["cider", "bleu_4", "dev_loss"] = "cider"
+    """What makes an epoch the best: the highest of a score, or the lowest loss, on dev."""
+    early_stop: int = 0
+    """Epochs without a better score after which training stops; 0: never."""
+    keep_epochs: bool = False
+    """Keep a checkpoint of every epoch."""
+    save_minutes: float = 10.0
+    """Minutes between checkpoints within an epoch."""
     seed: int = 0
-    """Of initialisation, dropout and the order of photos."""
+    """Of initialisation, dropout, augmentation and the order of photos."""
 
     def __post_init__(self) -> None:
-        shares = dict.fromkeys(("warm_up", "label_smoothing", "average"), (0, 1))
-        weights = dict.fromkeys(("weight_decay", "attention_penalty"), (0, 1000))
-        counts = dict.fromkeys(("epochs", "batch_size"), (1, 10**9))
-        _check_ranges(self, **shares, **weights, **counts, lr=(1e-9, 10), clip_norm=(1e-9, 1e9), seed=(0, 2**63 - 1))
+        shares = dict.fromkeys(
+            ("warm_up", "last_rate", "label_smoothing", "average", "plateau_factor", "scheduled_sampling"), (0, 1)
+        )
+        weights = dict.fromkeys(
+            ("weight_decay", "attention_penalty", "attention_entropy", "attention_reward"), (0, 1000)
+        )
+        counts = dict.fromkeys(("epochs", "batch_size", "accumulate"), (1, 10**9))
+        none_or_more = dict.fromkeys(
+            ("early_stop", "plateau_patience", "clip_norm", "clip_value", "save_minutes"), (0, 1e9)
+        )
+        rates = dict.fromkeys(("lr", "encoder_lr"), (1e-9, 10))
+        _check_ranges(self, **shares, **weights, **counts, **none_or_more, **rates, seed=(0, 2**63 - 1))
+        if self.accumulate > self.batch_size:
+            raise UsageError(f"accumulate is {self.accumulate}; a step has {self.batch_size} photos to divide.")
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,12 @@ class ModelSteps:
         return StepOutput(
             log_prob.float().cpu().numpy(),
             candidate.cpu().numpy(),
-            alpha.float().cpu().numpy() if self._alpha else None,
+            alpha.float().cpu().numpy() if self._alpha and alpha is not None else None,
         )
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """State and context as they are now, copied to the host."""
-        return {name: tensor.cpu().numpy() for name, tensor in self._encoded._asdict().items()}
+        return {name: value.cpu().numpy() for name, value in self._encoded._asdict().items() if value is not None}
 
 
 class ModelBackend:
@@ -159,7 +159,7 @@ def model_spec(checkpoint: Checkpoint, model: CaptionModel, name: str) -> ModelS
         image=image_spec(checkpoint.config, model),
         special=checkpoint.special,
         search=checkpoint.config.search,
-        attention_grid=model.encoder.grid,
+        attention_grid=model.encoder.grid if model.attends else None,
     )
 
 

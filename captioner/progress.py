@@ -18,16 +18,18 @@ class Progress:
         what: its name.
         total: how much there is.
         unit: of what, in the plural.
+        done: how much was done before.
+        quiet: whether nothing is to be shown.
     """
 
-    def __init__(self, what: str, total: int, unit: str) -> None:
-        self._what, self._total, self._unit = what, total, unit
-        self._done = 0
+    def __init__(self, what: str, total: int, unit: str, *, done: int = 0, quiet: bool = False) -> None:
+        self._what, self._total, self._unit, self._quiet = what, total, unit, quiet
+        self._before = self._done = done
         self._note = ""
         self._began = self._said = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc=what, unit=f" {unit}", leave=False, dynamic_ncols=True)
+        if sys.stderr.isatty() and not quiet:
+            self._bar = tqdm(total=total, initial=done, desc=what, unit=f" {unit}", leave=False, dynamic_ncols=True)
 
     def __enter__(self) -> Progress:
         return self
@@ -37,7 +39,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None and self._done and self._said > self._began:
+        elif kind is None and self._done > self._before and self._said > self._began:
             self._line()  # whoever saw a line sees the last one too
 
     def advance(self, count: int, note: str = "") -> None:
@@ -47,12 +49,12 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
-        elif time.monotonic() - self._said >= _LINE_EVERY:
+        elif not self._quiet and time.monotonic() - self._said >= _LINE_EVERY:
             self._line()
 
     def _line(self) -> None:
         now = time.monotonic()
-        rate = self._done / max(now - self._began, 1e-9)
+        rate = (self._done - self._before) / max(now - self._began, 1e-9)
         left = (self._total - self._done) / rate
         tail = f", {self._note}" if self._note else ""
         share = f"{self._done}/{self._total} {self._unit}"

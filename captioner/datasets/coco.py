@@ -1,65 +1,104 @@
-"""COCO captions (Chen et al., 2015): JSON with `images` and `annotations`, one file or one a split."""
+"""COCO captions (Chen et al., 2015): JSON with `images` and `annotations`, one file, or one a split.
+
+Some copies have a folder a split with its own captions.json, and no `images`: a photo is then called by its id, of 12
+digits.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioner.datasets.dataset import Example, Problems, Split
-from captioner.datasets.files import find_photos, read_text
+from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, Split, caption_in, split_named
+from captioner.datasets.files import PHOTO_FOLDERS, PhotoFinder, read_json
 from captioner.errors import CaptionerError
 
 NAME = "COCO captions JSON"
+FILES = "COCO's captions.json, annotations/captions_*.json or {train,val,test}/captions.json"
+
+_WHAT = "COCO's JSON of captions"
 
 
-def recognises(directory: Path) -> bool:
-    """Whether the folder is in this format."""
-    return bool(_files(directory))
+def find(directory: Path) -> list[Path]:
+    """The files of captions: one of no split, or those of the splits."""
+    single = directory / "captions.json"
+    if single.is_file():
+        return [single]
+    files = [path for path in sorted(directory.glob("annotations/captions_*.json")) if path.is_file()]
+    files = files or [path for path in sorted(directory.glob("captions_*.json")) if path.is_file()]
+    if files:
+        return _of_one_year(directory, files)
+    return [path for folder in SPLIT_FOLDERS if (path := directory / folder / "captions.json").is_file()]
 
 
-def read(directory: Path, problems: Problems) -> Iterator[Example]:
+def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
     """Yield the photos in the files' order; annotations and photos that are not right go to `problems`."""
-    for file in _files(directory):
+    for file in files:
         names, captions = _parse(file, problems)
         # photos of two splits may have the same name; captions_val2017.json speaks of those in val2017
-        photos = find_photos(directory, names.values(), first=file.stem.removeprefix("captions_"))
+        own = _own_folder(directory, file)
+        photos = PhotoFinder(directory, *((own, f"{own}/images", f"{own}/image", f"images/{own}") if own else ()))
         for key, name in names.items():
             if key not in captions:
                 continue
-            if name in photos:
-                yield Example(photos[name], tuple(captions[key]), _split(file))
-            else:
+            photo = photos.find(name, *_by_id(key))
+            if photo is None:
                 problems.missing.append(name)
+            else:
+                yield Example(photo, tuple(captions[key]), _split(own))
 
 
-def _files(directory: Path) -> list[Path]:
-    single = directory / "captions.json"
-    return [single] if single.is_file() else sorted(directory.glob("annotations/captions_*.json"))
+def _of_one_year(directory: Path, files: list[Path]) -> list[Path]:
+    """2014 and 2017 are the same photos under other names, in other splits; the year is read whose photos are here."""
+    years = {file: match[0] if (match := re.search(r"20\d\d", file.stem)) else "" for file in files}
+    there = {
+        years[file]
+        for file in files
+        if any((directory / folder / _own_folder(directory, file)).is_dir() for folder in PHOTO_FOLDERS)
+    }
+    year = max(there or set(years.values()))
+    return [file for file in files if years[file] in ("", year)]
 
 
-def _split(file: Path) -> Split | None:
-    for mark, split in (("train", "train"), ("val", "dev"), ("dev", "dev"), ("test", "test")):
-        if mark in file.stem:
-            return split  # type: ignore[return-value] # mypy widens the literals of a tuple
-    return None
+def _own_folder(directory: Path, file: Path) -> str:
+    """Where the photos of a file that is about one split are; nothing for a file about all of them."""
+    if file.name == "captions.json":
+        return "" if file.parent == directory else file.parent.name
+    return file.stem.removeprefix("captions_")
+
+
+def _split(folder: str) -> Split | None:
+    mark = re.search(r"(?<![a-z])(train|val|dev|test)", folder.lower())
+    return split_named(mark[1]) if mark else None
+
+
+def _by_id(key: object) -> list[str]:
+    digits = str(key) if isinstance(key, int | str) and not isinstance(key, bool) else ""
+    return [f"{digits.zfill(12)}.jpg"] if digits.isdecimal() else []
 
 
 def _parse(file: Path, problems: Problems) -> tuple[dict[Any, str], dict[Any, list[str]]]:
+    """Names and captions of photos by their ids."""
+    data = read_json(file, _WHAT)
     try:
-        data = json.loads(read_text(file))
-        images, annotations = data["images"], list(data["annotations"])
-        names = {image["id"]: str(image["file_name"]) for image in images}
+        annotations = list(data if isinstance(data, list) else data["annotations"])
+        named = isinstance(data, dict) and ("images" in data or not annotations)
+        names = {image["id"]: str(image["file_name"]) for image in data["images"]} if named else {}
+        if not (named or annotations):
+            raise ValueError("it is empty")
     except (ValueError, KeyError, TypeError) as error:
-        raise CaptionerError(f"{file} is not COCO's JSON of captions ({type(error).__name__}: {error}).") from None
+        raise CaptionerError(f"{file} is not {_WHAT} ({type(error).__name__}: {error}).") from None
     captions: dict[Any, list[str]] = {}
     for position, annotation in enumerate(annotations):
         try:
-            key, caption = annotation["image_id"], annotation["caption"].strip()
+            key, caption = annotation["image_id"], caption_in(annotation["caption"])
+            if not named and (digits := _by_id(key)):
+                names[key] = digits[0]
             known = key in names
-        except (KeyError, TypeError, AttributeError):
-            known = False
+        except (KeyError, TypeError):
+            known, caption = False, None
         if not known or not caption:
             problems.malformed.append(f"{file.name}, annotation {position}")
         else:

@@ -1,42 +1,15 @@
-"""What is in a folder of captioned photos: finds its format, and reports what is wrong with it."""
+"""What training and evaluation see of a folder of captioned photos: every photo in one split, and what is wrong."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from captioner.datasets.example import SPLITS, Example, Problems, such_as
+from captioner.datasets.formats import read_folder
+from captioner.datasets.splitting import PARTS, Parts, split_examples
 from captioner.errors import CaptionerError
-
-Split = Literal["train", "dev", "test"]
-SPLITS: tuple[Split, ...] = ("train", "dev", "test")
-_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Example:
-    """A photo and all its captions."""
-
-    image: Path
-    references: tuple[str, ...]
-    split: Split | None
-    """None where the dataset does not say."""
-
-
-@dataclass
-class Problems:
-    """What a reader had to pass over, counted, with the first few of each kind."""
-
-    malformed: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        """One sentence a kind."""
-        kinds = (("malformed rows passed over", self.malformed), ("captioned photos missing", self.missing))
-        return [f"{len(seen)} {kind}, such as {_such_as(seen)}" for kind, seen in kinds if seen]
 
 
 @dataclass(frozen=True)
@@ -50,6 +23,10 @@ class Dataset:
     """Where the splits are from: the dataset's own files, or a draw by photo."""
     unlisted: int = 0
     """Photos in none of the dataset's own splits; they are not used."""
+    source: str = ""
+    """Format and files, where the format's name does not say which file it is."""
+    unused: tuple[str, ...] = ()
+    """Further formats that the folder is in too, each with its file."""
 
     def split(self, name: str) -> list[Example]:
         """The examples of a split, in the dataset's order.
@@ -69,84 +46,54 @@ class Dataset:
         counts = Counter(example.split for example in self.examples)
         splits = ", ".join(f"{split} {counts[split]}" for split in SPLITS if counts[split])
         return [
-            f"dataset: {self.format}, {len(self.examples)} photos, {captions} captions",
+            f"dataset: {self.source or self.format}, {len(self.examples)} photos, {captions} captions",
+            *(f"also there, and not used: {other}" for other in self.unused),
             f"splits ({self.splits_from}): {splits} photos",
             *([f"warning: {self.unlisted} photos are in none of the split lists and not used"] * bool(self.unlisted)),
             *(f"warning: {line}" for line in self.problems.lines()),
         ]
 
 
-Reader = Callable[[Path, Problems], Iterable[Example]]
-
-
-def load_dataset(directory: Path, *, allow_missing: bool = False, seed: int = 0) -> Dataset:
+def load_dataset(directory: Path, *, allow_missing: bool = False, splits: Parts = PARTS, seed: int = 0) -> Dataset:
     """Read a folder of captioned photos, whichever of the known formats it is in.
 
-    Where the dataset has no splits, a tenth of the photos each is drawn for dev and test, by photo and never by
-    caption, from the photo's name and the seed: a photo that is added changes nobody else's split.
+    Where the dataset has no splits, or train and no dev, they are drawn by photo (`split_examples`).
 
     Args:
         directory: the folder.
         allow_missing: go on without the photos that are captioned but not there.
-        seed: of the draw.
+        splits: parts for train, dev and test of a draw.
+        seed: of a draw.
 
     Raises:
-        CaptionerError: no such folder, no known format, no captions, or missing photos.
+        CaptionerError: no such folder, no known format, no captions, missing photos, or a photo in two splits.
+        UsageError: parts that cannot be drawn.
     """
-    from captioner.datasets import coco, flickr8k
-
-    if not directory.is_dir():
-        raise CaptionerError(f"There is no dataset folder {directory}; name one with --data.")
-    for module in (flickr8k, coco):
-        if module.recognises(directory):
-            break
-    else:
-        raise CaptionerError(
-            f"{directory} is no dataset that is known: it must hold Flickr8k's captions.txt and its photos, or "
-            "COCO's captions.json (or annotations/captions_*.json) and its photos."
-        )
-    problems = Problems()
-    examples = list(module.read(directory, problems))
+    reading = read_folder(directory)
+    problems = reading.problems
     if problems.missing and not allow_missing:
         raise CaptionerError(
             f"{len(problems.missing)} photos that {directory} captions are missing, such as "
-            f"{_such_as(problems.missing)}; put them there, or go on without them with --allow-missing."
+            f"{such_as(problems.missing)}; put them there, or go on without them with --allow-missing."
         )
-    if not examples and problems.missing:
+    if not reading.examples and problems.missing:
         raise CaptionerError(f"None of the photos that {directory} captions is there.")
-    if not examples:
+    if not reading.examples:
         raise CaptionerError(f"{directory} has no captions ({'; '.join(problems.lines()) or 'its file is empty'}).")
-    _refuse_shared(directory, examples)
-    splits_from = "from the dataset"
-    if all(example.split is None for example in examples):
-        splits_from = f"drawn by photo, seed {seed}"
-        examples = [replace(example, split=_draw(example.image.name, seed)) for example in examples]
-        if not {"train", "dev"} <= {example.split for example in examples}:
-            examples = _halve(examples)
-    listed = tuple(example for example in examples if example.split is not None)
-    return Dataset(module.NAME, listed, problems, splits_from, unlisted=len(examples) - len(listed))
-
-
-def _refuse_shared(directory: Path, examples: list[Example]) -> None:
-    """A photo that is learnt must not be a photo that is scored."""
-    first: dict[Path, Split | None] = {}
-    shared = [e.image.name for e in examples if first.setdefault(e.image, e.split) != e.split]
+    shared = [example.image.name for example in reading.in_two_splits()]
     if shared:
         raise CaptionerError(
-            f"{len(shared)} photos of {directory} are in two of its splits, such as {_such_as(shared)}; "
+            f"{len(shared)} photos of {directory} are in two of its splits, such as {such_as(shared)}; "
             "leave each in one."
         )
-
-
-def _draw(name: str, seed: int) -> Split:
-    lot = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") / 2**64
-    return "train" if lot < 0.8 else "dev" if lot < 0.9 else "test"
-
-
-def _halve(examples: list[Example]) -> list[Example]:
-    """A handful of photos may all be drawn for one split; then the last is for dev, so that training can validate."""
-    return [replace(e, split="dev" if i == len(examples) - 1 else "train") for i, e in enumerate(examples)]
-
-
-def _such_as(seen: list[str]) -> str:
-    return ", ".join(seen[:_SHOWN]) + (", ..." if len(seen) > _SHOWN else "")
+    drawn = split_examples(reading.examples, splits, seed)
+    listed = tuple(example for example in drawn.examples if example.split is not None)
+    return Dataset(
+        reading.format,
+        listed,
+        problems,
+        drawn.source,
+        unlisted=len(drawn.examples) - len(listed),
+        source=reading.source,
+        unused=reading.unused,
+    )

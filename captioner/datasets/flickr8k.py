@@ -1,70 +1,32 @@
-"""Flickr8k as it is distributed (Hodosh et al., 2013): `captions.txt`, photos, and the official split lists.
+"""Flickr8k as Kaggle distributes it (Hodosh et al., 2013): `captions.txt`, photos, and the official split lists.
 
 `captions.txt` has a header and rows `image,caption`, five a photo; a caption may hold commas and quotes.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from captioner.datasets.dataset import Example, Problems, Split
-from captioner.datasets.files import find_photos, read_text
+from captioner.datasets import rows
+from captioner.datasets.example import Example, Problems
 
 NAME = "Flickr8k captions.txt"
-CAPTIONS = "captions.txt"
-_LISTS: dict[str, Split] = {
-    "Flickr_8k.trainImages.txt": "train",
-    "Flickr_8k.devImages.txt": "dev",
-    "Flickr_8k.testImages.txt": "test",
-}
+FILES = "Flickr8k's captions.txt"
 
 
-def recognises(directory: Path) -> bool:
-    """Whether the folder is in this format."""
-    return (directory / CAPTIONS).is_file()
+def find(directory: Path) -> list[Path]:
+    """The file of captions, if there is one."""
+    file = directory / "captions.txt"
+    return [file] if file.is_file() else []
 
 
-def read(directory: Path, problems: Problems) -> Iterator[Example]:
+def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
     """Yield the photos in the order of their first caption; rows and photos that are not right go to `problems`."""
-    captions: dict[str, list[str]] = {}
-    lines = read_text(directory / CAPTIONS).splitlines()
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or (number == 1 and line.lower().replace(" ", "").replace('"', "") == "image,caption"):
-            continue
-        row = _row(line)
-        if row is None:
-            problems.malformed.append(f"{CAPTIONS}:{number} {line[:60]!r}")
-        else:
-            captions.setdefault(row[0], []).append(row[1])
-    splits = _splits(directory)
-    photos = find_photos(directory, captions)
-    for name, references in captions.items():
-        if name in photos:
-            yield Example(photos[name], tuple(references), splits.get(name))
-        else:
-            problems.missing.append(name)
+    captions = rows.read_rows(files[0], "image,caption", _row, problems)
+    yield from rows.examples(directory, captions, rows.listed_splits(directory), problems)
 
 
-def _row(line: str) -> tuple[str, str] | None:
-    """A caption with a comma is quoted in some copies and not in others."""
-    name, comma, caption = line.partition(",")
-    if caption.lstrip().startswith('"'):
-        try:
-            fields = next(csv.reader([line.rstrip()], strict=True, skipinitialspace=True))
-        except csv.Error:
-            return None
-        if len(fields) != 2:
-            return None
-        name, caption = fields
-    name, caption = name.strip(), caption.strip()
-    return (name, caption) if comma and name and caption else None
-
-
-def _splits(directory: Path) -> dict[str, Split]:
-    splits: dict[str, Split] = {}
-    for file, split in _LISTS.items():
-        if (directory / file).is_file():
-            splits |= dict.fromkeys(read_text(directory / file).split(), split)
-    return splits
+def _row(line: str) -> rows.Row | None:
+    found = rows.fields(line, 2)
+    return (found[0], found[1]) if found else None

@@ -7,20 +7,22 @@ from torch import Tensor, nn
 
 from caprun.vocabulary import Special
 from captioner.config import ModelConfig
-from captioner.models.decoder import AttentionDecoder, Encoded, Teacher
+from captioner.models.decoder import CaptionDecoder, Encoded, Teacher
 from captioner.models.encoder import Encoder
 
 
 class CaptionModel(nn.Module):
-    """Show, Attend and Tell (Xu et al., 2015) over a frozen encoder.
+    """An encoder and one of the decoders of `captioner.config.Decoder`.
 
     Args:
         encoder: the CNN.
-        config: sizes of the decoder.
+        config: sizes of the decoder, and how the photo enters it.
         vocabulary: number of pieces.
         special: ids of the pieces that are not words.
 
-    The initial hidden and cell states are a layer each over the mean region (section 3.1.2).
+    The initial hidden and cell states are a layer each over the mean region (Xu et al., 2015, section 3.1.2), or, with
+    `initial_state = "projection"`, the projected mean region itself, the same in every LSTM layer. Either way tanh
+    keeps the hidden state between -1 and 1, where an LSTM's always is, and the cell state is left as it comes.
     """
 
     unsaid: Tensor
@@ -30,24 +32,24 @@ class CaptionModel(nn.Module):
         self.encoder = encoder
         self.special = special
         self.word_dropout = config.word_dropout
+        self.photo_is_read = config.decoder == "rnetvi"
         unsaid = torch.zeros(vocabulary)
         unsaid[[special.pad, special.start, special.unk]] = -torch.inf
         self.register_buffer("unsaid", unsaid, persistent=False)
-        self.project = nn.Sequential(
-            nn.Linear(encoder.channels, config.projection), nn.ReLU(), nn.Dropout(config.dropout)
-        )
-        self.decoder = AttentionDecoder(
-            vocabulary,
-            config.projection,
-            config.embedding,
-            config.units,
-            config.attention,
-            config.layers,
-            config.dropout,
-            tie_words=config.tie_words,
-        )
-        self.initial_hidden = nn.Linear(config.projection, config.layers * config.units)
-        self.initial_cell = nn.Linear(config.projection, config.layers * config.units)
+        # where the projection is itself what the LSTM starts from, cutting off its negative half would lose half of it
+        learned = config.initial_state == "learned" and not self.photo_is_read
+        bent = [nn.ReLU()] if config.attends or learned else []
+        self.project = nn.Sequential(nn.Linear(encoder.channels, config.projection), *bent, nn.Dropout(config.dropout))
+        self.decoder = CaptionDecoder(config, vocabulary)
+        states = config.layers * config.units
+        self.initial_hidden = nn.Linear(config.projection, states) if learned else None
+        self.starts_with_cell = config.decoder != "rnetvh"
+        self.initial_cell = nn.Linear(config.projection, states) if learned and self.starts_with_cell else None
+
+    @property
+    def attends(self) -> bool:
+        """Whether it looks at regions while it speaks."""
+        return self.decoder.attention is not None
 
     def encode(self, images: Tensor) -> Encoded:
         """uint8 (photos, height, width, 3) -> what the decoder starts from."""
@@ -55,33 +57,54 @@ class CaptionModel(nn.Module):
 
     def start(self, features: Tensor) -> Encoded:
         """The encoder's features, float32 (photos, regions, encoder channels) -> what the decoder starts from."""
+        attention = self.decoder.attention
+        if attention is None:
+            features = features.mean(1, keepdim=True)
         regions = self.project(features)
         mean = regions.mean(1)
-        shape = (-1, self.decoder.layers, self.decoder.units)
-        return Encoded(
-            self.initial_hidden(mean).tanh().view(shape),
-            self.initial_cell(mean).view(shape),
-            regions,
-            self.decoder.attention.keys(regions),
-        )
+        hidden, cell = self.decoder.read_photo(mean) if self.photo_is_read else self._initial_state(mean)
+        if attention is None:
+            return Encoded(hidden, cell)
+        return Encoded(hidden, cell, regions, attention.keys(regions))
 
-    def forward(self, features: Tensor, tokens: Tensor) -> Teacher:
-        """Features (photos, regions, channels) and captions (photos, captions, 1 + length) -> what the teacher sees."""
+    def _initial_state(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """(photos, projection) -> hidden and cell (photos, layers, units)."""
+        layers, units = self.decoder.layers, self.decoder.units
+
+        def state(layer: nn.Linear | None) -> Tensor:
+            if layer is None:
+                return mean.unsqueeze(1).repeat(1, layers, 1)
+            values: Tensor = layer(mean)
+            return values.view(-1, layers, units)
+
+        hidden = state(self.initial_hidden).tanh()
+        return hidden, state(self.initial_cell) if self.starts_with_cell else torch.zeros_like(hidden)
+
+    def forward(self, seen: Tensor, tokens: Tensor, sampling: float = 0.0) -> Teacher:
+        """What the decoder says to captions it is given.
+
+        Args:
+            seen: features, float (photos, regions, channels), or photos, uint8 (photos, height, width, 3).
+            tokens: int64 (photos, captions, 1 + length), each photo's longest caption first.
+            sampling: in training, the share of words read that are the model's own; see `CaptionDecoder.teach`.
+        """
         read = tokens
         if self.training and self.word_dropout:
             # whoever cannot lean on the words before has to look at the photo (Bowman et al., 2016, section 3.1)
             hidden = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
             words = (tokens != self.special.pad) & (tokens != self.special.start)
             read = tokens.masked_fill(hidden & words, self.special.unk)
-        return self.decoder.teach(self.start(features), tokens, self.special.pad, read)
+        encoded = self.encode(seen) if seen.dtype == torch.uint8 else self.start(seen)
+        share = sampling if self.training else 0.0
+        return self.decoder.teach(encoded, tokens, self.special.pad, read, share, self.unsaid)
 
     def candidates(
-        self, row: Tensor, parent: Tensor, token: Tensor, encoded: Encoded, k: int | Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        self, row: Tensor | None, parent: Tensor, token: Tensor, encoded: Encoded, k: int | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """One step of search, as `caprun.decoding.Steps` asks for it and as the exported decoder does it.
 
         Args:
-            row: int64 (rows,), photos still being captioned.
+            row: int64 (rows,), photos still being captioned; not looked at where the decoder does not attend.
             parent: int64 (rows, beams), states to go on from.
             token: int64 (rows, beams), pieces said last.
             encoded: hidden and cell (states, layers, units); regions and keys of all photos.
@@ -89,12 +112,15 @@ class CaptionModel(nn.Module):
 
         Returns:
             log_prob and candidate (rows, beams, k), hidden and cell (rows x beams, layers, units), alpha (rows,
-            beams, regions). PAD, START and UNK are no candidates: the others' probabilities sum to one.
+            beams, regions) or None. PAD, START and UNK are no candidates: the others' probabilities sum to one.
         """
         # index_select, for it exports as the plain Gather that indexing with a tensor does not
         states = (encoded.hidden, encoded.cell)
         hidden, cell = (s.index_select(0, parent.flatten()).view(*parent.shape, *s.shape[1:]) for s in states)
-        regions, keys = (context.index_select(0, row) for context in (encoded.regions, encoded.keys))
+        regions, keys = (
+            None if context is None or row is None else context.index_select(0, row)
+            for context in (encoded.regions, encoded.keys)
+        )
         logits, hidden, cell, alpha = self.decoder.step(token, hidden, cell, regions, keys)
         log_prob, candidate = torch.topk(torch.log_softmax(logits + self.unsaid, dim=2), k, dim=2)  # type: ignore[arg-type]
         return log_prob, candidate, hidden.flatten(0, 1), cell.flatten(0, 1), alpha

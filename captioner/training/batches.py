@@ -1,81 +1,128 @@
-"""Batches of photos, each with all its captions."""
+"""Batches of photos, each with all its captions, in an order that the seed and the epoch alone decide."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from captioner.training.features import Features
+Indices = npt.NDArray[np.int64]
 
 
 class Batch(NamedTuple):
     """Some photos and what is said of them."""
 
-    features: Tensor  # float32 (photos, regions, channels)
+    seen: Tensor  # float32 (photos, regions, channels), or uint8 (photos, height, width, 3)
     tokens: Tensor  # int64 (photos, captions, 1 + length): START, pieces, END, padding; longest caption first
 
-    @property
-    def photos(self) -> int:
-        """How many."""
-        return len(self.features)
+
+class Step(NamedTuple):
+    """What one step of the optimiser learns from."""
+
+    batches: list[Batch]  # this process's share, in parts; at least one
+    words: int  # in the whole step, all processes together, END counted
+    captions: int  # likewise
 
 
-class View(NamedTuple):
-    """Another view of the photos of a split."""
+class Source(Protocol):
+    """Where photos come from: cached features, or files."""
 
-    features: Features
-    allowed: npt.NDArray[np.bool_]  # (photos,): whether the photo's captions are true of it
+    def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
+        """Photos as they are, a tensor for each group of indices."""
+        ...
+
+    def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
+        """Photos as training shows them in an epoch, decided by seed, epoch and index alone."""
+        ...
 
 
 class Batches:
     """All photos of a split, in batches.
 
     Args:
-        features: of the split's photos.
+        source: gives the photos, by index.
         captions: of each photo, its captions as ids with START and END.
-        batch_size: photos a batch.
+        batch_size: most photos a step, of all processes together.
         pad: id of the padding.
-        views: other views of the same photos, of which `shuffled` draws one a photo, the photo itself among them.
+        parts: a process's share of a step is computed in so many parts.
+        rank, count: which of how many processes this is.
     """
 
     def __init__(
         self,
-        features: Features,
+        source: Source,
         captions: Sequence[Sequence[Sequence[int]]],
         batch_size: int,
         pad: int,
-        views: Sequence[View] = (),
+        *,
+        parts: int = 1,
+        rank: int = 0,
+        count: int = 1,
     ) -> None:
-        self._batch_size, self._pad = batch_size, pad
-        self._views = [View(features, np.ones(len(captions), bool)), *views]
+        self.source = source
+        self._pad, self._parts, self._rank, self._count = pad, parts, rank, count
         self._captions = [sorted(photo, key=len, reverse=True) for photo in captions]
+        self._words = np.array([sum(len(caption) - 1 for caption in photo) for photo in self._captions])
+        self._said = np.array([len(photo) for photo in self._captions])
+        self._steps = -(-len(self._captions) // batch_size)
 
     def __len__(self) -> int:
-        return -(-len(self._captions) // self._batch_size)
+        """Steps an epoch."""
+        return self._steps
+
+    @property
+    def fewest(self) -> int:
+        """Photos in the smallest step, of all processes together."""
+        return len(self._captions) // self._steps
+
+    @property
+    def photos(self) -> int:
+        """How many, in all processes."""
+        return len(self._captions)
+
+    @property
+    def captions(self) -> int:
+        """How many, in all processes."""
+        return int(self._said.sum())
+
+    @property
+    def digest(self) -> str:
+        """Of all captions in order: two trainings of the same digest see the same."""
+        return hashlib.sha256(json.dumps(self._captions).encode()).hexdigest()
+
+    def share(self) -> Indices:
+        """This process's photos when every photo is looked at once, in order."""
+        return np.arange(self._rank, len(self._captions), self._count)
 
     def in_order(self) -> Iterator[Batch]:
-        """Every photo once, as given."""
-        count = len(self._captions)
-        return self._batches(np.arange(count), np.zeros(count, np.int64))
+        """This process's share of the photos, once and as they are."""
+        photos = self.share()
+        size = -(-len(self._captions) // self._steps)
+        groups = [photos[first : first + size] for first in range(0, len(photos), size)]
+        for group, seen in zip(groups, self.source.plain(groups), strict=True):
+            yield Batch(seen, self._tokens(group))
 
-    def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """Every photo once, in an order and in views that the seed and the epoch alone decide."""
-        rng = np.random.default_rng((seed, epoch))
-        order = rng.permutation(len(self._captions))
-        drawn = rng.integers(len(self._views), size=len(self._captions))
-        allowed = np.array([view.allowed for view in self._views])[drawn, np.arange(len(drawn))]
-        return self._batches(order, np.where(allowed, drawn, 0))
+    def epoch(self, seed: int, epoch: int, first: int = 0) -> Iterator[Step]:
+        """An epoch's steps from the `first` on: every photo once, as even in number as can be."""
+        order = np.random.default_rng((seed, epoch)).permutation(len(self._captions))
+        steps = np.array_split(order, self._steps)[first:]
+        shares = [
+            [part for part in np.array_split(np.array_split(step, self._count)[self._rank], self._parts) if len(part)]
+            for step in steps
+        ]
+        seen = self.source.varied([part for share in shares for part in share], seed, epoch)
+        for step, share in zip(steps, shares, strict=True):
+            batches = [Batch(next(seen), self._tokens(part)) for part in share]
+            yield Step(batches, int(self._words[step].sum()), int(self._said[step].sum()))
 
-    def _batches(self, order: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]) -> Iterator[Batch]:
-        for first in range(0, len(order), self._batch_size):
-            photos = order[first : first + self._batch_size]
-            features = torch.cat([self._views[drawn[photo]].features.of([photo]) for photo in photos])
-            yield Batch(features, pad_captions([self._captions[i] for i in photos], self._pad))
+    def _tokens(self, photos: Indices) -> Tensor:
+        return pad_captions([self._captions[i] for i in photos], self._pad)
 
 
 def pad_captions(captions: Sequence[Sequence[Sequence[int]]], pad: int) -> Tensor:

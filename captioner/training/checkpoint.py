@@ -7,7 +7,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from caprun.image import ImageSpec
 from caprun.vocabulary import Special, Vocabulary
 from captioner.config import Config, config_from_dict
 from captioner.errors import CaptionerError
+from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
-from captioner.models.encoder import build_encoder
 
 FORMAT_VERSION = 1
 _KIND = "captioner checkpoint"
@@ -40,6 +40,8 @@ class Checkpoint:
     """Validation scores with their split and protocol, and the epoch."""
     provenance: Mapping[str, Any]
     """Command, data and versions of the training."""
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
+    """What its tokenizer needs besides the configuration and the vocabulary."""
     training: Mapping[str, Any] | None = None
     """What a resumed training needs besides; None in a checkpoint that is only to be used."""
 
@@ -60,6 +62,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "samples": checkpoint.samples,
         "metrics": dict(checkpoint.metrics),
         "provenance": dict(checkpoint.provenance),
+        "tokenizer": dict(checkpoint.tokenizer),
         "training": None if checkpoint.training is None else dict(checkpoint.training),
     }
     temporary = None
@@ -107,6 +110,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             config=config_from_dict(content["config"], str(path)),
             vocabulary=Vocabulary.from_dict(content["vocabulary"]),
             special=Special(**content["special"]),
+            tokenizer=content.get("tokenizer", {}),  # checkpoints of version 0.1 have none
             **{key: content[key] for key in ("model", "samples", "metrics", "provenance", "training")},
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -121,10 +125,7 @@ def _altered(path: Path) -> bool:
 
 def build_model(checkpoint: Checkpoint) -> CaptionModel:
     """The checkpoint's model, in eval mode."""
-    config = checkpoint.config
-    size = (config.data.image_size, config.data.image_size)
-    encoder = build_encoder(config.model.encoder, size)
-    model = CaptionModel(encoder, config.model, len(checkpoint.vocabulary), checkpoint.special)
+    model = build_caption_model(checkpoint.config, len(checkpoint.vocabulary), checkpoint.special)
     try:
         model.load_state_dict(dict(checkpoint.model))
     except RuntimeError as error:

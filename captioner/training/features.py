@@ -56,9 +56,16 @@ class FeatureCache:
         encoder: the frozen encoder.
         spec: the preprocessing.
         view: number of the view of each photo, see `captioner.training.views`.
+
+    Raises:
+        CaptionerError: the encoder is fine-tuned: after one step its features would be those of another network.
     """
 
     def __init__(self, directory: Path, encoder: Encoder, spec: ImageSpec, view: int = 0) -> None:
+        if encoder.tuned:
+            raise CaptionerError(
+                "The features of an encoder that is fine-tuned cannot be cached; they change at every step."
+            )
         self._encoder, self._spec, self._view = encoder, spec, view
         self.directory = directory / cache_key(encoder, spec, view)
         self._table, self._index = self.directory / "features.f16", self.directory / "index.json"
@@ -172,7 +179,7 @@ class FeatureCache:
 
 def cache_key(encoder: Encoder, spec: ImageSpec, view: int = 0) -> str:
     """Of everything that decides a photo's features."""
-    digest = hashlib.sha256(json.dumps([encoder.name, asdict(spec), view], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([encoder.key, asdict(spec), view], sort_keys=True).encode())
     for name, value in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().numpy().tobytes())

@@ -1,239 +1,330 @@
-"""The training loop: epochs over cached features, validation by free-running captions, `best` and `last` kept."""
+"""The training loop: steps, validation by free-running captions, `best` and `last` kept.
+
+A training that is killed at any step and resumed ends with the same weights, bit for bit, as one that was not: what is
+random is drawn from the seed and the step's number, and the rest of what a step depends on is in `last.pt`.
+"""
 
 from __future__ import annotations
 
-import copy
-import csv
-import io
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from caprun.vocabulary import Special, Vocabulary
+from caprun.engine import Captioner
 from captioner.config import Config
 from captioner.errors import CaptionerError
-from captioner.evaluation.decoding import caption_features
-from captioner.evaluation.metrics import score
+from captioner.inference import ModelBackend, model_spec
 from captioner.models.caption_model import CaptionModel
 from captioner.progress import Progress
-from captioner.training.batches import Batches
+from captioner.reports.run import RunReports
+from captioner.training.batches import Batches, Step
 from captioner.training.checkpoint import Checkpoint, save_checkpoint
-from captioner.training.features import Features
+from captioner.training.interruption import Interruption
 from captioner.training.losses import caption_loss
+from captioner.training.optimiser import Optimiser
+from captioner.training.processes import Processes
+from captioner.training.schedule import rate_at
+from captioner.training.validation import Validation, validate
 
-BEST, LAST, LOG = "best.pt", "last.pt", "log.csv"
-
-
-@dataclass
-class Validation:
-    """What the model is validated on."""
-
-    batches: Batches
-    features: Features
-    references: list[tuple[str, ...]]
-    protocol: Mapping[str, Any]
-    """Said beside every score: split, photos, references."""
+BEST, LAST = "best.pt", "last.pt"
+_BASELINE_DECAY = 0.9  # Xu et al., 2015, equation 12
 
 
 @dataclass
 class State:
-    """Where a training stands; plain data and tensors, so that a checkpoint can hold it."""
+    """Where a training stands; plain data, so that a checkpoint can hold it."""
 
     epoch: int = 0
-    best_cider: float = -1.0
+    """Whole epochs that are done."""
+    batch: int = 0
+    """Steps of the next that are done."""
+    captions: int = 0
+    """Captions in those steps; `words`, `nats` and `correct`: their words, what these cost, and how many were right."""
+    words: int = 0
+    nats: float = 0.0
+    correct: float = 0.0
+    best: float | None = None
+    """What `select_by` was in the best epoch so far."""
+    epochs_since_best: int = 0
+    plateau_best: float | None = None
+    plateau_epochs: int = 0
+    """Epochs since the plateau's value was best, or the rate last fell."""
+    rate_scale: float = 1.0
+    """What `plateau` has come down to."""
+    baseline: float | None = None
+    """Hard attention's moving average of a caption's log-likelihood."""
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    """A row an epoch."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a training works on."""
+
+    config: Config
+    batches: Batches
+    """The training split."""
+    validation: Validation
+    output: Path
+    """The folder for checkpoints and logs."""
+    checkpoint: Checkpoint
+    """What its checkpoints hold besides weights and scores."""
+    reports: RunReports | None = None
+    """Told of every step and epoch; in the first process alone."""
 
 
 class Trainer:
     """Trains one model.
 
     Args:
-        model: with a frozen encoder, on the device where it trains.
-        config: how.
-        vocabulary, special: what its captions are made of.
-        batches: the training split.
-        validation: the validation split.
-        samples: uint8 photos that its checkpoints carry.
-        provenance: what its checkpoints say of their origin.
-        output: the folder for checkpoints and log.
+        model: on the device where it trains.
+        task: on what.
+        processes: who else trains it.
         say: prints a line.
+
+    Raises:
+        CaptionerError: there are more processes than photos in a step.
     """
 
-    def __init__(
-        self,
-        model: CaptionModel,
-        config: Config,
-        vocabulary: Vocabulary,
-        special: Special,
-        batches: Batches,
-        validation: Validation,
-        samples: Tensor,
-        provenance: Mapping[str, Any],
-        output: Path,
-        say: Callable[[str], None],
-    ) -> None:
-        self.model, self.config = model, config
-        self.vocabulary, self.special = vocabulary, special
-        self.batches, self.validation = batches, validation
-        self.samples, self.provenance = samples, provenance
-        self.output, self.say = output, say
+    def __init__(self, model: CaptionModel, task: Task, processes: Processes, say: Callable[[str], None]) -> None:
+        self.model, self.task, self.processes, self.say = model, task, processes, say
+        self.train_config = task.config.train
+        if task.batches.fewest < processes.count:
+            raise CaptionerError(
+                f"A step has as few as {task.batches.fewest} photos and there are {processes.count} processes; raise "
+                "--batch-size, or start fewer processes."
+            )
+        self.optimiser = Optimiser(model, self.train_config)
+        self.shared_model = processes.wrap(model)
         self.state = State()
-        train = config.train
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=train.lr, weight_decay=train.weight_decay)
-        total = train.epochs * len(batches) + 1
-        # rising for less than a step is a division by zero
-        warm_up = max(train.warm_up, 2 / total)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, train.lr, total_steps=total, pct_start=warm_up
-        )
-        self.steps = 0
-        self.averaged = [parameter.detach().clone() for parameter in self.parameters]
+        self.total_steps = self.train_config.epochs * len(task.batches)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        train = self.train_config
+        patient = not train.early_stop or self.state.epochs_since_best < train.early_stop
+        return self.state.epoch >= train.epochs or not patient
 
     def run(self) -> State:
-        """Train until the last epoch, from wherever the state stands.
+        """Train until the last epoch, or until no epoch has been better for long, from wherever the state stands.
 
         Raises:
             CaptionerError: the loss is no longer a number, or a checkpoint cannot be written.
+            KeyboardInterrupt: it was asked to stop; `last.pt` holds every step done.
         """
-        while self.state.epoch < self.config.train.epochs:
-            began = time.monotonic()
-            train_loss = self._train_epoch()
-            self.state.epoch += 1
-            row = self._validate_and_keep(train_loss, began)
-            scores = "  ".join(f"{name} {row[name]:.3f}" for name in ("train_loss", "dev_loss", "bleu_4", "cider"))
-            self.say(f"epoch {self.state.epoch}/{self.config.train.epochs}: {scores}  ({row['seconds']:.0f} s)")
+        with Interruption(self.say) as interruption:
+            while not self.finished:
+                began = time.monotonic()
+                self._train_epoch(interruption)
+                row = self._end_epoch(began)
+                named = ("train_loss", "dev_loss", "bleu_4", "cider")
+                scores = "  ".join(f"{name} {row[name]:.3f}" for name in named)
+                self.say(f"epoch {self.state.epoch}/{self.train_config.epochs}: {scores}  ({row['seconds']:.0f} s)")
+        if self.state.epoch < self.train_config.epochs:
+            self.say(
+                f"stopped early: no better {self.train_config.select_by} for {self.state.epochs_since_best} epochs"
+            )
         return self.state
 
-    def _train_epoch(self) -> float:
-        train = self.config.train
-        device = self.model.unsaid.device
+    def _train_epoch(self, interruption: Interruption) -> None:
+        train, state = self.train_config, self.state
         self.model.train()
-        words, nats = 0, 0.0
-        total = len(self.batches)
-        with Progress(f"epoch {self.state.epoch + 1}/{train.epochs}", total, "batches") as progress:
-            for batch in self.batches.shuffled(train.seed, self.state.epoch):
-                with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-                    teacher = self.model(batch.features.to(device), batch.tokens.to(device))
-                losses = caption_loss(teacher, train.label_smoothing, train.attention_penalty)
-                if not torch.isfinite(losses.total):
-                    raise CaptionerError(
-                        f"The loss is no longer a number at step {self.steps}; lower --lr. "
-                        f"Checkpoints of the epochs before are in {self.output}."
-                    )
-                self.optimizer.zero_grad()
-                losses.total.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(self.parameters, train.clip_norm)
-                self.optimizer.step()
-                self.schedule.step()
-                self.steps += 1
-                self._average()
-                words += len(teacher.targets)
-                nats += losses.cross_entropy.item() * len(teacher.targets)
-                progress.advance(1, f"loss {nats / words:.3f}")
-        return nats / words
+        saved = time.monotonic()
+        began = state.seconds, saved
+        steps = self.task.batches.epoch(train.seed, state.epoch, state.batch)
+        name, captions = f"epoch {state.epoch + 1}/{train.epochs}", self.task.batches.captions
+        with Progress(name, captions, "captions", done=state.captions, quiet=not self.processes.first) as progress:
+            for step in steps:
+                asked_to_stop = self._learn(step, interruption.requested)
+                progress.advance(step.captions, f"loss {state.nats / state.words:.3f}")
+                state.seconds = began[0] + time.monotonic() - began[1]
+                if asked_to_stop:
+                    self._save_last()
+                    self.processes.from_first(None)  # whoever leaves first would have the others killed
+                    raise KeyboardInterrupt
+                # every process counts its own time, and the first alone writes
+                if self.processes.first and time.monotonic() - saved > 60 * train.save_minutes:
+                    self._save_last()
+                    saved = time.monotonic()
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        # a young average forgets faster, or it would remember the initialisation
-        decay = min(self.config.train.average, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.averaged, list[Tensor](self.parameters), 1 - decay)
+    def _learn(self, step: Step, interrupted: bool) -> bool:
+        """One step; returns whether any of the processes was asked to stop."""
+        train, state, device = self.train_config, self.state, self.processes.device
+        # drawn anew from its number, a step is random in the same way whether or not there were others in this process
+        torch.manual_seed(_seed(train.seed, self.optimiser.steps, self.processes.rank))
+        sampling = train.scheduled_sampling * state.epoch / max(1, train.epochs - 1)
+        nats, correct, likelihood, total = (torch.zeros((), device=device) for _ in range(4))
+        for number, batch in enumerate(step.batches, 1):
+            with self.processes.gathering(self.shared_model, number == len(step.batches)):
+                with self.optimiser.autocast():
+                    teacher = self.shared_model(batch.seen.to(device), batch.tokens.to(device), sampling)
+                losses = caption_loss(teacher, train, step.words, step.captions, state.baseline or 0.0)
+                # DistributedDataParallel takes the mean over processes, and the loss is divided by all their words
+                self.optimiser.backward(losses.total * self.processes.count)
+            nats, correct = nats + losses.nats, correct + losses.correct
+            likelihood, total = likelihood + losses.log_likelihood, total + losses.total.detach()
+        sums = self.processes.sums([*torch.stack([nats, correct, likelihood, total]).tolist(), float(interrupted)])
+        if not np.isfinite(sums[3]):
+            raise CaptionerError(
+                f"The loss is no longer a number at step {self.optimiser.steps}; lower --lr. "
+                f"What was learnt until the last checkpoint is in {self.task.output}."
+            )
+        self.optimiser.step(rate_at(self.optimiser.steps, train, self.total_steps, state.rate_scale))
+        state.batch += 1
+        state.captions, state.words = state.captions + step.captions, state.words + step.words
+        state.nats, state.correct = state.nats + sums[0], state.correct + sums[1]
+        if self.task.reports is not None:
+            self.task.reports.step(state.epoch + 1, state.batch, sums[0] / step.words, sums[1] / step.words)
+        mean = sums[2] / step.captions
+        old = mean if state.baseline is None else state.baseline
+        state.baseline = _BASELINE_DECAY * old + (1 - _BASELINE_DECAY) * mean
+        return sums[4] > 0
 
-    def _validate_and_keep(self, train_loss: float, began: float) -> dict[str, float]:
-        raw = copy.deepcopy(self.model.state_dict())
-        with torch.no_grad():
-            for parameter, average in zip(self.parameters, self.averaged, strict=True):
-                parameter.copy_(average)
-        self.model.eval()
-        row = {"epoch": float(self.state.epoch), "train_loss": train_loss} | self.validate()
-        self.state.seconds += time.monotonic() - began
-        row["seconds"] = time.monotonic() - began
-        row["lr"] = float(self.schedule.get_last_lr()[0])
-        self.state.history.append(row)
-        self._keep(row, raw)
-        self.model.load_state_dict(raw)
+    def _end_epoch(self, began: float) -> dict[str, float]:
+        state, train = self.state, self.train_config
+        validating = time.monotonic()
+        with self.optimiser.average_in_place():
+            self.model.eval()
+            found = validate(self.model, self.task.validation, self.processes).scores
+            state.epoch, state.batch = state.epoch + 1, 0
+            now = time.monotonic()
+            state.seconds += now - validating
+            row = {
+                "epoch": float(state.epoch),
+                "train_loss": state.nats / state.words,
+                "train_accuracy": state.correct / state.words,
+                **found,
+                "seconds": now - began,
+                "lr": train.lr * rate_at(self.optimiser.steps - 1, train, self.total_steps, state.rate_scale).factor,
+            }
+            if self.task.reports is not None:
+                self.task.reports.epoch(row, self.captioner())
+        state.captions, state.words, state.nats, state.correct = 0, 0, 0.0, 0.0
+        state.history.append(row)
+        best = self._note_score(row)
+        self._watch_plateau(row)
+        if self.processes.first:
+            self._keep(row, best=best)
         return row
 
-    @torch.inference_mode()
-    def validate(self) -> dict[str, float]:
-        """Teacher-forced loss, and scores of free-running captions, over the whole validation split."""
-        device = self.model.unsaid.device
-        words, nats = 0, 0.0
-        for batch in self.validation.batches.in_order():
-            teacher = self.model(batch.features.to(device), batch.tokens.to(device))
-            words += len(teacher.targets)
-            nats += caption_loss(teacher, 0.0, 0.0).cross_entropy.item() * len(teacher.targets)
-        hypotheses = caption_features(self.model, self.validation.features, self.special, self.config.search)
-        captions = [self.vocabulary.text(hypothesis.ids) for hypothesis in hypotheses]
-        return {"dev_loss": nats / words} | score(captions, self.validation.references).as_dict()
+    def _note_score(self, row: Mapping[str, float]) -> bool:
+        """Whether the epoch is the best so far, or as good as the best."""
+        state, name = self.state, self.train_config.select_by
+        before, now = state.best, row[name]
+        better = before is None or _goodness(name, now) > _goodness(name, before)
+        state.epochs_since_best = 0 if better else state.epochs_since_best + 1
+        state.best = now if better else before
+        # the later of equals: CIDEr is 0 for as long as nothing matches, and always where one photo is scored
+        return better or now == before
 
-    def _keep(self, row: Mapping[str, float], raw: Mapping[str, Tensor]) -> None:
-        metrics = {**self.validation.protocol, **row, "epoch": self.state.epoch}
-        # the later of equals: CIDEr is 0 for as long as nothing matches, and always where only one photo is scored
-        best = row["cider"] >= self.state.best_cider
-        if best:
-            self.state.best_cider = row["cider"]
-        checkpoint = Checkpoint(
-            self.config,
-            self.vocabulary,
-            self.special,
-            self.model.state_dict(),
-            self.samples,
-            metrics,
-            {**self.provenance, "train_seconds": round(self.state.seconds)},
+    def _watch_plateau(self, row: Mapping[str, float]) -> None:
+        """Lower the rate where the watched value has not got better for longer than the configuration bears."""
+        train, state = self.train_config, self.state
+        if train.schedule != "plateau":
+            return
+        value = _goodness(train.plateau_on, row[train.plateau_on])
+        if state.plateau_best is None or value > state.plateau_best:
+            state.plateau_best, state.plateau_epochs = value, 0
+            return
+        state.plateau_epochs += 1
+        if state.plateau_epochs > train.plateau_patience:
+            state.rate_scale *= train.plateau_factor
+            state.plateau_epochs = 0
+
+    def captioner(self) -> Captioner:
+        """The model as it is now."""
+        kept = self.task.checkpoint
+        spec = model_spec(kept, self.model, self.task.output.name)
+        return Captioner(spec, kept.vocabulary, ModelBackend(self.model))
+
+    def _checkpoint(self, row: Mapping[str, float]) -> Checkpoint:
+        """With the averaged weights, which are those that were scored."""
+        made = self.task.checkpoint
+        metrics = {**self.task.validation.protocol, **row, "epoch": self.state.epoch}
+        weights: dict[str, Tensor] = {**self.model.state_dict(), **self.optimiser.averaged}
+        # what is tied has two names in a state dict and one among the parameters
+        tied = {name: self.optimiser.averaged[first] for name, first in _tied(self.model).items()}
+        provenance = {**made.provenance, "train_seconds": round(self.state.seconds)}
+        return Checkpoint(
+            **{
+                **vars(made),
+                "model": weights | tied,
+                "metrics": metrics if row else {},
+                "provenance": provenance,
+            }
         )
+
+    def _keep(self, row: Mapping[str, float], *, best: bool) -> None:
+        checkpoint = self._checkpoint(row)
         if best:
-            save_checkpoint(self.output / BEST, checkpoint)
-        training = {
-            "model": dict(raw),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "averaged": self.averaged,
-            "steps": self.steps,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if self.model.unsaid.is_cuda else None,
-            **vars(self.state),
-        }
-        save_checkpoint(self.output / LAST, Checkpoint(**{**vars(checkpoint), "training": training}))
-        write_log(self.output / LOG, self.state.history)
+            save_checkpoint(self.task.output / BEST, checkpoint)
+        if self.train_config.keep_epochs:
+            save_checkpoint(self.task.output / f"epoch-{self.state.epoch:03d}.pt", checkpoint)
+        self._save_last()
+
+    def _save_last(self) -> None:
+        if not self.processes.first:
+            return
+        if self.task.reports is not None:
+            # what stands after a checkpoint in the tables is cut off by who resumes; what is before it must be there
+            self.task.reports.flush()
+        row = self.state.history[-1] if self.state.history else {}
+        training = {"optimiser": self.optimiser.state(), "state": vars(self.state), "total_steps": self.total_steps}
+        checkpoint = Checkpoint(**{**vars(self._checkpoint(row)), "training": {**self._identity(), **training}})
+        save_checkpoint(self.task.output / LAST, checkpoint)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed training to be the same training."""
+        return {"captions": self.task.batches.digest, "processes": self.processes.count}
 
     def resume(self, training: Mapping[str, Any]) -> None:
         """Go on from what `last.pt` holds.
 
         Raises:
-            CaptionerError: the training split is not as large as it was.
+            CaptionerError: the training split or the number of processes is not what it was.
         """
-        if training["schedule"]["total_steps"] != self.schedule.total_steps:
+        if "optimiser" not in training:
             raise CaptionerError(
-                f"The training in {self.output} was of another number of photos; go on with the dataset it began with."
+                f"The training in {self.task.output} is of an older captioner and cannot be resumed; begin another."
             )
-        self.model.load_state_dict(training["model"])
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.schedule.load_state_dict(training["schedule"])
-        for average, saved in zip(self.averaged, training["averaged"], strict=True):
-            average.copy_(saved)
-        self.steps = training["steps"]
-        torch.set_rng_state(training["random"])
-        if training.get("random_cuda") is not None and self.model.unsaid.is_cuda:
-            torch.cuda.set_rng_state(training["random_cuda"])
-        self.state = State(**{key: training[key] for key in vars(State())})
+        if training["captions"] != self.task.batches.digest:
+            raise CaptionerError(
+                f"The training in {self.task.output} was of other photos or captions; go on with the dataset it began "
+                "with."
+            )
+        if training["processes"] != self.processes.count:
+            raise CaptionerError(
+                f"The training in {self.task.output} was of {training['processes']} processes and this is one of "
+                f"{self.processes.count}; start as many."
+            )
+        self.optimiser.restore(training["optimiser"])
+        self.state = State(**training["state"])
+        # the warm-up stays as long as it was, whatever number of epochs is asked for now
+        self.total_steps = training["total_steps"]
 
 
-def write_log(path: Path, history: list[dict[str, float]]) -> None:
-    """One CSV row an epoch; written anew from the history each time, so that no epoch is in it twice."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in history)
-    temporary = path.with_suffix(".tmp")
-    try:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise CaptionerError(f"The log {path} cannot be written: {error.strerror}.") from error
+def _goodness(name: str, value: float) -> float:
+    """What is larger for a better epoch."""
+    return -value if name == "dev_loss" else value
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _tied(model: CaptionModel) -> dict[str, str]:
+    """Names in the state dict of parameters that come under another name too -> that name."""
+    first: dict[int, str] = {}
+    tied = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.requires_grad and first.setdefault(id(parameter), name) != name:
+            tied[name] = first[id(parameter)]
+    return tied

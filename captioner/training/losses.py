@@ -1,43 +1,70 @@
-"""What training minimises: label-smoothed cross-entropy and the doubly stochastic regularisation of attention."""
+"""What training minimises: cross-entropy, and what attention is taught besides."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
+from captioner.config import TrainConfig
 from captioner.models.decoder import Teacher
 
 
 class Losses(NamedTuple):
-    """Scalars."""
+    """Scalars; all but the first are sums over the batch, without a gradient, to be shown and summed further."""
 
     total: Tensor
-    """To be minimised."""
-    cross_entropy: Tensor
-    """Nats a word, not smoothed; without a gradient, to be shown."""
+    """To be minimised; the totals of a step's parts add up to the whole step's."""
+    nats: Tensor
+    """Cross-entropy of the words, not smoothed."""
+    correct: Tensor
+    """int64: words that the model thought the likeliest."""
+    log_likelihood: Tensor
+    """Natural logarithm of the probability of the captions."""
 
 
-def caption_loss(teacher: Teacher, label_smoothing: float, attention_penalty: float) -> Losses:
-    """The loss of a batch.
+def caption_loss(teacher: Teacher, train: TrainConfig, words: int, captions: int, baseline: float = 0.0) -> Losses:
+    """The loss of a batch, or of a part of it.
 
     Args:
         teacher: what the model said; padding is not in it.
-        label_smoothing: see Szegedy et al., 2016, section 7.
-        attention_penalty: lambda of equation 14 in Xu et al., 2015: over a caption, attention should come to one in
-            every region.
+        train: label_smoothing (Szegedy et al., 2016, section 7), attention_penalty (lambda of equation 14 in Xu et
+            al., 2015: over a caption, attention should come to one in every region), attention_reward and
+            attention_entropy (lambda_r and lambda_e in its section 4.1).
+        words, captions: of the whole step, over all processes and accumulated parts, padding not counted: what sums
+            are divided by.
+        baseline: moving average of the log-likelihood of a caption, for hard attention alone.
+
+    The paper's gradient for hard attention is of the captions' log-likelihood, summed over words; here all of it, like
+    the cross-entropy, is a word's share, so that attention_reward = 1 is the unbiased gradient of the expected loss.
     """
     # half precision is for products, not for sums over a vocabulary
     log_prob = functional.log_softmax(teacher.logits.float(), dim=1)
-    cross_entropy = -log_prob.gather(1, teacher.targets[:, None]).mean()
-    smoothed = (1 - label_smoothing) * cross_entropy - label_smoothing * log_prob.mean()
-    penalty = attention_penalty * attention_spread(teacher)
-    return Losses(smoothed + penalty, cross_entropy.detach())
+    right = log_prob.gather(1, teacher.targets[:, None]).squeeze(1)
+    nats = -right.sum()
+    uniform = log_prob.sum() / log_prob.shape[1]
+    total = ((1 - train.label_smoothing) * nats - train.label_smoothing * uniform) / words
+    if teacher.attended is not None:
+        total = total + train.attention_penalty * attention_spread(teacher.attended, teacher.lengths) / captions
+    if teacher.glance_log_prob is not None and teacher.entropy is not None:
+        likelihood = torch.zeros(teacher.lengths.numel(), device=right.device).index_add(
+            0, teacher.caption, right.detach()
+        )
+        reward = likelihood.view(teacher.lengths.shape) - baseline
+        reinforced = train.attention_reward * (reward * teacher.glance_log_prob).sum()
+        total = total - (reinforced + train.attention_entropy * teacher.entropy.sum()) / words
+    correct = (log_prob.argmax(1) == teacher.targets).sum()
+    return Losses(total, nats.detach(), correct, -nats.detach())
 
 
-def attention_spread(teacher: Teacher) -> Tensor:
-    """(1 - attention that a region got over the caption)^2, the mean over regions and captions that are not padding."""
-    spread = ((1 - teacher.attended) ** 2).mean(2)  # (photos, captions)
-    said = teacher.lengths > 0
-    return spread[said].mean()
+def attention_spread(attended: Tensor, lengths: Tensor) -> Tensor:
+    """(1 - attention that a region got over the caption)^2, the mean over regions, summed over captions.
+
+    Args:
+        attended: (photos, captions, regions), `Teacher.attended`.
+        lengths: int64 (photos, captions); a caption without words is padding, and is left out.
+    """
+    spread = ((1 - attended) ** 2).mean(2)  # (photos, captions)
+    return spread[lengths > 0].sum()

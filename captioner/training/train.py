@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,27 @@ import numpy as np
 import torch
 
 from caprun.image import ImageSpec, load
-from caprun.vocabulary import Vocabulary
 from captioner.config import Config
 from captioner.datasets import Dataset, Example
 from captioner.errors import CaptionerError
+from captioner.evaluation.meteor import Meteor
+from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
-from captioner.models.encoder import build_encoder
-from captioner.text.words import SPECIAL, WordTokenizer, build_vocabulary
-from captioner.training.batches import Batches, View
-from captioner.training.checkpoint import Checkpoint, build_model, image_spec
+from captioner.reports.run import RunReports
+from captioner.text.tokenizer import Tokenizer, build_tokenizer, restore_tokenizer
+from captioner.text.words import SPECIAL
+from captioner.training.batches import Batches, Source
+from captioner.training.checkpoint import Checkpoint, build_model, image_spec, load_checkpoint
 from captioner.training.features import FeatureCache, Features
-from captioner.training.loop import BEST, LAST, State, Trainer, Validation
+from captioner.training.loop import BEST, LAST, State, Task, Trainer
+from captioner.training.processes import Processes
+from captioner.training.sources import CachedFeatures, PhotoFiles, View, unreadable_photos
+from captioner.training.validation import PHOTOS, Validation, validate
 from captioner.training.views import is_mirrored, may_be_mirrored
 
 _SAMPLES = 16  # validation photos that a checkpoint carries, for its export to prove itself on
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -38,71 +46,125 @@ class Job:
     config: Config
     output: Path
     cache: Path
-    device: torch.device
     command: str
+    processes: Processes = field(default_factory=Processes)
     allow_missing: bool = False
     resumed: Checkpoint | None = None
     """The checkpoint to go on from; its model and vocabulary are used as they are."""
 
 
-def train(job: Job, say: Callable[[str], None]) -> State:
-    """Train, and leave `best.pt`, `last.pt` and `log.csv` in the job's output folder.
+def train(job: Job, say: Say) -> State:
+    """Train, and leave `best.pt`, `last.pt` and the reports in the job's output folder.
 
     Raises:
         CaptionerError: bad data, weights that cannot be had, or a disk that cannot be written.
+        KeyboardInterrupt: it was asked to stop; everything done is in `last.pt`.
     """
-    config = job.config
+    config, processes = job.config, job.processes
     for line in job.dataset.summary():
         say(line)
     splits = {name: job.dataset.split(name) for name in ("train", "dev")}
-    captions = [caption for example in splits["train"] for caption in example.references]
-    vocabulary = job.resumed.vocabulary if job.resumed else build_vocabulary(captions, config.data.min_count)
-    tokenizer = WordTokenizer(vocabulary, config.data.max_length)
-    unknown = tokenizer.unknown_share(captions)
-    say(f"vocabulary: {len(vocabulary)} pieces, {unknown:.1%} of the training words unknown to it")
+    tokenizer = _tokenizer(job, [caption for example in splits["train"] for caption in example.references], say)
 
     torch.manual_seed(config.train.seed)
-    model = _model(job, vocabulary)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for p in model.encoder.parameters())
-    say(f"model: {config.model.encoder}, {frozen / 1e6:.1f} M parameters, frozen; decoder {trainable / 1e6:.1f} M")
+    model = _model(job, tokenizer)
+    say(_describe(model, config))
 
-    _prepare(job.output)
+    if processes.first:
+        _prepare(job.output)
     spec = image_spec(config, model)
-    features, splits = _features(FeatureCache(job.cache, model.encoder, spec), splits, job, say)
-    views = _views(splits["train"], model, spec, job, say)
-    model.to(job.device)
+    sources, splits = _sources(model, spec, splits, job, say)
+    model.to(processes.device)
 
-    def batches(split: str, views: Sequence[View] = ()) -> Batches:
-        ids = [[tokenizer.encode(caption) for caption in example.references] for example in splits[split]]
-        return Batches(features[split], ids, config.train.batch_size, SPECIAL.pad, views)
+    def batches(split: str, size: int, parts: int = 1) -> Batches:
+        captions = [[tokenizer.encode(caption) for caption in example.references] for example in splits[split]]
+        share = {"rank": processes.rank, "count": processes.count}
+        return Batches(sources[split], captions, size, SPECIAL.pad, parts=parts, **share)
 
     dev = splits["dev"]
-    trainer = Trainer(
-        model,
-        config,
-        vocabulary,
-        SPECIAL,
-        batches("train", views),
-        Validation(
-            batches("dev"),
-            features["dev"],
-            [example.references for example in dev],
-            {"split": "dev", "photos": len(dev), "references": sum(len(e.references) for e in dev), "captions": "free"},
-        ),
-        _samples(dev, spec),
-        _provenance(job),
-        job.output,
-        say,
+    protocol = {
+        "split": "dev",
+        "photos": len(dev),
+        "references": sum(len(example.references) for example in dev),
+        "captions": "free",
+    }
+    references = [example.references for example in dev]
+    kept = Checkpoint(
+        config, tokenizer.vocabulary, SPECIAL, {}, _samples(dev, spec), {}, _provenance(job), tokenizer.state()
     )
-    if job.resumed is not None:
-        assert job.resumed.training is not None
-        trainer.resume(job.resumed.training)
-        say(f"resumed: {trainer.state.epoch} of {config.train.epochs} epochs are done")
-    state = trainer.run()
-    say(f"best (CIDEr {state.best_cider:.3f}): {job.output / BEST}")
+    learnt = batches("train", config.train.batch_size, config.train.accumulate)
+    with ExitStack() as stack:
+        meteor = reports = None
+        if processes.first:
+            reports = stack.enter_context(RunReports(job.output, config, dev, say))
+            if (meteor := Meteor.find(say)) is not None:
+                stack.enter_context(meteor)
+        validation = Validation(
+            batches("dev", PHOTOS), references, protocol, tokenizer.vocabulary, SPECIAL, config.search, meteor
+        )
+        trainer = Trainer(model, Task(config, learnt, validation, job.output, kept, reports), processes, say)
+        _go_on(trainer, job, say)
+        if reports is not None:
+            reports.open((trainer.state.epoch, trainer.state.batch) if job.resumed else None, model)
+        state = trainer.run()
+        _report(trainer, reports, say)
+    say(f"best ({config.train.select_by} {state.best:.3f}): {job.output / BEST}")
     say(f"last: {job.output / LAST}")
     return state
+
+
+def _go_on(trainer: Trainer, job: Job, say: Say) -> None:
+    if job.resumed is None:
+        return
+    assert job.resumed.training is not None, "the command looked"
+    trainer.resume(job.resumed.training)
+    done = trainer.state
+    say(f"resumed: {done.epoch} of {job.config.train.epochs} epochs and {done.batch} steps of the next are done")
+
+
+def _report(trainer: Trainer, reports: RunReports | None, say: Say) -> None:
+    """On the best epoch."""
+    first = trainer.processes.first
+    best = trainer.processes.from_first(load_checkpoint(trainer.task.output / BEST) if first else None)
+    assert best is not None
+    trainer.model.load_state_dict(dict(best.model))
+    trainer.model.eval()
+    validated = validate(trainer.model, trainer.task.validation, trainer.processes)
+    if reports is not None:
+        captioner = trainer.captioner()
+        captions = [captioner.vocabulary.text(caption.ids) for caption in validated.captions]
+        say(f"report: {reports.finish(captioner, captions, best.metrics)}")
+
+
+def _tokenizer(job: Job, captions: Sequence[str], say: Say) -> Tokenizer:
+    if job.resumed is not None:
+        tokenizer = restore_tokenizer(job.config.data, job.resumed.vocabulary, job.resumed.tokenizer)
+    else:
+        tokenizer = build_tokenizer(job.config.data, captions)
+    unknown = tokenizer.unknown_share(captions)
+    say(
+        f"vocabulary: {len(tokenizer.vocabulary)} pieces, {unknown:.1%} of those in the training captions unknown to it"
+    )
+    return tokenizer
+
+
+def _model(job: Job, tokenizer: Tokenizer) -> CaptionModel:
+    if job.resumed is not None:
+        return build_model(job.resumed)
+    return build_caption_model(job.config, len(tokenizer.vocabulary), SPECIAL, job.config.model.encoder_weights)
+
+
+def _describe(model: CaptionModel, config: Config) -> str:
+    def millions(*modules: torch.nn.Module, trained: bool) -> str:
+        counted = {id(p): p.numel() for m in modules for p in m.parameters() if p.requires_grad == trained}
+        return f"{sum(counted.values()) / 1e6:.1f} M"
+
+    rest = [module for name, module in model.named_children() if name != "encoder"]
+    frozen, tuned = (millions(model.encoder, trained=trained) for trained in (False, True))
+    return (
+        f"model: {config.model.encoder}, {frozen} parameters frozen and {tuned} fine-tuned; "
+        f"{config.model.decoder} decoder, {millions(*rest, trained=True)}"
+    )
 
 
 def _prepare(output: Path) -> None:
@@ -117,52 +179,69 @@ def _prepare(output: Path) -> None:
         ) from error
 
 
-def _model(job: Job, vocabulary: Vocabulary) -> CaptionModel:
-    if job.resumed is not None:
-        return build_model(job.resumed)
-    model, data = job.config.model, job.config.data
-    encoder = build_encoder(model.encoder, (data.image_size, data.image_size), model.encoder_weights)
-    return CaptionModel(encoder, model, len(vocabulary), SPECIAL)
+Splits = dict[str, list[Example]]
 
 
-def _features(
-    cache: FeatureCache, splits: dict[str, list[Example]], job: Job, say: Callable[[str], None]
-) -> tuple[dict[str, Features], dict[str, list[Example]]]:
-    """Features of the photos that can be read, and those photos."""
+def _sources(
+    model: CaptionModel, spec: ImageSpec, splits: Splits, job: Job, say: Say
+) -> tuple[dict[str, Source], Splits]:
+    """Where the photos of each split come from, and those of them that can be read."""
     photos = [example.image for examples in splits.values() for example in examples]
-    found = cache.compute(photos, job.device, say)
-    if found.unreadable:
-        shown = " ".join(found.unreadable[:3])
+    sided = job.config.data.sided_words
+    if model.encoder.tuned or job.config.data.augment:
+        problems = unreadable_photos(photos, quiet=not job.processes.first)
+        splits = _readable(splits, [problems.get(photo) for photo in photos], job, say)
+        files: dict[str, Source] = {
+            name: PhotoFiles(
+                [example.image for example in examples],
+                spec,
+                [may_be_mirrored(example.references, sided) for example in examples],
+                augmented=job.config.data.augment,
+            )
+            for name, examples in splits.items()
+        }
+        return files, splits
+    found = _cached(photos, model, spec, 0, job, say)
+    unreadable = iter(found.unreadable)
+    splits = _readable(splits, [next(unreadable) if row < 0 else None for row in found.rows], job, say)
+    rows = dict(zip(photos, found.rows, strict=True))
+    features = {
+        name: Features(np.array([rows[example.image] for example in examples]), found.table, ())
+        for name, examples in splits.items()
+    }
+    views = []
+    mirrors = np.array([may_be_mirrored(example.references, sided) for example in splits["train"]])
+    for number in range(1, job.config.data.views):
+        seen = _cached([example.image for example in splits["train"]], model, spec, number, job, say)
+        views.append(View(seen, (mirrors if is_mirrored(number) else np.ones_like(mirrors)) & (seen.rows >= 0)))
+    return {"train": CachedFeatures(features["train"], views), "dev": CachedFeatures(features["dev"])}, splits
+
+
+def _cached(photos: Sequence[Path], model: CaptionModel, spec: ImageSpec, view: int, job: Job, say: Say) -> Features:
+    """Features of a view; the first process computes them, and the others find them done."""
+    cache = FeatureCache(job.cache, model.encoder, spec, view)
+    if job.processes.first:
+        cache.compute(photos, job.processes.device, say)
+    job.processes.from_first(None)
+    return cache.compute(photos, job.processes.device, say)
+
+
+def _readable(splits: Splits, problems: Sequence[str | None], job: Job, say: Say) -> Splits:
+    """The photos that can be read; a problem, or none, for each photo of all splits in turn."""
+    found = [problem for problem in problems if problem]
+    if found:
+        shown = " ".join(found[:3])
         if not job.allow_missing:
             raise CaptionerError(
-                f"{len(found.unreadable)} photos cannot be read: {shown} "
-                "Mend them, or go on without them with --allow-missing."
+                f"{len(found)} photos cannot be read: {shown} Mend them, or go on without them with --allow-missing."
             )
-        say(f"warning: {len(found.unreadable)} photos left out: {shown}")
-    features, readable, first = {}, {}, 0
-    for name, examples in splits.items():
-        rows = found.rows[first : first + len(examples)]
-        first += len(examples)
-        features[name] = Features(rows[rows >= 0], found.table, ())
-        readable[name] = [example for example, row in zip(examples, rows, strict=True) if row >= 0]
-        if not readable[name]:
+        say(f"warning: {len(found)} photos left out: {shown}")
+    each = iter(problems)
+    readable = {name: [e for e in examples if next(each) is None] for name, examples in splits.items()}
+    for name, examples in readable.items():
+        if not examples:
             raise CaptionerError(f"None of the photos in split {name!r} can be read.")
-    return features, readable
-
-
-def _views(
-    examples: Sequence[Example], model: CaptionModel, spec: ImageSpec, job: Job, say: Callable[[str], None]
-) -> list[View]:
-    """The further views of the training photos that the configuration asks for."""
-    photos = [example.image for example in examples]
-    mirrors = [may_be_mirrored(example.references, job.config.data.sided_words) for example in examples]
-    views = []
-    for number in range(1, job.config.data.views):
-        cache = FeatureCache(job.cache, model.encoder, spec, number)
-        allowed = np.array(mirrors) if is_mirrored(number) else np.ones(len(examples), bool)
-        seen = cache.compute(photos, job.device, say)
-        views.append(View(seen, allowed & (seen.rows >= 0)))
-    return views
+    return readable
 
 
 def _samples(examples: Sequence[Example], spec: ImageSpec) -> torch.Tensor:
@@ -176,7 +255,8 @@ def _provenance(job: Job) -> dict[str, Any]:
         "command": job.command,
         "dataset": job.dataset.format,
         "photos": counts,
-        "device": str(job.device),
+        "device": str(job.processes.device),
+        "processes": job.processes.count,
         "threads": torch.get_num_threads(),
         "versions": {
             "captioner": version("captioner"),

@@ -1,7 +1,8 @@
-"""Views of a photo: what augmentation shows the model in place of it, few enough to be cached.
+"""Views of a photo: what augmentation shows the model in place of it.
 
-View 0 is the photo as it is, view 1 its mirror image, and every further one a crop, each second of them mirrored. A
-view depends on the photo's content and its number alone, so that its features are computed once.
+Numbered views are few enough for their features to be cached. View 0 is the photo as it is, view 1 its mirror image,
+and every further one a crop, each second of them mirrored; a view depends on the photo's content and its number alone.
+Where nothing is cached, `cut` and `recolour` draw anew.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image, ImageOps
+import numpy.typing as npt
+from PIL import Image, ImageEnhance, ImageOps
 
 from captioner.evaluation.metrics import tokenize
 
 _AREA = (0.6, 1.0)
 _ASPECT = (0.85, 1 / 0.85)
+_COLOUR = (0.8, 1.2)  # factors of brightness, contrast and saturation
 
 
 def is_mirrored(view: int) -> bool:
@@ -38,13 +41,31 @@ def show(photo: Image.Image, view: int, content: str) -> Image.Image:
         content: hexadecimal digest of the photo's file, which seeds its crops.
     """
     if view >= 2:
-        rng = np.random.default_rng([int(content[:16], 16), view])
-        area = rng.uniform(*_AREA)
-        aspect = math.exp(rng.uniform(*np.log(_ASPECT)))
-        width, height = min(1.0, math.sqrt(area * aspect)), min(1.0, math.sqrt(area / aspect))
-        left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-        box = (left, top, left + width, top + height)
-        sides = (photo.width, photo.height, photo.width, photo.height)
-        first, upper, last, lower = (round(share * side) for share, side in zip(box, sides, strict=True))
-        photo = photo.crop((first, upper, max(last, first + 1), max(lower, upper + 1)))
+        photo = _crop(photo, np.random.default_rng([int(content[:16], 16), view]))
     return ImageOps.mirror(photo) if is_mirrored(view) else photo
+
+
+def cut(photo: Image.Image, rng: np.random.Generator, *, mirror: bool) -> Image.Image:
+    """A crop of an upright RGB photo, mirrored every second time if it may be."""
+    photo = _crop(photo, rng)
+    return ImageOps.mirror(photo) if rng.random() < 0.5 and mirror else photo
+
+
+def recolour(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """A prepared photo, uint8 (height, width, 3), of slightly more or less brightness, contrast and colour."""
+    photo = Image.fromarray(image)
+    for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        photo = change(photo).enhance(float(rng.uniform(*_COLOUR)))
+    return np.array(photo)
+
+
+def _crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A part of at least 60% of the area, its sides up to 17% longer or shorter than the photo's."""
+    area = rng.uniform(*_AREA)
+    aspect = math.exp(rng.uniform(*np.log(_ASPECT)))
+    width, height = min(1.0, math.sqrt(area * aspect)), min(1.0, math.sqrt(area / aspect))
+    left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
+    box = (left, top, left + width, top + height)
+    sides = (photo.width, photo.height, photo.width, photo.height)
+    first, upper, last, lower = (round(share * side) for share, side in zip(box, sides, strict=True))
+    return photo.crop((first, upper, max(last, first + 1), max(lower, upper + 1)))

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 
 from caprun.bundle import Manifest
-from captioner.evaluation.metrics import TITLES
+from captioner.evaluation.metrics import TITLES, named, shown
 
 
 def model_card(manifest: Manifest, introduction: str) -> str:
     """Markdown; every number in it is the manifest's."""
     metrics, parity, training = manifest.metrics, manifest.parity, manifest.provenance.get("training", {})
     image, search = manifest.image, manifest.search
-    scores = " | ".join(f"{100 * metrics[name]:.1f}" if name in metrics else "" for name in TITLES)
+    scores = {TITLES[name]: shown(name, value) for name, value in named(metrics, TITLES).items()}
     text = f"""\
 # {manifest.name}
 
@@ -25,11 +25,11 @@ Licence: {manifest.licence}
 
 Split {metrics.get("split")}: {metrics.get("photos")} photos, {metrics.get("references")} references, free-running
 captions, lower-cased, punctuation removed; beam {search.beam_size}, length penalty {search.length_penalty:g}, at most
-{search.max_length} steps. Measured with PyTorch at the end of epoch {metrics.get("epoch")}; x100:
+{search.max_length} steps. Measured with PyTorch at the end of epoch {metrics.get("epoch")}; x100 but for NIST:
 
-| {" | ".join(TITLES.values())} |
-|{" --- |" * len(TITLES)}
-| {scores} |
+| {" | ".join(scores)} |
+|{" --- |" * len(scores)}
+| {" | ".join(scores.values())} |
 
 ## Training
 

@@ -22,6 +22,7 @@ from caprun.image import load
 from caprun.session import OnnxBackend
 from captioner.errors import CaptionerError
 from captioner.inference import ModelBackend, ScriptBackend, model_spec
+from captioner.models.attention import HardAttention
 from captioner.training.checkpoint import build_model, load_checkpoint
 
 Format = Literal["onnx", "torchscript"]
@@ -71,7 +72,14 @@ def export(request: Request, say: Callable[[str], None]) -> Manifest:
         )
         # the files are read back and run as a user will; only then does the manifest say that they were
         write_manifest(directory, manifest, checkpoint.vocabulary, "")
-        parity = verify(ModelBackend(model), _backend(directory), spec, checkpoint.vocabulary, photos)
+        parity = verify(
+            ModelBackend(model),
+            _backend(directory),
+            spec,
+            checkpoint.vocabulary,
+            photos,
+            one_region=isinstance(model.decoder.attention, HardAttention),
+        )
         manifest = replace(manifest, parity=parity.as_dict())
         card = model_card(manifest, introduction)
         manifest = write_manifest(directory, manifest, checkpoint.vocabulary, card)

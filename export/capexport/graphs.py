@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from caprun.bundle import NEXT, Graphs, GraphSpec, TensorSpec
+from captioner.models.attention import SoftAttention
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded
 
@@ -19,13 +21,25 @@ class EncoderGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor) -> Encoded:
-        """uint8 (batch, height, width, 3) -> hidden, cell, regions, keys."""
-        return self.model.encode(image)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """uint8 (batch, height, width, 3) -> hidden, cell and, of a model that attends, regions and keys."""
+        return _present(self.model.encode(image))
 
 
-class DecoderStepGraph(nn.Module):
-    """One step of search; see `CaptionModel.candidates`."""
+class StepGraph(nn.Module):
+    """One step of search, for a decoder that does not attend; see `CaptionModel.candidates`."""
+
+    def __init__(self, model: CaptionModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, parent: Tensor, token: Tensor, hidden: Tensor, cell: Tensor, k: Tensor) -> tuple[Tensor, ...]:
+        """`k` is int64 (1,): a tensor, for an int would be traced as the constant it happened to be."""
+        return _present(self.model.candidates(None, parent, token, Encoded(hidden, cell), _scalar(k)))
+
+
+class AttendingStepGraph(nn.Module):
+    """The same for one that attends: it sees the regions of the photos not yet done, and says where it looks."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
@@ -41,9 +55,19 @@ class DecoderStepGraph(nn.Module):
         regions: Tensor,
         keys: Tensor,
         k: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """`k` is int64 (1,): a tensor, for an int would be traced as the constant it happened to be."""
-        return self.model.candidates(row, parent, token, Encoded(hidden, cell, regions, keys), _scalar(k))
+    ) -> tuple[Tensor, ...]:
+        """As in `StepGraph`."""
+        return _present(self.model.candidates(row, parent, token, Encoded(hidden, cell, regions, keys), _scalar(k)))
+
+
+def step_graph(model: CaptionModel) -> nn.Module:
+    """The step graph that goes with a model."""
+    return AttendingStepGraph(model) if model.attends else StepGraph(model)
+
+
+def _present(tensors: Iterable[Tensor | None]) -> tuple[Tensor, ...]:
+    """A graph has no inputs and outputs that may be missing."""
+    return tuple(tensor for tensor in tensors if tensor is not None)
 
 
 def _scalar(k: Tensor) -> int | Tensor:
@@ -60,34 +84,31 @@ def example_inputs(model: CaptionModel, photos: int = 2, beams: int = 3) -> tupl
     image = torch.arange(photos * height * width * 3).remainder(256).to(torch.uint8).view(photos, height, width, 3)
     with torch.inference_mode():
         encoded = model.encode(image)
-    row = torch.arange(photos)
-    parent = row[:, None].repeat(1, beams)
-    token = torch.full((photos, beams), 2)
-    return (image,), (row, parent, token, *(tensor.clone() for tensor in encoded), torch.tensor([beams]))
+    given = {name: tensor.clone() for name, tensor in encoded._asdict().items() if tensor is not None}
+    given["row"] = torch.arange(photos)
+    given["parent"] = given["row"][:, None].repeat(1, beams)
+    given["token"] = torch.full((photos, beams), 2)
+    given["k"] = torch.tensor([beams])
+    return (image,), tuple(given[tensor.name] for tensor in describe(model).decoder.inputs)
 
 
 def describe(model: CaptionModel) -> Graphs:
     """The tensors of both graphs as the manifest states them."""
     height, width = model.encoder.size
-    decoder = model.decoder
-    state = (decoder.layers, decoder.units)
-    regions = model.encoder.regions
-    channels, attention = decoder.attention.key.in_features, decoder.attention.key.out_features
+    decoder, regions = model.decoder, model.encoder.regions
+    row, context, alpha = _of_attention(decoder.attention, regions)
 
     def states(count: str, prefix: str = "") -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(prefix + name, "state", "float32", (count, *state)) for name in ("hidden", "cell"))
+        shape = (count, decoder.layers, decoder.units)
+        return tuple(TensorSpec(prefix + name, "state", "float32", shape) for name in ("hidden", "cell"))
 
-    context = (
-        TensorSpec("regions", "context", "float32", ("batch", regions, channels)),
-        TensorSpec("keys", "context", "float32", ("batch", regions, attention)),
-    )
     return Graphs(
         encoder=GraphSpec(
             (TensorSpec("image", "image", "uint8", ("batch", height, width, 3)),), (*states("batch"), *context)
         ),
         decoder=GraphSpec(
             (
-                TensorSpec("row", "index", "int64", ("rows",)),
+                *row,
                 TensorSpec("parent", "index", "int64", ("rows", "beams")),
                 TensorSpec("token", "index", "int64", ("rows", "beams")),
                 *states("states"),
@@ -98,7 +119,22 @@ def describe(model: CaptionModel) -> Graphs:
                 TensorSpec("log_prob", "output", "float32", ("rows", "beams", "k")),
                 TensorSpec("candidate", "output", "int64", ("rows", "beams", "k")),
                 *states("rows x beams", NEXT),
-                TensorSpec("alpha", "output", "float32", ("rows", "beams", regions)),
+                *alpha,
             ),
         ),
     )
+
+
+def _of_attention(
+    attention: SoftAttention | None, regions: int
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """What only a model that attends has: photos still looked at, what is seen of them, and where."""
+    if attention is None:
+        return (), (), ()
+    channels, length = attention.key.in_features, attention.key.out_features
+    context = (
+        TensorSpec("regions", "context", "float32", ("batch", regions, channels)),
+        TensorSpec("keys", "context", "float32", ("batch", regions, length)),
+    )
+    alpha = TensorSpec("alpha", "output", "float32", ("rows", "beams", regions))
+    return (TensorSpec("row", "index", "int64", ("rows",)),), context, (alpha,)

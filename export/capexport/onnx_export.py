@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import nn
 
-from capexport.graphs import DecoderStepGraph, EncoderGraph, describe, example_inputs
+from capexport.graphs import EncoderGraph, describe, example_inputs, step_graph
 from caprun.bundle import GraphSpec
 from captioner.models.caption_model import CaptionModel
 
@@ -21,17 +21,17 @@ def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
     """Write both graphs; returns their file names. Each holds its own weights: no external data."""
     image, step = example_inputs(model)
     graphs = describe(model)
-    batch, rows, beams, states = (torch.export.Dim(name) for name in ("batch", "rows", "beams", "states"))
-    photos = {0: batch}
-    _export(EncoderGraph(model), image, (photos,), graphs.encoder, directory / ENCODER)
-    # row's photos are some of the batch, and parent's states some of those before: four sizes of their own
-    row, beam = {0: rows}, {0: rows, 1: beams}
-    shapes: tuple[dict[int, Any], ...] = (row, beam, beam, {0: states}, {0: states}, photos, photos, {})
-    _export(DecoderStepGraph(model), step, shapes, graphs.decoder, directory / DECODER)
+    _export(EncoderGraph(model), image, graphs.encoder, directory / ENCODER)
+    _export(step_graph(model), step, graphs.decoder, directory / DECODER)
     return ENCODER, DECODER
 
 
-def _export(module: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...], spec: GraphSpec, path: Path) -> None:
+def _export(module: nn.Module, example: tuple[Any, ...], spec: GraphSpec, path: Path) -> None:
+    # row's photos are some of the batch, and parent's states some of those before: sizes of their own by their names
+    sizes = {name: torch.export.Dim(name) for tensor in spec.inputs for name in tensor.shape if isinstance(name, str)}
+    shapes = tuple(
+        {axis: sizes[name] for axis, name in enumerate(tensor.shape) if isinstance(name, str)} for tensor in spec.inputs
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
         program = torch.onnx.export(

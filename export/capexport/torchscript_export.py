@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from capexport.graphs import DecoderStepGraph, EncoderGraph, example_inputs
+from capexport.graphs import EncoderGraph, example_inputs, step_graph
 from captioner.models.caption_model import CaptionModel
 
 ENCODER, DECODER = "encoder_model.pt", "decoder_model.pt"
@@ -18,7 +18,7 @@ def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
     image, step = example_inputs(model)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        for module, example, file in ((EncoderGraph(model), image, ENCODER), (DecoderStepGraph(model), step, DECODER)):
+        for module, example, file in ((EncoderGraph(model), image, ENCODER), (step_graph(model), step, DECODER)):
             traced = torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
             # frozen, a graph holds the weights it uses and not the other graph's; its arithmetic is left alone
             torch.jit.freeze(traced, optimize_numerics=False).save(str(directory / file))

@@ -110,6 +110,18 @@ def attention_picture(
     return picture
 
 
+def heat_picture(
+    photo: Image.Image,
+    alpha: npt.NDArray[np.float32],
+    *,
+    region_box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
+    side: int = _PANEL_SIDE,
+) -> Image.Image:
+    """The photo under one heat map, its long side of `side` pixels, as a panel of `attention_picture` has it."""
+    photo = open_photo(photo)
+    return _heat(_mute(_scale(photo, side / max(photo.size)), region_box), alpha, region_box)
+
+
 def _scale(photo: Image.Image, factor: float) -> Image.Image:
     size = (max(1, round(photo.width * factor)), max(1, round(photo.height * factor)))
     return photo if size == photo.size else photo.resize(size, Image.Resampling.LANCZOS)

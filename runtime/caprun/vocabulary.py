@@ -4,11 +4,14 @@ A tokenizer, whichever it was, leaves a list of printable pieces and the rules b
 words into text; the runtime needs nothing else of it.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from caprun.schema import from_dict
+
+_ATTACHED = ("Mn", "Mc", "Me", "Lm")  # vowel signs, tone marks and repetition marks: none begins a word
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Joining:
     """Words written without a separator before them, such as a comma."""
     no_space_after: tuple[str, ...] = ()
     """Words written without a separator after them, such as an opening bracket."""
+    unspaced: str = ""
+    """Letters of scripts that write no spaces between words (Chinese, Japanese, Thai): beside one of them a piece
+    begins a word even without `word_start`, and words are written without a separator unless it is there."""
 
 
 @dataclass(frozen=True)
@@ -56,33 +62,50 @@ class Vocabulary:
 
     def words(self, ids: Sequence[int]) -> list[Word]:
         """Group the pieces of a caption (END not among them) into words."""
-        words: list[Word] = []
-        for position, index in enumerate(ids):
-            piece = self.pieces[index]
-            begins, text = self._begins_word(piece)
-            if begins or not words:
-                words.append(Word(text, (position,)))
-            else:
-                words[-1] = Word(words[-1].text + text, (*words[-1].positions, position))
-        return words
-
-    def _begins_word(self, piece: str) -> tuple[bool, str]:
-        rules = self.joining
-        if rules.continuation and piece.startswith(rules.continuation):
-            return False, piece.removeprefix(rules.continuation)
-        if rules.word_start:
-            return piece.startswith(rules.word_start), piece.removeprefix(rules.word_start)
-        return True, piece
+        return [word for word, _ in self._words(ids)]
 
     def text(self, ids: Sequence[int]) -> str:
         """Write the pieces of a caption (END not among them) as a person would read them."""
         rules = self.joining
         text = ""
         glued = True
-        for word in self.words(ids):
-            text += word.text if glued or word.text in rules.no_space_before else rules.separator + word.text
+        for word, spaced in self._words(ids):
+            if not word.text:  # a `word_start` that nothing followed
+                continue
+            separated = spaced and not glued and word.text not in rules.no_space_before
+            text += rules.separator + word.text if separated else word.text
             glued = word.text in rules.no_space_after
         return text
+
+    def _words(self, ids: Sequence[int]) -> list[tuple[Word, bool]]:
+        """The words, and whether each is written with a separator before it, as far as its pieces know."""
+        words: list[tuple[Word, bool]] = []
+        for position, index in enumerate(ids):
+            last, last_spaced = words[-1] if words else (Word("", ()), True)
+            begins, spaced, text = self._begins_word(self.pieces[index], last.text)
+            if begins or not words:
+                words.append((Word(text, (position,)), spaced))
+            else:
+                words[-1] = Word(last.text + text, (*last.positions, position)), last_spaced
+        return words
+
+    def _begins_word(self, piece: str, before: str) -> tuple[bool, bool, str]:
+        """Whether it begins a word behind the word `before`, with a separator, and its text."""
+        rules = self.joining
+        if rules.continuation and piece.startswith(rules.continuation):
+            return False, False, piece.removeprefix(rules.continuation)
+        if rules.word_start and piece.startswith(rules.word_start):
+            return True, True, piece.removeprefix(rules.word_start)
+        unspaced = self._unspaced_between(before, piece)
+        if rules.word_start:
+            return unspaced, False, piece
+        return True, not unspaced, piece
+
+    def _unspaced_between(self, before: str, piece: str) -> bool:
+        letters = self.joining.unspaced
+        if not letters or not before or not piece or unicodedata.category(piece[0]) in _ATTACHED:
+            return False
+        return before[-1] in letters or piece[0] in letters
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `vocab.json`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,7 @@ import torch
 
 from caprun.vocabulary import Vocabulary
 from captioner.config import Config, DataConfig, ModelConfig
-from captioner.models.caption_model import CaptionModel
-from captioner.models.encoder import build_encoder
+from captioner.models.build import build_caption_model
 from captioner.text.words import SPECIAL
 from captioner.training.checkpoint import Checkpoint, save_checkpoint
 
@@ -37,29 +37,20 @@ def draw_photos(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
     return photos
 
 
-def make_checkpoint(layers: int = 1, *, tie_words: bool = False) -> Checkpoint:
-    """Random weights, scaled until captions differ between photos and end by themselves."""
+def make_checkpoint(vocabulary: Vocabulary | None = None, **settings: Any) -> Checkpoint:
+    """Random weights, scaled until captions differ between photos and end by themselves; settings of the model."""
     torch.manual_seed(0)
+    sizes = {"projection": 24, "embedding": 16, "units": 32, "attention": 12, "tie_words": False}
     config = Config(
         data=DataConfig(image_size=64),
-        model=ModelConfig(
-            encoder="timm/test_efficientnet",
-            encoder_weights="none",
-            projection=24,
-            embedding=16,
-            units=32,
-            attention=12,
-            layers=layers,
-            tie_words=tie_words,
-        ),
+        model=ModelConfig(encoder="timm/test_efficientnet", encoder_weights="none", **sizes | settings),
     )
     config = replace(config, search=replace(config.search, max_length=12))
-    vocabulary = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", *_TEXT.split()))
-    encoder = build_encoder(config.model.encoder, (64, 64))
-    model = CaptionModel(encoder, config.model, len(vocabulary), SPECIAL).eval()
+    vocabulary = vocabulary or Vocabulary(("<pad>", "<start>", "<end>", "<unk>", *_TEXT.split()))
+    model = build_caption_model(config, len(vocabulary), SPECIAL).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
+        for name, parameter in model.named_parameters():
+            if not name.startswith("encoder."):
                 parameter.mul_(3.0)
         model.project[0].weight.mul_(500.0)  # a random encoder's features are tiny
     samples = torch.from_numpy(draw_photos(16))

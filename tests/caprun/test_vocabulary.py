@@ -83,11 +83,37 @@ def test_spaces_go_by_words_and_not_by_pieces() -> None:
     assert say("( ##a dog", continuation="##", no_space_after=("(",)) == "(a dog"
 
 
+def test_beside_a_letter_of_an_unspaced_script_a_piece_is_a_word_and_no_separator_is_written() -> None:
+    rules = {"word_start": "▁", "unspaced": "一只狗在"}
+    assert say("▁ 一只 狗 在", **rules) == "一只狗在"
+    assert [word.text for word in words("▁ 一只 狗 在", **rules)] == ["一只", "狗", "在"]
+    assert [word.text for word in words("▁led 狗", **rules)] == ["led", "狗"]
+    assert say("一只 led s ▁run ning", **rules) == "一只leds running"
+    assert [word.text for word in words("一只 led s ▁run ning", **rules)] == ["一只", "leds", "running"]
+
+
+def test_a_start_beside_an_unspaced_script_is_a_separator() -> None:
+    assert say("一只 ▁ 狗 ▁dog", word_start="▁", unspaced="一只狗") == "一只 狗 dog"
+
+
+def test_vowel_signs_continue_the_letter_before_them() -> None:
+    pieces = words("น ้ ำ ス キ ー", word_start="▁", unspaced="น้ำスキー")
+    assert [word.text for word in pieces] == ["น้", "ำ", "ス", "キー"]
+
+
+def test_where_every_piece_is_a_word_letters_of_an_unspaced_script_touch_their_neighbours() -> None:
+    assert say("一 只 dog here", unspaced="一只") == "一只dog here"
+
+
+def test_a_start_that_nothing_follows_writes_no_space() -> None:
+    assert say("▁a ▁", word_start="▁") == "a"
+
+
 @pytest.mark.parametrize(
     "original",
     [
         Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", "é", "狗", '"', "\\", " ")),
-        Vocabulary(("▁a", "b"), Joining("", "##", "▁", (",", "."), ("(",))),
+        Vocabulary(("▁a", "b"), Joining("", "##", "▁", (",", "."), ("(",), "狗猫")),
     ],
 )
 def test_a_vocabulary_comes_back_from_json_as_it_was(original: Vocabulary) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,6 +46,14 @@ _SETTINGS = (
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_java() -> Iterator[None]:
+    """METEOR's program takes seconds to start; the tests that are about it look for it themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("captioner.training.train.Meteor", SimpleNamespace(find=lambda _: None))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +108,7 @@ def train_shapes(shapes: Path, cache: Path) -> Train:
     def run(output: Path, *settings: str, resumed: Checkpoint | None = None, data: Path = shapes) -> list[str]:
         config: Config = resumed.config if resumed else load_config(None, [*_SETTINGS, *settings])
         said: list[str] = []
-        job = Job(load_dataset(data), config, output, cache, torch.device("cpu"), "the tests", resumed=resumed)
+        job = Job(load_dataset(data), config, output, cache, "the tests", resumed=resumed)
         train(job, said.append)
         return said
 

@@ -96,7 +96,7 @@ def test_an_unknown_key_in_a_file_is_refused_with_the_files_name(tmp_path):
         ("train.lr=nan", r"train\.lr is nan; it must be a finite number"),
         ("model.encoder=18", r"model\.encoder is 18; it must be text"),
         ("data.fit=stretch", r"data\.fit is 'stretch'; it must be one of squash, crop"),
-        ("train.precision=fp16", r"train\.precision is 'fp16'; it must be one of fp32, bf16"),
+        ("train.precision=fp8", r"train\.precision is 'fp8'; it must be one of fp32, bf16, fp16"),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_what_it_must_be(setting, why):
@@ -121,7 +121,7 @@ def test_a_value_of_another_type_is_refused_with_what_it_must_be(setting, why):
         "train.warm_up=1.1",
         "train.seed=-1",
         "train.weight_decay=-1",
-        "train.clip_norm=0",
+        "train.clip_norm=-1",
         "train.label_smoothing=2",
         "train.attention_penalty=-0.1",
         "train.average=1.01",
@@ -161,3 +161,27 @@ def test_a_file_that_is_not_there_or_not_toml_is_refused_by_name(tmp_path):
 def test_a_configuration_comes_back_from_its_dictionary():
     config = load_config(None, ["train.lr=0.5", "model.layers=2", "search.beam_size=1"])
     assert config_from_dict(asdict(config), "a test") == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["model.decoder=rnetvi"], r"projection \(512\) and embedding \(256\) must be equal\."),
+        (
+            ["model.decoder=rnetvh", "model.initial_state=projection", "model.projection=300"],
+            r"projection \(300\) and units \(512\) must be equal\.",
+        ),
+        (["data.splits=[80, 0, 20]"], "train and dev need a part each"),
+        (["data.splits=[80, 30, -10]"], "none is negative"),
+        (["train.batch_size=2", "train.accumulate=3"], "accumulate is 3; a step has 2 photos to divide"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, sentence):
+    with pytest.raises(CaptionerError, match=sentence):
+        load_config(None, settings)
+
+
+def test_carnets_name_of_soft_attention_is_the_same_decoder():
+    config = load_config(None, ["model.decoder=rnetvhcattention"])
+    assert config == load_config(None, ["model.decoder=soft-attention"])
+    assert config.model.attends

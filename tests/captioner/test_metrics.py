@@ -2,6 +2,8 @@
 
 import math
 import unicodedata
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +11,23 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from captioner.evaluation import metrics
-from captioner.evaluation.metrics import Scores, bleu, cider, cider_scores, rouge_l, score, tokenize
+from captioner.evaluation import ngrams
+from captioner.evaluation.cider import Cider as CiderOfPhotos
+from captioner.evaluation.metrics import (
+    TEACHER_FORCED_TITLES,
+    TITLES,
+    Scores,
+    bleu,
+    cider,
+    cider_scores,
+    named,
+    nist,
+    rouge_l,
+    score,
+    shown,
+    tokenize,
+)
+from captioner.evaluation.ngrams import sentence
 
 VOCABULARY = ["a", "man", "dog", "on", "the", "beach", "surfs", "t-shirt"]
 
@@ -177,6 +194,78 @@ def test_cider_scores_are_one_float64_a_photo():
     assert cider(*CORPORA[-1]) == scores.mean()
 
 
+def test_cider_of_several_captions_of_a_photo_is_what_each_alone_would_have():
+    candidates, references = CORPORA[-2]
+    counted = [[sentence(words) for words in of_photo] for of_photo in references]
+    of_first = CiderOfPhotos(counted).scores([sentence(words) for words in candidates[:5]], counted[0])
+    alone = [cider_scores([words, *candidates[1:]], references)[0] for words in candidates[:5]]
+    assert of_first == exactly(alone)
+
+
+# --- NIST
+
+
+def nist_by_the_formula(corpus: Corpus, longest: int) -> float:
+    """Doddington (2002), section 3, n-gram by n-gram, without the counts that the metrics share."""
+    candidates, references = corpus
+
+    def grams(words: list[str], n: int) -> list[str]:
+        return [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+    everything = [reference for of_photo in references for reference in of_photo]
+    score = 0.0
+    for n in range(1, longest + 1):
+        known = Counter(gram for words in everything for gram in grams(words, n))
+        begun = Counter(gram for words in everything for gram in grams(words, n - 1))
+        gained, said = 0.0, 0
+        for words, of_photo in zip(candidates, references, strict=True):
+            left = Counter()
+            for reference in of_photo:
+                left |= Counter(grams(reference, n))
+            for gram in grams(words, n):
+                said += 1
+                if left[gram]:
+                    left[gram] -= 1
+                    before = sum(map(len, everything)) if n == 1 else begun[gram.rpartition(" ")[0]]
+                    gained += math.log2(before / known[gram])
+        score += gained / said if said else 0
+    length = sum(map(len, candidates))
+    usual = sum(np.mean([len(words) for words in of_photo]) for of_photo in references)
+    ratio = min(1.0, length / usual)
+    return score * math.exp(math.log(0.5) * (math.log(ratio) / math.log(2 / 3)) ** 2) if ratio else 0.0
+
+
+@every_corpus
+def test_nist_equals_the_formula_worked_out_gram_by_gram(corpus):
+    assert nist(*corpus) == exactly([nist_by_the_formula(corpus, n) for n in (1, 2, 3, 4)])
+
+
+def test_nist_gives_a_word_the_bits_of_its_rarity():
+    # 8 words: "a" is a quarter of them (2 bits), "dog" and "cat" an eighth (3 bits); "a dog" is half of "a ..." (1 bit)
+    references = [[words_of("a dog runs off")], [words_of("a cat sits down")]]
+    nist_1, nist_2, *_ = nist([words_of("a dog x y"), words_of("z z z z")], references)
+    assert (nist_1, nist_2) == exactly(((2 + 3) / 8, (2 + 3) / 8 + 1 / 6))
+
+
+def test_nist_counts_a_repeated_word_as_often_as_one_reference_has_it():
+    # two references with one "b" each, of 8 words in all: 2 bits, once
+    references = [[words_of("a b c d"), words_of("a b c d")]]
+    assert nist([["b", "b", "b", "b"]], references)[0] == exactly(2 / 4)
+
+
+def test_nist_halves_captions_two_thirds_as_long_as_their_references_are_on_average():
+    references = [[words_of("a b"), words_of("a b c d e f g h i j")]]  # 6 on average
+    whole = nist([words_of("a b x x x x")], references)[0]
+    assert nist([words_of("a b x x")], references)[0] / 4 == exactly(0.5 * whole / 4 * 6 / 4)
+    assert nist([words_of("a b x x x x x x")], references)[0] == exactly(
+        whole * 6 / 8
+    )  # longer: nothing but more words
+
+
+def test_nist_of_no_word_is_zero():
+    assert nist([[]], [[["a"]]]) == nist([[]], [[[]]]) == (0, 0, 0, 0)
+
+
 # --- Words
 
 
@@ -237,32 +326,47 @@ def test_score_is_every_metric_of_the_tokenized_captions():
     captions = ["A dog runs.", "", "A man in a T-shirt"]
     references = [["a dog runs!", "The dog is running"], ["Two cats"], ["a man’s t-shirt", "A man, standing"]]
     words = [tokenize(c) for c in captions], [[tokenize(r) for r in refs] for refs in references]
-    assert score(captions, references) == Scores(*bleu(*words), rouge_l=rouge_l(*words), cider=cider(*words))
+    _, nist_2, _, nist_4 = nist(*words)
+    expected = Scores(*bleu(*words), nist_2=nist_2, nist_4=nist_4, rouge_l=rouge_l(*words), cider=cider(*words))
+    assert score(captions, references) == expected
 
 
-def test_scores_as_dict_names_each_score():
-    scores = Scores(bleu_1=0.7, bleu_2=0.5, bleu_3=0.4, bleu_4=0.3, rouge_l=0.45, cider=0.55)
-    assert scores.as_dict() == {
-        "bleu_1": 0.7,
-        "bleu_2": 0.5,
-        "bleu_3": 0.4,
-        "bleu_4": 0.3,
-        "rouge_l": 0.45,
-        "cider": 0.55,
-    }
+def test_scores_as_dict_names_each_score_that_was_computed_in_the_order_of_the_tables():
+    scores = Scores(0.7, 0.5, 0.4, 0.3, nist_2=4.0, nist_4=4.5, rouge_l=0.45, cider=0.55)
+    assert list(scores.as_dict().items()) == [
+        ("bleu_1", 0.7),
+        ("bleu_2", 0.5),
+        ("bleu_3", 0.4),
+        ("bleu_4", 0.3),
+        ("nist_2", 4.0),
+        ("nist_4", 4.5),
+        ("rouge_l", 0.45),
+        ("cider", 0.55),
+    ]
+    assert list(replace(scores, meteor=0.2).as_dict()) == list(TITLES)
+
+
+def test_scores_are_shown_times_100_but_for_loss_and_nist():
+    assert [shown(name, 0.4567) for name in ("bleu_1", "cider", "accuracy")] == ["45.7"] * 3
+    assert (shown("nist_4", 4.5678), shown("dev_loss", 2.34567)) == ("4.57", "2.346")
+
+
+def test_numbers_that_an_older_file_does_not_have_are_left_out():
+    assert named({"cider": 0.5, "split": "dev", "bleu_1": 0.6, "seconds": 3.0}, TITLES) == {"bleu_1": 0.6, "cider": 0.5}
+    assert named({"split": "dev"}, TEACHER_FORCED_TITLES) == {}
 
 
 def test_score_counts_n_grams_once_for_all_metrics(monkeypatch):
     counted = []
-    count = metrics._sentence
-    monkeypatch.setattr(metrics, "_sentence", lambda words: counted.append(words) or count(words))
+    count = ngrams.sentence
+    monkeypatch.setattr(ngrams, "sentence", lambda words: counted.append(words) or count(words))
     score(["a dog"], [["a dog", "the dog"]])
     assert len(counted) == 3
 
 
 # --- What is refused
 
-METRICS = pytest.mark.parametrize("metric", [bleu, rouge_l, cider, cider_scores])
+METRICS = pytest.mark.parametrize("metric", [bleu, nist, rouge_l, cider, cider_scores])
 
 
 @METRICS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from caprun.image import load
 from captioner.datasets import Example, load_dataset
 from captioner.errors import CaptionerError
-from captioner.evaluation.decoding import caption_features
 from captioner.evaluation.metrics import Scores
 from captioner.inference import load_captioner
 from captioner.models.encoder import build_encoder
@@ -26,48 +23,34 @@ from captioner.text.words import SPECIAL, WordTokenizer
 from captioner.training import loop
 from captioner.training.batches import pad_captions
 from captioner.training.checkpoint import build_model, load_checkpoint
-from captioner.training.features import Features
-from captioner.training.loop import BEST, LAST, LOG
-from captioner.training.losses import Losses, caption_loss
+from captioner.training.loop import BEST, LAST
+from captioner.training.losses import Losses
 from captioner.training.train import Job, train
+from tests.captioner.trees import differing
 
 Train = Callable[..., list[str]]
 
 
 def log(output: Path) -> list[dict[str, float]]:
-    with (output / LOG).open(newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    """A row an epoch."""
+    return load_checkpoint(output / LAST).training["state"]["history"]
 
 
-def differing(a: Any, b: Any, at: str = "") -> list[str]:
-    """Where two trees of tensors and plain data differ in any bit; times do not count."""
-    if isinstance(a, torch.Tensor):
-        return [] if torch.equal(a, b) else [at]
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        return [where for key in a if key not in ("seconds",) for where in differing(a[key], b[key], f"{at}/{key}")]
-    if isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        return [where for i, (x, y) in enumerate(zip(a, b, strict=True)) for where in differing(x, y, f"{at}/{i}")]
-    return [] if a == b else [at]
+def scores(cider: float) -> Scores:
+    return Scores(0.5, 0.4, 0.3, 0.2, 0.5, 0.5, 0.4, cider)
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int, run: Callable[[], object]) -> None:
-    """Run a training until Ctrl-C in the middle of the epoch after."""
-    forward = caption_loss
-    trained = loop.Trainer._train_epoch
+    """Run a training until it breaks off in the middle of the epoch after."""
+    learn = loop.Trainer._learn
 
-    def train_epoch(trainer: loop.Trainer) -> float:
-        def interrupted(*arguments: Any) -> Losses:
-            if trainer.model.training and trainer.state.epoch == epochs and torch.rand(()) < 0.6:
-                raise KeyboardInterrupt
-            return forward(*arguments)
-
-        patch.setattr(loop, "caption_loss", interrupted)
-        return trained(trainer)
+    def interrupted(trainer: loop.Trainer, *arguments: Any) -> bool:
+        if trainer.state.epoch == epochs and trainer.state.batch == 2:
+            raise KeyboardInterrupt
+        return learn(trainer, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "_train_epoch", train_epoch)
+        patch.setattr(loop.Trainer, "_learn", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run()
 
@@ -118,17 +101,21 @@ def test_a_training_says_what_it_found_and_where_it_wrote(train_shapes, tmp_path
     assert said[:4] == [
         "dataset: Flickr8k captions.txt, 24 photos, 48 captions",
         "splits (from the dataset): train 17, dev 4, test 3 photos",
-        "vocabulary: 18 pieces, 0.0% of the training words unknown to it",
-        "model: timm/test_efficientnet, 0.1 M parameters, frozen; decoder 0.0 M",
+        "vocabulary: 18 pieces, 0.0% of those in the training captions unknown to it",
+        "model: timm/test_efficientnet, 0.1 M parameters frozen and 0.0 M fine-tuned; soft-attention decoder, 0.0 M",
     ]
-    assert said[-3].startswith("epoch 1/1: train_loss ")
-    assert said[-2].startswith("best (CIDEr 0.")
+    assert said[-4].startswith("epoch 1/1: train_loss ")
+    assert said[-3] == f"report: {tmp_path / 'report.html'}"
+    assert said[-2].startswith("best (cider 0.")
     assert said[-2].endswith(f": {tmp_path / BEST}")
     assert said[-1] == f"last: {tmp_path / LAST}"
 
 
-def test_a_training_leaves_best_last_and_a_log_and_nothing_else(trained):
-    assert sorted(path.name for path in trained.iterdir()) == sorted([BEST, LAST, LOG])
+def test_a_training_leaves_checkpoints_and_reports_and_nothing_else(trained):
+    tables = ["train_results.csv", "validation_results.csv"]
+    pictures = ["attention.png", "caption.png", "curves.png", "pictures"]
+    others = ["config.toml", "model.txt", "report.html", "tensorboard"]
+    assert sorted(path.name for path in trained.iterdir()) == sorted([BEST, LAST, *tables, *pictures, *others])
     rows = log(trained)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert rows[0]["train_loss"] > rows[2]["train_loss"]
@@ -139,7 +126,7 @@ def test_a_training_leaves_best_last_and_a_log_and_nothing_else(trained):
 def test_checkpoints_carry_what_an_export_and_a_reader_need(trained):
     best, last = load_checkpoint(trained / BEST), load_checkpoint(trained / LAST)
     assert best.training is None
-    assert last.training["epoch"] == 3
+    assert last.training["state"]["epoch"] == 3
     assert best.samples.shape == (4, 48, 48, 3)
     assert best.samples.dtype == torch.uint8
     assert best.metrics["split"] == "dev"
@@ -149,12 +136,12 @@ def test_checkpoints_carry_what_an_export_and_a_reader_need(trained):
 
 
 def test_the_best_checkpoint_is_the_later_of_the_best_epochs(train_shapes, tmp_path, monkeypatch):
-    ciders = iter([0.5, 0.7, 0.7, 0.2])
-    monkeypatch.setattr(loop, "score", lambda *_: Scores(0.0, 0.0, 0.0, 0.0, 0.0, next(ciders)))
+    ciders = iter([0.5, 0.7, 0.7, 0.2, 0.7])  # and the best once more, for the report
+    monkeypatch.setattr("captioner.training.validation.score", lambda *_: scores(next(ciders)))
     said = train_shapes(tmp_path, "train.epochs=4")
     assert load_checkpoint(tmp_path / BEST).metrics["epoch"] == 3
     assert load_checkpoint(tmp_path / LAST).metrics["epoch"] == 4
-    assert said[-2].startswith("best (CIDEr 0.700)")
+    assert said[-2].startswith("best (cider 0.700)")
 
 
 def test_the_frozen_encoder_is_in_the_checkpoint_as_it_began(trained):
@@ -167,11 +154,14 @@ def test_the_frozen_encoder_is_in_the_checkpoint_as_it_began(trained):
 
 
 def test_what_is_kept_is_the_average_of_the_weights(train_shapes, tmp_path, trained):
-    last = load_checkpoint(trained / LAST)
-    assert any("decoder" in where for where in differing(dict(last.model), dict(last.training["model"])))
+    def averaged(run: Path) -> list[str]:
+        last = load_checkpoint(run / LAST)
+        learnt = last.training["optimiser"]["parameters"]
+        return differing({name: last.model[name] for name in learnt}, learnt)
+
+    assert any("decoder" in where for where in averaged(trained))
     train_shapes(tmp_path, "train.epochs=1", "train.average=0")
-    last = load_checkpoint(tmp_path / LAST)
-    assert differing(dict(last.model), dict(last.training["model"])) == []
+    assert averaged(tmp_path) == []
 
 
 @pytest.mark.parametrize(("epochs", "batch_size", "warm_up"), [(3, 6, 0.1), (1, 17, 0.1), (2, 6, 0), (1, 6, 1)])
@@ -179,7 +169,7 @@ def test_the_learning_rate_rises_and_falls_however_few_the_steps(train_shapes, t
     settings = (f"train.epochs={epochs}", f"train.batch_size={batch_size}", f"train.warm_up={warm_up}")
     train_shapes(tmp_path, *settings)
     last = load_checkpoint(tmp_path / LAST).training
-    assert last["steps"] == epochs * math.ceil(17 / batch_size)
+    assert last["optimiser"]["steps"] == epochs * math.ceil(17 / batch_size)
     assert 0 < log(tmp_path)[-1]["lr"] <= 0.01
 
 
@@ -204,13 +194,14 @@ def test_further_views_of_the_training_photos_are_computed_and_learnt_from(train
 def test_validation_scores_free_captions_of_every_photo(train_shapes, shapes, tmp_path, monkeypatch):
     scored: list[tuple[list[str], list[tuple[str, ...]]]] = []
 
-    def score(captions: list[str], references: list[tuple[str, ...]]) -> Scores:
+    def score(captions: list[str], references: list[tuple[str, ...]], _: object) -> Scores:
         scored.append((captions, references))
-        return Scores(*[0.5] * 6)
+        return scores(0.5)
 
-    monkeypatch.setattr(loop, "score", score)
+    monkeypatch.setattr("captioner.training.validation.score", score)
     train_shapes(tmp_path, "train.epochs=1")
-    ((captions, references),) = scored
+    (captions, references), best_again = scored
+    assert best_again == (captions, references)
     dev = load_dataset(shapes).split("dev")
     assert references == [example.references for example in dev]
     best = load_checkpoint(tmp_path / BEST)
@@ -220,19 +211,6 @@ def test_validation_scores_free_captions_of_every_photo(train_shapes, shapes, tm
     assert captions == [captioner.caption(example.image).text for example in dev]
 
 
-def test_cached_features_are_captioned_as_their_photos_are(learnt, shapes, monkeypatch):
-    checkpoint = load_checkpoint(learnt / LAST)
-    model, options = build_model(checkpoint), checkpoint.config.search
-    captioner = load_captioner(learnt / LAST, "cpu")
-    arrays = np.stack([load(e.image, captioner.spec.image) for e in load_dataset(shapes).split("train")])
-    table = model.encoder(torch.from_numpy(arrays)).numpy().astype(np.float16)
-    features = Features(np.arange(17)[::-1], table[::-1], ())
-    monkeypatch.setattr("captioner.evaluation.decoding._BATCH", 5)  # which 17 photos do not fill
-    ids = [hypothesis.ids for hypothesis in caption_features(model, features, SPECIAL, options)]
-    assert ids == [hypothesis.ids for hypothesis in captioner.hypotheses(arrays)]
-    assert len(set(ids)) > 8
-
-
 def test_the_validation_loss_is_the_mean_over_all_words_of_the_split(trained, shapes):
     best = load_checkpoint(trained / BEST)
     model, tokenizer = build_model(best), WordTokenizer(best.vocabulary, 12)
@@ -240,7 +218,7 @@ def test_the_validation_loss_is_the_mean_over_all_words_of_the_split(trained, sh
     tokens = pad_captions([[tokenizer.encode(c) for c in example.references] for example in dev], SPECIAL.pad)
     with torch.inference_mode():
         teacher = model(model.encoder(best.samples), tokens)  # the samples of 4 photos are these 4
-    expected = caption_loss(teacher, 0.0, 0.0).cross_entropy.item()
+    expected = torch.nn.functional.cross_entropy(teacher.logits, teacher.targets).item()
     assert best.metrics["dev_loss"] == pytest.approx(expected, abs=1e-3)
 
 
@@ -269,33 +247,28 @@ def test_a_resumed_training_ends_as_one_that_was_never_interrupted(
     assert len(log(tmp_path)) == epochs
     torch.manual_seed(12345)
     said = train_shapes(tmp_path, resumed=load_checkpoint(tmp_path / LAST))
-    assert f"resumed: {epochs} of 3 epochs are done" in said
+    assert f"resumed: {epochs} of 3 epochs and 0 steps of the next are done" in said
     whole, resumed = load_checkpoint(trained / LAST), load_checkpoint(tmp_path / LAST)
-    assert resumed.training["steps"] == 15
+    assert resumed.training["optimiser"]["steps"] == 15
     assert differing(dict(whole.training), dict(resumed.training)) == []
     assert differing(dict(whole.model), dict(resumed.model)) == []
     assert differing(dict(load_checkpoint(trained / BEST).model), dict(load_checkpoint(tmp_path / BEST).model)) == []
     assert differing(log(trained), log(tmp_path)) == []
 
 
-def test_a_resumed_training_keeps_its_vocabulary(train_shapes, own_shapes, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("Flickr_8k.trainImages.txt", lambda names: "\n".join(names.split()[:8])),
+        ("captions.txt", lambda captions: captions.replace("circle ", "disc ")),
+    ],
+)
+def test_a_training_is_not_resumed_on_other_photos_or_captions(
+    train_shapes, own_shapes, tmp_path, monkeypatch, file, change
+):
     interrupt_after(monkeypatch, 1, lambda: train_shapes(tmp_path / "run", data=own_shapes))
-    before = load_checkpoint(tmp_path / "run" / LAST).vocabulary
-    captions = own_shapes / "captions.txt"
-    captions.write_text(captions.read_text().replace("circle ", "disc "))
-    said = train_shapes(tmp_path / "run", resumed=load_checkpoint(tmp_path / "run" / LAST), data=own_shapes)
-    assert load_checkpoint(tmp_path / "run" / BEST).vocabulary == before
-    assert "disc" not in before.pieces
-    (line,) = (line for line in said if line.startswith("vocabulary: "))
-    assert line.startswith("vocabulary: 18 pieces, ")
-    assert "0.0%" not in line
-
-
-def test_a_training_is_not_resumed_on_another_number_of_photos(train_shapes, own_shapes, tmp_path, monkeypatch):
-    interrupt_after(monkeypatch, 1, lambda: train_shapes(tmp_path / "run", data=own_shapes))
-    names = (own_shapes / "Flickr_8k.trainImages.txt").read_text().split()
-    (own_shapes / "Flickr_8k.trainImages.txt").write_text("\n".join(names[:8]))
-    with pytest.raises(CaptionerError, match=r"^The training in .*run was of another number of photos; go on with"):
+    (own_shapes / file).write_text(change((own_shapes / file).read_text()))
+    with pytest.raises(CaptionerError, match=r"^The training in .*run was of other photos or captions; go on with"):
         train_shapes(tmp_path / "run", resumed=load_checkpoint(tmp_path / "run" / LAST), data=own_shapes)
 
 
@@ -303,8 +276,8 @@ def test_a_training_is_not_resumed_on_another_number_of_photos(train_shapes, own
 
 
 def test_a_loss_that_is_no_number_stops_the_training(train_shapes, tmp_path, monkeypatch):
-    nan = torch.tensor(math.nan)
-    monkeypatch.setattr(loop, "caption_loss", lambda *_: Losses(nan, nan))
+    nan = torch.tensor(math.nan, requires_grad=True)
+    monkeypatch.setattr(loop, "caption_loss", lambda *_: Losses(nan, *[nan.detach()] * 3))
     with pytest.raises(CaptionerError, match=r"^The loss is no longer a number at step 0; lower --lr\."):
         train_shapes(tmp_path)
     assert not (tmp_path / BEST).exists()
@@ -312,8 +285,7 @@ def test_a_loss_that_is_no_number_stops_the_training(train_shapes, tmp_path, mon
 
 def broken(own_shapes: Path, config: Any, cache: Path, output: Path, *, allow_missing: bool) -> Job:
     (own_shapes / "images" / "red-square-white.png").write_text("not a photo")  # of the training split
-    cpu = torch.device("cpu")
-    return Job(load_dataset(own_shapes), config, output, cache, cpu, "the tests", allow_missing=allow_missing)
+    return Job(load_dataset(own_shapes), config, output, cache, "the tests", allow_missing=allow_missing)
 
 
 def test_photos_that_cannot_be_read_stop_a_training_by_name(own_shapes, checkpoint, cache, tmp_path):
@@ -325,4 +297,4 @@ def test_photos_that_cannot_be_read_are_gone_on_without_when_allowed(own_shapes,
     said: list[str] = []
     train(broken(own_shapes, checkpoint.config, cache, tmp_path / "run", allow_missing=True), said.append)
     assert any(line.startswith("warning: 1 photos left out: ") for line in said)
-    assert load_checkpoint(tmp_path / "run" / LAST).training["steps"] == 3 * 4  # 16 photos, 4 a step
+    assert load_checkpoint(tmp_path / "run" / LAST).training["optimiser"]["steps"] == 3 * 4  # 16 photos, 4 a step

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from caprun.vocabulary import Vocabulary
+from captioner.config import DataConfig
 from captioner.errors import CaptionerError
+from captioner.text.tokenizer import build_tokenizer
 from captioner.text.words import SPECIAL, WordTokenizer, build_vocabulary
 
 SPECIAL_PIECES = ("<pad>", "<start>", "<end>", "<unk>")
@@ -80,3 +82,34 @@ def test_captions_of_other_languages_come_back_from_their_ids(caption, text):
     ids = WordTokenizer(vocabulary, 20).encode(caption)
     assert SPECIAL.unk not in ids
     assert vocabulary.text(ids[1:-1]) == text
+
+
+@pytest.mark.parametrize(
+    ("caption", "text"),
+    [
+        ("Một con chó, chạy trên bãi biển .", "một con chó, chạy trên bãi biển."),
+        ("개가 해변을 달린다 !", "개가 해변을 달린다!"),
+        ("L’homme à l’œil bleu, « peut-être » , court !", "l'homme à l'œil bleu, «peut-être», court!"),
+        ("Собака (бурая) бежит.", "собака (бурая) бежит."),
+        ("Ein „großer“ Hund: er läuft.", "ein “großer” hund: er läuft."),
+        ("كلب يجري، على الشاطئ.", "كلب يجري، على الشاطئ."),
+        ("एक कुत्ता दौड़ता है।", "एक कुत्ता दौड़ता है।"),
+    ],
+    ids=["Vietnamese", "Korean", "French", "Russian", "German", "Arabic", "Hindi"],
+)
+def test_captions_come_back_with_their_punctuation_where_it_is_kept(caption, text):
+    tokenizer = build_tokenizer(DataConfig(min_count=1, punctuation=True), [caption])
+    ids = tokenizer.encode(caption)
+    assert SPECIAL.unk not in ids
+    assert tokenizer.vocabulary.text(ids[1:-1]) == text
+
+
+def test_without_further_settings_the_tokenizer_is_that_of_earlier_checkpoints():
+    tokenizer = build_tokenizer(DataConfig(min_count=1), ["A dog, a Cat's t-shirt. 3.5"])
+    assert tokenizer.vocabulary == Vocabulary((*SPECIAL_PIECES, "a", "3", "5", "cat's", "dog", "t-shirt"))
+    assert tokenizer.state() == {}
+
+
+def test_the_rarest_words_are_left_out_where_the_vocabulary_is_to_be_small():
+    tokenizer = build_tokenizer(DataConfig(min_count=1, vocabulary_size=6), ["a dog", "a dog", "a cat"])
+    assert tokenizer.vocabulary.pieces[4:] == ("a", "dog")

@@ -1,0 +1,1 @@
+"""The subcommands of `captioner`, a module each."""

@@ -1,0 +1,24 @@
+"""`captioner caption`: what `caprun` does, with PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from caprun.cli import caption_photos, output_options, photos_argument, search_options
+from captioner.commands.console import DEVICES, FILE
+
+
+@click.command()
+@photos_argument
+@click.option("--model", required=True, type=FILE, help="A TorchScript or ONNX bundle, or a checkpoint.")
+@click.option("--device", type=DEVICES, default="auto", show_default=True)
+@search_options
+@output_options
+def caption(photos: tuple[str, ...], model: Path, device: str, **options: Any) -> int:
+    """Print a caption for every PHOTO, with PyTorch: what `caprun` does, for checkpoints and TorchScript bundles."""
+    from captioner.inference import load_captioner
+
+    return caption_photos(lambda: load_captioner(model, device), photos, **options)

@@ -1,0 +1,170 @@
+"""`captioner train`: options to a configuration, and a training from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from captioner.commands.console import DEVICES, FILE, say
+from captioner.commands.files import newest
+from captioner.errors import CaptionerError
+
+if TYPE_CHECKING:
+    from captioner.config import Config, TrainConfig
+    from captioner.training.checkpoint import Checkpoint
+
+_SETTINGS = {
+    "encoder": "model.encoder",
+    "encoder_weights": "model.encoder_weights",
+    "regions": "model.regions",
+    "fine_tune": "model.fine_tune",
+    "decoder": "model.decoder",
+    "decoder_layers": "model.layers",
+    "tokenizer": "data.tokenizer",
+    "splits": "data.splits",
+    "split_seed": "data.split_seed",
+    "epochs": "train.epochs",
+    "batch_size": "train.batch_size",
+    "lr": "train.lr",
+    "seed": "train.seed",
+}
+"""Options that are short for a setting."""
+_DECODERS = ["soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", "rnetvhcattention"]
+
+
+@click.command()
+@click.option("--data", type=FILE, default=Path("dataset"), show_default=True, help="Folder of captioned photos.")
+@click.option("--output", type=FILE, help="Folder for the checkpoints.  [default: runs/DATE-TIME]")
+@click.option("--encoder", help="efficientnet_lite2, a torchvision CNN, or timm/NAME.  [default: efficientnet_lite2]")
+@click.option("--encoder-weights", metavar="FILE|default|none", help="Where the encoder starts from.")
+@click.option("--regions", type=click.IntRange(0), metavar="N", help="Pool the photo to N x N regions.")
+@click.option("--fine-tune", type=click.IntRange(-1), metavar="N", help="Train the encoder too, from its child N on.")
+@click.option(
+    "--decoder", type=click.Choice(_DECODERS), help="How the photo enters the LSTM.  [default: soft-attention]"
+)
+@click.option("--decoder-layers", type=click.IntRange(1), metavar="N", help="Stacked LSTM layers.")
+@click.option("--tokenizer", metavar="word|bpe|wordpiece:VOCAB.TXT|spacy[:LANG]", help="What captions are cut into.")
+@click.option(
+    "--splits", type=float, nargs=3, metavar="TRAIN DEV TEST", help="Parts, where the dataset has no splits: 60 30 10."
+)
+@click.option("--split-seed", type=click.IntRange(0), help="Of that draw.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the training photos.")
+@click.option("--batch-size", type=click.IntRange(1), help="Photos a step, each with all its captions.")
+@click.option("--lr", type=float, help="Highest learning rate.")
+@click.option("--seed", type=click.IntRange(0), help="Of initialisation, dropout, augmentation and order.")
+@click.option("--config", "config_file", type=FILE, help="TOML file of settings.")
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
+@click.option("--device", type=DEVICES, default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@click.option("--cache", type=FILE, help="Folder for the encoder's features.  [default: ~/.cache/captioner]")
+@click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
+@click.option("--resume", is_flag=True, help="Go on with the training in --output, or with the newest run.")
+def train(
+    data: Path,
+    output: Path | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    device: str,
+    threads: int | None,
+    cache: Path | None,
+    allow_missing: bool,
+    resume: bool,
+    **options: Any,
+) -> None:
+    """Learn to caption photos from captioned photos, and write checkpoints.
+
+    Settings are taken from --config, then --set, then the options; the README lists them. Started by torchrun, all
+    processes train one model.
+    """
+    import torch
+
+    from captioner.config import load_config
+    from captioner.datasets import load_dataset
+    from captioner.training.loop import LAST
+    from captioner.training.processes import join_processes, leave_processes
+    from captioner.training.train import Job
+    from captioner.training.train import train as run
+
+    given = [f"{_SETTINGS[key]}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    resumed = None
+    if resume:
+        output, resumed = _to_resume(output)
+        config = resumed.config
+        config = _allowed_changes(config, load_config(config_file, [*settings, *given], base=config))
+    else:
+        config = load_config(config_file, [*settings, *given])
+    if threads:
+        torch.set_num_threads(threads)
+    processes = join_processes(device)
+    try:
+        output = processes.from_first(output or Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
+        if not resume and (output / LAST).exists():
+            raise CaptionerError(
+                f"{output} holds a training already; go on with it (--resume), or name another --output."
+            )
+        dataset = load_dataset(
+            data, allow_missing=allow_missing, splits=config.data.splits, seed=config.data.split_seed
+        )
+        command = shlex.join(["captioner", *sys.argv[1:]])
+        job = Job(dataset, config, output, cache or _default_cache(), command, processes, allow_missing, resumed)
+        run(job, say if processes.first else lambda _: None)
+    except KeyboardInterrupt:
+        if output is None or not (output / LAST).exists():
+            raise CaptionerError("Interrupted before the first checkpoint; begin again.") from None
+        on = f"captioner train --resume --data {shlex.quote(str(data))} --output {shlex.quote(str(output))}"
+        raise CaptionerError(f"Interrupted; what was learnt is in {output}, and `{on}` goes on from there.") from None
+    finally:
+        leave_processes()
+
+
+def _to_resume(output: Path | None) -> tuple[Path, Checkpoint]:
+    from captioner.training.checkpoint import load_checkpoint
+    from captioner.training.loop import LAST
+
+    last = output / LAST if output else newest(Path("runs"), LAST)
+    resumed = load_checkpoint(last)
+    if resumed.training is None:
+        raise CaptionerError(f"{last} cannot be resumed: it holds no optimiser.")
+    return last.parent, resumed
+
+
+def _allowed_changes(config: Config, asked: Config) -> Config:
+    """What is asked for, if a training that began with `config` can go on with it.
+
+    Raises:
+        CaptionerError: it cannot; says which settings may change.
+    """
+    free = _changeable(config.train)
+    changed = [
+        name
+        for section, settings in vars(asked).items()
+        for key, value in vars(settings).items()
+        if value != getattr(getattr(config, section), key)
+        and (name := f"{section}.{key}") not in free
+        and section != "search"
+    ]
+    if changed:
+        raise CaptionerError(
+            f"A training is resumed with the settings it began with, all but {', '.join(sorted(free))} and search.*; "
+            f"leave out {', '.join(changed)}, or begin another."
+        )
+    return asked
+
+
+def _changeable(train: TrainConfig) -> set[str]:
+    """Settings that what was learnt so far does not depend on."""
+    free = {"train.early_stop", "train.keep_epochs", "train.save_minutes"}
+    if train.schedule in ("plateau", "constant") and not train.scheduled_sampling:
+        free.add("train.epochs")  # elsewhere the first step already depended on how many there would be
+    return free
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"

@@ -1,0 +1,275 @@
+"""What is in a folder of captioned photos, and what is wrong with it: counts, words, and every photo opened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from caprun.errors import ImageError
+from caprun.image import open_photo
+from captioner.datasets.example import SPLITS, Example
+from captioner.datasets.files import is_photo_name, list_files
+from captioner.datasets.formats import Reading, read_folder
+from captioner.datasets.splitting import PARTS, Parts, split_examples
+from captioner.errors import CaptionerError
+from captioner.evaluation.words import tokenize
+from captioner.progress import Progress
+
+FREQUENT = 5
+"""A word seen this often is learnt, unless a training is told otherwise (`data.min_count`)."""
+
+_UNLISTED = "unlisted"
+_WORDS = 30  # most frequent words in a report
+_SHOWN = 10  # of each kind of problem, where a person reads
+_CHUNK = 256  # photos opened between two looks at the keyboard
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a number is spread; all zero where there is none."""
+
+    minimum: int
+    median: float
+    mean: float
+    p95: int
+    """The least that 95 of 100 are not larger than."""
+    maximum: int
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """How much a split has."""
+
+    photos: int
+    captions: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """A dataset, described. Photos are named by their place in its folder."""
+
+    directory: str
+    format: str
+    """Format and files."""
+    unused: tuple[str, ...]
+    """Further formats that the folder is in too, each with its file."""
+    photos: int
+    captions: int
+    captions_per_photo: Spread
+    splits_from: str
+    splits: dict[str, SplitCounts]
+    unlisted: int
+    """Photos in none of the dataset's own splits."""
+    words_per_caption: Spread
+    vocabulary: int
+    """Different words, as the metrics count words."""
+    frequent: int
+    """Those of them that are seen at least `FREQUENT` times."""
+    words: tuple[tuple[str, int], ...]
+    """The most frequent ones, and how often they are seen."""
+    opened: int
+    """Photos that were opened; none if that was not asked for, and then nothing is known about the next three."""
+    unreadable: tuple[str, ...]
+    """A sentence for each photo that cannot be read."""
+    same_across_splits: tuple[tuple[str, ...], ...]
+    """Photos that have the same pixels, of more than one split; each with its split in front."""
+    same_within_split: tuple[tuple[str, ...], ...]
+    """Photos that have the same pixels, of one split."""
+    in_two_splits: tuple[str, ...]
+    """Photos that two splits list; a training refuses them."""
+    repeated: tuple[str, ...]
+    """Photos listed more than once in a split; their captions are taken together."""
+    missing: tuple[str, ...]
+    """Photos that have captions and are not there; a training refuses them unless told otherwise."""
+    uncaptioned: tuple[str, ...]
+    """Photos that are there and have no caption."""
+    malformed: tuple[str, ...]
+    """Rows passed over."""
+    mended: tuple[str, ...]
+    """Rows that are wrong in a known way, and used."""
+
+    def problems(self) -> dict[str, Sequence[str]]:
+        """What is wrong, by a sentence that names it; kinds of which there is nothing are left out."""
+        kinds: dict[str, Sequence[str]] = {
+            "photos cannot be read": self.unreadable,
+            "photos are listed in two splits": self.in_two_splits,
+            "photos are in two splits under different names": [" = ".join(same) for same in self.same_across_splits],
+            "photos have captions and are not there": self.missing,
+            "photos have no caption": self.uncaptioned,
+            "rows are malformed and passed over": self.malformed,
+            "rows are malformed and mended": self.mended,
+            "photos are listed more than once": self.repeated,
+            "photos are in a split under different names": [" = ".join(same) for same in self.same_within_split],
+        }
+        return {kind: found for kind, found in kinds.items() if found}
+
+    def lines(self) -> list[str]:
+        """All of it for a person, the first few of each kind of problem."""
+        per_photo, lengths = self.captions_per_photo, self.words_per_caption
+        splits = "; ".join(f"{name} {c.photos} photos, {c.captions} captions" for name, c in self.splits.items())
+        words = (
+            f"words a caption: {lengths.minimum} to {lengths.maximum}, median {lengths.median:g}, "
+            f"mean {lengths.mean:.1f}, 95% have at most {lengths.p95}"
+        )
+        lines = [
+            f"dataset: {self.directory}",
+            f"format: {self.format}",
+            *(f"also there, and not used: {other}" for other in self.unused),
+            f"photos: {self.photos}",
+            f"captions: {self.captions}, {per_photo.minimum} to {per_photo.maximum} a photo, mean {per_photo.mean:.2f}",
+            f"splits ({self.splits_from}): {splits or 'none'}",
+            *([f"in no split, and not used: {self.unlisted} photos"] * bool(self.unlisted)),
+            words,
+            f"vocabulary: {self.vocabulary} words, {self.frequent} of them seen {FREQUENT} times or more",
+            *([f"most frequent: {', '.join(f'{word} {count}' for word, count in self.words)}"] * bool(self.words)),
+            f"photos opened: {self.opened}" if self.opened else "photos opened: none",
+        ]
+        problems = self.problems()
+        lines.append("problems:" if problems else "problems: none found")
+        for kind, found in problems.items():
+            lines.append(f"  {len(found)} {kind}:")
+            lines += [f"    {_printable(one)}" for one in found[:_SHOWN]]
+            lines += [f"    ... and {len(found) - _SHOWN} more"] * (len(found) > _SHOWN)
+        return lines
+
+    def write(self, path: Path) -> None:
+        """Write all of it as JSON.
+
+        Raises:
+            CaptionerError: the file cannot be written.
+        """
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
+        try:
+            # a name that is no UTF-8 becomes an escape that JSON knows
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise CaptionerError(f"The report {path} cannot be written: {error.strerror}.") from error
+
+
+def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bool = True) -> Report:
+    """Read a dataset, open its photos, and say what is there; it may have any of the problems a training refuses.
+
+    Args:
+        directory: the folder.
+        splits: parts for train, dev and test, where the dataset has no splits.
+        seed: of their draw.
+        photos: whether to open every photo, some hundred a second.
+
+    Raises:
+        CaptionerError: no such folder, no known format, or captions that cannot be read at all.
+        UsageError: parts that cannot be drawn.
+    """
+    reading = read_folder(directory)
+    drawn = split_examples(reading.examples, splits, seed)
+    examples = drawn.examples
+    listed = [example for example in examples if example.split is not None]
+    lengths, words = _words(examples)
+    unreadable, same = _open_all(directory, examples) if photos else ([], [])
+    split_of = {example.image: example.split or _UNLISTED for example in examples}
+    across = [group for group in same if len({split_of[photo] for photo in group} - {_UNLISTED}) > 1]
+    problems = reading.problems
+    return Report(
+        directory=str(directory),
+        format=reading.source,
+        unused=reading.unused,
+        photos=len(split_of),
+        captions=len(lengths),
+        captions_per_photo=_spread([len(example.references) for example in examples]),
+        splits_from=drawn.source,
+        splits={split: counts for split in SPLITS if (counts := _counts(listed, split)).photos},
+        unlisted=len(examples) - len(listed),
+        words_per_caption=_spread(lengths),
+        vocabulary=len(words),
+        frequent=sum(count >= FREQUENT for count in words.values()),
+        words=tuple(sorted(words.items(), key=lambda item: (-item[1], item[0]))[:_WORDS]),
+        opened=len(split_of) if photos else 0,
+        unreadable=tuple(unreadable),
+        same_across_splits=tuple(tuple(f"{split_of[p]} {_inside(directory, p)}" for p in group) for group in across),
+        same_within_split=tuple(tuple(_inside(directory, p) for p in group) for group in same if group not in across),
+        in_two_splits=tuple(_inside(directory, example.image) for example in reading.in_two_splits()),
+        repeated=tuple(_inside(directory, photo) for photo in reading.repeated),
+        missing=tuple(problems.missing),
+        uncaptioned=tuple(_uncaptioned(directory, reading)),
+        malformed=tuple(problems.malformed),
+        mended=tuple(problems.mended),
+    )
+
+
+def _inside(directory: Path, photo: Path) -> str:
+    return str(photo.relative_to(directory))
+
+
+def _printable(text: str) -> str:
+    """A file may be called anything, line breaks included."""
+    return text if text.isprintable() else repr(text)
+
+
+def _spread(values: Sequence[int]) -> Spread:
+    if not values:
+        return Spread(0, 0.0, 0.0, 0, 0)
+    array = np.asarray(values)
+    p95 = int(np.percentile(array, 95, method="inverted_cdf"))
+    return Spread(int(array.min()), float(np.median(array)), float(array.mean()), p95, int(array.max()))
+
+
+def _counts(examples: Iterable[Example], split: str) -> SplitCounts:
+    captions = [len(example.references) for example in examples if example.split == split]
+    return SplitCounts(len(captions), sum(captions))
+
+
+def _words(examples: Sequence[Example]) -> tuple[list[int], Counter[str]]:
+    """Lengths of all captions in words, and how often each word is seen."""
+    lengths: list[int] = []
+    words: Counter[str] = Counter()
+    with Progress("captions", len(examples), "photos") as progress:
+        for example in examples:
+            for caption in example.references:
+                found = tokenize(caption)
+                lengths.append(len(found))
+                words.update(found)
+            progress.advance(1)
+    return lengths, words
+
+
+def _open_all(directory: Path, examples: Sequence[Example]) -> tuple[list[str], list[list[Path]]]:
+    """A sentence for each photo that cannot be read, and the groups of photos that have the same pixels."""
+    photos = list(dict.fromkeys(example.image for example in examples))
+    unreadable: list[str] = []
+    by_pixels: defaultdict[bytes, list[Path]] = defaultdict(list)
+    workers = min(os.cpu_count() or 1, 8)  # Pillow decodes without the interpreter's lock
+    with ThreadPoolExecutor(workers) as pool, Progress("opening photos", len(photos), "photos") as progress:
+        for first in range(0, len(photos), _CHUNK):
+            chunk = photos[first : first + _CHUNK]
+            for photo, found in zip(chunk, pool.map(lambda p: _open(directory, p), chunk), strict=True):
+                if isinstance(found, str):
+                    unreadable.append(found)
+                else:
+                    by_pixels[found].append(photo)
+                progress.advance(1)
+    return unreadable, [group for group in by_pixels.values() if len(group) > 1]
+
+
+def _open(directory: Path, photo: Path) -> bytes | str:
+    """A digest of the pixels, which finds copies whose files differ in metadata; or what is wrong with the photo."""
+    try:
+        image = open_photo(photo, name=_inside(directory, photo))
+    except ImageError as error:
+        return str(error)
+    return hashlib.blake2b(image.tobytes(), digest_size=16, person=b"%dx%d" % image.size).digest()
+
+
+def _uncaptioned(directory: Path, reading: Reading) -> list[str]:
+    """Photos that nobody captions, in the folders where captioned ones are."""
+    captioned = {example.image for example in reading.examples}
+    folders = sorted({photo.parent for photo in captioned})
+    photos = (folder / name for folder in folders for name in list_files(folder) if is_photo_name(name))
+    found = [_inside(directory, photo) for photo in photos if photo not in captioned]
+    return list(dict.fromkeys([*found, *reading.problems.uncaptioned]))

@@ -1,0 +1,87 @@
+"""Karpathy's splits (Karpathy and Fei-Fei, 2015): `dataset_coco.json` and its like, captions and splits in one file.
+
+Each of `images` has `filename`, perhaps `filepath` (its folder), `split`, and `sentences` of `raw` text and `tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from captioner.datasets.example import Example, Problems, caption_in, split_named
+from captioner.datasets.files import PhotoFinder, read_json
+from captioner.errors import CaptionerError
+
+NAME = "Karpathy's JSON"
+FILES = "Karpathy's dataset_*.json"
+
+_WHAT = "Karpathy's JSON of captions"
+_KNOWN = frozenset(("dataset_coco.json", "dataset_flickr8k.json", "dataset_flickr30k.json"))
+_PEEKED = 2**16  # characters
+
+
+def find(directory: Path) -> list[Path]:
+    """The one file of captions and splits that is about the photos here.
+
+    All of Karpathy's files come in one archive; if several are here, it is the one that has the most photos here.
+    """
+    files = sorted([*directory.glob("dataset.json"), *directory.glob("dataset_*.json")])
+    files = [file for file in files if file.is_file() and (file.name in _KNOWN or _speaks_of_sentences(file))]
+    if len(files) > 1:
+        photos = PhotoFinder(directory)
+        files = [max(files, key=lambda file: sum(_photo(photos, image) is not None for image in _images(file)))]
+    return files
+
+
+def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
+    """Yield the photos in the file's order; sentences and photos that are not right go to `problems`."""
+    photos = PhotoFinder(directory)
+    for position, image in enumerate(_images(files[0])):
+        where = f"{files[0].name}, image {position}"
+        sentences = image.get("sentences") if isinstance(image, dict) else None
+        if not isinstance(sentences, list) or not isinstance(image.get("filename"), str):
+            problems.malformed.append(where)
+            continue
+        captions = [_caption(sentence) for sentence in sentences]
+        problems.malformed += [f"{where}, sentence {i}" for i, caption in enumerate(captions) if caption is None]
+        references = tuple(caption for caption in captions if caption is not None)
+        if not references:
+            continue
+        photo = _photo(photos, image)
+        if photo is None:
+            problems.missing.append(image["filename"])
+        else:
+            yield Example(photo, references, split_named(image.get("split")))
+
+
+def _speaks_of_sentences(file: Path) -> bool:
+    """Other things are called dataset_infos.json and the like."""
+    try:
+        with file.open(encoding="utf-8-sig", errors="replace") as text:
+            return '"sentences"' in text.read(_PEEKED)
+    except OSError:
+        return False
+
+
+def _images(file: Path) -> list[Any]:
+    data = read_json(file, _WHAT)
+    images = data.get("images") if isinstance(data, dict) else None
+    if not isinstance(images, list):
+        raise CaptionerError(f"{file} is not {_WHAT} (it has no list of images).")
+    return images
+
+
+def _photo(photos: PhotoFinder, image: Any) -> Path | None:
+    name, folder = (image.get("filename"), image.get("filepath")) if isinstance(image, dict) else (None, None)
+    if not isinstance(name, str):
+        return None
+    return photos.find(*([f"{folder}/{name}"] if isinstance(folder, str) and folder else []), name)
+
+
+def _caption(sentence: Any) -> str | None:
+    if not isinstance(sentence, dict):
+        return None
+    tokens = sentence.get("tokens")
+    spoken = " ".join(token for token in tokens if isinstance(token, str)) if isinstance(tokens, list) else None
+    return caption_in(sentence.get("raw")) or caption_in(spoken)

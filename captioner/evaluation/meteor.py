@@ -1,0 +1,130 @@
+"""METEOR of captions, from the Java program that published results come from, where it and Java are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+_START, _EACH = 120.0, 0.5  # seconds that the program may take to load its tables, and then for a photo
+
+
+class Meteor:
+    """METEOR 1.5 for English (Denkowski and Lavie, 2014), in a Java process that starts when it is first needed.
+
+    Args:
+        java: the program `java`.
+        jar: `meteor-1.5.jar`, its tables beside it.
+        say: is told, once, where the program fails; there are no more scores then.
+    """
+
+    def __init__(self, java: str, jar: Path, say: Callable[[str], None]) -> None:
+        self._command = [java, "-Xmx2G", "-Dfile.encoding=UTF-8", "-Duser.language=en", "-jar", jar.name]
+        self._folder = jar.parent
+        self._say, self._failed = say, False
+        self._process: subprocess.Popen[str] | None = None
+
+    @classmethod
+    def find(cls, say: Callable[[str], None]) -> Meteor | None:
+        """The one installed here; where there is none, None, and `say` is told why."""
+        java = shutil.which("java")
+        package = importlib.util.find_spec("pycocoevalcap")
+        if java is None:
+            say("METEOR is left out: there is no Java here.")
+            return None
+        jars = [Path(folder) / "meteor" / "meteor-1.5.jar" for folder in _folders(package)]
+        found = next((jar for jar in jars if jar.is_file()), None)
+        if found is None:
+            say("METEOR is left out: pycocoevalcap is not installed.")
+            return None
+        return cls(java, found, say)
+
+    def __enter__(self) -> Meteor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def score(self, candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> float | None:
+        """Corpus METEOR, in 0..1, of words: one caption a photo, and for each photo its references.
+
+        None where the Java program failed or took too long, now or before: a training goes on without it.
+        """
+        if self._failed:
+            return None
+        watch = None
+        try:
+            process = self._process = self._process or self._start()
+            # a program that neither answers nor ends is killed, and reading from it then comes to an end
+            watch = threading.Timer(_START + _EACH * len(candidates), process.kill)
+            watch.daemon = True
+            watch.start()
+            statistics = [
+                self._ask(" ||| ".join(["SCORE", *map(_line, of_photo), _line(candidate)]))
+                for candidate, of_photo in zip(candidates, references, strict=True)
+            ]
+            answers = [self._ask(" ||| ".join(["EVAL", *statistics])), *(self._read() for _ in statistics)]
+            return float(answers[-1])  # those before it are of single photos
+        except (OSError, ValueError) as error:
+            self.close()
+            self._failed = True
+            self._say(f"warning: METEOR is left out from here on: its Java program failed ({error}).")
+            return None
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+    def close(self) -> None:
+        """End the process, if it runs."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    with suppress(OSError):  # what was not sent has nobody to read it
+                        stream.close()
+            process.wait()
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(  # noqa: S603 - the command is our own
+            [*self._command, "-", "-", "-stdio", "-l", "en", "-norm"],
+            cwd=self._folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # a pipe that nobody reads would fill up, and stop it
+            encoding="utf-8",
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            start_new_session=True,  # Ctrl-C is for us; without us its input ends, and so does it
+        )
+
+    def _ask(self, line: str) -> str:
+        assert self._process is not None, "score starts it"
+        assert self._process.stdin is not None, "it was started with a pipe"
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> str:
+        assert self._process is not None, "score starts it"
+        assert self._process.stdout is not None, "it was started with a pipe"
+        answer = self._process.stdout.readline()
+        if not answer.endswith("\n"):
+            raise ValueError("it ended before it had answered")
+        return answer.strip()
+
+
+def _folders(package: object) -> Sequence[str]:
+    return getattr(package, "submodule_search_locations", None) or ()
+
+
+def _line(words: Sequence[str]) -> str:
+    # the program's separator has no letter in it, so no word of a caption is one
+    return " ".join(words)

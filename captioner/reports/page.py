@@ -1,0 +1,81 @@
+"""`report.html`: configuration, scores by protocol, curves, epochs and photos in one file that opens from the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caprun.decoding import SearchOptions
+from caprun.engine import Captioner
+from captioner.datasets import Example
+from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES, shown
+from captioner.evaluation.protocol import score_tables
+from captioner.reports.files import write_whole
+from captioner.reports.photos import data_uri, shown_groups
+
+_KEYS = {title: key for key, title in (TEACHER_FORCED_TITLES | TITLES).items()}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a report is of."""
+
+    title: str
+    metrics: Mapping[str, object]
+    """Split, photos and references, and scores by their keys."""
+    captioner: Captioner
+    search: SearchOptions
+    examples: Sequence[Example]
+    captions: Sequence[str]
+    """One a photo of `examples`."""
+    epochs: Sequence[Mapping[str, float | None]] = ()
+    """Rows of `validation_results.csv` by the columns' titles."""
+    curves: bytes | None = None
+    """A PNG."""
+    config: str | None = None
+    """TOML."""
+    photos: int = 12
+    """Most photos to show."""
+
+
+def write_report(path: Path, content: Content) -> None:
+    """Write the page.
+
+    Raises:
+        CaptionerError: it cannot be written.
+    """
+    write_whole("The report", path, report_html(content))
+
+
+def report_html(content: Content) -> str:
+    """The page, as text: every text in it escaped, every image inside of it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("captioner.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    columns = (
+        [title for title in content.epochs[0] if any(row[title] is not None for row in content.epochs)]
+        if (content.epochs)
+        else []
+    )
+    return environment.get_template("page.html.jinja").render(
+        title=content.title,
+        tables=score_tables(content.metrics, content.search),
+        curves=None if content.curves is None else data_uri(content.curves, "png"),
+        columns=columns,
+        epochs=[[_cell(title, row[title]) for title in columns] for row in content.epochs],
+        groups=shown_groups(content.captioner, content.search, content.examples, content.captions, content.photos),
+        config=content.config,
+    )
+
+
+def _cell(title: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}" if title not in _KEYS else shown(_KEYS[title], value)

@@ -1,0 +1,146 @@
+"""Which photos of a split a report shows, and what it shows of each: caption, score, and where the model looked."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from caprun.decoding import SearchOptions
+from caprun.drawing import heat_picture
+from caprun.engine import Caption, Captioner
+from caprun.errors import ImageError
+from caprun.image import open_photo, prepare, seen_box
+from captioner.datasets import Example
+from captioner.evaluation.cider import Cider, cider_scores_of
+from captioner.evaluation.ngrams import count, sentence
+from captioner.evaluation.words import tokenize
+
+_SIDE, _HEAT_SIDE = 480, 180  # pixels of a photo's long side, and of a heat map's
+_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class ShownWord:
+    """A word of a caption."""
+
+    text: str
+    log_prob: float
+    heat: str | None
+    """Data URI of the photo under the word's heat map; None where the model does not attend."""
+
+
+@dataclass(frozen=True)
+class ShownPhoto:
+    """A photo and what is said of it."""
+
+    name: str
+    picture: str
+    """Data URI."""
+    width: int
+    height: int
+    caption: str
+    log_prob: float
+    finished: bool
+    cider: float
+    words: tuple[ShownWord, ...]
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Photos that are shown for the same reason."""
+
+    title: str
+    photos: tuple[ShownPhoto, ...]
+
+
+def shown_groups(
+    captioner: Captioner, options: SearchOptions, examples: Sequence[Example], captions: Sequence[str], photos: int
+) -> list[Group]:
+    """The photos captioned best and worst by CIDEr, and some from the whole split.
+
+    A photo that can no longer be read is left out.
+
+    Args:
+        captioner: what wrote the captions; it writes those that are shown again, and says where it looked.
+        options: of its search.
+        examples: the split.
+        captions: one a photo.
+        photos: most photos to show, a third of them in each group.
+    """
+    references = [[tokenize(reference) for reference in example.references] for example in examples]
+    counted = count([tokenize(caption) for caption in captions], references)
+    measure = Cider(photo.references for photo in counted)
+    order = np.argsort(-cider_scores_of(counted), kind="stable").tolist()
+    if len(examples) <= photos:
+        chosen = {"All photos, best first": order}
+    else:
+        each = max(1, photos // 3)
+        rest = sorted(order[each:-each])
+        places = np.linspace(0, len(rest) - 1, max(0, min(len(rest), photos - 2 * each))).astype(int)
+        chosen = {
+            "Best by CIDEr": order[:each],
+            "Worst by CIDEr": order[: -each - 1 : -1],
+            "From the whole split": [rest[place] for place in places],
+        }
+    groups = []
+    for title, indices in chosen.items():
+        shown = []
+        for index in indices:
+            example = examples[index]
+            try:
+                photo = open_photo(example.image)
+            except ImageError:
+                continue
+            images = prepare(photo, captioner.spec.image)[None]
+            attends = captioner.spec.attention_grid is not None
+            caption = captioner.caption_arrays(images, options, alpha=attends)[0]
+            score = measure.scores([sentence(tokenize(caption.text))], counted[index].references)[0]
+            shown.append(_shown(example, photo, caption, score, captioner))
+        if shown:
+            groups.append(Group(title, tuple(shown)))
+    return groups
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """An image inside a page; `kind` is png or jpeg."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _shown(example: Example, photo: Image.Image, caption: Caption, cider: float, captioner: Captioner) -> ShownPhoto:
+    box = seen_box(photo.size, captioner.spec.image)
+    small = photo.copy()
+    small.thumbnail((_SIDE, _SIDE))
+    words = (
+        ShownWord(
+            word.text,
+            word.log_prob,
+            None
+            if word.alpha is None
+            else _jpeg(heat_picture(small, word.alpha, region_box=box, side=min(_HEAT_SIDE, max(small.size)))),
+        )
+        for word in caption.words
+    )
+    return ShownPhoto(
+        example.image.name,
+        _jpeg(small),
+        small.width,
+        small.height,
+        caption.text,
+        caption.log_prob,
+        caption.finished,
+        cider,
+        tuple(words),
+        example.references,
+    )
+
+
+def _jpeg(picture: Image.Image) -> str:
+    content = io.BytesIO()
+    picture.save(content, format="JPEG", quality=_QUALITY)
+    return data_uri(content.getvalue(), "jpeg")

@@ -1,0 +1,252 @@
+"""What a training writes into its folder as it goes: tables, TensorBoard's events, curves, pictures and a report.
+
+train_results.csv, validation_results.csv   a row a step, a row an epoch
+tensorboard/                                the same numbers
+config.toml, model.txt                      what is trained
+curves.png                                  anew after every epoch
+caption.png, attention.png                  a validation photo, after the newest epoch
+pictures/epoch-001-caption.png, ...         and after every epoch
+report.html                                 at the end
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from PIL import Image
+from torch import nn
+
+from caprun.drawing import attention_picture, caption_picture
+from caprun.engine import Captioner
+from caprun.errors import ImageError, UsageError
+from caprun.image import open_photo, seen_box
+from captioner.config import Config
+from captioner.datasets import Example
+from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES
+from captioner.reports.curves import curves_png
+from captioner.reports.events import Events
+from captioner.reports.files import refusals, write_whole
+from captioner.reports.page import Content, write_report
+from captioner.reports.summary import config_toml, model_summary
+from captioner.reports.table import Row, Table
+
+REPORT = "report.html"
+_TRAIN_COLUMNS = ("Epoch", "Batch", "Loss", "Accuracy")
+_SCORES = TEACHER_FORCED_TITLES | TITLES
+_VALIDATION_COLUMNS = ("Epoch", *_SCORES.values())
+_PICTURES = "pictures"
+
+
+def _train_table(directory: Path) -> Table:
+    return Table(directory / "train_results.csv", _TRAIN_COLUMNS, numbering=2)
+
+
+def _validation_table(directory: Path) -> Table:
+    return Table(directory / "validation_results.csv", _VALIDATION_COLUMNS, numbering=1)
+
+
+@dataclass(frozen=True)
+class History:
+    """The numbers of a training so far."""
+
+    steps: list[Row]
+    """Rows of `train_results.csv`."""
+    epochs: list[Row]
+    """Rows of `validation_results.csv`."""
+
+    @classmethod
+    def read(cls, directory: Path) -> History:
+        """What a training left in its folder; nothing where it left nothing.
+
+        Raises:
+            CaptionerError: a file cannot be read.
+        """
+        return cls(list(_train_table(directory).read()), list(_validation_table(directory).read()))
+
+    def by_title(self) -> list[dict[str, float | None]]:
+        """The epochs' rows by the columns' titles."""
+        return [dict(zip(_VALIDATION_COLUMNS, row, strict=True)) for row in self.epochs]
+
+    def curves(self) -> bytes | None:
+        """A PNG; None where there is no whole epoch."""
+        numbers = [[value or 0.0 for value in row] for row in self.steps]
+        batches = max((batch for _, batch, *_ in numbers), default=1.0)
+        places = [(epoch - 1 + batch / batches, loss, right) for epoch, batch, loss, right in numbers]
+        return curves_png(places, self.by_title())
+
+
+class RunReports:
+    """The reports of one training; `open` them first, `close` them at the end.
+
+    Args:
+        directory: the run's.
+        config: the training's.
+        examples: the validation photos.
+        say: is told, once, why there are no pictures where they cannot be drawn.
+    """
+
+    def __init__(
+        self, directory: Path, config: Config, examples: Sequence[Example], say: Callable[[str], None]
+    ) -> None:
+        self._directory, self._config, self._examples, self._say = directory, config, examples, say
+        self._steps, self._epochs = _train_table(directory), _validation_table(directory)
+        self._events = Events(directory / "tensorboard")
+        self._history = History([], [])
+        self._draws = True
+
+    def __enter__(self) -> RunReports:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self, resume_at: tuple[int, int] | None, model: nn.Module) -> None:
+        """Write what is known before the first step, and take up the tables where the training stands.
+
+        Args:
+            resume_at: whole epochs done, and steps of the next that are done; what is in the files beyond that will be
+                computed again, so it goes. None begins anew.
+            model: to be summed up.
+
+        Raises:
+            CaptionerError: a file cannot be written.
+        """
+        directory = self._directory
+        write_whole("The configuration", directory / "config.toml", config_toml(self._config))
+        write_whole("The model summary", directory / "model.txt", model_summary(model))
+        epochs, batches = resume_at or (0, 0)
+        self._history = History(
+            self._steps.open(None if resume_at is None else (epochs + 1, batches)),
+            self._epochs.open(None if resume_at is None else (epochs,)),
+        )
+        self._remove_pictures_after(epochs)
+        self._events.open()
+        for number, row in enumerate(self._history.steps, 1):
+            self._events.add(_tagged("train", _TRAIN_COLUMNS[2:], row[2:]), number)
+        for row in self._history.epochs:
+            self._events.add(_tagged("validation", _VALIDATION_COLUMNS[1:], row[1:]), int(row[0] or 0))
+        self._events.flush()
+
+    def step(self, epoch: int, batch: int, loss: float, accuracy: float) -> None:
+        """Write down a step of training.
+
+        Args:
+            epoch, batch: its number, both from 1.
+            loss: nats a piece, not smoothed.
+            accuracy: share of pieces that were thought the likeliest, in 0..1.
+
+        Raises:
+            CaptionerError: it cannot be written.
+        """
+        row = self._steps.add((float(epoch), float(batch), loss, accuracy))
+        self._history.steps.append(row)
+        self._events.add(_tagged("train", _TRAIN_COLUMNS[2:], row[2:]), len(self._history.steps))
+
+    def epoch(self, row: Mapping[str, float], captioner: Captioner) -> None:
+        """Write down an epoch, and draw curves and pictures; everything is on the disk when this returns.
+
+        Args:
+            row: `epoch` (from 1), and scores by their keys in `TEACHER_FORCED_TITLES` and `TITLES`; others are ignored.
+            captioner: the model as it is now, in eval mode.
+
+        Raises:
+            CaptionerError: a file cannot be written.
+        """
+        number = int(row["epoch"])
+        values = self._epochs.add((float(number), *(row.get(key) for key in _SCORES)))
+        self._history.epochs.append(values)
+        self._events.add(_tagged("validation", _VALIDATION_COLUMNS[1:], values[1:]), number)
+        if (curves := self._history.curves()) is not None:
+            write_whole("The picture", self._directory / "curves.png", curves)
+        self._draw(number, captioner)
+        self.flush()
+
+    def finish(self, captioner: Captioner, captions: Sequence[str], metrics: Mapping[str, object]) -> Path:
+        """Write `report.html`.
+
+        Args:
+            captioner: the model that the training is to be judged by.
+            captions: what it says of each validation photo.
+            metrics: split, photos and references, and its scores by their keys.
+
+        Returns:
+            the file.
+
+        Raises:
+            CaptionerError: it cannot be written.
+        """
+        content = Content(
+            f"Training {self._directory.resolve().name}",
+            metrics,
+            captioner,
+            captioner.spec.search,
+            self._examples,
+            captions,
+            self._history.by_title(),
+            self._history.curves(),
+            config_toml(self._config),
+        )
+        write_report(self._directory / REPORT, content)
+        return self._directory / REPORT
+
+    def flush(self) -> None:
+        """Have everything on the disk before this returns; call it before a checkpoint is written.
+
+        Raises:
+            CaptionerError: it cannot be written.
+        """
+        self._steps.flush()
+        self._epochs.flush()
+        self._events.flush()
+
+    def close(self) -> None:
+        """Write the rest. Closing twice does no harm."""
+        with ExitStack() as stack:
+            for part in (self._steps, self._epochs, self._events):
+                stack.callback(part.close)
+
+    def _draw(self, epoch: int, captioner: Captioner) -> None:
+        """The first validation photo, with its caption, and where the model looked."""
+        if not self._draws or not self._examples:
+            return
+        try:
+            photo = open_photo(self._examples[0].image)
+            attends = captioner.spec.attention_grid is not None
+            caption = captioner.caption(photo, alpha=attends)
+            pictures = {"caption": caption_picture(photo, caption.text)}
+            if attends:
+                seen = [(word.text, word.alpha) for word in caption.words if word.alpha is not None]
+                box = seen_box(photo.size, captioner.spec.image)
+                pictures["attention"] = attention_picture(photo, seen, region_box=box)
+        except (ImageError, UsageError) as error:  # a photo that is gone, or letters that no font here has
+            self._draws = False
+            self._say(f"warning: no pictures of validation photos: {error}")
+            return
+        for name, picture in pictures.items():
+            content = _png(picture)
+            write_whole("The picture", self._directory / _PICTURES / f"epoch-{epoch:03d}-{name}.png", content)
+            write_whole("The picture", self._directory / f"{name}.png", content)
+
+    def _remove_pictures_after(self, epochs: int) -> None:
+        with refusals("The folder", self._directory / _PICTURES):
+            for picture in (self._directory / _PICTURES).glob("epoch-*.png"):
+                number = picture.name.split("-")[1]
+                if number.isdecimal() and int(number) > epochs:
+                    picture.unlink()
+
+
+def _tagged(group: str, titles: Sequence[str], values: Sequence[float | None]) -> dict[str, float | None]:
+    return {f"{group}/{title}": value for title, value in zip(titles, values, strict=True)}
+
+
+def _png(picture: Image.Image) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    return content.getvalue()

@@ -1,0 +1,132 @@
+"""The words of spaCy's blank, rule-based tokenizers, which know a language's contractions and abbreviations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from caprun.vocabulary import Vocabulary
+from captioner.config import DataConfig
+from captioner.errors import CaptionerError
+from captioner.text.splitting import joining, split
+from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, import_error
+from captioner.text.words import frequent
+
+# spaCy makes words of the hyphens inside words; `split` leaves no others
+_INSIDE_WORDS = ("-",)
+
+
+class _Part(NamedTuple):
+    text: str
+    glued: bool  # to the part before it
+
+
+def build_spacy(config: DataConfig, language: str, captions: Iterable[str]) -> SpacyTokenizer:
+    """The tokenizer of the words that spaCy finds in these captions.
+
+    Words that the captions mostly write without a space before them (`n't`, `'s`), or after them (French `l'`), are
+    joined so.
+
+    Raises:
+        CaptionerError: spaCy is not installed or cannot tokenize the language, or no word is frequent enough.
+    """
+    model = load_rules(language)
+    parts = [_parts(model, caption, config) for caption in captions]
+    size = config.vocabulary_size - len(SPECIAL_PIECES) if config.vocabulary_size else 0
+    words = frequent(([part.text for part in caption] for caption in parts), config.min_count, size)
+    before, after = _glued(parts)
+    rules = joining(
+        words,
+        before=[*_INSIDE_WORDS, *(word for word in words if word in before)],
+        after=[*_INSIDE_WORDS, *(word for word in words if word in after)],
+        unspaced=True,
+    )
+    return SpacyTokenizer(Vocabulary((*SPECIAL_PIECES, *words), rules), config, language)
+
+
+class SpacyTokenizer(Tokenizer):
+    """Captions to ids of the words that spaCy finds.
+
+    Args:
+        vocabulary: as `build_spacy` made it.
+        config: how captions are written (lower_case, punctuation) and cut (max_length).
+        language: spaCy's code of it, such as `en`.
+
+    Raises:
+        CaptionerError: spaCy is not installed or cannot tokenize the language.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, config: DataConfig, language: str) -> None:
+        super().__init__(vocabulary, config.max_length)
+        self._ids = {word: index for index, word in enumerate(vocabulary.pieces) if word not in SPECIAL_PIECES}
+        self._config, self._model = config, load_rules(language)
+
+    def ids(self, caption: str) -> list[int]:
+        """Of its words; see `Tokenizer.ids`."""
+        return [self._ids.get(part.text, SPECIAL.unk) for part in _parts(self._model, caption, self._config)]
+
+
+def _parts(model: Any, caption: str, config: DataConfig) -> list[_Part]:
+    parts = []
+    glued = False
+    for token in model(_text(caption)):
+        kept = config.punctuation or token.text in _INSIDE_WORDS or _is_word(token.text)
+        if kept and not token.is_space:
+            parts.append(_Part(token.lower_ if config.lower_case else token.text, glued))
+        glued = kept and not token.whitespace_
+    return parts
+
+
+def _text(caption: str) -> str:
+    """The caption as spaCy is to see it: in upper case too, which its rules know, and with all marks apart but points.
+
+    A point may be a word's (`Mr.`, `a.m.`), which spaCy knows better; of other marks it leaves some inside words.
+    """
+    text, apart = "", True
+    for token in split(caption, lower_case=False, punctuation=True):
+        is_apart = token.mark and token.text != "."
+        text += f" {token.text}" if token.spaced or apart or is_apart else token.text
+        apart = is_apart
+    return text.strip()
+
+
+def _is_word(text: str) -> bool:
+    return any(character.isalnum() for character in text)
+
+
+def _glued(captions: Iterable[Sequence[_Part]]) -> tuple[set[str], set[str]]:
+    """The words that captions mostly write without a space before them, and those without one after them."""
+    counts, before, after = Counter[str](), Counter[str](), Counter[str]()
+    for caption in captions:
+        counts.update(part.text for part in caption)
+        for left, right in pairwise(caption):
+            if right.glued and _is_word(left.text) and _is_word(right.text):
+                if left.text.endswith("'"):
+                    after[left.text] += 1
+                else:
+                    before[right.text] += 1
+    return (
+        {word for word in before if 2 * before[word] > counts[word]},
+        {word for word in after if 2 * after[word] > counts[word]},
+    )
+
+
+@lru_cache(maxsize=4)
+def load_rules(language: str) -> Any:
+    """A language's blank tokenizer, of type spacy.tokenizer.Tokenizer.
+
+    Raises:
+        CaptionerError: spaCy is not installed or has none for the language.
+    """
+    try:
+        import spacy
+    except ImportError:
+        raise import_error("spacy", "spacy", "spacy") from None
+    try:
+        return spacy.blank(language).tokenizer
+    except (ImportError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise CaptionerError(f"data.tokenizer is spacy:{language}, which spaCy cannot tokenize: {reason}.") from None

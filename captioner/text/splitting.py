@@ -1,0 +1,174 @@
+"""What words and marks a caption is made of, in any script, and how marks are spaced."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from caprun.vocabulary import Joining
+
+
+class Token(NamedTuple):
+    """A word or a mark of a caption."""
+
+    text: str
+    spaced: bool
+    """Whether it stands apart from the token before it; the first one does."""
+    mark: bool
+    """Whether it is a punctuation mark or a run of symbols."""
+
+
+# One letter stands for each kind of character, so that the pattern of a word is plain: `re` has no class of combining
+# marks, and without them it would cut Hindi and decomposed accents apart. A word does not start with a mark, or the
+# invisible variation selector behind an emoji would be one.
+_LETTER, _DIGIT, _MARK, _JOINER, _INNER, _POINT, _SYMBOL, _NO_WIDTH, _SPACE = "LDMJIPSZ "
+_START = f"[{_LETTER}{_DIGIT}]"
+_WORD = (
+    f"{_START}[{_LETTER}{_DIGIT}{_MARK}]*"
+    f"(?:(?:{_JOINER}|(?<={_DIGIT}){_INNER}(?={_DIGIT})){_START}[{_LETTER}{_DIGIT}{_MARK}]*)*"
+)
+_WORDS = re.compile(f"(?P<word>{_WORD})")
+_WORDS_AND_MARKS = re.compile(f"(?P<word>{_WORD})|{_SYMBOL}[{_SYMBOL}{_MARK}]*|[{_JOINER}{_INNER}{_POINT}]")
+_LEFT_OUT = re.compile(f"[{_JOINER}{_INNER}{_POINT}{_SYMBOL}]")
+
+# Typographic variants of a joiner become the plain one: which of them a keyboard made says nothing about a caption.
+_PLAIN_JOINERS = str.maketrans({"’": "'", "\N{HYPHEN}": "-", "\N{NON-BREAKING HYPHEN}": "-"})
+_ZERO_WIDTH_SPACE = "\N{ZERO WIDTH SPACE}"
+
+# how the names of their characters begin: the standard library knows no scripts
+_UNSPACED_SCRIPTS = (
+    *("CJK ", "IDEOGRAPHIC ", "HIRAGANA ", "KATAKANA", "HALFWIDTH KATAKANA"),
+    *("THAI ", "LAO ", "KHMER ", "MYANMAR "),
+)
+
+# Flickr8k's captions are tokenized already: `a man 's hat`
+_DETACHED_ENDING = re.compile(r"(?<=\w) (?=(?:'(?:s|m|d|ll|re|ve)|n't)(?!\w))", re.IGNORECASE)
+
+_QUOTES = {"“”": '"“”„‟', "«»": "«»"}
+
+# A full-width mark has its space in itself, and so has none on either side.
+_FULL_WIDTH_CLOSING = "、。，．；：！？％）］｝」』】〉》〕"
+_FULL_WIDTH_OPENING = "（［｛「『【〈《〔"
+_CLOSING = ".,;:!?…%)]}”’»›°،؛؟۔।॥" + _FULL_WIDTH_CLOSING
+_OPENING = "([{“‘«‹¿¡$£#" + _FULL_WIDTH_OPENING
+_BOTH = "/／～〜・"
+
+
+def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -> list[Token]:
+    """Split a caption into its words and, with `punctuation`, its marks, in Unicode's composed form (NFC).
+
+    A word is a run of letters, digits and combining marks of any script; a hyphen or an apostrophe inside it stays
+    (`t-shirt`, `l'eau`), and so does, with `punctuation`, a mark between digits (`3.5`). Everything else separates
+    words. Invisible characters (joiners, soft hyphens) are left out.
+
+    Marks are written one way, however a caption was typed, since which way says nothing about a photo: double quotes
+    open or close by the space beside them, and in turn where that does not say (`"a"` and `„a“` are `“a”`, `»a«` is
+    `«a»`), a single quote opens behind a space and closes elsewhere, a hyphen between words is a dash (`–`), and
+    English endings typed apart (`man 's`) are not. How marks are spaced is `joining`'s affair.
+    """
+    # Joiners and soft hyphens are inside words, so they go without a trace, and first, as a combining mark behind one
+    # could not be composed with its letter. The zero-width space is the one of their category that ends a word.
+    visible = (c for c in caption if c == _ZERO_WIDTH_SPACE or unicodedata.category(c) != "Cf")
+    text = unicodedata.normalize("NFC", "".join(visible)).translate(_PLAIN_JOINERS)
+    if lower_case:
+        text = text.lower()
+    if punctuation:
+        text = _DETACHED_ENDING.sub("", text)
+    kinds = "".join(map(_kind if punctuation else _kind_without_marks, text))
+    pattern = _WORDS_AND_MARKS if punctuation else _WORDS
+    tokens: list[Token] = []
+    open_quotes: set[str] = set()
+    end = 0
+    for match in pattern.finditer(kinds):
+        token = text[match.start() : match.end()]
+        spaced = not tokens or _stands_apart(kinds[end : match.start()], text[end - 1], token[0])
+        end = match.end()
+        mark = match["word"] is None
+        if mark:
+            token = _written_one_way(token, spaced, kinds[end : end + 1] in ("", _SPACE), open_quotes)
+        tokens.append(Token(token, spaced, mark))
+    return tokens
+
+
+def _stands_apart(gap: str, before: str, after: str) -> bool:
+    """`gap` holds the kinds of what is left out between two tokens: a mark there leaves a space, as in `and/or`."""
+    if _SPACE in gap:
+        return True
+    # In Chinese a space in a mark's place would be one that nobody writes.
+    marked = _LEFT_OUT.search(gap) is not None
+    return marked and not (is_unspaced(before) and is_unspaced(after))
+
+
+def _written_one_way(mark: str, space_before: bool, space_after: bool, open_quotes: set[str]) -> str:
+    if mark in "-'":
+        return {"-": "–", "'": "‘" if space_before else "’"}[mark]
+    pair = next((pair for pair, variants in _QUOTES.items() if mark in variants), None)
+    if pair is None:
+        return mark
+    opens = pair not in open_quotes if space_before == space_after else space_before
+    (open_quotes.add if opens else open_quotes.discard)(pair)
+    return pair[0] if opens else pair[1]
+
+
+@lru_cache(maxsize=4096)
+def _kind(character: str) -> str:
+    if character in "-'":
+        return _JOINER
+    if character in ".,:/":
+        return _INNER
+    category = unicodedata.category(character)
+    if category == "Nd":
+        return _DIGIT
+    if character == _ZERO_WIDTH_SPACE:
+        return _NO_WIDTH
+    return {"L": _LETTER, "N": _LETTER, "M": _MARK, "P": _POINT, "S": _SYMBOL}.get(category[0], _SPACE)
+
+
+def _kind_without_marks(character: str) -> str:
+    kind = _kind(character)
+    return _POINT if kind == _INNER else kind
+
+
+@lru_cache(maxsize=4096)
+def is_unspaced(character: str) -> bool:
+    """Whether it belongs to a script that writes no spaces between words, such as Chinese, Japanese and Thai.
+
+    Punctuation of those scripts does not: only letters, digits and their combining marks do.
+    """
+    return unicodedata.category(character)[0] in "LNM" and unicodedata.name(character, "").startswith(_UNSPACED_SCRIPTS)
+
+
+def joining(
+    pieces: Iterable[str],
+    *,
+    continuation: str = "",
+    word_start: str = "",
+    before: Iterable[str] = (),
+    after: Iterable[str] = (),
+    unspaced: bool = False,
+) -> Joining:
+    """The rules that join these pieces, their marks spaced as in print: `a dog, wet (very)!`, `¿qué?`, `狗，猫`.
+
+    French's spaces before `! ? : ;` and inside `« »` are not written: captions typed with and without are the same.
+
+    Args:
+        pieces: all of the vocabulary's.
+        continuation: see `caprun.vocabulary.Joining`, as for word_start.
+        word_start: the prefix of pieces that begin a word.
+        before: further words written without a space before them.
+        after: further words written without a space after them.
+        unspaced: whether captions in scripts that write no spaces are cut into words.
+    """
+    pieces = list(pieces)
+    words = {piece.removeprefix(word_start) for piece in pieces}
+    letters = {c for piece in pieces for c in piece if is_unspaced(c)} if unspaced else ()
+    return Joining(
+        continuation=continuation,
+        word_start=word_start,
+        no_space_before=(*(m for m in _CLOSING + _BOTH + _FULL_WIDTH_OPENING if m in words), *before),
+        no_space_after=(*(m for m in _OPENING + _BOTH + _FULL_WIDTH_CLOSING if m in words), *after),
+        unspaced="".join(sorted(letters)),
+    )

@@ -1,0 +1,121 @@
+"""BERT's WordPiece: the pieces of a `vocab.txt` that the training captions are made of, the longest first.
+
+A word is cut by the greedy longest match of BERT's tokenizer (Devlin et al., 2019; Wu et al., 2016). Its vocabulary is
+made for all of Wikipedia, and most of its 30,522 pieces are never said of a photo, so only those are kept that are seen
+at least `min_count` times, and the single characters that spell the words which lose a piece by it: what BERT knows in
+the training captions is never unknown. In lower case accents are stripped, as BERT's uncased models have it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from caprun.vocabulary import Vocabulary
+from captioner.config import DataConfig
+from captioner.errors import CaptionerError
+from captioner.text.splitting import joining, split
+from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, import_error
+
+_CONTINUATION = "##"
+_UNKNOWN = SPECIAL_PIECES[SPECIAL.unk]
+_LONGEST_WORD = 100  # characters; BERT takes longer ones for unknown
+
+# BERT makes pieces of the marks inside words, `t - shirt`; `split` leaves no others of their kind
+_INSIDE_WORDS = ("-", "'")
+
+
+def build_wordpiece(config: DataConfig, file: str, captions: Iterable[str]) -> WordPieceTokenizer:
+    """Keep the pieces that these captions need.
+
+    Raises:
+        CaptionerError: the file cannot be read or has none of the pieces, or the vocabulary's size leaves no room for
+            single characters.
+    """
+    known = _read(Path(file).expanduser())
+    texts = [_text(caption, config) for caption in captions]
+    counts = _count(texts, known, config)
+    if not counts:
+        raise CaptionerError(f"None of the pieces in {file} is in the training captions; is it a BERT vocab.txt?")
+    characters = _count(texts, (p for p in known if len(p.removeprefix(_CONTINUATION)) == 1), config)
+    frequent = [p for p in _by_count(counts) if counts[p] >= config.min_count and p not in characters]
+    used = _count(texts, (*characters, *frequent), config)
+    if config.vocabulary_size and len(used) > config.vocabulary_size - len(SPECIAL_PIECES):
+        room = config.vocabulary_size - len(SPECIAL_PIECES) - len(characters)
+        if room < 0:
+            raise CaptionerError(
+                f"data.vocabulary_size is {config.vocabulary_size}, and the captions' characters and the special "
+                f"pieces are {len(characters) + len(SPECIAL_PIECES)}; raise it to several times that."
+            )
+        used = _count(texts, (*characters, *frequent[:room]), config)
+    pieces = _by_count(used)
+    rules = joining(pieces, continuation=_CONTINUATION, before=_INSIDE_WORDS, after=_INSIDE_WORDS, unspaced=True)
+    return WordPieceTokenizer(Vocabulary((*SPECIAL_PIECES, *pieces), rules), config)
+
+
+class WordPieceTokenizer(Tokenizer):
+    """Captions to ids of pieces of their words.
+
+    Args:
+        vocabulary: as `build_wordpiece` made it.
+        config: how captions are written (lower_case, punctuation) and cut (max_length).
+    """
+
+    def __init__(self, vocabulary: Vocabulary, config: DataConfig) -> None:
+        super().__init__(vocabulary, config.max_length)
+        self._config = config
+        self._model = _model({piece: index for index, piece in enumerate(vocabulary.pieces)}, config.lower_case)
+
+    def ids(self, caption: str) -> list[int]:
+        """Of its pieces; see `Tokenizer.ids`."""
+        return list(self._model.encode(_text(caption, self._config)).ids)
+
+
+def _read(file: Path) -> list[str]:
+    """Its pieces, without those that stand for no text."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # and not at BERT's pieces that are line breaks too
+    except OSError as error:
+        raise CaptionerError(
+            f"The WordPiece vocabulary {file} cannot be read: {error.strerror}; name BERT's vocab.txt as "
+            "data.tokenizer=wordpiece:FILE."
+        ) from None
+    except UnicodeDecodeError:
+        raise CaptionerError(f"The WordPiece vocabulary {file} is not UTF-8 text; name BERT's vocab.txt.") from None
+    pieces = dict.fromkeys(line.strip() for line in lines)
+    return [piece for piece in pieces if piece and piece not in SPECIAL_PIECES]
+
+
+def _text(caption: str, config: DataConfig) -> str:
+    tokens = split(caption, lower_case=config.lower_case, punctuation=config.punctuation)
+    return " ".join(token.text for token in tokens)
+
+
+def _count(texts: Iterable[str], pieces: Iterable[str], config: DataConfig) -> Counter[str]:
+    """How often each piece is in the texts, if these are all there are."""
+    model = _model({piece: index for index, piece in enumerate((_UNKNOWN, *pieces))}, config.lower_case)
+    counts = Counter(piece for text in texts for piece in model.encode(text).tokens)
+    del counts[_UNKNOWN]
+    return counts
+
+
+def _by_count(counts: Counter[str]) -> list[str]:
+    return sorted(counts, key=lambda piece: (-counts[piece], piece))
+
+
+def _model(ids: dict[str, int], lower_case: bool) -> Any:
+    try:
+        import tokenizers
+        from tokenizers import models, normalizers, pre_tokenizers
+    except ImportError:
+        raise import_error("tokenizers", "train", "wordpiece") from None
+    model = tokenizers.Tokenizer(
+        models.WordPiece(
+            ids, unk_token=_UNKNOWN, max_input_chars_per_word=_LONGEST_WORD, continuing_subword_prefix=_CONTINUATION
+        )
+    )
+    model.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return model

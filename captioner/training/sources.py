@@ -1,0 +1,123 @@
+"""Where a batch's photos come from: cached features, or files that are read again every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from caprun.errors import ImageError
+from caprun.image import ImageSpec, open_photo, prepare
+from captioner.progress import Progress
+from captioner.training.batches import Indices
+from captioner.training.features import Features
+from captioner.training.views import cut, recolour
+
+R = TypeVar("R")
+
+_READERS = 4  # threads; Pillow lets go of Python's lock while it decodes and resizes
+_AHEAD = 3  # batches read before they are asked for
+
+
+class View(NamedTuple):
+    """Another view of the photos of a split."""
+
+    features: Features
+    allowed: npt.NDArray[np.bool_]  # (photos,): whether the photo's captions are true of it
+
+
+class CachedFeatures:
+    """Features of a frozen encoder; see `captioner.training.batches.Source`.
+
+    Args:
+        features: of the split's photos.
+        views: other views of the same photos, of which `varied` draws one a photo, the photo itself among them.
+    """
+
+    def __init__(self, features: Features, views: Sequence[View] = ()) -> None:
+        self._views = [View(features, np.ones(len(features.rows), bool)), *views]
+
+    def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
+        """float32 (photos, regions, channels) of each group."""
+        return (self._views[0].features.of(group) for group in photos)
+
+    def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
+        """The same, each photo in a view that is drawn for it."""
+        count = len(self._views[0].features.rows)
+        drawn = np.random.default_rng((seed, epoch, 1)).integers(len(self._views), size=count)
+        allowed = np.array([view.allowed for view in self._views])[drawn, np.arange(count)]
+        drawn = np.where(allowed, drawn, 0)
+        return (torch.cat([self._views[drawn[photo]].features.of([photo]) for photo in group]) for group in photos)
+
+
+class PhotoFiles:
+    """Photos read from their files, for an encoder that learns too; see `captioner.training.batches.Source`.
+
+    Args:
+        photos: their files.
+        spec: how they are prepared.
+        may_mirror: for each photo, whether its captions stay true in a mirror.
+        augmented: whether `varied` draws another crop, side and colour for each.
+    """
+
+    def __init__(self, photos: Sequence[Path], spec: ImageSpec, may_mirror: Sequence[bool], *, augmented: bool) -> None:
+        self._photos, self._spec, self._may_mirror, self._augmented = photos, spec, may_mirror, augmented
+
+    def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
+        """uint8 (photos, height, width, 3) of each group."""
+        return self._read(photos, lambda index: prepare(open_photo(self._photos[index]), self._spec))
+
+    def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
+        """The same, augmented by what seed, epoch and the photo's index draw."""
+        if not self._augmented:
+            return self.plain(photos)
+
+        def show(index: int) -> npt.NDArray[np.uint8]:
+            rng = np.random.default_rng((seed, epoch, 2, index))
+            photo = cut(open_photo(self._photos[index]), rng, mirror=self._may_mirror[index])
+            return recolour(prepare(photo, self._spec), rng)
+
+        return self._read(photos, show)
+
+    def _read(self, photos: Sequence[Indices], read: Callable[[int], npt.NDArray[np.uint8]]) -> Iterator[Tensor]:
+        with ThreadPoolExecutor(_READERS) as pool:
+            groups = ([pool.submit(read, int(index)) for index in group] for group in photos)
+            try:
+                for waiting in _ahead(groups, _AHEAD):
+                    yield torch.from_numpy(np.stack([future.result() for future in waiting]))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ahead(groups: Iterator[list[Future[R]]], count: int) -> Iterator[list[Future[R]]]:
+    """The same groups, each begun while the `count` before it are still in use."""
+    begun = list(islice(groups, count))
+    while begun:
+        yield begun.pop(0)
+        begun.extend(islice(groups, 1))
+
+
+def unreadable_photos(photos: Sequence[Path], *, quiet: bool = False) -> dict[Path, str]:
+    """Those that cannot be read, and why in a sentence: better known now than in the middle of an epoch."""
+
+    def problem(photo: Path) -> str | None:
+        try:
+            open_photo(photo)
+        except ImageError as error:
+            return str(error)
+        return None
+
+    problems = {}
+    with ThreadPoolExecutor(_READERS) as pool, Progress("photos", len(photos), "photos", quiet=quiet) as progress:
+        for photo, found in zip(photos, pool.map(problem, photos), strict=True):
+            progress.advance(1)
+            if found:
+                problems[photo] = found
+    return problems

@@ -1,0 +1,76 @@
+"""How good the model is at the end of an epoch: what a teacher sees, and the scores of captions it writes freely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import torch
+
+from caprun.decoding import Hypothesis, SearchOptions, search
+from caprun.vocabulary import Special, Vocabulary
+from captioner.evaluation.meteor import Meteor
+from captioner.evaluation.metrics import score
+from captioner.evaluation.teacher_forced import TeacherForced, tally
+from captioner.inference import ModelSteps
+from captioner.models.caption_model import CaptionModel
+from captioner.training.batches import Batches
+from captioner.training.processes import Processes
+
+PHOTOS = 50
+"""A batch, for there is no gradient to hold."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The dev split and how it is captioned."""
+
+    batches: Batches
+    references: Sequence[Sequence[str]]
+    protocol: Mapping[str, Any]
+    """Said beside every score: split, photos, references."""
+    vocabulary: Vocabulary
+    special: Special
+    search: SearchOptions
+    meteor: Meteor | None = None
+    """In the first process, where there is Java."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What came of it."""
+
+    scores: dict[str, float]
+    """dev_loss (nats a word), accuracy and top_5 (shares of words) with a teacher; BLEU and its kin without."""
+    captions: list[Hypothesis]
+    """Of every photo, in order."""
+
+
+@torch.inference_mode()
+def validate(model: CaptionModel, validation: Validation, processes: Processes) -> Validated:
+    """Look at every photo of the split, each process at its share; all processes return the same.
+
+    Args:
+        model: put it in eval mode first.
+        validation: the split.
+        processes: who else takes a share.
+    """
+    device = model.unsaid.device
+    special, options = validation.special, validation.search
+    forced = TeacherForced()
+    found: list[Hypothesis] = []
+    for batch in validation.batches.in_order():
+        seen = batch.seen.to(device)
+        features = seen if seen.is_floating_point() else model.encoder(seen)
+        teacher = model(features, batch.tokens.to(device))
+        forced += tally(teacher.logits, teacher.targets)
+        found += search(ModelSteps(model, model.start(features)), len(seen), special.start, special.end, options)
+    forced = TeacherForced(*processes.sums(astuple(forced)))
+    shares = processes.gather(list(zip(validation.batches.share().tolist(), found, strict=True)))
+    by_photo = {photo: hypothesis for share in shares for photo, hypothesis in share}
+    captions = [by_photo[photo] for photo in range(validation.batches.photos)]
+    texts = [validation.vocabulary.text(caption.ids) for caption in captions]
+    scores = score(texts, validation.references, validation.meteor).as_dict() if processes.first else {}
+    scores = processes.from_first(scores)
+    return Validated(forced.as_dict() | scores, captions)

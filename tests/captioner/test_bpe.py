@@ -1,0 +1,134 @@
+"""Byte-pair encoding learnt from captions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from caprun.vocabulary import Vocabulary
+from captioner.config import DataConfig
+from captioner.errors import CaptionerError
+from captioner.text.tokenizer import SPECIAL, Tokenizer, build_tokenizer, restore_tokenizer
+
+ENGLISH = ("A dog runs.", "A dog jumps over a log.", "Two dogs run and jump.", "a frog on a log")
+CHINESE = ("一只狗在草地上跑。", "一只猫，在草地上睡觉", "两只狗 在雪地上", "一个穿T恤的人")
+JAPANESE = ("犬が草の上を走る。", "スキーヤーが「滑る」", "人々が歩く")
+THAI = ("สุนัขวิ่งบนหญ้า", "สุนัข แมว วิ่ง", "น้ำ")
+
+
+def build(captions: Any, **settings: Any) -> Tokenizer:
+    return build_tokenizer(DataConfig(**{"tokenizer": "bpe", "min_count": 1} | settings), captions)
+
+
+def said(tokenizer: Tokenizer, caption: str) -> str:
+    return tokenizer.vocabulary.text(tokenizer.encode(caption)[1:-1])
+
+
+def pieces(tokenizer: Tokenizer, caption: str) -> list[str]:
+    return [tokenizer.vocabulary.pieces[index] for index in tokenizer.encode(caption)[1:-1]]
+
+
+def test_a_word_is_never_unknown_if_its_characters_were_seen() -> None:
+    tokenizer = build(ENGLISH)
+    assert SPECIAL.unk not in tokenizer.encode("a frumpod")
+    assert said(tokenizer, "a frumpod") == "a frumpod"
+
+
+def test_a_character_that_was_not_seen_is_unknown_and_the_rest_of_its_word_is_not() -> None:
+    assert pieces(build(ENGLISH), "a dogz")[-2:] == ["▁dog", "<unk>"]
+
+
+def test_the_most_frequent_words_are_pieces_and_begin_with_their_mark() -> None:
+    assert pieces(build(ENGLISH), "a dog") == ["▁a", "▁dog"]
+
+
+def test_every_piece_prints() -> None:
+    vocabulary = build((*ENGLISH, *CHINESE, *JAPANESE, *THAI, "😀 café")).vocabulary
+    assert all(piece.isprintable() and not piece.isspace() for piece in vocabulary.pieces)
+
+
+def test_pieces_are_grouped_into_words() -> None:
+    tokenizer = build(ENGLISH, vocabulary_size=24)
+    ids = tokenizer.encode("a frog jumps")[1:-1]
+    words = tokenizer.vocabulary.words(ids)
+    assert [word.text for word in words] == ["a", "frog", "jumps"]
+    assert [position for word in words for position in word.positions] == list(range(len(ids)))
+    assert len(ids) > 3
+
+
+@pytest.mark.parametrize("size", [60, 100, 8000])
+@pytest.mark.parametrize("captions", [CHINESE, JAPANESE, THAI], ids=["Chinese", "Japanese", "Thai"])
+def test_captions_in_scripts_without_spaces_come_back_as_they_were(captions: tuple[str, ...], size: int) -> None:
+    tokenizer = build(captions, vocabulary_size=size, punctuation=True)
+    assert [said(tokenizer, caption) for caption in captions] == [caption.lower() for caption in captions]
+
+
+def test_no_space_takes_the_place_of_a_mark_between_letters_of_such_a_script() -> None:
+    tokenizer = build((*CHINESE, *JAPANESE))
+    assert said(tokenizer, CHINESE[1]) == "一只猫在草地上睡觉"
+    assert said(tokenizer, JAPANESE[1]) == "スキーヤーが滑る"
+    assert said(tokenizer, "一只狗\u200b在跑") == "一只狗在跑"
+
+
+def test_marks_are_words_of_their_own() -> None:
+    tokenizer = build(["a dog, a frog"] * 9, punctuation=True)
+    words = tokenizer.vocabulary.words(tokenizer.encode("a dog, a frog")[1:-1])
+    assert [word.text for word in words] == ["a", "dog", ",", "a", "frog"]
+
+
+def test_heat_maps_of_such_a_script_are_of_its_pieces_and_not_of_the_whole_caption() -> None:
+    tokenizer = build((*CHINESE, "一只狗", "一只猫", "狗", "猫"))
+    words = tokenizer.vocabulary.words(tokenizer.encode("一只狗，一只猫")[1:-1])
+    assert [word.text for word in words] == ["一只狗", "一只猫"]
+
+
+def test_the_beginning_of_a_caption_needs_no_pieces_of_its_own_in_such_a_script() -> None:
+    tokenizer = build(CHINESE)
+    assert [piece for piece in tokenizer.vocabulary.pieces if piece.startswith("▁")] == ["▁"]
+    assert "▁" not in pieces(tokenizer, "一只狗")
+
+
+def test_scripts_may_be_mixed() -> None:
+    captions = ("一只 dog 在 LED灯 下 run 跑", "I love 猫 and dogs", "3只狗，5个人")
+    tokenizer = build(captions, punctuation=True)
+    assert [said(tokenizer, caption) for caption in captions] == [caption.lower() for caption in captions]
+
+
+def test_pairs_seen_fewer_times_than_min_count_are_not_merged() -> None:
+    pieces = build(["a dog"] * 3 + ["a cat"] * 2, min_count=3).vocabulary.pieces
+    assert "▁dog" in pieces
+    assert not [piece for piece in pieces if "at" in piece]
+
+
+def test_the_vocabulary_has_at_most_8000_pieces_where_nothing_is_asked_for() -> None:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    captions = [f"{a}{b}{c}{d}" for a in letters for b in letters for c in letters[:12] for d in "xy"]
+    assert len(build(captions).vocabulary) == 8000
+
+
+def test_learning_does_not_depend_on_the_seed_of_hashes() -> None:
+    code = (
+        "from captioner.config import DataConfig; from captioner.text.tokenizer import build_tokenizer;"
+        f"t = build_tokenizer(DataConfig(tokenizer='bpe', min_count=1, vocabulary_size=90), {ENGLISH + CHINESE!r});"
+        "print(ascii((t.vocabulary, t.state())))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("0", "1")
+    }
+    assert len(outputs) == 1
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"merges": 1}, {"merges": [["a"]]}, {"merges": [["▁", "ж"]]}, {"merges": [[1, 2]]}]
+)
+def test_merges_that_are_missing_or_of_another_vocabulary_are_refused(state: dict[str, Any]) -> None:
+    vocabulary = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "▁", "a", "▁a"))
+    with pytest.raises(CaptionerError, match=r"^The checkpoint's merges are missing or not its vocabulary's"):
+        restore_tokenizer(DataConfig(tokenizer="bpe"), vocabulary, state)

@@ -1,0 +1,99 @@
+"""METEOR against pycocoevalcap's own wrapper, and what happens where Java is missing, fails or hangs."""
+
+import shutil
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from captioner.evaluation import meteor as module
+from captioner.evaluation.meteor import Meteor
+from captioner.evaluation.metrics import score
+
+CANDIDATES = ["a man rides a wave", "", "ein schönes haus", "two dogs run"]
+REFERENCES = [
+    ["a surfer rides a wave", "a man is surfing"],
+    ["a cat"],
+    ["ein schönes haus", ""],
+    ["dogs are running on grass", "two dogs run", "some dogs"],
+]
+
+needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="there is no Java here")
+
+
+def words_of(sentences: list[str]) -> list[list[str]]:
+    return [sentence.split() for sentence in sentences]
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Makes a `java` of a shell script, and a METEOR with it, whose complaints are in the list."""
+
+    def make(script: str) -> tuple[Meteor, list[str]]:
+        java = tmp_path / "java"
+        java.write_text(f"#!/bin/sh\n{script}\n")
+        java.chmod(java.stat().st_mode | stat.S_IXUSR)
+        said: list[str] = []
+        return Meteor(str(java), tmp_path / "meteor-1.5.jar", said.append), said
+
+    return make
+
+
+@needs_java
+def test_meteor_equals_pycocoevalcap_and_goes_on_with_one_process():
+    package = pytest.importorskip("pycocoevalcap.meteor.meteor")
+    theirs = package.Meteor()
+    try:
+        expected, _ = theirs.compute_score(dict(enumerate(REFERENCES)), {i: [c] for i, c in enumerate(CANDIDATES)})
+    finally:
+        for stream in (theirs.meteor_p.stdout, theirs.meteor_p.stderr):
+            stream.close()
+    ours = Meteor.find(pytest.fail)
+    assert ours is not None
+    with ours:
+        found = ours.score(words_of(CANDIDATES), [words_of(of_photo) for of_photo in REFERENCES])
+        process = ours._process
+        assert score(CANDIDATES, REFERENCES, ours).meteor == found == expected
+        assert ours._process is process is not None
+    assert process.poll() is not None  # it ended with the block
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"), [("java", "there is no Java"), ("jar", "pycocoevalcap is not installed")]
+)
+def test_without_java_or_package_meteor_is_left_out_and_one_line_says_why(monkeypatch, missing, reason):
+    monkeypatch.setattr(module.shutil, "which", lambda name: None if missing == "java" else "/usr/bin/java")
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    said: list[str] = []
+    assert Meteor.find(said.append) is None
+    (line,) = said
+    assert line.startswith("METEOR is left out")
+    assert reason in line
+    assert score(["a dog"], [["a dog"]]).meteor is None
+
+
+@pytest.mark.parametrize("script", ["exit 1", "read line; echo what; read line; echo is; echo this"])
+def test_a_java_that_fails_costs_the_score_and_one_line(broken, script):
+    meteor, said = broken(script)
+    assert meteor.score([["a"]], [[["a"]]]) is None
+    assert meteor.score([["a"]], [[["a"]]]) is None
+    (line,) = said
+    assert line.startswith("warning: METEOR is left out from here on")
+
+
+def test_a_java_that_hangs_is_killed(broken, monkeypatch):
+    monkeypatch.setattr(module, "_START", 0.2)
+    monkeypatch.setattr(module, "_EACH", 0.0)
+    meteor, said = broken("exec sleep 600")
+    began = time.monotonic()
+    assert meteor.score([["a"]], [[["a"]]]) is None
+    assert time.monotonic() - began < 300  # it came back long before the program would have
+    assert len(said) == 1
+    assert meteor._process is None
+
+
+def test_a_java_that_cannot_be_started_costs_the_score_and_one_line(tmp_path):
+    said: list[str] = []
+    assert Meteor(str(tmp_path / "none"), Path(tmp_path / "x.jar"), said.append).score([["a"]], [[["a"]]]) is None
+    assert len(said) == 1

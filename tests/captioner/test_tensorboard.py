@@ -1,0 +1,94 @@
+"""TensorBoard's event files: the tables' numbers, and after a resume no step twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch import nn
+
+from captioner.config import load_config
+from captioner.reports.run import RunReports
+
+
+def steps_by_tag(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every value in the folder's event files, as it comes: TensorBoard itself would hide one that is there twice."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for file in sorted((directory / "tensorboard").iterdir()):
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
+    return found
+
+
+def reports(directory: Path) -> RunReports:
+    return RunReports(directory, load_config(None), [], print)
+
+
+def test_steps_and_epochs_are_in_the_event_files_by_number(tmp_path):
+    with reports(tmp_path) as run:
+        run.open(None, nn.Linear(1, 1))
+        for epoch in (1, 2):
+            run.step(epoch, 1, 1 / epoch, 0.25)
+            run.step(epoch, 2, 0.5 / epoch, 0.5)
+            run.epoch({"epoch": epoch, "dev_loss": 2.0, "bleu_4": 0.125 * epoch}, None)
+    found = steps_by_tag(tmp_path)
+    assert found["train/Loss"] == [(1, 1.0), (2, 0.5), (3, 0.5), (4, 0.25)]
+    assert found["train/Accuracy"] == [(1, 0.25), (2, 0.5), (3, 0.25), (4, 0.5)]
+    assert found["validation/BLEU-4"] == [(1, 0.125), (2, 0.25)]
+    assert "validation/METEOR" not in found
+
+
+def test_after_a_resume_no_step_is_there_twice_and_none_is_missing(tmp_path):
+    killed = reports(tmp_path)
+    killed.open(None, nn.Linear(1, 1))
+    for batch in range(1, 9):
+        killed.step(1, batch, batch / 8, 0.5)
+    killed.flush()  # and is never closed
+    with reports(tmp_path) as resumed:
+        resumed.open((0, 5), nn.Linear(1, 1))
+        for batch in range(6, 11):
+            resumed.step(1, batch, batch / 8, 0.5)
+        resumed.epoch({"epoch": 1, "cider": 0.5}, None)
+    with reports(tmp_path) as again:
+        again.open((1, 0), nn.Linear(1, 1))
+    killed.close()
+    found = steps_by_tag(tmp_path)
+    assert found["train/Loss"] == [(batch, batch / 8) for batch in range(1, 11)]
+    assert found["validation/CIDEr"] == [(1, 0.5)]
+
+
+def test_a_flush_has_everything_on_the_disk(tmp_path):
+    with reports(tmp_path) as run:
+        run.open(None, nn.Linear(1, 1))
+        for batch in range(1, 21):
+            run.step(1, batch, batch / 8, 0.5)
+        run.flush()
+        assert steps_by_tag(tmp_path)["train/Loss"] == [(batch, batch / 8) for batch in range(1, 21)]
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "notes.txt").write_text("mine")
+    with reports(tmp_path) as run:
+        run.open(None, nn.Linear(1, 1))
+    assert (tmp_path / "tensorboard" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("module", ["captioner.reports.run", "captioner.reports.page", "captioner.reports.curves"])
+def test_nothing_heavy_is_imported_before_it_is_needed(module):
+    import subprocess
+    import sys
+
+    code = f"import sys, {module}; print([m for m in ('matplotlib', 'tensorboard', 'jinja2') if m in sys.modules])"
+    # torch itself may have imported what it comes with
+    bare = subprocess.run(
+        [sys.executable, "-c", "import torch, " + code[7:].replace(f", {module}", "")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == bare.stdout
+    )

@@ -1,0 +1,231 @@
+"""What holds for every tokenizer, and how a configuration names one."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caprun.vocabulary import Vocabulary
+from captioner.config import DataConfig
+from captioner.errors import CaptionerError
+from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, build_tokenizer, restore_tokenizer
+
+CAPTIONS = (
+    "A dog runs on the snow, and a dog jumps.",
+    "Two dogs (one brown) run!",
+    "The snowboarder's jacket is red; the t-shirt isn't.",
+    'A sign says "stop".',
+)
+_BERT = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] a dog run ##s on the snow ##board ##er and jump two one brown jacket is red shirt "
+    "##n t sign says stop , . ! ( ) ; ' “ ” – - s"
+)
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+KINDS = ("word", "wordpiece", "bpe", "spacy")
+
+
+@pytest.fixture(scope="session")
+def vocab_txt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pieces = dict.fromkeys([*_BERT.split(), *_LETTERS, *(f"##{letter}" for letter in _LETTERS)])
+    file = tmp_path_factory.mktemp("bert") / "vocab.txt"
+    file.write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    return file
+
+
+@pytest.fixture(params=KINDS)
+def tokenizer_name(request: pytest.FixtureRequest, vocab_txt: Path) -> str:
+    if request.param == "spacy":
+        pytest.importorskip("spacy")
+    return f"wordpiece:{vocab_txt}" if request.param == "wordpiece" else str(request.param)
+
+
+def build(tokenizer: str, captions: Any = CAPTIONS, **settings: Any) -> Tokenizer:
+    return build_tokenizer(DataConfig(**{"tokenizer": tokenizer, "min_count": 1} | settings), captions)
+
+
+def said(tokenizer: Tokenizer, caption: str) -> str:
+    return tokenizer.vocabulary.text(tokenizer.encode(caption)[1:-1])
+
+
+def test_a_caption_comes_back_from_its_ids_without_its_punctuation(tokenizer_name: str) -> None:
+    tokenizer = build(tokenizer_name)
+    assert tokenizer.unknown_share(CAPTIONS) == 0
+    assert [said(tokenizer, caption) for caption in CAPTIONS] == [
+        "a dog runs on the snow and a dog jumps",
+        "two dogs one brown run",
+        "the snowboarder's jacket is red the t-shirt isn't",
+        "a sign says stop",
+    ]
+
+
+def test_a_caption_comes_back_from_its_ids_with_its_punctuation(tokenizer_name: str) -> None:
+    tokenizer = build(tokenizer_name, punctuation=True)
+    assert tokenizer.unknown_share(CAPTIONS) == 0
+    assert [said(tokenizer, caption) for caption in CAPTIONS] == [
+        "a dog runs on the snow, and a dog jumps.",
+        "two dogs (one brown) run!",
+        "the snowboarder's jacket is red; the t-shirt isn't.",
+        "a sign says “stop”.",
+    ]
+
+
+@pytest.mark.parametrize("tokenizer", ["word", "bpe", "spacy"])
+def test_capitals_are_kept_where_they_are_wanted(tokenizer: str) -> None:
+    pytest.importorskip("spacy" if tokenizer == "spacy" else "tokenizers")
+    captions = ["A Dog in Paris."]
+    assert said(build(tokenizer, captions, lower_case=False), captions[0]) == "A Dog in Paris"
+    assert said(build(tokenizer, captions), captions[0]) == "a dog in paris"
+
+
+def test_the_special_pieces_come_first_and_no_piece_comes_twice(tokenizer_name: str) -> None:
+    vocabulary = build(tokenizer_name, punctuation=True).vocabulary
+    assert vocabulary.pieces[:4] == SPECIAL_PIECES == ("<pad>", "<start>", "<end>", "<unk>")
+    assert Vocabulary.from_dict(json.loads(json.dumps(vocabulary.as_dict()))) == vocabulary
+
+
+@pytest.mark.parametrize("punctuation", [False, True])
+def test_a_restored_tokenizer_says_the_same_and_needs_no_captions_and_no_file(
+    tokenizer_name: str, punctuation: bool, tmp_path: Path
+) -> None:
+    config = DataConfig(tokenizer=tokenizer_name, min_count=1, punctuation=punctuation)
+    built = build_tokenizer(config, CAPTIONS)
+    if tokenizer_name.startswith("wordpiece"):
+        config = DataConfig(tokenizer=f"wordpiece:{tmp_path / 'gone.txt'}", min_count=1, punctuation=punctuation)
+    restored = restore_tokenizer(
+        config,
+        Vocabulary.from_dict(json.loads(json.dumps(built.vocabulary.as_dict()))),
+        json.loads(json.dumps(built.state())),
+    )
+    others = [*CAPTIONS, "An unseen zebra’s (café) 3.5 \u4e00"]
+    assert [restored.encode(caption) for caption in others] == [built.encode(caption) for caption in others]
+    assert restored.state() == built.state()
+
+
+def test_the_order_of_the_captions_does_not_matter(tokenizer_name: str) -> None:
+    found, reversed_ = (build(tokenizer_name, captions) for captions in (CAPTIONS, CAPTIONS[::-1]))
+    assert (found.vocabulary, found.state()) == (reversed_.vocabulary, reversed_.state())
+
+
+def test_captions_may_come_from_a_generator(tokenizer_name: str) -> None:
+    assert build(tokenizer_name, (c for c in CAPTIONS)).vocabulary == build(tokenizer_name).vocabulary
+
+
+def test_a_caption_is_cut_after_max_length_pieces_and_still_ends(tokenizer_name: str) -> None:
+    whole, cut = build(tokenizer_name).encode(CAPTIONS[0]), build(tokenizer_name, max_length=3).encode(CAPTIONS[0])
+    assert cut == [*whole[:4], SPECIAL.end]
+
+
+@pytest.mark.parametrize("caption", ["", " ", "\t\n", "...", "\u200b\u200d\ufe0f", "\u0301", "\ud800", "😀", "\x00"])
+def test_a_caption_without_a_word_is_start_and_end(tokenizer_name: str, caption: str) -> None:
+    assert build(tokenizer_name).encode(caption) == [SPECIAL.start, SPECIAL.end]
+
+
+@pytest.mark.parametrize("punctuation", [False, True])
+@pytest.mark.parametrize("typed", [*SPECIAL_PIECES, "a<end>b", "[SEP]", "[UNK]", "[PAD]", "##s", "▁dog", "▁ ▁"])
+def test_a_caption_cannot_write_a_special_piece_nor_a_mark_of_the_vocabulary(
+    tokenizer_name: str, typed: str, punctuation: bool
+) -> None:
+    tokenizer = build(tokenizer_name, [*CAPTIONS, f"a dog {typed} runs"] * 2, punctuation=punctuation)
+    assert not {SPECIAL.pad, SPECIAL.start, SPECIAL.end} & set(tokenizer.encode(f"a dog {typed} runs")[1:-1])
+    text = said(tokenizer, f"a dog {typed} runs")
+    assert text.startswith("a dog ")
+    assert text.endswith(" runs")
+    assert "[SEP]" not in tokenizer.vocabulary.pieces
+    assert "▁" not in text or tokenizer_name != "bpe"
+
+
+@pytest.mark.parametrize("caption", ["d" * 100_000, "dog " * 10_000, "1234567890" * 50, "e" + "\u0301" * 5_000])
+def test_long_words_and_long_captions_are_cut_like_others(tokenizer_name: str, caption: str) -> None:
+    assert len(build(tokenizer_name).encode(caption)) <= 32
+
+
+def test_composed_and_decomposed_captions_have_the_same_ids(tokenizer_name: str) -> None:
+    captions = ["Một con chó chạy", "개가 달린다", "L'œil d'une fée"]
+    tokenizer = build(tokenizer_name, [*CAPTIONS, *captions])
+    for caption in captions:
+        decomposed = unicodedata.normalize("NFD", caption)
+        assert decomposed != caption
+        assert tokenizer.encode(decomposed) == tokenizer.encode(caption)
+    assert build(tokenizer_name, [unicodedata.normalize("NFD", c) for c in (*CAPTIONS, *captions)]).vocabulary == (
+        tokenizer.vocabulary
+    )
+
+
+def test_tabs_and_line_breaks_are_spaces(tokenizer_name: str) -> None:
+    tokenizer = build(tokenizer_name)
+    assert tokenizer.encode("a\tdog\r\nruns\u3000on") == tokenizer.encode("a dog runs on")
+
+
+@pytest.mark.parametrize(("tokenizer", "size"), [("word", 12), ("bpe", 34), ("spacy", 12)])
+def test_the_vocabulary_is_no_larger_than_asked_for(tokenizer: str, size: int) -> None:
+    pytest.importorskip("spacy" if tokenizer == "spacy" else "tokenizers")
+    whole, cut = build(tokenizer, CAPTIONS * 3), build(tokenizer, CAPTIONS * 3, vocabulary_size=size)
+    assert len(whole.vocabulary) > size == len(cut.vocabulary)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_vocabulary_without_room_is_refused(tokenizer_name: str, size: int) -> None:
+    with pytest.raises(
+        CaptionerError, match=rf"^data\.vocabulary_size is {size}, and 4 pieces are special; raise it\.$"
+    ):
+        build(tokenizer_name, vocabulary_size=size)
+
+
+@pytest.mark.parametrize("tokenizer", ["wordpiece", "bpe"])
+def test_a_vocabulary_with_less_room_than_the_captions_have_characters_is_refused(
+    tokenizer: str, vocab_txt: Path
+) -> None:
+    name = f"wordpiece:{vocab_txt}" if tokenizer == "wordpiece" else tokenizer
+    with pytest.raises(
+        CaptionerError, match=r"^data\.vocabulary_size is 12, and the captions' characters and the special"
+    ):
+        build(name, vocabulary_size=12)
+
+
+@pytest.mark.parametrize("captions", [(), ("", "..."), ("\u0301",)])
+def test_captions_without_a_word_are_refused(tokenizer_name: str, captions: tuple[str, ...]) -> None:
+    with pytest.raises(CaptionerError, match=r"^(No word|None of the pieces).*in the training captions"):
+        build(tokenizer_name, captions)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "words", "word:", "word:x", "bpe:100", "wordpiece", "wordpiece:", "spacy:", "BPE"]
+)
+def test_what_names_no_tokenizer_is_refused(name: str) -> None:
+    with pytest.raises(CaptionerError, match=r"^data\.tokenizer is '.*'; it must be word, bpe, wordpiece:FILE"):
+        build(name)
+    with pytest.raises(CaptionerError, match=r"^data\.tokenizer is"):
+        restore_tokenizer(DataConfig(tokenizer=name), Vocabulary(SPECIAL_PIECES), {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "package", "extra"), [("wordpiece", "tokenizers", "train"), ("bpe", "tokenizers", "train"), ("spacy",) * 3]
+)
+def test_a_package_that_is_missing_is_named_with_how_to_install_it(
+    kind: str, package: str, extra: str, vocab_txt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any) -> Any:
+        if name.partition(".")[0] == package:
+            raise ImportError(name)
+        return real(name, *args)
+
+    for module in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(builtins, "__import__", without)
+    if kind == "spacy":
+        from captioner.text.spacy_words import load_rules
+
+        load_rules.cache_clear()
+    with pytest.raises(CaptionerError) as error:
+        build(f"wordpiece:{vocab_txt}" if kind == "wordpiece" else kind)
+    assert str(error.value) == (
+        f'data.tokenizer {kind} needs the package {package}, which is not installed: pip install "captioner[{extra}]"'
+    )

@@ -24,7 +24,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, unit: str, *, done: int = 0, quiet: bool = False) -> None:
         self._what, self._total, self._unit, self._quiet = what, total, unit, quiet
-        self._before = self._done = done
+        self._before = self._done = self._told = done
         self._note = ""
         self._began = self._said = time.monotonic()
         self._bar = None
@@ -39,7 +39,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None and self._done > self._before and self._said > self._began:
+        elif kind is None and self._said > self._began and self._done > self._told:
             self._line()  # whoever saw a line sees the last one too
 
     def advance(self, count: int, note: str = "") -> None:
@@ -55,8 +55,8 @@ class Progress:
     def _line(self) -> None:
         now = time.monotonic()
         rate = (self._done - self._before) / max(now - self._began, 1e-9)
-        left = (self._total - self._done) / rate
+        left = (self._total - self._done) / max(rate, 1e-9)
         tail = f", {self._note}" if self._note else ""
         share = f"{self._done}/{self._total} {self._unit}"
         print(f"{self._what}: {share}, {rate:.1f}/s, {left:.0f} s left{tail}", file=sys.stderr, flush=True)
-        self._said = now
+        self._said, self._told = now, self._done

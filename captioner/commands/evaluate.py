@@ -77,15 +77,20 @@ def evaluate(
 
 
 def _open(model: Path, device: str) -> tuple[Captioner, Config]:
-    """A captioner, and the configuration of its training, which a bundle does not know: then the defaults."""
-    from captioner.config import Config
+    """A captioner, and the configuration of its training; a bundle knows of it how the splits were drawn."""
+    from caprun.bundle import read_bundle
+    from captioner.config import Config, DataConfig
     from captioner.evaluation.report import Taught
     from captioner.inference import load_captioner, torch_device
     from captioner.text.tokenizer import restore_tokenizer
     from captioner.training.checkpoint import load_checkpoint
 
     if model.is_dir():
-        return load_captioner(model, device), Config()
+        training = read_bundle(model).manifest.provenance.get("training", {})
+        if "splits" not in training:  # bundles of version 0.1; there was one way to draw then, and it is the default
+            return load_captioner(model, device), Config()
+        drawn = DataConfig(splits=tuple(training["splits"]), split_seed=training["split_seed"])
+        return load_captioner(model, device), Config(data=drawn)
     checkpoint = load_checkpoint(model)
     config = checkpoint.config
     tokenizer = restore_tokenizer(config.data, checkpoint.vocabulary, checkpoint.tokenizer)

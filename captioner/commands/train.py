@@ -62,7 +62,7 @@ _DECODERS = ["soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", 
 @click.option("--config", "config_file", type=FILE, help="TOML file of settings.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of each process.  [default: all cores]")
 @click.option("--cache", type=FILE, help="Folder for the encoder's features.  [default: ~/.cache/captioner]")
 @click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
 @click.option("--resume", is_flag=True, help="Go on with the training in --output, or with the newest run.")
@@ -80,10 +80,9 @@ def train(
 ) -> None:
     """Learn to caption photos from captioned photos, and write checkpoints.
 
-    Settings are taken from --config, then --set, then the options; the README lists them. Started by torchrun, all
-    processes train one model.
+    Settings are taken from --config, then --set, then the options; captioner/config.py documents each. Started by
+    torchrun, all processes train one model.
     """
-    import torch
 
     from captioner.config import load_config
     from captioner.datasets import load_dataset
@@ -92,7 +91,7 @@ def train(
     from captioner.training.train import Job
     from captioner.training.train import train as run
 
-    given = [f"{_SETTINGS[key]}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    given = [f"{_SETTINGS[key]}={_toml(value)}" for key, value in options.items() if value is not None]
     resumed = None
     if resume:
         output, resumed = _to_resume(output)
@@ -100,8 +99,7 @@ def train(
         config = _allowed_changes(config, load_config(config_file, [*settings, *given], base=config))
     else:
         config = load_config(config_file, [*settings, *given])
-    if threads:
-        torch.set_num_threads(threads)
+    _set_threads(threads)
     processes = join_processes(device)
     try:
         output = processes.from_first(output or Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
@@ -109,19 +107,42 @@ def train(
             raise CaptionerError(
                 f"{output} holds a training already; go on with it (--resume), or name another --output."
             )
-        dataset = load_dataset(
-            data, allow_missing=allow_missing, splits=config.data.splits, seed=config.data.split_seed
-        )
+        splits, seed = config.data.splits, config.data.split_seed
+        dataset = load_dataset(data, allow_missing=allow_missing, splits=splits, seed=seed)
         command = shlex.join(["captioner", *sys.argv[1:]])
         job = Job(dataset, config, output, cache or _default_cache(), command, processes, allow_missing, resumed)
         run(job, say if processes.first else lambda _: None)
     except KeyboardInterrupt:
+        leave_processes()
+        if not processes.first:
+            raise click.exceptions.Exit(1) from None
         if output is None or not (output / LAST).exists():
             raise CaptionerError("Interrupted before the first checkpoint; begin again.") from None
-        on = f"captioner train --resume --data {shlex.quote(str(data))} --output {shlex.quote(str(output))}"
-        raise CaptionerError(f"Interrupted; what was learnt is in {output}, and `{on}` goes on from there.") from None
-    finally:
-        leave_processes()
+        same = {"--data": data, "--output": output, "--threads": threads, "--cache": cache}
+        words = [str(word) for name, value in same.items() if value is not None for word in (name, value)]
+        words += ["--device", device] * (device != "auto") + ["--allow-missing"] * allow_missing
+        program = f"torchrun --nproc-per-node {processes.count} -m captioner" if processes.count > 1 else "captioner"
+        raise CaptionerError(
+            f"Interrupted; what was learnt is in {output}, and `{program} train --resume {shlex.join(words)}` goes on "
+            "from there."
+        ) from None
+    leave_processes()  # not where one of them failed: taking leave waits for the others
+
+
+def _set_threads(threads: int | None) -> None:
+    """As many as asked for, or a fair share of the cores for each process that torchrun started here."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    elif "LOCAL_WORLD_SIZE" in os.environ:  # torchrun leaves each a single thread
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
+
+
+def _toml(value: str | float | tuple[float, ...]) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(repr, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _to_resume(output: Path | None) -> tuple[Path, Checkpoint]:
@@ -146,13 +167,11 @@ def _allowed_changes(config: Config, asked: Config) -> Config:
         name
         for section, settings in vars(asked).items()
         for key, value in vars(settings).items()
-        if value != getattr(getattr(config, section), key)
-        and (name := f"{section}.{key}") not in free
-        and section != "search"
+        if value != getattr(getattr(config, section), key) and (name := f"{section}.{key}") not in free
     ]
     if changed:
         raise CaptionerError(
-            f"A training is resumed with the settings it began with, all but {', '.join(sorted(free))} and search.*; "
+            f"A training is resumed with the settings it began with, all but {', '.join(sorted(free))}; "
             f"leave out {', '.join(changed)}, or begin another."
         )
     return asked

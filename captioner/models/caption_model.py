@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from caprun.vocabulary import Special
 from captioner.config import ModelConfig
 from captioner.models.decoder import CaptionDecoder, Encoded, Teacher
+from captioner.models.dropout import Dropout
 from captioner.models.encoder import Encoder
 
 
@@ -39,7 +40,7 @@ class CaptionModel(nn.Module):
         # where the projection is itself what the LSTM starts from, cutting off its negative half would lose half of it
         learned = config.initial_state == "learned" and not self.photo_is_read
         bent = [nn.ReLU()] if config.attends or learned else []
-        self.project = nn.Sequential(nn.Linear(encoder.channels, config.projection), *bent, nn.Dropout(config.dropout))
+        self.project = nn.Sequential(nn.Linear(encoder.channels, config.projection), *bent, Dropout(config.dropout))
         self.decoder = CaptionDecoder(config, vocabulary)
         states = config.layers * config.units
         self.initial_hidden = nn.Linear(config.projection, states) if learned else None

@@ -230,7 +230,11 @@ def _runner(encoder: Encoder, device: torch.device) -> Encode:
             encoder, (example,), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("photos")},)
         )
     assert program is not None
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     name = session.get_inputs()[0].name
 
     def on_cpu(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -36,4 +36,4 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        self._say("stopping after this step (once more: at once)")
+        self._say("stopping after this step, or validation (once more: at once)")

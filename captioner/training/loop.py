@@ -76,6 +76,8 @@ class Task:
     """The folder for checkpoints and logs."""
     checkpoint: Checkpoint
     """What its checkpoints hold besides weights and scores."""
+    data: Mapping[str, str]
+    """A digest a split: a training is resumed on the data it began with."""
     reports: RunReports | None = None
     """Told of every step and epoch; in the first process alone."""
 
@@ -154,6 +156,8 @@ class Trainer:
                 if self.processes.first and time.monotonic() - saved > 60 * train.save_minutes:
                     self._save_last()
                     saved = time.monotonic()
+        if self.processes.first and time.monotonic() - saved > 60 * min(1.0, train.save_minutes):
+            self._save_last()  # validation may take long
 
     def _learn(self, step: Step, interrupted: bool) -> bool:
         """One step; returns whether any of the processes was asked to stop."""
@@ -172,12 +176,12 @@ class Trainer:
             nats, correct = nats + losses.nats, correct + losses.correct
             likelihood, total = likelihood + losses.log_likelihood, total + losses.total.detach()
         sums = self.processes.sums([*torch.stack([nats, correct, likelihood, total]).tolist(), float(interrupted)])
-        if not np.isfinite(sums[3]):
+        rate = rate_at(self.optimiser.steps, train, self.total_steps, state.rate_scale)
+        if not np.isfinite(sums[3]) or not self.optimiser.step(rate):
             raise CaptionerError(
-                f"The loss is no longer a number at step {self.optimiser.steps}; lower --lr. "
+                f"The loss or its gradient is no longer a number at step {self.optimiser.steps}; lower --lr. "
                 f"What was learnt until the last checkpoint is in {self.task.output}."
             )
-        self.optimiser.step(rate_at(self.optimiser.steps, train, self.total_steps, state.rate_scale))
         state.batch += 1
         state.captions, state.words = state.captions + step.captions, state.words + step.words
         state.nats, state.correct = state.nats + sums[0], state.correct + sums[1]
@@ -276,14 +280,15 @@ class Trainer:
         if self.task.reports is not None:
             # what stands after a checkpoint in the tables is cut off by who resumes; what is before it must be there
             self.task.reports.flush()
-        row = self.state.history[-1] if self.state.history else {}
+        scored = bool(self.state.history) and not self.state.batch  # otherwise its scores would be of other weights
+        row = self.state.history[-1] if scored else {}
         training = {"optimiser": self.optimiser.state(), "state": vars(self.state), "total_steps": self.total_steps}
         checkpoint = Checkpoint(**{**vars(self._checkpoint(row)), "training": {**self._identity(), **training}})
         save_checkpoint(self.task.output / LAST, checkpoint)
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a resumed training to be the same training."""
-        return {"captions": self.task.batches.digest, "processes": self.processes.count}
+        return {"data": dict(self.task.data), "processes": self.processes.count}
 
     def resume(self, training: Mapping[str, Any]) -> None:
         """Go on from what `last.pt` holds.
@@ -295,7 +300,7 @@ class Trainer:
             raise CaptionerError(
                 f"The training in {self.task.output} is of an older captioner and cannot be resumed; begin another."
             )
-        if training["captions"] != self.task.batches.digest:
+        if training["data"] != self.task.data:
             raise CaptionerError(
                 f"The training in {self.task.output} was of other photos or captions; go on with the dataset it began "
                 "with."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -35,7 +36,7 @@ class Optimiser:
             {"params": [p for p in self._learning if id(p) in encoder], "lr": train.encoder_lr},
         ]
         kind = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
-        self._adam = kind([g for g in groups if g["params"]], weight_decay=train.weight_decay, betas=_BETAS)
+        self._adam = kind([g for g in groups if g["params"]], weight_decay=train.weight_decay, betas=_BETAS, fused=True)
         self._highest = [group["lr"] for group in self._adam.param_groups]
         self._device = model.unsaid.device
         if train.precision == "fp16" and self._device.type != "cuda":
@@ -53,18 +54,23 @@ class Optimiser:
         """Add a loss's gradient to those that wait."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, rate: Rate) -> None:
-        """Apply the gradients that wait, and forget them."""
+    def step(self, rate: Rate) -> bool:
+        """Apply the gradients that wait, and forget them.
+
+        Returns:
+            False, and leaves everything as it is, where they are no numbers (with fp16, where that happens now and
+            then, such a step is left out).
+        """
         for group, highest in zip(self._adam.param_groups, self._highest, strict=True):
             group["lr"] = highest * rate.factor
             if rate.momentum is not None:
                 group["betas"] = (rate.momentum, _BETAS[1])
-        if self._train.clip_norm or self._train.clip_value:
-            self._scaler.unscale_(self._adam)
+        self._scaler.unscale_(self._adam)
         if self._train.clip_value:
             nn.utils.clip_grad_value_(self._learning, self._train.clip_value)
-        if self._train.clip_norm:
-            nn.utils.clip_grad_norm_(self._learning, self._train.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self._learning, self._train.clip_norm or math.inf)
+        if not self._scaler.is_enabled() and not torch.isfinite(norm):
+            return False
         self._scaler.step(self._adam)
         self._scaler.update()
         self._adam.zero_grad()
@@ -73,6 +79,7 @@ class Optimiser:
         decay = min(self._train.average, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.values()), list[Tensor](self._learning), 1 - decay)
+        return True
 
     @contextmanager
     def average_in_place(self) -> Iterator[None]:

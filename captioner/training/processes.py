@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
@@ -68,8 +70,12 @@ class Processes:
         if self.count == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        # nothing in a model's buffers changes in training
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # it is right, and slower
+        # nothing in a model's buffers changes in training; from PyTorch 2.15 on the option has another name
+        parameters = inspect.signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+        options: dict[str, Any] = {"device_ids": devices, name: False}
+        return DistributedDataParallel(model, **options)
 
     @contextmanager
     def gathering(self, model: nn.Module, gather: bool) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
@@ -102,7 +103,8 @@ def train(job: Job, say: Say) -> State:
         validation = Validation(
             batches("dev", PHOTOS), references, protocol, tokenizer.vocabulary, SPECIAL, config.search, meteor
         )
-        trainer = Trainer(model, Task(config, learnt, validation, job.output, kept, reports), processes, say)
+        data = {name: _digest(splits[name], learnt if name == "train" else validation.batches) for name in splits}
+        trainer = Trainer(model, Task(config, learnt, validation, job.output, kept, data, reports), processes, say)
         _go_on(trainer, job, say)
         if reports is not None:
             reports.open((trainer.state.epoch, trainer.state.batch) if job.resumed else None, model)
@@ -120,6 +122,14 @@ def _go_on(trainer: Trainer, job: Job, say: Say) -> None:
     trainer.resume(job.resumed.training)
     done = trainer.state
     say(f"resumed: {done.epoch} of {job.config.train.epochs} epochs and {done.batch} steps of the next are done")
+    if done.epoch and job.processes.first and not (job.output / BEST).exists():
+        raise CaptionerError(f"{job.output / BEST} is missing; put it back beside {LAST}, or begin another training.")
+    threads = job.resumed.provenance.get("threads")
+    if threads != torch.get_num_threads() and job.processes.device.type == "cpu":
+        say(
+            f"warning: it began with {threads} threads and goes on with {torch.get_num_threads()}: sums may round in "
+            "another way than they would have"
+        )
 
 
 def _report(trainer: Trainer, reports: RunReports | None, say: Say) -> None:
@@ -173,6 +183,8 @@ def _prepare(output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
             pass
+        for unfinished in output.glob(".*.pt-*"):  # checkpoints that a kill left half written
+            unfinished.unlink()
     except OSError as error:
         raise CaptionerError(
             f"The folder {output} cannot be written: {error.strerror}; name another --output."
@@ -220,10 +232,9 @@ def _sources(
 def _cached(photos: Sequence[Path], model: CaptionModel, spec: ImageSpec, view: int, job: Job, say: Say) -> Features:
     """Features of a view; the first process computes them, and the others find them done."""
     cache = FeatureCache(job.cache, model.encoder, spec, view)
-    if job.processes.first:
-        cache.compute(photos, job.processes.device, say)
+    found = cache.compute(photos, job.processes.device, say) if job.processes.first else None
     job.processes.from_first(None)
-    return cache.compute(photos, job.processes.device, say)
+    return found or cache.compute(photos, job.processes.device, say)
 
 
 def _readable(splits: Splits, problems: Sequence[str | None], job: Job, say: Say) -> Splits:
@@ -244,17 +255,27 @@ def _readable(splits: Splits, problems: Sequence[str | None], job: Job, say: Say
     return readable
 
 
+def _digest(examples: Sequence[Example], batches: Batches) -> str:
+    """Of the photos' names and their captions: two splits of the same digest are the same."""
+    names = "\n".join(example.image.name for example in examples)
+    return hashlib.sha256(f"{batches.digest}\n{names}".encode(errors="surrogateescape")).hexdigest()
+
+
 def _samples(examples: Sequence[Example], spec: ImageSpec) -> torch.Tensor:
     chosen = np.linspace(0, len(examples) - 1, min(_SAMPLES, len(examples))).astype(int)
     return torch.from_numpy(np.stack([load(examples[i].image, spec) for i in chosen]))
 
 
 def _provenance(job: Job) -> dict[str, Any]:
-    counts = {name: len(job.dataset.split(name)) for name in ("train", "dev")}
+    if job.resumed is not None:
+        return dict(job.resumed.provenance)  # what a model is from is how its training began
+    data = job.config.data
     return {
         "command": job.command,
         "dataset": job.dataset.format,
-        "photos": counts,
+        "photos": {name: len(job.dataset.split(name)) for name in ("train", "dev")},
+        "splits": list(data.splits),
+        "split_seed": data.split_seed,
         "device": str(job.processes.device),
         "processes": job.processes.count,
         "threads": torch.get_num_threads(),

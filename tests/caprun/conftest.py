@@ -51,6 +51,13 @@ def photo(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
 
 
 @pytest.fixture
+def picture() -> Image.Image:
+    """40 wide, 30 high, no symmetry; smooth, so that JPEG keeps it."""
+    y, x = np.mgrid[0:30, 0:40]
+    return Image.fromarray(np.stack([x * 6, y * 8, (x + y) * 3], axis=-1).astype(np.uint8))
+
+
+@pytest.fixture
 def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], object]], None]:
     """Change a bundle's manifest and give it the digest that belongs to it, as somebody who knows how would."""
 

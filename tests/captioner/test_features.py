@@ -286,3 +286,9 @@ def test_a_cache_that_cannot_be_written_is_refused_by_name(tmp_path, encoder, sp
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(CaptionerError, match=r"^The feature cache .*cache.* cannot be written: .*--cache\.$"):
         FeatureCache(tmp_path / "cache", encoder, spec).compute(write_photos(tmp_path, 1), CPU, quiet)
+
+
+def test_the_features_of_an_encoder_that_is_tuned_are_not_cached(encoder, spec, tmp_path):
+    encoder.features.requires_grad_(True)
+    with pytest.raises(CaptionerError, match=r"^The features of an encoder that is fine-tuned cannot be cached"):
+        FeatureCache(tmp_path, encoder, spec)

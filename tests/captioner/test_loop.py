@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,51 @@ def test_the_average_is_put_in_place_and_taken_out_again(trained: Path, checkpoi
     with optimiser.average_in_place():
         assert all(torch.equal(parameter, before[name] + 1) for name, parameter in optimiser.parameters.items())
     assert all(torch.equal(parameter, before[name]) for name, parameter in optimiser.parameters.items())
+
+
+def test_a_gradient_that_is_no_number_stops_the_training_and_leaves_the_weights(train_shapes, tmp_path, monkeypatch):
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, loss: torch.Tensor) -> torch.Tensor:
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * torch.inf
+
+    taken: list[Optimiser] = []
+    backward, step = Optimiser.backward, Optimiser.step
+    monkeypatch.setattr(Optimiser, "backward", lambda self, loss: backward(self, Broken.apply(loss)))
+    monkeypatch.setattr(Optimiser, "step", lambda self, rate: (taken.append(self), step(self, rate))[1])
+    with pytest.raises(
+        CaptionerError, match=r"^The loss or its gradient is no longer a number at step 0; lower --lr\."
+    ):
+        train_shapes(tmp_path)
+    assert all(torch.isfinite(p).all() for p in taken[0].parameters.values())
+
+
+def test_scores_in_a_checkpoint_are_of_its_weights(train_shapes: Train, tmp_path, monkeypatch):
+    learn = loop.Trainer._learn
+    monkeypatch.setattr(loop.Trainer, "_learn", lambda *given: learn(*given) or given[0].optimiser.steps == 7)
+    with pytest.raises(KeyboardInterrupt):
+        train_shapes(tmp_path)
+    last = load_checkpoint(tmp_path / LAST)
+    assert (last.training["state"]["epoch"], last.training["state"]["batch"]) == (1, 2)
+    assert last.metrics == {}
+
+
+def test_a_resumed_training_says_how_it_began_and_that_its_best_is_missing(
+    train_shapes: Train, trained: Path, tmp_path
+):
+    last = load_checkpoint(trained / LAST)
+    begun = {**last.provenance, "command": "captioner train --lr 1", "threads": 7}
+    resumed = type(last)(**{**vars(last), "provenance": begun})
+    with pytest.raises(CaptionerError, match=r"best\.pt is missing; put it back beside last\.pt"):
+        train_shapes(tmp_path, resumed=resumed)
+    shutil.copy(trained / BEST, tmp_path)
+    (tmp_path / ".last.pt-1234").write_text("half of a checkpoint")
+    said = train_shapes(tmp_path, resumed=resumed)
+    assert any(line.startswith("warning: it began with 7 threads and goes on with 1") for line in said)
+    assert not (tmp_path / ".last.pt-1234").exists()
+    told = [line for line in said if line.startswith("resumed:")]
+    assert told == ["resumed: 3 of 3 epochs and 0 steps of the next are done"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from caprun.bundle import read_bundle, write_manifest
 from captioner.cli import main
 from captioner.datasets import load_dataset
 from captioner.evaluation.meteor import Meteor
@@ -129,6 +131,29 @@ def test_splits_are_drawn_as_the_training_drew_them(run, train_shapes, shapes, t
     train_shapes(tmp_path / "run", *settings, data=data)
     expected = [e.image.name for e in load_dataset(data, splits=(50, 40, 10), seed=5).split("dev")]
     assert photos_of(run, tmp_path, tmp_path / "run" / BEST, "--data", data) == expected
+
+
+def bundle_of(training: dict[str, object], folder: Path) -> Path:
+    """The tiny bundle, as if exported from such a training."""
+    shutil.copytree(TINY, folder)
+    bundle = read_bundle(TINY)
+    write_manifest(folder, replace(bundle.manifest, provenance={"training": training}), bundle.vocabulary, "A card.")
+    return folder
+
+
+def test_a_bundle_is_scored_on_the_splits_of_its_training(run, shapes, tmp_path):
+    data = undivided(shapes, tmp_path / "data")
+    bundle = bundle_of({"splits": [50, 10, 40], "split_seed": 3}, tmp_path / "bundle")
+    for split in ("dev", "test"):
+        expected = [e.image.name for e in load_dataset(data, splits=(50, 10, 40), seed=3).split(split)]
+        assert photos_of(run, tmp_path, bundle, "--data", data, "--split", split) == expected
+
+
+def test_a_bundle_that_does_not_know_its_splits_is_scored_on_those_drawn_by_default(run, shapes, tmp_path):
+    data = undivided(shapes, tmp_path / "data")
+    older = bundle_of({"command": "captioner train"}, tmp_path / "bundle")
+    expected = [e.image.name for e in load_dataset(data).split("test")]
+    assert photos_of(run, tmp_path, older, "--data", data, "--split", "test") == expected
 
 
 def test_splits_without_photos_to_learn_from_are_refused(run, trained, shapes, tmp_path):

@@ -261,6 +261,7 @@ def test_a_resumed_training_ends_as_one_that_was_never_interrupted(
     [
         ("Flickr_8k.trainImages.txt", lambda names: "\n".join(names.split()[:8])),
         ("captions.txt", lambda captions: captions.replace("circle ", "disc ")),
+        ("Flickr_8k.devImages.txt", lambda names: "\n".join(names.split()[:2])),
     ],
 )
 def test_a_training_is_not_resumed_on_other_photos_or_captions(
@@ -278,7 +279,9 @@ def test_a_training_is_not_resumed_on_other_photos_or_captions(
 def test_a_loss_that_is_no_number_stops_the_training(train_shapes, tmp_path, monkeypatch):
     nan = torch.tensor(math.nan, requires_grad=True)
     monkeypatch.setattr(loop, "caption_loss", lambda *_: Losses(nan, *[nan.detach()] * 3))
-    with pytest.raises(CaptionerError, match=r"^The loss is no longer a number at step 0; lower --lr\."):
+    with pytest.raises(
+        CaptionerError, match=r"^The loss or its gradient is no longer a number at step 0; lower --lr\."
+    ):
         train_shapes(tmp_path)
     assert not (tmp_path / BEST).exists()
 

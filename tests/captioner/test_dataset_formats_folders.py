@@ -1,0 +1,114 @@
+"""Hugging Face's image folders and texts beside photos are recognised, and read as their authors meant them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from captioner.datasets import load_dataset
+from tests.captioner.folders import found, without_splits, write
+
+# --- Hugging Face
+
+
+@pytest.mark.parametrize(
+    ("row", "captions"),
+    [
+        ({"text": "A dog ."}, ("A dog .",)),
+        ({"caption": " A dog . "}, ("A dog .",)),
+        ({"captions": ["A dog .", "It runs .", "", None]}, ("A dog .", "It runs .")),
+        ({"caption_2": "It runs .", "caption_0": "A dog .", "caption_10": "Far ."}, ("A dog .", "It runs .", "Far .")),
+        ({"text": "", "caption": "A dog ."}, ("A dog .",)),
+        ({"text": "Một con chó ."}, ("Một con chó .",)),
+        ({"text": "half \ud83d of a pair"}, ("half ? of a pair",)),
+    ],
+)
+def test_a_caption_is_found_in_whichever_column_it_is(tmp_path, row, captions):
+    lines = [json.dumps({"file_name": "images/1.jpg"} | row), '{"file_name": "2.jpg", "text": "A cat ."}']
+    write(tmp_path, {"metadata.jsonl": "\n".join(lines)}, "images/1.jpg", "2.jpg")
+    assert without_splits(found(tmp_path)) == {"images/1.jpg": captions, "2.jpg": ("A cat .",)}
+
+
+@pytest.mark.parametrize("validation", ["validation", "val", "valid", "dev"])
+def test_metadata_in_the_folder_of_a_split_is_about_that_split(tmp_path, validation):
+    for folder in ("train", validation, "test"):
+        row = {"file_name": "1.jpg", "text": f"Of {folder} ."}
+        write(tmp_path, {f"{folder}/metadata.jsonl": json.dumps(row)}, f"{folder}/1.jpg")
+    assert found(tmp_path) == [
+        ("train/1.jpg", ("Of train .",), "train"),
+        (f"{validation}/1.jpg", (f"Of {validation} .",), "dev"),
+        ("test/1.jpg", ("Of test .",), "test"),
+    ]
+
+
+def test_metadata_about_all_photos_takes_the_split_from_the_row_or_the_photos_folder(tmp_path):
+    rows = [
+        {"file_name": "train/1.jpg", "text": "A ."},
+        {"file_name": "validation/1.jpg", "text": "B ."},
+        {"file_name": "3.jpg", "text": "C .", "split": "test"},
+    ]
+    write(tmp_path, {"metadata.jsonl": "\n".join(map(json.dumps, rows))}, "train/1.jpg", "validation/1.jpg", "3.jpg")
+    assert [split for *_, split in found(tmp_path)] == ["train", "dev", "test"]
+
+
+def test_metadata_in_csv_is_read_quotes_line_breaks_and_all(tmp_path):
+    text = 'file_name,text\n1.jpg,"A dog,\nand ""a"" cat ."\n2.jpg,A cow .\n3.jpg\n'
+    dataset = load_dataset(write(tmp_path, {"metadata.csv": text}, "1.jpg", "2.jpg"))
+    assert [e.references for e in dataset.examples] == [('A dog,\nand "a" cat .',), ("A cow .",)]
+    assert len(dataset.problems.malformed) == 1
+
+
+def test_another_metadata_csv_is_not_taken_for_hugging_faces(tmp_path):
+    files = {"metadata.csv": "id,date\n1,2\n", "1.txt": "A dog .", "2.txt": "A cat ."}
+    assert load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).format == "photos with .txt captions beside them"
+
+
+def test_lines_of_metadata_that_are_no_rows_are_counted(tmp_path):
+    lines = [
+        "not JSON",
+        "[1]",
+        '{"text": "No name ."}',
+        '{"file_name": 5, "text": "A ."}',
+        '{"file_name": "1.jpg"}',
+        "",
+    ]
+    good = [json.dumps({"file_name": f"{i}.jpg", "text": "A dog ."}) for i in (1, 2)]
+    dataset = load_dataset(write(tmp_path, {"metadata.jsonl": "\n".join(good + lines)}, "1.jpg", "2.jpg"))
+    assert len(dataset.examples) == 2
+    assert dataset.problems.malformed == [f"metadata.jsonl:{number}" for number in range(3, 8)]
+
+
+# --- Texts beside photos
+
+
+@pytest.mark.parametrize("folder", ["", "images/", "photos/"])
+def test_texts_beside_photos_are_their_captions_one_a_line(tmp_path, folder):
+    files = {f"{folder}a.txt": "A dog .\n\n It runs . \n", f"{folder}b.c.txt": "A cat .", f"{folder}d.TXT": "A cow ."}
+    write(tmp_path, files, f"{folder}a.jpg", f"{folder}b.c.PNG", f"{folder}d.jpeg")
+    assert without_splits(found(tmp_path)) == {
+        f"{folder}a.jpg": ("A dog .", "It runs ."),
+        f"{folder}b.c.PNG": ("A cat .",),
+        f"{folder}d.jpeg": ("A cow .",),
+    }
+
+
+def test_texts_beside_photos_in_folders_of_splits_have_these_splits(tmp_path):
+    files = {"train/1.txt": "A .", "val/images/2.txt": "B .", "test/3.txt": "C ."}
+    write(tmp_path, files, "train/1.jpg", "val/images/2.jpg", "test/3.jpg")
+    assert [split for *_, split in found(tmp_path)] == ["train", "dev", "test"]
+
+
+def test_photos_without_text_and_texts_without_photo_are_warned_of_and_stop_nothing(tmp_path):
+    files = {"a.txt": "A dog .", "b.txt": "A cat .", "empty.txt": " \n", "README.txt": "Read me ."}
+    dataset = load_dataset(write(tmp_path, files, "a.jpg", "b.jpg", "empty.jpg", "none.jpg"))
+    assert [e.image.name for e in dataset.examples] == ["a.jpg", "b.jpg"]
+    assert dataset.problems.uncaptioned == ["empty.jpg", "none.jpg"]
+    assert dataset.problems.malformed == ["README.txt (no photo of that name)"]
+
+
+def test_texts_beside_photos_are_tried_last(tmp_path):
+    files = {"captions.txt": "a.jpg,From the list .\nb.jpg,From the list .\n", "a.txt": "Beside .", "b.txt": "Beside ."}
+    dataset = load_dataset(write(tmp_path, files, "a.jpg", "b.jpg", "captions.jpg"))
+    assert {e.references for e in dataset.examples} == {("From the list .",)}
+    assert dataset.unused == ()

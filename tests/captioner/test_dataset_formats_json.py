@@ -1,0 +1,150 @@
+"""COCO's and Karpathy's JSON is recognised by its files, and read as its authors meant it."""
+
+from __future__ import annotations
+
+import pytest
+
+from captioner.datasets import load_dataset
+from captioner.errors import CaptionerError
+from tests.captioner.folders import Files, found, without_splits, write
+
+# --- COCO
+
+
+@pytest.mark.parametrize("folder", ["", "images/"])
+def test_coco_with_a_folder_a_split_is_read(tmp_path, folder):
+    files: Files = {}
+    for number, split in enumerate(("train", "val", "test"), 1):
+        name = f"{number:012d}.jpg"
+        files[f"{split}/captions.json"] = {
+            "images": [{"id": number, "file_name": name}],
+            "annotations": [{"image_id": number, "caption": f"Of {split} .\n"}],
+        }
+        write(tmp_path, {}, f"{split}/{folder}{name}")
+    assert found(write(tmp_path, files)) == [
+        (f"train/{folder}000000000001.jpg", ("Of train .",), "train"),
+        (f"val/{folder}000000000002.jpg", ("Of val .",), "dev"),
+        (f"test/{folder}000000000003.jpg", ("Of test .",), "test"),
+    ]
+
+
+@pytest.mark.parametrize("wrap", [lambda rows: {"annotations": rows}, lambda rows: rows], ids=["object", "list"])
+def test_coco_without_images_calls_a_photo_by_its_id_in_12_digits(tmp_path, wrap):
+    rows = [{"image_id": 9, "caption": "A dog ."}, {"image_id": "25", "caption": "A cat ."}, {"image_id": 9}]
+    for split in ("train", "val"):
+        name = "000000000009.jpg"
+        write(tmp_path, {f"{split}/captions.json": wrap(rows)}, f"{split}/{name}", f"{split}/images/000000000025.jpg")
+    dataset = load_dataset(tmp_path)
+    assert [(e.image.name, e.references, e.split) for e in dataset.examples] == [
+        (name, references, split)
+        for split in ("train", "dev")
+        for name, references in (("000000000009.jpg", ("A dog .",)), ("000000000025.jpg", ("A cat .",)))
+    ]
+    assert len(dataset.problems.malformed) == 2
+
+
+def test_a_coco_photo_under_its_later_name_is_found(tmp_path):
+    annotations = {
+        "images": [{"id": 9, "file_name": "COCO_train2014_000000000009.jpg"}],
+        "annotations": [{"image_id": 9, "caption": "A dog ."}],
+    }
+    write(tmp_path, {"captions.json": annotations}, "train2017/000000000009.jpg")
+    assert list(without_splits(found(tmp_path))) == ["train2017/000000000009.jpg"]
+
+
+def test_the_name_of_the_datasets_own_folder_says_nothing_about_splits(tmp_path):
+    directory = tmp_path / "my-test-photos"
+    rows = [{"image_id": i, "caption": "A dog ."} for i in range(40)]
+    write(directory, {"captions.json": {"annotations": rows}}, *(f"{i:012d}.jpg" for i in range(40)))
+    assert {split for *_, split in found(directory)} == {"train", "dev", "test"}
+
+
+@pytest.mark.parametrize(("there", "year"), [(["2014"], "2014"), (["2017"], "2017"), (["2014", "2017"], "2017")])
+def test_of_cocos_two_years_the_one_is_read_whose_photos_are_there(tmp_path, there, year):
+    for each in ("2014", "2017"):
+        for number, split in enumerate(("train", "val")):
+            name = f"{number:012d}.jpg" if each == "2017" else f"COCO_{split}2014_{number:012d}.jpg"
+            data = {
+                "images": [{"id": number, "file_name": name}],
+                "annotations": [{"image_id": number, "caption": f"Of {each} ."}],
+            }
+            photos = [f"{split}{each}/{name}"] if each in there else []
+            write(tmp_path, {f"annotations/captions_{split}{each}.json": data}, *photos)
+    dataset = load_dataset(tmp_path)
+    assert {e.references for e in dataset.examples} == {(f"Of {year} .",)}
+    assert f"(captions_train{year}.json, captions_val{year}.json)" in dataset.summary()[0]
+
+
+# --- Karpathy
+
+
+def karpathy(*photos: tuple[str, str, str | None]) -> Files:
+    """Photos with folder, name and split."""
+    images = [
+        {"filename": name, "sentences": [{"raw": f"Of {name} .", "tokens": ["of"]}]}
+        | ({"filepath": folder} if folder else {})
+        | ({"split": split} if split else {})
+        for folder, name, split in photos
+    ]
+    return {"images": images, "dataset": "any"}
+
+
+@pytest.mark.parametrize("file", ["dataset_coco.json", "dataset_flickr8k.json", "dataset_flickr30k.json"])
+def test_karpathys_splits_are_read(tmp_path, file):
+    data = karpathy(("", "1.jpg", "train"), ("", "2.jpg", "restval"), ("", "3.jpg", "val"), ("", "4.jpg", "test"))
+    write(tmp_path, {file: data}, *(f"images/{i}.jpg" for i in range(1, 5)))
+    assert [(name, split) for name, _, split in found(tmp_path)] == [
+        ("images/1.jpg", "train"),
+        ("images/2.jpg", "train"),
+        ("images/3.jpg", "dev"),
+        ("images/4.jpg", "test"),
+    ]
+
+
+@pytest.mark.parametrize("place", ["val2014/1.jpg", "images/val2014/1.jpg", "1.jpg", "images/1.jpg"])
+def test_karpathys_photos_are_found_with_and_without_their_folder(tmp_path, place):
+    data = karpathy(("val2014", "1.jpg", "train"), ("", "2.jpg", "val"))
+    assert found(write(tmp_path, {"dataset_coco.json": data}, place, "2.jpg"))[0] == (place, ("Of 1.jpg .",), "train")
+
+
+def test_karpathys_tokens_stand_in_for_a_missing_sentence(tmp_path):
+    data = karpathy(("", "1.jpg", "train"), ("", "2.jpg", "val"))
+    data["images"][0]["sentences"] = [{"tokens": ["a", "dog"]}, {"raw": " ", "tokens": ["a", "cat"]}, {}, None]
+    dataset = load_dataset(write(tmp_path, {"dataset_flickr8k.json": data}, "1.jpg", "2.jpg"))
+    assert dataset.examples[0].references == ("a dog", "a cat")
+    assert len(dataset.problems.malformed) == 2
+
+
+def test_of_karpathys_files_the_one_about_these_photos_is_read(tmp_path):
+    files = {
+        f"dataset_{name}.json": karpathy(("", f"{name}1.jpg", "train"), ("", f"{name}2.jpg", "val"))
+        for name in ("coco", "flickr30k", "flickr8k")
+    }
+    write(tmp_path, files, "images/flickr8k1.jpg", "images/flickr8k2.jpg")
+    assert list(without_splits(found(tmp_path))) == ["images/flickr8k1.jpg", "images/flickr8k2.jpg"]
+    assert "(dataset_flickr8k.json)" in load_dataset(tmp_path).summary()[0]
+
+
+def test_karpathys_file_goes_before_other_captions_and_the_summary_says_so(tmp_path):
+    files = {
+        "dataset_flickr8k.json": karpathy(("", "1.jpg", "train"), ("", "2.jpg", "val")),
+        "captions.txt": "1.jpg,Another .\n2.jpg,Another .\n",
+        "Flickr8k.token.txt": "1.jpg#0\tA third .\n",
+    }
+    summary = load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).summary()
+    assert summary[:3] == [
+        "dataset: Karpathy's JSON (dataset_flickr8k.json), 2 photos, 2 captions",
+        "also there, and not used: captions.txt (Flickr8k captions.txt)",
+        "also there, and not used: Flickr8k.token.txt (Flickr token file)",
+    ]
+
+
+def test_another_dataset_json_is_not_taken_for_karpathys(tmp_path):
+    files = {"dataset_infos.json": {"images": 5}, "captions.txt": "1.jpg,A dog .\n2.jpg,A cat .\n"}
+    assert load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).format == "Flickr8k captions.txt"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"images": {}}', "[" * 100_000])
+def test_json_that_is_not_karpathys_is_refused_by_name(tmp_path, text):
+    with pytest.raises(CaptionerError, match=r"dataset_coco\.json is not Karpathy's JSON of captions"):
+        load_dataset(write(tmp_path, {"dataset_coco.json": text}))

@@ -249,7 +249,7 @@ def load_config(file: Path | None, settings: Sequence[str] = (), base: Config | 
             key: {**below[key], **table} if key in below and isinstance(table, dict) else table
             for key, table in data.items()
         }
-    return config_from_dict(data, str(file) if file else "--set and other options")
+    return config_from_dict(data, str(file) if file else "the options given")
 
 
 def config_from_dict(data: Mapping[str, Any], source: str) -> Config:

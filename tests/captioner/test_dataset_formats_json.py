@@ -11,7 +11,7 @@ from tests.captioner.folders import Files, found, without_splits, write
 # --- COCO
 
 
-@pytest.mark.parametrize("folder", ["", "images/"])
+@pytest.mark.parametrize("folder", ["", "images/", "image/"])
 def test_coco_with_a_folder_a_split_is_read(tmp_path, folder):
     files: Files = {}
     for number, split in enumerate(("train", "val", "test"), 1):

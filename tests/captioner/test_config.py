@@ -75,7 +75,9 @@ def test_the_file_is_over_the_base_and_the_base_over_the_defaults(tmp_path):
     ],
 )
 def test_an_unknown_key_is_refused_by_name_with_the_known_ones(setting, named):
-    with pytest.raises(CaptionerError, match=rf"^In the configuration \(the options given\): unknown key {named}; known here are "):
+    with pytest.raises(
+        CaptionerError, match=rf"^In the configuration \(the options given\): unknown key {named}; known here are "
+    ):
         load_config(None, [setting])
 
 

@@ -21,13 +21,7 @@ def bleu(
     `BP * exp(sum of log(p_n) / N)` for `n` from 1 to `N`. The brevity penalty takes for each photo the reference
     whose length is closest, the shorter one of two.
 
-    Args:
-        candidates: the words of one caption a photo.
-        references: for each photo, the words of each of its reference captions.
-
-    Raises:
-        ValueError: there is no photo, the lengths differ, or a photo has no reference.
-        TypeError: a caption is a string instead of a list of words.
+    What it takes, and refuses, is what `captioner.evaluation.ngrams.count` does.
     """
     return bleu_of(count(candidates, references))
 

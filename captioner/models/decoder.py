@@ -225,7 +225,7 @@ class CaptionDecoder(nn.Module):
     def _teach_at_once(
         self, attention: SoftAttention, encoded: Encoded, inputs: Tensor, targets: Tensor, said: Tensor
     ) -> Teacher:
-        """As `teach`, of one layer and soft attention, twice as fast; see `captioner.models.recurrence`."""
+        """As `teach`, of one layer and soft attention, and faster; see `captioner.models.recurrence`."""
         assert encoded.regions is not None
         assert encoded.keys is not None
         assert self.context_gates is not None

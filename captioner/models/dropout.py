@@ -1,4 +1,4 @@
-"""Dropout from uniform numbers, which a CPU draws three times as fast as PyTorch's draws its Bernoulli ones."""
+"""Dropout from uniform numbers: on a CPU PyTorch draws them faster than the Bernoulli ones of its own dropout."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Autograd would add every step's share to the weights' gradients, each the product of a thin matrix, and copy whole
 tensors to cut a step out of them. Here the gradients of all steps are kept and multiplied once, as cuDNN does it for an
 LSTM without attention; and captions are sorted by length, so that what has ended is not computed. The attention's
-tanh, most of what is left, is 2 sigmoid(2x) - 1, for PyTorch computes a sigmoid six times as fast on a CPU.
+tanh, most of what is left, is 2 sigmoid(2x) - 1, for PyTorch computes a sigmoid faster on a CPU.
 """
 
 from __future__ import annotations

@@ -102,25 +102,25 @@ class TestRefusals:
                 continue
             assert image.mode == "RGB"
 
-    def test_permission_denied(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = tmp_path / "secret.jpg"
-        path.write_bytes(b"x")
-
-        def refuse(*_: object) -> None:
-            raise PermissionError(13, "Permission denied", str(path))
-
-        monkeypatch.setattr(Path, "open", refuse)
-        assert self.refusal(path).startswith(f"{path} may not be read by this user")
-
-    def test_a_disk_that_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (PermissionError(13, "Permission denied"), "may not be read by this user"),
+            (OSError(5, "Input/output error"), "cannot be read (Input/output error)"),
+        ],
+        ids=["permission denied", "a disk that fails"],
+    )
+    def test_a_file_that_cannot_be_opened(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+    ) -> None:
         path = tmp_path / "photo.jpg"
         path.write_bytes(b"x")
 
         def fail(*_: object) -> None:
-            raise OSError(5, "Input/output error", str(path))
+            raise error
 
         monkeypatch.setattr(Path, "open", fail)
-        assert self.refusal(path).startswith(f"{path} cannot be read (Input/output error)")
+        assert self.refusal(path).startswith(f"{path} {said}")
 
     def test_a_path_that_no_file_can_have(self) -> None:
         assert "cannot be read" in self.refusal("a\0b.jpg")

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from caprun.cli import caption_photos, output_options, photos_argument, search_options
+from caprun.cli import caption_photos, output_options, photos_argument
+from caprun.search_options import search_options
 from captioner.commands.console import DEVICES, FILE
 
 

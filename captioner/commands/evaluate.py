@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caprun.cli import search_options, with_search_options
+from caprun.search_options import search_options, with_search_options
 from captioner.commands.console import DEVICES, FILE, say
 
 if TYPE_CHECKING:

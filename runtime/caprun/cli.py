@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from caprun.errors import CaprunError, ImageError, UsageError
+from caprun.search_options import search_options, with_search_options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,17 +71,6 @@ class _CaptionByDefault(ErrorsAsSentences):
         if args and args[0] not in self.commands and args[0] not in ("-h", "--help", "--version"):
             args = ["caption", *args]
         return super().parse_args(ctx, args)
-
-
-def search_options(command: F) -> F:
-    """The options of the search, on whichever command searches."""
-    for option in (
-        click.option("--length-penalty", type=float, help="Exponent of the length in a caption's score."),
-        click.option("--max-length", type=int, help="Most pieces of a caption, its end counted."),
-        click.option("--beam-size", type=int, help="Captions kept at every step; 1 is greedy."),
-    ):
-        command = option(command)
-    return command
 
 
 def output_options(command: F) -> F:
@@ -179,16 +169,6 @@ def caption_photos(
                 click.echo(json.dumps({"image": photo, "error": str(error)}, ensure_ascii=False))
             click.echo(f"Error: {error}", err=True)
     return 1 if failed else 0
-
-
-def with_search_options(
-    defaults: "SearchOptions", beam_size: int | None, max_length: int | None, length_penalty: float | None
-) -> "SearchOptions":
-    """A model's search options with those that were given on the command line in their place."""
-    from dataclasses import replace
-
-    given: dict[str, Any] = {"beam_size": beam_size, "max_length": max_length, "length_penalty": length_penalty}
-    return replace(defaults, **{key: value for key, value in given.items() if value is not None})
 
 
 def _caption_one(

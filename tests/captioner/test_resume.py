@@ -37,20 +37,34 @@ def command(settings: list[str], shapes: Path, cache: Path) -> list[str]:
     return [sys.executable, "-m", "captioner", "train", *options, *chosen]
 
 
-def steps_done(last: Path) -> int:
-    return int(load_checkpoint(last).training["optimiser"]["steps"]) if last.exists() else 0
+# dies at the save of a step: before it, when the tables know more than the checkpoint, or right after
+_KILLED_AT = """
+import os, signal, sys
+from captioner.cli import main
+from captioner.training import loop
+moment, enough = sys.argv.pop(1), int(sys.argv.pop(1))
+save = loop.save_checkpoint
+def dying(path, checkpoint):
+    done = path.name == loop.LAST and checkpoint.training["optimiser"]["steps"] >= enough
+    if not done or moment == "after":
+        save(path, checkpoint)
+    if done:
+        os.kill(os.getpid(), signal.SIGKILL)
+loop.save_checkpoint = dying
+main()
+"""
 
 
 def test_killed_at_any_step_and_resumed_it_ends_with_the_same_bits(command, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*command, "--output", whole], check=True, capture_output=True)
-    for enough, resume in ((2, []), (6, ["--resume"]), (12, ["--resume"])):  # of 15 steps, 5 an epoch
-        with subprocess.Popen([*command, "--output", killed, *resume], stderr=subprocess.PIPE) as process:
-            while process.poll() is None and steps_done(killed / LAST) < enough:
-                time.sleep(0.02)
-            process.kill()
-            assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()
-    assert steps_done(killed / LAST) < 15
+    # of 15 steps, 5 an epoch
+    for moment, enough, resume in (("after", 2, []), ("before", 6, ["--resume"]), ("before", 13, ["--resume"])):
+        dying = [sys.executable, "-c", _KILLED_AT, moment, str(enough), *command[3:], "--output", killed, *resume]
+        process = subprocess.run(dying, capture_output=True, check=False)
+        assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+        done = load_checkpoint(killed / LAST).training["optimiser"]["steps"]
+        assert done == (enough if moment == "after" else enough - 1)
     subprocess.run([*command, "--output", killed, "--resume"], check=True, capture_output=True)
     for name in (BEST, LAST):
         first, second = load_checkpoint(whole / name), load_checkpoint(killed / name)

@@ -5,8 +5,8 @@
 
 The peer is what the field's repositories do with a trained model: PIL, torchvision transforms, `eval`,
 `inference_mode`, a Python loop over steps, the attention's keys projected anew at every step, the photo's features
-repeated for every beam. Both take turns, photo by photo, so that a slow moment of the machine hits both; captions must
-be the same.
+repeated for every beam. All take turns, photo by photo, so that a slow moment of the machine hits all. Every precision
+of the bundle is timed; the captions of fp32 must be the peer's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from caprun import Captioner, SearchOptions
+from caprun.bundle import read_bundle
 from caprun.engine import packaged_bundle
 from captioner.models.caption_model import CaptionModel
 from captioner.training.checkpoint import Checkpoint, build_model, load_checkpoint
@@ -105,25 +106,36 @@ def milliseconds(work: Callable[[], str]) -> tuple[str, float]:
     return result, 1000 * (time.perf_counter() - began)
 
 
-def compare(ours: Captioner, theirs: EagerCaptioner, photos: list[str], beam: int, rounds: int) -> str:
-    """Time both on every photo, in turns; a row of the table."""
-    options = SearchOptions(beam, ours.spec.search.max_length, ours.spec.search.length_penalty)
-    times: tuple[list[float], list[float]] = ([], [])
-    different = 0
+def compare(
+    ours: Mapping[str, Captioner], theirs: EagerCaptioner, photos: list[str], beam: int, rounds: int
+) -> Iterator[str]:
+    """Time the precisions and the peer on every photo, in turns; rows of the table."""
+    spec = next(iter(ours.values())).spec
+    options = SearchOptions(beam, spec.search.max_length, spec.search.length_penalty)
+    peer_times: list[float] = []
+    times: dict[str, list[float]] = {precision: [] for precision in ours}
+    same = dict.fromkeys(ours, 0)
     for turn in range(rounds + 1):
         for photo in photos:
-            mine, my_time = milliseconds(lambda photo=photo: ours.caption(photo, options).text)
-            other, other_time = milliseconds(lambda photo=photo: theirs.caption(photo, options))
-            if turn == 0:  # warm-up, and the comparison of captions
-                different += mine != other
-            else:
-                times[0].append(my_time)
-                times[1].append(other_time)
-    my_median, other_median = (statistics.median(t) for t in times)
-    ratio = statistics.median(b / a for a, b in zip(*times, strict=True))
+            expected, peer_time = milliseconds(lambda photo=photo: theirs.caption(photo, options))
+            found = {
+                precision: milliseconds(lambda photo=photo, one=one: one.caption(photo, options).text)
+                for precision, one in ours.items()
+            }
+            for precision, (text, taken) in found.items():
+                if turn == 0:  # warm-up, and the comparison of captions
+                    same[precision] += text == expected
+                else:
+                    times[precision].append(taken)
+            if turn:
+                peer_times.append(peer_time)
     kind = "greedy" if beam == 1 else f"beam {beam}"
-    same = f"{len(photos) - different} of {len(photos)}"
-    return f"| {kind} | {my_median:.1f} | {other_median:.1f} | {ratio:.2f} | {same} |"
+    for precision, taken in times.items():
+        low, middle, high = statistics.quantiles([b / a for a, b in zip(taken, peer_times, strict=True)], n=4)
+        yield (
+            f"| {kind}, {precision} | {statistics.median(taken):.1f} | {statistics.median(peer_times):.1f} | "
+            f"{middle:.2f} ({low:.2f} to {high:.2f}) | {same[precision]} of {len(photos)} |"
+        )
 
 
 def main() -> None:
@@ -137,15 +149,20 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     photos = sorted(str(path) for path in arguments.photos.glob("*.jpg"))
-    bundle = arguments.bundle or packaged_bundle()
-    ours = Captioner.load(bundle, device="cpu", threads=arguments.threads)
+    path = arguments.bundle or packaged_bundle()
+    ours = {
+        precision: Captioner.load(path, device="cpu", threads=arguments.threads, precision=precision)
+        for precision in read_bundle(path).manifest.precisions
+    }
     theirs = EagerCaptioner(load_checkpoint(arguments.checkpoint))
     # the peer knows one layer of soft attention
     assert isinstance(theirs.model.decoder.hidden_gates, nn.ModuleList)
     print(f"{len(photos)} photos, {arguments.threads} thread(s), {platform.machine()}, torch {torch.__version__}")
-    print("| search | caprun, ms | eager PyTorch, ms | ratio | same captions |\n| --- | --- | --- | --- | --- |")
+    print("| search | caprun, ms | eager PyTorch, ms | ratio (quartiles) | same captions |")
+    print("| --- | --- | --- | --- | --- |")
     for beam in BEAMS:
-        print(compare(ours, theirs, photos, beam, arguments.rounds), flush=True)
+        for row in compare(ours, theirs, photos, beam, arguments.rounds):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from caprun.bundle import NEXT, Bundle, ModelSpec, read_bundle
+from caprun.bundle import NEXT, Bundle, ModelSpec, describe_file, read_bundle
 from caprun.decoding import Ids, StepOutput
 from caprun.engine import Captioner
+from caprun.errors import UsageError
 from caprun.session import Device
 from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel
@@ -136,20 +137,29 @@ class ScriptBackend:
         return ScriptSteps(self._decoder, self._bundle, given, alpha=alpha)
 
 
-def load_captioner(path: Path, device: str = "auto") -> Captioner:
+def load_captioner(path: Path, device: str = "auto", precision: str | None = None) -> Captioner:
     """Open a checkpoint, a TorchScript bundle or an ONNX bundle as the runtime's `Captioner`.
 
+    Args:
+        path: of the checkpoint, or the bundle's folder.
+        device: `auto`, `cpu` or `cuda`.
+        precision: see `Captioner.load`; of ONNX bundles alone.
+
     Raises:
-        CaprunError: it is none of these, or is damaged.
+        CaprunError: it is none of these, is damaged, or has not that precision.
     """
-    if not path.is_dir():
-        checkpoint = load_checkpoint(path)
-        model = build_model(checkpoint).to(torch_device(device))
-        return Captioner(model_spec(checkpoint, model, path.stem), checkpoint.vocabulary, ModelBackend(model))
-    bundle = read_bundle(path)
-    if bundle.manifest.format == "onnx":
-        return Captioner.load(path, device=cast("Device", device))
-    return Captioner(bundle.manifest, bundle.vocabulary, ScriptBackend(bundle))
+    bundle = read_bundle(path) if path.is_dir() else None
+    if bundle is not None and bundle.manifest.format == "onnx":
+        return Captioner.load(path, device=cast("Device", device), precision=precision)
+    if precision is not None:
+        raise UsageError(f"{path} is no ONNX bundle and has one precision; leave out --precision.")
+    if bundle is not None:
+        return Captioner(bundle.manifest, bundle.vocabulary, ScriptBackend(bundle))
+    checkpoint = load_checkpoint(path)
+    model = build_model(checkpoint).to(torch_device(device))
+    digest = describe_file(path).sha256
+    spec = model_spec(checkpoint, model, path.stem)
+    return Captioner(spec, checkpoint.vocabulary, ModelBackend(model), digest=digest)
 
 
 def model_spec(checkpoint: Checkpoint, model: CaptionModel, name: str) -> ModelSpec:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from caprun.cli import caption_photos, output_options, photos_argument
+from caprun.cli import caption_photos, many_options, output_options, photos_argument
 from caprun.search_options import search_options
 from captioner.commands.console import DEVICES, FILE
 
@@ -18,8 +18,9 @@ from captioner.commands.console import DEVICES, FILE
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
 @search_options
 @output_options
+@many_options
 def caption(photos: tuple[str, ...], model: Path, device: str, **options: Any) -> int:
     """Print a caption for every PHOTO, with PyTorch: what `caprun` does, for checkpoints and TorchScript bundles."""
     from captioner.inference import load_captioner
 
-    return caption_photos(lambda: load_captioner(model, device), photos, **options)
+    return caption_photos(lambda _: load_captioner(model, device), photos, **options)

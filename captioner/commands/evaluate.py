@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--report", "page", type=FILE, metavar="FILE.html", help="Write a page with scores and photos.")
 @click.option("--samples", type=click.IntRange(0), default=0, metavar="N", help="Print N photos' captions, references.")
 @click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
+@click.option("--precision", help="Of a bundle, such as fp32.  [default: the fastest measured on such hardware]")
 @search_options
 def evaluate(
     model: Path,
@@ -46,9 +48,8 @@ def evaluate(
     page: Path | None,
     samples: int,
     allow_missing: bool,
-    beam_size: int | None,
-    max_length: int | None,
-    length_penalty: float | None,
+    precision: str | None,
+    search: Mapping[str, Any],
 ) -> None:
     """Caption a split, photos to words, and score the captions against all references.
 
@@ -58,8 +59,8 @@ def evaluate(
     from captioner.evaluation.meteor import Meteor
     from captioner.evaluation.report import evaluate as run
 
-    captioner, config = _open(model, device)
-    options = with_search_options(captioner.spec.search, beam_size, max_length, length_penalty)
+    captioner, config = _open(model, device, precision)
+    options = with_search_options(captioner.spec.search, search)
     dataset = load_dataset(
         data,
         allow_missing=allow_missing,
@@ -76,7 +77,7 @@ def evaluate(
         _write_page(page, report, captioner, config, None if model.is_dir() else model.parent)
 
 
-def _open(model: Path, device: str) -> tuple[Captioner, Config]:
+def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, Config]:
     """A captioner, and the configuration of its training; a bundle knows of it how the splits were drawn."""
     from caprun.bundle import read_bundle
     from captioner.config import Config, DataConfig
@@ -88,9 +89,9 @@ def _open(model: Path, device: str) -> tuple[Captioner, Config]:
     if model.is_dir():
         training = read_bundle(model).manifest.provenance.get("training", {})
         if "splits" not in training:  # bundles of version 0.1; there was one way to draw then, and it is the default
-            return load_captioner(model, device), Config()
+            return load_captioner(model, device, precision), Config()
         drawn = DataConfig(splits=tuple(training["splits"]), split_seed=training["split_seed"])
-        return load_captioner(model, device), Config(data=drawn)
+        return load_captioner(model, device, precision), Config(data=drawn)
     checkpoint = load_checkpoint(model)
     config = checkpoint.config
     tokenizer = restore_tokenizer(config.data, checkpoint.vocabulary, checkpoint.tokenizer)

@@ -19,6 +19,22 @@ from captioner.commands.files import newest
 @click.option("--name", help="The model's name.  [default: the folder's]")
 @click.option("--licence", default="unknown", show_default=True, help="Licence of the weights, for the model card.")
 @click.option("--card", type=FILE, metavar="FILE.md", help="Text to begin the model card with.")
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["fp32", "int8", "fp16"]),
+    multiple=True,
+    default=["fp32"],
+    show_default=True,
+    help="Graphs to write; those of fp32 always are. int8 is for CPUs, fp16 for GPUs. Needs --data.",
+)
+@click.option(
+    "--calibration",
+    type=click.Choice(["minmax", "entropy", "percentile"]),
+    default="minmax",
+    show_default=True,
+    help="How int8 chooses its ranges, on training photos.",
+)
 @click.option("--data", type=FILE, help="Prove it on this dataset's dev photos too.")
 @click.option("--data-photos", type=click.IntRange(1), default=200, show_default=True, help="How many of them.")
 def export(
@@ -28,24 +44,28 @@ def export(
     name: str | None,
     licence: str,
     card: Path | None,
+    precisions: tuple[str, ...],
+    calibration: Any,
     data: Path | None,
     data_photos: int,
 ) -> None:
     """Write a bundle from CHECKPOINT (the newest run's best), and prove that it says the same as PyTorch."""
     from capexport.export import Request
     from capexport.export import export as run
+    from captioner.datasets import load_dataset
     from captioner.training.loop import BEST
 
     checkpoint = checkpoint or newest(Path("runs"), BEST)
     run_name = checkpoint.resolve().parent.name
     output = output or Path("weights") / (run_name if kind == "onnx" else f"{run_name}-{kind}")
-    photos = _photos(data, data_photos) if data else []
-    run(Request(checkpoint, kind, output, name or output.resolve().name, licence, card, photos), say)
+    others: Any = tuple(dict.fromkeys(precision for precision in precisions if precision != "fp32"))
+    if others and kind != "onnx":
+        raise click.UsageError(f"--precision {others[0]} is for --format onnx; leave one of the two out")
+    dataset = load_dataset(data) if data else None
+    dev = dataset.split("dev") if dataset else []
+    train = [example for example in dataset.examples if example.split == "train"] if dataset else []
+    photos = [example.image for example in dev[:data_photos]]
+    name = name or output.resolve().name
+    run(Request(checkpoint, kind, output, name, licence, card, photos, others, calibration, train, dev), say)
     program = "caprun" if kind == "onnx" else "captioner caption"
     click.echo(f"{program} --model {shlex.quote(str(output))} PHOTO")
-
-
-def _photos(data: Path, count: int) -> list[Path]:
-    from captioner.datasets import load_dataset
-
-    return [example.image for example in load_dataset(data).split("dev")[:count]]

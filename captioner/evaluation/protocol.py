@@ -46,9 +46,8 @@ def score_tables(metrics: Mapping[str, object], search: SearchOptions) -> list[S
         tables.append(ScoreTable("Teacher-forced", meaning, cells))
     if free:
         meaning = (
-            f"{where}, all of a photo's references together; the model's own captions, from the photo alone, beam "
-            f"{search.beam_size}, length penalty {search.length_penalty:g}, at most {search.max_length} steps; "
-            "lower-cased, punctuation removed. x100 but for NIST."
+            f"{where}, all of a photo's references together; the model's own captions, from the photo alone, "
+            f"{search.text}; lower-cased, punctuation removed. x100 but for NIST."
         )
         cells = {TITLES[name]: shown(name, value) for name, value in free.items()}
         tables.append(ScoreTable("Free-running", meaning, cells))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Report:
         metrics = self.metrics
         head = (
             f"{self.model} on {self.split}: {metrics['photos']} photos, {metrics['references']} references, "
-            f"beam {self.options.beam_size}, mean length {np.mean(lengths):.1f} words"
+            f"{self.options.text.split(',')[0]}, mean length {np.mean(lengths):.1f} words"
         )
         tables = [table.text() for table in score_tables(metrics, self.options)]
         return "\n\n".join([*self._samples(samples), head, *tables])
@@ -95,7 +95,7 @@ class Report:
             "split": self.split,
             "photos": len(self.captions),
             "references": self.metrics["references"],
-            "search": asdict(self.options),
+            "search": self.options.as_dict(),
             "protocol": "free-running, all references, lower-cased, punctuation removed",
             "scores": self.scores.as_dict(),
             **(taught or {}),

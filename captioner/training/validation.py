@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from caprun.bans import Bans
 from caprun.decoding import Hypothesis, SearchOptions, search
 from caprun.vocabulary import Special, Vocabulary
 from captioner.evaluation.meteor import Meteor
@@ -36,6 +37,9 @@ class Validation:
     meteor: Meteor | None = None
     """In the first process, where there is Java."""
 
+    def __post_init__(self) -> None:
+        Bans.of(self.search, self.special.end, self.vocabulary)  # refuses now what it would after an epoch
+
 
 @dataclass(frozen=True)
 class Validated:
@@ -60,14 +64,23 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
     special, options = validation.special, validation.search
     forced = TeacherForced()
     found: list[Hypothesis] = []
+    photos = validation.batches.share().tolist()
     for batch in validation.batches.in_order():
         seen = batch.seen.to(device)
         features = seen if seen.is_floating_point() else model.encoder(seen)
         teacher = model(features, batch.tokens.to(device))
         forced += tally(teacher.logits, teacher.targets)
-        found += search(ModelSteps(model, model.start(features)), len(seen), special.start, special.end, options)
+        found += search(
+            ModelSteps(model, model.start(features)),
+            len(seen),
+            special.start,
+            special.end,
+            options,
+            vocabulary=validation.vocabulary,
+            identities=photos[len(found) : len(found) + len(seen)],
+        )
     forced = TeacherForced(*processes.sums(astuple(forced)))
-    shares = processes.gather(list(zip(validation.batches.share().tolist(), found, strict=True)))
+    shares = processes.gather(list(zip(photos, found, strict=True)))
     by_photo = {photo: hypothesis for share in shares for photo, hypothesis in share}
     captions = [by_photo[photo] for photo in range(validation.batches.photos)]
     texts = [validation.vocabulary.text(caption.ids) for caption in captions]

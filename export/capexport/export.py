@@ -16,10 +16,13 @@ import numpy.typing as npt
 from capexport import onnx_export, torchscript_export
 from capexport.card import model_card
 from capexport.graphs import describe
+from capexport.precision import CALIBRATION_PHOTOS, SCORED_PHOTOS, Evidence, Name, judge, write_fp16, write_int8
+from capexport.ranges import Calibration
 from capexport.verify import InspectableBackend, verify
-from caprun.bundle import Manifest, ModelSpec, Precision, Replacement, read_bundle, write_manifest
+from caprun.bundle import FULL_PRECISION, Manifest, ModelSpec, Precision, Replacement, read_bundle, write_manifest
 from caprun.image import load
-from caprun.session import OnnxBackend
+from caprun.session import OnnxBackend, choose_device
+from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.inference import ModelBackend, ScriptBackend, model_spec
 from captioner.models.attention import HardAttention
@@ -41,19 +44,29 @@ class Request:
     """Text that the model card begins with."""
     photos: Sequence[Path] = ()
     """Photos to compare captions on, besides those in the checkpoint."""
+    precisions: Sequence[Name] = ()
+    """Besides fp32."""
+    calibration: Calibration = "minmax"
+    train: Sequence[Example] = ()
+    """To calibrate on; needed for int8."""
+    dev: Sequence[Example] = ()
+    """To compare precisions on; needed for any besides fp32."""
 
 
 def export(request: Request, say: Callable[[str], None]) -> Manifest:
     """Write a bundle and verify it.
 
     Raises:
-        ParityError: the graphs say something else than PyTorch; a bundle that was there before is left as it was.
-        CaprunError: the checkpoint cannot be read, or the output not be written.
+        ParityError, PrecisionError: the graphs say something else than PyTorch, or those of another precision are not
+            worth having; a bundle that was there before is left as it was.
+        CaprunError: the checkpoint or a photo cannot be read, there are no photos to judge a precision on, or the
+            output cannot be written.
     """
     checkpoint = load_checkpoint(request.checkpoint)
     model = build_model(checkpoint)
     spec = model_spec(checkpoint, model, request.name)
     photos = _photos(checkpoint.samples.numpy(), request.photos, spec)
+    evidence = _evidence(request, spec) if request.precisions else None
     introduction = _read(request.card) if request.card else ""
     with Replacement(request.output) as directory:
         began = time.monotonic()
@@ -65,7 +78,7 @@ def export(request: Request, say: Callable[[str], None]) -> Manifest:
             format=request.format,
             licence=request.licence,
             files={},
-            precisions={"fp32": Precision(encoder, decoder)},
+            precisions={FULL_PRECISION: Precision(encoder, decoder)},
             graphs=describe(model),
             metrics=dict(checkpoint.metrics),
             provenance=_provenance(request.checkpoint, checkpoint.provenance),
@@ -81,6 +94,10 @@ def export(request: Request, say: Callable[[str], None]) -> Manifest:
             one_region=isinstance(model.decoder.attention, HardAttention),
         )
         manifest = replace(manifest, parity=parity.as_dict())
+        manifest = write_manifest(directory, manifest, checkpoint.vocabulary, "")
+        if evidence is not None:
+            for name in request.precisions:
+                manifest = _add_precision(directory, name, evidence, request.calibration, say)
         card = model_card(manifest, introduction)
         manifest = write_manifest(directory, manifest, checkpoint.vocabulary, card)
     size = sum(entry.bytes for entry in manifest.files.values())
@@ -92,13 +109,65 @@ def export(request: Request, say: Callable[[str], None]) -> Manifest:
     return manifest
 
 
+def _add_precision(
+    directory: Path, name: Name, evidence: Evidence, calibration: Calibration, say: Callable[[str], None]
+) -> Manifest:
+    began = time.monotonic()
+    bundle = read_bundle(directory)
+    written = write_int8(bundle, evidence.calibration, calibration) if name == "int8" else write_fp16(bundle)
+    say(f"wrote {written.encoder} and {written.decoder} ({time.monotonic() - began:.0f} s)")
+    precisions = {**bundle.manifest.precisions, name: written}
+    manifest = write_manifest(directory, replace(bundle.manifest, precisions=precisions), bundle.vocabulary, "")
+    device: Literal["cpu", "cuda"] | None = "cpu"
+    if name == "fp16":
+        device = "cuda" if choose_device("auto") == "cuda" else None
+    judged = judge(read_bundle(directory), name, evidence, say, device)
+    return write_manifest(directory, replace(manifest, precisions={**precisions, **judged}), bundle.vocabulary, "")
+
+
+def _evidence(request: Request, spec: ModelSpec) -> Evidence:
+    if "int8" in request.precisions and not (request.train and request.dev):
+        raise CaptionerError(
+            "int8 is calibrated on training photos and compared with fp32 on dev photos: name a dataset that has both "
+            "with --data."
+        )
+    if not request.dev:
+        raise CaptionerError(
+            f"{request.precisions[0]} is compared with fp32 on dev photos: name a dataset that has them with --data."
+        )
+    return evidence_of(spec, request.train if "int8" in request.precisions else (), request.dev)
+
+
+def evidence_of(spec: ModelSpec, train: Sequence[Example], dev: Sequence[Example]) -> Evidence:
+    """Some photos of train, always the same, to calibrate on, and the first of dev to judge on.
+
+    Raises:
+        ImageError: a photo cannot be read.
+    """
+    drawn = np.random.default_rng(0).permutation(len(train))[:CALIBRATION_PHOTOS]
+    scored = dev[:SCORED_PHOTOS]
+    return Evidence(
+        _prepared([train[i].image for i in drawn], spec),
+        _prepared([example.image for example in scored], spec),
+        [example.references for example in scored],
+    )
+
+
 def _backend(directory: Path) -> InspectableBackend:
     bundle = read_bundle(directory)
     return OnnxBackend(bundle, "cpu") if bundle.manifest.format == "onnx" else ScriptBackend(bundle)
 
 
 def _photos(samples: npt.NDArray[np.uint8], files: Sequence[Path], spec: ModelSpec) -> npt.NDArray[np.uint8]:
-    return np.concatenate([samples, *(load(file, spec.image)[None] for file in files)])
+    return np.concatenate([samples, _prepared(files, spec)])
+
+
+def _prepared(files: Sequence[Path], spec: ModelSpec) -> npt.NDArray[np.uint8]:
+    """uint8 (files, height, width, 3)."""
+    prepared = np.empty((len(files), spec.image.height, spec.image.width, 3), np.uint8)
+    for photo, file in zip(prepared, files, strict=True):
+        photo[:] = load(file, spec.image)
+    return prepared
 
 
 def _provenance(path: Path, training: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from capexport.fused_step import FusedStep
 from caprun.bundle import NEXT, Graphs, GraphSpec, TensorSpec
 from captioner.models.attention import SoftAttention
 from captioner.models.caption_model import CaptionModel
@@ -31,11 +32,11 @@ class StepGraph(nn.Module):
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
-        self.model = model
+        self.step = FusedStep(model)
 
     def forward(self, parent: Tensor, token: Tensor, hidden: Tensor, cell: Tensor, k: Tensor) -> tuple[Tensor, ...]:
         """`k` is int64 (1,): a tensor, for an int would be traced as the constant it happened to be."""
-        return _present(self.model.candidates(None, parent, token, Encoded(hidden, cell), _scalar(k)))
+        return _present(self.step(None, parent, token, Encoded(hidden, cell), _scalar(k)))
 
 
 class AttendingStepGraph(nn.Module):
@@ -43,7 +44,7 @@ class AttendingStepGraph(nn.Module):
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
-        self.model = model
+        self.step = FusedStep(model)
 
     def forward(
         self,
@@ -57,7 +58,7 @@ class AttendingStepGraph(nn.Module):
         k: Tensor,
     ) -> tuple[Tensor, ...]:
         """As in `StepGraph`."""
-        return _present(self.model.candidates(row, parent, token, Encoded(hidden, cell, regions, keys), _scalar(k)))
+        return _present(self.step(row, parent, token, Encoded(hidden, cell, regions, keys), _scalar(k)))
 
 
 def step_graph(model: CaptionModel) -> nn.Module:

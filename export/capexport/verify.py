@@ -6,7 +6,7 @@ The graphs are run as a user will run them, from the files of the bundle, by the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from caprun.bundle import ModelSpec
 from caprun.decoding import Hypothesis, Ids, SearchOptions, StepOutput, Steps, search
+from caprun.engine import Backend
 from caprun.errors import CaprunError
 from caprun.vocabulary import Special, Vocabulary
 
@@ -122,7 +123,7 @@ def verify(
             "was written looks at the other; train the attention further."
         )
     for size in BEAM_SIZES:
-        options = replace(spec.search, beam_size=size)
+        options = spec.search.plain(size)
         _compare_captions(reference, written, spec, vocabulary, photos, options, parity, one_region=one_region)
     if parity.differing:
         shown = "; ".join(parity.differing[:3])
@@ -306,7 +307,7 @@ def _compare_captions(
             pair = (expected, hypothesis)
             both = [log_probs_in(reference, image, h, special, pieces) for h in pair]
             jumps = one_region and any(_is_undecided_in(reference, image, h, special, pieces) for h in pair)
-            if jumps or _is_near_tie(both[0], both[1], pair, options):
+            if jumps or is_near_tie(both[0], both[1], pair, options):
                 parity.near_ties += 1
             else:
                 parity.differing.append(
@@ -315,20 +316,31 @@ def _compare_captions(
                 )
 
 
-def _is_near_tie(
-    first: list[float], second: list[float], captions: Sequence[Hypothesis], options: SearchOptions
+def is_near_tie(
+    first: list[float],
+    second: list[float],
+    captions: Sequence[Hypothesis],
+    options: SearchOptions,
+    tolerance: float = TOLERANCE,
 ) -> bool:
-    """Whether PyTorch scores both alike: in the end, or where they part, after which each goes its own way."""
+    """Whether two captions score alike: in the end, or where they part, after which each goes its own way.
+
+    Args:
+        first, second: the log-probabilities of their pieces by the same model, see `log_probs_in`.
+        captions: the two.
+        options: how they were found.
+        tolerance: largest difference of scores that are alike.
+    """
     scores = [sum(log_probs) / len(log_probs) ** options.length_penalty for log_probs in (first, second)]
-    if abs(scores[0] - scores[1]) <= TOLERANCE:
+    if abs(scores[0] - scores[1]) <= tolerance:
         return True
     pairs = zip_longest(captions[0].ids, captions[1].ids)
     parted = 1 + next(position for position, (one, other) in enumerate(pairs) if one != other)
-    return abs(sum(first[:parted]) - sum(second[:parted])) <= TOLERANCE
+    return abs(sum(first[:parted]) - sum(second[:parted])) <= tolerance
 
 
 def log_probs_in(
-    backend: InspectableBackend,
+    backend: Backend,
     image: npt.NDArray[np.uint8],
     hypothesis: Hypothesis,
     special: Special,

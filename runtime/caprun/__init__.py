@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from caprun.decoding import SearchOptions
     from caprun.engine import Caption, Captioner, CaptionWord
-    from caprun.errors import BundleError, CaprunError, DeviceError, ImageError, UsageError
+    from caprun.errors import BundleError, CaprunError, DeviceError, ImageError, OutputError, UsageError
+
+__version__ = "0.1.0"
 
 __all__ = [
     "BundleError",
@@ -20,6 +22,7 @@ __all__ = [
     "Captioner",
     "DeviceError",
     "ImageError",
+    "OutputError",
     "SearchOptions",
     "UsageError",
 ]

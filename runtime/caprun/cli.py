@@ -5,15 +5,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import click
 
+from caprun import __version__
+from caprun.bulk.command import bulk
 from caprun.errors import CaprunError, ImageError, UsageError
 from caprun.search_options import search_options, with_search_options
+from caprun.startup import starting
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -86,11 +89,53 @@ def output_options(command: F) -> F:
     return command
 
 
+class Many(NamedTuple):
+    """How many photos are captioned: see `many_options`."""
+
+    output: str | None
+    overwrite: bool
+    recursive: bool
+    batch_size: int | None
+    decoders: int | None
+
+    def meant(self, photos: Sequence[str]) -> bool:
+        """Whether they are many: written to files, in a folder, on standard input, or simply many."""
+        return self.output is not None or len(photos) > _FEW or any(p == "-" or Path(p).is_dir() for p in photos)
+
+
+_FEW = 16  # up to so many are captioned one by one, each by all cores
+
+
+def many_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of many photos, on whichever command captions them; it gets them as its parameter `many`."""
+
+    @wraps(command)
+    def collecting(**parameters: Any) -> Any:
+        return command(many=Many(**{name: parameters.pop(name) for name in Many._fields}), **parameters)
+
+    for option in (
+        click.option("--decoders", type=click.IntRange(1, 256), help="Threads that read photos.  [default: all cores]"),
+        click.option(
+            "--batch-size", type=click.IntRange(1, 1024), help="Photos computed together.  [default: 8; on CUDA 64]"
+        ),
+        click.option("--recursive", is_flag=True, help="Look into the folders in a folder too."),
+        click.option("--overwrite", is_flag=True, help="Give up what another or a finished run wrote to --output."),
+        click.option(
+            "--output",
+            metavar="FILE|DIR/",
+            help="Write a row a photo to a .jsonl or .csv FILE; or photo.txt for photo.jpg into DIR, and all rows to "
+            "DIR/captions.jsonl. The same command goes on where it was stopped.",
+        ),
+    ):
+        collecting = option(collecting)
+    return collecting
+
+
 photos_argument = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 
 
 @click.group(cls=_CaptionByDefault, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="captioner", prog_name="caprun")
+@click.version_option(__version__, prog_name="caprun")
 def main() -> None:
     """Caption photos: `caprun photo.jpg` prints a caption.
 
@@ -98,46 +143,58 @@ def main() -> None:
     """
 
 
+main.add_command(bulk)
+
+
 @main.command()
 @photos_argument
 @click.option("--model", envvar="CAPRUN_MODEL", help="Bundle to use, else $CAPRUN_MODEL, else the packaged one.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@click.option("--precision", help="One of the bundle's, such as fp32.  [default: the fastest measured here]")
 @search_options
 @output_options
-def caption(photos: tuple[str, ...], model: str | None, device: Any, threads: int | None, **options: Any) -> int:
+@many_options
+def caption(
+    photos: tuple[str, ...],
+    model: str | None,
+    device: Any,
+    threads: int | None,
+    precision: str | None,
+    **options: Any,
+) -> int:
     """Print a caption for every PHOTO (JPEG, PNG, WebP, GIF, BMP).
 
-    A photo that cannot be read is reported, the others are captioned all the same, and the exit code is 1.
+    A folder stands for the photos in it, sorted by the bytes of their paths, hidden ones left out; - for the paths on
+    standard input, one a line or each ended by NUL. A photo that cannot be read is reported, the others are captioned
+    all the same, and the exit code is 1.
     """
-    from caprun.engine import Captioner
 
-    return caption_photos(lambda: Captioner.load(model, device=device, threads=threads), photos, **options)
+    def load(many: bool) -> "Captioner":
+        from caprun.engine import Captioner
+
+        return Captioner.load(model, device=device, threads=threads, precision=precision, many=many)
+
+    return caption_photos(load, photos, **options)
 
 
 @main.command()
-def doctor() -> None:
-    """Say what is installed and whether it works: ONNX Runtime, devices, the packaged model."""
-    from caprun.engine import Captioner, packaged_bundle
-    from caprun.session import installed_packages, onnxruntime
+@click.option("--model", help="Bundle to examine, else the packaged one.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads to time with.  [default: all cores]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
+    """Say what is installed, whether it works, and what captioning a photo costs on this machine."""
+    from caprun.doctor import report
 
-    packages = installed_packages()
-    for name, version in packages.items():
-        click.echo(f"{name}: {version}")
-    if len(packages) > 1:
-        click.echo("warning: two packages of ONNX Runtime share one folder; uninstall both, then install one of them")
-    click.echo(f"devices: {', '.join(onnxruntime().get_available_providers())}")
-    captioner = Captioner.load()
-    click.echo(f"packaged model: {captioner.spec.name}, {packaged_bundle()}: sound")
+    report(model, threads, click.echo, as_json=as_json)
 
 
 def caption_photos(
-    load: "Callable[[], Captioner]",
+    load: "Callable[[bool], Captioner]",
     photos: Sequence[str],
     *,
-    beam_size: int | None,
-    max_length: int | None,
-    length_penalty: float | None,
+    search: Mapping[str, Any],
+    many: Many,
     as_json: bool,
     attention: Path | None,
     picture: Path | None,
@@ -146,23 +203,40 @@ def caption_photos(
     """Caption photos and print what was asked for; returns the exit code.
 
     Args:
-        load: loads the model; not before the options are known to be right.
-        photos: paths.
-        beam_size, max_length, length_penalty: of the search; None for the model's own.
+        load: loads the model, for many photos or for few; not before the options are known to be right.
+        photos: paths, folders and `-`.
+        search: options of the search; those left out are the model's own.
+        many: options of many photos.
         as_json: print objects, not text.
         attention, picture: PNG files to write, for a single photo.
         font: for these.
     """
     if (attention or picture) and len(photos) > 1:
         raise UsageError(f"--attention and --picture take one photo, not {len(photos)}.")
-    captioner = load()
+    if many.overwrite and many.output is None:
+        raise UsageError("--overwrite belongs to --output.")
+    if many.meant(photos):
+        if attention or picture:
+            raise UsageError("--attention and --picture take one photo, named itself, and no --output.")
+        if as_json and many.output is not None:
+            raise UsageError("--json prints rows and --output writes them; leave one of them out.")
+        return _caption_many(load, photos, search, many, as_json)
+    with starting():
+        from concurrent.futures import ThreadPoolExecutor
+
+        from caprun.image import open_photo
+
+        with ThreadPoolExecutor(1) as reader:  # which opens the first photo while the model is loaded
+            first = reader.submit(open_photo, photos[0])
+            captioner = load(False)
     if attention and captioner.spec.attention_grid is None:
         raise UsageError(f"The model {captioner.spec.name} has no attention to draw; leave out --attention.")
-    options = with_search_options(captioner.spec.search, beam_size, max_length, length_penalty)
+    options = with_search_options(captioner.spec.search, search)
     failed = 0
-    for photo in photos:
+    for index, photo in enumerate(photos):
         try:
-            _caption_one(captioner, photo, options, len(photos) > 1, as_json, attention, picture, font)
+            image = open_photo(photo) if index else first.result()
+            _caption_one(captioner, photo, image, options, len(photos) > 1, as_json, attention, picture, font)
         except ImageError as error:
             failed += 1
             if as_json:
@@ -171,9 +245,26 @@ def caption_photos(
     return 1 if failed else 0
 
 
+def _caption_many(
+    load: "Callable[[bool], Captioner]", arguments: Sequence[str], search: Mapping[str, Any], many: Many, as_json: bool
+) -> int:
+    from caprun.folder import plan_output, print_captions, write_captions
+    from caprun.listing import list_photos
+
+    photos = list_photos(arguments, sys.stdin.buffer, recursive=many.recursive)
+    output = None if many.output is None else plan_output(many.output, photos)
+    captioner = load(True)
+    options = with_search_options(captioner.spec.search, search)
+    how: dict[str, Any] = {"batch_size": many.batch_size, "decoders": many.decoders}
+    if output is None:
+        return print_captions(captioner, photos, options, as_json=as_json, **how)
+    return write_captions(captioner, photos, options, output, overwrite=many.overwrite, **how)
+
+
 def _caption_one(
     captioner: "Captioner",
     photo: str,
+    image: "Image.Image",
     options: "SearchOptions",
     several: bool,
     as_json: bool,
@@ -181,16 +272,15 @@ def _caption_one(
     picture: Path | None,
     font: Path | None,
 ) -> None:
-    from caprun.image import open_photo, seen_box
-
-    image = open_photo(photo)
     caption = captioner.caption(image, options, alpha=attention is not None)
     if as_json:
         click.echo(json.dumps(caption_as_dict(photo, caption), ensure_ascii=False))
     else:
-        click.echo(f"{photo}: {caption.text}" if several else caption.text)
+        for one in (caption, *caption.alternatives):
+            click.echo(f"{photo}: {one.text}" if several else one.text)
     if attention or picture:
         from caprun.drawing import attention_picture, caption_picture
+        from caprun.image import seen_box
 
         if attention:
             seen = [(word.text, word.alpha) for word in caption.words if word.alpha is not None]
@@ -202,8 +292,12 @@ def _caption_one(
 
 def caption_as_dict(photo: str, caption: "Caption") -> dict[str, Any]:
     """What --json prints of a photo."""
+    others = [_text_as_dict(other) for other in caption.alternatives]
+    return {"image": photo, **_text_as_dict(caption), **({"alternatives": others} if others else {})}
+
+
+def _text_as_dict(caption: "Caption") -> dict[str, Any]:
     return {
-        "image": photo,
         "caption": caption.text,
         "log_prob": round(caption.log_prob, 6),
         "words": [{"word": word.text, "log_prob": round(word.log_prob, 6)} for word in caption.words],

@@ -1,7 +1,9 @@
 """From a photo to a caption: `Captioner.load(bundle).caption(image)`."""
 
+import functools
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +13,7 @@ import numpy.typing as npt
 
 from caprun.bundle import Bundle, ModelSpec, read_bundle
 from caprun.decoding import Floats, Hypothesis, SearchOptions, Steps, search
-from caprun.errors import BundleError
+from caprun.errors import BundleError, ImageError
 from caprun.image import Photo, load
 from caprun.session import Device, OnnxBackend
 from caprun.vocabulary import Vocabulary
@@ -45,7 +47,9 @@ class Caption:
     """Of the whole caption, its end included."""
     words: tuple[CaptionWord, ...]
     finished: bool
-    """False where the caption was cut at the maximum length."""
+    """False where the caption was cut at the maximum length, or bans left nothing to say."""
+    alternatives: tuple["Caption", ...] = ()
+    """Where `n_best` asks for them, the other captions found, the best first; drawn ones in the order drawn."""
 
 
 class Captioner:
@@ -55,23 +59,60 @@ class Captioner:
         spec: its image size, special ids and search defaults.
         vocabulary: its pieces.
         backend: what runs its graphs.
+        digest: of the weights, where the spec does not tell them from others.
     """
 
-    def __init__(self, spec: ModelSpec, vocabulary: Vocabulary, backend: Backend) -> None:
-        self.spec, self.vocabulary, self.backend = spec, vocabulary, backend
+    workers = 1
+    """How many threads may caption with it at once."""
+
+    def __init__(self, spec: ModelSpec, vocabulary: Vocabulary, backend: Backend, *, digest: str = "") -> None:
+        self.spec, self.vocabulary, self.backend, self.digest = spec, vocabulary, backend, digest
+        self._for_many: Callable[[], Captioner] = lambda: self
 
     @classmethod
     def load(
-        cls, bundle: str | os.PathLike[str] | None = None, *, device: Device = "auto", threads: int | None = None
+        cls,
+        bundle: str | os.PathLike[str] | None = None,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        precision: str | None = None,
+        many: bool = False,
     ) -> "Captioner":
-        """Load a bundle: a directory, or None for the one installed with this package.
+        """Load a bundle.
+
+        Args:
+            bundle: a directory, or None for the one installed with this package.
+            device: `auto` is CUDA where it starts, else the CPU; `cuda` runs on CUDA or fails.
+            threads: of the CPU; None for all cores.
+            precision: one of the bundle's; None for the fastest that was measured on such hardware, see
+                `caprun.session.choose_precision`.
+            many: it is for `caption_many`, which else loads the model a second time.
 
         Raises:
-            BundleError: no bundle there, or not what it says it is.
+            BundleError: no bundle there, or not what it says it is, or without that precision.
             DeviceError: the device asked for is not there.
         """
         opened: Bundle = read_bundle(packaged_bundle() if bundle is None else bundle)
-        return cls(opened.manifest, opened.vocabulary, OnnxBackend(opened, device, threads))
+
+        def with_threads(count: int | None) -> Captioner:
+            return cls(opened.manifest, opened.vocabulary, OnnxBackend(opened, device, count, precision))
+
+        def for_many() -> Captioner:
+            from caprun.pipeline import threads_for_all_cores
+
+            twin = captioner if many or threads == 1 else with_threads(1)
+            twin.workers = threads or threads_for_all_cores()
+            return twin
+
+        captioner = with_threads(1 if many else threads)
+        if getattr(captioner.backend, "device", "cpu") == "cpu":  # a GPU is kept busy by one thread
+            captioner._for_many = functools.cache(for_many)
+        return captioner
+
+    def for_many(self) -> "Captioner":
+        """The same model, made to be called by `workers` threads at once with one thread an operation."""
+        return self._for_many()
 
     def caption(self, photo: Photo, options: SearchOptions | None = None, *, alpha: bool = False) -> Caption:
         """Caption one photo: a path, encoded bytes, a binary file or a PIL image.
@@ -85,6 +126,34 @@ class Captioner:
             ImageError: the photo cannot be read.
         """
         return self.caption_arrays(load(photo, self.spec.image)[None], options, alpha=alpha)[0]
+
+    def caption_many(
+        self,
+        photos: Iterable[Photo],
+        options: SearchOptions | None = None,
+        *,
+        batch_size: int | None = None,
+        decoders: int | None = None,
+    ) -> "Iterator[Caption | ImageError]":
+        """Caption many photos, as fast as all cores can: a caption or an error for each, in their order.
+
+            for photo, result in zip(photos, captioner.caption_many(photos)):
+                print(photo, result if isinstance(result, ImageError) else result.text)
+
+        Photos are taken from `photos` as they are needed, so that memory does not depend on how many there are.
+
+        Args:
+            photos: paths, encoded bytes, binary files or PIL images.
+            options: how to search; None for the bundle's own defaults.
+            batch_size: photos computed together; None for what suits the device.
+            decoders: threads that read photos; None for as many as there are cores.
+
+        Raises:
+            UsageError: a number out of its range.
+        """
+        from caprun.pipeline import caption_many
+
+        return caption_many(self, photos, options, batch_size=batch_size, decoders=decoders)
 
     def caption_arrays(
         self, images: npt.NDArray[np.uint8], options: SearchOptions | None = None, *, alpha: bool = False
@@ -103,7 +172,18 @@ class Captioner:
             return []
         special = self.spec.special
         steps = self.backend.encode(images, alpha=alpha)
-        return search(steps, len(images), special.start, special.end, options or self.spec.search)
+        options = options or self.spec.search
+        # so that a photo's draws depend on nothing but the seed and what is seen of the photo
+        identities = [_identity(image) for image in images] if options.temperature > 0 else None
+        return search(
+            steps,
+            len(images),
+            special.start,
+            special.end,
+            options,
+            vocabulary=self.vocabulary,
+            identities=identities,
+        )
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         words = []
@@ -113,7 +193,17 @@ class Captioner:
             if hypothesis.alpha is not None and self.spec.attention_grid is not None:
                 seen = hypothesis.alpha[at].mean(0).reshape(self.spec.attention_grid)
             words.append(CaptionWord(word.text, float(hypothesis.log_probs[at].sum()), seen))
-        return Caption(self.vocabulary.text(hypothesis.ids), hypothesis.log_prob, tuple(words), hypothesis.finished)
+        return Caption(
+            self.vocabulary.text(hypothesis.ids),
+            hypothesis.log_prob,
+            tuple(words),
+            hypothesis.finished,
+            tuple(map(self._caption, hypothesis.alternatives)),
+        )
+
+
+def _identity(image: npt.NDArray[np.uint8]) -> int:
+    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest(), "little")
 
 
 def packaged_bundle() -> Path:

@@ -4,6 +4,7 @@
     ├── BundleError    a bundle is missing, altered or of an unknown kind
     ├── ImageError     a photo is missing, broken, too large or of a format that is not taken
     ├── DeviceError    the device asked for, or ONNX Runtime itself, is not there
+    ├── OutputError    a file of results cannot be written, or is being written by somebody else
     └── UsageError     an option has a value it cannot have
 
 Every message is one sentence that says what was wrong, with which file, and what to do.
@@ -24,6 +25,10 @@ class ImageError(CaprunError, ValueError):
 
 class DeviceError(CaprunError, RuntimeError):
     """The device asked for, or ONNX Runtime itself, is not available."""
+
+
+class OutputError(CaprunError, OSError):
+    """A file of results cannot be written."""
 
 
 class UsageError(CaprunError, ValueError):

@@ -5,6 +5,7 @@ says. Training and every runtime go through both, so that a caption cannot depen
 """
 
 import contextlib
+import importlib
 import io
 import os
 import stat
@@ -13,22 +14,16 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image
 
 from caprun.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
 
 Photo: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | BinaryIO
 """A path, an encoded file's bytes, a PIL image, or a file opened in binary mode (read from its start)."""
@@ -139,13 +134,14 @@ def _seen_pixels(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, 
 
 
 # The plugins are called directly: Image.open would refuse and warn by a pixel limit of its own, which any other code in
-# the process may have set, and would look for further pictures in a JPEG, of which only the first is wanted.
-_FORMATS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
-    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    (b"RIFF", WebPImagePlugin.WebPImageFile),
-    (b"GIF8", GifImagePlugin.GifImageFile),
-    (b"BM", BmpImagePlugin.BmpImageFile),
+# the process may have set, and would look for further pictures in a JPEG, of which only the first is wanted. Each is
+# imported with the first photo that needs it, for together they take as long as a small photo.
+_FORMATS: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "Jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "Png"),
+    (b"RIFF", "WebP"),
+    (b"GIF8", "Gif"),
+    (b"BM", "Bmp"),
 )
 
 _TURNS = {
@@ -222,18 +218,19 @@ def _read_path(path: Path, label: str) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
-def _read_header(data: bytes, label: str) -> ImageFile.ImageFile:
+def _read_header(data: bytes, label: str) -> "ImageFile":
     """The photo as Pillow sees it before decoding any pixel."""
     if not data:
         raise ImageError(f"{label} is empty; get another copy of it")
-    plugin = next((plugin for signature, plugin in _FORMATS if data.startswith(signature)), None)
-    if plugin is None or (plugin is WebPImagePlugin.WebPImageFile and data[8:12] != b"WEBP"):
+    found = next((name for signature, name in _FORMATS if data.startswith(signature)), None)
+    if found is None or (found == "WebP" and data[8:12] != b"WEBP"):
         raise ImageError(f"{label} is not a JPEG, PNG, WebP, GIF or BMP image; convert it to one of these")
     if len(data) > MAX_BYTES:
         raise ImageError(f"{label} is larger than {MAX_BYTES >> 20} MiB; scale it down first")
+    plugin: Any = getattr(importlib.import_module(f"PIL.{found}ImagePlugin"), f"{found}ImageFile")
     try:
         with _quiet():
-            return plugin(io.BytesIO(data))
+            return plugin(io.BytesIO(data))  # type: ignore[no-any-return]
     except Image.DecompressionBombError as error:
         raise ImageError(f"{label} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first") from error
 

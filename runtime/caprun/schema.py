@@ -1,6 +1,7 @@
 """Plain data (as JSON and TOML give it) to frozen dataclasses: every key known, every type right."""
 
 import dataclasses
+import functools
 import math
 import sys
 import types
@@ -22,7 +23,7 @@ def from_dict(cls: type[T], data: object, where: str = "") -> T:
     if not isinstance(data, Mapping):
         raise ValueError(f"{where or 'the top level'} must be a table of keys and values")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
             raise ValueError(f"unknown key {_path(where, key)!r}; known here are {', '.join(fields)}")
@@ -31,6 +32,11 @@ def from_dict(cls: type[T], data: object, where: str = "") -> T:
         if required and name not in data:
             raise ValueError(f"key {_path(where, name)!r} is missing")
     return cls(**{key: _value(hints[key], value, _path(where, key)) for key, value in data.items()})
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _value(hint: Any, value: object, where: str) -> Any:
@@ -75,6 +81,8 @@ def _union(arguments: tuple[Any, ...], value: object, where: str) -> Any:
 def _tuple(arguments: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise ValueError(f"{where} must be a list")
+    if arguments == (str, Ellipsis) and all(type(item) is str for item in value):
+        return tuple(value)  # a vocabulary has thousands
     if arguments[-1] is Ellipsis:
         arguments = (arguments[0],) * len(value)
     if len(arguments) != len(value):

@@ -1,21 +1,35 @@
-"""ONNX Runtime: which device, how many threads, and a decoder whose state stays where it was computed."""
+"""ONNX Runtime: which device and precision, and a decoder whose state stays where it was computed."""
 
 import contextlib
-import importlib.metadata
+import os
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from caprun.bundle import NEXT, Bundle, GraphSpec
+from caprun import graph_cache
+from caprun.bundle import FULL_PRECISION, NEXT, Bundle, GraphSpec, Manifest
 from caprun.decoding import Ids, StepOutput
-from caprun.errors import BundleError, DeviceError
+from caprun.errors import BundleError, CaprunError, DeviceError
 from caprun.onnx_wire import has_external_data
 
 Device = Literal["auto", "cpu", "cuda"]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_OPTIONS = {
+    "cpu": {},
+    "cuda": {
+        # batches come in many sizes, and an exhaustive search would be made anew for each
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "cudnn_conv_use_max_workspace": "1",
+        # memory as it is needed, not doubled at every turn: others use the device, too
+        "arena_extend_strategy": "kSameAsRequested",
+        "use_tf32": "0",  # fp32 is fp32: the words must be those of training
+    },
+}
 
 
 def onnxruntime() -> Any:
@@ -41,6 +55,8 @@ _REINSTALL = (
 
 def installed_packages() -> dict[str, str]:
     """The ONNX Runtime packages installed, with their versions; two at once overwrite each other's files."""
+    import importlib.metadata
+
     versions = {}
     for name in ("onnxruntime", "onnxruntime-gpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -69,6 +85,31 @@ def choose_device(device: Device) -> Literal["cpu", "cuda"]:
     return device
 
 
+def measured_on(device: Literal["cpu", "cuda"]) -> str:
+    """How a manifest names the hardware that a precision was measured on: `cuda`, or `cpu/x86_64`."""
+    if device == "cuda":
+        return device
+    machine = os.uname().machine if hasattr(os, "uname") else os.environ.get("PROCESSOR_ARCHITECTURE", "")
+    names = {"amd64": "x86_64", "arm64": "aarch64"}
+    return f"cpu/{names.get(machine.lower(), machine.lower())}"
+
+
+def choose_precision(manifest: Manifest, device: Literal["cpu", "cuda"]) -> str:
+    """The fastest precision of those measured on such hardware; fp32 where nothing was.
+
+    An export measures how fast a precision is and how well it captions, and writes none that is worse than fp32.
+    """
+    hardware = measured_on(device)
+    speeds = {
+        name: found.photos_per_second
+        for name, precision in manifest.precisions.items()
+        if precision.measured != "unmeasured"
+        for found in precision.measured
+        if found.device == hardware
+    }
+    return max(speeds, key=lambda name: speeds[name]) if FULL_PRECISION in speeds else FULL_PRECISION
+
+
 class OnnxBackend:
     """A bundle's two graphs in ONNX Runtime.
 
@@ -76,33 +117,60 @@ class OnnxBackend:
         bundle: an ONNX bundle.
         device: `auto` falls back to the CPU where CUDA does not start; `cuda` runs on CUDA or fails.
         threads: threads of one operation; None lets ONNX Runtime take every core.
+        precision: one of the bundle's; None for the one that `choose_precision` finds.
+
+    Attributes:
+        device: where it runs.
+        precision: of the graphs that run.
 
     Raises:
-        BundleError: the bundle is not of ONNX graphs, or ONNX Runtime refuses them.
+        BundleError: the bundle is not of ONNX graphs, has not that precision, or ONNX Runtime refuses them.
         DeviceError: no ONNX Runtime, or no CUDA where it is asked for.
     """
 
-    def __init__(self, bundle: Bundle, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, device: Device = "auto", threads: int | None = None, precision: str | None = None
+    ) -> None:
         if bundle.manifest.format != "onnx":
             raise BundleError(
                 f"{bundle.path} holds TorchScript graphs, which caprun does not run: use "
                 f"`captioner caption --model {bundle.path} PHOTO`, or export it with --format onnx."
             )
-        self.device: Literal["cpu", "cuda"] = choose_device(device)
-        graphs = bundle.manifest.graphs
-        encoder, decoder = bundle.graphs()
-        files = bundle.manifest.precisions["fp32"]
-        _refuse_incomplete(bundle.path / files.encoder, encoder)
-        _refuse_incomplete(bundle.path / files.decoder, decoder)
-        try:
-            self._encoder = _Graph(encoder, graphs.encoder, self.device, threads, bundle)
-        except DeviceError:
-            if device != "auto":
-                raise
-            self.device = "cpu"
-            self._encoder = _Graph(encoder, graphs.encoder, self.device, threads, bundle)
-        self._decoder = _Graph(decoder, graphs.decoder, self.device, threads, bundle)
         self._pieces = len(bundle.vocabulary)
+        with ThreadPoolExecutor(2) as pool:
+            # the graphs for the CPU are checked while ONNX Runtime is imported, which takes longer
+            wanted = precision or choose_precision(bundle.manifest, "cpu")
+            checked = None if device == "cuda" else pool.submit(bundle.check, wanted)
+            try:
+                self._open(bundle, choose_device(device), threads, precision, pool, checked)
+            except DeviceError:
+                if device != "auto":
+                    raise
+                self._open(bundle, "cpu", threads, precision, pool, checked)
+
+    def _open(
+        self,
+        bundle: Bundle,
+        device: Literal["cpu", "cuda"],
+        threads: int | None,
+        precision: str | None,
+        pool: ThreadPoolExecutor,
+        checked: Future[None] | None,
+    ) -> None:
+        self.device, self.precision = device, precision or choose_precision(bundle.manifest, device)
+        if device == "cpu" and checked is not None:
+            checked.result()
+        else:
+            bundle.check(self.precision)
+        files, specs = bundle.manifest.precisions[self.precision], bundle.manifest.graphs
+        models = (
+            _Model.of(bundle, files.encoder, specs.encoder, device),
+            _Model.of(bundle, files.decoder, specs.decoder, device),
+        )
+        each: Any = pool.map if device == "cpu" else map
+        kept = each(_Model.kept, models)
+        sources = [place or model.content() for model, place in zip(models, kept, strict=True)]
+        self._encoder, self._decoder = each(partial(_Graph, device, threads), models, sources)
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> "OnnxSteps":
         """Show photos, uint8 (photos, height, width, 3), to the decoder; `alpha`: attention weights are wanted."""
@@ -138,33 +206,97 @@ class OnnxSteps:
         return {name: v if isinstance(v, np.ndarray) else v.numpy() for name, v in self._tensors.items()}
 
 
+class _Model(NamedTuple):
+    """A graph that a session is to be made of."""
+
+    bundle: Bundle
+    file: str
+    spec: GraphSpec
+    entry: graph_cache.Entry | None
+    """Where it is kept as ONNX Runtime optimises it."""
+
+    @classmethod
+    def of(cls, bundle: Bundle, file: str, spec: GraphSpec, device: Literal["cpu", "cuda"]) -> "_Model":
+        sha256 = bundle.manifest.files[file].sha256
+        entry = graph_cache.entry(sha256, onnxruntime().__version__) if device == "cpu" else None
+        return cls(bundle, file, spec, entry)
+
+    def kept(self) -> Path | None:
+        """The optimised graph, if it is there; it was complete in itself when it was made."""
+        return None if self.entry is None else self.entry.find()
+
+    def content(self) -> bytes:
+        """The graph as it is in the bundle.
+
+        A manifest vouches for the bundle's files, and for none that ONNX Runtime would be led to by one of them.
+        """
+        content, path = self.bundle.read(self.file), self.bundle.path / self.file
+        try:
+            incomplete = has_external_data(content)
+        except ValueError as error:
+            raise BundleError(f"{path} is no ONNX model ({error}); export the bundle again.") from None
+        if incomplete:
+            raise BundleError(f"{path} has weights in another file, which a bundle cannot; export it again.")
+        return content
+
+
 class _Graph:
-    """One session, run through I/O binding so that tensors move between host and device only where asked."""
+    """One session; on a GPU, tensors move between host and device only where asked."""
 
     def __init__(
-        self, model: bytes, spec: GraphSpec, device: Literal["cpu", "cuda"], threads: int | None, bundle: Bundle
+        self, device: Literal["cpu", "cuda"], threads: int | None, model: _Model, source: bytes | Path
     ) -> None:
         ort = onnxruntime()
-        self.spec, self._device = spec, device
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong arrives as an exception, and is said in a sentence
-        options.intra_op_num_threads = threads or 0
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # what was looked into, not guessed
-        provider = _PROVIDERS[device]
+        self.spec, self._device, self._threads = model.spec, device, threads
+        bundle = model.bundle.path
         try:
             if device == "cuda" and hasattr(ort, "preload_dlls"):
                 ort.preload_dlls()
-            self._session = ort.InferenceSession(model, options, providers=[provider])
+            self._session = self._start(model, source)
+        except CaprunError:
+            raise
         except Exception as error:  # ONNX Runtime raises classes of its own, derived from nothing narrower
             if device == "cuda":
                 raise DeviceError(f"CUDA does not start ({_brief(error)}); use --device cpu.") from error
-            raise BundleError(f"ONNX Runtime refuses the graphs of {bundle.path} ({_brief(error)}).") from error
-        if self._session.get_providers()[0] != provider:
+            raise BundleError(f"ONNX Runtime refuses the graphs of {bundle} ({_brief(error)}).") from error
+        if self._session.get_providers()[0] != _PROVIDERS[device]:
             raise DeviceError("CUDA was asked for and ONNX Runtime fell back to the CPU; see its CUDA requirements.")
         self._session.disable_fallback()
         names = {node.name for node in self._session.get_inputs()}, {node.name for node in self._session.get_outputs()}
-        if names != ({tensor.name for tensor in spec.inputs}, {tensor.name for tensor in spec.outputs}):
-            raise BundleError(f"The graphs of {bundle.path} are not those its manifest describes; export it again.")
+        if names != ({tensor.name for tensor in self.spec.inputs}, {tensor.name for tensor in self.spec.outputs}):
+            raise BundleError(f"The graphs of {bundle} are not those its manifest describes; export it again.")
+
+    def _start(self, model: _Model, source: bytes | Path) -> Any:
+        """A session of the optimised graph, or else of the bundle's, which leaves an optimised one where it can."""
+        if isinstance(source, Path):
+            try:
+                return self._session_of(source)
+            except Exception:  # noqa: BLE001 - as above; whatever is wrong with what was kept, the bundle is not
+                assert model.entry
+                model.entry.forget()
+                source = model.content()
+        if model.entry:
+            # where it is the graph that is refused, and not the disk that is full, the second time says so
+            with contextlib.suppress(Exception), model.entry.being_made() as path:
+                if path:
+                    return self._session_of(source, keep_as=path)
+        return self._session_of(source)
+
+    def _session_of(self, source: bytes | Path, *, keep_as: Path | None = None) -> Any:
+        ort = onnxruntime()
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong arrives as an exception, and is said in a sentence
+        options.intra_op_num_threads = self._threads or 0
+        # threads that wait in a loop for the next operation take the core from whoever else has work
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        provider = _PROVIDERS[self._device], _OPTIONS[self._device]
+        if isinstance(source, Path):
+            graph_cache.set_to_load(ort, options)
+            return ort.InferenceSession(str(source), options, providers=[provider])
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # what was looked into, not guessed
+        if keep_as:
+            graph_cache.set_to_keep(options, keep_as)
+        return ort.InferenceSession(source, options, providers=[provider])
 
     def run(self, inputs: dict[str, Any], *, keep_on_device: bool, fetched: set[str] | None = None) -> dict[str, Any]:
         """Run the graph.
@@ -177,6 +309,23 @@ class _Graph:
         Raises:
             DeviceError: ONNX Runtime failed; a GPU's memory may be full.
         """
+        names = [
+            tensor.name
+            for tensor in self.spec.outputs
+            if keep_on_device or tensor.role == "state" or fetched is None or tensor.name in fetched
+        ]
+        try:
+            if self._device == "cpu":  # arrays are where the graph needs them, and binding them would only cost time
+                given = {tensor.name: inputs[tensor.name] for tensor in self.spec.inputs}
+                return dict(zip(names, self._session.run(names, given), strict=True))
+            return self._run_bound(inputs, names, keep_on_device=keep_on_device)
+        except Exception as error:
+            raise DeviceError(
+                f"ONNX Runtime failed on the {self._device} ({_brief(error)}); its memory may be full: caption fewer "
+                "photos at a time."
+            ) from error
+
+    def _run_bound(self, inputs: dict[str, Any], names: list[str], *, keep_on_device: bool) -> dict[str, Any]:
         binding = self._session.io_binding()
         for tensor in self.spec.inputs:
             value = inputs[tensor.name]
@@ -184,31 +333,13 @@ class _Graph:
                 binding.bind_cpu_input(tensor.name, np.ascontiguousarray(value))
             else:
                 binding.bind_ortvalue_input(tensor.name, value)
-        bound = []
-        for tensor in self.spec.outputs:
-            stays = keep_on_device or tensor.role == "state"
-            if stays or fetched is None or tensor.name in fetched:
-                binding.bind_output(tensor.name, self._device if stays else "cpu")
-                bound.append((tensor.name, stays))
-        try:
-            self._session.run_with_iobinding(binding)
-        except Exception as error:
-            raise DeviceError(
-                f"ONNX Runtime failed on the {self._device} ({_brief(error)}); its memory may be full: caption fewer "
-                "photos at a time."
-            ) from error
-        values = binding.get_outputs()
-        return {name: value if stays else value.numpy() for (name, stays), value in zip(bound, values, strict=True)}
-
-
-def _refuse_incomplete(path: Path, graph: bytes) -> None:
-    """The manifest vouches for the bundle's files, and for none that ONNX Runtime would be led to by one of them."""
-    try:
-        incomplete = has_external_data(graph)
-    except ValueError as error:
-        raise BundleError(f"{path} is no ONNX model ({error}); export the bundle again.") from None
-    if incomplete:
-        raise BundleError(f"{path} has weights in another file, which a bundle cannot; export it again.")
+        roles = {tensor.name: tensor.role for tensor in self.spec.outputs}
+        stay = [keep_on_device or roles[name] == "state" for name in names]
+        for name, stays in zip(names, stay, strict=True):
+            binding.bind_output(name, self._device if stays else "cpu")
+        self._session.run_with_iobinding(binding)
+        values = zip(names, stay, binding.get_outputs(), strict=True)
+        return {name: value if stays else value.numpy() for name, stays, value in values}
 
 
 def _brief(error: Exception) -> str:

@@ -17,7 +17,7 @@ import torch
 
 from capexport import onnx_export, torchscript_export
 from capexport.export import Request, export
-from capexport.verify import ParityError, _is_near_tie
+from capexport.verify import ParityError, is_near_tie
 from caprun.bundle import read_bundle
 from caprun.decoding import Hypothesis, SearchOptions
 from caprun.errors import BundleError, CaprunError
@@ -183,6 +183,6 @@ def _hypothesis(*ids: int) -> Hypothesis:
 def test_captions_that_part_where_pytorch_is_undecided_are_near_ties() -> None:
     options = SearchOptions()
     one, other = _hypothesis(4, 5, 6), _hypothesis(4, 7)
-    assert _is_near_tie([-1, -2.0, -1, -1], [-1, -2.00005, -9], [one, other], options)
-    assert not _is_near_tie([-1, -2.0, -1, -1], [-1, -2.01, -9], [one, other], options)
-    assert not _is_near_tie([-1, -2.0, -1, -1], [-2, -1.01, -9], [one, other], options)
+    assert is_near_tie([-1, -2.0, -1, -1], [-1, -2.00005, -9], [one, other], options)
+    assert not is_near_tie([-1, -2.0, -1, -1], [-1, -2.01, -9], [one, other], options)
+    assert not is_near_tie([-1, -2.0, -1, -1], [-2, -1.01, -9], [one, other], options)

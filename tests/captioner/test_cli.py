@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -163,7 +162,7 @@ def test_evaluate_prints_the_scores_and_writes_every_caption(run, trained, shape
         assert f"{100 * report['scores'][name]:.1f}" in result.stdout.split()
     assert report["scores"]["bleu_1"] > 0
     assert (report["model"], report["split"], report["photos"]) == ("best", "dev", 4)
-    assert report["search"] == asdict(load_checkpoint(trained / BEST).config.search)
+    assert report["search"] == load_checkpoint(trained / BEST).config.search.as_dict()
     chosen = (shapes / "Flickr_8k.devImages.txt").read_text().split()
     assert [row["image"] for row in report["captions"]] == chosen
     assert all(row["caption"] and len(row["references"]) == 2 and row["log_prob"] < 0 for row in report["captions"])

@@ -44,6 +44,8 @@ def test_a_toml_file_sets_what_it_names_and_leaves_the_rest(tmp_path):
         ("model.encoder=timm/convnext_atto", "model", "encoder", "timm/convnext_atto"),
         ("model.encoder_weights=/a=b/ç d.pth", "model", "encoder_weights", "/a=b/ç d.pth"),
         ("search.length_penalty=0", "search", "length_penalty", 0.0),
+        ("search.temperature=1", "search", "temperature", 1.0),
+        ("search.suppress=['dog', 'a']", "search", "suppress", ("dog", "a")),
     ],
 )
 def test_set_takes_numbers_and_text_with_or_without_quotes(setting, section, key, value):

@@ -1,0 +1,172 @@
+"""Who takes part in `bench/peers.py`: how each is built, and what it needs to be installed.
+
+Each is built in a process of its own, so everything heavy is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
+# what the wheel has: the checkpoints are not in it
+OUR_FOLDERS = tuple(ROOT / f for f in ("captioner", "export/capexport", "runtime/caprun", "weights/caprun_weights"))
+
+
+class Said(NamedTuple):
+    """What a contender made of a photo."""
+
+    text: str | None
+    """None from random weights."""
+    steps: int
+    """Of its decoder."""
+
+
+class Sources(NamedTuple):
+    """What contenders are built from."""
+
+    bundle: Path
+    checkpoint: Path
+    torchscript: Path
+    """A bundle that `captioner export --format torchscript` wrote."""
+
+
+Caption = Callable[[str, int, int], Said]
+"""A photo's path, the beam size, and the number of steps, to which those with random weights are held."""
+
+
+class Contender(NamedTuple):
+    """One row of the table."""
+
+    title: str
+    build: Callable[[Sources, int], Caption]
+    """From the sources and a number of threads."""
+    requirements: tuple[str, ...]
+    folders: tuple[Path, ...] = ()
+
+
+def precisions(bundle: Path) -> list[str]:
+    """Those of our runtime that can be asked for, the one it takes by itself first."""
+    from caprun import Captioner
+    from caprun.bundle import read_bundle
+
+    if not _takes_precision():
+        return ["fp32"]
+    default = getattr(Captioner.load(bundle, device="cpu").backend, "precision", "fp32")
+    return sorted(read_bundle(bundle).manifest.precisions, key=lambda name: name != default)
+
+
+def contenders(bundle: Path) -> dict[str, Contender]:
+    """All, by name, ours first."""
+    ours = ("numpy", "pillow", "click", "onnxruntime")
+    found = {}
+    for name in precisions(bundle):
+        build = lambda sources, threads, name=name: _caprun(sources.bundle, threads, name)  # noqa: E731
+        found[f"caprun-{name}"] = Contender(f"caprun, {name}", build, ours, OUR_FOLDERS)
+    eager = ("torch", "torchvision", "timm", "numpy", "pillow", "click")
+    script = ("torch", "numpy", "pillow", "click")
+    return found | {
+        "eager": Contender("eager PyTorch, our weights", _eager, eager, OUR_FOLDERS[:1]),
+        "torchscript": Contender("TorchScript, our weights", _torchscript, script, OUR_FOLDERS[:3]),
+        "sgrvinod": Contender(
+            "sgrvinod-style ResNet-101, 14x14 regions", _sgrvinod, ("torch", "torchvision", "pillow")
+        ),
+        "vit-gpt2": Contender(
+            "Hugging Face ViT-GPT2", lambda _, threads: _hugging_face("vit_gpt2", threads), HUGGING_FACE
+        ),
+        "blip-base": Contender(
+            "Hugging Face BLIP-base", lambda _, threads: _hugging_face("blip_base", threads), HUGGING_FACE
+        ),
+    }
+
+
+HUGGING_FACE = ("transformers", "torch", "torchvision", "pillow")
+
+
+def _takes_precision() -> bool:
+    from caprun import Captioner
+
+    return "precision" in inspect.signature(Captioner.load).parameters
+
+
+def _runtime(captioner: Any) -> Caption:
+    from caprun.image import load
+
+    def caption(path: str, beams: int, steps: int) -> Said:
+        del steps
+        options = replace(captioner.spec.search, beam_size=beams)
+        (found,) = captioner.hypotheses(load(path, captioner.spec.image)[None], options)
+        # one step a piece, and one for END
+        return Said(captioner.vocabulary.text(found.ids), len(found.ids) + found.finished)
+
+    return caption
+
+
+def _caprun(bundle: Path, threads: int, precision: str) -> Caption:
+    from caprun import Captioner
+
+    chosen: Mapping[str, Any] = {"precision": precision} if _takes_precision() else {}
+    return _runtime(Captioner.load(bundle, device="cpu", threads=threads, **chosen))
+
+
+def _torch(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _eager(sources: Sources, threads: int) -> Caption:
+    from single_image import EagerCaptioner
+
+    from caprun import SearchOptions
+    from captioner.training.checkpoint import load_checkpoint
+
+    _torch(threads)
+    checkpoint = load_checkpoint(sources.checkpoint)
+    model = EagerCaptioner(checkpoint)
+    search: SearchOptions = checkpoint.config.search
+
+    def caption(path: str, beams: int, steps: int) -> Said:
+        text = model.caption(path, replace(search, beam_size=beams))
+        return Said(text, steps)
+
+    return caption
+
+
+def _torchscript(sources: Sources, threads: int) -> Caption:
+    from captioner.inference import load_captioner
+
+    _torch(threads)
+    return _runtime(load_captioner(sources.torchscript))
+
+
+def _sgrvinod(sources: Sources, threads: int) -> Caption:
+    import json
+
+    import torch
+
+    from peers.sgrvinod import TutorialCaptioner
+
+    _torch(threads)
+    torch.manual_seed(0)
+    pieces = len(json.loads((sources.bundle / "vocab.json").read_bytes())["pieces"])
+    model = TutorialCaptioner(pieces).eval()
+    return lambda path, beams, steps: Said(None, len(model.caption(path, beams, steps)))
+
+
+def _hugging_face(name: str, threads: int) -> Caption:
+    from peers import hugging_face
+
+    _torch(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    caption = getattr(hugging_face, name)()
+
+    def held(path: str, beams: int, steps: int) -> Said:
+        # the first token is given
+        return Said(None, caption(path, beams, steps).shape[1] - 1)
+
+    return held

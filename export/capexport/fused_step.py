@@ -1,0 +1,127 @@
+"""One decoding step as few, large matrix products: what `CaptionModel.candidates` computes, in less time.
+
+At one photo a step reads every weight once and does little else, so its cost is that of reading them and of starting
+each operation. What has the same input is one product: query, gate and recurrent gates of the hidden state; gates and
+output of the context. Biases that meet are added up beforehand.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from captioner.models.caption_model import CaptionModel
+from captioner.models.decoder import Encoded
+
+
+class Candidates(NamedTuple):
+    """What a step gives; see `CaptionModel.candidates`."""
+
+    log_prob: Tensor
+    candidate: Tensor
+    hidden: Tensor
+    cell: Tensor
+    alpha: Tensor | None
+
+
+class FusedStep(nn.Module):
+    """A model's decoder, its weights joined.
+
+    Args:
+        model: in eval mode; what is joined is a copy of its weights as they are now.
+    """
+
+    word_product: Tensor
+    context_product: Tensor | None
+    said_product: Tensor
+    said_bias: Tensor
+    output_bias: Tensor
+
+    def __init__(self, model: CaptionModel) -> None:
+        super().__init__()
+        decoder = model.decoder
+        self.units, self.layers, self.attention = decoder.units, decoder.layers, decoder.attention
+        # the three gates with a sigmoid first, so that one operation bends them: i, f, g, o becomes i, f, o, g
+        order = torch.arange(4 * self.units).view(4, -1)[[0, 1, 3, 2]].flatten()
+        self.embedding = decoder.embedding
+        hidden = [cast("nn.Linear", layer).weight[order] for layer in decoder.hidden_gates]
+        bias = [decoder.word_gates.bias[order]]
+        bias += [cast("nn.Linear", layer).bias[order] for layer in decoder.below_gates]
+        self.parts = [4 * self.units]  # of the product of the top layer's hidden state
+        if self.attention is not None:
+            self.parts.append(self.attention.query.out_features)
+            hidden[-1] = torch.cat([hidden[-1], self.attention.query.weight])
+            bias[-1] = torch.cat([bias[-1], torch.zeros(self.parts[1])])
+            if self.attention.gate is not None:
+                self.parts.append(self.attention.gate.out_features)
+                hidden[-1] = torch.cat([hidden[-1], self.attention.gate.weight])
+                bias[-1] = torch.cat([bias[-1], self.attention.gate.bias])
+        for layer in range(self.layers):
+            self.register_buffer(f"hidden_product_{layer}", hidden[layer].detach().clone())
+            self.register_buffer(f"bias_{layer}", bias[layer].detach().clone())
+        for layer, below in enumerate(decoder.below_gates, 1):
+            self.register_buffer(f"below_product_{layer}", cast("nn.Linear", below).weight[order].detach().clone())
+        self.register_buffer("word_product", decoder.word_gates.weight[order].detach().clone())
+        joined = None
+        if decoder.context_gates is not None and decoder.output_context is not None:
+            joined = torch.cat([decoder.context_gates.weight[order], decoder.output_context.weight]).detach()
+        self.register_buffer("context_product", joined)
+        self.register_buffer("said_product", decoder.output_hidden.weight.detach().clone())
+        self.register_buffer("said_bias", decoder.output_hidden.bias.detach().clone())
+        self.output = decoder.output
+        # -inf for what is never said
+        self.register_buffer("output_bias", (decoder.output.bias + model.unsaid).detach())
+
+    def forward(
+        self, row: Tensor | None, parent: Tensor, token: Tensor, encoded: Encoded, k: int | Tensor
+    ) -> Candidates:
+        """As `CaptionModel.candidates`: same arguments, same results up to rounding."""
+        units, top, linear = self.units, self.layers - 1, nn.functional.linear
+        # a lookup exports as one Gather, which indexing with a tensor does not
+        hidden, cell = (
+            _chunks(nn.functional.embedding(parent, state.flatten(1)), self.layers)
+            for state in (encoded.hidden, encoded.cell)
+        )
+        word = self.embedding(token)
+        products = [
+            linear(hidden[layer], self.get_buffer(f"hidden_product_{layer}"), self.get_buffer(f"bias_{layer}"))
+            for layer in range(self.layers)
+        ]
+        products[top], *asked = torch.split(products[top], self.parts, dim=2)
+        gates = linear(word, self.word_product) + products[0]
+        said = word
+        alpha = None
+        if self.attention is not None:
+            assert row is not None
+            assert encoded.regions is not None
+            assert encoded.keys is not None
+            assert self.context_product is not None
+            regions, keys = encoded.regions.index_select(0, row), encoded.keys.index_select(0, row)
+            scores = self.attention.score(torch.tanh(keys.unsqueeze(1) + asked[0].unsqueeze(2))).squeeze(3)
+            alpha = torch.softmax(scores, dim=2)
+            context, _ = self.attention.look(scores, alpha, regions, None)
+            if len(asked) > 1:
+                context = torch.sigmoid(asked[1]) * context
+            seen, meant = torch.split(linear(context, self.context_product), [4 * units, said.shape[2]], dim=2)
+            gates, said = gates + seen, said + meant
+        new_hidden: list[Tensor] = []
+        new_cell: list[Tensor] = []
+        for layer in range(self.layers):
+            if layer:
+                gates = linear(new_hidden[-1], self.get_buffer(f"below_product_{layer}")) + products[layer]
+            bent, g = torch.split(gates, [3 * units, units], dim=2)
+            i, f, o = torch.sigmoid(bent).chunk(3, dim=2)
+            new_cell.append(f * cell[layer] + i * torch.tanh(g))
+            new_hidden.append(o * torch.tanh(new_cell[-1]))
+        said = said + linear(new_hidden[-1], self.said_product, self.said_bias)
+        log_prob = torch.log_softmax(linear(said, self.output.weight, self.output_bias), dim=2)
+        best, candidate = torch.topk(log_prob, k, dim=2)  # type: ignore[arg-type]
+        after = [torch.cat(state, dim=2).view(-1, self.layers, units) for state in (new_hidden, new_cell)]
+        return Candidates(best, candidate, after[0], after[1], alpha)
+
+
+def _chunks(tensor: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """Equal parts of the last dimension; splitting off all of it would be an operation for nothing."""
+    return (tensor,) if parts == 1 else tensor.chunk(parts, dim=-1)

@@ -1,0 +1,157 @@
+"""What a job on many machines captions: photos by their paths, or Parquet files that hold them."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from caprun.errors import UsageError
+from caprun.listing import list_photos
+
+PARQUET = ".parquet"
+IMAGE = "image"
+"""The column of rows that say which photo they are of, where photos are named by paths."""
+_FILE = "file"
+RESULTS = ("caption", "log_prob", "words", "alternatives", "error")
+"""The columns of a row that are not its id."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Rows to caption, each with an id of its own."""
+
+    ids: Sequence[str | int]
+    id_column: str
+    image_column: str
+    """Of encoded photos (binary, or Hugging Face's struct of bytes and path), or of their paths (string)."""
+    digest: str
+    """Of all that the rows are."""
+    files: Sequence[str]
+    """The Parquet files they are in; none yet for photos named by paths."""
+    paths: Sequence[bytes] = ()
+    """Of photos named by paths: absolute, as the operating system has them, in the order of `ids`."""
+
+    def in_parquet(self, folder: Path) -> list[str]:
+        """The Parquet files to read; a list of paths is written to one in `folder`, for Ray Data goes on only there."""
+        if not self.paths:
+            return list(self.files)
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        path = folder / f"photos{PARQUET}"
+        parquet.write_table(
+            pa.table({IMAGE: pa.array(self.ids, pa.string()), _FILE: pa.array(self.paths, pa.binary())}), path
+        )
+        return [str(path)]
+
+
+def find_source(
+    arguments: Sequence[str], standard_input: BinaryIO, *, recursive: bool, image_column: str, id_column: str
+) -> Source:
+    """What the arguments mean: Parquet files and folders of them, or else photos as `list_photos` finds them.
+
+    A photo that is named twice is captioned once.
+
+    Raises:
+        UsageError: they mean nothing, or both; the files are not Parquet, or have not these columns; or an id is
+            missing, or not of one row alone.
+    """
+    tables = [_parquet_files(argument, recursive) for argument in arguments]
+    if all(tables):
+        return _from_parquet([file for files in tables for file in files], image_column, id_column)
+    if any(tables):
+        raise UsageError("Parquet files and photos were named together; caption them one after the other.")
+    return _from_paths([photo.path for photo in list_photos(arguments, standard_input, recursive=recursive)])
+
+
+def refuse_unreadable(path: str | os.PathLike[str]) -> None:
+    """Refuse paths that Ray Data takes for addresses and shortens (seen with 2.60).
+
+    Raises:
+        UsageError: it would read or write another file than is meant.
+    """
+    text = os.fspath(path)
+    for mark in "?;\n\r\t":
+        if mark in text:
+            raise UsageError(f"Ray Data cannot use the path {text!r}, for there is {mark!r} in it; rename it.")
+    if text != text.encode("utf-8", "replace").decode():
+        raise UsageError(f"Ray Data cannot use the path {text!r}, which is no UTF-8; rename it.")
+
+
+def _parquet_files(argument: str, recursive: bool) -> list[str]:
+    path = Path(argument)
+    if path.suffix.lower() == PARQUET and not path.is_dir():
+        return [os.path.abspath(path)]  # noqa: PTH100  (resolve() would follow links)
+    if not path.is_dir():
+        return []
+    found = path.rglob(f"*{PARQUET}") if recursive else path.glob(f"*{PARQUET}")
+    return sorted(os.path.abspath(file) for file in found if not _hidden(file.relative_to(path)))  # noqa: PTH100
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def _from_paths(photos: Sequence[str]) -> Source:
+    # rows are text, and a file's name need not be: bytes that are no UTF-8 are shown as \xff, as everywhere
+    named = {os.fsencode(photo).decode("utf-8", "backslashreplace"): photo for photo in photos}
+    if len(named) != len(set(photos)):
+        raise UsageError("Two photos have names that differ in bytes and look the same; rename one of them.")
+    files = [os.fsencode(os.path.abspath(photo)) for photo in named.values()]  # noqa: PTH100
+    return Source(list(named), IMAGE, _FILE, _digest(sorted(files)), (), files)
+
+
+def _from_parquet(files: Sequence[str], image_column: str, id_column: str) -> Source:
+    import pyarrow as pa
+    from pyarrow import dataset
+
+    for file in files:
+        refuse_unreadable(file)
+    try:
+        rows = dataset.dataset(list(files), format="parquet")
+        _check_columns(rows.schema, files[0], image_column, id_column)
+        ids = rows.to_table(columns=[id_column])[id_column]
+    except FileNotFoundError as error:
+        raise UsageError(f"{error.filename or error} does not exist; check the path.") from None
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"The Parquet files cannot be read ({reason}); get another copy of them.") from error
+    if ids.null_count:
+        raise UsageError(f"{ids.null_count:,} rows have no {id_column}; give every row one, or another --id-column.")
+    values = ids.to_pylist()
+    if not values:
+        raise UsageError(f"{files[0]} has no rows; nothing is to be captioned.")
+    if len(set(values)) != len(values):
+        twice, _ = Counter(values).most_common(1)[0]
+        raise UsageError(f"Two rows have the {id_column} {twice!r}; name a column that tells them apart: --id-column.")
+    return Source(values, id_column, image_column, _digest([str(value).encode() for value in sorted(values)]), files)
+
+
+def _check_columns(schema: Any, file: str, image_column: str, id_column: str) -> None:
+    from pyarrow import types
+
+    for option, column in (("--image-column", image_column), ("--id-column", id_column)):
+        if column not in schema.names:
+            there = ", ".join(schema.names) or "none"
+            raise UsageError(f"{file} has no column {column} (it has: {there}); name the right one with {option}.")
+    if id_column in RESULTS:
+        raise UsageError(f"The id column is called {id_column}, and so is one of the results; rename it.")
+    ids, images = schema.field(id_column).type, schema.field(image_column).type
+    if not (types.is_integer(ids) or types.is_string(ids) or types.is_large_string(ids)):
+        raise UsageError(f"The column {id_column} holds {ids}, and an id is a text or an integer; name another.")
+    if types.is_struct(images) and images.get_field_index("bytes") >= 0:
+        images = images.field("bytes").type
+    if not any(
+        kind(images) for kind in (types.is_binary, types.is_large_binary, types.is_string, types.is_large_string)
+    ):
+        raise UsageError(f"The column {image_column} holds {images}, neither photos' bytes nor paths; name another.")
+
+
+def _digest(parts: Sequence[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()

@@ -1,0 +1,413 @@
+"""Captioning on several machines: every photo has one row, whoever was killed on the way."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from caprun import BundleError, CaprunError, Captioner, DeviceError, UsageError
+from caprun.cli import main
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+pytest.importorskip("ray.data", reason="Ray Data is not installed: pip install '.[ray]'")
+
+import pyarrow as pa  # noqa: E402
+from pyarrow import parquet  # noqa: E402
+
+from caprun.bulk.job import BulkOptions, Summary, _cluster, _shares, caption_in_bulk  # noqa: E402
+from caprun.bulk.output import claimed  # noqa: E402
+from caprun.bulk.source import find_source  # noqa: E402
+from caprun.errors import OutputError  # noqa: E402
+
+TINY = Path(__file__).parent.parent / "tiny" / "bundle"
+PHOTOS = 24
+
+Rows = dict[Any, dict[str, Any]]
+
+
+def deadly_photos() -> Callable[[], None]:
+    """What a worker does first: some photos kill who reads them, once or always, or make him wait for a file."""
+
+    def hook() -> None:
+        import os
+        import signal
+        import time
+        from pathlib import Path
+
+        import caprun.pipeline
+
+        load = caprun.pipeline.load
+
+        def deadly(photo: Any, spec: Any) -> Any:
+            path = Path(photo) if isinstance(photo, str) else Path()
+            if path.name == "waits.png":
+                while not path.with_suffix(".go").exists():
+                    time.sleep(0.05)
+            if path.name == "kills-once.png" and not path.with_suffix(".killed").exists():
+                path.with_suffix(".killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if path.name == "kills.png":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return load(photo, spec)
+
+        caprun.pipeline.load = deadly
+
+    return hook
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A Ray cluster of this machine for two workers; its address."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+        context = ray.init(
+            address="local",
+            num_cpus=5,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"worker_process_setup_hook": deadly_photos()},
+        )
+        yield context.address_info["gcs_address"]
+        ray.shutdown()
+
+
+def photos_in(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    patches = np.random.default_rng(0).integers(0, 256, (len(names), 4, 4, 3), np.uint8)
+    for name, photo in zip(names, patches.repeat(8, 1).repeat(8, 2), strict=True):
+        Image.fromarray(photo).save(folder / name)
+    return folder
+
+
+def caption(*inputs: object, output: Path, standard_input: bytes = b"", **more: Any) -> Summary:
+    options = more.pop("options", BulkOptions(rows_per_file=5, workers=(1, 1)))
+    arguments = [str(argument) for argument in inputs]
+    model = more.pop("model", str(TINY))
+    return caption_in_bulk(
+        arguments, output, standard_input=io.BytesIO(standard_input), model=model, options=options, **more
+    )
+
+
+def rows_in(output: Path, key: str = "image") -> Rows:
+    rows = parquet.read_table(output).to_pylist()
+    by_key = {row[key]: row for row in rows}
+    assert len(by_key) == len(rows)
+    return by_key
+
+
+def files_in(output: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in output.glob("*.parquet")}
+
+
+@pytest.fixture(scope="module")
+def job(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Summary]:
+    """Photos, the output of a job during which workers were killed, and what came of it."""
+    folder = tmp_path_factory.mktemp("job")
+    names = [f"{index:02} é.png" for index in range(PHOTOS - 3)]
+    photos = photos_in(folder / "photos", *names, "kills-once.png", "kills.png")
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    two = BulkOptions(rows_per_file=5, workers=(2, 2))
+    summary = caption(photos, output=folder / "captions.parquet", options=two)
+    return photos, folder / "captions.parquet", summary
+
+
+def test_each_photo_has_one_row_though_workers_are_killed(
+    job: tuple[Path, Path, Summary], captioner: Captioner
+) -> None:
+    photos, output, summary = job
+    assert (photos / "kills-once.killed").exists()
+    assert summary == Summary(PHOTOS, 0, 2)
+    rows = rows_in(output)
+    assert set(rows) == {str(photo) for photo in photos.iterdir() if photo.suffix != ".killed"}
+    for path, row in rows.items():
+        if Path(path).name in ("broken.jpg", "kills.png"):
+            continue
+        alone = captioner.caption(path)
+        assert (row["caption"], row["error"]) == (alone.text, None)
+        assert row["log_prob"] == pytest.approx(alone.log_prob, abs=1e-4)
+        assert [word["word"] for word in row["words"]] == [word.text for word in alone.words]
+
+
+def test_a_photo_that_cannot_be_read_is_a_row_with_its_error(job: tuple[Path, Path, Summary]) -> None:
+    photos, output, _ = job
+    row = rows_in(output)[str(photos / "broken.jpg")]
+    assert "broken.jpg is damaged" in row.pop("error")
+    assert row == {"image": str(photos / "broken.jpg")} | dict.fromkeys(list(row)[1:])
+
+
+def test_a_photo_that_kills_whoever_reads_it_is_a_row_with_its_error(job: tuple[Path, Path, Summary]) -> None:
+    photos, output, _ = job
+    assert "killed the process that read it" in rows_in(output)[str(photos / "kills.png")]["error"]
+
+
+def test_a_finished_job_is_not_done_again(job: tuple[Path, Path, Summary]) -> None:
+    photos, output, _ = job
+    before = files_in(output)
+    assert caption(photos, output=output) == Summary(PHOTOS, PHOTOS, 2)
+    assert files_in(output) == before
+
+
+def test_other_options_another_model_and_other_photos_are_refused(
+    job: tuple[Path, Path, Summary], bundle: Path, edit_manifest: Callable[..., None]
+) -> None:
+    photos, output, _ = job
+    before = files_in(output)
+    with pytest.raises(UsageError, match=r"is of another run: beam_size 3 \(now 1\); give another --output"):
+        caption(photos, output=output, search={"beam_size": 1})
+    edit_manifest(bundle, lambda manifest: manifest.update(name="other"))
+    with pytest.raises(UsageError, match=r"model tiny \w+ \(now other \w+\)"):
+        caption(photos, output=output, model=str(bundle))
+    with pytest.raises(UsageError, match=r"photos 24 \w+ \(now 1 \w+\)"):
+        caption(photos / "broken.jpg", output=output)
+    assert files_in(output) == before
+
+
+_JOB = """
+import sys, ray
+from tests.caprun.test_bulk import *
+ray.init(sys.argv[1], log_to_driver=False, runtime_env={"worker_process_setup_hook": deadly_photos()})
+caption(sys.argv[2], output=Path(sys.argv[3]), options=BulkOptions(rows_per_file=1, workers=(1, 1)))
+"""
+
+
+def test_a_job_that_was_killed_goes_on_with_what_is_missing(cluster: str, tmp_path: Path) -> None:
+    photos = photos_in(tmp_path / "photos", "a.png", "b.png", "c.png", "waits.png")
+    output = tmp_path / "out"
+    killed = subprocess.Popen([sys.executable, "-c", _JOB, cluster, str(photos), str(output)])
+    try:
+        begun = time.monotonic()
+        while len(list((output / ".caprun" / "done").glob("*[0-9].parquet"))) < 3:
+            assert killed.poll() is None
+            assert time.monotonic() < begun + 120, "the job does not get on"
+            time.sleep(0.05)
+        before = files_in(output)
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+    (photos / "waits.go").touch()
+    assert caption(photos, output=output) == Summary(4, 3, 0)
+    assert before.items() <= files_in(output).items()
+    assert len(rows_in(output)) == 4
+
+
+def test_parquet_files_that_hold_photos_are_captioned_under_their_ids(
+    cluster: str, tmp_path: Path, captioner: Captioner
+) -> None:
+    photos = photos_in(tmp_path / "photos", *(f"{index}.png" for index in range(6)))
+    images = [{"bytes": (photos / f"{index}.png").read_bytes(), "path": None} for index in range(5)]
+    images += [{"bytes": None, "path": str(photos / "5.png")}, {"bytes": b"no photo", "path": None}, None]
+    for part in range(2):
+        rows = {"number": range(part * 4, part * 4 + 4), "photo": images[part * 4 : part * 4 + 4], "split": ["dev"] * 4}
+        (tmp_path / "set #%20").mkdir(exist_ok=True)
+        parquet.write_table(pa.table(rows), tmp_path / "set #%20" / f"{part} #1.parquet")
+    output = tmp_path / "out é %20#"
+    columns = {"image_column": "photo", "id_column": "number"}
+    assert caption(tmp_path / "set #%20", output=output, **columns) == Summary(8, 0, 2)
+    found = rows_in(output, "number")
+    assert [number for number, row in sorted(found.items()) if row["error"]] == [6, 7]
+    for index in range(6):
+        assert found[index]["caption"] == captioner.caption(photos / f"{index}.png").text
+
+
+def test_what_a_worker_refuses_is_said_as_it_says_it(cluster: str, bundle: Path, photo: Path, tmp_path: Path) -> None:
+    graph = bundle / "encoder_model.onnx"
+    content = bytearray(graph.read_bytes())
+    content[-1] ^= 1
+    graph.write_bytes(content)
+    with pytest.raises(BundleError, match=r"encoder_model\.onnx .*(damaged|altered|checksum)"):
+        caption(photo, output=tmp_path / "out", model=str(bundle))
+
+
+def test_the_command_starts_ray_here_and_says_what_became_of_the_photos(photo: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "caprun", "bulk", "--engine", "ray", str(photo), str(tmp_path / "none.png")]
+    command += ["--output", str(output), "--workers", "1", "--beam-size", "1", "--model", str(TINY)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    error = "Error: 1 of 2 photos could not be captioned; their rows say why.\n"
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"2 photos in {output}.\n{error}")
+    assert "does not exist" in rows_in(output)[str(tmp_path / "none.png")]["error"]
+
+
+def test_an_address_where_nobody_listens_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with (
+            pytest.raises(CaprunError, match=f"Ray does not start at {address}: "),
+            _cluster(BulkOptions(address=address)),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("resources", "options", "shares"),
+    [
+        ({"CPU": 11.0}, BulkOptions(), ("cpu", 1, (8, 8))),
+        ({"CPU": 11.0}, BulkOptions(threads=3), ("cpu", 3, (2, 2))),
+        ({"CPU": 11.0}, BulkOptions(workers=(1, 20)), ("cpu", 1, (1, 20))),
+        ({"CPU": 35.0, "GPU": 4.0}, BulkOptions(device="cuda"), ("cuda", 8, (4, 4))),
+        ({"CPU": 5.0, "GPU": 4.0}, BulkOptions(device="cuda"), ("cuda", 1, (2, 2))),
+        ({"CPU": 35.0, "GPU": 4.0}, BulkOptions(device="cpu"), ("cpu", 1, (32, 32))),
+    ],
+)
+def test_workers_leave_what_ray_itself_needs(
+    resources: dict[str, float], options: BulkOptions, shares: tuple[str, int, tuple[int, int]]
+) -> None:
+    assert _shares(resources, options) == shares
+
+
+def test_a_cluster_that_is_too_small_or_has_no_gpu_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"Ray has 4 CPUs, and a worker of 2 .* takes 5"):
+        _shares({"CPU": 4.0}, BulkOptions(threads=2))
+    with pytest.raises(DeviceError, match="Ray knows of no GPU"):
+        _shares({"CPU": 8.0}, BulkOptions(device="cuda"))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Callable[..., str]:
+    def write(**columns: Any) -> str:
+        parquet.write_table(pa.table(columns), tmp_path / "photos.parquet")
+        return str(tmp_path / "photos.parquet")
+
+    return write
+
+
+def source(*arguments: str, standard_input: bytes = b"", **more: Any) -> Any:
+    settings = {"recursive": False, "image_column": "image", "id_column": "id"} | more
+    return find_source(arguments, io.BytesIO(standard_input), **settings)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"id": [1]}, r"has no column image \(it has: id\); name the right one with --image-column"),
+        ({"image": [b""]}, r"has no column id \(it has: image\); name the right one with --id-column"),
+        ({"id": [1, 2, 1], "image": [b""] * 3}, "Two rows have the id 1"),
+        ({"id": [1, None], "image": [b""] * 2}, "1 rows have no id"),
+        ({"id": [0.5], "image": [b""]}, "holds double, and an id is a text or an integer"),
+        ({"id": [1], "image": [[1, 2]]}, "neither photos' bytes nor paths"),
+        ({"id": pa.array([], pa.int64()), "image": pa.array([], pa.binary())}, "has no rows"),
+    ],
+)
+def test_a_table_that_cannot_be_captioned_is_refused(
+    table: Callable[..., str], columns: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        source(table(**columns))
+
+
+def test_an_id_cannot_be_called_as_a_result_is(table: Callable[..., str]) -> None:
+    with pytest.raises(UsageError, match="called caption, and so is one of the results"):
+        source(table(caption=["a"], image=[b""]), id_column="caption")
+
+
+def test_files_that_are_no_parquet_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        source(str(tmp_path / "nowhere.parquet"))
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(UsageError, match="cannot be read"):
+        source(str(tmp_path / "no.parquet"))
+
+
+@pytest.mark.parametrize("name", ["what?", "x;", "a\tb", "a\nb", "\udcff"])
+def test_paths_that_ray_would_mistake_are_refused(name: str, photo: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Ray Data cannot use the path .*; rename it"):
+        source(str(tmp_path / f"{name}.parquet"))
+    with pytest.raises(UsageError, match=r"Ray Data cannot use the path .*; rename it"):
+        caption(photo, output=tmp_path / name)
+    assert list(tmp_path.iterdir()) == [photo]
+
+
+def test_photos_and_tables_are_not_mixed(table: Callable[..., str], photo: Path) -> None:
+    with pytest.raises(UsageError, match="one after the other"):
+        source(table(id=[1], image=[b""]), str(photo))
+
+
+def test_a_photo_named_twice_is_captioned_once(photo: Path) -> None:
+    found = source("-", str(photo), standard_input=f"{photo}\n{photo}.png\n".encode())
+    assert found.ids == [str(photo), f"{photo}.png"]
+
+
+def test_a_name_that_is_no_text_is_shown_as_bytes(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff.png"
+    found = source("-", standard_input=path)
+    assert (found.ids, found.paths) == ([f"{tmp_path}/\\xff.png"], [path])
+
+
+def test_a_folder_that_no_job_wrote_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with (
+        pytest.raises(UsageError, match="holds files that no bulk job wrote"),
+        claimed(tmp_path, {}, 1, overwrite=True),
+    ):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_two_jobs_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    with (
+        claimed(tmp_path / "out", {}, 1, overwrite=False),
+        pytest.raises(OutputError, match="is being written by another run"),
+        claimed(tmp_path / "out", {}, 1, overwrite=True),
+    ):
+        pass
+
+
+def test_overwriting_gives_up_what_another_job_wrote(tmp_path: Path) -> None:
+    with claimed(tmp_path / "out", {"model": "a"}, 2, overwrite=False) as output:
+        parquet.write_table(pa.table({"image": ["x"]}), output.path / "part.parquet")
+        parquet.write_table(pa.table({"image": ["x"]}), output.done / "part.parquet")
+        assert output.committed() == 1
+    with claimed(tmp_path / "out", {"model": "b"}, 2, overwrite=True) as output:
+        assert output.committed() == 0
+        assert not files_in(output.path)
+        assert json.loads((output.state / "job.json").read_text()) == {"model": "b"}
+
+
+@pytest.mark.parametrize("written", [[], ["a"], ["a", "b", "b"], ["a", "c"]])
+def test_an_output_that_has_not_one_row_for_each_photo_is_an_error(tmp_path: Path, written: list[str]) -> None:
+    with claimed(tmp_path / "out", {}, 2, overwrite=False) as output:
+        rows = {"image": written, "error": pa.nulls(len(written), pa.string())}
+        if written:
+            parquet.write_table(pa.table(rows), output.path / "part.parquet")
+        with pytest.raises(OutputError, match="not one for each of 2 photos"):
+            output.verify(["a", "b"], "image")
+
+
+def test_without_ray_one_sentence_says_what_to_install(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    result = CliRunner().invoke(main, ["bulk", str(photo), "--output", str(tmp_path / "out"), "--model", str(TINY)])
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert 'pip install "captioner[ray]"' in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = "import sys, caprun.cli as c; c.bulk.main(['--help'], standalone_mode=False); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert {"ray", "pyarrow", "numpy", "onnxruntime"}.isdisjoint(run.stdout.split())
+
+
+@pytest.mark.parametrize("given", ["0", "3:2", "x", "2:", ":", "-1"])
+def test_workers_are_a_number_or_two(given: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["bulk", "x.png", "--output", str(tmp_path / "out"), f"--workers={given}"])
+    assert result.exit_code == 2
+    assert "2:8" in result.stderr

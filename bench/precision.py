@@ -4,9 +4,9 @@
     python bench/precision.py --data flickr8k --checkpoint runs/a/best.pt --photos 200
 
 int8 graphs are written as `captioner export --precision int8` writes them, calibrated on photos of the training split,
-and compared with fp32 on photos of dev. The encoder's error is the length of the difference of its outputs from fp32's,
-divided by the length of fp32's, the mean of its outputs. Photos/s are of one photo at a time, uint8 array to caption, one
-thread, beam 3; fp32 and int8 take turns, and the ratio is that of their best turns. Temporary files only.
+and compared with fp32 on photos of dev. The encoder's error is the length of the difference of its outputs from
+fp32's, divided by the length of fp32's, the mean of its outputs. Photos/s are of one photo at a time, uint8 array to
+caption, one thread, the model's own search; fp32 and int8 take turns, and the ratio is that of their best turns.
 """
 
 from __future__ import annotations

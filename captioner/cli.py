@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from caprun import __version__
 from caprun.cli import ErrorsAsSentences
 from captioner.commands.caption import caption
 from captioner.commands.data import data
@@ -13,7 +14,7 @@ from captioner.commands.train import train
 
 
 @click.group(cls=ErrorsAsSentences, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="captioner")
+@click.version_option(__version__, prog_name="captioner")
 def main() -> None:
     """Train an image captioner, export it, and measure it. What it exports runs with `caprun`, without torch."""
 

@@ -155,7 +155,9 @@ def evidence_of(spec: ModelSpec, train: Sequence[Example], dev: Sequence[Example
 
 def _backend(directory: Path) -> InspectableBackend:
     bundle = read_bundle(directory)
-    return OnnxBackend(bundle, "cpu") if bundle.manifest.format == "onnx" else ScriptBackend(bundle)
+    if bundle.manifest.format == "torchscript":
+        return ScriptBackend(bundle)
+    return OnnxBackend(bundle, "cpu", precision=FULL_PRECISION)
 
 
 def _photos(samples: npt.NDArray[np.uint8], files: Sequence[Path], spec: ModelSpec) -> npt.NDArray[np.uint8]:

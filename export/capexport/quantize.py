@@ -55,7 +55,7 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
                 str(target),
                 _reader(feeds[:1]),  # it insists on finding ranges itself, and then takes those that it is given
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["Conv", "Add", *_ACTIVATIONS, *_PRODUCTS],
+                op_types_to_quantize=["Conv", *_ACTIVATIONS, *_PRODUCTS],
                 nodes_to_quantize=[node.name for node in graph.quantized()],
                 per_channel=True,
                 reduce_range=True,
@@ -94,15 +94,9 @@ class _Graph:
         return weight is not None and len(weight.dims) == 2 and min(weight.dims) > 1
 
     def quantized(self) -> list[NodeProto]:
-        """Nodes to quantise: layers, and what is between convolutions."""
+        """Nodes to quantise; a sum of quantised maps, as in a residual block, is then one of integers by itself."""
         between = [node for node in self.model.graph.node if node.op_type in _ACTIVATIONS and self.convolutions]
-        # a sum of two maps, as in a residual block; not that of a map and a bias
-        sums = [
-            node
-            for node in self.model.graph.node
-            if node.op_type == "Add" and self.convolutions and not set(node.input) & set(self.weights)
-        ]
-        return [*self.convolutions, *self.products, *between, *sums]
+        return [*self.convolutions, *self.products, *between]
 
     def activations(self) -> list[str]:
         """Names of the float tensors that nodes to quantise take and give."""

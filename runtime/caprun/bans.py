@@ -94,11 +94,8 @@ class Bans:
 
 def _among(candidate: Ids, pieces: Ids) -> Mask:
     """Which candidates (rows, beams, k) are among a beam's pieces (rows, beams, any)."""
-    found: Mask
-    if pieces.shape[2] == 1:  # the usual case, in one operation
-        found = candidate == pieces
-    else:
-        found = (candidate[:, :, :, None] == pieces[:, :, None, :]).any(3)
+    one = pieces.shape[2] == 1  # the usual case, in one operation
+    found: Mask = candidate == pieces if one else (candidate[:, :, :, None] == pieces[:, :, None, :]).any(3)
     return found
 
 

@@ -1,7 +1,6 @@
 """The command line. Nothing heavy is imported before a command needs it: `caprun --help` answers at once."""
 
 import io
-import json
 import os
 import signal
 import sys
@@ -240,7 +239,7 @@ def caption_photos(
         except ImageError as error:
             failed += 1
             if as_json:
-                click.echo(json.dumps({"image": photo, "error": str(error)}, ensure_ascii=False))
+                click.echo(_json({"image": photo, "error": str(error)}))
             click.echo(f"Error: {error}", err=True)
     return 1 if failed else 0
 
@@ -274,7 +273,7 @@ def _caption_one(
 ) -> None:
     caption = captioner.caption(image, options, alpha=attention is not None)
     if as_json:
-        click.echo(json.dumps(caption_as_dict(photo, caption), ensure_ascii=False))
+        click.echo(_json(caption_as_dict(photo, caption)))
     else:
         for one in (caption, *caption.alternatives):
             click.echo(f"{photo}: {one.text}" if several else one.text)
@@ -288,6 +287,12 @@ def _caption_one(
             _write_png(attention_picture(image, seen, region_box=box, font=font), attention)
         if picture:
             _write_png(caption_picture(image, caption.text, font=font), picture)
+
+
+def _json(row: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(row, ensure_ascii=False)
 
 
 def caption_as_dict(photo: str, caption: "Caption") -> dict[str, Any]:

@@ -88,17 +88,16 @@ class Entry(NamedTuple):
         return length > 0 and file.read() == self._seal + checksum
 
     @contextlib.contextmanager
-    def being_made(self) -> Iterator[Path | None]:
-        """A path to write the optimised graph to, which becomes the entry; None where there is nowhere to write.
+    def being_made(self) -> Iterator[Path]:
+        """A path to write the optimised graph to, which becomes the entry.
 
-        An error within leaves nothing behind, and is passed on; one of the disk afterwards leaves nothing either.
+        An error within leaves nothing behind, and is passed on; one of the disk afterwards leaves nothing, and is not.
+
+        Raises:
+            OSError: nothing can be written there.
         """
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=self.key, suffix=_UNFINISHED, dir=self.directory)
-        except OSError:
-            yield None
-            return
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=self.key, suffix=_UNFINISHED, dir=self.directory)
         os.close(descriptor)
         path = Path(name)
         try:

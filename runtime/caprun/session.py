@@ -118,6 +118,7 @@ class OnnxBackend:
         device: `auto` falls back to the CPU where CUDA does not start; `cuda` runs on CUDA or fails.
         threads: threads of one operation; None lets ONNX Runtime take every core.
         precision: one of the bundle's; None for the one that `choose_precision` finds.
+        keep: on the CPU, use and fill the cache of optimised graphs.
 
     Attributes:
         device: where it runs.
@@ -129,14 +130,20 @@ class OnnxBackend:
     """
 
     def __init__(
-        self, bundle: Bundle, device: Device = "auto", threads: int | None = None, precision: str | None = None
+        self,
+        bundle: Bundle,
+        device: Device = "auto",
+        threads: int | None = None,
+        precision: str | None = None,
+        *,
+        keep: bool = False,
     ) -> None:
         if bundle.manifest.format != "onnx":
             raise BundleError(
                 f"{bundle.path} holds TorchScript graphs, which caprun does not run: use "
                 f"`captioner caption --model {bundle.path} PHOTO`, or export it with --format onnx."
             )
-        self._pieces = len(bundle.vocabulary)
+        self._pieces, self._keep = len(bundle.vocabulary), keep
         with ThreadPoolExecutor(2) as pool:
             # the graphs for the CPU are checked while ONNX Runtime is imported, which takes longer
             wanted = precision or choose_precision(bundle.manifest, "cpu")
@@ -163,13 +170,15 @@ class OnnxBackend:
         else:
             bundle.check(self.precision)
         files, specs = bundle.manifest.precisions[self.precision], bundle.manifest.graphs
+        keep = self._keep and device == "cpu"
         models = (
-            _Model.of(bundle, files.encoder, specs.encoder, device),
-            _Model.of(bundle, files.decoder, specs.decoder, device),
+            _Model.of(bundle, files.encoder, specs.encoder, keep),
+            _Model.of(bundle, files.decoder, specs.decoder, keep),
         )
-        each: Any = pool.map if device == "cpu" else map
-        kept = each(_Model.kept, models)
-        sources = [place or model.content() for model, place in zip(models, kept, strict=True)]
+        sources = [place or model.content() for model, place in zip(models, pool.map(_Model.kept, models), strict=True)]
+        # one after the other where it takes much memory: on a GPU, and for graphs to be kept, which are written from it
+        alone = device == "cuda" or (keep and any(isinstance(source, bytes) for source in sources))
+        each: Any = map if alone else pool.map
         self._encoder, self._decoder = each(partial(_Graph, device, threads), models, sources)
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> "OnnxSteps":
@@ -213,12 +222,12 @@ class _Model(NamedTuple):
     file: str
     spec: GraphSpec
     entry: graph_cache.Entry | None
-    """Where it is kept as ONNX Runtime optimises it."""
+    """Where it is kept as ONNX Runtime optimises it; None for nowhere."""
 
     @classmethod
-    def of(cls, bundle: Bundle, file: str, spec: GraphSpec, device: Literal["cpu", "cuda"]) -> "_Model":
+    def of(cls, bundle: Bundle, file: str, spec: GraphSpec, keep: bool) -> "_Model":
         sha256 = bundle.manifest.files[file].sha256
-        entry = graph_cache.entry(sha256, onnxruntime().__version__) if device == "cpu" else None
+        entry = graph_cache.entry(sha256, onnxruntime().__version__) if keep else None
         return cls(bundle, file, spec, entry)
 
     def kept(self) -> Path | None:
@@ -276,10 +285,9 @@ class _Graph:
                 model.entry.forget()
                 source = model.content()
         if model.entry:
-            # where it is the graph that is refused, and not the disk that is full, the second time says so
+            # nothing can be written, the disk fills up; or it is the graph that is refused, as it will be once more
             with contextlib.suppress(Exception), model.entry.being_made() as path:
-                if path:
-                    return self._session_of(source, keep_as=path)
+                return self._session_of(source, keep_as=path)
         return self._session_of(source)
 
     def _session_of(self, source: bytes | Path, *, keep_as: Path | None = None) -> Any:

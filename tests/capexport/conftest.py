@@ -41,10 +41,8 @@ def make_checkpoint(vocabulary: Vocabulary | None = None, **settings: Any) -> Ch
     """Random weights, scaled until captions differ between photos and end by themselves; settings of the model."""
     torch.manual_seed(0)
     sizes = {"projection": 24, "embedding": 16, "units": 32, "attention": 12, "tie_words": False}
-    config = Config(
-        data=DataConfig(image_size=64),
-        model=ModelConfig(encoder="timm/test_efficientnet", encoder_weights="none", **sizes | settings),
-    )
+    usual = {"encoder": "timm/test_efficientnet", "encoder_weights": "none"} | sizes
+    config = Config(data=DataConfig(image_size=64), model=ModelConfig(**usual | settings))
     config = replace(config, search=replace(config.search, max_length=12))
     vocabulary = vocabulary or Vocabulary(("<pad>", "<start>", "<end>", "<unk>", *_TEXT.split()))
     model = build_caption_model(config, len(vocabulary), SPECIAL).eval()

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from capexport.precision import check_batches
 from capexport.verify import verify
-from caprun.bundle import Bundle, read_bundle
-from caprun.engine import packaged_bundle
+from caprun.bundle import FULL_PRECISION, Bundle, read_bundle
+from caprun.engine import Captioner, packaged_bundle
 from caprun.session import OnnxBackend
 from captioner.inference import ModelBackend, model_spec
 from captioner.training.checkpoint import build_model, load_checkpoint
@@ -33,8 +34,25 @@ def test_it_says_what_the_checkpoint_says(bundle: Bundle) -> None:
     spec = model_spec(checkpoint, model, bundle.manifest.name)
     # mirrored, they are photos that the export did not compare
     photos = np.ascontiguousarray(checkpoint.samples.numpy()[:4, :, ::-1])
-    parity = verify(ModelBackend(model), OnnxBackend(bundle, "cpu"), spec, checkpoint.vocabulary, photos)
+    written = OnnxBackend(bundle, "cpu", precision=FULL_PRECISION)
+    parity = verify(ModelBackend(model), written, spec, checkpoint.vocabulary, photos)
     assert parity.captions == 3 * len(photos)
+
+
+def test_no_precision_lets_a_caption_depend_on_its_batch(bundle: Bundle) -> None:
+    photos = np.ascontiguousarray(load_checkpoint(CHECKPOINT).samples.numpy()[:6, :, ::-1])
+    assert set(bundle.manifest.precisions) == {FULL_PRECISION, "int8"}
+    for precision in bundle.manifest.precisions:
+        check_batches(Captioner.load(bundle.path, device="cpu", precision=precision), photos, tolerance=1e-4)
+
+
+def test_int8_was_found_as_good_and_faster(bundle: Bundle) -> None:
+    fp32, int8 = (bundle.manifest.precisions[name].measured for name in (FULL_PRECISION, "int8"))
+    assert fp32 != "unmeasured"
+    assert int8 != "unmeasured"
+    assert int8[0].photos == fp32[0].photos == 1000
+    assert int8[0].cider >= fp32[0].cider - 0.01
+    assert int8[0].photos_per_second > fp32[0].photos_per_second
 
 
 def test_it_ships_in_a_wheel(bundle: Bundle) -> None:

@@ -15,14 +15,12 @@ the same but for near-ties, and of fp16 it is said how many differ.
 from __future__ import annotations
 
 import argparse
-import inspect
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,12 +46,10 @@ Caption = Callable[[Images, SearchOptions], list[str]]
 
 def our_captioners(bundle: Path, device: str) -> dict[str, Caption]:
     """One for each precision of the bundle that makes sense on a GPU."""
-    chooses = "precision" in inspect.signature(Captioner.load).parameters
     found: dict[str, Caption] = {}
-    for name in read_bundle(bundle).manifest.precisions if chooses else ["fp32"]:
+    for name in read_bundle(bundle).manifest.precisions:
         if name in ("fp32", "fp16"):
-            chosen: Mapping[str, Any] = {"precision": name} if chooses else {}
-            captioner = Captioner.load(bundle, device=device, **chosen)
+            captioner = Captioner.load(bundle, device=device, precision=name)
             found[f"caprun, {name}"] = lambda images, options, captioner=captioner: [
                 caption.text for caption in captioner.caption_arrays(images, options)
             ]

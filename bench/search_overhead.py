@@ -1,10 +1,11 @@
-"""What the search costs beside the decoder: the share of NumPy work in a step, one photo at a time.
+"""What the search costs beside the decoder, one photo at a time: the NumPy work between two steps, and once a caption.
 
     python bench/search_overhead.py                    # the packaged bundle, greedy and beam 3, one thread
-    python bench/search_overhead.py --bans --rounds 50
+    python bench/search_overhead.py --bans --rounds 50 --precision fp32
 
-The time inside `Steps` is the decoder's, binding of inputs and outputs among it; what else passes in `search` is the
-search's own, reading the captions back at the end among it. Medians over photos and rounds of the time a step.
+The time inside `Steps` is the decoder's. What passes between the end of one step and the beginning of the next is the
+search's, a step; what passes before the first and after the last, reading the caption back among it, is its own once a
+caption. Medians over photos and rounds.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -28,35 +30,47 @@ BANS = {"min_length": 8, "no_repeat_ngram": 3, "no_repeat_word": 1, "bad_endings
 
 
 class TimedSteps:
-    """Steps that count themselves and the time that they take."""
+    """Steps that note when each begins and ends."""
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
-        self.count, self.seconds = 0, 0.0
+        self.began: list[float] = []
+        self.ended: list[float] = []
 
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
         """See `caprun.decoding.Steps`."""
-        began = time.perf_counter()
+        self.began.append(time.perf_counter())
         output = self._steps(row, parent, token, k)
-        self.seconds += time.perf_counter() - began
-        self.count += 1
+        self.ended.append(time.perf_counter())
         return output
 
 
-def measure(captioner: Captioner, images: list[np.ndarray], options: SearchOptions, rounds: int) -> tuple[float, float]:
-    """Microseconds a step in the decoder and in the search, medians."""
+class Cost(NamedTuple):
+    """Microseconds, medians."""
+
+    step: float
+    """In the decoder."""
+    between: float
+    """In the search, between two steps."""
+    once: float
+    """In the search, a caption."""
+
+
+def measure(captioner: Captioner, images: list[np.ndarray], options: SearchOptions, rounds: int) -> Cost:
+    """Time the search of every photo so many times, after one to warm up."""
     special = captioner.spec.special
-    inside, outside = [], []
+    inside, between, once = [], [], []
     for turn in range(rounds + 1):
         for image in images:
             steps = TimedSteps(captioner.backend.encode(image[None]))
             began = time.perf_counter()
             search(steps, 1, special.start, special.end, options, vocabulary=captioner.vocabulary)
-            whole = time.perf_counter() - began
-            if turn:  # the first warms up
-                inside.append(1e6 * steps.seconds / steps.count)
-                outside.append(1e6 * (whole - steps.seconds) / steps.count)
-    return statistics.median(inside), statistics.median(outside)
+            ended = time.perf_counter()
+            if turn:
+                inside += [end - start for start, end in zip(steps.began, steps.ended, strict=True)]
+                between += [start - end for end, start in zip(steps.ended[:-1], steps.began[1:], strict=True)]
+                once.append(steps.began[0] - began + ended - steps.ended[-1])
+    return Cost(*(1e6 * statistics.median(times) for times in (inside, between, once)))
 
 
 def main() -> None:
@@ -64,11 +78,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, default=ROOT / "examples", help="folder of .jpg files")
     parser.add_argument("--bundle", type=Path, default=None, help="the packaged one by default")
+    parser.add_argument("--precision", help="of the bundle; the fastest by default")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--bans", action="store_true", help="also with bans, in groups, and sampling")
     arguments = parser.parse_args()
-    captioner = Captioner.load(arguments.bundle, device="cpu", threads=arguments.threads)
+    captioner = Captioner.load(arguments.bundle, device="cpu", threads=arguments.threads, precision=arguments.precision)
     images = [load(path, captioner.spec.image) for path in sorted(arguments.photos.glob("*.jpg"))]
     plain = captioner.spec.search.plain
     searches = {"greedy": plain(1), "beam 3": plain(3)}
@@ -84,10 +99,12 @@ def main() -> None:
         f"{len(images)} photos, batch 1, {arguments.threads} thread(s), {platform.machine()}, NumPy {np.__version__}, "
         f"onnxruntime {onnxruntime.__version__}"
     )
-    print("| search | decoder, µs a step | search, µs a step | search's share |\n| --- | --- | --- | --- |")
+    print("| search | decoder, µs a step | search, µs a step | its share of a step | search, µs once a caption |")
+    print("| --- | --- | --- | --- | --- |")
     for name, options in searches.items():
-        inside, outside = measure(captioner, images, options, arguments.rounds)
-        print(f"| {name} | {inside:.0f} | {outside:.0f} | {outside / (inside + outside):.1%} |", flush=True)
+        cost = measure(captioner, images, options, arguments.rounds)
+        share = cost.between / (cost.step + cost.between)
+        print(f"| {name} | {cost.step:.0f} | {cost.between:.0f} | {share:.1%} | {cost.once:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

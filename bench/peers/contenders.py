@@ -5,9 +5,8 @@ Each is built in a process of its own, so everything heavy is imported where it 
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,14 +49,10 @@ class Contender(NamedTuple):
 
 
 def precisions(bundle: Path) -> list[str]:
-    """Those of our runtime that can be asked for, the one it takes by itself first."""
-    from caprun import Captioner
-    from caprun.bundle import read_bundle
+    """Those of a bundle, fp32 first: the others are held to its captions."""
+    from caprun.bundle import FULL_PRECISION, read_bundle
 
-    if not _takes_precision():
-        return ["fp32"]
-    default = getattr(Captioner.load(bundle, device="cpu").backend, "precision", "fp32")
-    return sorted(read_bundle(bundle).manifest.precisions, key=lambda name: name != default)
+    return sorted(read_bundle(bundle).manifest.precisions, key=lambda name: name != FULL_PRECISION)
 
 
 def contenders(bundle: Path) -> dict[str, Contender]:
@@ -87,12 +82,6 @@ def contenders(bundle: Path) -> dict[str, Contender]:
 HUGGING_FACE = ("transformers", "torch", "torchvision", "pillow")
 
 
-def _takes_precision() -> bool:
-    from caprun import Captioner
-
-    return "precision" in inspect.signature(Captioner.load).parameters
-
-
 def _runtime(captioner: Any) -> Caption:
     from caprun.image import load
 
@@ -109,8 +98,7 @@ def _runtime(captioner: Any) -> Caption:
 def _caprun(bundle: Path, threads: int, precision: str) -> Caption:
     from caprun import Captioner
 
-    chosen: Mapping[str, Any] = {"precision": precision} if _takes_precision() else {}
-    return _runtime(Captioner.load(bundle, device="cpu", threads=threads, **chosen))
+    return _runtime(Captioner.load(bundle, device="cpu", threads=threads, precision=precision))
 
 
 def _torch(threads: int) -> None:

@@ -8,8 +8,8 @@ The peer is no straw man: batched beam search that stays on the device, fp16 wei
 computed once, and `torch.compile` of the encoder and of a step (`peers/batched_search.py`). Everybody starts from a
 NumPy array on the host and ends with captions on the host; photos are decoded and resized before, and repeated, shifted
 sideways, where there are fewer than a batch has. All take turns, batch by batch, in one process; a ratio is the
-median of the turns' ratios. Captions are compared with those of PyTorch in fp32 without TF32: ours in fp32 have to be
-the same but for near-ties, and of fp16 it is said how many differ.
+median of the turns' ratios. Captions are compared with those of PyTorch in fp32 without TF32, and it is said how many
+differ; in fp32, near-ties alone should.
 """
 
 from __future__ import annotations

@@ -137,20 +137,20 @@ class ScriptBackend:
         return ScriptSteps(self._decoder, self._bundle, given, alpha=alpha)
 
 
-def load_captioner(path: Path, device: str = "auto", precision: str | None = None) -> Captioner:
+def load_captioner(path: Path, device: str = "auto", precision: str | None = None, *, many: bool = False) -> Captioner:
     """Open a checkpoint, a TorchScript bundle or an ONNX bundle as the runtime's `Captioner`.
 
     Args:
         path: of the checkpoint, or the bundle's folder.
         device: `auto`, `cpu` or `cuda`.
-        precision: see `Captioner.load`; of ONNX bundles alone.
+        precision, many: see `Captioner.load`; of ONNX bundles alone.
 
     Raises:
         CaprunError: it is none of these, is damaged, or has not that precision.
     """
     bundle = read_bundle(path) if path.is_dir() else None
     if bundle is not None and bundle.manifest.format == "onnx":
-        return Captioner.load(path, device=cast("Device", device), precision=precision)
+        return Captioner.load(path, device=cast("Device", device), precision=precision, many=many)
     if precision is not None:
         raise UsageError(f"{path} is no ONNX bundle and has one precision; leave out --precision.")
     if bundle is not None:

@@ -16,11 +16,12 @@ from captioner.commands.console import DEVICES, FILE
 @photos_argument
 @click.option("--model", required=True, type=FILE, help="A TorchScript or ONNX bundle, or a checkpoint.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
+@click.option("--precision", help="Of an ONNX bundle, such as fp32.  [default: the fastest measured on such hardware]")
 @search_options
 @output_options
 @many_options
-def caption(photos: tuple[str, ...], model: Path, device: str, **options: Any) -> int:
+def caption(photos: tuple[str, ...], model: Path, device: str, precision: str | None, **options: Any) -> int:
     """Print a caption for every PHOTO, with PyTorch: what `caprun` does, for checkpoints and TorchScript bundles."""
     from captioner.inference import load_captioner
 
-    return caption_photos(lambda _: load_captioner(model, device), photos, **options)
+    return caption_photos(lambda many: load_captioner(model, device, precision, many=many), photos, **options)

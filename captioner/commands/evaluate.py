@@ -80,6 +80,7 @@ def evaluate(
 def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, Config]:
     """A captioner, and the configuration of its training; a bundle knows of it how the splits were drawn."""
     from caprun.bundle import read_bundle
+    from caprun.errors import UsageError
     from captioner.config import Config, DataConfig
     from captioner.evaluation.report import Taught
     from captioner.inference import load_captioner, torch_device
@@ -92,6 +93,8 @@ def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, C
             return load_captioner(model, device, precision), Config()
         drawn = DataConfig(splits=tuple(training["splits"]), split_seed=training["split_seed"])
         return load_captioner(model, device, precision), Config(data=drawn)
+    if precision is not None:
+        raise UsageError(f"{model} is no ONNX bundle and has one precision; leave out --precision.")
     checkpoint = load_checkpoint(model)
     config = checkpoint.config
     tokenizer = restore_tokenizer(config.data, checkpoint.vocabulary, checkpoint.tokenizer)

@@ -17,6 +17,7 @@ from caprun.decoding import SearchOptions
 from caprun.engine import Caption, Captioner
 from caprun.errors import ImageError
 from caprun.image import load
+from caprun.session import OnnxBackend
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
@@ -37,6 +38,7 @@ class Report:
     """The captions of a split and their scores."""
 
     model: str
+    """Its name, and of a bundle the precision of the graphs that ran."""
     split: str
     options: SearchOptions
     examples: Sequence[Example]
@@ -193,4 +195,7 @@ def evaluate(
         raise CaptionerError(f"None of the photos in split {split!r} can be read.")
     texts = [caption.text for caption in captions]
     scores = score(texts, [example.references for example in kept], meteor)
-    return Report(captioner.spec.name, split, options, kept, captions, scores, total if taught else None)
+    name = captioner.spec.name
+    if isinstance(captioner.backend, OnnxBackend):
+        name += f", {captioner.backend.precision}"
+    return Report(name, split, options, kept, captions, scores, total if taught else None)

@@ -165,6 +165,10 @@ def check_quality(name: Name, fp32: float, cider: float, photos: int) -> None:
     Raises:
         PrecisionError: it does not.
     """
+    if fp32 <= 0:
+        raise PrecisionError(
+            f"Nothing can be said of {name}: the CIDEr of fp32 is {fp32:g} on {photos} photos; give --data more photos."
+        )
     if not cider >= fp32 - CIDER_TOLERANCE:
         raise PrecisionError(
             f"{name} captions worse than fp32: CIDEr {cider:.3f} against {fp32:.3f} on {photos} photos; calibrate it "

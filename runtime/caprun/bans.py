@@ -36,7 +36,7 @@ class Bans:
         """The bans that a search's options ask for; None if they ask for none.
 
         Raises:
-            UsageError: they name pieces, and there is no vocabulary, or one that may spell them otherwise.
+            UsageError: they name pieces, and there is no vocabulary, or one that spells them otherwise or may.
         """
         suppressed = _mask(options.suppress, "suppress", vocabulary)
         bad_endings = _mask(options.bad_endings, "bad_endings", vocabulary)
@@ -113,6 +113,10 @@ def _mask(pieces: tuple[str, ...], name: str, vocabulary: Vocabulary | None) -> 
         found = index.get(piece, index.get(joining.word_start + piece))
         if found is not None:
             mask[found] = True
+        elif (lower := piece.lower()) in index or joining.word_start + lower in index:
+            raise UsageError(
+                f"{name} names {piece!r}, which is no piece of the model's vocabulary, but {lower!r} is; name that."
+            )
         elif spells:  # where pieces are whole words, one that is not there is never said
             raise UsageError(
                 f"{name} names {piece!r}, which is no piece of the model's vocabulary: it may be spelled in several."

@@ -19,7 +19,7 @@ from caprun.image import ImageSpec
 from caprun.schema import from_dict
 from caprun.vocabulary import Special, Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no parity of a precision
 MANIFEST = "model.json"
 VOCABULARY = "vocab.json"
 MODEL_CARD = "MODEL_CARD.md"
@@ -76,7 +76,7 @@ class Measurement:
     """One photo at a time, uint8 array to caption, one thread, with the bundle's own search."""
     cider: float
     """0..1 and above, on dev; of fp32 the same photos'."""
-    photos: int
+    photos: int = 0
     """How many were scored."""
 
 

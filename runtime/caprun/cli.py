@@ -99,7 +99,9 @@ class Many(NamedTuple):
 
     def meant(self, photos: Sequence[str]) -> bool:
         """Whether they are many: written to files, in a folder, on standard input, or simply many."""
-        return self.output is not None or len(photos) > _FEW or any(p == "-" or Path(p).is_dir() for p in photos)
+        if self.output is not None or len(photos) > _FEW:
+            return True
+        return any(p == "-" or os.path.isdir(p) for p in photos)  # noqa: PTH112  (which never fails)
 
 
 _FEW = 16  # up to so many are captioned one by one, each by all cores

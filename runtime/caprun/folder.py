@@ -16,7 +16,7 @@ from caprun.bundle import MODEL_CARD
 from caprun.cli import caption_as_dict
 from caprun.decoding import SearchOptions
 from caprun.engine import Caption, Captioner
-from caprun.errors import ImageError, UsageError
+from caprun.errors import ImageError, OutputError, UsageError
 from caprun.listing import Listed
 from caprun.pipeline import default_batch_size
 from caprun.progress import Progress
@@ -43,9 +43,10 @@ def plan_output(output: str, photos: Sequence[Listed]) -> Output:
 
     Raises:
         UsageError: neither, or two photos would have one text file.
+        OutputError: the folder cannot be made.
     """
     path = Path(output)
-    if not (path.is_dir() or output.endswith(("/", os.sep))):
+    if not (os.path.isdir(path) or output.endswith(("/", os.sep))):  # noqa: PTH112  (never an error)
         if path.suffix.lower() not in FORMATS:
             raise UsageError(
                 f"--output {output} is neither a {' nor a '.join(FORMATS)} file nor a folder (end it with /)."
@@ -64,7 +65,7 @@ def plan_output(output: str, photos: Sequence[Listed]) -> Output:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"The folder {path} cannot be made ({error.strerror}); give another --output.") from error
+        raise OutputError(f"The folder {path} cannot be made ({error.strerror}); give another --output.") from error
     return Output(path / ROWS, texts)
 
 
@@ -83,9 +84,13 @@ def write_captions(
     Batches are cut by position in the list, never by what is left: so the rows do not depend on where a run stopped.
 
     Raises:
-        UsageError: the output is of another run.
+        UsageError: the output is of another run, or a row of it holds fewer captions than are asked for.
         OutputError: it cannot be written.
     """
+    if options.n_best > 1 and output.file.suffix.lower() == ".csv":
+        raise UsageError(
+            "A .csv row holds one caption; with n_best above 1 give a .jsonl file or a folder as --output."
+        )
     captioner = captioner.for_many()
     size = batch_size or default_batch_size(captioner)
     paths = [photo.path for photo in photos]

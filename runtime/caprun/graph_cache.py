@@ -97,6 +97,8 @@ class Entry(NamedTuple):
             OSError: nothing can be written there.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_own(self.directory.stat()):
+            raise PermissionError(f"others may write to {self.directory}")  # what is put there would never be taken
         descriptor, name = tempfile.mkstemp(prefix=self.key, suffix=_UNFINISHED, dir=self.directory)
         os.close(descriptor)
         path = Path(name)

@@ -21,6 +21,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
 }
 
+_DIVERSITY = 0.5
+
 _ALWAYS = ("beam_size", "max_length", "length_penalty")
 """What is said of every search."""
 
@@ -57,7 +59,7 @@ class SearchOptions:
     """Captions returned, the best first; of sampling, captions drawn, in that order."""
     groups: int = 1
     """Groups that the beam is divided into (diverse beam search, Vijayakumar et al., 2018, algorithm 1)."""
-    diversity: float = 0.5
+    diversity: float = _DIVERSITY
     """With several groups: log-probability that a piece loses in a group's choice for each beam of the groups before
     it that says the same piece at the same step (their lambda, with Hamming diversity)."""
     temperature: float = 0.0
@@ -84,13 +86,17 @@ class SearchOptions:
                 f"min_length is {self.min_length} and max_length {self.max_length}: a caption could never end; END "
                 f"counts in max_length, so min_length may be {self.max_length - 1} at most."
             )
+        if self.groups == 1 and self.diversity != _DIVERSITY:
+            raise UsageError(
+                f"diversity is {self.diversity:g} and groups 1: one group has no others to avoid; add some."
+            )
         if self.temperature == 0:
             self._check_search()
         elif self.groups > 1:
             raise UsageError(f"groups is {self.groups} and temperature {self.temperature:g}: sampling has no beams.")
 
     def _check_search(self) -> None:
-        for name, neutral in (("top_k", 0), ("top_p", 1)):
+        for name, neutral in (("top_k", 0), ("top_p", 1), ("seed", 0)):
             value = getattr(self, name)
             if value != neutral:
                 raise UsageError(f"{name} is {value} and temperature 0: sampling wants a temperature, such as 1.")

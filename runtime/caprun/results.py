@@ -65,7 +65,7 @@ class Results:
             with self._explaining(path):
                 self._resume(overwrite)
         except BaseException:
-            if not self._state.exists() and not os.fstat(self._file).st_size:
+            if not os.path.exists(self._state) and not os.fstat(self._file).st_size:  # noqa: PTH110  (a name may be too long)
                 path.unlink(missing_ok=True)  # it was made for nothing
             os.close(self._file)
             raise
@@ -130,12 +130,26 @@ class Results:
             ) from error
 
     def _open(self) -> int:
+        """The file, locked; a run that gives up unlinks its own, and a lock on that would keep nobody out."""
+        while True:
+            file = self._open_once()
+            try:
+                if os.path.samestat(os.fstat(file), self.path.stat()):
+                    return file
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                os.close(file)
+                raise OutputError(f"{self.path} cannot be read ({error.strerror}); give another --output.") from error
+            os.close(file)
+
+    def _open_once(self) -> int:
         path = self.path
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-        except FileNotFoundError:
-            raise UsageError(f"There is no folder {path.parent} to write {path.name} to; make it first.") from None
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not path.parent.exists():
+                raise UsageError(f"There is no folder {path.parent} to write {path.name} to; make it first.") from None
             raise OutputError(f"{path} cannot be written ({error.strerror}); give another --output.") from error
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -179,7 +193,8 @@ class Results:
             )
         os.ftruncate(self._file, 0)  # before the state: rows never lie beside the state of another run
         for text in self._texts or ():
-            text.unlink(missing_ok=True)
+            if os.path.lexists(text):  # what has a name too long is not there, and its photo neither
+                text.unlink(missing_ok=True)
         self._write_state()
         return 0
 

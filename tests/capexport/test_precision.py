@@ -59,6 +59,11 @@ def test_a_precision_that_captions_as_well_is_not_refused(cider: float) -> None:
     check_quality("int8", 0.5, cider, 7)
 
 
+def test_photos_on_which_fp32_says_nothing_right_decide_nothing() -> None:
+    with pytest.raises(PrecisionError, match=r"the CIDEr of fp32 is 0 on 1 photos; give --data more photos\.$"):
+        check_quality("int8", 0.0, 0.0, 1)
+
+
 def test_a_precision_must_be_faster() -> None:
     check_speed("int8", 10.0, 10.1)
     for rate in (10.0, 9.0):

@@ -1,8 +1,10 @@
 """Captioning on several machines: every photo has one row, whoever was killed on the way."""
 
+import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,10 +28,12 @@ pytest.importorskip("ray.data", reason="Ray Data is not installed: pip install '
 import pyarrow as pa  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 
+from caprun.bulk import job as bulk_job  # noqa: E402
 from caprun.bulk.job import BulkOptions, Summary, _cluster, _shares, caption_in_bulk  # noqa: E402
 from caprun.bulk.output import claimed  # noqa: E402
 from caprun.bulk.source import find_source  # noqa: E402
 from caprun.errors import OutputError  # noqa: E402
+from caprun.session import measured_on  # noqa: E402
 
 TINY = Path(__file__).parent.parent / "tiny" / "bundle"
 PHOTOS = 24
@@ -333,6 +337,50 @@ def test_paths_that_ray_would_mistake_are_refused(name: str, photo: Path, tmp_pa
     assert list(tmp_path.iterdir()) == [photo]
 
 
+@pytest.mark.parametrize("images", [[b"1", b"2"], ["1.png", "2.png"]])
+def test_another_table_with_the_same_ids_is_another_source(
+    table: Callable[..., str], tmp_path: Path, images: list[Any]
+) -> None:
+    first = table(id=[1, 2], image=images)
+    second = shutil.copy(first, tmp_path / "others.parquet")
+    assert source(first).digest == source(first).digest != source(second).digest
+
+
+@pytest.mark.parametrize(("images", "same"), [([b"1"], True), (["1.png"], False)])
+def test_the_folder_one_is_in_matters_where_a_table_names_photos(
+    table: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: list[Any], same: bool
+) -> None:
+    path = table(id=[1], image=images)
+    before = source(path).digest
+    monkeypatch.chdir(tmp_path)
+    assert (source(path).digest == before) is same
+
+
+def test_photos_named_from_another_folder_are_another_source(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photo.parent)
+    below = source(photo.name)
+    monkeypatch.chdir(photo.parent.parent)
+    above = source(f"{photo.parent.name}/{photo.name}")
+    assert below.paths == above.paths
+    assert below.ids != above.ids
+    assert below.digest != above.digest
+
+
+def test_a_path_that_is_too_long_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    long = str(tmp_path / ("x" * 300))
+    with pytest.raises(UsageError, match=r"cannot be read \("):
+        source(f"{long}.parquet")
+    with (
+        pytest.raises(OutputError, match=r"cannot be written .*name too long"),
+        claimed(Path(long), {}, 1, overwrite=False),
+    ):
+        pass
+
+
+def test_a_photo_whose_name_is_too_long_is_one_that_cannot_be_read(photo: Path) -> None:
+    assert source("x" * 300, str(photo)).ids == ["x" * 300, str(photo)]
+
+
 def test_photos_and_tables_are_not_mixed(table: Callable[..., str], photo: Path) -> None:
     with pytest.raises(UsageError, match="one after the other"):
         source(table(id=[1], image=[b""]), str(photo))
@@ -377,6 +425,79 @@ def test_overwriting_gives_up_what_another_job_wrote(tmp_path: Path) -> None:
         assert output.committed() == 0
         assert not files_in(output.path)
         assert json.loads((output.state / "job.json").read_text()) == {"model": "b"}
+
+
+def test_a_job_that_failed_before_its_first_row_keeps_nobody_out(tmp_path: Path) -> None:
+    for model in "ab":
+        with claimed(tmp_path / "out", {"model": model}, 2, overwrite=False) as output:
+            assert json.loads((output.state / "job.json").read_text()) == {"model": model}
+
+
+def test_a_precision_that_the_bundle_has_not_is_refused_before_anything_begins(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_job, "_cluster", lambda _: pytest.fail("Ray was started"))
+    with pytest.raises(BundleError, match="has no int3 graphs; it has fp32"):
+        caption(photo, output=tmp_path / "out", options=BulkOptions(precision="int3"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def two_precisions(bundle: Path, edit_manifest: Callable[..., None]) -> Path:
+    """A bundle of which int8 is the fastest on the CPU and fp32 on CUDA."""
+
+    def measured(on_cpu: int) -> list[dict[str, Any]]:
+        return [{"device": measured_on("cpu"), "photos_per_second": on_cpu, "cider": 1.0, "photos": 9}]
+
+    def change(manifest: dict[str, Any]) -> None:
+        full = manifest["precisions"]["fp32"]
+        manifest["precisions"] = {"fp32": full | {"measured": measured(1)}, "int8": full | {"measured": measured(2)}}
+
+    edit_manifest(bundle, change)
+    return bundle
+
+
+def test_a_job_goes_on_in_the_precision_it_was_begun_in(
+    two_precisions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+
+    @contextlib.contextmanager
+    def cluster(options: BulkOptions) -> Iterator[tuple[Any, int, tuple[int, int]]]:
+        yield options.device, 1, (1, 1)
+
+    def one_row(work: Any, source: Any, folder: Any, *_: object) -> None:
+        row = source.ids[folder.committed()]
+        ran.append((work.device, work.precision))
+        parquet.write_table(
+            pa.table({"image": [row], "error": pa.nulls(1, pa.string())}), folder.path / f"{row}.parquet"
+        )
+        parquet.write_table(pa.table({"image": [row]}), folder.done / f"{row}.parquet")
+
+    monkeypatch.setattr(bulk_job, "_cluster", cluster)
+    monkeypatch.setattr(bulk_job, "_run", one_row)
+
+    def run(device: Any, precision: str | None = None, *, overwrite: bool = False) -> Summary:
+        options = BulkOptions(device=device, precision=precision)
+        output, model = tmp_path / "out", str(two_precisions)
+        return caption("a.png", "b.png", "c.png", output=output, model=model, options=options, overwrite=overwrite)
+
+    unfinished = pytest.raises(OutputError, match="not one for each of 3 photos")
+    with unfinished:
+        run("cpu")
+    with pytest.raises(UsageError, match=r"another run: precision int8 \(now fp32\); give another --output"):
+        run("cuda")
+    with pytest.raises(UsageError, match=r"another run: precision int8 \(now fp32\); give another --output"):
+        run("cpu", "fp32")
+    with unfinished:
+        run("cuda", "int8")
+    assert run("cpu") == Summary(3, 2, 0)
+    assert run("cuda") == Summary(3, 3, 0)
+    with unfinished:
+        run("cuda", overwrite=True)
+    with unfinished:
+        run("cpu", overwrite=True)
+    assert ran == [("cpu", "int8"), ("cuda", "int8"), ("cpu", "int8"), ("cuda", "fp32"), ("cpu", "int8")]
 
 
 @pytest.mark.parametrize("written", [[], ["a"], ["a", "b", "b"], ["a", "c"]])

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from caprun import BundleError, Captioner
-from caprun.bundle import Bundle, read_bundle, write_manifest
+from caprun.bundle import FORMAT_VERSION, Bundle, read_bundle, write_manifest
 from caprun.vocabulary import Vocabulary
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
@@ -127,10 +127,16 @@ def test_a_manifest_written_in_another_layout_is_the_same_manifest(bundle: Path)
 
 
 def test_a_newer_format_is_refused_as_such_whatever_else_it_changed(refuse: Refuse, bundle: Path) -> None:
-    (bundle / "model.json").write_text('{"format_version": 2, "digest": {"blake3": "?"}, "new": []}')
+    newer = {"format_version": FORMAT_VERSION + 1, "digest": {"blake3": "?"}, "new": []}
+    (bundle / "model.json").write_text(json.dumps(newer))
     sentence = refuse(bundle)
-    assert f"{bundle} has format version 2" in sentence
+    assert f"{bundle} has format version {FORMAT_VERSION + 1}" in sentence
     assert "upgrade captioner" in sentence
+
+
+def test_the_first_format_is_still_read(tiny: Path) -> None:
+    assert json.loads((tiny / "model.json").read_text())["format_version"] == 1
+    assert read_bundle(tiny).manifest.precisions["fp32"].parity == {}
 
 
 def _set(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:

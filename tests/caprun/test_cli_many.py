@@ -268,6 +268,34 @@ def test_options_that_cannot_be_are_one_line(run: Run, folder: Path, options: li
     assert problem in result.stderr
 
 
+@pytest.mark.parametrize("options", [[], ["--output", "captions.jsonl"], ["--output", "texts/"]])
+def test_a_name_too_long_is_an_error_in_its_place(
+    run: Run, sound: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.chdir(sound)
+    result = run("a.png", f"{'x' * 300}.png", "b.png", *options, *(() if options else ("--json",)))
+    file = Path("captions.jsonl" if "captions.jsonl" in options else "texts/captions.jsonl")
+    rows = [json.loads(line) for line in (file.read_text() if options else result.stdout).splitlines()]
+    assert (result.exit_code, ["error" in row for row in rows]) == (1, [False, True, False])
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", "/"])
+def test_an_output_with_a_name_too_long_is_one_line(run: Run, sound: Path, tmp_path: Path, ending: str) -> None:
+    result = run(sound, "--output", f"{tmp_path}/{'x' * 300}{ending}")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert re.match(
+        rf"Error: (The folder )?{tmp_path}/x{{300}}.* cannot be (written|made) \(File name too long\); give",
+        result.stderr,
+    )
+
+
+def test_several_captions_a_photo_are_not_lost_in_a_csv_row(run: Run, sound: Path, tmp_path: Path) -> None:
+    result = run(sound, "--n-best", 2, "--output", tmp_path / "captions.csv")
+    assert (result.exit_code, (tmp_path / "captions.csv").exists()) == (2, False)
+    assert "A .csv row holds one caption; with n_best above 1 give a .jsonl file or a folder" in result.stderr
+    assert run(sound, "--n-best", 2, "--output", f"{tmp_path}/captions.jsonl").exit_code == 0
+
+
 def test_an_empty_folder_is_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = run(tmp_path / "empty")

@@ -175,6 +175,14 @@ def test_what_others_could_have_put_there_is_not_taken(
     assert made_of[2:] == [bytes, bytes]
 
 
+@posix
+def test_nothing_is_put_where_it_would_not_be_taken(tiny: Path, images: Images, cache: Path) -> None:
+    cache.mkdir(mode=0o700)
+    cache.chmod(0o775)
+    said(tiny, images)
+    assert list(cache.iterdir()) == []
+
+
 @pytest.mark.parametrize("place", ["", "file", "file/below", 300 * "x"])
 def test_where_nothing_can_be_kept_captions_are_the_same(
     tiny: Path, images: Images, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str

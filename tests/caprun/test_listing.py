@@ -39,6 +39,11 @@ def test_a_folder_stands_for_its_photos_sorted_by_their_bytes(names: List, folde
     assert names(folder) == ["B.jpeg", "a.PNG", "b.jpg"]
 
 
+def test_a_path_that_cannot_be_looked_at_is_a_photo(folder: Path) -> None:
+    paths = [f"{'x' * 300}.jpg", str(folder / "b.jpg"), "\0.jpg"]
+    assert [photo.path for photo in list_photos(paths, io.BytesIO())] == paths
+
+
 def test_folders_in_it_are_for_recursive(names: List, folder: Path) -> None:
     assert names(folder, recursive=True) == ["B.jpeg", "a.PNG", "a/deeper/y.gif", "a/z.webp", "b.jpg"]
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+import caprun.results
 from caprun import OutputError, UsageError
 from caprun.results import Results
 from caprun.rows import FORMATS
@@ -179,6 +180,25 @@ def test_a_file_that_is_being_written_is_refused(tmp_path: Path) -> None:
     assert write(path, NAMES).finished
 
 
+@posix
+def test_a_file_that_another_run_gave_up_just_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock, locked = tmp_path / "rows.jsonl", caprun.results._lock, []
+
+    def lock_late(file: int) -> bool:
+        if not locked:
+            path.unlink()
+        locked.append(file)
+        return lock(file)
+
+    monkeypatch.setattr(caprun.results, "_lock", lock_late)
+    with Results(path, NAMES, {"model": "m"}), pytest.raises(OutputError, match="is being written by another run"):
+        write(path, NAMES)
+    write(path, NAMES)
+    assert path.read_bytes().count(b"\n") == len(NAMES)
+
+
 def test_texts_lie_in_their_folders_and_errors_have_none(tmp_path: Path) -> None:
     texts = [tmp_path / "sub" / f"{i}.txt" for i in range(7)]
     write(tmp_path / "rows.jsonl", NAMES, texts=texts)
@@ -207,6 +227,9 @@ def test_all_captions_of_a_photo_are_lines_of_its_text(tmp_path: Path) -> None:
 def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"There is no folder .*nowhere to write rows\.csv to; make it first"):
         write(tmp_path / "nowhere" / "rows.csv", NAMES)
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere" / "rows.csv")
+    with pytest.raises(OutputError, match=r"gone\.csv cannot be written \(No such file or directory\)"):
+        write(tmp_path / "gone.csv", NAMES)
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(OutputError, match=r"folder\.csv cannot be written \(Is a directory\)"):
         write(tmp_path / "folder.csv", NAMES)
@@ -214,6 +237,19 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe.csv")
         with pytest.raises(UsageError, match=r"pipe\.csv is no regular file"):
             write(tmp_path / "pipe.csv", NAMES)
+
+
+@pytest.mark.parametrize("length", [246, 300])  # the first leaves no room for the state's name beside it
+def test_a_name_too_long_is_named(tmp_path: Path, length: int) -> None:
+    with pytest.raises(OutputError, match=r"x\.jsonl.* cannot be written \(File name too long\)"):
+        write(tmp_path / f"{'x' * length}.jsonl", NAMES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_photo_whose_name_is_too_long_keeps_no_text_from_the_others(tmp_path: Path) -> None:
+    texts = [tmp_path / name for name in ("a.txt", "b.txt", f"{'x' * 300}.txt")]
+    write(tmp_path / "rows.jsonl", NAMES[:3], texts=texts)
+    assert texts[0].read_text() == "a caption, 0\n"
 
 
 @BOTH

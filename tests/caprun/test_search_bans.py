@@ -165,6 +165,13 @@ def test_a_word_that_whole_words_do_not_have_is_never_said_anyway() -> None:
     assert 5 not in search_with(words, {"suppress": ("cat", "dog")}).ids
 
 
+@pytest.mark.parametrize("joining", [Joining(), Joining(word_start="▁")])
+def test_a_word_that_the_vocabulary_has_in_lower_case_alone_is_refused_with_that(joining: Joining) -> None:
+    words = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", f"{joining.word_start}boy"), joining)
+    with pytest.raises(UsageError, match=r"suppress names 'Boy', which is no piece .*, but 'boy' is"):
+        search_with(words, {"suppress": ("Boy",)})
+
+
 def test_a_piece_is_found_with_or_without_the_mark_that_begins_a_word() -> None:
     pieces = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "▁a", "▁cat"), Joining(word_start="▁"))
     for name in ("cat", "▁cat"):

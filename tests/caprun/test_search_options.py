@@ -49,6 +49,9 @@ def test_the_limits_of_an_option_are_within_its_range() -> None:
         ({"n_best": 4}, r"n_best is 4 and beam_size 3: .*; widen it"),
         ({"top_k": 5}, r"top_k is 5 and temperature 0: sampling wants a temperature"),
         ({"top_p": 0.9}, r"top_p is 0.9 and temperature 0"),
+        ({"seed": 7}, r"seed is 7 and temperature 0: sampling wants a temperature"),
+        ({"diversity": 1.5}, r"diversity is 1.5 and groups 1: one group has no others to avoid"),
+        ({"diversity": 0, "temperature": 1.0}, r"diversity is 0 and groups 1"),
         ({"temperature": 1.0, "groups": 3}, r"groups is 3 and temperature 1: sampling has no beams"),
     ],
 )
@@ -64,9 +67,13 @@ def test_more_captions_than_beams_may_be_drawn() -> None:
 def test_options_are_read_as_they_are_written_and_without_those_that_came_later() -> None:
     old = {"beam_size": 3, "max_length": 22, "length_penalty": 0.7}
     assert from_dict(SearchOptions, old) == SearchOptions()
-    every = SearchOptions(4, 30, 0.5, 3, 3, 1, ("dog",), ("a", "the"), n_best=2, groups=2, diversity=1.5, seed=7)
-    assert from_dict(SearchOptions, json.loads(json.dumps(every.as_dict()))) == every
-    assert from_dict(SearchOptions, json.loads(json.dumps(asdict(every)))) == every
+    bans = (3, 3, 1, ("dog",), ("a", "the"))
+    for every in (
+        SearchOptions(4, 30, 0.5, *bans, n_best=2, groups=2, diversity=1.5),
+        SearchOptions(4, 30, 0.5, *bans, n_best=2, temperature=0.7, top_k=9, top_p=0.9, seed=7),
+    ):
+        assert from_dict(SearchOptions, json.loads(json.dumps(every.as_dict()))) == every
+        assert from_dict(SearchOptions, json.loads(json.dumps(asdict(every)))) == every
 
 
 def test_options_are_written_so_that_an_older_caprun_reads_those_it_knows() -> None:

@@ -184,6 +184,14 @@ def test_evaluate_takes_other_search_options(run, trained, shapes, tmp_path):
     assert all(len(row["caption"].split()) <= 2 for row in report["captions"])
 
 
+def test_a_checkpoint_has_one_precision(run, trained, shapes):
+    for command in (
+        ("evaluate", trained / BEST, "--data", shapes),
+        ("caption", "photo.jpg", "--model", trained / BEST),
+    ):
+        assert_one_line(run(*command, "--precision", "int8"), 2, "is no ONNX bundle and has one precision")
+
+
 def test_evaluate_leaves_out_photos_that_cannot_be_read_when_allowed(run, trained, own_shapes):
     name = (own_shapes / "Flickr_8k.devImages.txt").read_text().split()[1]
     (own_shapes / "images" / name).write_text("not a photo")

@@ -22,12 +22,16 @@ _FORMAT = 1  # of the rows
 
 @dataclass(frozen=True)
 class BulkOptions:
-    """How a job is done; besides `precision`, none of it changes a caption, except `device` in its last digits."""
+    """How a job is done.
+
+    Besides `precision`, which `device` decides where it is None, none of it changes a caption; `device` changes the
+    last digits of its log-probability.
+    """
 
     device: Device = "auto"
     """`auto` is CUDA where the cluster has GPUs and ONNX Runtime has CUDA."""
     precision: str | None = None
-    """One of the bundle's; None for the fastest that was measured on such hardware."""
+    """One of the bundle's, for a job from first to last; None for the fastest that was measured on such hardware."""
     threads: int | None = None
     """CPUs of a worker; None for one, or on CUDA for an equal share."""
     workers: tuple[int, int] | None = None
@@ -78,8 +82,10 @@ def caption_in_bulk(
         options: how it is done.
 
     Raises:
-        UsageError: there is nothing to caption, or no Ray, or the output is of another job.
-        BundleError, DeviceError: of a worker.
+        UsageError: there is nothing to caption, or no Ray, or the output is of another job, or of another precision
+            than is the fastest here.
+        BundleError: there is no such bundle, or it has not that precision, or a worker refuses it.
+        DeviceError: of a worker, or the cluster has no GPU.
         OutputError: the output cannot be written, or is not what it should be.
         CaprunError: Ray gave up; what is done stays.
     """
@@ -91,13 +97,15 @@ def caption_in_bulk(
     from caprun.search_options import with_search_options
 
     bundle = read_bundle(packaged_bundle() if model is None else os.path.abspath(model))  # noqa: PTH100
+    if options.precision is not None:
+        bundle.check(options.precision)
     search_options = with_search_options(bundle.manifest.search, search or {})
     source = find_source(arguments, standard_input, recursive=recursive, image_column=image_column, id_column=id_column)
     total = len(source.ids)
     identity = {
         "rows": _FORMAT,
         "model": f"{bundle.manifest.name} {digest_of(bundle.path)[:12]}",
-        "precision": options.precision or "the fastest",
+        **({} if options.precision is None else {"precision": options.precision}),
         **asdict(search_options),
         "photos": f"{total:,} {source.digest[:12]}",
         "id": source.id_column,
@@ -107,11 +115,14 @@ def caption_in_bulk(
         before = folder.committed()
         if before < total:
             with _cluster(options) as (device, threads, pool):
+                precision = options.precision or choose_precision(bundle.manifest, device)
+                folder.resume_or_begin({**identity, "precision": precision}, total, overwrite=overwrite)
+                before = folder.committed()
                 work = Work(
                     bundle=None if model is None else str(bundle.path),
                     model=digest_of(bundle.path),
                     device=device,
-                    precision=options.precision or choose_precision(bundle.manifest, device),
+                    precision=precision,
                     threads=threads,
                     options=search_options,
                     batch_size=options.batch_size,

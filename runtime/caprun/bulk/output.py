@@ -6,6 +6,7 @@ committed is taken away when the job goes on, and ids that were are not read aga
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 
 from caprun.bulk.source import PARQUET, refuse_unreadable
 from caprun.errors import OutputError, UsageError
+
+_LATER = ("precision",)
+"""What a job may know of itself only when it runs, for it depends on the hardware that is there."""
 
 
 class Output:
@@ -51,9 +55,26 @@ class Output:
         return int(table.num_rows - table["error"].null_count)
 
     def resume_or_begin(self, identity: Mapping[str, Any], photos: int, *, overwrite: bool) -> None:
-        """Go on with what this very job has written, or make room for it."""
+        """Go on with what this very job has written, or make room for it; see `claimed` for the arguments.
+
+        Called again, with the precision, when the job knows it.
+
+        Raises:
+            UsageError: rows of another job are there.
+            OutputError: the folder cannot be written.
+        """
+        try:
+            # through JSON once, as it will be read back: tuples are lists there
+            self._resume_or_begin(json.loads(json.dumps(identity)), photos, overwrite=overwrite)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _resume_or_begin(self, identity: Mapping[str, Any], photos: int, *, overwrite: bool) -> None:
         written = self._read()
-        if written is not None and written != identity and not overwrite:
+        if written is not None:
+            written = {name: value for name, value in written.items() if name in identity or name not in _LATER}
+        # a job that failed before its first row keeps nobody out
+        if written is not None and written != identity and not overwrite and self.committed():
             differences = ", ".join(
                 f"{name} {written.get(name, 'unknown')} (now {identity.get(name, 'unknown')})"
                 for name in dict.fromkeys((*written, *identity))
@@ -77,11 +98,12 @@ class Output:
         new.write_text(json.dumps(identity, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         new.replace(self._job)
 
-    def _read(self) -> Any:
+    def _read(self) -> dict[str, Any] | None:
         try:
-            return json.loads(self._job.read_bytes())
+            written = json.loads(self._job.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
+        return written if isinstance(written, dict) else None
 
 
 @contextlib.contextmanager
@@ -90,12 +112,13 @@ def claimed(path: Path, identity: Mapping[str, Any], photos: int, *, overwrite: 
 
     Args:
         path: the folder; made if it is not there.
-        identity: all that the rows depend on, by names that a person knows; values are JSON.
+        identity: all that the rows depend on, by names that a person knows; values are JSON. `precision` may be left
+            out until it is known: `Output.resume_or_begin`.
         photos: how many rows it will have.
         overwrite: give up what another or a finished job has written there.
 
     Raises:
-        UsageError: it is of another job, or of none.
+        UsageError: rows of another job are there, or files of none.
         OutputError: it cannot be written, or another job is writing it.
     """
     from filelock import FileLock, Timeout
@@ -104,9 +127,11 @@ def claimed(path: Path, identity: Mapping[str, Any], photos: int, *, overwrite: 
     output = Output(path)
     lock = FileLock(output.state / "lock")
     try:
-        if path.exists() and not path.is_dir():
+        # Path's own raise where a name is too long or a folder above may not be entered; mkdir says so below
+        is_folder = os.path.isdir(path)  # noqa: PTH112
+        if os.path.exists(path) and not is_folder:  # noqa: PTH110
             raise UsageError(f"{path} is a file; --output is a folder of Parquet files: give another.")
-        if path.is_dir() and not output.state.exists() and any(path.iterdir()):
+        if is_folder and not output.state.exists() and any(path.iterdir()):
             raise UsageError(f"{path} holds files that no bulk job wrote; give another --output.")
         output.state.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -115,11 +140,7 @@ def claimed(path: Path, identity: Mapping[str, Any], photos: int, *, overwrite: 
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
-        try:
-            # through JSON once, as it will be read back: tuples are lists there
-            output.resume_or_begin(json.loads(json.dumps(identity)), photos, overwrite=overwrite)
-        except OSError as error:
-            raise _unwritable(path, error) from error
+        output.resume_or_begin(identity, photos, overwrite=overwrite)
         yield output
     finally:
         lock.release()

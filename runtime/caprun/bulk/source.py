@@ -28,7 +28,7 @@ class Source:
     image_column: str
     """Of encoded photos (binary, or Hugging Face's struct of bytes and path), or of their paths (string)."""
     digest: str
-    """Of all that the rows are."""
+    """Of the ids, and of where the rows are read; files are known by their paths, what is in them is not looked at."""
     files: Sequence[str]
     """The Parquet files they are in; none yet for photos named by paths."""
     paths: Sequence[bytes] = ()
@@ -83,9 +83,10 @@ def refuse_unreadable(path: str | os.PathLike[str]) -> None:
 
 def _parquet_files(argument: str, recursive: bool) -> list[str]:
     path = Path(argument)
-    if path.suffix.lower() == PARQUET and not path.is_dir():
+    is_folder = os.path.isdir(path)  # noqa: PTH112  (Path's raises where a name is too long or a folder closed)
+    if path.suffix.lower() == PARQUET and not is_folder:
         return [os.path.abspath(path)]  # noqa: PTH100  (resolve() would follow links)
-    if not path.is_dir():
+    if not is_folder:
         return []
     found = path.rglob(f"*{PARQUET}") if recursive else path.glob(f"*{PARQUET}")
     return sorted(os.path.abspath(file) for file in found if not _hidden(file.relative_to(path)))  # noqa: PTH100
@@ -101,7 +102,9 @@ def _from_paths(photos: Sequence[str]) -> Source:
     if len(named) != len(set(photos)):
         raise UsageError("Two photos have names that differ in bytes and look the same; rename one of them.")
     files = [os.fsencode(os.path.abspath(photo)) for photo in named.values()]  # noqa: PTH100
-    return Source(list(named), IMAGE, _FILE, _digest(sorted(files)), (), files)
+    # names too: they are the ids, and the same photos have others where they are named from another folder
+    pairs = sorted(zip((name.encode() for name in named), files, strict=True))
+    return Source(list(named), IMAGE, _FILE, _digest([part for pair in pairs for part in pair]), (), files)
 
 
 def _from_parquet(files: Sequence[str], image_column: str, id_column: str) -> Source:
@@ -127,7 +130,16 @@ def _from_parquet(files: Sequence[str], image_column: str, id_column: str) -> So
     if len(set(values)) != len(values):
         twice, _ = Counter(values).most_common(1)[0]
         raise UsageError(f"Two rows have the {id_column} {twice!r}; name a column that tells them apart: --id-column.")
-    return Source(values, id_column, image_column, _digest([str(value).encode() for value in sorted(values)]), files)
+    parts = [_digest([str(value).encode() for value in sorted(values)]), _digest(sorted(map(os.fsencode, files)))]
+    if _is_text(rows.schema.field(image_column).type):
+        parts.append(os.getcwd())  # noqa: PTH109  (which relative paths of photos are relative to)
+    return Source(values, id_column, image_column, _digest([os.fsencode(part) for part in parts]), files)
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def _check_columns(schema: Any, file: str, image_column: str, id_column: str) -> None:
@@ -140,13 +152,11 @@ def _check_columns(schema: Any, file: str, image_column: str, id_column: str) ->
     if id_column in RESULTS:
         raise UsageError(f"The id column is called {id_column}, and so is one of the results; rename it.")
     ids, images = schema.field(id_column).type, schema.field(image_column).type
-    if not (types.is_integer(ids) or types.is_string(ids) or types.is_large_string(ids)):
+    if not (types.is_integer(ids) or _is_text(ids)):
         raise UsageError(f"The column {id_column} holds {ids}, and an id is a text or an integer; name another.")
     if types.is_struct(images) and images.get_field_index("bytes") >= 0:
         images = images.field("bytes").type
-    if not any(
-        kind(images) for kind in (types.is_binary, types.is_large_binary, types.is_string, types.is_large_string)
-    ):
+    if not (types.is_binary(images) or types.is_large_binary(images) or _is_text(images)):
         raise UsageError(f"The column {image_column} holds {images}, neither photos' bytes nor paths; name another.")
 
 

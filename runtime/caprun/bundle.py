@@ -136,15 +136,16 @@ class Bundle:
 
     def graphs(self, precision: str = FULL_PRECISION) -> tuple[bytes, bytes]:
         """Encoder and decoder of a precision."""
-        encoder, decoder = self._files(precision)
+        encoder, decoder = self.graph_files(precision)
         return self.read(encoder), self.read(decoder)
 
     def check(self, precision: str = FULL_PRECISION) -> None:
         """Refuse the bundle if `graphs` would, without the memory for them."""
-        for file in self._files(precision):
+        for file in self.graph_files(precision):
             _check_content(self.path, file, self.manifest.files[file])
 
-    def _files(self, precision: str) -> tuple[str, str]:
+    def graph_files(self, precision: str = FULL_PRECISION) -> tuple[str, str]:
+        """Names of the encoder's and the decoder's file of a precision."""
         chosen = self.manifest.precisions.get(precision)
         if chosen is None:
             raise BundleError(f"{self.path} has no {precision} graphs; it has {', '.join(self.manifest.precisions)}.")

@@ -19,7 +19,7 @@ from caprun.engine import Caption, Captioner
 from caprun.errors import ImageError, OutputError, UsageError
 from caprun.listing import Listed
 from caprun.pipeline import default_batch_size
-from caprun.progress import Progress
+from caprun.progress import Progress, counted
 from caprun.results import Results
 from caprun.rows import FORMATS, captions_of
 
@@ -112,7 +112,7 @@ def write_captions(
         except KeyboardInterrupt:
             click.echo(f"\n{results.done:,} of {total:,} photos are done; the same command goes on.", err=True)
             raise
-        click.echo(f"{_count(total)} in {output.file}, {progress.rate:.1f} photos/s.", err=True)
+        click.echo(f"{counted(total)} in {output.file}, {progress.rate:.1f} photos/s.", err=True)
         return _end(results.failed, total, _WHY)
 
 
@@ -154,12 +154,8 @@ def _entries(paths: Iterable[str], found: Iterable[Caption | ImageError]) -> Ite
 
 def _end(failed: int, total: int, where: str) -> int:
     if failed:
-        click.echo(f"Error: {failed:,} of {_count(total)} could not be captioned{where}.", err=True)
+        click.echo(f"Error: {failed:,} of {counted(total)} could not be captioned{where}.", err=True)
     return 1 if failed else 0
-
-
-def _count(photos: int) -> str:
-    return "1 photo" if photos == 1 else f"{photos:,} photos"
 
 
 def _identity(captioner: Captioner, options: SearchOptions, size: int, paths: Sequence[str]) -> dict[str, Any]:

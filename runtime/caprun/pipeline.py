@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from caprun.engine import Caption, Captioner
 
 BATCH_SIZE = {"cpu": 8, "cuda": 64}
-"""Photos a batch by device: larger ones are no faster on a CPU (measured), and take more memory."""
+"""Photos a batch by device: larger ones take more memory, and on a CPU hardly save time."""
 MOST_BATCH = 1024
 
 _Prepared: TypeAlias = npt.NDArray[np.uint8] | ImageError

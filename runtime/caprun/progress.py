@@ -72,3 +72,8 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def counted(photos: int) -> str:
+    """So many photos, in words."""
+    return "1 photo" if photos == 1 else f"{photos:,} photos"

@@ -223,12 +223,7 @@ class Results:
         """Why what is there cannot be gone on with."""
         if written is None:
             return f"{self.path} exists, and no run that could be gone on with wrote it"
-        differences = [
-            f"{name} {_show(written.get(name))} (now {_show(self._identity.get(name))})"
-            for name in dict.fromkeys((*written, *self._identity))
-            if written.get(name) != self._identity.get(name)
-        ]
-        return f"{self.path} is of another run: {', '.join(differences)}"
+        return of_another_run(self.path, written, self._identity)
 
     def _count(self) -> int:
         """Count the whole rows that are there into `done` and `failed`; returns where they end, 0 without a header."""
@@ -283,3 +278,13 @@ def _lock(file: int) -> bool:
     except OSError:  # a file system that knows no locks
         return True
     return True
+
+
+def of_another_run(path: Path, written: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """That what is at `path` was written by a run that differs from this one, and in what."""
+    differences = [
+        f"{name} {_show(written.get(name))} (now {_show(now.get(name))})"
+        for name in dict.fromkeys((*written, *now))
+        if written.get(name) != now.get(name)
+    ]
+    return f"{path} is of another run: {', '.join(differences)}"

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -143,11 +143,13 @@ class OnnxBackend:
                 f"{bundle.path} holds TorchScript graphs, which caprun does not run: use "
                 f"`captioner caption --model {bundle.path} PHOTO`, or export it with --format onnx."
             )
-        self._pieces, self._keep = len(bundle.vocabulary), keep
+        self._pieces = len(bundle.vocabulary)
+        self._keep = keep and graph_cache.directory() is not None
         with ThreadPoolExecutor(2) as pool:
-            # the graphs for the CPU are checked while ONNX Runtime is imported, which takes longer
+            # of a graph that was kept, the source is checked while ONNX Runtime is imported, which takes longer; of any
+            # other it is checked as it is read
             wanted = precision or choose_precision(bundle.manifest, "cpu")
-            checked = None if device == "cuda" else pool.submit(bundle.check, wanted)
+            checked = pool.submit(bundle.check, wanted) if self._keep and device != "cuda" else None
             try:
                 self._open(bundle, choose_device(device), threads, precision, pool, checked)
             except DeviceError:
@@ -165,15 +167,13 @@ class OnnxBackend:
         checked: Future[None] | None,
     ) -> None:
         self.device, self.precision = device, precision or choose_precision(bundle.manifest, device)
-        if device == "cpu" and checked is not None:
-            checked.result()
-        else:
-            bundle.check(self.precision)
-        files, specs = bundle.manifest.precisions[self.precision], bundle.manifest.graphs
         keep = self._keep and device == "cpu"
+        if keep and checked is not None:
+            checked.result()
+        (encoder, decoder), specs = bundle.graph_files(self.precision), bundle.manifest.graphs
         models = (
-            _Model.of(bundle, files.encoder, specs.encoder, keep),
-            _Model.of(bundle, files.decoder, specs.decoder, keep),
+            _Model.of(bundle, encoder, specs.encoder, keep),
+            _Model.of(bundle, decoder, specs.decoder, keep),
         )
         sources = [place or model.content() for model, place in zip(models, pool.map(_Model.kept, models), strict=True)]
         # one after the other where it takes much memory: on a GPU, and for graphs to be kept, which are written from it
@@ -184,7 +184,8 @@ class OnnxBackend:
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> "OnnxSteps":
         """Show photos, uint8 (photos, height, width, 3), to the decoder; `alpha`: attention weights are wanted."""
         (image,) = self._encoder.spec.inputs
-        outputs = self._encoder.run({image.name: images}, keep_on_device=True)
+        names = [tensor.name for tensor in self._encoder.spec.outputs]
+        outputs = self._encoder.run({image.name: images}, names, staying=names)
         return OnnxSteps(self._decoder, self._pieces, outputs, alpha=alpha)
 
     def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> "OnnxSteps":
@@ -198,16 +199,17 @@ class OnnxSteps:
     def __init__(self, decoder: "_Graph", pieces: int, tensors: Mapping[str, Any], *, alpha: bool) -> None:
         self._decoder, self._pieces = decoder, pieces
         self._tensors = dict(tensors)  # OrtValues or arrays by name: the state, and the context that never changes
-        self._alpha = alpha
-        self._fetched = {"log_prob", "candidate"} | ({"alpha"} if alpha else set())
+        outputs = decoder.spec.outputs
+        # the state's names, as they come out of a step and go into the next
+        self._states = {t.name: t.name.removeprefix(NEXT) for t in outputs if t.role == "state"}
+        self._names = [t.name for t in outputs if alpha or t.name != "alpha"]
 
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
         """See `caprun.decoding.Steps`."""
         indices = {"row": row, "parent": parent, "token": token, "k": np.array([min(k, self._pieces)], np.int64)}
-        outputs = self._decoder.run(indices | self._tensors, keep_on_device=False, fetched=self._fetched)
-        for tensor in self._decoder.spec.outputs:
-            if tensor.role == "state":
-                self._tensors[tensor.name.removeprefix(NEXT)] = outputs[tensor.name]
+        outputs = self._decoder.run(indices | self._tensors, self._names, staying=self._states)
+        for after, before in self._states.items():
+            self._tensors[before] = outputs[after]
         return StepOutput(outputs["log_prob"], outputs["candidate"], outputs.get("alpha"))
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
@@ -306,34 +308,29 @@ class _Graph:
             graph_cache.set_to_keep(options, keep_as)
         return ort.InferenceSession(source, options, providers=[provider])
 
-    def run(self, inputs: dict[str, Any], *, keep_on_device: bool, fetched: set[str] | None = None) -> dict[str, Any]:
+    def run(self, inputs: dict[str, Any], names: list[str], *, staying: Collection[str]) -> dict[str, Any]:
         """Run the graph.
 
         Args:
             inputs: arrays, or OrtValues that an earlier run left on the device; names the graph has not are ignored.
-            keep_on_device: all outputs stay there, as OrtValues.
-            fetched: otherwise, the outputs to copy to NumPy; those with role `state` stay.
+            names: of the outputs that are wanted.
+            staying: those that stay on a GPU, as OrtValues; the others are copied to NumPy.
 
         Raises:
             DeviceError: ONNX Runtime failed; a GPU's memory may be full.
         """
-        names = [
-            tensor.name
-            for tensor in self.spec.outputs
-            if keep_on_device or tensor.role == "state" or fetched is None or tensor.name in fetched
-        ]
         try:
             if self._device == "cpu":  # arrays are where the graph needs them, and binding them would only cost time
                 given = {tensor.name: inputs[tensor.name] for tensor in self.spec.inputs}
                 return dict(zip(names, self._session.run(names, given), strict=True))
-            return self._run_bound(inputs, names, keep_on_device=keep_on_device)
+            return self._run_bound(inputs, names, staying)
         except Exception as error:
             raise DeviceError(
                 f"ONNX Runtime failed on the {self._device} ({_brief(error)}); its memory may be full: caption fewer "
                 "photos at a time."
             ) from error
 
-    def _run_bound(self, inputs: dict[str, Any], names: list[str], *, keep_on_device: bool) -> dict[str, Any]:
+    def _run_bound(self, inputs: dict[str, Any], names: list[str], staying: Collection[str]) -> dict[str, Any]:
         binding = self._session.io_binding()
         for tensor in self.spec.inputs:
             value = inputs[tensor.name]
@@ -341,13 +338,11 @@ class _Graph:
                 binding.bind_cpu_input(tensor.name, np.ascontiguousarray(value))
             else:
                 binding.bind_ortvalue_input(tensor.name, value)
-        roles = {tensor.name: tensor.role for tensor in self.spec.outputs}
-        stay = [keep_on_device or roles[name] == "state" for name in names]
-        for name, stays in zip(names, stay, strict=True):
-            binding.bind_output(name, self._device if stays else "cpu")
+        for name in names:
+            binding.bind_output(name, self._device if name in staying else "cpu")
         self._session.run_with_iobinding(binding)
-        values = zip(names, stay, binding.get_outputs(), strict=True)
-        return {name: value if stays else value.numpy() for name, stays, value in values}
+        values = zip(names, binding.get_outputs(), strict=True)
+        return {name: value if name in staying else value.numpy() for name, value in values}
 
 
 def _brief(error: Exception) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from caprun.progress import counted
 from caprun.search_options import search_options
 
 
@@ -74,7 +75,7 @@ def bulk(
         overwrite=overwrite,
         options=BulkOptions(**options),
     )
-    total = "1 photo" if summary.photos == 1 else f"{summary.photos:,} photos"
+    total = counted(summary.photos)
     if summary.before == summary.photos:
         click.echo(f"{output} is finished already; --overwrite begins anew.", err=True)
     else:

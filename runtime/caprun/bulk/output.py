@@ -14,6 +14,7 @@ from typing import Any
 
 from caprun.bulk.source import PARQUET, refuse_unreadable
 from caprun.errors import OutputError, UsageError
+from caprun.results import of_another_run
 
 _LATER = ("precision",)
 """What a job may know of itself only when it runs, for it depends on the hardware that is there."""
@@ -75,14 +76,8 @@ class Output:
             written = {name: value for name, value in written.items() if name in identity or name not in _LATER}
         # a job that failed before its first row keeps nobody out
         if written is not None and written != identity and not overwrite and self.committed():
-            differences = ", ".join(
-                f"{name} {written.get(name, 'unknown')} (now {identity.get(name, 'unknown')})"
-                for name in dict.fromkeys((*written, *identity))
-                if written.get(name) != identity.get(name)
-            )
-            raise UsageError(
-                f"{self.path} is of another run: {differences}; give another --output, or --overwrite to begin anew."
-            )
+            different = of_another_run(self.path, written, identity)
+            raise UsageError(f"{different}; give another --output, or --overwrite to begin anew.")
         if written != identity or (overwrite and self.committed() == photos):
             self._begin(identity)
         shutil.rmtree(self.attempts, ignore_errors=True)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from capexport.fused_step import FusedStep
-from caprun.bundle import NEXT, Graphs, GraphSpec, TensorSpec
+from caprun.bundle import Graphs, GraphSpec, TensorSpec
+from caprun.manifest_check import NEXT
 from captioner.models.attention import SoftAttention
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded

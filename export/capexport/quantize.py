@@ -9,8 +9,12 @@ sixteen that x86 adds them up in. A depthwise convolution is computed otherwise,
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +22,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from capexport.ranges import Calibration, Feed, find_ranges, observe
 from capexport.rounding import round_weights
+from captioner.errors import CaptionerError
 
 _ACTIVATIONS = ("Clip", "Relu")
 _PRODUCTS = ("MatMul", "Gemm")
 _FLOAT_CONVOLUTIONS = 3
 """The first are left alone: of the largest maps and the fewest channels, integers are less exact and no faster."""
+_COPIES = 5
+"""Of a graph, in the folder for temporary files at a time, with room to spare."""
 _LIMIT = 64
 """Of the magnitude of a weight of seven bits: twice 64 times 255, the largest activation, is what sixteen bits hold."""
 
@@ -44,15 +52,15 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    folded = target.with_suffix(".folded.onnx")
-    try:
+    with tempfile.TemporaryDirectory(prefix="quantize-") as scratch, _whole_graphs(scratch, source.stat().st_size):
+        folded, quantized = Path(scratch, "folded.onnx"), Path(scratch, "quantized.onnx")
         with _quiet():
             quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
             graph = _Graph(onnx.load(folded))
             ranges = find_ranges(graph.model, graph.activations(), feeds, calibration)
             quantize_static(
                 str(folded),
-                str(target),
+                str(quantized),
                 _reader(feeds[:1]),  # it insists on finding ranges itself, and then takes those that it is given
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", *_ACTIVATIONS, *_PRODUCTS],
@@ -73,9 +81,21 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
                     },
                 },
             )
-            _round_again(onnx.load(target), graph, feeds, target)
-    finally:
-        folded.unlink(missing_ok=True)
+            model = onnx.load(quantized)
+            _round_again(model, graph, feeds)
+        onnx.save(model, target)
+
+
+@contextlib.contextmanager
+def _whole_graphs(scratch: str, size: int) -> Iterator[None]:
+    """ONNX and ONNX Runtime write graphs from C++, and do not notice where the disk fills up."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), scratch)
+    if shutil.disk_usage(scratch).free < _COPIES * size:
+        raise full
+    try:
+        yield
+    except DecodeError as error:
+        raise full from error
 
 
 class _Graph:
@@ -138,7 +158,7 @@ def _groups(node: NodeProto) -> int:
     return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
 
 
-def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed], target: Path) -> None:
+def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed]) -> None:
     """Round the weights of pointwise convolutions by what they do to the output; the scales stay."""
     nodes = graph.pointwise()
     if not nodes:
@@ -152,7 +172,6 @@ def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed
         matrix = weights.reshape(len(weights), -1).astype(np.float64)
         rounded = round_weights(matrix, scales.astype(np.float64), moments[node.input[0]], _LIMIT)
         stored.CopyFrom(numpy_helper.from_array(rounded.reshape(weights.shape), stored.name))
-    onnx.save(quantized, target)
 
 
 def _written(tensors: Mapping[str, TensorProto], node: NodeProto, suffix: str) -> TensorProto:
@@ -179,8 +198,18 @@ def _quiet() -> Iterator[None]:
     """The quantiser prints what it does and warns of what was done."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    refusing = _Refusing()
+    logging.root.addHandler(refusing)
     try:
         with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
             yield
     finally:
+        logging.root.removeHandler(refusing)
         logging.disable(level)
+
+
+class _Refusing(logging.Handler):
+    """The quantiser logs that a graph could not be folded, with a traceback, and goes on without."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise CaptionerError(f"ONNX Runtime cannot prepare a graph for int8: {record.getMessage().splitlines()[0]}")

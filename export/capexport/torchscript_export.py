@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -21,5 +22,7 @@ def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
         for module, example, file in ((EncoderGraph(model), image, ENCODER), (step_graph(model), step, DECODER)):
             traced = torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
             # frozen, a graph holds the weights it uses and not the other graph's; its arithmetic is left alone
-            torch.jit.freeze(traced, optimize_numerics=False).save(str(directory / file))
+            content = io.BytesIO()  # a disk that is full is then an OSError, which PyTorch's own writer knows not
+            torch.jit.save(torch.jit.freeze(traced, optimize_numerics=False), content)
+            (directory / file).write_bytes(content.getvalue())
     return ENCODER, DECODER

@@ -3,31 +3,34 @@
 ONNX Runtime loads bit-flipped weights without a word, so nothing is given to it that was not checked first.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from caprun.decoding import SearchOptions
-from caprun.errors import BundleError
+from caprun.errors import BundleError, CaprunError
 from caprun.image import ImageSpec
-from caprun.schema import from_dict
+from caprun.manifest_check import is_plain_name, problems
+from caprun.own_file import MOST_BYTES, NotOwnError, open_own, read_own, sha256_of
+from caprun.schema import from_dict, shown
+from caprun.strict_json import parse
 from caprun.vocabulary import Special, Vocabulary
 
 FORMAT_VERSION = 2  # 1 had no parity of a precision
 MANIFEST = "model.json"
 VOCABULARY = "vocab.json"
 MODEL_CARD = "MODEL_CARD.md"
-_BLOCK = 2**22  # bytes read at a time where a file's content is only looked at
+_MOST_MANIFEST, _MOST_VOCABULARY = 2**20, 2**25  # bytes
 FULL_PRECISION = "fp32"
 """The precision that every bundle has, and that says the same as PyTorch."""
-NEXT = "next_"
-"""A graph cannot have one name for an input and an output: the decoder's output `next_hidden` is its next `hidden`."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class Bundle:
 
 
 def read_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Open a bundle and check its manifest and that all its files are there.
+    """Open a bundle and check its manifest, that all its files are there, and what is in all but the graphs.
 
     Raises:
         BundleError: no bundle there, of a newer version, or not what its manifest says.
@@ -173,7 +176,8 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     version = data.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
         raise BundleError(
-            f"{path} has format version {version} and this caprun reads up to {FORMAT_VERSION}; upgrade captioner."
+            f"{path} has format version {shown(version)} and this caprun reads up to {FORMAT_VERSION}; upgrade "
+            "captioner."
         )
     digest = data.pop("digest", None)
     if digest != _digest(data):
@@ -181,82 +185,87 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     try:
         manifest = from_dict(Manifest, data)
     except ValueError as error:
-        raise BundleError(f"{path / MANIFEST} is not a manifest: {error}; export the bundle again.") from None
+        raise _no_sense(path, str(error).rstrip(".")) from None
+    _check_files(path, manifest)
     bundle = Bundle(path, manifest, _vocabulary(path, manifest))
-    _check(bundle)
+    for problem in problems(manifest, len(bundle.vocabulary)):
+        raise _no_sense(path, problem)
     return bundle
+
+
+def _no_sense(path: Path, why: str) -> BundleError:
+    return BundleError(f"{path / MANIFEST} is not a manifest: {why}; export the bundle again.")
+
+
+def _check_files(path: Path, manifest: Manifest) -> None:
+    for file in manifest.files:
+        if not is_plain_name(file) or file == MANIFEST:
+            raise BundleError(f"{path / MANIFEST} lists {shown(file)}, which is no file of the bundle; do not use it.")
+    graphs = {file for precision in manifest.precisions.values() for file in (precision.encoder, precision.decoder)}
+    unlisted = sorted(graphs - set(manifest.files))
+    if unlisted or not graphs:
+        missing = ", ".join(map(shown, unlisted)) or "any graph"
+        raise BundleError(f"{path / MANIFEST} lists no checksum of {missing}; export the bundle again.")
+    for file, entry in manifest.files.items():
+        with _opened(path / file) as opened:
+            _refuse_size(path / file, os.fstat(opened.fileno()).st_size, entry)
+    for file in set(manifest.files) - graphs - {VOCABULARY}:  # which are checked as they are read
+        _check_content(path, file, manifest.files[file])
 
 
 def _vocabulary(path: Path, manifest: Manifest) -> Vocabulary:
     entry = manifest.files.get(VOCABULARY)
     if entry is None:
         raise BundleError(f"{path / MANIFEST} lists no {VOCABULARY}; export the bundle again.")
-    content = _read_checked(path, VOCABULARY, entry)
+    content = _read_checked(path, VOCABULARY, entry, _MOST_VOCABULARY)
     try:
-        return Vocabulary.from_dict(json.loads(content))
+        return Vocabulary.from_dict(parse(content))
     except ValueError as error:
         raise BundleError(f"{path / VOCABULARY} is not a vocabulary: {error}; export the bundle again.") from None
 
 
-def _check(bundle: Bundle) -> None:
-    path, manifest = bundle.path, bundle.manifest
-    listed = {file for precision in manifest.precisions.values() for file in (precision.encoder, precision.decoder)}
-    unlisted = sorted(listed - set(manifest.files))
-    if unlisted or not listed:
-        raise BundleError(f"{path / MANIFEST} lists no checksum of {', '.join(unlisted) or 'any graph'}; export again.")
-    for file, entry in manifest.files.items():
-        size = _file(path, file).stat().st_size
-        if size != entry.bytes:
-            raise BundleError(
-                f"{path / file} has {size} bytes and should have {entry.bytes}; it is damaged, copy or export it again."
-            )
-    special = asdict(manifest.special)
-    if len(set(special.values())) != 4 or not all(0 <= index < len(bundle.vocabulary) for index in special.values()):
-        raise BundleError(f"{path / MANIFEST} has special ids that {VOCABULARY} does not; export the bundle again.")
-
-
-def _file(directory: Path, file: str) -> Path:
-    """The path of a listed file; one that leads out of the bundle is refused."""
-    if file in ("", ".", "..", MANIFEST) or any(mark in file for mark in ("/", "\\", "\0", ":")):
-        raise BundleError(f"{directory / MANIFEST} lists {file!r}, which is no file of the bundle; do not use it.")
+def _read_checked(directory: Path, file: str, entry: FileEntry, most: int = MOST_BYTES) -> bytes:
+    """The bytes that were checked, which are read once."""
     path = directory / file
-    if not _is_own_file(path):
-        raise BundleError(f"{path} is missing; copy the whole bundle, or export it again.")
-    return path
-
-
-def _is_own_file(path: Path) -> bool:
-    """Whether it is there; what is there and no file of that directory's own is refused, and so never waited for."""
-    try:
-        if not path.exists():
-            return False
-        if not path.is_file() or path.resolve().parent != path.parent.resolve():
-            raise BundleError(f"{path} is a link out of the bundle or no file at all; copy the file itself.")
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
-    return True
-
-
-def _read_checked(directory: Path, file: str, entry: FileEntry) -> bytes:
-    path = _file(directory, file)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+    with _saying_what_is_wrong(path):
+        content = read_own(path, most)
+    if content is None:
+        raise BundleError(f"{path} is larger than any such file is; do not use it.")
+    _refuse_size(path, len(content), entry)
     _refuse_altered(path, hashlib.sha256(content).hexdigest(), entry)
     return content
 
 
 def _check_content(directory: Path, file: str, entry: FileEntry) -> None:
-    path = _file(directory, file)
-    buffer, checksum = memoryview(bytearray(_BLOCK)), hashlib.sha256()
+    path = directory / file
+    with _saying_what_is_wrong(path):
+        sha256 = sha256_of(path)
+    _refuse_altered(path, sha256, entry)
+
+
+@contextlib.contextmanager
+def _saying_what_is_wrong(path: Path) -> Iterator[None]:
     try:
-        with path.open("rb", buffering=0) as opened:
-            while count := opened.readinto(buffer):
-                checksum.update(buffer[:count])
+        yield
+    except FileNotFoundError:
+        raise BundleError(f"{path} is missing; copy the whole bundle, or export it again.") from None
+    except NotOwnError:
+        raise BundleError(f"{path} is a link or no file at all; copy the file itself.") from None
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
-    _refuse_altered(path, checksum.hexdigest(), entry)
+        raise BundleError(f"{path} cannot be read ({error.strerror}); see to it, or copy the bundle again.") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[io.FileIO]:
+    with _saying_what_is_wrong(path), open_own(path) as file:
+        yield file
+
+
+def _refuse_size(path: Path, size: int, entry: FileEntry) -> None:
+    if size != entry.bytes:
+        raise BundleError(
+            f"{path} has {size} bytes and should have {shown(entry.bytes)}; it is damaged, copy or export it again."
+        )
 
 
 def _refuse_altered(path: Path, sha256: str, entry: FileEntry) -> None:
@@ -268,14 +277,16 @@ def _refuse_altered(path: Path, sha256: str, entry: FileEntry) -> None:
 
 def _read_manifest(directory: Path) -> Any:
     path = directory / MANIFEST
-    if not _is_own_file(path):
+    if not os.path.lexists(path):
         raise BundleError(f"{directory} is no bundle: it has no {MANIFEST}.")
+    with _saying_what_is_wrong(path):
+        content = read_own(path, _MOST_MANIFEST)
+    if content is None:
+        raise BundleError(f"{path} is larger than any manifest is; do not use it.")
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError):
-        raise BundleError(f"{path} is damaged: it is not JSON; export the bundle again.") from None
+        return parse(content)
+    except ValueError as error:
+        raise BundleError(f"{path} is damaged: {error}; export the bundle again.") from None
 
 
 def _digest(data: Mapping[str, Any]) -> str:
@@ -308,10 +319,7 @@ def write_manifest(directory: Path, manifest: Manifest, vocabulary: Vocabulary, 
 
 
 def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 class Replacement:
@@ -348,18 +356,44 @@ class Replacement:
             raise BundleError(f"{self.target} holds {others[0]} besides a bundle; choose another --output, or move it.")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is not None:
-            shutil.rmtree(self.directory, ignore_errors=True)
-            return
-        previous = self.directory.with_name(self.directory.name + "-previous")
         try:
-            self.directory.chmod(0o755)  # mkdtemp's are private
+            if kind is None:
+                self._put_in_place()
+            elif isinstance(error, OSError) and not isinstance(error, CaprunError):
+                raise self._unwritten(error) from error
+        except OSError as failure:
+            raise self._unwritten(failure) from failure
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _put_in_place(self) -> None:
+        for path in (*self.directory.iterdir(), self.directory):
+            _flush(path)  # or the rename could reach the disk before the content
+        previous = self.directory.with_name(self.directory.name + "-previous")
+        self.directory.chmod(0o755)  # mkdtemp's are private
+        try:
             if self._place.exists():
                 self._place.rename(previous)
             self.directory.rename(self._place)
-        except OSError as failure:
-            if previous.exists():
+        except BaseException:
+            if previous.exists() and not self._place.exists():
                 previous.rename(self._place)
-            shutil.rmtree(self.directory, ignore_errors=True)
-            raise BundleError(f"{self.target} cannot be replaced: {failure.strerror}.") from failure
+            raise
         shutil.rmtree(previous, ignore_errors=True)
+
+    def _unwritten(self, error: OSError) -> BundleError:
+        where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else self.directory
+        place = self.target / where.relative_to(self.directory) if where.is_relative_to(self.directory) else where
+        return BundleError(
+            f"{place} cannot be written: {error.strerror or error}; what was at {self.target} before is as it was."
+        )
+
+
+def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # which cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -13,8 +13,9 @@ import click
 
 from caprun import __version__
 from caprun.bulk.command import bulk
-from caprun.errors import CaprunError, ImageError, UsageError
+from caprun.errors import CaprunError, ImageError, OutputError, UsageError
 from caprun.search_options import search_options, with_search_options
+from caprun.server.command import serve
 from caprun.startup import starting
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class ErrorsAsSentences(click.Group):
             sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text: bytes that are no UTF-8
         try:
             code = run(standalone_mode=False, **extra)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it was closed before we began
+                sys.stdout.flush()
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else self.name
             _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`.", 2)
@@ -145,6 +147,7 @@ def main() -> None:
 
 
 main.add_command(bulk)
+main.add_command(serve)
 
 
 @main.command()
@@ -312,7 +315,13 @@ def _text_as_dict(caption: "Caption") -> dict[str, Any]:
 
 
 def _write_png(image: "Image.Image", path: Path) -> None:
+    from caprun.whole import written_whole
+
     try:
-        image.save(path, format="PNG")
+        with written_whole(path) as file:
+            image.save(file, format="PNG")
     except OSError as error:
-        raise UsageError(f"The picture {path} cannot be written: {error.strerror or error}.") from error
+        # a place that makes no sense, or one that has no room
+        wrong = isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError))
+        kind = UsageError if wrong else OutputError
+        raise kind(f"The picture {path} cannot be written: {error.strerror or error}.") from error

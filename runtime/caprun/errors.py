@@ -3,6 +3,8 @@
     CaprunError
     ├── BundleError    a bundle is missing, altered or of an unknown kind
     ├── ImageError     a photo is missing, broken, too large or of a format that is not taken
+    │   ├── FormatError         it is no image of a format that is taken
+    │   └── TooLargeError       it has more pixels or bytes than are taken
     ├── DeviceError    the device asked for, or ONNX Runtime itself, is not there
     ├── OutputError    a file of results cannot be written, or is being written by somebody else
     └── UsageError     an option has a value it cannot have
@@ -21,6 +23,14 @@ class BundleError(CaprunError):
 
 class ImageError(CaprunError, ValueError):
     """A photo cannot be read."""
+
+
+class FormatError(ImageError):
+    """A photo is of a format that is not taken, or no image."""
+
+
+class TooLargeError(ImageError):
+    """A photo has more pixels or bytes than are taken."""
 
 
 class DeviceError(CaprunError, RuntimeError):

@@ -3,6 +3,12 @@
 Nothing depends on it. What is missing, damaged or somebody else's is made anew; where nothing can be written, it is
 made every time. An entry is found by the checksum of the graph it was made of and by all that the optimiser looks at,
 so it is never out of date; and that graph is read and checked whenever a bundle is loaded, as it is without a cache.
+
+What it withstands: a disk that returns other bytes than were written (CRC-32, over all of an entry, when it is found),
+a process killed at any moment, an entry under another one's name, and other users of the machine, wherever they may
+write (POSIX: owners and permissions of the entry, the directory and all directories above). What it does not: this user
+and the administrator, who could change the program as well; a disk that errs after an entry was found; rights that the
+permission bits do not tell of, as Windows and NFSv4 have them.
 """
 
 import contextlib
@@ -67,7 +73,7 @@ class Entry(NamedTuple):
     def find(self) -> Path | None:
         """Where the optimised graph is, if it is there and as it was written."""
         with contextlib.suppress(OSError):
-            if not _is_own(self.directory.stat()):
+            if not _is_private(self.directory):
                 return None
             descriptor = os.open(self.path, os.O_RDONLY | _CAUTIOUSLY)
             with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - of what was opened cautiously
@@ -97,7 +103,7 @@ class Entry(NamedTuple):
             OSError: nothing can be written there.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_own(self.directory.stat()):
+        if not _is_private(self.directory):
             raise PermissionError(f"others may write to {self.directory}")  # what is put there would never be taken
         descriptor, name = tempfile.mkstemp(prefix=self.key, suffix=_UNFINISHED, dir=self.directory)
         os.close(descriptor)
@@ -130,6 +136,8 @@ def entry(sha256: str, version: str) -> Entry | None:
     if place is None:
         return None
     seen = (_FORMAT, sha256, version, _processor())
+    # links followed once: what others could turn into another directory afterwards is looked at in `_is_private`
+    place = Path(os.path.realpath(place))
     return Entry(place, hashlib.sha256(repr(seen).encode("utf-8", "surrogatepass")).hexdigest())
 
 
@@ -174,6 +182,21 @@ def _checksum(file: io.FileIO, length: int) -> bytes:
 def _is_own(info: os.stat_result) -> bool:
     """Whether nobody can have written there but this user, and whoever may do anything."""
     return not hasattr(os, "geteuid") or (info.st_uid in (os.geteuid(), 0) and not info.st_mode & 0o022)
+
+
+def _is_private(place: Path) -> bool:
+    """Whether nobody else can write to a directory, or put another in its place; it is a path without links."""
+    return _is_own(place.lstat()) and all(_keeps_names(above.lstat()) for above in place.parents)
+
+
+def _keeps_names(info: os.stat_result) -> bool:
+    """Whether others cannot rename what this user, or whoever may do anything, has in a directory."""
+    if not hasattr(os, "geteuid"):
+        return True
+    # many systems give each user a group of one's own, with the user's number, and let it write everywhere
+    alone = info.st_mode & stat.S_IWGRP and info.st_gid == info.st_uid == os.geteuid()
+    others = info.st_mode & (stat.S_IWOTH if alone else stat.S_IWOTH | stat.S_IWGRP)
+    return info.st_uid in (os.geteuid(), 0) and (not others or bool(info.st_mode & stat.S_ISVTX))
 
 
 def _forget_oldest(place: Path, newest: Path) -> None:

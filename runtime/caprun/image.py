@@ -8,28 +8,36 @@ import contextlib
 import importlib
 import io
 import os
-import stat
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from caprun.errors import ImageError
+from caprun.container import Picture, TooMuchError, take_apart
+from caprun.errors import FormatError, ImageError, TooLargeError
+from caprun.gate import Gate
+from caprun.photo_file import Photo as Photo
+from caprun.photo_file import name_of, printable, read
+from caprun.upright import TURNS, upright_rgb
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-Photo: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | BinaryIO
-"""A path, an encoded file's bytes, a PIL image, or a file opened in binary mode (read from its start)."""
-
 MAX_PIXELS = 50_000_000
-MAX_BYTES = 512 * 2**20  # no photo within MAX_PIXELS needs more, and a mislabelled film should not fill the memory
+MAX_SIDE = 500_000  # Pillow has a pointer for each row, and a weight for each pixel that a row of the result is made of
+MAX_MEMORY = 560_000_000
+"""Most bytes that decoding may take, of one photo as of all the large ones that are decoded at once."""
+
+_MOST_RESIZED = 32_000_000  # pixels of a photo that has its width already and not yet its height
+_MUCH = 16 * 2**20  # bytes of a file that can keep a decoder busy for seconds, whatever its pixels
+_MOST_SECONDS = 4
+_gate = Gate(MAX_MEMORY, free=128_000_000)  # 16 megapixels of RGB, and as many turned upright
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,8 @@ class ImageSpec:
 
 def load(photo: Photo, spec: ImageSpec, *, name: str | None = None) -> npt.NDArray[np.uint8]:
     """`open_photo`, then `prepare`: uint8 (height, width, 3), or an `ImageError`."""
-    return prepare(open_photo(photo, name=name), spec)
+    with opened(photo, name=name) as image:  # large photos come one after the other until they are small
+        return prepare(image, spec)
 
 
 def open_photo(photo: Photo, *, name: str | None = None) -> Image.Image:
@@ -72,27 +81,49 @@ def open_photo(photo: Photo, *, name: str | None = None) -> Image.Image:
     A PIL image may have any format, is taken at its current frame, and is never altered; one that is already upright
     opaque RGB is returned itself, so do not draw on the result.
 
+    Photos that take more than `MAX_MEMORY` to decode are refused, and so are those that were made to take minutes.
+    Threads may call it at once; large photos then wait for each other.
+
     `name` stands for the photo in messages; the default is its path, or "the photo".
 
     Raises `ImageError` for everything that can be wrong with a photo.
     """
-    label = _printable(name if name is not None else _name_of(photo))
-    try:
-        image = photo if isinstance(photo, Image.Image) else _read_header(_read(photo, label), label)
-        _check_size(image, label)
-        image.load()
-        upright = _turn_upright(_make_opaque(image), image)
-    except ImageError:
-        raise
-    except MemoryError as error:
-        raise ImageError(f"{label} does not fit in the memory that is free; scale it down first") from error
-    # Pillow's decoders raise whatever a hostile byte led to: OSError, SyntaxError, ValueError, IndexError, KeyError,
-    # struct.error, zlib.error, OverflowError, AssertionError ... and a batch must outlive all of them.
-    except Exception as error:
-        raise ImageError(f"{label} is damaged or incomplete and cannot be decoded; get another copy of it") from error
-    if upright is not photo:
-        upright.info = {}  # an orientation or transparency left there would be applied again by whoever opens it again
-    return upright
+    with opened(photo, name=name) as image:
+        return image
+
+
+@contextlib.contextmanager
+def opened(photo: Photo, *, name: str | None = None) -> Iterator[Image.Image]:
+    """`open_photo`, for those who make the photo small: other large photos wait until the context ends."""
+    label = printable(name if name is not None else name_of(photo))
+    with contextlib.ExitStack() as stack:
+        try:
+            if isinstance(photo, Image.Image):
+                _check_size(photo.size, label)
+                stack.enter_context(_gate.entered(8 * photo.width * photo.height))
+                photo.load()
+                upright = upright_rgb(photo, _orientation(photo))
+            else:
+                picture = _picture(photo, label)
+                stack.enter_context(_gate.entered(_memory(picture, label)))
+                image, orientation = _decode(picture, label), picture.orientation
+                del picture  # the file is not needed any more, and may be large
+                upright = upright_rgb(image, orientation)
+        except ImageError:
+            raise
+        except TooMuchError as error:
+            raise ImageError(f"{label} {error}") from error
+        except MemoryError as error:
+            raise ImageError(f"{label} does not fit in the memory that is free; scale it down first") from error
+        # Pillow's decoders raise whatever a hostile byte led to: OSError, SyntaxError, ValueError, IndexError,
+        # KeyError, struct.error, zlib.error, AssertionError ... and a batch must outlive all of them.
+        except Exception as error:
+            raise ImageError(
+                f"{label} is damaged or incomplete and cannot be decoded; get another copy of it"
+            ) from error
+        if upright is not photo:
+            upright.info = {}  # an orientation or transparency left there would be applied again by who opens it again
+        yield upright
 
 
 def prepare(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.uint8]:
@@ -106,7 +137,9 @@ def prepare(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.uint8]:
     size = (spec.width, spec.height)
     if image.size != size:
         resample = Image.Resampling[spec.resample.upper()]
-        image = image.resize(size, resample, box=_seen_pixels(image.size, spec))
+        # Pillow scales rows first, so that a photo of many is large in between: then whole pixels are joined before
+        gap = 4.0 if spec.width * image.height > _MOST_RESIZED else None
+        image = image.resize(size, resample, box=_seen_pixels(image.size, spec), reducing_gap=gap)
     return np.array(image)
 
 
@@ -144,17 +177,9 @@ _FORMATS: tuple[tuple[bytes, str], ...] = (
     (b"BM", "Bmp"),
 )
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 _quiet_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a thread of the parent may have held it, and is not in the child
+    os.register_at_fork(after_in_child=lambda: _quiet_lock._at_fork_reinit())  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -168,124 +193,109 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _name_of(photo: Photo) -> str:
-    if isinstance(photo, str | os.PathLike):
-        return os.fsdecode(photo)
-    # A file has a name, and so has a PIL image that came from one; a pipe's name is a number.
-    name = getattr(photo, "filename" if isinstance(photo, Image.Image) else "name", None)
-    return name if isinstance(name, str) and name else "the photo"
+def _picture(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> Picture:
+    """The photo's file, taken apart."""
+    data = read(photo, label)
+    found = _kind(data)
+    if found is None:
+        raise FormatError(f"{label} is not a JPEG, PNG, WebP, GIF or BMP image; convert it to one of these")
+    picture = take_apart(found, data)
+    _check_size(picture.size, label)
+    return picture
 
 
-def _printable(name: str) -> str:
-    """A file may be called anything, line breaks included; a message is one line."""
-    return name if name and name.isprintable() else repr(name)
+def _memory(picture: Picture, label: str) -> int:
+    """Bytes that the picture takes until it is upright RGB; refused where they are too many."""
+    width, height = picture.size
+    copied = 0 if picture.rgb and picture.orientation not in TURNS else 4 * width * height
+    memory = max(len(picture.data) + picture.decoding, picture.decoded + copied)
+    if memory > MAX_MEMORY:
+        raise TooLargeError(
+            f"{label} would take {memory // 10**6} MB of memory to decode, more than {MAX_MEMORY // 10**6}; "
+            "scale it down first, or save it as a plain JPEG"
+        )
+    return memory
 
 
-def _read(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> bytes:
-    """The encoded file, whole: one read costs less than the many small ones of a decoder."""
-    if isinstance(photo, bytes | bytearray | memoryview):
-        return bytes(photo)
-    try:
-        if isinstance(photo, str | os.PathLike):
-            return _read_path(Path(os.fsdecode(photo)), label)
-        if not hasattr(photo, "read"):
-            kind = type(photo).__name__
-            raise ImageError(f"{label} is of type {kind}; give a path, bytes, a PIL image or a file opened for reading")
-        with contextlib.suppress(AttributeError, OSError):  # a pipe cannot go back, and is read from where it is
-            photo.seek(0)
-        data = photo.read(MAX_BYTES + 1)
-    except ImageError:
-        raise
-    except FileNotFoundError as error:
-        raise ImageError(f"{label} does not exist; check the path") from error
-    except PermissionError as error:
-        raise ImageError(f"{label} may not be read by this user; change its permissions") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or a file that was closed
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImageError(f"{label} cannot be read ({reason}); check the path and the disk") from error
-    if not isinstance(data, bytes):
-        raise ImageError(f"{label} was opened as text; open it in binary mode, 'rb'")
-    return data
-
-
-def _read_path(path: Path, label: str) -> bytes:
-    info = path.stat()
-    if stat.S_ISDIR(info.st_mode):
-        raise ImageError(f"{label} is a folder; name the photos in it")
-    if not stat.S_ISREG(info.st_mode):  # never opened: a FIFO would block until somebody writes
-        raise ImageError(f"{label} is not a regular file; save the photo to one first")
-    with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)
-
-
-def _read_header(data: bytes, label: str) -> "ImageFile":
-    """The photo as Pillow sees it before decoding any pixel."""
-    if not data:
-        raise ImageError(f"{label} is empty; get another copy of it")
+def _kind(data: bytes) -> str | None:
     found = next((name for signature, name in _FORMATS if data.startswith(signature)), None)
-    if found is None or (found == "WebP" and data[8:12] != b"WEBP"):
-        raise ImageError(f"{label} is not a JPEG, PNG, WebP, GIF or BMP image; convert it to one of these")
-    if len(data) > MAX_BYTES:
-        raise ImageError(f"{label} is larger than {MAX_BYTES >> 20} MiB; scale it down first")
+    return None if found == "WebP" and data[8:12] != b"WEBP" else found
+
+
+def _decode(picture: Picture, label: str) -> "ImageFile":
+    """The picture's pixels, as they are stored."""
+    found = _kind(picture.data)
     plugin: Any = getattr(importlib.import_module(f"PIL.{found}ImagePlugin"), f"{found}ImageFile")
+    with (_Patient if len(picture.data) > _MUCH else io.BytesIO)(picture.data) as file:
+        try:
+            with _quiet():
+                image: ImageFile = plugin(file)
+        except Image.DecompressionBombError as error:
+            raise TooLargeError(
+                f"{label} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first"
+            ) from error
+        _check_size(image.size, label)
+        if found == "WebP":
+            _load_webp(image)
+        else:
+            image.load()
+    return image
+
+
+class _Patient(io.BytesIO):
+    """A photo's file that is read to its end only if that does not take too long.
+
+    Of some compressed data much says nothing at all, and only decoding it tells. Counted is the processor's time, so
+    that how busy the machine is does not matter.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._until = time.thread_time() + _MOST_SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.thread_time() > self._until:
+            raise TooMuchError(f"takes more than {_MOST_SECONDS} seconds to decode; scale it down first")
+        return super().read(size)
+
+
+def _load_webp(image: Any) -> None:
+    """Have it give up its decoder, twice as large as itself, as soon as that has given the first frame."""
+    get_next = getattr(image, "_get_next", None)
+
+    def get_last() -> Any:
+        assert get_next is not None
+        frame = get_next()
+        image._decoder = None
+        return frame
+
+    if get_next is not None:
+        image._get_next = get_last
     try:
-        with _quiet():
-            return plugin(io.BytesIO(data))  # type: ignore[no-any-return]
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{label} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first") from error
+        image.load()
+    finally:  # nothing that refers to itself, and so would outlive its use
+        vars(image).pop("_get_next", None)
+        image._decoder = None
 
 
-def _check_size(image: Image.Image, label: str) -> None:
-    width, height = image.size
+def _check_size(size: tuple[int, int], label: str) -> None:
+    width, height = size
     if width * height > MAX_PIXELS:
         limit = MAX_PIXELS // 10**6
-        raise ImageError(f"{label} has {width} x {height} pixels, more than {limit} megapixels; scale it down first")
+        raise TooLargeError(f"{label} has {width} x {height} pixels, more than {limit} megapixels; scale it down first")
+    if max(size) > MAX_SIDE:
+        raise TooLargeError(
+            f"{label} has {width} x {height} pixels, more than {MAX_SIDE:,} to a side; cut it in pieces"
+        )
     if width * height == 0:
         raise ImageError(f"{label} has no pixels ({width} x {height}); check how it was made")
 
 
-def _turn_upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
-    """`pixels`, turned as the EXIF of the loaded image they come from says."""
+def _orientation(image: Image.Image) -> int:
+    """What the EXIF of a loaded image of the caller's says."""
     try:
         with _quiet():
-            turn = _TURNS.get(source.getexif().get(ExifTags.Base.Orientation, 1))
+            found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001  (broken metadata raises as variously as broken pixels, but the photo is fine)
-        return pixels
-    return pixels if turn is None else pixels.transpose(turn)
-
-
-def _make_opaque(image: Image.Image) -> Image.Image:
-    """A loaded image of any mode as RGB, on white where it is transparent."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _scale_to_bytes(image)
-    if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    key = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
-        # A 16-bit PNG: Pillow kept each pixel's high byte, and the whole transparent colour.
-        image = image.copy()
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-    if image.mode == "La":
-        image = image.convert("LA")
-    overlay = image.convert("RGBA")
-    white = Image.new("RGB", overlay.size, "white")
-    white.paste(overlay, mask=overlay)
-    return white
-
-
-def _scale_to_bytes(image: Image.Image) -> Image.Image:
-    """`I`, `I;16...` and `F`, which Pillow would saturate at 255."""
-    values = np.asarray(image)
-    if image.mode == "F":
-        finite = values[np.isfinite(values)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        if low >= 0 and high <= 65535:
-            low, high = 0.0, next(top for top in (1.0, 255.0, 65535.0) if high <= top)
-        unit = (np.nan_to_num(values.astype(np.float64), nan=low, neginf=low, posinf=high) - low) / (high - low or 1.0)
-        grey = np.rint(unit * 255).astype(np.uint8)
-    else:
-        grey = (np.clip(values, 0, 65535) >> 8).astype(np.uint8)
-    key = image.info.get("transparency")
-    if isinstance(key, int):
-        grey[values == key] = 255
-    return Image.fromarray(grey).convert("RGB")
+        return 1
+    return found if isinstance(found, int) else 1

@@ -67,7 +67,7 @@ def _run(
         try:
             return load(photo, captioner.spec.image)
         except ImageError as error:
-            return error
+            return _to_keep(error)
 
     def work(waiting: "Sequence[Future[_Prepared]]") -> "list[Caption | ImageError]":
         prepared = [future.result() for future in waiting]
@@ -93,3 +93,12 @@ def _run(
         # in this order: a worker waits for what it was promised to be read, and hears that it will not be
         readers.shutdown(wait=True, cancel_futures=True)
         workers.shutdown(wait=True, cancel_futures=True)
+
+
+def _to_keep(error: ImageError) -> ImageError:
+    """The error without the frames it came through: they hold the photo's file and pixels as long as it is kept."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error

@@ -97,11 +97,7 @@ class Results:
             text = self._texts[self.done]
             with self._explaining(text):
                 text.parent.mkdir(parents=True, exist_ok=True)
-                file = os.open(text, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-                try:
-                    _write(file, "".join(f"{caption}\n" for caption in captions_of(entry)).encode("utf-8"))
-                finally:
-                    os.close(file)
+                _write_text(text, "".join(f"{caption}\n" for caption in captions_of(entry)).encode("utf-8"))
         row = self._format.row(entry)
         with self._explaining(self.path):
             try:
@@ -191,11 +187,11 @@ class Results:
             raise UsageError(
                 f"{taken} exists and was not written by this run; give another --output, or --overwrite to lose it."
             )
-        os.ftruncate(self._file, 0)  # before the state: rows never lie beside the state of another run
-        for text in self._texts or ():
-            if os.path.lexists(text):  # what has a name too long is not there, and its photo neither
-                text.unlink(missing_ok=True)
-        self._write_state()
+        with self._new_state():  # first: where that cannot be written, what is there stays
+            os.ftruncate(self._file, 0)  # before the state: rows never lie beside the state of another run
+            for text in self._texts or ():
+                if os.path.lexists(text):  # what has a name too long is not there, and its photo neither
+                    text.unlink(missing_ok=True)
         return 0
 
     def _read_state(self) -> dict[str, Any] | None:
@@ -205,7 +201,9 @@ class Results:
             return None
         return state if isinstance(state, dict) else None
 
-    def _write_state(self) -> None:
+    @contextlib.contextmanager
+    def _new_state(self) -> Iterator[None]:
+        """What the run is, on the disk already, but in its place when the block ends."""
         new = self._state.with_name(f"{self._state.name}.new")
         file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
@@ -214,6 +212,7 @@ class Results:
                 os.fsync(file)
             finally:
                 os.close(file)
+            yield
             new.replace(self._state)
         except OSError:
             new.unlink(missing_ok=True)
@@ -263,6 +262,19 @@ def _write(file: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(file, left) :]
+
+
+def _write_text(path: Path, content: bytes) -> None:
+    """Write a file of its own, or none."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        _write(file, content)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    finally:
+        os.close(file)
 
 
 def _lock(file: int) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import reprlib
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ def _value(hint: Any, value: object, where: str) -> Any:
         # a set would take True for 1
         if any(type(value) is type(choice) and value == choice for choice in arguments):
             return value
-        raise ValueError(f"{where} is {value!r}; it must be one of {', '.join(map(str, arguments))}")
+        raise ValueError(f"{where} is {shown(value)}; it must be one of {', '.join(map(str, arguments))}")
     if origin in (Union, types.UnionType):
         return _union(arguments, value, where)
     if origin is tuple:
@@ -61,7 +62,7 @@ def _value(hint: Any, value: object, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not hint or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError(f"{where} is {value!r}; it must be {_names.get(hint, hint)}")
+        raise ValueError(f"{where} is {shown(value)}; it must be {_names.get(hint, hint)}")
     return value
 
 
@@ -91,7 +92,17 @@ def _tuple(arguments: tuple[Any, ...], value: object, where: str) -> tuple[Any, 
 
 
 def _path(where: str, key: object) -> str:
-    return f"{where}.{key}" if where else str(key)
+    name = key if isinstance(key, str) and key.isprintable() and len(key) <= _short.maxstring else shown(key)
+    return f"{where}.{name}" if where else str(name)
+
+
+def shown(value: object) -> str:
+    """A value as a sentence can name it: on one line, and however large it is, in a few words."""
+    return _short.repr(value)
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
 
 
 _names = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from caprun import graph_cache
-from caprun.bundle import FULL_PRECISION, NEXT, Bundle, GraphSpec, Manifest
+from caprun.bundle import FULL_PRECISION, Bundle, GraphSpec, Manifest, TensorSpec
 from caprun.decoding import Ids, StepOutput
 from caprun.errors import BundleError, CaprunError, DeviceError
+from caprun.manifest_check import NEXT
 from caprun.onnx_wire import has_external_data
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -193,6 +194,19 @@ class OnnxBackend:
         return OnnxSteps(self._decoder, self._pieces, tensors, alpha=alpha)
 
 
+def refuse_unknown_pieces(candidate: npt.NDArray[np.int64], pieces: int) -> None:
+    """Refuse a decoder's candidates that its vocabulary of so many pieces has not.
+
+    Raises:
+        BundleError: there are such.
+    """
+    if candidate.size and candidate.view(np.uint64).max() >= pieces:  # a negative one is large
+        raise BundleError(
+            f"The decoder says pieces that its vocabulary of {pieces} has not: they are not of one bundle; export it "
+            "again."
+        )
+
+
 class OnnxSteps:
     """The decoder in the middle of a batch; hidden and cell state stay on the device."""
 
@@ -210,6 +224,7 @@ class OnnxSteps:
         outputs = self._decoder.run(indices | self._tensors, self._names, staying=self._states)
         for after, before in self._states.items():
             self._tensors[before] = outputs[after]
+        refuse_unknown_pieces(outputs["candidate"], self._pieces)
         return StepOutput(outputs["log_prob"], outputs["candidate"], outputs.get("alpha"))
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
@@ -273,9 +288,10 @@ class _Graph:
         if self._session.get_providers()[0] != _PROVIDERS[device]:
             raise DeviceError("CUDA was asked for and ONNX Runtime fell back to the CPU; see its CUDA requirements.")
         self._session.disable_fallback()
-        names = {node.name for node in self._session.get_inputs()}, {node.name for node in self._session.get_outputs()}
-        if names != ({tensor.name for tensor in self.spec.inputs}, {tensor.name for tensor in self.spec.outputs}):
-            raise BundleError(f"The graphs of {bundle} are not those its manifest describes; export it again.")
+        described = self.spec.inputs, self.spec.outputs
+        for tensors, nodes in zip(described, (self._session.get_inputs(), self._session.get_outputs()), strict=True):
+            if not _are(tensors, nodes):
+                raise BundleError(f"The graphs of {bundle} are not those its manifest describes; export it again.")
 
     def _start(self, model: _Model, source: bytes | Path) -> Any:
         """A session of the optimised graph, or else of the bundle's, which leaves an optimised one where it can."""
@@ -343,6 +359,26 @@ class _Graph:
         self._session.run_with_iobinding(binding)
         values = zip(names, binding.get_outputs(), strict=True)
         return {name: value if name in staying else value.numpy() for name, value in values}
+
+
+def _are(tensors: Sequence[TensorSpec], nodes: Sequence[Any]) -> bool:
+    """Whether a graph's inputs or outputs have the names, types and sizes that a manifest gives them."""
+    found = {node.name: node for node in nodes}
+    return len(found) == len(tensors) and all(
+        tensor.name in found
+        and found[tensor.name].type == _TYPES.get(tensor.dtype)
+        and len(found[tensor.name].shape) == len(tensor.shape)
+        # what varies is text in either, and ONNX Runtime need not know that a size does not
+        and all(
+            size == there
+            for size, there in zip(tensor.shape, found[tensor.name].shape, strict=True)
+            if isinstance(size, int) and isinstance(there, int)
+        )
+        for tensor in tensors
+    )
+
+
+_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)"}
 
 
 def _brief(error: Exception) -> str:

@@ -163,9 +163,9 @@ def _set(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
         (_set("special", "end", value=-1), "special ids"),
         (_set("special", "end", value=1), "special ids"),
         (_set("precisions", value={}), "no checksum of any graph"),
-        (_set("precisions", "fp32", "decoder", value="other.onnx"), "no checksum of other.onnx"),
+        (_set("precisions", "fp32", "decoder", value="other.onnx"), "no checksum of 'other.onnx'"),
         (lambda data: data["files"].pop("vocab.json"), "lists no vocab.json"),
-        (lambda data: data["files"].pop(ENCODER), f"no checksum of {ENCODER}"),
+        (lambda data: data["files"].pop(ENCODER), f"no checksum of '{ENCODER}'"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused_although_its_digest_is_right(

@@ -17,9 +17,10 @@ from PIL import Image
 
 import caprun
 from caprun import BundleError, Caption, Captioner, DeviceError, ImageError, SearchOptions
-from caprun.bundle import read_bundle
+from caprun.bundle import read_bundle, write_manifest
 from caprun.engine import packaged_bundle
 from caprun.session import OnnxBackend
+from caprun.vocabulary import Vocabulary
 
 Images = npt.NDArray[np.uint8]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
@@ -150,10 +151,29 @@ def test_a_torchscript_bundle_is_refused_with_the_command_that_runs_it(bundle: P
         Captioner.load(bundle)
 
 
-def test_graphs_that_the_manifest_does_not_describe_are_refused(bundle: Path, edit_manifest: Edit) -> None:
-    edit_manifest(bundle, lambda data: data["graphs"]["decoder"]["inputs"][0].update(name="rows"))
+@pytest.mark.parametrize(
+    "change", [{"name": "keyz"}, {"dtype": "float64"}, {"shape": ["batch", 16, 7]}, {"shape": ["batch", 16]}], ids=str
+)
+def test_graphs_that_the_manifest_does_not_describe_are_refused(
+    bundle: Path, edit_manifest: Edit, change: dict[str, Any]
+) -> None:
+    def edit(data: dict[str, Any]) -> None:
+        for tensors in (data["graphs"]["encoder"]["outputs"], data["graphs"]["decoder"]["inputs"]):
+            next(tensor for tensor in tensors if tensor["name"] == "keys").update(change)
+
+    edit_manifest(bundle, edit)
     with pytest.raises(BundleError, match="not those its manifest describes"):
         Captioner.load(bundle, device="cpu")
+
+
+def test_a_decoder_of_another_vocabulary_is_refused_when_it_says_what_this_one_has_not(
+    bundle: Path, images: Images
+) -> None:
+    sound = read_bundle(bundle)
+    shorter = Vocabulary(sound.vocabulary.pieces[:6], sound.vocabulary.joining)
+    write_manifest(bundle, sound.manifest, shorter, "")
+    with pytest.raises(BundleError, match=r"its vocabulary of 6 has not: they are not of one bundle"):
+        Captioner.load(bundle, device="cpu").caption_arrays(images)
 
 
 def test_a_failure_of_onnx_runtime_is_a_sentence(tiny: Path, images: Images) -> None:

@@ -119,7 +119,7 @@ class TestRefusals:
         def fail(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr(Path, "open", fail)
+        monkeypatch.setattr(os, "open", fail)
         assert self.refusal(path).startswith(f"{path} {said}")
 
     def test_a_path_that_no_file_can_have(self) -> None:
@@ -183,7 +183,7 @@ class TestRefusals:
         assert "50001 x 1000 pixels" in self.refusal(Image.new("1", (50_001, 1_000)))
 
     def test_a_file_too_long_for_any_photo(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("caprun.image.MAX_BYTES", 2**20)
+        monkeypatch.setattr("caprun.photo_file.MAX_BYTES", 2**20)
         path = tmp_path / "film.jpg"
         with path.open("wb") as file:
             file.write(b"\xff\xd8\xff")

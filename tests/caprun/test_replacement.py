@@ -72,9 +72,13 @@ def test_a_directory_that_cannot_be_put_in_place_leaves_the_bundle_before_as_it_
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", rename_once)
-    with pytest.raises(BundleError, match=f"{bundle} cannot be replaced: Permission denied"):  # noqa: SIM117
-        with Replacement(bundle) as directory:
-            write(directory, tiny)
+    with (
+        pytest.raises(
+            BundleError, match=f"^{bundle} cannot be written: Permission denied; what was at .* before is as it was"
+        ),
+        Replacement(bundle) as directory,
+    ):
+        write(directory, tiny)
     assert content(bundle) == before
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 

@@ -15,6 +15,7 @@ from typing import Any
 from caprun.bulk.source import PARQUET, refuse_unreadable
 from caprun.errors import OutputError, UsageError
 from caprun.results import of_another_run
+from caprun.whole import written_whole
 
 _LATER = ("precision",)
 """What a job may know of itself only when it runs, for it depends on the hardware that is there."""
@@ -84,14 +85,15 @@ class Output:
         self.attempts.mkdir()
 
     def _begin(self, identity: Mapping[str, Any]) -> None:
-        self._job.unlink(missing_ok=True)  # first: rows never lie beside what another job is
-        shutil.rmtree(self.done, ignore_errors=True)
-        for file in self.path.glob(f"*{PARQUET}"):
-            file.unlink()
-        self.done.mkdir(exist_ok=True)
-        new = self._job.with_suffix(".new")
-        new.write_text(json.dumps(identity, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        new.replace(self._job)
+        content = (json.dumps(identity, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "surrogatepass")
+        with written_whole(self._job) as file:
+            file.write(content)
+            file.flush()  # first of all: where it cannot be written, what is there stays
+            self._job.unlink(missing_ok=True)  # and then this: rows never lie beside what another job is
+            shutil.rmtree(self.done, ignore_errors=True)
+            for rows in self.path.glob(f"*{PARQUET}"):
+                rows.unlink()
+            self.done.mkdir(exist_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
         try:

@@ -1,0 +1,347 @@
+"""What a decoder needs of a photo's file: the pixels' data without metadata, their number, and which way up they are.
+
+Decoders read metadata before pixels, and hostile metadata costs them minutes or gigabytes. So they never see any: a
+photo's file is taken apart here, by what its format says and in time linear in its bytes, and what pixels depend on is
+put together again. Whatever would still take too long to decode is refused.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+
+class TooMuchError(Exception):
+    """A photo that would take too long or too much memory; the message goes on after its name."""
+
+
+class Picture(NamedTuple):
+    """A photo's file, ready for a decoder."""
+
+    data: bytes
+    """A file of the same format that gives the same pixels, of the first picture only and without metadata."""
+    size: tuple[int, int]
+    """Width and height, as declared."""
+    orientation: int
+    """As EXIF has it, or else XMP: 1..8, and any other number for nonsense."""
+    decoding: int
+    """Bytes of memory while it is decoded, `data` not counted."""
+    decoded: int
+    """Bytes of the decoded picture."""
+    rgb: bool
+    """Whether it is decoded as opaque RGB."""
+
+
+_MOST_PIECES = 10_000  # of a header; real ones have dozens
+_MOST_CHUNKS = 100_000  # of a PNG, whose data may be in many: 50 megapixels of 16-bit RGBA by 4 KiB
+_MOST_TABLES = 2**20  # bytes of a JPEG's tables before the first scan; real ones have hundreds
+_MOST_SCAN_PIXELS = 5_000_000_000  # scans x pixels of a JPEG: 100 scans at 50 megapixels; real ones have a dozen
+_MOST_JPEG_BYTES = 12  # of a pixel; four are noise at the best quality
+_LEAST_SCAN = 500_000  # pixels that a scan of the smallest photo counts as
+_MOST_RLE_PIXELS = 5_000_000  # a run takes Pillow half a microsecond
+_MOST_PALETTE = 2**18  # bytes between where a BMP says its pixels begin, and where they do
+_MOST_TEXT = 2**20  # bytes of a compressed text
+_ORIENTATION = 0x112
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+
+
+def take_apart(kind: str, data: bytes) -> Picture:
+    """The picture in an encoded file of a kind: Jpeg, Png, WebP, Gif or Bmp.
+
+    Raises:
+        TooMuchError: it is not to be decoded.
+        ValueError, IndexError, struct.error: it is damaged.
+    """
+    return _KINDS[kind](data)
+
+
+def _jpeg(data: bytes) -> Picture:
+    kept, tables = [data[:2]], 0
+    frame: tuple[int, bytes] | None = None
+    exif = xmp = None
+    position = 2
+    for _ in range(_MOST_PIECES):
+        found = _JPEG_MARKER.search(data, position)
+        if found is None:
+            raise ValueError("no picture")
+        start, marker = found.start(), found[1][0]
+        if marker == 0xDA:
+            break
+        position = start + 2
+        if 0xD0 <= marker <= 0xD9 or marker == 0x01:
+            continue
+        end = position + struct.unpack_from(">H", data, position)[0]
+        if end < position + 2 or end > len(data):
+            raise ValueError("a segment that is cut")
+        position += 2
+        if marker in _JPEG_FRAMES:
+            if frame is not None:
+                raise ValueError("two frames")
+            frame = marker, data[position:end]
+        if marker in _JPEG_TABLES or data.startswith(_JPEG_COLOUR.get(marker, b" none "), position):
+            kept.append(data[start:end])
+            tables += end - start
+        elif marker == 0xE1 and exif is None and data.startswith(b"Exif\0\0", position):
+            exif = data[position:end]
+        elif marker == 0xE1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0", position):
+            xmp = data[position:end]
+        position = end
+        if tables > _MOST_TABLES:
+            raise TooMuchError("has more tables than any JPEG needs; save it anew")
+    else:
+        raise TooMuchError(f"has more than {_MOST_PIECES:,} pieces before its picture; save it anew")
+    if frame is None:
+        raise ValueError("no frame")
+    marker, header = frame
+    _, height, width, components = struct.unpack_from(">BHHB", header)
+    decoded = width * height * (1 if components == 1 else 4)
+    waiting = 0
+    # of others, only the first scan is decoded
+    if marker in _JPEG_PROGRESSIVE or data[start + 4] < components:
+        scans = data.count(b"\xff\xda", start)  # within a scan, 0xFF is followed by 0
+        if scans * max(width * height, _LEAST_SCAN) > _MOST_SCAN_PIXELS:
+            raise TooMuchError(f"has {scans:,} scans, too many for its size; save it anew")
+        waiting = _coefficients(header, width, height)  # kept until the last scan has come
+    end = min(len(data), start + _MOST_JPEG_BYTES * width * height + _MOST_TABLES)  # what follows is no part of it
+    if start != sum(map(len, kept)) or end < len(data):
+        data = b"".join([*kept, memoryview(data)[start:end]])
+    return Picture(data, (width, height), _orientation(exif, xmp), decoded + waiting, decoded, components == 3)
+
+
+_JPEG_MARKER = re.compile(rb"\xff([^\xff\0])")
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_JPEG_TABLES = _JPEG_FRAMES | {0xC4, 0xCC, 0xDB, 0xDD}
+_JPEG_COLOUR = {0xE0: b"JFIF", 0xEE: b"Adobe"}  # by these a decoder tells YCbCr from RGB
+
+
+def _coefficients(header: bytes, width: int, height: int) -> int:
+    """Bytes of all of a JPEG's coefficients: 64 of 16 bits a block."""
+    sampling = [(value >> 4, value & 15) for value in header[7::3]]
+    across, down = max(h for h, _ in sampling), max(v for _, v in sampling)
+    if min(map(min, sampling)) < 1:
+        raise ValueError("a component without samples")
+    blocks = 0
+    for h, v in sampling:
+        blocks += -(-width // (8 * across)) * h * -(-height // (8 * down)) * v
+    return blocks * 128
+
+
+def _png(data: bytes) -> Picture:
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    if data[8:16] != b"\0\0\0\x0dIHDR":
+        raise ValueError("no header")
+    pieces = [(0, 33)]
+    exif = None
+    texts: dict[bytes, tuple[bytes, int]] = {}
+    position = 33
+    for _ in range(_MOST_CHUNKS):
+        if position + 8 > len(data):
+            break
+        length, name = struct.unpack_from(">I4s", data, position)
+        start, end = position, position + 12 + length
+        body = memoryview(data)[position + 8 : position + 8 + length]
+        position = end
+        if name == b"IDAT" or name == b"IEND" or (name in (b"PLTE", b"tRNS") and length <= 1024):
+            if pieces[-1][1] == start:
+                pieces[-1] = pieces[-1][0], end
+            else:
+                pieces.append((start, end))
+            if name == b"IEND":
+                break
+        elif name == b"eXIf":
+            exif = bytes(body)
+        elif name in (b"tEXt", b"zTXt", b"iTXt"):
+            texts[bytes(body[:80]).partition(b"\0")[0]] = name, start
+        elif not name.isalnum() or name in (b"IHDR", b"PLTE", b"tRNS"):
+            break
+    else:
+        raise TooMuchError(f"has more than {_MOST_CHUNKS:,} pieces; save it anew")
+    original = data
+    if len(pieces) > 1 or pieces[0][1] < len(data):
+        data = b"".join([memoryview(data)[start:end] for start, end in pieces])
+    if exif is None and b"Raw profile type exif" in texts:
+        exif = _unhex(_png_text(original, *texts[b"Raw profile type exif"]))
+    xmp = _png_text(original, *texts[b"XML:com.adobe.xmp"]) if b"XML:com.adobe.xmp" in texts else None
+    # one colour: a byte a pixel, or four where there are 16 bits; whatever has more takes four
+    decoded = width * height * (1 if colour in (0, 3) and depth <= 8 else 4)
+    return Picture(data, (width, height), _orientation(exif, xmp), decoded, decoded, False)
+
+
+def _png_text(data: bytes, name: bytes, start: int) -> bytes:
+    """The text of a chunk of text."""
+    length = struct.unpack_from(">I", data, start)[0]
+    text = data[start + 8 : start + 8 + min(length, 2 * _MOST_TEXT)].partition(b"\0")[2]
+    packed = name == b"zTXt"
+    if name == b"zTXt":
+        text = text[1:]  # the method, of which there is one
+    elif name == b"iTXt":
+        packed = text[:1] == b"\1"
+        text = text[2:].split(b"\0", 2)[-1]  # language, and the keyword in it
+    try:
+        return zlib.decompressobj().decompress(text, _MOST_TEXT) if packed else text
+    except zlib.error:
+        return b""
+
+
+def _unhex(text: bytes) -> bytes | None:
+    """The bytes of a profile as ImageMagick writes it: a line of nothing, its name, its length, and hexadecimal."""
+    try:
+        return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
+    except ValueError:
+        return None
+
+
+def _webp(data: bytes) -> Picture:
+    found: dict[bytes, bytes] = {}
+    position = 12
+    for _ in range(_MOST_PIECES):
+        if position + 8 > len(data):
+            break
+        name, length = struct.unpack_from("<4sI", data, position)
+        end = position + 8 + length + (length & 1)
+        if position + 8 + length > len(data):
+            if name in _WEBP_PICTURE:
+                raise ValueError("a chunk that is cut")
+            break
+        if name in _WEBP_KEPT and name not in found:
+            found[name] = data[position:end]
+        position = end
+        if b"VP8X" not in found:
+            break  # the one chunk of the simple format
+    else:
+        raise TooMuchError(f"has more than {_MOST_PIECES:,} pieces; save it anew")
+    moving, still = [b"ANIM", b"ANMF"], [b"ALPH", b"VP8 ", b"VP8L"]
+    names = still
+    if extended := found.get(b"VP8X"):
+        width, height = (1 + int.from_bytes(extended[at : at + 3], "little") for at in (12, 15))
+        flags = extended[8]
+        names = moving if flags & _WEBP_ANIMATION else still
+        found[b"VP8X"] = extended[:8] + bytes([flags & ~_WEBP_METADATA]) + extended[9:]
+    elif lossy := found.get(b"VP8 "):
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", lossy, 14))
+    else:
+        bits = struct.unpack_from("<I", found[b"VP8L"], 9)[0]
+        width, height = (bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1
+    exif, xmp = (found[name][8:] if name in found else None for name in (b"EXIF", b"XMP "))
+    body = b"WEBP" + b"".join([found[name] for name in (b"VP8X", *names) if name in found])
+    data = b"RIFF" + struct.pack("<I", len(body)) + body
+    pixels = width * height
+    # two canvases and a copy of one, as Pillow decodes every WebP as an animation; and its copy of the file
+    decoding = max(12 * pixels, 9 * pixels + _webp_tables(data, pixels)) + len(data)
+    return Picture(data, (width, height), _orientation(exif, xmp), decoding, 4 * pixels, False)
+
+
+def _webp_tables(data: bytes, pixels: int) -> int:
+    """Bytes of the tables that a lossless WebP, or lossless alpha, may have for every 4 x 4 pixels, of 20 bits each."""
+    if b"VP8L" not in data[:64] and b"ALPH" not in data[:64]:
+        return 0
+    return _WEBP_TABLE * min(65_536, pixels // 16, len(data) * 8 // 20)
+
+
+_WEBP_PICTURE = frozenset((b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"))
+_WEBP_KEPT = _WEBP_PICTURE | {b"EXIF", b"XMP "}
+_WEBP_TABLE = 6_000  # bytes of the least one, as libwebp unpacks it
+_WEBP_ANIMATION = 0x02
+_WEBP_METADATA = 0x20 | 0x08 | 0x04  # profile, EXIF and XMP
+
+
+def _gif(data: bytes) -> Picture:
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    kept = [data[:position]]
+    start, inside = position, False
+    for _ in range(_MOST_CHUNKS):
+        if inside:
+            length = data[position]
+            position += 1 + length
+            inside = length > 0
+            if not inside and data[start + 1] == 0xF9:  # which colour is transparent
+                kept.append(data[start:position])
+            continue
+        found = _GIF_BLOCK.search(data, position)
+        if found is None or found[0] == b";":
+            raise ValueError("no picture")
+        start = found.start()
+        if found[0] == b",":
+            break
+        position, inside = start + 2, True
+    else:
+        raise TooMuchError(f"has more than {_MOST_CHUNKS:,} pieces before its picture; save it anew")
+    left, top, across, down = struct.unpack_from("<4H", data, start + 1)
+    width, height = max(width, left + across), max(height, top + down)
+    if start != sum(map(len, kept)):
+        data = b"".join([*kept, memoryview(data)[start:]])
+    # the picture, and what Pillow prepares for a frame after it
+    return Picture(data, (width, height), 1, 2 * width * height, width * height, False)
+
+
+_GIF_BLOCK = re.compile(rb"[,;!]")
+
+
+def _bmp(data: bytes) -> Picture:
+    header = struct.unpack_from("<I", data, 14)[0]
+    compression = 0
+    if header == 12:
+        width, height, _, bits = struct.unpack_from("<4H", data, 18)
+    elif header in (40, 52, 56, 64, 108, 124):
+        width, height, _, bits, compression = struct.unpack_from("<IIHHI", data, 18)
+        if data[25] == 0xFF:  # rows from the top
+            height = 2**32 - height
+    else:
+        raise ValueError("an unknown header")
+    pixels = width * height
+    if compression in (1, 2) and pixels > _MOST_RLE_PIXELS:
+        raise TooMuchError(
+            f"is a run-length encoded BMP of more than {_MOST_RLE_PIXELS // 10**6} megapixels; save it as PNG"
+        )
+    if compression in (1, 2):
+        # at most two bytes a pixel, and an end of line each; what is beyond cannot be seen
+        data = data[: struct.unpack_from("<I", data, 10)[0] + _MOST_PALETTE + 2 * (pixels + height)]
+    decoded = pixels * (1 if bits <= 8 else 4)
+    return Picture(data, (width, height), 1, decoded, decoded, False)
+
+
+_KINDS: Mapping[str, Callable[[bytes], Picture]] = {
+    "Jpeg": _jpeg,
+    "Png": _png,
+    "WebP": _webp,
+    "Gif": _gif,
+    "Bmp": _bmp,
+}
+
+
+def _orientation(exif: bytes | None, xmp: bytes | None) -> int:
+    """What EXIF says, or where it says nothing, XMP; 1, upright, where both are silent or broken."""
+    found = _exif_orientation(exif) if exif else None
+    if found is None and xmp and (match := _XMP_ORIENTATION.search(xmp)):
+        found = int(match[1])
+    return 1 if found is None else found
+
+
+def _exif_orientation(exif: bytes) -> int | None:
+    """Tag 0x112 of the first directory of EXIF 2.32, 4.6.2 and 4.6.4."""
+    start = 0
+    while start < 12 and exif.startswith(b"Exif\0\0", start):
+        start += 6
+    if exif[start : start + 4] not in _EXIF_STARTS:
+        return None
+    order = "<" if exif[start : start + 2] == b"II" else ">"
+    try:
+        first = start + struct.unpack_from(order + "I", exif, start + 4)[0]
+        count = struct.unpack_from(order + "H", exif, first)[0]
+        for entry in range(first + 2, first + 2 + 12 * count, 12):
+            tag, kind, values = struct.unpack_from(order + "HHI4x", exif, entry)
+            if tag == _ORIENTATION and kind in _EXIF_NUMBERS and values:
+                at = entry + 8
+                if values * struct.calcsize(_EXIF_NUMBERS[kind]) > 4:
+                    at = start + struct.unpack_from(order + "I", exif, at)[0]
+                return int(struct.unpack_from(order + _EXIF_NUMBERS[kind], exif, at)[0])
+    except struct.error:  # it is cut
+        return None
+    return None
+
+
+_EXIF_STARTS = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"MM\0+")  # as Pillow takes them, sloppy ones too
+_EXIF_NUMBERS = {3: "H", 4: "I", 8: "h", 9: "i"}

@@ -1,0 +1,100 @@
+// A caption on the page: its words as buttons, what the model gave each of them, and how it is copied.
+
+/** @param {number} probability @returns {string} such as "43%" */
+export function percent(probability) {
+  if (probability > 0 && probability < 0.01) return "<1%";
+  return `${Math.round(probability * 100)}%`;
+}
+
+/**
+ * How sure the model is of a caption: what the service calls its confidence, and without that the geometric mean of
+ * the probabilities of its words, called by its name.
+ *
+ * @returns {{name: string, value: number} | null} null for a caption of no words
+ */
+export function confidence(caption) {
+  if (typeof caption.confidence === "number") return { name: "Confidence", value: caption.confidence };
+  const words = caption.words ?? [];
+  if (!words.length) return null;
+  const mean = words.reduce((sum, word) => sum + word.log_prob, 0) / words.length;
+  return { name: "Mean word probability", value: Math.exp(mean) };
+}
+
+/**
+ * Lay a caption out as buttons, with whatever stands between its words; one tab stop, arrow keys from word to word.
+ *
+ * @param {HTMLElement} line takes them, in place of what it held
+ * @param {object} caption `caption` and `words`
+ * @param {(word: object) => string} describe a word, for those who do not see the photo
+ * @param {(word: object | null) => void} point is told which word is pointed at, or focused; null for none
+ */
+export function layOut(line, caption, describe, point) {
+  const buttons = [];
+  let focused = null;
+  line.replaceChildren();
+  let end = 0;
+  for (const word of caption.words ?? []) {
+    const at = word.word ? caption.caption.indexOf(word.word, end) : -1;
+    if (at < 0) continue;
+    line.append(caption.caption.slice(end, at));
+    end = at + word.word.length;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = /^\p{P}+$/u.test(word.word) ? "word mark" : "word";
+    button.textContent = word.word;
+    button.tabIndex = buttons.length ? -1 : 0;
+    button.dataset.probability = percent(Math.exp(word.log_prob));
+    button.style.setProperty("--probability", Math.exp(word.log_prob));
+    button.ariaLabel = describe(word);
+    const mark = (now) => {
+      for (const other of buttons) other.classList.toggle("shown", other === now);
+      point(now ? word : null);
+    };
+    button.onfocus = () => {
+      for (const other of buttons) other.tabIndex = other === button ? 0 : -1;
+      focused = () => mark(button);
+      focused();
+    };
+    button.onblur = () => mark((focused = null));
+    button.onpointerenter = () => mark(button);
+    button.onpointerleave = () => (focused ? focused() : mark(null));
+    button.onclick = () => button.focus(); // which a tap does not everywhere
+    buttons.push(button);
+    line.append(button);
+  }
+  line.append(caption.caption.slice(end));
+  line.onkeydown = (event) => {
+    const leftwards = getComputedStyle(line).direction === "rtl" ? 1 : -1;
+    const at = buttons.indexOf(document.activeElement);
+    const to = { ArrowLeft: at + leftwards, ArrowRight: at - leftwards, Home: 0, End: buttons.length - 1 }[event.key];
+    if (to === undefined || at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    buttons[Math.min(Math.max(to, 0), buttons.length - 1)].focus();
+  };
+}
+
+/** An element for a page of one's own. */
+export function asHtml(name, text) {
+  const escaped = (value) => value.replaceAll("&", "&amp;").replaceAll('"', "&quot;").replaceAll("<", "&lt;");
+  return `<img src="${escaped(encodeURIComponent(name))}" alt="${escaped(text)}">`;
+}
+
+/** Put text on the clipboard; returns whether it worked. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // not on plain HTTP: there the old way works
+    const field = document.createElement("textarea");
+    const focused = document.activeElement;
+    field.value = text;
+    field.className = "unseen";
+    document.body.append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    focused?.focus();
+    return done;
+  }
+}

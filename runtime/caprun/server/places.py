@@ -1,0 +1,95 @@
+"""What each process of a service computes on: a GPU, or a set of cores."""
+
+import contextlib
+import importlib.metadata
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caprun.errors import UsageError
+from caprun.hardware import Cores, cores
+
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one process computes."""
+
+    threads: int
+    """Of the CPU."""
+    cores: tuple[int, ...] | None = None
+    """The only ones it may use; None for any."""
+    gpu: str | None = None
+    """As CUDA numbers or names it; None for any, or none."""
+
+    def take(self) -> None:
+        """Make it this process's; to be called before anything that computes is imported."""
+        if self.gpu is not None:
+            os.environ[_VISIBLE] = self.gpu
+        if self.cores is not None and sys.platform == "linux":
+            os.sched_setaffinity(0, self.cores)
+
+
+def divide(workers: int, threads: int | None, device: str) -> list[Place]:
+    """The places of so many processes.
+
+    Args:
+        workers: how many.
+        threads: of each; None for an equal share of the cores.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        UsageError: there are not so many cores or GPUs.
+    """
+    found = cores()
+    usable = max(1, int(found.usable))
+    each = threads or max(1, usable // workers)
+    visible = gpus(os.environ) if device != "cpu" and workers > 1 else []
+    if workers * each > usable and not (visible and threads is None):
+        share = f" with {threads} {'thread' if threads == 1 else 'threads'} each" if threads else ""
+        many = "1 core" if usable == 1 else f"{usable} cores"
+        raise UsageError(
+            f"--workers {workers}{share} wants {workers * each} cores, and {many} may be used here; lower "
+            f"{'--workers or --threads' if threads else '--workers'}."
+        )
+    if visible:
+        if workers > len(visible):
+            raise UsageError(
+                f"--workers is {workers} and there {'is 1 GPU' if len(visible) == 1 else f'are {len(visible)} GPUs'}: "
+                "one process keeps a GPU busy; lower it, or use --device cpu."
+            )
+        return [Place(each, gpu=gpu) for gpu in visible[:workers]]
+    return [Place(each, mine) for mine in _shares(found, workers)]
+
+
+def _shares(found: Cores, workers: int) -> Sequence[tuple[int, ...] | None]:
+    """Neighbouring cores for each; any, where it is time that is limited, for others may be busy on the same few."""
+    limited = found.quota is not None and found.quota < found.allowed
+    if workers == 1 or limited or not hasattr(os, "sched_getaffinity"):
+        return [None] * workers
+    allowed = sorted(os.sched_getaffinity(0))
+    ends = [len(allowed) * number // workers for number in range(workers + 1)]
+    return [tuple(allowed[start:end]) for start, end in itertools.pairwise(ends)]
+
+
+def gpus(environment: Mapping[str, str]) -> list[str]:
+    """The GPUs that a process of this environment may use; none where the ONNX Runtime installed cannot use any."""
+    try:
+        importlib.metadata.version("onnxruntime-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    if (chosen := environment.get(_VISIBLE)) is not None:
+        named = [name.strip() for name in chosen.split(",")]
+        return named[: named.index("-1")] if "-1" in named else [name for name in named if name]
+    with contextlib.suppress(OSError):
+        return [str(number) for number, _ in enumerate(_DRIVER.iterdir())]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)  # noqa: S607
+        return [str(number) for number, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
+    return []

@@ -1,0 +1,91 @@
+"""A decoded picture of any mode as opaque RGB, the right way up."""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+STRIP = 4_000_000
+"""Pixels converted at a time: an ordinary photo's at once, and of a large one little is there twice."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_SIDEWAYS = (5, 6, 7, 8)  # rows become columns
+_BACKWARDS = (3, 4, 6, 7)  # the last row comes first
+
+
+def upright_rgb(image: Image.Image, orientation: int) -> Image.Image:
+    """A loaded image of any mode as RGB, on white where it is transparent, and turned as EXIF says."""
+    width, height = image.size
+    turn = TURNS.get(orientation)
+    bounds = _float_bounds(image) if image.mode == "F" else None
+    rows = max(1, STRIP // width)
+    if rows >= height or (image.mode == "RGB" and not image.has_transparency_data and turn is None):
+        pixels = _make_opaque(image, bounds)
+        return pixels if turn is None else pixels.transpose(turn)
+    sideways, backwards = orientation in _SIDEWAYS, orientation in _BACKWARDS
+    upright = Image.new("RGB", (height, width) if sideways else (width, height))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        strip = _make_opaque(image.crop((0, top, width, bottom)), bounds)
+        at = height - bottom if backwards else top
+        upright.paste(strip if turn is None else strip.transpose(turn), (at, 0) if sideways else (0, at))
+    return upright
+
+
+def _make_opaque(image: Image.Image, bounds: tuple[float, float] | None) -> Image.Image:
+    """A loaded image of any mode as RGB, on white where it is transparent; `bounds`: an `F` image's black and white."""
+    if bounds is not None or image.mode.startswith("I"):
+        return _scale_to_bytes(image, bounds)
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    key = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+        # A 16-bit PNG: Pillow kept each pixel's high byte, and the whole transparent colour.
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    if image.mode == "La":
+        image = image.convert("LA")
+    overlay = image.convert("RGBA")
+    white = Image.new("RGB", overlay.size, "white")
+    white.paste(overlay, mask=overlay)
+    return white
+
+
+def _float_bounds(image: Image.Image) -> tuple[float, float]:
+    """What is black and what is white in an `F` image."""
+    rows = max(1, STRIP // image.width)
+    low, high = math.inf, -math.inf
+    for top in range(0, image.height, rows):
+        values = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:  # nothing is finite
+        return 0.0, 1.0
+    if low >= 0 and high <= 65535:
+        return 0.0, next(top for top in (1.0, 255.0, 65535.0) if high <= top)
+    return low, high
+
+
+def _scale_to_bytes(image: Image.Image, bounds: tuple[float, float] | None) -> Image.Image:
+    """`I`, `I;16...` and `F`, which Pillow would saturate at 255."""
+    values = np.asarray(image)
+    if bounds is not None:
+        low, high = bounds
+        unit = (np.nan_to_num(values.astype(np.float64), nan=low, neginf=low, posinf=high) - low) / (high - low or 1.0)
+        grey = np.rint(unit * 255).astype(np.uint8)
+    else:
+        grey = (np.clip(values, 0, 65535) >> 8).astype(np.uint8)
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey[values == key] = 255
+    return Image.fromarray(grey).convert("RGB")

@@ -1,0 +1,207 @@
+"""An export whose disk fills up, whichever file it is that finds no room, and a TorchScript bundle that is damaged."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from capexport import onnx_export, precision, quantize, torchscript_export
+from capexport.export import Request, export
+from caprun.bundle import Manifest, read_bundle
+from caprun.errors import BundleError, CaprunError
+from captioner.cli import main
+from captioner.datasets import Example
+from captioner.inference import load_captioner
+from captioner.training.checkpoint import build_model, load_checkpoint
+from tests.capexport.conftest import draw_photos
+from tests.scarcity import fill, obeying_permissions, small_disk
+
+KINDS = {"onnx": onnx_export, "torchscript": torchscript_export}
+
+
+@pytest.fixture(scope="module")
+def graphs(checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """The graphs of each kind, which take seconds to write."""
+    directory = tmp_path_factory.mktemp("graphs")
+    model = build_model(load_checkpoint(checkpoint_file))
+    for kind, module in KINDS.items():
+        (directory / kind).mkdir()
+        module.write(model, directory / kind)
+    return {kind: directory / kind for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
+    directory = tmp_path_factory.mktemp("photos")
+    for number, photo in enumerate(draw_photos(8, seed=2)):
+        Image.fromarray(photo).save(directory / f"{number}.png")
+    return [Example(directory / f"{number}.png", ("a dog runs",), "dev") for number in range(8)]
+
+
+Run = Callable[..., Manifest]
+
+
+@pytest.fixture
+def run(
+    graphs: Mapping[str, Path], examples: list[Example], checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """Export; the graphs are there already, and int8 is excused from captioning as well and as fast as fp32."""
+    for kind, module in KINDS.items():
+
+        def write(_: object, output: Path, kind: str = kind) -> tuple[str, str]:
+            encoder, decoder = sorted((path.name for path in graphs[kind].iterdir()), reverse=True)
+            for file in (encoder, decoder):
+                (output / file).write_bytes((graphs[kind] / file).read_bytes())
+            return encoder, decoder
+
+        monkeypatch.setattr(module, "write", write)
+    monkeypatch.setattr(precision, "photos_per_second", lambda *_: [10.0, 20.0])
+    monkeypatch.setattr(precision, "score", lambda *_: SimpleNamespace(cider=0.5))
+
+    def go(output: Path, kind: Any, *precisions: Any, name: str = "small") -> Manifest:
+        request = Request(checkpoint_file, kind, output, name, precisions=precisions, train=examples, dev=examples)
+        return export(request, lambda _: None)
+
+    return go
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+CASES = [
+    ("onnx", (), 0),
+    ("onnx", (), 100_000),
+    ("onnx", (), 450_000),
+    ("torchscript", (), 100_000),
+    ("torchscript", (), 470_000),
+    ("onnx", ("int8",), 520_000),
+    ("onnx", ("int8",), 600_000),
+    ("onnx", ("int8",), 680_000),
+]
+
+
+@pytest.mark.parametrize(("kind", "precisions", "room"), CASES)
+def test_an_export_on_a_full_disk_leaves_the_bundle_before(
+    run: Run, tmp_path: Path, kind: str, precisions: tuple[str, ...], room: int
+) -> None:
+    with small_disk(tmp_path / "disk", 2**22) as disk:
+        run(disk / "bundle", kind, name="before")
+        before = contents(disk / "bundle")
+        fill(disk, leave=room)
+        with pytest.raises(
+            BundleError, match=rf"^{disk}/bundle[^\n]* cannot be written: No space left on device; what "
+        ):
+            run(disk / "bundle", kind, *precisions, name="after")
+        assert contents(disk / "bundle") == before
+        assert sorted(path.name for path in disk.iterdir()) == ["ballast", "bundle"]
+        assert read_bundle(disk / "bundle").manifest.name == "before"
+        (disk / "ballast").unlink()
+        assert run(disk / "bundle", kind, *precisions, name="after").name == "after"
+
+
+@pytest.mark.parametrize("room", [0, 200_000, 2_000_000])
+def test_a_calibration_whose_folder_for_temporary_files_fills_up_leaves_the_bundle_before(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """ONNX and ONNX Runtime write graphs there, and do not say that they were cut off."""
+    run(tmp_path / "bundle", "onnx", name="before")
+    before = contents(tmp_path / "bundle")
+    with small_disk(tmp_path / "disk", 2**22) as disk:
+        fill(disk, leave=room)
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(
+            BundleError, match=rf"^{disk}[^\n]* cannot be written: [^\n]*; what was at {tmp_path}/bundle"
+        ):
+            run(tmp_path / "bundle", "onnx", "int8", name="after")
+        assert [path.name for path in disk.iterdir()] == ["ballast"]
+    assert contents(tmp_path / "bundle") == before
+
+
+@pytest.mark.parametrize("room", [200_000, 450_000, 700_000])
+def test_a_graph_that_was_cut_off_on_its_way_to_int8_is_noticed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], room: int
+) -> None:
+    """There was room when it began, and somebody else took it."""
+    with small_disk(tmp_path / "disk", 2**22) as disk:
+        fill(disk, leave=room)
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        monkeypatch.setattr(quantize.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
+        with pytest.raises(CaprunError) as caught:
+            run(tmp_path / "bundle", "onnx", "int8")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "bundle").exists()
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_an_export_to_a_folder_that_may_not_be_written_is_one_line(checkpoint_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir(mode=0o500)
+    with obeying_permissions():
+        output = tmp_path / "weights" / "bundle"
+        result = CliRunner().invoke(main, ["export", str(checkpoint_file), "--output", str(output)])
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {output} cannot be written: Permission denied.\n"
+
+
+# --- TorchScript
+
+
+@pytest.fixture(scope="module")
+def torchscript(graphs: Mapping[str, Path], checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TorchScript bundle; do not write to it."""
+    output = tmp_path_factory.mktemp("weights") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        names = "encoder_model.pt", "decoder_model.pt"
+        patch.setattr(
+            torchscript_export,
+            "write",
+            lambda _, directory: [shutil.copy(graphs["torchscript"] / name, directory) for name in names] and names,
+        )
+        export(Request(checkpoint_file, "torchscript", output, "small"), lambda _: None)
+    return output
+
+
+@pytest.mark.parametrize("file", ["encoder_model.pt", "decoder_model.pt", "model.json", "vocab.json", "MODEL_CARD.md"])
+def test_a_torchscript_bundle_that_is_damaged_is_refused_before_pytorch_sees_it(
+    torchscript: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("PyTorch was given a graph")
+
+    bundle = Path(shutil.copytree(torchscript, tmp_path / "bundle"))
+    load_captioner(bundle)
+    monkeypatch.setattr(torch.jit, "load", refuse)
+    sound, chance = (bundle / file).read_bytes(), random.Random(file)
+    damaged = [sound[: chance.randrange(len(sound.rstrip()))] for _ in range(20)]
+    for _ in range(50):
+        flipped = bytearray(sound)
+        flipped[chance.randrange(len(sound))] ^= 1 << chance.randrange(8)
+        damaged.append(bytes(flipped))
+    for content in damaged:
+        (bundle / file).write_bytes(content)
+        with pytest.raises(BundleError, match=rf"^{bundle / file} (has|is) [^\n]+\.$"):
+            load_captioner(bundle)
+    monkeypatch.undo()
+    (bundle / file).write_bytes(sound)
+    load_captioner(bundle)
+
+
+def test_the_command_says_so_in_one_line(torchscript: Path, tmp_path: Path, examples: list[Example]) -> None:
+    bundle = Path(shutil.copytree(torchscript, tmp_path / "bundle"))
+    content = bytearray((bundle / "decoder_model.pt").read_bytes())
+    content[len(content) // 2] ^= 4
+    (bundle / "decoder_model.pt").write_bytes(content)
+    result = CliRunner().invoke(main, ["caption", "--model", str(bundle), str(examples[0].image)])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: {bundle}/decoder_model.pt has been altered (its checksum is wrong);")
+    assert result.stderr.count("\n") == 1

@@ -12,13 +12,8 @@ from caprun.decoding import SearchOptions
 from caprun.errors import UsageError
 from caprun.schema import from_dict
 from captioner.errors import CaptionerError
-
-
-def _check_ranges(config: object, **ranges: tuple[float, float]) -> None:
-    for name, (low, high) in ranges.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise UsageError(f"{name} is {value}; it must lie between {low} and {high}.")
+from captioner.ranges import check_ranges
+from captioner.self_critical_config import SelfCriticalConfig
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ class DataConfig:
     """Of that draw."""
 
     def __post_init__(self) -> None:
-        _check_ranges(
+        check_ranges(
             self,
             image_size=(1, 4096),
             views=(1, 100),
@@ -119,7 +114,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(("projection", "embedding", "units", "attention"), (1, 2**16))
         shares = dict.fromkeys(("dropout", "word_dropout"), (0, 1))
-        _check_ranges(self, **sizes, **shares, layers=(1, 100), regions=(0, 256), fine_tune=(-1, 1000))
+        check_ranges(self, **sizes, **shares, layers=(1, 100), regions=(0, 256), fine_tune=(-1, 1000))
         if self.decoder == "rnetvhcattention":
             object.__setattr__(self, "decoder", "soft-attention")
         if self.decoder == "rnetvi" and self.projection != self.embedding:
@@ -139,10 +134,20 @@ class ModelConfig:
         return self.decoder in ("soft-attention", "hard-attention")
 
 
+Stage = Literal["cross-entropy", "self-critical"]
+"""What a training learns from.
+
+- `cross-entropy`: people's captions, word by word.
+- `self-critical`: the model's own captions, by what they are worth beside people's (Rennie et al., 2017).
+"""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How the network is trained."""
 
+    stage: Stage = "cross-entropy"
+    """What is learnt from: see `Stage`."""
     epochs: int = 8
     """Passes over the training photos."""
     batch_size: int = 16
@@ -211,9 +216,38 @@ class TrainConfig:
             ("early_stop", "plateau_patience", "clip_norm", "clip_value", "save_minutes"), (0, 1e9)
         )
         rates = dict.fromkeys(("lr", "encoder_lr"), (1e-9, 10))
-        _check_ranges(self, **shares, **weights, **counts, **none_or_more, **rates, seed=(0, 2**63 - 1))
+        check_ranges(self, **shares, **weights, **counts, **none_or_more, **rates, seed=(0, 2**63 - 1))
+        if self.stage == "self-critical" and (idle := [name for name in _OF_CROSS_ENTROPY if getattr(self, name)]):
+            raise UsageError(
+                f"{', '.join(f'train.{name}' for name in idle)} is of cross-entropy; in the self-critical stage it "
+                "must be 0, as it is if left out."
+            )
         if self.accumulate > self.batch_size:
             raise UsageError(f"accumulate is {self.accumulate}; a step has {self.batch_size} photos to divide.")
+
+
+_OF_CROSS_ENTROPY = (
+    "label_smoothing",
+    "attention_penalty",
+    "attention_entropy",
+    "attention_reward",
+    "scheduled_sampling",
+)
+"""Settings that the self-critical stage does not look at."""
+
+SELF_CRITICAL = TrainConfig(
+    stage="self-critical",
+    epochs=10,
+    lr=1e-4,
+    encoder_lr=1e-5,
+    schedule="cosine",
+    last_rate=0.1,
+    warm_up=0.05,
+    weight_decay=0.0,
+    clip_norm=1.0,
+    **dict.fromkeys(_OF_CROSS_ENTROPY, 0.0),  # type: ignore[arg-type]
+)
+"""The defaults of that stage."""
 
 
 @dataclass(frozen=True)
@@ -223,16 +257,72 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
     search: SearchOptions = field(default_factory=SearchOptions)
     """How validation writes its captions; an exported bundle takes these as its defaults."""
+
+    def __post_init__(self) -> None:
+        if self.train.stage != SELF_CRITICAL.stage and self.self_critical != SelfCriticalConfig():
+            raise UsageError(
+                "self_critical is set, and train.stage is not self-critical; set it, or leave the rest out."
+            )
 
 
 def load_config(file: Path | None, settings: Sequence[str] = (), base: Config | None = None) -> Config:
     """Defaults (or `base`), then the TOML file, then `section.key=value` settings, each over the one before.
 
+    The self-critical stage has defaults of its own, `SELF_CRITICAL`; a `base` is taken as it is.
+
     Raises:
         CaptionerError: no such file, not TOML, an unknown key, or a value of the wrong type.
     """
+    data = _read(file, settings)
+    if base is None:
+        base = Config(train=_stage_defaults(data))
+    return _over(base, data, file)
+
+
+def load_second_config(file: Path | None, settings: Sequence[str], first: Config) -> Config:
+    """The configuration of a training that goes on from a model: as `load_config`, but for what the model is.
+
+    Args:
+        file, settings: as for `load_config`.
+        first: the configuration that the model was trained with, which decides what photos and words are to it.
+
+    Raises:
+        CaptionerError: as there; or a setting contradicts the model.
+    """
+    data = _read(file, settings)
+    config = _over(Config(first.data, first.model, _stage_defaults(data), search=first.search), data, file)
+    contradicting = [
+        f"{section}.{key} ({value!r}, and {mine!r} in the checkpoint)"
+        for section in ("data", "model")
+        for key, value in vars(getattr(config, section)).items()
+        if value != (mine := getattr(getattr(first, section), key)) and f"{section}.{key}" not in _FREE
+    ]
+    if contradicting:
+        raise CaptionerError(
+            f"A training that begins with --init keeps what its model is; leave out {', '.join(contradicting)}, or "
+            "train without --init."
+        )
+    return config
+
+
+_FREE = {
+    *("data.views", "data.augment", "data.sided_words", "data.max_length"),
+    *("model.dropout", "model.word_dropout", "model.fine_tune"),
+}
+"""Settings of data and model that a model does not depend on once it is trained."""
+
+
+def _stage_defaults(data: Mapping[str, Any]) -> TrainConfig:
+    train = data.get("train")
+    asked = isinstance(train, dict) and train.get("stage") == SELF_CRITICAL.stage
+    return SELF_CRITICAL if asked else TrainConfig()
+
+
+def _read(file: Path | None, settings: Sequence[str]) -> dict[str, Any]:
+    """What a file and settings say, the settings over the file."""
     data: dict[str, Any] = {}
     if file is not None:
         try:
@@ -243,13 +333,16 @@ def load_config(file: Path | None, settings: Sequence[str] = (), base: Config | 
             raise CaptionerError(f"The configuration {file} is not TOML: {error}.") from None
     for setting in settings:
         _apply(data, setting)
-    if base is not None:
-        below = asdict(base)
-        data = below | {
-            key: {**below[key], **table} if key in below and isinstance(table, dict) else table
-            for key, table in data.items()
-        }
-    return config_from_dict(data, str(file) if file else "the options given")
+    return data
+
+
+def _over(base: Config, data: Mapping[str, Any], file: Path | None) -> Config:
+    below = asdict(base)
+    merged = below | {
+        key: {**below[key], **table} if key in below and isinstance(table, dict) else table
+        for key, table in data.items()
+    }
+    return config_from_dict(merged, str(file) if file else "the options given")
 
 
 def config_from_dict(data: Mapping[str, Any], source: str) -> Config:

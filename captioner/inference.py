@@ -13,12 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from caprun.bundle import NEXT, Bundle, ModelSpec, describe_file, read_bundle
+from caprun.bundle import Bundle, ModelSpec, describe_file, read_bundle
 from caprun.decoding import Ids, StepOutput
 from caprun.engine import Captioner
 from caprun.errors import UsageError
-from caprun.session import Device
+from caprun.manifest_check import NEXT
+from caprun.session import Device, refuse_unknown_pieces
 from captioner.errors import CaptionerError
+from captioner.models.backbones import first_line
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded
 from captioner.training.checkpoint import Checkpoint, build_model, image_spec, load_checkpoint
@@ -96,7 +98,9 @@ class ScriptSteps:
         states = (tensor.name for tensor in self._spec.outputs if tensor.role == "state")
         self._tensors |= {name.removeprefix(NEXT): outputs[name] for name in states}
         alpha = outputs["alpha"].numpy() if self._alpha and "alpha" in outputs else None
-        return StepOutput(outputs["log_prob"].numpy(), outputs["candidate"].numpy(), alpha)
+        candidate = outputs["candidate"].numpy()
+        refuse_unknown_pieces(candidate, self._pieces)
+        return StepOutput(outputs["log_prob"].numpy(), candidate, alpha)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """State and context as they are now."""
@@ -121,8 +125,10 @@ class ScriptBackend:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, as its users know
                 self._encoder, self._decoder = (load(io.BytesIO(graph)) for graph in graphs)
-        except RuntimeError as error:
-            raise CaptionerError(f"PyTorch cannot load the graphs of {bundle.path} ({error}).") from error
+        except Exception as error:  # whatever a wrong byte led to
+            raise CaptionerError(
+                f"PyTorch cannot load the graphs of {bundle.path} ({first_line(error)}); export the bundle again."
+            ) from error
 
     @torch.inference_mode()
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> ScriptSteps:

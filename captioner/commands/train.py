@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from captioner.training.checkpoint import Checkpoint
 
 _SETTINGS = {
+    "stage": "train.stage",
     "encoder": "model.encoder",
     "encoder_weights": "model.encoder_weights",
     "regions": "model.regions",
@@ -42,6 +43,12 @@ _DECODERS = ["soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", 
 @click.command()
 @click.option("--data", type=FILE, default=Path("dataset"), show_default=True, help="Folder of captioned photos.")
 @click.option("--output", type=FILE, help="Folder for the checkpoints.  [default: runs/DATE-TIME]")
+@click.option(
+    "--stage",
+    type=click.Choice(["cross-entropy", "self-critical"]),
+    help="What is learnt from.  [default: cross-entropy]",
+)
+@click.option("--init", type=FILE, metavar="CHECKPOINT", help="Begin with its model; --stage self-critical needs it.")
 @click.option("--encoder", help="efficientnet_lite2, a torchvision CNN, or timm/NAME.  [default: efficientnet_lite2]")
 @click.option("--encoder-weights", metavar="FILE|default|none", help="Where the encoder starts from.")
 @click.option("--regions", type=click.IntRange(0), metavar="N", help="Pool the photo to N x N regions.")
@@ -69,6 +76,7 @@ _DECODERS = ["soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", 
 def train(
     data: Path,
     output: Path | None,
+    init: Path | None,
     config_file: Path | None,
     settings: tuple[str, ...],
     device: str,
@@ -81,11 +89,13 @@ def train(
     """Learn to caption photos from captioned photos, and write checkpoints.
 
     Settings are taken from --config, then --set, then the options; captioner/config.py documents each. Started by
-    torchrun, all processes train one model.
+    torchrun, all processes train one model. --stage self-critical makes a trained model (--init) better by drawing
+    captions from it and preferring those that people's captions agree with.
     """
 
-    from captioner.config import load_config
+    from captioner.config import load_config, load_second_config
     from captioner.datasets import load_dataset
+    from captioner.training.checkpoint import load_checkpoint
     from captioner.training.loop import LAST
     from captioner.training.processes import join_processes, leave_processes
     from captioner.training.train import Job
@@ -94,9 +104,13 @@ def train(
     given = [f"{_SETTINGS[key]}={_toml(value)}" for key, value in options.items() if value is not None]
     resumed = None
     if resume:
+        if init is not None:
+            raise CaptionerError("--resume goes on with a training, whatever it began with; leave out --init.")
         output, resumed = _to_resume(output)
         config = resumed.config
         config = _allowed_changes(config, load_config(config_file, [*settings, *given], base=config))
+    elif init is not None:
+        config = load_second_config(config_file, [*settings, *given], load_checkpoint(init).config)
     else:
         config = load_config(config_file, [*settings, *given])
     _set_threads(threads)
@@ -110,7 +124,7 @@ def train(
         splits, seed = config.data.splits, config.data.split_seed
         dataset = load_dataset(data, allow_missing=allow_missing, splits=splits, seed=seed)
         command = shlex.join(["captioner", *sys.argv[1:]])
-        job = Job(dataset, config, output, cache or _default_cache(), command, processes, allow_missing, resumed)
+        job = Job(dataset, config, output, cache or _default_cache(), command, processes, allow_missing, resumed, init)
         run(job, say if processes.first else lambda _: None)
     except KeyboardInterrupt:
         leave_processes()

@@ -15,13 +15,14 @@ import numpy as np
 
 from caprun.errors import ImageError
 from caprun.image import open_photo
+from caprun.whole import written_whole
 from captioner.datasets.example import SPLITS, Example
 from captioner.datasets.files import is_photo_name, list_files
 from captioner.datasets.formats import Reading, read_folder
 from captioner.datasets.splitting import PARTS, Parts, split_examples
-from captioner.errors import CaptionerError
 from captioner.evaluation.words import tokenize
 from captioner.progress import Progress
+from captioner.reports.files import refusals
 
 FREQUENT = 5
 """A word seen this often is learnt, unless a training is told otherwise (`data.min_count`)."""
@@ -144,14 +145,11 @@ class Report:
         """Write all of it as JSON.
 
         Raises:
-            CaptionerError: the file cannot be written.
+            CaptionerError: it cannot be written; the file before is as it was.
         """
         text = json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
-        try:
-            # a name that is no UTF-8 becomes an escape that JSON knows
-            path.write_text(text, encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise CaptionerError(f"The report {path} cannot be written: {error.strerror}.") from error
+        with refusals("The report", path), written_whole(path) as file:
+            file.write(text.encode(errors="backslashreplace"))  # a name that is no UTF-8: an escape that JSON knows
 
 
 def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bool = True) -> Report:

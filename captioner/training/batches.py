@@ -20,6 +20,7 @@ class Batch(NamedTuple):
 
     seen: Tensor  # float32 (photos, regions, channels), or uint8 (photos, height, width, 3)
     tokens: Tensor  # int64 (photos, captions, 1 + length): START, pieces, END, padding; longest caption first
+    photos: Indices  # (photos,): which of the split they are
 
 
 class Step(NamedTuple):
@@ -28,6 +29,7 @@ class Step(NamedTuple):
     batches: list[Batch]  # this process's share, in parts; at least one
     words: int  # in the whole step, all processes together, END counted
     captions: int  # likewise
+    photos: int  # likewise
 
 
 class Source(Protocol):
@@ -106,7 +108,7 @@ class Batches:
         size = -(-len(self._captions) // self._steps)
         groups = [photos[first : first + size] for first in range(0, len(photos), size)]
         for group, seen in zip(groups, self.source.plain(groups), strict=True):
-            yield Batch(seen, self._tokens(group))
+            yield Batch(seen, self._tokens(group), group)
 
     def epoch(self, seed: int, epoch: int, first: int = 0) -> Iterator[Step]:
         """An epoch's steps from the `first` on: every photo once, as even in number as can be."""
@@ -118,8 +120,8 @@ class Batches:
         ]
         seen = self.source.varied([part for share in shares for part in share], seed, epoch)
         for step, share in zip(steps, shares, strict=True):
-            batches = [Batch(next(seen), self._tokens(part)) for part in share]
-            yield Step(batches, int(self._words[step].sum()), int(self._said[step].sum()))
+            batches = [Batch(next(seen), self._tokens(part), part) for part in share]
+            yield Step(batches, int(self._words[step].sum()), int(self._said[step].sum()), len(step))
 
     def _tokens(self, photos: Indices) -> Tensor:
         return pad_captions([self._captions[i] for i in photos], self._pad)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
-import zipfile
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +13,14 @@ import torch
 from torch import Tensor
 
 from caprun.image import ImageSpec
+from caprun.schema import from_dict
 from caprun.vocabulary import Special, Vocabulary
+from caprun.whole import written_whole
 from captioner.config import Config, config_from_dict
 from captioner.errors import CaptionerError
 from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
+from captioner.pytorch_file import DamagedError, load_unpickled, save_sealed
 
 FORMAT_VERSION = 1
 _KIND = "captioner checkpoint"
@@ -47,7 +48,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write to a temporary file beside, flush it to the disk, and rename: the file is the old or the new one, whole.
+    """Write it with a checksum, whole or not at all; see `written_whole`.
 
     Raises:
         CaptionerError: it cannot be written.
@@ -65,22 +66,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "tokenizer": dict(checkpoint.tokenizer),
         "training": None if checkpoint.training is None else dict(checkpoint.training),
     }
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-            temporary = Path(file.name)
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-        reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
+        with written_whole(path) as file:
+            save_sealed(content, file)
+    except OSError as error:
+        reason = error.strerror or "PyTorch does not say why"
         raise CaptionerError(f"The checkpoint {path} cannot be written: {reason}; the one before is intact.") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -90,37 +82,55 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CaptionerError: no such file, damaged, no checkpoint of captioner's, or of a newer version.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if _altered(path):
-            raise ValueError("a checksum is wrong")
+        content = load_unpickled(path)
     except FileNotFoundError:
         raise CaptionerError(f"There is no checkpoint {path}; `captioner train` says where it writes them.") from None
     except IsADirectoryError:
         raise CaptionerError(f"{path} is a directory; a checkpoint is a file such as {path}/best.pt.") from None
+    except OSError as error:
+        raise CaptionerError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # an unpickler raises whatever a wrong byte led to
-        raise CaptionerError(
-            f"{path} is no checkpoint, or is damaged ({type(error).__name__}); copy it again."
-        ) from error
+        why = str(error) if isinstance(error, DamagedError) else type(error).__name__
+        raise CaptionerError(f"{path} is no checkpoint, or is damaged ({why}); copy it again.") from error
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise CaptionerError(f"{path} is a PyTorch file, but no checkpoint of captioner's.")
+    version = content.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        raise CaptionerError(f"{path} was written by a newer captioner; upgrade this one.")
     try:
-        if content["format_version"] > FORMAT_VERSION:
-            raise CaptionerError(f"{path} was written by a newer captioner; upgrade this one.")
-        return Checkpoint(
-            config=config_from_dict(content["config"], str(path)),
-            vocabulary=Vocabulary.from_dict(content["vocabulary"]),
-            special=Special(**content["special"]),
-            tokenizer=content.get("tokenizer", {}),  # checkpoints of version 0.1 have none
-            **{key: content[key] for key in ("model", "samples", "metrics", "provenance", "training")},
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        return _checkpoint(content, str(path))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CaptionerError(f"{path} is no whole checkpoint ({error}); copy it again.") from None
 
 
-def _altered(path: Path) -> bool:
-    """Whether a flipped bit is in it: torch.load does not look at the checksums that torch.save writes."""
-    with zipfile.ZipFile(path) as archive:
-        return archive.testzip() is not None
+def _checkpoint(content: Mapping[str, Any], source: str) -> Checkpoint:
+    """From what a file held; raises KeyError, TypeError or ValueError where a part is missing or of another type."""
+    if type(content["format_version"]) is not int:
+        raise ValueError("its format_version is no number")
+    vocabulary = Vocabulary.from_dict(content["vocabulary"])
+    special = from_dict(Special, content["special"], "special")
+    if not all(0 <= index < len(vocabulary) for index in dataclasses.astuple(special)):
+        raise ValueError("its special ids are not in its vocabulary")
+    samples, training = content["samples"], content["training"]
+    if not isinstance(samples, Tensor) or samples.dtype != torch.uint8 or samples.dim() != 4 or samples.shape[-1] != 3:
+        raise ValueError("its samples are no photos")
+    if training is not None and not isinstance(training, dict):
+        raise ValueError("its training is no table")
+    weights = _table(content, "model")
+    if not all(isinstance(weight, Tensor) for weight in weights.values()):
+        raise ValueError("its model is not of tensors")
+    plain = {name: _table(content, name) for name in ("metrics", "provenance")}
+    plain["tokenizer"] = _table({"tokenizer": {}, **content}, "tokenizer")  # checkpoints of version 0.1 have none
+    json.dumps(plain)  # what is shown to people, and goes into bundles
+    config = config_from_dict(content["config"], source)
+    return Checkpoint(config, vocabulary, special, weights, samples, training=training, **plain)
+
+
+def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    table = content[name]
+    if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
+        raise ValueError(f"its {name} is no table")
+    return table
 
 
 def build_model(checkpoint: Checkpoint) -> CaptionModel:

@@ -23,6 +23,7 @@ import torch
 
 from caprun.errors import ImageError
 from caprun.image import ImageSpec, open_photo, prepare
+from caprun.whole import written_whole
 from captioner.errors import CaptionerError
 from captioner.models.encoder import Encoder
 from captioner.progress import Progress
@@ -172,9 +173,8 @@ class FeatureCache:
 
     def _write_index(self, known: dict[str, int], table: int) -> None:
         os.fsync(table)  # the rows before the index that speaks of them
-        temporary = self._index.with_suffix(".tmp")
-        temporary.write_text(json.dumps(known))
-        temporary.replace(self._index)
+        with written_whole(self._index) as file:
+            file.write(json.dumps(known).encode())
 
 
 def cache_key(encoder: Encoder, spec: ImageSpec, view: int = 0) -> str:

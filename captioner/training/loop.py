@@ -1,5 +1,7 @@
 """The training loop: steps, validation by free-running captions, `best` and `last` kept.
 
+What a step learns is cross-entropy here; `captioner.training.self_critical` has another.
+
 A training that is killed at any step and resumed ends with the same weights, bit for bit, as one that was not: what is
 random is drawn from the seed and the step's number, and the rest of what a step depends on is in `last.pt`.
 """
@@ -7,7 +9,7 @@ random is drawn from the seed and the step's number, and the rest of what a step
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,12 @@ class State:
     words: int = 0
     nats: float = 0.0
     correct: float = 0.0
+    reward: float = 0.0
+    """In the self-critical stage, what the captions of those steps are worth together; `bad_endings`: how many of them
+    end badly."""
+    bad_endings: float = 0.0
+    before: dict[str, float] = field(default_factory=dict)
+    """In that stage, the scores of the model it began with."""
     best: float | None = None
     """What `select_by` was in the best epoch so far."""
     epochs_since_best: int = 0
@@ -83,7 +91,7 @@ class Task:
 
 
 class Trainer:
-    """Trains one model.
+    """Trains one model by cross-entropy.
 
     Args:
         model: on the device where it trains.
@@ -94,6 +102,9 @@ class Trainer:
     Raises:
         CaptionerError: there are more processes than photos in a step.
     """
+
+    told: tuple[str, ...] = ("train_loss", "dev_loss", "bleu_4", "cider")
+    """What is said of an epoch."""
 
     def __init__(self, model: CaptionModel, task: Task, processes: Processes, say: Callable[[str], None]) -> None:
         self.model, self.task, self.processes, self.say = model, task, processes, say
@@ -127,8 +138,7 @@ class Trainer:
                 began = time.monotonic()
                 self._train_epoch(interruption)
                 row = self._end_epoch(began)
-                named = ("train_loss", "dev_loss", "bleu_4", "cider")
-                scores = "  ".join(f"{name} {row[name]:.3f}" for name in named)
+                scores = "  ".join(f"{name} {row[name]:.3f}" for name in self.told)
                 self.say(f"epoch {self.state.epoch}/{self.train_config.epochs}: {scores}  ({row['seconds']:.0f} s)")
         if self.state.epoch < self.train_config.epochs:
             self.say(
@@ -142,11 +152,12 @@ class Trainer:
         saved = time.monotonic()
         began = state.seconds, saved
         steps = self.task.batches.epoch(train.seed, state.epoch, state.batch)
-        name, captions = f"epoch {state.epoch + 1}/{train.epochs}", self.task.batches.captions
+        name, captions = f"epoch {state.epoch + 1}/{train.epochs}", self._captions_an_epoch()
         with Progress(name, captions, "captions", done=state.captions, quiet=not self.processes.first) as progress:
             for step in steps:
+                done = state.captions
                 asked_to_stop = self._learn(step, interruption.requested)
-                progress.advance(step.captions, f"loss {state.nats / state.words:.3f}")
+                progress.advance(state.captions - done, self._shown())
                 state.seconds = began[0] + time.monotonic() - began[1]
                 if asked_to_stop:
                     self._save_last()
@@ -161,9 +172,25 @@ class Trainer:
 
     def _learn(self, step: Step, interrupted: bool) -> bool:
         """One step; returns whether any of the processes was asked to stop."""
-        train, state, device = self.train_config, self.state, self.processes.device
+        train, state = self.train_config, self.state
         # drawn anew from its number, a step is random in the same way whether or not there were others in this process
         torch.manual_seed(_seed(train.seed, self.optimiser.steps, self.processes.rank))
+        loss, *found, asked = self.processes.sums([*self._backward(step), float(interrupted)])
+        rate = rate_at(self.optimiser.steps, train, self.total_steps, state.rate_scale)
+        if not np.isfinite(loss) or not self.optimiser.step(rate):
+            raise CaptionerError(
+                f"The loss or its gradient is no longer a number at step {self.optimiser.steps}; lower --lr. "
+                f"What was learnt until the last checkpoint is in {self.task.output}."
+            )
+        state.batch += 1
+        shown = self._note_step(step, found)
+        if self.task.reports is not None:
+            self.task.reports.step(state.epoch + 1, state.batch, *shown)
+        return asked > 0
+
+    def _backward(self, step: Step) -> list[float]:
+        """Leave a step's gradient with the optimiser; returns the loss, and sums for `_note_step`."""
+        train, state, device = self.train_config, self.state, self.processes.device
         sampling = train.scheduled_sampling * state.epoch / max(1, train.epochs - 1)
         nats, correct, likelihood, total = (torch.zeros((), device=device) for _ in range(4))
         for number, batch in enumerate(step.batches, 1):
@@ -175,22 +202,30 @@ class Trainer:
                 self.optimiser.backward(losses.total * self.processes.count)
             nats, correct = nats + losses.nats, correct + losses.correct
             likelihood, total = likelihood + losses.log_likelihood, total + losses.total.detach()
-        sums = self.processes.sums([*torch.stack([nats, correct, likelihood, total]).tolist(), float(interrupted)])
-        rate = rate_at(self.optimiser.steps, train, self.total_steps, state.rate_scale)
-        if not np.isfinite(sums[3]) or not self.optimiser.step(rate):
-            raise CaptionerError(
-                f"The loss or its gradient is no longer a number at step {self.optimiser.steps}; lower --lr. "
-                f"What was learnt until the last checkpoint is in {self.task.output}."
-            )
-        state.batch += 1
+        sums: list[float] = torch.stack([total, nats, correct, likelihood]).tolist()
+        return sums
+
+    def _note_step(self, step: Step, found: Sequence[float]) -> tuple[float, ...]:
+        """Add up what `_backward` found, of all processes; returns what a row of the reports' table says of it."""
+        state, (nats, correct, likelihood) = self.state, found
         state.captions, state.words = state.captions + step.captions, state.words + step.words
-        state.nats, state.correct = state.nats + sums[0], state.correct + sums[1]
-        if self.task.reports is not None:
-            self.task.reports.step(state.epoch + 1, state.batch, sums[0] / step.words, sums[1] / step.words)
-        mean = sums[2] / step.captions
+        state.nats, state.correct = state.nats + nats, state.correct + correct
+        mean = likelihood / step.captions
         old = mean if state.baseline is None else state.baseline
         state.baseline = _BASELINE_DECAY * old + (1 - _BASELINE_DECAY) * mean
-        return sums[4] > 0
+        return nats / step.words, correct / step.words
+
+    def _captions_an_epoch(self) -> int:
+        return self.task.batches.captions
+
+    def _shown(self) -> str:
+        """What is said beside an epoch's progress."""
+        return f"loss {self.state.nats / self.state.words:.3f}"
+
+    def _learnt(self) -> dict[str, float]:
+        """What an epoch's steps came to."""
+        state = self.state
+        return {"train_loss": state.nats / state.words, "train_accuracy": state.correct / state.words}
 
     def _end_epoch(self, began: float) -> dict[str, float]:
         state, train = self.state, self.train_config
@@ -203,15 +238,15 @@ class Trainer:
             state.seconds += now - validating
             row = {
                 "epoch": float(state.epoch),
-                "train_loss": state.nats / state.words,
-                "train_accuracy": state.correct / state.words,
+                **self._learnt(),
                 **found,
                 "seconds": now - began,
                 "lr": train.lr * rate_at(self.optimiser.steps - 1, train, self.total_steps, state.rate_scale).factor,
             }
             if self.task.reports is not None:
                 self.task.reports.epoch(row, self.captioner())
-        state.captions, state.words, state.nats, state.correct = 0, 0, 0.0, 0.0
+        state.captions, state.words = 0, 0
+        state.nats = state.correct = state.reward = state.bad_endings = 0.0
         state.history.append(row)
         best = self._note_score(row)
         self._watch_plateau(row)

@@ -7,7 +7,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from caprun.bundle import describe_file
 from caprun.image import ImageSpec, load
 from captioner.config import Config
 from captioner.datasets import Dataset, Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
+from captioner.evaluation.rewards import CaptionRewards
+from captioner.evaluation.words import tokenize
 from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
 from captioner.reports.run import RunReports
@@ -30,6 +33,7 @@ from captioner.training.checkpoint import Checkpoint, build_model, image_spec, l
 from captioner.training.features import FeatureCache, Features
 from captioner.training.loop import BEST, LAST, State, Task, Trainer
 from captioner.training.processes import Processes
+from captioner.training.self_critical import SelfCriticalTrainer, check_vocabulary
 from captioner.training.sources import CachedFeatures, PhotoFiles, View, unreadable_photos
 from captioner.training.validation import PHOTOS, Validation, validate
 from captioner.training.views import is_mirrored, may_be_mirrored
@@ -52,6 +56,9 @@ class Job:
     allow_missing: bool = False
     resumed: Checkpoint | None = None
     """The checkpoint to go on from; its model and vocabulary are used as they are."""
+    init: Path | None = None
+    """The checkpoint whose model and vocabulary a training begins with; of a resumed one, what it began with is in
+    `resumed`."""
 
 
 def train(job: Job, say: Say) -> State:
@@ -62,13 +69,14 @@ def train(job: Job, say: Say) -> State:
         KeyboardInterrupt: it was asked to stop; everything done is in `last.pt`.
     """
     config, processes = job.config, job.processes
+    known = _known(job)
     for line in job.dataset.summary():
         say(line)
     splits = {name: job.dataset.split(name) for name in ("train", "dev")}
-    tokenizer = _tokenizer(job, [caption for example in splits["train"] for caption in example.references], say)
+    tokenizer = _tokenizer(job, known, [caption for e in splits["train"] for caption in e.references], say)
 
     torch.manual_seed(config.train.seed)
-    model = _model(job, tokenizer)
+    model = _model(config, known, tokenizer)
     say(_describe(model, config))
 
     if processes.first:
@@ -91,7 +99,7 @@ def train(job: Job, say: Say) -> State:
     }
     references = [example.references for example in dev]
     kept = Checkpoint(
-        config, tokenizer.vocabulary, SPECIAL, {}, _samples(dev, spec), {}, _provenance(job), tokenizer.state()
+        config, tokenizer.vocabulary, SPECIAL, {}, _samples(dev, spec), {}, _provenance(job, known), tokenizer.state()
     )
     learnt = batches("train", config.train.batch_size, config.train.accumulate)
     with ExitStack() as stack:
@@ -101,10 +109,18 @@ def train(job: Job, say: Say) -> State:
             if (meteor := Meteor.find(say)) is not None:
                 stack.enter_context(meteor)
         validation = Validation(
-            batches("dev", PHOTOS), references, protocol, tokenizer.vocabulary, SPECIAL, config.search, meteor
+            batches("dev", PHOTOS),
+            references,
+            protocol,
+            tokenizer.vocabulary,
+            SPECIAL,
+            config.search,
+            meteor,
+            config.self_critical.bad_endings,
         )
         data = {name: _digest(splits[name], learnt if name == "train" else validation.batches) for name in splits}
-        trainer = Trainer(model, Task(config, learnt, validation, job.output, kept, data, reports), processes, say)
+        task = Task(config, learnt, validation, job.output, kept, data, reports)
+        trainer = _trainer(model, task, processes, say, splits["train"])
         _go_on(trainer, job, say)
         if reports is not None:
             reports.open((trainer.state.epoch, trainer.state.batch) if job.resumed else None, model)
@@ -115,11 +131,44 @@ def train(job: Job, say: Say) -> State:
     return state
 
 
+def _known(job: Job) -> Checkpoint | None:
+    """The checkpoint whose model and vocabulary are taken.
+
+    Raises:
+        CaptionerError: there is none and the stage needs one, or it cannot be read.
+    """
+    if job.resumed is not None:
+        return job.resumed
+    if job.init is not None:
+        return load_checkpoint(job.init)
+    if job.config.train.stage == "self-critical":
+        raise CaptionerError(
+            "The self-critical stage goes on from a trained model, and here is none to go on from; name its checkpoint "
+            "with --init."
+        )
+    return None
+
+
+def _trainer(model: CaptionModel, task: Task, processes: Processes, say: Say, examples: Sequence[Example]) -> Trainer:
+    """Of the stage that is asked for; `examples` are the training split."""
+    if task.config.train.stage == "cross-entropy":
+        return Trainer(model, task, processes, say)
+    references = [[tokenize(reference) for reference in example.references] for example in examples]
+    rewards = CaptionRewards(references, task.checkpoint.vocabulary)
+    return SelfCriticalTrainer(model, task, processes, say, rewards)
+
+
 def _go_on(trainer: Trainer, job: Job, say: Say) -> None:
     if job.resumed is None:
         return
     assert job.resumed.training is not None, "the command looked"
-    trainer.resume(job.resumed.training)
+    try:
+        trainer.resume(job.resumed.training)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CaptionerError(
+            f"{job.output / LAST} cannot be resumed: its state is of another training, or not whole ({reason})."
+        ) from error
     done = trainer.state
     say(f"resumed: {done.epoch} of {job.config.train.epochs} epochs and {done.batch} steps of the next are done")
     if done.epoch and job.processes.first and not (job.output / BEST).exists():
@@ -146,22 +195,24 @@ def _report(trainer: Trainer, reports: RunReports | None, say: Say) -> None:
         say(f"report: {reports.finish(captioner, captions, best.metrics)}")
 
 
-def _tokenizer(job: Job, captions: Sequence[str], say: Say) -> Tokenizer:
-    if job.resumed is not None:
-        tokenizer = restore_tokenizer(job.config.data, job.resumed.vocabulary, job.resumed.tokenizer)
+def _tokenizer(job: Job, known: Checkpoint | None, captions: Sequence[str], say: Say) -> Tokenizer:
+    if known is not None:
+        tokenizer = restore_tokenizer(job.config.data, known.vocabulary, known.tokenizer)
     else:
         tokenizer = build_tokenizer(job.config.data, captions)
     unknown = tokenizer.unknown_share(captions)
+    if job.init is not None:
+        check_vocabulary(unknown, str(job.init))
     say(
         f"vocabulary: {len(tokenizer.vocabulary)} pieces, {unknown:.1%} of those in the training captions unknown to it"
     )
     return tokenizer
 
 
-def _model(job: Job, tokenizer: Tokenizer) -> CaptionModel:
-    if job.resumed is not None:
-        return build_model(job.resumed)
-    return build_caption_model(job.config, len(tokenizer.vocabulary), SPECIAL, job.config.model.encoder_weights)
+def _model(config: Config, known: Checkpoint | None, tokenizer: Tokenizer) -> CaptionModel:
+    if known is not None:
+        return build_model(replace(known, config=config))
+    return build_caption_model(config, len(tokenizer.vocabulary), SPECIAL, config.model.encoder_weights)
 
 
 def _describe(model: CaptionModel, config: Config) -> str:
@@ -266,11 +317,14 @@ def _samples(examples: Sequence[Example], spec: ImageSpec) -> torch.Tensor:
     return torch.from_numpy(np.stack([load(examples[i].image, spec) for i in chosen]))
 
 
-def _provenance(job: Job) -> dict[str, Any]:
+def _provenance(job: Job, known: Checkpoint | None) -> dict[str, Any]:
     if job.resumed is not None:
         return dict(job.resumed.provenance)  # what a model is from is how its training began
     data = job.config.data
-    return {
+    first = {}
+    if known is not None and job.init is not None:
+        first = {"init": {**known.provenance, "checkpoint_sha256": describe_file(job.init).sha256}}
+    return first | {
         "command": job.command,
         "dataset": job.dataset.format,
         "photos": {name: len(job.dataset.split(name)) for name in ("train", "dev")},

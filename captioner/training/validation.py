@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from caprun.bans import Bans
@@ -14,6 +15,7 @@ from caprun.vocabulary import Special, Vocabulary
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import score
 from captioner.evaluation.teacher_forced import TeacherForced, tally
+from captioner.evaluation.words import tokenize
 from captioner.inference import ModelSteps
 from captioner.models.caption_model import CaptionModel
 from captioner.training.batches import Batches
@@ -36,6 +38,8 @@ class Validation:
     search: SearchOptions
     meteor: Meteor | None = None
     """In the first process, where there is Java."""
+    bad_endings: Collection[str] = ()
+    """Words that a caption should not end with."""
 
     def __post_init__(self) -> None:
         Bans.of(self.search, self.special.end, self.vocabulary)  # refuses now what it would after an epoch
@@ -46,7 +50,8 @@ class Validated:
     """What came of it."""
 
     scores: dict[str, float]
-    """dev_loss (nats a word), accuracy and top_5 (shares of words) with a teacher; BLEU and its kin without."""
+    """dev_loss (nats a word), accuracy and top_5 (shares of words) with a teacher; BLEU and its kin without, and of the
+    captions the mean `words` and the share that has a bad ending."""
     captions: list[Hypothesis]
     """Of every photo, in order."""
 
@@ -86,4 +91,13 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
     texts = [validation.vocabulary.text(caption.ids) for caption in captions]
     scores = score(texts, validation.references, validation.meteor).as_dict() if processes.first else {}
     scores = processes.from_first(scores)
-    return Validated(forced.as_dict() | scores, captions)
+    return Validated(forced.as_dict() | scores | form(texts, validation.bad_endings), captions)
+
+
+def form(captions: Sequence[str], bad_endings: Collection[str]) -> dict[str, float]:
+    """Of one caption or more, the mean number of `words`, and `bad_endings`: the share that ends with such a word."""
+    words = [tokenize(caption) for caption in captions]
+    return {
+        "words": float(np.mean([len(caption) for caption in words])),
+        "bad_endings": float(np.mean([caption[-1:] != [] and caption[-1] in bad_endings for caption in words])),
+    }

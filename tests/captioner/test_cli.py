@@ -226,7 +226,7 @@ def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
         (["train", "--data", "."], 1, ". is no dataset that is known"),
         (["train", "--data", "{shapes}", "--device", "cuda"], 1, "PyTorch finds none here; use --device cpu."),
         (["train", "--data", "{shapes}", "--config", "none.toml"], 1, "The configuration none.toml cannot be read"),
-        (["train", "--set", "train.epoch=3"], 1, "unknown key 'train.epoch'; known here are epochs,"),
+        (["train", "--set", "train.epoch=3"], 1, "unknown key 'train.epoch'; known here are stage,"),
         (["train", "--set", "train.epochs=many"], 1, "train.epochs is 'many'; it must be a whole number."),
         (["train", "--set", "model.dropout=2"], 1, "dropout is 2.0; it must lie between 0 and 1."),
         (["train", "--epochs", "0"], 2, "--epochs"),

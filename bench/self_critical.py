@@ -1,0 +1,128 @@
+"""Where the time of self-critical training goes, on a CPU: drawing captions, scoring them, learning from them.
+
+    python bench/self_critical.py --init CHECKPOINT --data flickr8k
+    python bench/self_critical.py --init CHECKPOINT --data flickr8k --threads 1 --samples 10 --precision bf16
+
+Steps are those of `captioner train --stage self-critical`, from the checkpoint on, on photos of the training split. The
+rewards know all references of that split, as in training: what scoring costs depends on how many there are. Beside the
+reward as training has it stands the same CIDEr-D, caption by caption, from `captioner.evaluation.cider`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from captioner.config import load_second_config
+from captioner.datasets import load_dataset
+from captioner.evaluation.cider import Cider
+from captioner.evaluation.ngrams import sentence
+from captioner.evaluation.rewards import CaptionRewards
+from captioner.evaluation.words import tokenize
+from captioner.text.tokenizer import SPECIAL, restore_tokenizer
+from captioner.training.batches import Batches
+from captioner.training.checkpoint import build_model, image_spec, load_checkpoint
+from captioner.training.features import FeatureCache
+from captioner.training.optimiser import Optimiser
+from captioner.training.sampling import sample
+from captioner.training.schedule import Rate
+from captioner.training.self_critical import others_mean, self_critical_loss
+from captioner.training.sources import CachedFeatures
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--init", type=Path, required=True, help="checkpoint of a frozen encoder")
+    parser.add_argument("--data", type=Path, required=True, help="folder of captioned photos")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "captioner")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--steps", type=int, default=12, help="the first is not counted")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    first = load_checkpoint(options.init)
+    asked = [
+        "train.stage=self-critical",
+        f"train.precision={options.precision}",
+        f"self_critical.samples={options.samples}",
+    ]
+    config = load_second_config(None, asked, first.config)
+    model = build_model(replace(first, config=config))
+    examples = load_dataset(options.data).split("train")
+    words = [[tokenize(reference) for reference in example.references] for example in examples]
+    began = time.perf_counter()
+    rewards = CaptionRewards(words, first.vocabulary)
+    built = time.perf_counter() - began
+    cider = Cider([[sentence([*one, "<end>"]) for one in photo] for photo in words])
+
+    count = min(options.steps * options.batch_size, len(examples))
+    cache = FeatureCache(options.cache, model.encoder, image_spec(config, model))
+    found = cache.compute([example.image for example in examples[:count]], torch.device("cpu"), _say)
+    tokenizer = restore_tokenizer(config.data, first.vocabulary, first.tokenizer)
+    captions = [[tokenizer.encode(one) for one in example.references] for example in examples[:count]]
+    batches = Batches(CachedFeatures(found), captions, options.batch_size, SPECIAL.pad)
+    optimiser = Optimiser(model, config.train)
+    taken: dict[str, list[float]] = {}
+    torch.manual_seed(0)
+    for step in islice(batches.epoch(0, 0), options.steps):
+        (batch,) = step.batches
+        times = [time.perf_counter()]
+        with torch.no_grad(), optimiser.autocast():
+            drawn = sample(model, model.start(batch.seen), options.samples, config.search.max_length, 1.0)
+        times.append(time.perf_counter())
+        ended = drawn.ended.flatten().numpy()
+        lengths = (drawn.lengths - drawn.ended.long()).flatten().tolist()
+        said = [row[1 : 1 + n] for row, n in zip(drawn.tokens.flatten(0, 1).tolist(), lengths, strict=True)]
+        photos = np.repeat(batch.photos, options.samples)
+        reward = rewards.score(photos, said, ended).cider.reshape(-1, options.samples)
+        times.append(time.perf_counter())
+        with optimiser.autocast():
+            teacher = model(batch.seen, drawn.tokens)
+        advantage = torch.from_numpy(reward - others_mean(reward)).float()
+        loss = self_critical_loss(teacher, model.unsaid, advantage, 1.0, reward.size)
+        optimiser.backward(loss)
+        optimiser.step(Rate(0.0, None))  # the model stays the one that the checkpoint holds
+        times.append(time.perf_counter())
+        one_by_one = [
+            cider.scores(
+                [sentence(_words(ids, first.vocabulary.pieces, end))], [sentence([*r, "<end>"]) for r in words[p]]
+            )[0]
+            for p, ids, end in zip(photos.tolist(), said, ended.tolist(), strict=True)
+        ]
+        times.append(time.perf_counter())
+        if abs(reward.flatten() - one_by_one).max() > 1e-9:
+            raise SystemExit("The rewards differ from captioner.evaluation.cider's.")
+        for part, seconds in zip(("drawing", "scoring", "learning", "one by one"), np.diff(times), strict=True):
+            taken.setdefault(part, []).append(float(seconds))
+    middle = {part: statistics.median(seconds[1:]) for part, seconds in taken.items()}
+    total = sum(middle[part] for part in ("drawing", "scoring", "learning"))
+    print(f"{options.batch_size} photos x {options.samples} samples, {options.threads} threads, {options.precision}")
+    print(f"references indexed in {built:.1f} s\n\n| part of a step | ms (median) | share |\n| --- | --- | --- |")
+    for part in ("drawing", "scoring", "learning"):
+        print(f"| {part} | {1000 * middle[part]:.1f} | {middle[part] / total:.1%} |")
+    print(f"| (scoring one by one instead) | {1000 * middle['one by one']:.1f} | |")
+
+
+def _words(ids: list[int], pieces: tuple[str, ...], ended: bool) -> list[str]:
+    return [pieces[index] for index in ids] + ["<end>"] * ended
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,340 @@
+"""A disk that fills up, or a folder that may not be written: what was there stays, and one sentence says which path."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from caprun.image import ImageSpec
+from captioner.cli import main
+from captioner.datasets import load_dataset
+from captioner.datasets.inspection import inspect
+from captioner.errors import CaptionerError
+from captioner.evaluation.report import evaluate
+from captioner.inference import load_captioner
+from captioner.models.encoder import Encoder
+from captioner.reports.events import Events
+from captioner.reports.page import Content, write_report
+from captioner.reports.table import Table
+from captioner.training import features as features_module
+from captioner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioner.training.features import FeatureCache
+from captioner.training.loop import BEST, LAST
+from tests.scarcity import files_of_at_most, fill, obeying_permissions, small_disk
+
+posix = pytest.mark.skipif(os.name != "posix", reason="permissions and limits are those of POSIX")
+FULL = r"No space left on device|File too large"
+Train = Callable[..., list[str]]
+
+
+def hidden(directory: Path) -> list[Path]:
+    """What somebody began to write, and left."""
+    return [path for path in directory.rglob(".*") if path.is_file()]
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def command(*arguments: object) -> str:
+    """Run what must fail; returns the sentence."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 1, result.output
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    return line
+
+
+# --- Checkpoints
+
+
+@pytest.mark.parametrize("room", [0, 4096, 40_000])
+def test_a_checkpoint_on_a_full_disk_leaves_the_one_before(checkpoint: Checkpoint, tmp_path: Path, room: int) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        path = disk / "run" / BEST
+        save_checkpoint(path, replace(checkpoint, model={}, training=None))
+        before = path.read_bytes()
+        fill(disk, leave=room)
+        with pytest.raises(CaptionerError, match=rf"^The checkpoint {path} cannot be written: .*; the one before is"):
+            save_checkpoint(path, checkpoint)
+        assert path.read_bytes() == before
+        assert names(path.parent) == [BEST]
+        load_checkpoint(path)
+        (disk / "ballast").unlink()
+        save_checkpoint(path, checkpoint)
+        assert load_checkpoint(path).model.keys() == checkpoint.model.keys()
+
+
+@posix
+@pytest.mark.parametrize("size", [0, 1, 5000, 50_000])
+def test_a_checkpoint_that_may_not_grow_leaves_the_one_before(
+    checkpoint: Checkpoint, tmp_path: Path, size: int
+) -> None:
+    path = tmp_path / BEST
+    save_checkpoint(path, replace(checkpoint, metrics={}))
+    before = path.read_bytes()
+    with files_of_at_most(size), pytest.raises(CaptionerError, match=rf"^The checkpoint {path} cannot be written: "):
+        save_checkpoint(path, checkpoint)
+    assert path.read_bytes() == before
+    assert names(tmp_path) == [BEST]
+
+
+@posix
+def test_a_checkpoint_in_a_folder_that_may_not_be_written_stays(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "run" / BEST
+    save_checkpoint(path, checkpoint)
+    before = path.read_bytes()
+    path.parent.chmod(0o500)
+    with obeying_permissions():
+        with pytest.raises(CaptionerError, match=rf"^The checkpoint {path} cannot be written: Permission denied; the"):
+            save_checkpoint(path, checkpoint)
+        assert load_checkpoint(path).metrics == checkpoint.metrics
+    assert path.read_bytes() == before
+    assert names(path.parent) == [BEST]
+
+
+# --- A whole training
+
+
+@pytest.mark.parametrize("room", [0, 150_000, 400_000, 900_000])
+def test_a_training_whose_disk_fills_up_is_resumed_when_there_is_room(
+    train_shapes: Train, trained: Path, tmp_path: Path, room: int
+) -> None:
+    """Wherever it ends: one sentence with the path, checkpoints that can be read, and nothing that was half written."""
+    with small_disk(tmp_path / "disk", 2**23) as disk:
+        output = disk / "run"
+        fill(disk, leave=room)
+        with pytest.raises(CaptionerError, match=rf"^[^\n]*{disk}[^\n]*({FULL})[^\n]*\.$"):
+            train_shapes(output)
+        assert hidden(output) == []
+        for path in output.glob("*.pt"):
+            load_checkpoint(path)
+        for path in output.glob("*.csv"):
+            with path.open(newline="") as file:
+                list(csv.reader(file))
+        (disk / "ballast").unlink()
+        last = load_checkpoint(output / LAST) if (output / LAST).exists() else None
+        if last is not None and not (output / BEST).exists():
+            last = None  # it had no room for its first epoch's
+        train_shapes(output, resumed=last)
+        ended, expected = (load_checkpoint(folder / LAST).model for folder in (output, trained))
+        assert all(torch.equal(weight, expected[name]) for name, weight in ended.items())
+        assert hidden(output) == []
+
+
+@posix
+def test_an_output_that_may_not_be_written_is_found_out_before_training(
+    settings: list[str], shapes: Path, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir(mode=0o500)
+    given = [f"--set={setting}" for setting in settings]
+    with obeying_permissions():
+        for output in (tmp_path / "runs", tmp_path / "runs" / "new"):
+            line = command("train", "--data", shapes, "--cache", cache, "--output", output, *given)
+            assert f"{output} cannot be written: Permission denied; name another --output" in line
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+# --- Tables and events
+
+
+def test_a_table_keeps_its_whole_rows_on_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2**16) as disk:
+        table = Table(disk / "steps.csv", ("Epoch", "Loss"), numbering=1)
+        table.open(None)
+        table.add((1.0, 0.5))
+        table.flush()
+        fill(disk)
+
+        def add_many() -> None:
+            for number in range(2, 2000):
+                table.add((float(number), 0.5))
+                table.flush()
+
+        with pytest.raises(CaptionerError, match=rf"^The table {disk}/steps\.csv cannot be written: No space left"):
+            add_many()
+        with pytest.raises(CaptionerError, match=r"steps\.csv cannot be written"):
+            table.close()
+        rows = list(table.read())
+        assert rows[0] == (1.0, 0.5)
+        assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+        with pytest.raises(CaptionerError, match=r"steps\.csv cannot be written"):
+            table.open((1,))
+        assert list(table.read()) == rows  # cut off in a file beside, which found no room
+        assert hidden(disk) == []
+
+
+def test_events_on_a_full_disk_are_a_sentence_and_no_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", 2**16) as disk:
+        events = Events(disk / "tensorboard")
+        events.open()
+        fill(disk)
+
+        def add_many() -> None:
+            for number in range(5000):
+                events.add({"train/Loss": 0.5}, number)
+
+        with pytest.raises(CaptionerError, match=rf"^TensorBoard's file in {disk}/tensorboard cannot be written: No"):
+            add_many()
+        with pytest.raises(CaptionerError, match="cannot be written"):
+            events.close()
+        events.close()
+    assert capfd.readouterr() == ("", "")
+
+
+# --- Features
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{i}.png" for i in range(40)]
+    for path in paths:
+        Image.fromarray(rng.integers(256, size=(20, 30, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+@pytest.fixture
+def compute(
+    encoder: Encoder, spec: ImageSpec, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path], np.ndarray]:
+    """Features of all photos by way of a cache; PyTorch runs the encoder, without an export."""
+
+    def runner(model: Encoder, _: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda images: model(torch.from_numpy(images)).detach().numpy()
+
+    monkeypatch.setattr(features_module, "_runner", runner)
+    monkeypatch.setattr(features_module, "_SAVED_EVERY", 1)
+
+    def run(directory: Path) -> np.ndarray:
+        found = FeatureCache(directory, encoder, spec).compute(photos, torch.device("cpu"), lambda _: None)
+        return found.of(range(len(photos))).numpy()
+
+    return run
+
+
+@pytest.mark.parametrize("room", [0, 4096, 9000, 16_000])
+def test_a_feature_cache_whose_disk_fills_up_goes_on_when_there_is_room(
+    compute: Callable[[Path], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    right = compute(tmp_path / "elsewhere")
+    plenty = namedtuple("Usage", "total used free")(2**40, 0, 2**40)
+    monkeypatch.setattr(features_module.shutil, "disk_usage", lambda _: plenty)  # somebody else fills it meanwhile
+    with small_disk(tmp_path / "disk", 2**16) as disk:
+        fill(disk, leave=room)
+        with pytest.raises(CaptionerError, match=rf"^The feature cache {disk}/[^\n]* cannot be written: No space left"):
+            compute(disk / "cache")
+        assert hidden(disk) == []
+        (disk / "ballast").unlink()
+        assert np.array_equal(compute(disk / "cache"), right)
+        assert np.array_equal(compute(disk / "cache"), right)
+        assert hidden(disk) == []
+
+
+@posix
+def test_a_feature_cache_that_may_not_be_written_is_named(
+    compute: Callable[[Path], np.ndarray], tmp_path: Path
+) -> None:
+    (tmp_path / "cache").mkdir(mode=0o500)
+    with (
+        obeying_permissions(),
+        pytest.raises(CaptionerError, match=rf"^The feature cache {tmp_path}/cache/.*--cache\.$"),
+    ):
+        compute(tmp_path / "cache")
+
+
+def test_an_index_is_on_the_disk_before_its_name(
+    compute: Callable[[Path], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty one after a power cut would have all features computed again."""
+    events: list[str] = []
+    flush, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append("flush"), flush(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("rename"), rename(*paths)))
+    compute(tmp_path / "cache")
+    assert events
+    assert events == ["flush", "flush", "rename"] * (len(events) // 3)  # the rows, the index, its name
+
+
+# --- Reports
+
+
+@pytest.fixture(scope="module")
+def reports(trained: Path, shapes: Path) -> dict[str, Callable[[Path], object]]:
+    """What writes a report, by its kind."""
+    captioner = load_captioner(trained / BEST, "cpu")
+    options, examples = captioner.spec.search, load_dataset(shapes).split("test")
+    report = evaluate(captioner, examples, options, "test", allow_missing=False, say=print)
+    captions = [caption.text for caption in report.captions]
+    content = Content("title", report.metrics, captioner, options, report.examples, captions, photos=1)
+    return {
+        "evaluation": report.write,
+        "page": lambda path: write_report(path, content),
+        "data": inspect(shapes, photos=False).write,
+    }
+
+
+@pytest.fixture(params=["evaluation", "page", "data"])
+def write(request: pytest.FixtureRequest, reports: dict[str, Callable[[Path], object]]) -> Callable[[Path], object]:
+    return reports[request.param]
+
+
+def test_a_report_on_a_full_disk_leaves_the_one_before(write: Callable[[Path], object], tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        path = disk / "report"
+        path.write_text("before")
+        fill(disk)
+        with pytest.raises(CaptionerError, match=rf"^The report {path} cannot be written: No space left on device\.$"):
+            write(path)
+        assert path.read_text() == "before"
+        assert names(disk) == ["ballast", "report"]
+
+
+@posix
+def test_a_report_that_may_not_be_written_leaves_the_one_before(
+    write: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "reports" / "report"
+    path.parent.mkdir()
+    path.write_text("before")
+    path.parent.chmod(0o500)
+    with (
+        obeying_permissions(),
+        pytest.raises(CaptionerError, match=rf"^The report {path} cannot be written: Permission denied\.$"),
+    ):
+        write(path)
+    assert path.read_text() == "before"
+    assert names(path.parent) == ["report"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_report_may_be_a_device(write: Callable[[Path], object]) -> None:
+    with pytest.raises(CaptionerError, match=r"^The report /dev/full cannot be written: No space left on device\.$"):
+        write(Path("/dev/full"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_the_command_says_so_in_one_line(shapes: Path) -> None:
+    line = command("data", shapes, "--quick", "--json", "/dev/full")
+    assert line == "Error: The report /dev/full cannot be written: No space left on device."
+
+
+def test_a_report_replaces_the_one_before(shapes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text("before" * 10_000)
+    assert CliRunner().invoke(main, ["data", str(shapes), "--json", str(path)]).exit_code == 0
+    assert json.loads(path.read_text())["format"]

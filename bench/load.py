@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -58,11 +57,6 @@ class Seen:
         if not times:
             return float("nan")
         return 1000 * times[min(len(times) - 1, int(len(times) * percent / 100))]
-
-    @property
-    def median(self) -> float:
-        """Milliseconds."""
-        return 1000 * statistics.median(self.seconds.get(200, [float("nan")]))
 
 
 def request(photo: bytes, path: str = "/v1/caption") -> bytes:

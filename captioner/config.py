@@ -257,9 +257,9 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
     search: SearchOptions = field(default_factory=SearchOptions)
     """How validation writes its captions; an exported bundle takes these as its defaults."""
+    self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
 
     def __post_init__(self) -> None:
         if self.train.stage != SELF_CRITICAL.stage and self.self_critical != SelfCriticalConfig():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from caprun.whole import flush
 from captioner.reports.files import refusals, write_whole
 
 Row = tuple[float | None, ...]
@@ -84,7 +84,7 @@ class Table:
         if self._file is not None:
             with refusals("The table", self.path):
                 self._file.flush()
-                os.fsync(self._file.fileno())
+                flush(self._file.fileno())
 
     def close(self) -> None:
         """No more rows."""

@@ -23,7 +23,7 @@ import torch
 
 from caprun.errors import ImageError
 from caprun.image import ImageSpec, open_photo, prepare
-from caprun.whole import written_whole
+from caprun.whole import flush, written_whole
 from captioner.errors import CaptionerError
 from captioner.models.encoder import Encoder
 from captioner.progress import Progress
@@ -172,7 +172,7 @@ class FeatureCache:
         return known if whole else {}
 
     def _write_index(self, known: dict[str, int], table: int) -> None:
-        os.fsync(table)  # the rows before the index that speaks of them
+        flush(table)  # the rows before the index that speaks of them
         with written_whole(self._index) as file:
             file.write(json.dumps(known).encode())
 

@@ -258,7 +258,7 @@ class Trainer:
         """Whether the epoch is the best so far, or as good as the best."""
         state, name = self.state, self.train_config.select_by
         before, now = state.best, row[name]
-        better = before is None or _goodness(name, now) > _goodness(name, before)
+        better = before is None or goodness(name, now) > goodness(name, before)
         state.epochs_since_best = 0 if better else state.epochs_since_best + 1
         state.best = now if better else before
         # the later of equals: CIDEr is 0 for as long as nothing matches, and always where one photo is scored
@@ -269,7 +269,7 @@ class Trainer:
         train, state = self.train_config, self.state
         if train.schedule != "plateau":
             return
-        value = _goodness(train.plateau_on, row[train.plateau_on])
+        value = goodness(train.plateau_on, row[train.plateau_on])
         if state.plateau_best is None or value > state.plateau_best:
             state.plateau_best, state.plateau_epochs = value, 0
             return
@@ -351,7 +351,7 @@ class Trainer:
         self.total_steps = training["total_steps"]
 
 
-def _goodness(name: str, value: float) -> float:
+def goodness(name: str, value: float) -> float:
     """What is larger for a better epoch."""
     return -value if name == "dev_loss" else value
 

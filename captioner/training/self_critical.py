@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from caprun.vocabulary import Vocabulary
 from captioner.errors import CaptionerError
 from captioner.evaluation.rewards import CaptionRewards
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Teacher
 from captioner.self_critical_config import SelfCriticalConfig
 from captioner.training.batches import Batch, Step
-from captioner.training.loop import State, Task, Trainer
+from captioner.training.loop import State, Task, Trainer, goodness
 from captioner.training.processes import Processes
 from captioner.training.sampling import Drawn, sample
 from captioner.training.validation import validate
@@ -73,7 +74,7 @@ class SelfCriticalTrainer(Trainer):
         super().__init__(model, task, processes, say)
         self.settings = task.config.self_critical
         self._rewards = rewards
-        self._bad_endings = bad_ending_ids(task.checkpoint.vocabulary.pieces, self.settings)
+        self._bad_endings = bad_ending_ids(task.checkpoint.vocabulary, self.settings)
         self.watch = Stopwatch()
 
     def run(self) -> State:
@@ -88,7 +89,8 @@ class SelfCriticalTrainer(Trainer):
         shown = "  ".join(f"{name} {self.state.before[name]:.3f}" for name in self.told[1:])
         self.say(f"before: {shown}")
         state = super().run()
-        best = max(state.history, key=lambda row: (row[self.train_config.select_by], row["epoch"]))
+        by = self.train_config.select_by
+        best = max(state.history, key=lambda row: (goodness(by, row[by]), row["epoch"]))
         worse = [
             f"{name} went from {before:.3f} to {best[name]:.3f}"
             for name, sign in _GUARDED.items()
@@ -208,10 +210,10 @@ def self_critical_loss(
     return -(advantage.flatten()[teacher.caption] * said).sum() / captions
 
 
-def bad_ending_ids(pieces: Sequence[str], settings: SelfCriticalConfig) -> Tensor:
-    """Ids of the pieces that no caption should end with, int64."""
-    bad = set(settings.bad_endings)
-    return torch.tensor([index for index, piece in enumerate(pieces) if piece in bad], dtype=torch.int64)
+def bad_ending_ids(vocabulary: Vocabulary, settings: SelfCriticalConfig) -> Tensor:
+    """Ids of the pieces that are a whole word no caption should end with, int64."""
+    bad = {vocabulary.joining.word_start + word for word in settings.bad_endings}
+    return torch.tensor([index for index, piece in enumerate(vocabulary.pieces) if piece in bad], dtype=torch.int64)
 
 
 def check_vocabulary(unknown: float, first: str) -> None:

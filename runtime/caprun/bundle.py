@@ -8,8 +8,8 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from caprun.own_file import MOST_BYTES, NotOwnError, open_own, read_own, sha256_
 from caprun.schema import from_dict, shown
 from caprun.strict_json import parse
 from caprun.vocabulary import Special, Vocabulary
+from caprun.whole import flush
 
 FORMAT_VERSION = 2  # 1 had no parity of a precision
 MANIFEST = "model.json"
@@ -250,7 +251,7 @@ def _saying_what_is_wrong(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise BundleError(f"{path} is missing; copy the whole bundle, or export it again.") from None
     except NotOwnError:
-        raise BundleError(f"{path} is a link or no file at all; copy the file itself.") from None
+        raise BundleError(f"{path} is a link out of the bundle or no file at all; copy the file itself.") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}); see to it, or copy the bundle again.") from error
 
@@ -337,7 +338,8 @@ class Replacement:
             self._refuse_to_lose_files()
             self._place = self.target.resolve()  # where it is a link, what it leads to
             self._place.parent.mkdir(parents=True, exist_ok=True)
-            self.directory = Path(tempfile.mkdtemp(prefix=f".{self._place.name}-", dir=self._place.parent))
+            self.directory = self._place.with_name(f".{self._place.name}-{secrets.token_hex(4)}")
+            self.directory.mkdir()
         except OSError as error:
             raise BundleError(f"{self.target} cannot be written: {error.strerror}.") from error
         return self.directory
@@ -370,7 +372,6 @@ class Replacement:
         for path in (*self.directory.iterdir(), self.directory):
             _flush(path)  # or the rename could reach the disk before the content
         previous = self.directory.with_name(self.directory.name + "-previous")
-        self.directory.chmod(0o755)  # mkdtemp's are private
         try:
             if self._place.exists():
                 self._place.rename(previous)
@@ -394,6 +395,6 @@ def _flush(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     try:
-        os.fsync(descriptor)
+        flush(descriptor)
     finally:
         os.close(descriptor)

@@ -33,12 +33,11 @@ class Picture(NamedTuple):
     """Whether it is decoded as opaque RGB."""
 
 
-_MOST_PIECES = 10_000  # of a header; real ones have dozens
+_MOST_PIECES = 10_000  # of a header, or of a JPEG's scans; real ones have dozens
 _MOST_CHUNKS = 100_000  # of a PNG, whose data may be in many: 50 megapixels of 16-bit RGBA by 4 KiB
 _MOST_TABLES = 2**20  # bytes of a JPEG's tables before the first scan; real ones have hundreds
 _MOST_SCAN_PIXELS = 5_000_000_000  # scans x pixels of a JPEG: 100 scans at 50 megapixels; real ones have a dozen
 _MOST_JPEG_BYTES = 12  # of a pixel; four are noise at the best quality
-_LEAST_SCAN = 500_000  # pixels that a scan of the smallest photo counts as
 _MOST_RLE_PIXELS = 5_000_000  # a run takes Pillow half a microsecond
 _MOST_PALETTE = 2**18  # bytes between where a BMP says its pixels begin, and where they do
 _MOST_TEXT = 2**20  # bytes of a compressed text
@@ -99,8 +98,8 @@ def _jpeg(data: bytes) -> Picture:
     waiting = 0
     # of others, only the first scan is decoded
     if marker in _JPEG_PROGRESSIVE or data[start + 4] < components:
-        scans = data.count(b"\xff\xda", start)  # within a scan, 0xFF is followed by 0
-        if scans * max(width * height, _LEAST_SCAN) > _MOST_SCAN_PIXELS:
+        scans = _scans(data, start)
+        if scans * width * height > _MOST_SCAN_PIXELS:
             raise TooMuchError(f"has {scans:,} scans, too many for its size; save it anew")
         waiting = _coefficients(header, width, height)  # kept until the last scan has come
     end = min(len(data), start + _MOST_JPEG_BYTES * width * height + _MOST_TABLES)  # what follows is no part of it
@@ -109,7 +108,20 @@ def _jpeg(data: bytes) -> Picture:
     return Picture(data, (width, height), _orientation(exif, xmp), decoded + waiting, decoded, components == 3)
 
 
+def _scans(data: bytes, position: int) -> int:
+    """How many there are from here to the picture's end, which a film or another picture may follow."""
+    scans = 0
+    for _ in range(_MOST_PIECES):
+        found = _JPEG_LATER.search(data, position)
+        if found is None or found[1] == b"\xd9":
+            return scans
+        scans += found[1] == b"\xda"
+        position = found.end() + struct.unpack_from(">H", data, found.end())[0]
+    raise TooMuchError(f"has more than {_MOST_PIECES:,} scans and tables; save it anew")
+
+
 _JPEG_MARKER = re.compile(rb"\xff([^\xff\0])")
+_JPEG_LATER = re.compile(rb"\xff([^\xff\0\1\xd0-\xd8])")  # within a scan are zeros and restarts
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _JPEG_TABLES = _JPEG_FRAMES | {0xC4, 0xCC, 0xDB, 0xDD}
@@ -195,16 +207,16 @@ def _unhex(text: bytes) -> bytes | None:
 
 def _webp(data: bytes) -> Picture:
     found: dict[bytes, bytes] = {}
-    position = 12
+    position, last = 12, 8 + struct.unpack_from("<I", data, 4)[0]
+    if last > len(data):
+        raise ValueError("it is cut")
     for _ in range(_MOST_PIECES):
-        if position + 8 > len(data):
+        if position + 8 > last:
             break
         name, length = struct.unpack_from("<4sI", data, position)
         end = position + 8 + length + (length & 1)
-        if position + 8 + length > len(data):
-            if name in _WEBP_PICTURE:
-                raise ValueError("a chunk that is cut")
-            break
+        if position + 8 + length > last:
+            raise ValueError("a chunk that is cut")
         if name in _WEBP_KEPT and name not in found:
             found[name] = data[position:end]
         position = end

@@ -13,7 +13,7 @@ class Gate:
     """A semaphore that counts bytes.
 
     Whoever asks waits for those who asked before, so that none is passed over for ever by smaller ones. One that is
-    larger than all there is takes it all.
+    larger than all there is takes it all. A thread that has entered is let in again, for nobody else would let it.
 
     Args:
         capacity: bytes that may be in use at once.
@@ -31,11 +31,13 @@ class Gate:
         self._used = 0
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
+        self._inside: set[int] = set()
 
     @contextlib.contextmanager
     def entered(self, size: int) -> Iterator[None]:
         """Wait until `size` bytes are free, and have them until the end."""
-        if size <= self.free:
+        thread = threading.get_ident()
+        if size <= self.free or thread in self._inside:
             yield
             return
         size = min(size, self.capacity)
@@ -46,6 +48,7 @@ class Gate:
             try:
                 changed.wait_for(lambda: self._waiting[0] is ticket and self._used + size <= self.capacity)
                 self._used += size
+                self._inside.add(thread)
             finally:  # one that is interrupted does not hold up the others
                 self._waiting.remove(ticket)
                 changed.notify_all()
@@ -56,6 +59,7 @@ class Gate:
             if changed is self._changed:  # not in a child that began meanwhile
                 with changed:
                     self._used -= size
+                    self._inside.discard(thread)
                     changed.notify_all()
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from caprun.hardware import cpu
+from caprun.own_file import CAUTIOUSLY
 
 _FORMAT = 1  # of what is kept; to be raised where sessions get options that change what the optimiser does
 _SUFFIX, _UNFINISHED = ".caprun-graph", ".caprun-unfinished"
@@ -75,7 +76,7 @@ class Entry(NamedTuple):
         with contextlib.suppress(OSError):
             if not _is_private(self.directory):
                 return None
-            descriptor = os.open(self.path, os.O_RDONLY | _CAUTIOUSLY)
+            descriptor = os.open(self.path, os.O_RDONLY | CAUTIOUSLY)
             with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - of what was opened cautiously
                 info = os.fstat(descriptor)
                 if not stat.S_ISREG(info.st_mode) or not _is_own(info):
@@ -165,8 +166,6 @@ def _processor() -> tuple[str, ...]:
     return processor.name, *sorted(name for name, there in (processor.features or {}).items() if there)
 
 
-# Neither wait for whoever feeds a pipe nor follow a link; Windows has neither
-_CAUTIOUSLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _CHECKSUM, _BLOCK = 4, 2**22
 
 

@@ -1,4 +1,4 @@
-"""Reading a file that is a directory's own: no link, no pipe, no larger than it may be, and read once."""
+"""Reading a file that is a directory's own: no link out of it, no pipe, not too large, and read once."""
 
 import errno
 import hashlib
@@ -15,7 +15,7 @@ CAUTIOUSLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getat
 
 
 class NotOwnError(OSError):
-    """It is a link, or no file at all."""
+    """It is a link out of its directory, or no file at all."""
 
 
 def open_own(path: Path) -> io.FileIO:
@@ -23,20 +23,27 @@ def open_own(path: Path) -> io.FileIO:
 
     Raises:
         FileNotFoundError: it is not there.
-        NotOwnError: it is a link, a directory, a pipe or a device.
+        NotOwnError: it is a link out of its directory, a directory, a pipe or a device.
         OSError: it cannot be opened.
     """
-    if not stat.S_ISREG(path.lstat().st_mode):  # looked at first: to open a device may do something
-        raise NotOwnError(errno.EINVAL, "a link, or no file at all", str(path))
+    not_own = NotOwnError(errno.EINVAL, "a link out of its directory, or no file at all", str(path))
+    info = path.lstat()
+    if stat.S_ISLNK(info.st_mode):
+        home, path = Path(os.path.realpath(path.parent)), Path(os.path.realpath(path))
+        if not path.is_relative_to(home) or not os.path.lexists(path):
+            raise not_own
+        info = path.lstat()
+    if not stat.S_ISREG(info.st_mode):  # looked at first: to open a device may do something
+        raise not_own
     try:
         file = io.FileIO(os.open(path, os.O_RDONLY | CAUTIOUSLY))
     except OSError as error:
         if error.errno == errno.ELOOP:  # a link, since a moment ago
-            raise NotOwnError(errno.EINVAL, "a link, or no file at all", str(path)) from error
+            raise not_own from error
         raise
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise NotOwnError(errno.EINVAL, "a link, or no file at all", str(path))
+        raise not_own
     return file
 
 

@@ -17,12 +17,14 @@ from typing import Any
 
 from caprun.errors import OutputError, UsageError
 from caprun.rows import FORMATS, captions_of
+from caprun.whole import flush
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
+_BINARY = getattr(os, "O_BINARY", 0)  # a line break is one byte on Windows too
 _SYNC_EVERY = 5.0  # seconds; a killed process loses nothing, and a machine without power no more than this
 
 
@@ -78,7 +80,7 @@ class Results:
         with self._explaining(self.path):
             try:
                 if kind is None:
-                    os.fsync(self._file)
+                    flush(self._file)
             finally:
                 os.close(self._file)
 
@@ -110,7 +112,7 @@ class Results:
             self.done += 1
             self.failed += "error" in entry
             if time.monotonic() - self._synced > _SYNC_EVERY:
-                os.fsync(self._file)
+                flush(self._file)
                 self._synced = time.monotonic()
 
     @contextlib.contextmanager
@@ -142,7 +144,7 @@ class Results:
     def _open_once(self) -> int:
         path = self.path
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not path.parent.exists():
                 raise UsageError(f"There is no folder {path.parent} to write {path.name} to; make it first.") from None
@@ -205,11 +207,11 @@ class Results:
     def _new_state(self) -> Iterator[None]:
         """What the run is, on the disk already, but in its place when the block ends."""
         new = self._state.with_name(f"{self._state.name}.new")
-        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
         try:
             try:
                 _write(file, (json.dumps(self._identity, ensure_ascii=False, indent=1) + "\n").encode("utf-8"))
-                os.fsync(file)
+                flush(file)
             finally:
                 os.close(file)
             yield
@@ -266,7 +268,7 @@ def _write(file: int, data: bytes) -> None:
 
 def _write_text(path: Path, content: bytes) -> None:
     """Write a file of its own, or none."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
     try:
         _write(file, content)
     except OSError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _NAMED_AFTER = 40  # characters of its name that the unfinished file's begins with: a name has at most 255 bytes
+_NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # what a share says that cannot flush
 
 
 @contextlib.contextmanager
@@ -22,12 +23,12 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; no file is left beside it.
     """
-    place = Path(os.path.realpath(path))
-    before = _status(place)
+    before = _status(path)
     if before is not None and not stat.S_ISREG(before.st_mode):
-        with place.open("wb") as file:
+        with path.open("wb") as file:
             yield file
         return
+    place = Path(os.path.realpath(path))
     effective = os.access in os.supports_effective_ids
     if before is not None and not os.access(place, os.W_OK, effective_ids=effective):  # a rename would not mind
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
@@ -38,8 +39,8 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         with open(descriptor, "w+b") as file:  # noqa: PTH123  (a descriptor)
             yield file
             file.flush()
-            os.fsync(descriptor)  # or the rename could reach the disk before the content
-        if before is not None:
+            flush(descriptor)  # or the rename could reach the disk before the content
+        if before is not None and before.st_mode != unfinished.stat().st_mode:  # some file systems have but one mode
             unfinished.chmod(stat.S_IMODE(before.st_mode))
         unfinished.replace(place)
     finally:
@@ -47,8 +48,21 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             unfinished.unlink(missing_ok=True)
 
 
-def _status(place: Path) -> os.stat_result | None:
+def flush(descriptor: int) -> None:
+    """Have it on the disk, as far as its file system can tell.
+
+    Raises:
+        OSError: it is not there.
+    """
     try:
-        return place.stat()
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
     except FileNotFoundError:
         return None

@@ -61,6 +61,18 @@ class TestPixels:
             assert data.count(mark) >= 2
             assert apart(name, data).data.count(mark) <= 1
 
+    @pytest.mark.parametrize("moving", [False, True])
+    def test_a_webp_ends_where_it_says(self, moving: bool) -> None:
+        """What is cut off is damaged, were it metadata alone; what follows is not the photo's."""
+        frames = {"save_all": True, "append_images": [picture().rotate(90)]} if moving else {}
+        data = encode(picture(), "WEBP", exif=b"Exif\0\0" + turned_exif(1), xmp=b"<x/>", **frames)
+        for cut in (1, 5):
+            with pytest.raises(ImageError, match="damaged or incomplete"):
+                open_photo(data[:-cut])
+        plain = encode(picture(), "WEBP", icc_profile=b"a profile", **frames)
+        trailer = riff_chunk(b"EXIF", turned_exif(6)) + b"XMP \xff\xff\xff"
+        np.testing.assert_array_equal(pixels(plain + trailer), pixels(plain))
+
     def test_a_file_with_nothing_to_leave_out_is_not_copied(self) -> None:
         for kind, name in [("JPEG", "jpg"), ("PNG", "png"), ("BMP", "bmp")]:
             data = encode(picture(), kind)
@@ -135,6 +147,17 @@ class TestTooMuch:
 
     def test_a_progressive_jpeg_of_a_dozen_scans_is_not_too_much(self) -> None:
         assert open_photo(many_scans_jpeg(800, 600, 60)).size == (800, 600)
+
+    def test_what_follows_a_progressive_jpeg_is_none_of_its_scans(self) -> None:
+        """As the film of a motion photo, in which the bytes of any marker are."""
+        trailer = np.random.default_rng(0).bytes(1_000) + b"\xff\xda" * 20_000
+        assert open_photo(many_scans_jpeg(800, 600, 60) + trailer).size == (800, 600)
+
+    def test_an_end_within_a_table_hides_no_scan(self) -> None:
+        data = many_scans_jpeg(1_000, 1_000, 5_001)
+        first = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+        with pytest.raises(TooMuchError, match="scans"):
+            apart("a.jpg", data[:first] + segment(0xFE, b"\xff\xd9") + data[first:])
 
     def test_a_decoder_that_takes_too_long_is_stopped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(image, "_MUCH", 1_000)

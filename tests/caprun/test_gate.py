@@ -55,6 +55,23 @@ def test_as_many_enter_as_there_is_room_for() -> None:
     third.leave()
 
 
+def test_who_is_inside_does_not_wait_for_oneself() -> None:
+    gate = Gate(100, free=10)
+    went = threading.Event()
+
+    def nest() -> None:
+        with gate.entered(60):
+            with gate.entered(60):
+                pass
+            went.set()
+
+    threading.Thread(target=nest, daemon=True).start()
+    assert went.wait(20)
+    after = Visitor(gate, 100)
+    assert after.inside.wait(20), "and what was taken is given back once"
+    after.leave()
+
+
 def test_a_small_one_never_waits() -> None:
     gate = Gate(100, free=10)
     large = Visitor(gate, 100)

@@ -222,6 +222,19 @@ def test_answers_are_for_this_origin_and_are_what_they_say(service: Running, pat
     assert not any(name.startswith("access-control-") for name in answer.headers)
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/v1/model", "/docs", "/openapi.json"])
+def test_what_can_be_read_can_be_asked_for_its_head(service: Running, path: str) -> None:
+    answer = service.client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["content-length"]) > 0
+
+
+def test_a_list_that_would_never_have_room_is_too_long(captioner: Captioner) -> None:
+    with running(captioner, Settings(queue=2)) as small:
+        assert small.client.get("/v1/model").json()["limits"]["max_photos"] == 2
+        is_error(small.client.post("/v1/caption", content=listed(*photos(3)), headers=JSON), 413, "2 photos")
+
+
 def test_what_is_not_there_and_what_is_not_done_are_sentences(service: Running) -> None:
     for path in ("/nothing", "/v1/caption/", "/v1", "/../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/docs/oauth2"):
         is_error(service.client.get(path), 404, "/docs")

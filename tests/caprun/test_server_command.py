@@ -4,17 +4,21 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from caprun import cli
+from caprun.errors import CaprunError
+from caprun.server import command as command_module
 from caprun.server.settings import Settings
 from tests.caprun.serving import LONG, command, serving
 from tests.caprun.test_startup import imported_by
@@ -172,6 +176,29 @@ def test_it_listens_to_addresses_of_the_next_generation(tiny: Path, host: str) -
 
 
 @pytest.mark.usefixtures("installed")
+def test_the_folder_that_another_service_counts_in_is_not_its_own(tiny: Path, tmp_path: Path) -> None:
+    with serving(tiny, environment={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "none")}) as service:
+        assert service.get("/metrics").status == 200
+
+
+def test_a_signal_while_the_model_loads_ends_it_even_where_it_is_the_first_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first of a container, for which the system ignores a signal that has no handler."""
+    before, during = signal.getsignal(signal.SIGTERM), []
+
+    def load(*_: object) -> NoReturn:
+        during.append(signal.getsignal(signal.SIGTERM))
+        raise CaprunError("enough")
+
+    monkeypatch.setattr(command_module, "_load", load)
+    try:
+        CliRunner().invoke(cli.main, ["serve", "--port", "0"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert callable(*during)
+
+
 def test_the_limits_are_those_it_was_told(tiny: Path, tmp_path: Path) -> None:
     Image.new("RGB", (300, 300)).save(tmp_path / "photo.bmp")
     with serving(tiny, "--max-bytes", 1000, "--max-photos", 2) as service:

@@ -1,14 +1,20 @@
 """How long a service waits for what does not come, and how many it waits for."""
 
+import asyncio
+import errno
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
+from caprun.server import listening, process
+from caprun.server.settings import Settings
 from tests.caprun.serving import LONG, Answer, Serving, head, is_closed, read_answers, serving, until
 
 
@@ -114,3 +120,28 @@ def test_connections_beyond_the_files_the_system_allows_wait_and_are_served(tiny
             client.sendall(head("/healthz", "GET", "Connection: close"))
         assert [next(read_answers(client)).status for client in clients] == [200] * 30
         assert service.lines[1:] == []
+
+
+def test_while_there_are_no_files_the_service_tries_again_and_never_more_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "_HANDSHAKE", 0.02)
+    tries = 0
+
+    def accept() -> NoReturn:
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def work(listener: Any) -> None:
+        server = process.Server(None, None, Settings(), listener, lambda _: None)  # type: ignore[arg-type]
+        server._open()
+        await asyncio.sleep(0.3)
+        asyncio.get_running_loop().remove_reader(listener)
+
+    with listening.bind("127.0.0.1", 0) as bound:
+        listening.listen(bound)
+        with socket.create_connection(bound.getsockname()):
+            fileno = bound.fileno
+            asyncio.run(work(SimpleNamespace(accept=accept, fileno=fileno)))
+    assert 1 < tries <= 1 + 2 * 15

@@ -1,6 +1,7 @@
 """A service begins when it can answer, and ends when all that was asked is answered."""
 
 import http.client
+import os
 import re
 import signal
 import socket
@@ -231,6 +232,23 @@ def test_nobody_need_read_what_it_says(tiny: Path, workers: int) -> None:
         process.send_signal(signal.SIGTERM)
         try:
             assert process.wait(LONG) == 0
+        finally:
+            process.kill()
+
+
+def test_streams_that_are_closed_are_opened_to_nowhere(tiny: Path) -> None:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("open files are read as Linux shows them")
+    closing = ["sh", "-c", 'exec "$@" <&- >&-', "sh", *command(tiny)]
+    with subprocess.Popen(closing, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            service = Serving(process)
+            service.wait_for("serves at")
+            for number in (0, 1):
+                assert Path(f"/proc/{process.pid}/fd/{number}").readlink() == Path(os.devnull)
+            service.signal()
+            assert (service.ends(), len(service.lines)) == (0, 2)
         finally:
             process.kill()
 

@@ -3,14 +3,18 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Callable
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 from caprun import Captioner
+from caprun.server.body import read
 from caprun.server.metrics import Metrics
 from caprun.server.queueing import Ask, Photo, Place, Queue, QueueFull
+from caprun.server.refusal import Refusal
 from caprun.server.settings import Settings
 from tests.caprun.service import ASK, batcher, one, photos, until, wait, watched
 
@@ -118,6 +122,43 @@ def test_a_body_that_comes_slowly_loses_its_place_to_others_and_only_to_them(
             together.queue.leave(place)
         assert together.queue.photos == together.queue._bytes == 0
         await together.close()
+
+    wait(work())
+
+
+def test_a_body_whose_time_is_over_can_lose_its_place_at_the_same_moment(
+    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caprun.server.queueing._PATIENCE", 0.0)
+
+    async def never() -> NoReturn:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def work() -> None:
+        together = batcher(captioner, queue=1)
+        slow = together.admit(ASK, 10)
+        body = asyncio.create_task(read(never, 10, slow, Settings(body_timeout=0.01)))
+        await asyncio.sleep(0)
+        admitted = slow.loop.create_future()
+        slow.loop.call_later(0.02, lambda: admitted.set_result(together.admit(ASK, 10)))
+        time.sleep(0.03)  # both are due
+        with pytest.raises(Refusal):
+            await body
+        together.queue.leave(await admitted)
+        await together.close()
+
+    wait(work())
+
+
+def test_a_request_that_is_given_up_keeps_no_photo_in_memory(captioner: Captioner) -> None:
+    async def work() -> None:
+        queue = Queue(Settings(), Metrics(), 3)
+        place = queue.admit(ASK, 4)
+        photo = Photo(place, 0, b"file")  # on its way to a thread that decodes
+        queue.put(place, [photo])
+        queue.leave(place)
+        assert photo.data is None
 
     wait(work())
 

@@ -276,7 +276,7 @@ def test_a_list_that_nobody_has_time_to_read_is_past_its_deadline_too(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     busy = threading.Event()
-    monkeypatch.setattr("caprun.server.batching.open_photo", lambda *_, **__: busy.wait(LONG) and 1 / 0)
+    monkeypatch.setattr("caprun.server.batching.opened", lambda *_, **__: busy.wait(LONG) and 1 / 0)
     with running(captioner, Settings(deadline=0.05, decoders=1)) as service:
         is_error(service.caption(PHOTO), 503, "waited too long")
         is_error(service.client.post("/v1/caption", content=listed(PHOTO), headers=JSON), 503, "waited too long")

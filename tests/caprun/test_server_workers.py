@@ -93,6 +93,16 @@ def test_a_worker_that_is_killed_is_started_again_and_what_it_counted_stays(serv
     assert service.ends() == 0
 
 
+def test_a_worker_that_is_told_to_end_ends_alone(service: Serving, photo: Path) -> None:
+    victim = min(children(service))
+    os.kill(victim, signal.SIGTERM)
+    service.wait_for(rf"Worker {victim} ended with exit code 0; another starts in 0.5 s")
+    assert service.post(photo.read_bytes()).status == 200
+    until(lambda: len(children(service)) == 2)
+    service.signal()
+    assert service.ends() == 0
+
+
 def test_all_end_with_what_was_asked_answered(service: Serving) -> None:
     workers, folder = children(service), metrics_folder(service)
     with begin(service) as asking:

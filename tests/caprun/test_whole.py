@@ -1,5 +1,6 @@
 """A file is written whole or not at all, and nothing is left beside it."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -134,6 +135,32 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No space left"):
             write(Path("/dev/full"))
         assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
+
+
+@posix
+def test_a_pipe_is_written_to_by_the_name_it_has_as_standard_output() -> None:
+    if not Path("/dev/stdout").exists():
+        pytest.skip("there is no such name")
+    code = (
+        "from pathlib import Path; from caprun.whole import written_whole\n"
+        "with written_whole(Path('/dev/stdout')) as file: file.write(b'new')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"new"
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_that_flushes_nothing_is_written_to(
+    path: Path, error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a share or a file server that is mounted; those that fail to flush are another matter."""
+
+    def refuse(file: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write(path)
+    assert path.read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "x"])

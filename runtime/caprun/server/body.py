@@ -69,7 +69,12 @@ async def read(receive: Receive, size: int | None, place: Place, settings: Setti
     body = bytearray()
     try:
         async with asyncio.timeout(settings.body_timeout) as timeout:
-            place.on_eviction = lambda: timeout.expired() or timeout.reschedule(place.loop.time())
+
+            def give_way() -> None:
+                if not timeout.expired():  # else its own time is over, at the same moment
+                    timeout.reschedule(place.loop.time())
+
+            place.on_eviction = give_way
             more = True
             while more:
                 message = await receive()

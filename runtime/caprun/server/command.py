@@ -65,7 +65,9 @@ _SOME, _ANY = _Seconds(0.001, 86_400), _Seconds(0, 86_400)
     help="Seconds a photo may wait for others on their way.  [default: 0.005]",
 )
 @click.option("--max-bytes", type=click.IntRange(1), help="Most bytes of a request.  [default: 20000000]")
-@click.option("--max-photos", type=click.IntRange(1, 1024), help="Most photos of a request.  [default: 32]")
+@click.option(
+    "--max-photos", type=click.IntRange(1, 1024), help="Most photos of a request; --queue at most.  [default: 32]"
+)
 @click.option("--max-connections", type=click.IntRange(1), help="Most connections of a worker.  [default: 1024]")
 @click.option("--body-timeout", type=_SOME, help="Seconds a request may take to arrive.  [default: 20]")
 @click.option("--idle-timeout", type=_SOME, help="Seconds a connection may be idle.  [default: 15]")
@@ -127,7 +129,7 @@ def _check_installed() -> None:
 
 def _open_streams() -> None:
     """Where standard input, output or error is closed, open it to nowhere, or a connection would be taken for it."""
-    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004  (the last of them)
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(opened)
 

@@ -56,7 +56,7 @@ def page_files() -> dict[str, PageFile]:
 def add_page(app: FastAPI) -> None:
     """Serve the page. A path of its own for each file: none of a request's is ever looked for on a disk."""
     for path, file in page_files().items():
-        app.add_api_route(path, _serving(file), include_in_schema=False)
+        app.add_api_route(path, _serving(file), methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _serving(file: PageFile) -> Callable[[Request], Awaitable[Response]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import click
@@ -111,13 +112,32 @@ def test_every_command_parses(command, somewhere, monkeypatch):
     assert result.exit_code == 0, f"{command.text}\n{result.output}"
 
 
-TRAININGS = [c for c in COMMANDS if c.words[1:2] == ["train"] and c.words[2:] and "--resume" not in c.words]
-"""A training is resumed with the settings that it began with."""
 FRAGMENTS = [Command(line, f"captioner train {text}", True) for line, text in _SPANS if re.match("--.* --set ", text)]
 """Such as what is to be added to the command of another row."""
+TRAININGS = [c for c in COMMANDS if c.words[1:2] == ["train"] and c.words[2:] and "--resume" not in c.words]
+"""A training is resumed with the settings that it began with."""
+SECOND = [c for c in [*TRAININGS, *FRAGMENTS] if not {"--init", "--stage"}.isdisjoint(c.words)]
+"""A training that begins with a trained model's settings."""
+FIRST = [c for c in [*TRAININGS, *FRAGMENTS] if c not in SECOND]
 
 
-@pytest.mark.parametrize("command", [pytest.param(c, id=f"line {c.line}") for c in [*TRAININGS, *FRAGMENTS]])
+@pytest.mark.parametrize("command", [pytest.param(c, id=f"line {c.line}") for c in SECOND])
+def test_the_settings_of_every_second_training_load(command, somewhere, monkeypatch):
+    loaded = []
+    load = captioner.config.load_second_config
+
+    def load_and_stop(*arguments: object) -> NoReturn:
+        loaded.append(load(*arguments))
+        raise click.exceptions.Exit
+
+    trained = SimpleNamespace(config=load_config(None, []))
+    monkeypatch.setattr("captioner.training.checkpoint.load_checkpoint", lambda _: trained)
+    monkeypatch.setattr(captioner.config, "load_second_config", load_and_stop)
+    result = parse(command if "--init" in command.words else replace(command, text=f"{command.text} --init best.pt"))
+    assert loaded, f"{command.text}\n{result.output}"
+
+
+@pytest.mark.parametrize("command", [pytest.param(c, id=f"line {c.line}") for c in FIRST])
 def test_the_settings_of_every_training_load(command, somewhere, monkeypatch):
     loaded = []
 

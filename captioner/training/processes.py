@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import inspect
 import os
 import warnings
@@ -115,4 +116,6 @@ def join_processes(device: str) -> Processes:
 def leave_processes() -> None:
     """Take leave of the others; without it, the last words of a process may be a warning."""
     if distributed.is_available() and distributed.is_initialized():
+        # a model that is wrapped keeps the group, whose threads end the process badly if they live as long as Python
+        gc.collect()
         distributed.destroy_process_group()

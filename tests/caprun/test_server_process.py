@@ -1,5 +1,6 @@
 """A service begins when it can answer, and ends when all that was asked is answered."""
 
+import asyncio
 import http.client
 import os
 import re
@@ -13,6 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,6 +23,8 @@ pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
 from caprun import hardware
 from caprun.server import listening
+from caprun.server.process import Server
+from caprun.server.settings import Settings
 from tests.caprun.serving import LONG, Serving, answer, command, head, is_closed, read_answers, serving, until
 
 
@@ -251,6 +256,36 @@ def test_streams_that_are_closed_are_opened_to_nowhere(tiny: Path) -> None:
             assert (service.ends(), len(service.lines)) == (0, 2)
         finally:
             process.kill()
+
+
+def test_the_second_part_of_an_answer_does_not_wait_for_the_client_to_acknowledge_the_first() -> None:
+    delays = list[bool]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            (connection,) = server._state.connections
+            accepted = connection.transport.get_extra_info("socket")
+            delays.append(not accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+
+    async def ask() -> None:
+        nonlocal server
+        server = Server(app, SimpleNamespace(draining=False), Settings(drain=0), listener, lambda _: None)
+        ready = asyncio.Event()
+        running = asyncio.create_task(server.run(ready.set))
+        await asyncio.wait_for(ready.wait(), LONG)
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(head("/", "GET"))
+        assert await reader.readline() == b"HTTP/1.1 204 No Content\r\n"
+        writer.close()
+        server.drain()
+        assert await asyncio.wait_for(running, LONG) == 0
+
+    server: Any = None
+    with listening.bind("127.0.0.1", 0) as listener:
+        asyncio.run(ask())
+    assert delays == [False]
 
 
 def test_an_idle_service_uses_hardly_any_processor_time(service: Serving, photo: Path) -> None:

@@ -47,6 +47,7 @@ for number, batch in enumerate(step.batches, 1):
         (loss.total * processes.count).backward()
 if processes.first:
     torch.save({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, output)
+del shared, step, batch, teacher, loss
 leave_processes()
 """
 

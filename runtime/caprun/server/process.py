@@ -147,6 +147,8 @@ class Server:
 
     async def _welcome(self, connection: socket.socket) -> None:
         try:
+            # an answer's head and body are two writes, and the second would wait for the client to say it has the first
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         except OSError:  # it is gone already
             connection.close()

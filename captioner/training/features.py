@@ -23,6 +23,7 @@ import torch
 
 from caprun.errors import ImageError
 from caprun.image import ImageSpec, open_photo, prepare
+from caprun.session import onnxruntime
 from caprun.whole import flush, written_whole
 from captioner.errors import CaptionerError
 from captioner.models.encoder import Encoder
@@ -221,8 +222,7 @@ def _runner(encoder: Encoder, device: torch.device) -> Encode:
 
         return on_device
 
-    import onnxruntime
-
+    ort = onnxruntime()
     example = torch.zeros(2, *encoder.size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter deprecates itself
@@ -230,11 +230,9 @@ def _runner(encoder: Encoder, device: torch.device) -> Encode:
             encoder, (example,), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("photos")},)
         )
     assert program is not None
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = ort.InferenceSession(program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
     def on_cpu(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

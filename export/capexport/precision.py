@@ -17,7 +17,7 @@ from capexport.verify import is_near_tie, log_probs_in
 from caprun.bundle import FULL_PRECISION, Bundle, Measurement, Precision
 from caprun.decoding import Ids, SearchOptions, StepOutput, Steps
 from caprun.engine import Captioner
-from caprun.session import OnnxBackend, measured_on
+from caprun.session import OnnxBackend, measured_on, onnxruntime
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import score
 
@@ -96,6 +96,8 @@ def write_fp16(bundle: Bundle) -> Precision:
     The softmax that scores are made of stays fp32 as well.
     """
     import onnx
+
+    onnxruntime()
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     fp32 = bundle.manifest.precisions[FULL_PRECISION]

@@ -27,6 +27,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 
 from capexport.ranges import Calibration, Feed, find_ranges, observe
 from capexport.rounding import round_weights
+from caprun.session import onnxruntime
 from captioner.errors import CaptionerError
 
 _ACTIVATIONS = ("Clip", "Relu")
@@ -49,6 +50,7 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
             in memory at a time.
         calibration: see `find_ranges`.
     """
+    onnxruntime()
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from caprun.session import onnxruntime
+
 Calibration = Literal["minmax", "entropy", "percentile"]
 Feed = Mapping[str, npt.NDArray[Any]]
 Range = tuple[float, float]
@@ -50,13 +52,11 @@ def observe(
     model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     """What a graph computes at the named tensors, one feed after another."""
-    import onnxruntime
-
     seen = onnx.ModelProto()
     seen.CopyFrom(model)
     del seen.graph.output[:]
     seen.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    session = onnxruntime.InferenceSession(seen.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime().InferenceSession(seen.SerializeToString(), providers=["CPUExecutionProvider"])
     for feed in feeds:
         yield from zip(names, session.run(list(names), dict(feed)), strict=True)
 

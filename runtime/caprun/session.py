@@ -35,6 +35,8 @@ _OPTIONS = {
 
 def onnxruntime() -> Any:
     """Import ONNX Runtime, or say in one sentence what to install."""
+    # from 1.29 on it tells its makers what it loads and runs, unless this was said before it is first imported
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

@@ -57,6 +57,26 @@ def test_the_imports_of_a_command_start_no_threads() -> None:
     assert done.stdout == "1\n"
 
 
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_onnx_runtime_tells_its_makers_nothing_unless_it_is_asked_to(chosen: str | None) -> None:
+    name = "ORT_DISABLE_TELEMETRY"
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    code = f"import os\nfrom caprun.session import onnxruntime\nonnxruntime()\nprint(os.environ['{name}'])"
+    asked = environment if chosen is None else environment | {name: chosen}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=asked)
+    assert done.stdout.strip() == (chosen or "1")
+
+
+def test_nothing_is_said_where_there_is_no_home(tiny: Path, picture: Image.Image, tmp_path: Path) -> None:
+    """As in many a container: ONNX Runtime would say that it cannot keep a number for its makers to know us by."""
+    picture.save(tmp_path / "photo.png")
+    home = {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull, "CAPRUN_CACHE": ""}
+    command = [sys.executable, "-m", "caprun", "--model", str(tiny), "--device", "cpu", str(tmp_path / "photo.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | home)
+    assert done.stdout
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("chosen", [None, "3"])
 def test_the_environment_is_as_it_was_for_processes_started_later(
     monkeypatch: pytest.MonkeyPatch, chosen: str | None

@@ -119,6 +119,17 @@ class Connection(asyncio.Protocol):
             self._waiting.set_result((LOST, True))
 
 
+async def _connected(connection: Connection | None, port: int, seen: Seen, host: str) -> Connection | None:
+    """That connection if it is open, else a new one; None, and counted, where nobody listens."""
+    if connection is not None and connection.open:
+        return connection
+    try:
+        return await Connection.to(host, port)
+    except OSError:
+        seen.add(Answer(REFUSED, 0.0))
+        return None
+
+
 async def closed_loop(
     port: int, requests: Sequence[bytes], clients: int, go_on: Callable[[], bool], *, host: str = "127.0.0.1"
 ) -> Seen:
@@ -130,12 +141,9 @@ async def closed_loop(
         connection = None
         while go_on():
             content = requests[next(turns) % len(requests)]
-            if connection is None or not connection.open:
-                try:
-                    connection = await Connection.to(host, port)
-                except OSError:
-                    seen.add(Answer(REFUSED, 0.0))
-                    return
+            connection = await _connected(connection, port, seen, host)
+            if connection is None:
+                return
             answer = await connection.ask(content)
             seen.add(answer)
             if answer.closes:
@@ -170,12 +178,9 @@ async def open_loop(
         connection = None
         while idle and (connection is None or not connection.open):
             connection = idle.pop()
-        if connection is None or not connection.open:
-            try:
-                connection = await Connection.to(host, port)
-            except OSError:
-                seen.add(Answer(REFUSED, 0.0))
-                return
+        connection = await _connected(connection, port, seen, host)
+        if connection is None:
+            return
         answer = await connection.ask(content)
         seen.add(answer._replace(seconds=time.perf_counter() - due))
         if answer.closes:

@@ -207,3 +207,19 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+@contextlib.contextmanager
+def visits(browser: Any, port: int) -> Iterator[Callable[..., Visit]]:
+    """What opens the page in a window of its own, as often as it is called; all are closed in the end."""
+    opened: list[Visit] = []
+
+    def visit(**window: Any) -> Visit:
+        opened.append(Visit(browser, f"http://127.0.0.1:{port}/", **window))
+        return opened[-1]
+
+    try:
+        yield visit
+    finally:
+        for one in opened:
+            one.close()

@@ -11,7 +11,7 @@ from PIL import Image
 
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
-from tests.caprun.browser import Visit, chromium, encoded
+from tests.caprun.browser import Visit, chromium, encoded, visits
 from tests.caprun.serving import Serving, serving
 
 Visiting = Callable[..., Visit]
@@ -34,16 +34,13 @@ def service(browser: Any, tiny: Path) -> Iterator[Serving]:
 
 @pytest.fixture
 def visiting(browser: Any, service: Serving) -> Iterator[Visiting]:
-    visits: list[Visit] = []
-
     def visit(**window: Any) -> Visit:
-        visits.append(Visit(browser, f"http://127.0.0.1:{service.port}/", **window))
-        visits[-1].page.locator("#about-model").wait_for()
-        return visits[-1]
+        opened = opening(**window)
+        opened.page.locator("#about-model").wait_for()
+        return opened
 
-    yield visit
-    for one in visits:
-        one.close()
+    with visits(browser, service.port) as opening:
+        yield visit
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
 from caprun import Captioner
 from caprun.image import open_photo
-from tests.caprun.browser import Visit, chromium, encoded
+from tests.caprun.browser import Visit, chromium, encoded, visits
 from tests.caprun.serving import Serving, serving
 
 Visiting = Callable[..., Visit]
@@ -37,15 +37,8 @@ def service(browser: Any, tiny: Path) -> Iterator[Serving]:
 
 @pytest.fixture
 def visiting(browser: Any, service: Serving) -> Iterator[Visiting]:
-    visits: list[Visit] = []
-
-    def visit(**window: Any) -> Visit:
-        visits.append(Visit(browser, f"http://127.0.0.1:{service.port}/", **window))
-        return visits[-1]
-
-    yield visit
-    for one in visits:
-        one.close()
+    with visits(browser, service.port) as opening:
+        yield opening
 
 
 @pytest.fixture

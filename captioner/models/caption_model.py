@@ -11,6 +11,8 @@ from captioner.models.decoder import CaptionDecoder, Encoded, Teacher
 from captioner.models.dropout import Dropout
 from captioner.models.encoder import Encoder
 
+_FEATURES = 3  # dimensions
+
 
 class CaptionModel(nn.Module):
     """An encoder and one of the decoders of `captioner.config.Decoder`.
@@ -56,6 +58,13 @@ class CaptionModel(nn.Module):
         """uint8 (photos, height, width, 3) -> what the decoder starts from."""
         return self.start(self.encoder(images))
 
+    def features(self, seen: Tensor) -> Tensor:
+        """Of photos, in any of the forms that `forward` takes: float32 (photos, regions, channels)."""
+        if seen.dtype == torch.uint8:
+            features: Tensor = self.encoder(seen)
+            return features
+        return seen if seen.ndim == _FEATURES else self.encoder.after_stem(seen)
+
     def start(self, features: Tensor) -> Encoded:
         """The encoder's features, float32 (photos, regions, encoder channels) -> what the decoder starts from."""
         attention = self.decoder.attention
@@ -85,7 +94,8 @@ class CaptionModel(nn.Module):
         """What the decoder says to captions it is given.
 
         Args:
-            seen: features, float (photos, regions, channels), or photos, uint8 (photos, height, width, 3).
+            seen: features, float (photos, regions, channels); what the encoder's stem gives, float (photos, channels,
+                rows, columns), where that is not all of it; or photos, uint8 (photos, height, width, 3).
             tokens: int64 (photos, captions, 1 + length), each photo's longest caption first.
             sampling: in training, the share of words read that are the model's own; see `CaptionDecoder.teach`.
         """
@@ -95,7 +105,7 @@ class CaptionModel(nn.Module):
             hidden = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
             words = (tokens != self.special.pad) & (tokens != self.special.start)
             read = tokens.masked_fill(hidden & words, self.special.unk)
-        encoded = self.encode(seen) if seen.dtype == torch.uint8 else self.start(seen)
+        encoded = self.start(self.features(seen))
         share = sampling if self.training else 0.0
         return self.decoder.teach(encoded, tokens, self.special.pad, read, share, self.unsaid)
 

@@ -5,12 +5,17 @@ Normalisation and pooling are part of it, so that they travel with the weights i
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from captioner.errors import CaptionerError
 from captioner.models.backbones import first_line, load_backbone
 
+_HALF = 2  # bytes
 _STAGED = ("blocks", "stages", "layers", "features", "trunk_output")
 
 
@@ -76,11 +81,16 @@ class Encoder(nn.Module):
             pool = _pooling(self.grid, (regions, regions))
             self.grid, self.key = (regions, regions), f"{name}-{regions}x{regions}"
         self.register_buffer("pool", pool, persistent=False)
+        # a tuple, for they are submodules already
+        self._before: tuple[nn.Module, ...] = ()
+        self._after: tuple[nn.Module, ...] = ()
         if fine_tune >= 0:
             self._tune(fine_tune)
 
     def _tune(self, first: int) -> None:
         children = children_of(self.features)
+        parts = _in_sequence(self.features, self.size)
+        self._before, self._after = parts[:first], parts[first:]
         for _, child in children[first:]:
             child.requires_grad_(True)
         if not self.tuned:
@@ -97,7 +107,7 @@ class Encoder(nn.Module):
 
     @property
     def tuned(self) -> bool:
-        """Whether any of it is trained: its features cannot be cached then."""
+        """Whether any of it is trained: its features change at every step then."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
     def train(self, mode: bool = True) -> Encoder:
@@ -109,11 +119,71 @@ class Encoder(nn.Module):
         super().train(False)
         return self
 
+    def stem(self) -> Stem | None:
+        """What of it is never trained; none if that is nothing, or gives more than the photo has.
+
+        Its output can be kept and what is after it learn from that, `after_stem`: the first half of a CNN's parts is
+        most of its work, for it sees the most pixels.
+        """
+        if not self.tuned:
+            return Stem(self, (self.regions, self.channels), (self.key,))
+        if not self._before:
+            return None
+        module = _Beginning(self, self._before)
+        with torch.inference_mode():
+            shape = tuple(module(torch.zeros(1, *self.size, 3, dtype=torch.uint8)).shape[1:])
+        kept = _HALF * math.prod(shape)
+        return Stem(module, shape, (self.key, len(self._before))) if kept <= 3 * math.prod(self.size) else None
+
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (batch, height, width, 3) -> float32 (batch, regions, channels), regions row by row."""
-        pixels = images.permute(0, 3, 1, 2).to(torch.float32)
-        features: Tensor = self.features(pixels * self.scale + self.shift).flatten(2).transpose(1, 2)
+        return self._regions(self.features(_normalised(images, self.scale, self.shift)))
+
+    def after_stem(self, seen: Tensor) -> Tensor:
+        """What the stem gives -> what `forward` gives, float32 (batch, regions, channels)."""
+        if not self.tuned:
+            return seen
+        # a CPU computes gradients of convolutions 1.5 times as fast where the channels of a pixel lie together
+        seen = seen.contiguous(memory_format=torch.channels_last)
+        for part in self._after:
+            seen = part(seen)
+        return self._regions(seen)
+
+    def _regions(self, grid: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) -> (batch, regions, channels)."""
+        features = grid.flatten(2).transpose(1, 2)
         return features if self.pool is None else torch.matmul(self.pool, features)
+
+
+class Stem(NamedTuple):
+    """What of an encoder is never trained."""
+
+    module: nn.Module  # uint8 (batch, height, width, 3) -> float32 (batch, *shape)
+    shape: tuple[int, ...]  # (regions, channels) where it is the whole encoder, else (channels, rows, columns)
+    key: tuple[str | int, ...]  # with weights and preprocessing, all that decides what it gives
+
+
+class _Beginning(nn.Module):
+    """The first parts of an encoder's CNN."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, encoder: Encoder, parts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.register_buffer("scale", encoder.scale)
+        self.register_buffer("shift", encoder.shift)
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (batch, height, width, 3) -> float32 (batch, channels, rows, columns)."""
+        seen: Tensor = self.parts(_normalised(images, self.scale, self.shift))
+        return seen
+
+
+def _normalised(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """uint8 (batch, height, width, 3) -> what the CNN takes, float32 (batch, 3, height, width)."""
+    return images.permute(0, 3, 1, 2).to(torch.float32) * scale + shift
 
 
 def build_encoder(
@@ -145,13 +215,31 @@ def children_of(features: nn.Module) -> list[tuple[str, nn.Module]]:
     `trunk_output`) counts as what is in it, and what comes after the last parameter does not count. A ResNet's are
     conv1, bn1, relu, maxpool, layer1, layer2, layer3 and layer4: from 5 on its second stage and those above it.
     """
+    children = _parts_of(features)
+    while children and not any(True for _ in children[-1][1].parameters()):
+        children.pop()
+    return children
+
+
+def _parts_of(features: nn.Module) -> list[tuple[str, nn.Module]]:
     children: list[tuple[str, nn.Module]] = []
     for name, child in features.named_children():
         inside = list(child.named_children()) if name in _STAGED else []
         children += [(f"{name}.{key}", part) for key, part in inside] or [(name, child)]
-    while children and not any(True for _ in children[-1][1].parameters()):
-        children.pop()
     return children
+
+
+@torch.inference_mode()
+def _in_sequence(features: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, ...]:
+    """A CNN's parts, if running one after the other is all that it does; else none."""
+    parts = tuple(part for _, part in _parts_of(features))
+    pixels = seen = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    try:
+        for part in parts:
+            seen = part(seen)
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # a part was not made for the one before
+        return ()
+    return parts if torch.equal(seen, features(pixels)) else ()
 
 
 def _pooling(grid: tuple[int, int], pooled: tuple[int, int]) -> Tensor:

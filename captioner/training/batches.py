@@ -18,7 +18,7 @@ Indices = npt.NDArray[np.int64]
 class Batch(NamedTuple):
     """Some photos and what is said of them."""
 
-    seen: Tensor  # float32 (photos, regions, channels), or uint8 (photos, height, width, 3)
+    seen: Tensor  # photos in any of the forms that `CaptionModel.forward` takes
     tokens: Tensor  # int64 (photos, captions, 1 + length): START, pieces, END, padding; longest caption first
     photos: Indices  # (photos,): which of the split they are
 

@@ -1,4 +1,4 @@
-"""The features of a frozen encoder, computed once and kept on disk in half precision.
+"""What the frozen part of an encoder gives, computed once and kept on disk in half precision: features, if it is all.
 
 A folder a key, where the key is of the encoder's weights and the preprocessing; in it one row a photo, found by the
 photo's content. A photo that is renamed, or is in two datasets, is computed once; one that changes is computed anew.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import warnings
@@ -20,13 +21,14 @@ import filelock
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from caprun.errors import ImageError
 from caprun.image import ImageSpec, open_photo, prepare
 from caprun.session import onnxruntime
 from caprun.whole import flush, written_whole
 from captioner.errors import CaptionerError
-from captioner.models.encoder import Encoder
+from captioner.models.encoder import Encoder, Stem
 from captioner.progress import Progress
 from captioner.training.views import show
 
@@ -41,37 +43,39 @@ class Features:
     rows: npt.NDArray[np.int64]
     """(photos,): each photo's row in `table`; -1 for a photo that cannot be read."""
     table: npt.NDArray[np.float16]
-    """(rows, regions, channels), on disk."""
+    """(rows, *shape of the stem's output), on disk."""
     unreadable: tuple[str, ...]
     """One sentence a photo that cannot be read."""
 
     def of(self, photos: Sequence[int] | npt.NDArray[np.int64]) -> torch.Tensor:
-        """float32 (photos, regions, channels)."""
+        """float32 (photos, *shape)."""
         return torch.from_numpy(self.table[self.rows[photos]].astype(np.float32))
 
 
 class FeatureCache:
-    """The features of one encoder under one preprocessing.
+    """What one encoder's stem gives under one preprocessing.
 
     Args:
         directory: where all caches are kept.
-        encoder: the frozen encoder.
+        encoder: the encoder, frozen or not.
         spec: the preprocessing.
         view: number of the view of each photo, see `captioner.training.views`.
 
     Raises:
-        CaptionerError: the encoder is fine-tuned: after one step its features would be those of another network.
+        CaptionerError: all of the encoder is trained: after one step it would be another network.
     """
 
     def __init__(self, directory: Path, encoder: Encoder, spec: ImageSpec, view: int = 0) -> None:
-        if encoder.tuned:
+        stem = encoder.stem()
+        if stem is None:
             raise CaptionerError(
-                "The features of an encoder that is fine-tuned cannot be cached; they change at every step."
+                "The features of an encoder that is fine-tuned from its beginning cannot be cached; they change at "
+                "every step."
             )
-        self._encoder, self._spec, self._view = encoder, spec, view
-        self.directory = directory / cache_key(encoder, spec, view)
+        self._stem, self._size, self._spec, self._view = stem, encoder.size, spec, view
+        self.directory = directory / f"{encoder.name.replace('/', '-')}-{cache_key(stem, spec, view)}"
         self._table, self._index = self.directory / "features.f16", self.directory / "index.json"
-        self._row_bytes = encoder.regions * encoder.channels * 2
+        self._row_bytes = 2 * math.prod(stem.shape)
 
     def compute(self, photos: Sequence[Path], device: torch.device, say: Callable[[str], None]) -> Features:
         """Find the features of photos, computing those that are not on disk yet.
@@ -105,7 +109,9 @@ class FeatureCache:
         if missing:
             needed = len(missing) * self._row_bytes
             free = shutil.disk_usage(self.directory).free
-            shape = f"{len(missing)} photos x {self._encoder.regions} regions x {self._encoder.channels} channels"
+            names = ("regions", "channels") if len(self._stem.shape) == 2 else ("channels", "rows", "columns")
+            sizes = (f"{size} {name}" for size, name in zip(self._stem.shape, names, strict=True))
+            shape = " x ".join((f"{len(missing)} photos", *sizes))
             say(f"features: {shape} in half precision, {_size(needed)} in {self.directory}")
             if needed > 0.95 * free:
                 raise CaptionerError(
@@ -119,7 +125,7 @@ class FeatureCache:
             for key, photo, row in zip(keys, photos, rows, strict=True)
             if row < 0
         ]
-        whole = (len(known), self._encoder.regions, self._encoder.channels)
+        whole = (len(known), *self._stem.shape)
         table: npt.NDArray[np.float16] = (
             np.memmap(self._table, np.float16, "r", shape=whole) if known else np.zeros(whole, np.float16)
         )
@@ -127,7 +133,7 @@ class FeatureCache:
 
     def _extend(self, known: dict[str, int], missing: dict[str, Path], device: torch.device) -> dict[str, str]:
         """Append the features of `missing` to table and `known`; returns a sentence for each unreadable photo."""
-        encode = _runner(self._encoder, device)
+        encode = _runner(self._stem.module, self._size, device)
         unreadable: dict[str, str] = {}
         keys = list(missing)
         with (
@@ -178,13 +184,14 @@ class FeatureCache:
             file.write(json.dumps(known).encode())
 
 
-def cache_key(encoder: Encoder, spec: ImageSpec, view: int = 0) -> str:
-    """Of everything that decides a photo's features."""
-    digest = hashlib.sha256(json.dumps([encoder.key, asdict(spec), view], sort_keys=True).encode())
-    for name, value in encoder.state_dict().items():
+def cache_key(stem: Stem, spec: ImageSpec, view: int = 0) -> str:
+    """Of everything that decides what is kept of a photo."""
+    name, *first = stem.key
+    digest = hashlib.sha256(json.dumps([name, asdict(spec), view, *first], sort_keys=True).encode())
+    for name, value in stem.module.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().numpy().tobytes())
-    return f"{encoder.name.replace('/', '-')}-{digest.hexdigest()[:16]}"
+    return digest.hexdigest()[:16]
 
 
 def _content_key(photo: Path) -> str:
@@ -211,9 +218,9 @@ def _ahead(
 Encode = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
-def _runner(encoder: Encoder, device: torch.device) -> Encode:
+def _runner(module: nn.Module, size: tuple[int, int], device: torch.device) -> Encode:
     if device.type != "cpu":
-        moved = encoder.to(device)
+        moved = module.to(device)
 
         @torch.inference_mode()
         def on_device(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -223,11 +230,11 @@ def _runner(encoder: Encoder, device: torch.device) -> Encode:
         return on_device
 
     ort = onnxruntime()
-    example = torch.zeros(2, *encoder.size, 3, dtype=torch.uint8)
+    example = torch.zeros(2, *size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter deprecates itself
         program = torch.onnx.export(
-            encoder, (example,), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("photos")},)
+            module, (example,), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("photos")},)
         )
     assert program is not None
     options = ort.SessionOptions()

@@ -106,9 +106,9 @@ class SelfCriticalTrainer(Trainer):
         sums = np.zeros(4)
         for number, batch in enumerate(step.batches, 1):
             seen = batch.seen.to(device)
-            if not seen.is_floating_point() and not self.model.encoder.tuned:
+            if not self.model.encoder.tuned:
                 with torch.no_grad(), self.watch.measure("drawing"):
-                    seen = self.model.encoder(seen)
+                    seen = self.model.features(seen)
             drawn, reward, baseline = self._explore(seen, batch)
             with self.watch.measure("learning"):
                 advantage = torch.from_numpy(reward - baseline).to(device, torch.float32)
@@ -130,7 +130,7 @@ class SelfCriticalTrainer(Trainer):
         greedy = None
         with torch.no_grad(), self.watch.measure("drawing"), self.optimiser.autocast():
             self.model.train(settings.dropout == "on")
-            features = seen if seen.is_floating_point() else self.model.encoder(seen)
+            features = self.model.features(seen)
             drawn = sample(self.model, self.model.start(features), settings.samples, most, settings.temperature)
             if settings.baseline == "greedy":
                 self.model.eval()

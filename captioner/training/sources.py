@@ -1,4 +1,4 @@
-"""Where a batch's photos come from: cached features, or files that are read again every epoch."""
+"""Where a batch's photos come from: what the encoder's frozen part gives, or files that are read again every epoch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class View(NamedTuple):
 
 
 class CachedFeatures:
-    """Features of a frozen encoder; see `captioner.training.batches.Source`.
+    """What the frozen part of an encoder gives; see `captioner.training.batches.Source`.
 
     Args:
         features: of the split's photos.
@@ -45,7 +45,7 @@ class CachedFeatures:
         self._views = [View(features, np.ones(len(features.rows), bool)), *views]
 
     def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
-        """float32 (photos, regions, channels) of each group."""
+        """float32 (photos, *shape) of each group."""
         return (self._views[0].features.of(group) for group in photos)
 
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
@@ -58,7 +58,8 @@ class CachedFeatures:
 
 
 class PhotoFiles:
-    """Photos read from their files, for an encoder that learns too; see `captioner.training.batches.Source`.
+    """Photos read from their files, for augmentation drawn anew or an encoder of which all learns; see
+    `captioner.training.batches.Source`.
 
     Args:
         photos: their files.

@@ -251,7 +251,7 @@ def _sources(
     """Where the photos of each split come from, and those of them that can be read."""
     photos = [example.image for examples in splits.values() for example in examples]
     sided = job.config.data.sided_words
-    if model.encoder.tuned or job.config.data.augment:
+    if job.config.data.augment or model.encoder.stem() is None:
         problems = unreadable_photos(photos, quiet=not job.processes.first)
         splits = _readable(splits, [problems.get(photo) for photo in photos], job, say)
         files: dict[str, Source] = {

@@ -71,18 +71,17 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
     found: list[Hypothesis] = []
     photos = validation.batches.share().tolist()
     for batch in validation.batches.in_order():
-        seen = batch.seen.to(device)
-        features = seen if seen.is_floating_point() else model.encoder(seen)
+        features = model.features(batch.seen.to(device))
         teacher = model(features, batch.tokens.to(device))
         forced += tally(teacher.logits, teacher.targets)
         found += search(
             ModelSteps(model, model.start(features)),
-            len(seen),
+            len(features),
             special.start,
             special.end,
             options,
             vocabulary=validation.vocabulary,
-            identities=photos[len(found) : len(found) + len(seen)],
+            identities=photos[len(found) : len(found) + len(features)],
         )
     forced = TeacherForced(*processes.sums(astuple(forced)))
     shares = processes.gather(list(zip(photos, found, strict=True)))

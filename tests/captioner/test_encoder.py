@@ -247,6 +247,46 @@ def test_nothing_is_trained_unless_asked():
     assert not names_of(encoder, trained=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "first"), [("timm/test_resnet", 6), ("timm/test_efficientnet", 4), ("resnet18", 7), ("mobilenet_v2", 12)]
+)
+def test_what_is_after_the_stem_makes_the_same_of_its_output_and_learns_the_same(name, first):
+    encoder = build_encoder(name, (64, 64), fine_tune=first)
+    encoder.features.to(torch.float64)
+    encoder.scale, encoder.shift = encoder.scale.double(), encoder.shift.double()
+    images = photos(2, 64, 64)
+
+    def learnt(features: Tensor) -> list[Tensor]:
+        encoder.zero_grad()
+        features.square().sum().backward()
+        return [features.detach(), *(p.grad.clone() for p in encoder.parameters() if p.requires_grad)]
+
+    stem = encoder.stem()
+    assert not any(parameter.requires_grad for parameter in stem.module.parameters())
+    seen = stem.module(images)
+    assert seen.shape == (2, *stem.shape)
+    for whole, halved in zip(learnt(encoder(images)), learnt(encoder.after_stem(seen)), strict=True):
+        torch.testing.assert_close(whole, halved, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cnn_that_is_no_sequence_of_its_parts_has_no_stem():
+    class Skipping(nn.Sequential):
+        def forward(self, seen: Tensor) -> Tensor:
+            return seen.mean() + super().forward(seen)
+
+    def of(kind: type[nn.Sequential]) -> Encoder:
+        parts = kind(nn.Conv2d(3, 4, 16, 16), nn.Conv2d(4, 4, 1))
+        return Encoder("tiny", parts, (48, 48), (0.5,) * 3, (0.5,) * 3, fine_tune=1)
+
+    assert of(nn.Sequential).stem() is not None
+    assert of(Skipping).stem() is None
+
+
+def test_a_stem_that_gives_more_than_the_photo_has_is_none():
+    assert build_encoder("timm/test_resnet", (64, 64), fine_tune=1).stem() is None
+    assert build_encoder("timm/test_resnet", (64, 64), fine_tune=7).stem() is not None
+
+
 @pytest.mark.parametrize("first", [8, 100])
 def test_children_that_are_not_there_are_refused(first):
     message = rf"fine_tune is {first}, .* of timm/test_resnet that can be trained are 0 \(conv1\) to 7 \(layer4\)"

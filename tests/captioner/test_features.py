@@ -8,6 +8,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch import nn
 
 from caprun.image import ImageSpec, load
 from captioner.errors import CaptionerError
-from captioner.models.encoder import Encoder
+from captioner.models.encoder import Encoder, Stem
 from captioner.training import features as module
 from captioner.training.features import FeatureCache, Features, cache_key
 
@@ -40,10 +41,11 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> Batches:
     """How many photos each run of the encoder was given; PyTorch runs it here, without an export."""
     batches: Batches = []
 
-    def runner(encoder: Encoder, _: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    def runner(stem: nn.Module, _: tuple[int, int], __: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+        @torch.no_grad()
         def encode(images: np.ndarray) -> np.ndarray:
             batches.append(len(images))
-            return encoder(torch.from_numpy(images)).numpy()
+            return stem(torch.from_numpy(images)).numpy()
 
         return encode
 
@@ -115,20 +117,23 @@ def test_a_photo_that_is_there_twice_is_computed_once(tmp_path, encoder, spec, e
 
 
 def test_the_key_is_of_weights_preprocessing_and_view(encoder, spec):
-    def another(weights: float = 0.0, name: str = "tiny", half: float = 0.5) -> Encoder:
+    def another(weights: float = 0.0, name: str = "tiny", half: float = 0.5) -> Stem:
         torch.manual_seed(0)
         features = nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.ReLU())
         features[0].weight.data[0, 0, 0, 0] += weights
-        return Encoder(name, features, (48, 48), (half,) * 3, (0.5,) * 3)
+        stem = Encoder(name, features, (48, 48), (half,) * 3, (0.5,) * 3).stem()
+        assert stem is not None
+        return stem
 
-    assert cache_key(another(), spec) == cache_key(encoder, spec)
+    mine = encoder.stem()
+    assert cache_key(another(), spec) == cache_key(mine, spec)
     keys = {
-        cache_key(encoder, spec),
+        cache_key(mine, spec),
         cache_key(another(weights=1e-6), spec),
         cache_key(another(name="other"), spec),
-        cache_key(encoder, spec, view=1),
-        *(cache_key(encoder, replace(spec, **change)) for change in ({"fit": "crop"}, {"resample": "bilinear"})),
-        *(cache_key(encoder, replace(spec, **change)) for change in ({"mean": (0.4,) * 3}, {"height": 49})),
+        cache_key(mine, spec, view=1),
+        *(cache_key(mine, replace(spec, **change)) for change in ({"fit": "crop"}, {"resample": "bilinear"})),
+        *(cache_key(mine, replace(spec, **change)) for change in ({"mean": (0.4,) * 3}, {"height": 49})),
     }
     assert len(keys) == 8
 
@@ -154,8 +159,8 @@ def test_what_an_interrupted_run_computed_is_kept(tmp_path, encoder, spec, encod
     photos = write_photos(tmp_path, 40)
     counting = module._runner
 
-    def failing(encoder: Encoder, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-        encode = counting(encoder, device)
+    def failing(*stem: Any) -> Callable[[np.ndarray], np.ndarray]:
+        encode = counting(*stem)
 
         def encode_twice(images: np.ndarray) -> np.ndarray:
             if len(encoded) == 2:
@@ -221,7 +226,7 @@ def test_a_broken_index_is_gone_before_new_rows_come(tmp_path, encoder, spec, mo
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     indices: list[dict[str, int]] = []
 
-    def runner(_encoder: Encoder, _device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    def runner(*_: Any) -> Callable[[np.ndarray], np.ndarray]:
         def encode(images: np.ndarray) -> np.ndarray:
             indices.append(json.loads((cache.directory / "index.json").read_text()))
             return np.zeros((len(images), 9, 8), np.float32)
@@ -288,7 +293,26 @@ def test_a_cache_that_cannot_be_written_is_refused_by_name(tmp_path, encoder, sp
         FeatureCache(tmp_path / "cache", encoder, spec).compute(write_photos(tmp_path, 1), CPU, quiet)
 
 
-def test_the_features_of_an_encoder_that_is_tuned_are_not_cached(encoder, spec, tmp_path):
+def test_of_an_encoder_that_is_tuned_what_its_frozen_part_gives_is_cached(spec, tmp_path, encoded):
+    def tuned(first: int, weights: float = 0.0) -> FeatureCache:
+        torch.manual_seed(0)
+        parts = nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1))
+        parts[2].weight.data += weights
+        encoder = Encoder("tiny", parts, (48, 48), (0.5,) * 3, (0.5,) * 3, fine_tune=first)
+        return FeatureCache(tmp_path / "cache", encoder, spec)
+
+    said: list[str] = []
+    photos = write_photos(tmp_path, 3)
+    features = tuned(2).compute(photos, CPU, said.append)
+    assert features.of([0, 2]).shape == (2, 8, 3, 3)
+    assert said[0].startswith("features: 3 photos x 8 channels x 3 rows x 3 columns in half precision, 432 bytes in ")
+    # what is trained does not decide it, what is before does
+    assert tuned(2, weights=0.5).directory == tuned(2).directory
+    assert tuned(1).directory != tuned(2).directory
+    assert encoded == [3]
+
+
+def test_the_features_of_an_encoder_that_is_tuned_from_its_beginning_are_not_cached(encoder, spec, tmp_path):
     encoder.features.requires_grad_(True)
     with pytest.raises(CaptionerError, match=r"^The features of an encoder that is fine-tuned cannot be cached"):
         FeatureCache(tmp_path, encoder, spec)

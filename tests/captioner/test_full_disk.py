@@ -214,7 +214,7 @@ def compute(
 ) -> Callable[[Path], np.ndarray]:
     """Features of all photos by way of a cache; PyTorch runs the encoder, without an export."""
 
-    def runner(model: Encoder, _: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    def runner(model: Encoder, *_: object) -> Callable[[np.ndarray], np.ndarray]:
         return lambda images: model(torch.from_numpy(images)).detach().numpy()
 
     monkeypatch.setattr(features_module, "_runner", runner)

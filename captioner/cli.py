@@ -1,4 +1,4 @@
-"""The command line: train, caption, evaluate, data, export. A command imports what it needs when it is run."""
+"""The command line. A command imports what it needs when it is run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import click
 
 from caprun import __version__
 from caprun.cli import ErrorsAsSentences
+from captioner.commands.average import average
 from captioner.commands.caption import caption
 from captioner.commands.data import data
 from captioner.commands.evaluate import evaluate
 from captioner.commands.export import export
+from captioner.commands.recipe import recipe
 from captioner.commands.train import train
 
 
@@ -19,5 +21,5 @@ def main() -> None:
     """Train an image captioner, export it, and measure it. What it exports runs with `caprun`, without torch."""
 
 
-for command in (train, caption, evaluate, data, export):
+for command in (train, average, caption, evaluate, data, export, recipe):
     main.add_command(command)

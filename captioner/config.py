@@ -87,8 +87,8 @@ class ModelConfig:
     regions: int = 0
     """Regions a side that the encoder's grid is pooled to; 0: its own grid, 1: one vector a photo."""
     fine_tune: int = -1
-    """The CNN's children from this one on are trained too (5 is a ResNet's second stage); -1: none. What those before it
-    give is cached, where that is no more than the photo."""
+    """The CNN's children from this one on are trained too (5 is a ResNet's second stage); -1: none. What
+    those before it give is cached, where that is no more than the photo."""
     decoder: Decoder = "soft-attention"
     """How the photo enters the LSTM: see `Decoder`."""
     gate: bool = True

@@ -17,8 +17,9 @@ from caprun.bundle import Bundle, ModelSpec, describe_file, read_bundle
 from caprun.decoding import Ids, StepOutput
 from caprun.engine import Captioner
 from caprun.errors import UsageError
-from caprun.manifest_check import NEXT
+from caprun.manifest_check import FIRST_STATE, NEXT
 from caprun.session import Device, refuse_unknown_pieces
+from caprun.steps import Floats, photo_vectors
 from captioner.errors import CaptionerError
 from captioner.models.backbones import first_line
 from captioner.models.caption_model import CaptionModel
@@ -31,6 +32,12 @@ class ModelSteps:
 
     def __init__(self, model: CaptionModel, encoded: Encoded, *, alpha: bool = False) -> None:
         self._model, self._encoded, self._alpha = model, encoded, alpha
+        self._first = encoded.hidden, encoded.cell
+
+    @property
+    def photo(self) -> Floats:
+        """See `caprun.steps.Steps`."""
+        return photo_vectors(*map(_on_host, self._first))
 
     @torch.inference_mode()
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
@@ -71,6 +78,11 @@ class ModelBackend:
         return ModelSteps(self._model, encoded, alpha=alpha)
 
 
+def _on_host(state: Tensor) -> Floats:
+    array: Floats = state.detach().float().cpu().numpy()
+    return array
+
+
 class ScriptSteps:
     """A TorchScript decoder in the middle of a batch; it knows tensors by their names in the manifest alone."""
 
@@ -85,7 +97,13 @@ class ScriptSteps:
         self._decoder, self._spec = decoder, bundle.manifest.graphs.decoder
         self._pieces = len(bundle.vocabulary)
         self._tensors = dict(tensors)
+        self._first = {name: tensors[name] for name in FIRST_STATE if name in tensors}
         self._alpha = alpha
+
+    @property
+    def photo(self) -> Floats:
+        """See `caprun.steps.Steps`."""
+        return photo_vectors(*(_on_host(self._first[name]) for name in FIRST_STATE))
 
     @torch.inference_mode()
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:

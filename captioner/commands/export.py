@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from captioner.commands.console import FILE, say
 from captioner.commands.files import newest
+from captioner.errors import CaptionerError
+
+if TYPE_CHECKING:
+    from captioner.datasets import Dataset
 
 
 @click.command()
@@ -50,18 +56,42 @@ def export(
     data_photos: int,
 ) -> None:
     """Write a bundle from CHECKPOINT (the newest run's best), and prove that it says the same as PyTorch."""
-    from capexport.export import Request
-    from capexport.export import export as run
     from captioner.datasets import load_dataset
     from captioner.training.loop import BEST
 
     checkpoint = checkpoint or newest(Path("runs"), BEST)
     run_name = checkpoint.resolve().parent.name
     output = output or Path("weights") / (run_name if kind == "onnx" else f"{run_name}-{kind}")
-    others: Any = tuple(dict.fromkeys(precision for precision in precisions if precision != "fp32"))
-    if others and kind != "onnx":
-        raise click.UsageError(f"--precision {others[0]} is for --format onnx; leave one of the two out")
+    if kind != "onnx" and (other := next((one for one in precisions if one != "fp32"), None)):
+        raise click.UsageError(f"--precision {other} is for --format onnx; leave one of the two out")
     dataset = load_dataset(data) if data else None
+    write_bundle(
+        checkpoint, kind, output, dataset, name, licence, card, precisions, calibration, data_photos=data_photos
+    )
+
+
+def write_bundle(
+    checkpoint: Path,
+    kind: Any,
+    output: Path,
+    dataset: Dataset | None,
+    name: str | None,
+    licence: str,
+    card: Path | None,
+    precisions: Sequence[str],
+    calibration: Any,
+    *,
+    data_photos: int,
+) -> None:
+    """Export, and print the line that uses the bundle; the arguments are the command's.
+
+    Raises:
+        CaprunError: see `capexport.export.export`.
+    """
+    from capexport.export import Request
+    from capexport.export import export as run
+
+    others: Any = tuple(dict.fromkeys(precision for precision in precisions if precision != "fp32"))
     dev = dataset.split("dev") if dataset else []
     train = [example for example in dataset.examples if example.split == "train"] if dataset else []
     photos = [example.image for example in dev[:data_photos]]
@@ -69,3 +99,25 @@ def export(
     run(Request(checkpoint, kind, output, name, licence, card, photos, others, calibration, train, dev), say)
     program = "caprun" if kind == "onnx" else "captioner caption"
     click.echo(f"{program} --model {shlex.quote(str(output))} PHOTO")
+
+
+def check_bundle(output: Path, card: Path | None) -> None:
+    """Find out before a long training whether a bundle can be written there.
+
+    Raises:
+        CaprunError: it cannot, something else is there, or the card's text cannot be read.
+    """
+    import capexport.export  # noqa: F401  (what it needs is installed)
+    from caprun.bundle import Replacement
+
+    if card is not None:
+        try:
+            card.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CaptionerError(f"The text {card} for the model card cannot be read ({error}).") from None
+    with contextlib.suppress(_SoonerThanLater), Replacement(output):
+        raise _SoonerThanLater  # what fails leaves what is there alone
+
+
+class _SoonerThanLater(Exception):  # noqa: N818  (nothing is wrong)
+    """A bundle could be written."""

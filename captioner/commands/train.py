@@ -113,7 +113,7 @@ def train(
         config = load_second_config(config_file, [*settings, *given], load_checkpoint(init).config)
     else:
         config = load_config(config_file, [*settings, *given])
-    _set_threads(threads)
+    set_threads(threads)
     processes = join_processes(device)
     try:
         output = processes.from_first(output or Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
@@ -124,7 +124,7 @@ def train(
         splits, seed = config.data.splits, config.data.split_seed
         dataset = load_dataset(data, allow_missing=allow_missing, splits=splits, seed=seed)
         command = shlex.join(["captioner", *sys.argv[1:]])
-        job = Job(dataset, config, output, cache or _default_cache(), command, processes, allow_missing, resumed, init)
+        job = Job(dataset, config, output, cache or default_cache(), command, processes, allow_missing, resumed, init)
         run(job, say if processes.first else lambda _: None)
     except KeyboardInterrupt:
         leave_processes()
@@ -143,7 +143,7 @@ def train(
     leave_processes()  # not where one of them failed: taking leave waits for the others
 
 
-def _set_threads(threads: int | None) -> None:
+def set_threads(threads: int | None) -> None:
     """As many as asked for, or a fair share of the cores for each process that torchrun started here."""
     import torch
 
@@ -199,5 +199,6 @@ def _changeable(train: TrainConfig) -> set[str]:
     return free
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Where the encoder's features are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from capexport.confidence_card import section
 from caprun.bundle import Manifest
 from captioner.evaluation.metrics import TITLES, named, shown
 
@@ -25,7 +27,7 @@ Licence: {manifest.licence}
 
 Split {metrics.get("split")}: {metrics.get("photos")} photos, {metrics.get("references")} references, free-running
 captions, lower-cased, punctuation removed; {search.text}.
-Measured with PyTorch at the end of epoch {metrics.get("epoch")}; x100 but for NIST:
+Measured with PyTorch{f", at the end of epoch {metrics['epoch']}" if "epoch" in metrics else ""}; x100 but for NIST:
 
 | {" | ".join(scores)} |
 |{" --- |" * len(scores)}
@@ -39,6 +41,8 @@ Data: {training.get("dataset", "unknown")}; photos: {_listed(training.get("photo
 {training.get("train_seconds", "unknown")} s on {training.get("device", "unknown")}, \
 {training.get("threads", "unknown")} threads. Checkpoint sha256: `{manifest.provenance.get("checkpoint_sha256")}`.
 
+{_stages(training)}
+
 ## Input
 
 Photos are brought to {image.width}x{image.height} pixels ({image.fit}, {image.resample}).
@@ -51,8 +55,36 @@ Photos are brought to {image.width}x{image.height} pixels ({image.fit}, {image.r
 {parity.get("encoder", 0):.1e} of encoder outputs, {parity.get("log_prob", 0):.1e} of log-probabilities.
 
 {_precisions(manifest)}
+
+{section(manifest.confidence) if manifest.confidence else ""}
 """
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _stages(training: Mapping[str, Any]) -> str:
+    """A table of what a recipe's stages came to, if the training had any."""
+    recipe = training.get("recipe", {})
+    stages = recipe.get("stages") or training.get("stages", ())
+    if not stages:
+        return ""
+    made = f"Recipe {recipe['name']} (sha256 `{recipe['sha256'][:12]}`), {recipe['cores']} cores. " if recipe else ""
+    rows = [
+        f"| {stage['name']} | {stage['seconds'] / 60:.0f} | {stage.get('epoch') or ''} | "
+        f"{shown('cider', stage.get('cider', 0.0))} | {shown('bleu_4', stage.get('bleu_4', 0.0))} |"
+        for stage in stages
+    ]
+    commands = [f"    {stage['command']}" for stage in stages if "command" in stage]
+    return "\n".join(
+        [
+            f"{made}Its stages, scored on dev:",
+            "",
+            "| stage | minutes | best epoch | CIDEr | BLEU-4 |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            *commands,
+        ]
+    )
 
 
 def _precisions(manifest: Manifest) -> str:

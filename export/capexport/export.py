@@ -15,13 +15,16 @@ import numpy.typing as npt
 
 from capexport import onnx_export, torchscript_export
 from capexport.card import model_card
+from capexport.confidence import fit_confidence
+from capexport.confidence_card import PICTURE, picture
 from capexport.graphs import describe
 from capexport.precision import CALIBRATION_PHOTOS, SCORED_PHOTOS, Evidence, Name, judge, write_fp16, write_int8
 from capexport.ranges import Calibration
 from capexport.verify import InspectableBackend, verify
 from caprun.bundle import FULL_PRECISION, Manifest, ModelSpec, Precision, Replacement, read_bundle, write_manifest
+from caprun.engine import Captioner
 from caprun.image import load
-from caprun.session import OnnxBackend, choose_device
+from caprun.session import OnnxBackend, choose_device, choose_precision
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.inference import ModelBackend, ScriptBackend, model_spec
@@ -48,9 +51,9 @@ class Request:
     """Besides fp32."""
     calibration: Calibration = "minmax"
     train: Sequence[Example] = ()
-    """To calibrate on; needed for int8."""
+    """To calibrate int8 on, which needs them, and to learn from which photos are familiar."""
     dev: Sequence[Example] = ()
-    """To compare precisions on; needed for any besides fp32."""
+    """To compare precisions on, which any besides fp32 needs, and to fit the confidence on."""
 
 
 def export(request: Request, say: Callable[[str], None]) -> Manifest:
@@ -98,6 +101,7 @@ def export(request: Request, say: Callable[[str], None]) -> Manifest:
         if evidence is not None:
             for name in request.precisions:
                 manifest = _add_precision(directory, name, evidence, request.calibration, say)
+        manifest = _add_confidence(directory, manifest, request, say)
         card = model_card(manifest, introduction)
         manifest = write_manifest(directory, manifest, checkpoint.vocabulary, card)
     size = sum(entry.bytes for entry in manifest.files.values())
@@ -123,6 +127,18 @@ def _add_precision(
         device = "cuda" if choose_device("auto") == "cuda" else None
     judged = judge(read_bundle(directory), name, evidence, say, device)
     return write_manifest(directory, replace(manifest, precisions={**precisions, **judged}), bundle.vocabulary, "")
+
+
+def _add_confidence(directory: Path, manifest: Manifest, request: Request, say: Callable[[str], None]) -> Manifest:
+    """Fitted on the bundle as it is run, in every precision that the CPU is quick in."""
+    bundle = read_bundle(directory)
+    own = choose_precision(manifest, "cpu")
+    others = [name for name in manifest.precisions if name not in (own, "fp16")]
+    captioners = {name: Captioner(manifest, bundle.vocabulary, _backend(directory, name)) for name in (own, *others)}
+    confidence = fit_confidence(captioners, request.train, request.dev, say)
+    if confidence is not None:
+        (directory / PICTURE).write_text(picture(confidence), encoding="utf-8", newline="\n")
+    return replace(manifest, confidence=confidence)
 
 
 def _evidence(request: Request, spec: ModelSpec) -> Evidence:
@@ -153,11 +169,11 @@ def evidence_of(spec: ModelSpec, train: Sequence[Example], dev: Sequence[Example
     )
 
 
-def _backend(directory: Path) -> InspectableBackend:
+def _backend(directory: Path, precision: str = FULL_PRECISION) -> InspectableBackend:
     bundle = read_bundle(directory)
     if bundle.manifest.format == "torchscript":
         return ScriptBackend(bundle)
-    return OnnxBackend(bundle, "cpu", precision=FULL_PRECISION)
+    return OnnxBackend(bundle, "cpu", precision=precision)
 
 
 def _photos(samples: npt.NDArray[np.uint8], files: Sequence[Path], spec: ModelSpec) -> npt.NDArray[np.uint8]:

@@ -15,9 +15,9 @@ from capexport.quantize import quantize
 from capexport.ranges import Calibration, Feed
 from capexport.verify import is_near_tie, log_probs_in
 from caprun.bundle import FULL_PRECISION, Bundle, Measurement, Precision
-from caprun.decoding import Ids, SearchOptions, StepOutput, Steps
+from caprun.decoding import Floats, Ids, SearchOptions, StepOutput, Steps
 from caprun.engine import Captioner
-from caprun.session import OnnxBackend, measured_on, onnxruntime
+from caprun.session import OnnxBackend, OnnxSteps, measured_on, onnxruntime
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import score
 
@@ -80,14 +80,21 @@ class _Recorder:
         self.feeds: list[Feed] = []
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> Steps:
-        steps = self.backend.encode(images, alpha=alpha)
+        return _RecordedSteps(self, self.backend.encode(images, alpha=alpha))
 
-        def step(row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
-            given = {"row": row, "parent": parent, "token": token, "k": np.array([k])} | steps.tensors()
-            self.feeds.append({name: np.ascontiguousarray(given[name]) for name in self.names})
-            return steps(row, parent, token, k)
 
-        return step
+class _RecordedSteps:
+    def __init__(self, recorder: _Recorder, steps: OnnxSteps) -> None:
+        self._recorder, self._steps = recorder, steps
+
+    @property
+    def photo(self) -> Floats:
+        return self._steps.photo
+
+    def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
+        given = {"row": row, "parent": parent, "token": token, "k": np.array([k])} | self._steps.tensors()
+        self._recorder.feeds.append({name: np.ascontiguousarray(given[name]) for name in self._recorder.names})
+        return self._steps(row, parent, token, k)
 
 
 def write_fp16(bundle: Bundle) -> Precision:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from caprun.confidence import Confidence
 from caprun.decoding import SearchOptions
 from caprun.errors import BundleError, CaprunError
 from caprun.image import ImageSpec
@@ -25,7 +26,8 @@ from caprun.strict_json import parse
 from caprun.vocabulary import Special, Vocabulary
 from caprun.whole import flush
 
-FORMAT_VERSION = 2  # 1 had no parity of a precision
+FORMAT_VERSION = 3  # 1 had no parity of a precision, 2 no confidence
+_WITHOUT_CONFIDENCE = 2  # what is written where there is none: an older caprun reads it
 MANIFEST = "model.json"
 VOCABULARY = "vocab.json"
 MODEL_CARD = "MODEL_CARD.md"
@@ -106,6 +108,8 @@ class ModelSpec:
     """Used unless others are given."""
     attention_grid: tuple[int, int] | None
     """Rows and columns of the regions behind alpha; none for a model that does not attend."""
+    confidence: Confidence | None = field(default=None, kw_only=True)
+    """How likely its captions are to be good; none where it was not calibrated."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class Manifest(ModelSpec):
     """Scores with their split and protocol."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """The checkpoint's sha256 and the versions that made the bundle."""
-    format_version: int = FORMAT_VERSION
+    format_version: int = _WITHOUT_CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -311,9 +315,12 @@ def write_manifest(directory: Path, manifest: Manifest, vocabulary: Vocabulary, 
     _write(directory / VOCABULARY, json.dumps(vocabulary.as_dict(), ensure_ascii=False, indent=0))
     _write(directory / MODEL_CARD, model_card)
     files = {path.name: describe_file(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
-    manifest = replace(manifest, files=files)
+    version = manifest.format_version if manifest.confidence is None else FORMAT_VERSION
+    manifest = replace(manifest, files=files, format_version=version)
     # through JSON once: the digest is over what a reader will see, lists for tuples among it
     content = asdict(manifest) | {"search": manifest.search.as_dict()}
+    if manifest.confidence is None:
+        del content["confidence"]
     data = json.loads(json.dumps(content, allow_nan=False))
     _write(directory / MANIFEST, json.dumps(data | {"digest": _digest(data)}, ensure_ascii=False, indent=2) + "\n")
     return manifest

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 import click
 
 from caprun import __version__
+from caprun.abstaining import abstention, min_confidence_option, refuse_uncalibrated, written
 from caprun.bulk.command import bulk
 from caprun.errors import CaprunError, ImageError, OutputError, UsageError
 from caprun.search_options import search_options, with_search_options
@@ -21,7 +22,7 @@ from caprun.startup import starting
 if TYPE_CHECKING:
     from PIL import Image
 
-    from caprun.decoding import SearchOptions
+    from caprun.bundle import ModelSpec
     from caprun.engine import Caption, Captioner
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -85,6 +86,7 @@ def output_options(command: F) -> F:
         click.option("--picture", type=path, metavar="FILE.png", help="Write the photo with its caption."),
         click.option("--attention", type=path, metavar="FILE.png", help="Write where the model looked for each word."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object a photo, with log-probabilities."),
+        min_confidence_option,
     ):
         command = option(command)
     return command
@@ -200,6 +202,7 @@ def caption_photos(
     search: Mapping[str, Any],
     many: Many,
     as_json: bool,
+    min_confidence: float | None,
     attention: Path | None,
     picture: Path | None,
     font: Path | None,
@@ -212,6 +215,7 @@ def caption_photos(
         search: options of the search; those left out are the model's own.
         many: options of many photos.
         as_json: print objects, not text.
+        min_confidence: a photo of whose caption the model is less sure has none; None for captions of all.
         attention, picture: PNG files to write, for a single photo.
         font: for these.
     """
@@ -224,7 +228,7 @@ def caption_photos(
             raise UsageError("--attention and --picture take one photo, named itself, and no --output.")
         if as_json and many.output is not None:
             raise UsageError("--json prints rows and --output writes them; leave one of them out.")
-        return _caption_many(load, photos, search, many, as_json)
+        return _caption_many(load, photos, search, many, as_json, min_confidence)
     with starting():
         from concurrent.futures import ThreadPoolExecutor
 
@@ -233,6 +237,7 @@ def caption_photos(
         with ThreadPoolExecutor(1) as reader:  # which opens the first photo while the model is loaded
             first = reader.submit(open_photo, photos[0])
             captioner = load(False)
+    refuse_uncalibrated(captioner.spec, min_confidence)
     if attention and captioner.spec.attention_grid is None:
         raise UsageError(f"The model {captioner.spec.name} has no attention to draw; leave out --attention.")
     options = with_search_options(captioner.spec.search, search)
@@ -240,7 +245,18 @@ def caption_photos(
     for index, photo in enumerate(photos):
         try:
             image = open_photo(photo) if index else first.result()
-            _caption_one(captioner, photo, image, options, len(photos) > 1, as_json, attention, picture, font)
+            caption = captioner.caption(image, options, alpha=attention is not None)
+            row = caption_as_dict(photo, caption, min_confidence)
+            if as_json:
+                click.echo(_json(row))
+            if "abstained" in row:
+                unwritten = " No picture is written." if attention or picture else ""
+                click.echo(f"{photo}: {row['abstained']}{unwritten}", err=True)
+                continue
+            if not as_json:
+                for one in (caption, *caption.alternatives):
+                    click.echo(f"{photo}: {one.text}" if len(photos) > 1 else one.text)
+            _write_pictures(captioner.spec, image, caption, attention, picture, font)
         except ImageError as error:
             failed += 1
             if as_json:
@@ -250,7 +266,12 @@ def caption_photos(
 
 
 def _caption_many(
-    load: "Callable[[bool], Captioner]", arguments: Sequence[str], search: Mapping[str, Any], many: Many, as_json: bool
+    load: "Callable[[bool], Captioner]",
+    arguments: Sequence[str],
+    search: Mapping[str, Any],
+    many: Many,
+    as_json: bool,
+    least: float | None,
 ) -> int:
     from caprun.folder import plan_output, print_captions, write_captions
     from caprun.listing import list_photos
@@ -258,37 +279,29 @@ def _caption_many(
     photos = list_photos(arguments, sys.stdin.buffer, recursive=many.recursive)
     output = None if many.output is None else plan_output(many.output, photos)
     captioner = load(True)
+    refuse_uncalibrated(captioner.spec, least)
     options = with_search_options(captioner.spec.search, search)
-    how: dict[str, Any] = {"batch_size": many.batch_size, "decoders": many.decoders}
+    how: dict[str, Any] = {"min_confidence": least, "batch_size": many.batch_size, "decoders": many.decoders}
     if output is None:
         return print_captions(captioner, photos, options, as_json=as_json, **how)
     return write_captions(captioner, photos, options, output, overwrite=many.overwrite, **how)
 
 
-def _caption_one(
-    captioner: "Captioner",
-    photo: str,
+def _write_pictures(
+    spec: "ModelSpec",
     image: "Image.Image",
-    options: "SearchOptions",
-    several: bool,
-    as_json: bool,
+    caption: "Caption",
     attention: Path | None,
     picture: Path | None,
     font: Path | None,
 ) -> None:
-    caption = captioner.caption(image, options, alpha=attention is not None)
-    if as_json:
-        click.echo(_json(caption_as_dict(photo, caption)))
-    else:
-        for one in (caption, *caption.alternatives):
-            click.echo(f"{photo}: {one.text}" if several else one.text)
     if attention or picture:
         from caprun.drawing import attention_picture, caption_picture
         from caprun.image import seen_box
 
         if attention:
             seen = [(word.text, word.alpha) for word in caption.words if word.alpha is not None]
-            box = seen_box(image.size, captioner.spec.image)
+            box = seen_box(image.size, spec.image)
             _write_png(attention_picture(image, seen, region_box=box, font=font), attention)
         if picture:
             _write_png(caption_picture(image, caption.text, font=font), picture)
@@ -300,8 +313,10 @@ def _json(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-def caption_as_dict(photo: str, caption: "Caption") -> dict[str, Any]:
-    """What --json prints of a photo."""
+def caption_as_dict(photo: str, caption: "Caption", least: float | None = None) -> dict[str, Any]:
+    """What --json prints of a photo: its caption, or why there is none; see `caprun.abstaining.abstention`."""
+    if why := abstention(caption, least):
+        return {"image": photo, "abstained": why.reason, "confidence": why.confidence}
     others = [_text_as_dict(other) for other in caption.alternatives]
     return {"image": photo, **_text_as_dict(caption), **({"alternatives": others} if others else {})}
 
@@ -310,6 +325,7 @@ def _text_as_dict(caption: "Caption") -> dict[str, Any]:
     return {
         "caption": caption.text,
         "log_prob": round(caption.log_prob, 6),
+        **({} if caption.confidence is None else {"confidence": written(caption.confidence)}),
         "words": [{"word": word.text, "log_prob": round(word.log_prob, 6)} for word in caption.words],
     }
 

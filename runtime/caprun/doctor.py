@@ -18,7 +18,7 @@ from PIL import Image, features
 
 from caprun import hardware
 from caprun.bundle import Bundle, read_bundle
-from caprun.decoding import StepOutput, Steps
+from caprun.decoding import Floats, Ids, StepOutput, Steps
 from caprun.engine import Backend, Captioner, packaged_bundle
 from caprun.errors import CaprunError, DeviceError
 from caprun.image import open_photo, prepare
@@ -184,15 +184,27 @@ class _Timed:
         steps, seconds = _clock(lambda: self._backend.encode(images, alpha=alpha))
         self.encoder.append(seconds)
         self._ended = time.perf_counter()
+        return _TimedSteps(self, steps)
 
-        def timed(*args: Any, **options: Any) -> StepOutput:
-            self.between.append(time.perf_counter() - self._ended)
-            output, seconds = _clock(lambda: steps(*args, **options))
-            self.steps.append(seconds)
-            self._ended = time.perf_counter()
-            return output
+    def step(self, step: Callable[[], StepOutput]) -> StepOutput:
+        """Take a step and note how long it took, and how long it was since the one before."""
+        self.between.append(time.perf_counter() - self._ended)
+        output, seconds = _clock(step)
+        self.steps.append(seconds)
+        self._ended = time.perf_counter()
+        return output
 
-        return timed
+
+class _TimedSteps:
+    def __init__(self, watch: _Timed, steps: Steps) -> None:
+        self._watch, self._steps = watch, steps
+
+    @property
+    def photo(self) -> Floats:
+        return self._steps.photo
+
+    def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
+        return self._watch.step(lambda: self._steps(row, parent, token, k))
 
 
 def _clock(work: Callable[[], T]) -> tuple[T, float]:
@@ -294,6 +306,8 @@ def _bundle(opened: Bundle, captioner: Captioner, *, packaged: bool) -> Section:
         said = [f"{size / 1e6:.1f} MB", "used here" if name == used else "not used here"]
         said += [f"{one.photos_per_second:.0f} photos/s and CIDEr {one.cider:.3f} on {one.device}" for one in measured]
         lines.append((name, ", ".join(said + ["unmeasured"] * (not measured))))
+    confidence = manifest.confidence
+    lines.append(("confidence", "none was calibrated" if confidence is None else f"calibrated: {confidence.event}"))
     size = sum(entry.bytes for entry in manifest.files.values())
     lines.append(("files", f"{len(manifest.files)}, {size / 1e6:.1f} MB, checksums right"))
     other = os.environ.get("CAPRUN_MODEL")
@@ -310,5 +324,6 @@ def _bundle(opened: Bundle, captioner: Captioner, *, packaged: bool) -> Section:
         "files": {name: asdict(entry) for name, entry in manifest.files.items()},
         "precisions": precisions,
         "precision": used,
+        "confidence": confidence and {"event": confidence.event, "measured": confidence.measured},
     }
     return Section("bundle", found, tuple(lines))

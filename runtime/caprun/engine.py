@@ -50,6 +50,10 @@ class Caption:
     """False where the caption was cut at the maximum length, or bans left nothing to say."""
     alternatives: tuple["Caption", ...] = ()
     """Where `n_best` asks for them, the other captions found, the best first; drawn ones in the order drawn."""
+    confidence: float | None = None
+    """How likely it is to be good, 0 to 1: the probability of `spec.confidence.event`, calibrated on photos that the
+    model was not trained on. None where the model has no such calibration. Whoever would rather have no caption than
+    a wrong one compares it with a number of their own."""
 
 
 class Captioner:
@@ -162,20 +166,28 @@ class Captioner:
 
         A photo's caption does not depend on the others.
         """
-        return [self._caption(hypothesis) for hypothesis in self.hypotheses(images, options, alpha=alpha)]
+        hypotheses, photos = self._search(images, options, alpha=alpha)
+        seen = [None] * len(hypotheses) if photos is None else photos
+        return [self._caption(hypothesis, photo) for hypothesis, photo in zip(hypotheses, seen, strict=True)]
 
     def hypotheses(
         self, images: npt.NDArray[np.uint8], options: SearchOptions | None = None, *, alpha: bool = False
     ) -> Sequence[Hypothesis]:
         """The same, as ids."""
+        return self._search(images, options, alpha=alpha)[0]
+
+    def _search(
+        self, images: npt.NDArray[np.uint8], options: SearchOptions | None, *, alpha: bool
+    ) -> tuple[Sequence[Hypothesis], Floats | None]:
+        """The hypotheses; and where there is a confidence, what it knows of the photos, (photos, features)."""
         if not len(images):
-            return []
+            return [], None
         special = self.spec.special
         steps = self.backend.encode(images, alpha=alpha)
         options = options or self.spec.search
         # so that a photo's draws depend on nothing but the seed and what is seen of the photo
         identities = [_identity(image) for image in images] if options.temperature > 0 else None
-        return search(
+        hypotheses = search(
             steps,
             len(images),
             special.start,
@@ -184,8 +196,9 @@ class Captioner:
             vocabulary=self.vocabulary,
             identities=identities,
         )
+        return hypotheses, None if self.spec.confidence is None else steps.photo
 
-    def _caption(self, hypothesis: Hypothesis) -> Caption:
+    def _caption(self, hypothesis: Hypothesis, photo: Floats | None) -> Caption:
         words = []
         for word in self.vocabulary.words(hypothesis.ids):
             at = list(word.positions)
@@ -198,8 +211,14 @@ class Captioner:
             hypothesis.log_prob,
             tuple(words),
             hypothesis.finished,
-            tuple(map(self._caption, hypothesis.alternatives)),
+            tuple(self._caption(other, photo) for other in hypothesis.alternatives),
+            self._confidence(hypothesis, photo),
         )
+
+    def _confidence(self, hypothesis: Hypothesis, photo: Floats | None) -> float | None:
+        if self.spec.confidence is None or photo is None:
+            return None
+        return self.spec.confidence.probability(photo, hypothesis)
 
 
 def _identity(image: npt.NDArray[np.uint8]) -> int:

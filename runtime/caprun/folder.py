@@ -26,7 +26,7 @@ from caprun.rows import FORMATS, captions_of
 ROWS = "captions.jsonl"
 """The file of rows in a folder of text files."""
 _WHY = "; their rows say why"
-_ROW_FORMAT = 1  # of what is written; another caprun may write other rows
+_ROW_FORMAT = 2  # of what is written; another caprun may write other rows: 1 had no confidence
 
 
 class Output(NamedTuple):
@@ -75,12 +75,14 @@ def write_captions(
     options: SearchOptions,
     output: Output,
     *,
+    min_confidence: float | None = None,
     batch_size: int | None,
     decoders: int | None,
     overwrite: bool,
 ) -> int:
     """Write a row a photo, or go on with it; returns the exit code.
 
+    Below `min_confidence`, the row says that the model abstains, and there is no text file.
     Batches are cut by position in the list, never by what is left: so the rows do not depend on where a run stopped.
 
     Raises:
@@ -94,26 +96,30 @@ def write_captions(
     captioner = captioner.for_many()
     size = batch_size or default_batch_size(captioner)
     paths = [photo.path for photo in photos]
-    identity = _identity(captioner, options, size, paths) | {"text files": "no" if output.texts is None else "yes"}
+    identity = _identity(captioner, options, size, paths) | {
+        "min confidence": "none" if min_confidence is None else min_confidence,
+        "text files": "no" if output.texts is None else "yes",
+    }
     with Results(output.file, paths, identity, texts=output.texts, overwrite=overwrite) as results:
         total, before = len(paths), results.done
         if results.finished:
             click.echo(f"{output.file} is finished already; --overwrite begins anew.", err=True)
-            return _end(results.failed, total, _WHY)
+            return _end(results.failed, results.abstained, total, _WHY)
         if before:
             click.echo(f"{output.file} has {before:,} of {total:,} photos; going on.", err=True)
         first = before - before % size
         found = captioner.caption_many(paths[first:], options, batch_size=size, decoders=decoders)
         try:
             with Progress(total, done=before) as progress:
-                for entry in itertools.islice(_entries(paths[first:], found), before - first, None):
+                entries = _entries(paths[first:], found, min_confidence)
+                for entry in itertools.islice(entries, before - first, None):
                     results.add(entry)
                     progress.advance()
         except KeyboardInterrupt:
             click.echo(f"\n{results.done:,} of {total:,} photos are done; the same command goes on.", err=True)
             raise
         click.echo(f"{counted(total)} in {output.file}, {progress.rate:.1f} photos/s.", err=True)
-        return _end(results.failed, total, _WHY)
+        return _end(results.failed, results.abstained, total, _WHY)
 
 
 def print_captions(
@@ -122,37 +128,48 @@ def print_captions(
     options: SearchOptions,
     *,
     as_json: bool,
+    min_confidence: float | None = None,
     batch_size: int | None,
     decoders: int | None,
 ) -> int:
-    """Print a line a photo, in order, as they are done; returns the exit code."""
+    """Print a line a photo, in order, as they are done; returns the exit code.
+
+    Below `min_confidence`, no line but a sentence on standard error.
+    """
     paths = [photo.path for photo in photos]
     found = captioner.caption_many(paths, options, batch_size=batch_size, decoders=decoders)
-    failed = 0
+    failed = abstained = 0
     # where captions are read as they come, they are the progress
     with Progress(len(paths), quiet=sys.stdout.isatty()) as progress:
-        for entry in _entries(paths, found):
+        for entry in _entries(paths, found, min_confidence):
             failed += "error" in entry
+            abstained += "abstained" in entry
             if as_json:
                 click.echo(json.dumps(entry, ensure_ascii=False))
-            elif "error" not in entry:
+            elif "caption" in entry:
                 for caption in captions_of(entry):
                     click.echo(f"{entry['image']}: {caption}")
             if "error" in entry:
                 progress.say(f"Error: {entry['error']}")
+            if "abstained" in entry:
+                progress.say(f"{entry['image']}: {entry['abstained']}")
             progress.advance()
-    return _end(failed, len(paths), "")
+    return _end(failed, abstained, len(paths), "")
 
 
-def _entries(paths: Iterable[str], found: Iterable[Caption | ImageError]) -> Iterator[dict[str, Any]]:
+def _entries(
+    paths: Iterable[str], found: Iterable[Caption | ImageError], least: float | None
+) -> Iterator[dict[str, Any]]:
     for path, result in zip(paths, found, strict=True):
         if isinstance(result, ImageError):
             yield {"image": path, "error": str(result)}
         else:
-            yield caption_as_dict(path, result)
+            yield caption_as_dict(path, result, least)
 
 
-def _end(failed: int, total: int, where: str) -> int:
+def _end(failed: int, abstained: int, total: int, where: str) -> int:
+    if abstained:
+        click.echo(f"The model abstained from {abstained:,} of {counted(total)}{where}.", err=True)
     if failed:
         click.echo(f"Error: {failed:,} of {counted(total)} could not be captioned{where}.", err=True)
     return 1 if failed else 0
@@ -163,6 +180,8 @@ def _identity(captioner: Captioner, options: SearchOptions, size: int, paths: Se
     spec = captioner.spec
     files = {name: entry.sha256 for name, entry in getattr(spec, "files", {}).items() if name != MODEL_CARD}
     model = [captioner.digest, files, asdict(spec.image), asdict(spec.special), spec.attention_grid]
+    if spec.confidence is not None:
+        model.append(asdict(spec.confidence))
     # relative names mean other photos elsewhere; os.path.join leaves absolute ones as they are
     here = os.fsencode(os.getcwd())  # noqa: PTH109
     names = hashlib.sha256()

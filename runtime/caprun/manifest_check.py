@@ -1,5 +1,6 @@
 """Whether a manifest makes sense: whoever writes one with the right digest can still write what no runtime can run."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import astuple
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from caprun.bundle import Graphs, Manifest, TensorSpec
+    from caprun.confidence import Confidence
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}(?<!\.)")
 """Of a file or a precision: nothing that any system takes for a path, a drive or a stream, or that a terminal obeys."""
@@ -15,6 +17,10 @@ _MOST_SIDE = 2**14  # pixels
 _INDICES = ("row", "parent", "token", "k")
 NEXT = "next_"
 """A graph cannot have one name for an input and an output: the decoder's output `next_hidden` is its next `hidden`."""
+
+FIRST_STATE = ("hidden", "cell")
+"""The encoder's outputs that a confidence sees of a photo, in this order."""
+_MOST_SENTENCE, _MOST_WEIGHT = 500, 1e9  # no probability wants larger weights, whose products might be no numbers
 
 
 def is_plain_name(name: str) -> bool:
@@ -41,6 +47,8 @@ def problems(manifest: "Manifest", pieces: int) -> Iterator[str]:
         yield "a precision has no plain name"
     yield from _problems_of_graphs(manifest.graphs, (image.height, image.width, 3))
     yield from _problems_of_attention(manifest)
+    if manifest.confidence is not None:
+        yield from _problems_of_confidence(manifest.confidence, manifest.graphs)
 
 
 def _problems_of_graphs(graphs: "Graphs", image: tuple[int, int, int]) -> Iterator[str]:
@@ -70,6 +78,32 @@ def _problems_of_attention(manifest: "Manifest") -> Iterator[str]:
     alpha = _by_name(manifest.graphs.decoder.outputs).get("alpha")
     if rows < 1 or columns < 1 or alpha is None or alpha.shape[2:] != (rows * columns,):
         yield "its decoder does not attend to such a grid"
+
+
+def _problems_of_confidence(confidence: "Confidence", graphs: "Graphs") -> Iterator[str]:
+    event = confidence.event
+    if not event.strip() or len(event) > _MOST_SENTENCE or not event.isprintable():
+        yield f"its confidence does not say in one line of at most {_MOST_SENTENCE} characters what it is of"
+    parts = confidence.good, confidence.familiar
+    if any(abs(weight) > _MOST_WEIGHT for one in parts for weight in (one.bias, *one.caption.values(), *one.photo)):
+        yield "its confidence has weights that are too large"
+    features = _features(graphs)
+    if features is None or any(len(one.photo) not in (0, features) for one in parts):
+        yield "its confidence is not of such a state as its encoder gives"
+
+
+def _features(graphs: "Graphs") -> int | None:
+    """How many numbers a photo's first hidden and cell state are together; None where there are no such states."""
+    outputs = _by_name(graphs.encoder.outputs)
+    sizes: list[int] = []
+    for tensor in map(outputs.get, FIRST_STATE):
+        if tensor is None or tensor.role != "state" or tensor.dtype != "float32":
+            return None
+        shape = [size for size in tensor.shape[1:] if isinstance(size, int)]
+        if len(shape) != len(tensor.shape) - 1:
+            return None
+        sizes.append(math.prod(shape))
+    return sum(sizes)
 
 
 def _by_name(tensors: "tuple[TensorSpec, ...]") -> "dict[str, TensorSpec]":

@@ -59,6 +59,8 @@ class Results:
         """Rows that are written."""
         self.failed = 0
         """Of these, errors."""
+        self.abstained = 0
+        """And those of photos from which the model abstained."""
         self._state = path.with_name(f".{path.name}.run")
         # as it will be read back: tuples are lists there
         self._identity: dict[str, Any] = json.loads(json.dumps(identity))
@@ -90,7 +92,7 @@ class Results:
         return self.done == len(self._images)
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Write the next photo's row: `image` and either `caption`, `log_prob` and more, or `error`.
+        """Write the next photo's row: `image` and either `caption`, `log_prob` and more, or `abstained`, or `error`.
 
         Raises:
             OutputError: it cannot be written; the rows before it are.
@@ -111,6 +113,7 @@ class Results:
             self._end += len(row)
             self.done += 1
             self.failed += "error" in entry
+            self.abstained += "abstained" in entry
             if time.monotonic() - self._synced > _SYNC_EVERY:
                 flush(self._file)
                 self._synced = time.monotonic()
@@ -184,7 +187,7 @@ class Results:
 
     def _begin(self, overwrite: bool) -> int:
         """Make room for a new run and say what it is; returns where its rows end: nowhere yet."""
-        self.done = self.failed = 0
+        self.done = self.failed = self.abstained = 0
         if not overwrite and (taken := next(filter(os.path.lexists, self._texts or ()), None)):
             raise UsageError(
                 f"{taken} exists and was not written by this run; give another --output, or --overwrite to lose it."
@@ -243,7 +246,9 @@ class Results:
                 beginning = self._format.beginning(self._images[self.done])
                 if not row.startswith(beginning):
                     raise self._altered(f"row {self.done + 1:,} is of another photo")
-                self.failed += self._format.failed(row[len(beginning) :])
+                rest = row[len(beginning) :]
+                self.failed += self._format.failed(rest)
+                self.abstained += self._format.abstained(rest)
                 self.done += 1
                 end += len(row)
         return end

@@ -16,7 +16,7 @@ class RowFormat(Protocol):
     """What the file begins with."""
 
     def row(self, entry: Mapping[str, Any]) -> bytes:
-        """A row, its line's end included, of `image` and either `caption` and `log_prob`, or `error`."""
+        """A row, its line's end included, of `image` and `caption` and `log_prob`, or `abstained`, or `error`."""
         ...
 
     def beginning(self, image: str) -> bytes:
@@ -25,6 +25,10 @@ class RowFormat(Protocol):
 
     def failed(self, rest: bytes) -> bool:
         """Whether a row that goes on so after its beginning is an error's."""
+        ...
+
+    def abstained(self, rest: bytes) -> bool:
+        """Whether a row that goes on so after its beginning is of a photo from which the model abstained."""
         ...
 
     def split(self, file: BinaryIO) -> Iterator[bytes]:
@@ -49,20 +53,24 @@ class JsonLines:
         """See `RowFormat`."""
         return rest.startswith(b'"error": ')
 
+    def abstained(self, rest: bytes) -> bool:
+        """See `RowFormat`."""
+        return rest.startswith(b'"abstained": ')
+
     def split(self, file: BinaryIO) -> Iterator[bytes]:
         """See `RowFormat`."""
         return (line for line in file if line.endswith(b"\n"))
 
 
 class Csv:
-    """image, caption, log_prob, error, quoted as RFC 4180 says; lines end in a line feed."""
+    """image, caption, log_prob and the rest of `header`, quoted as RFC 4180 says; lines end in a line feed."""
 
-    header = b"image,caption,log_prob,error\n"
+    header = b"image,caption,log_prob,error,confidence,abstained\n"
 
     def row(self, entry: Mapping[str, Any]) -> bytes:
         """See `RowFormat`."""
-        fields = (entry["image"], entry.get("caption", ""), entry.get("log_prob", ""), entry.get("error", ""))
-        return b",".join(map(_field, fields)) + b"\n"
+        fields = self.header.decode().strip().split(",")
+        return b",".join(_field(entry.get(field, "")) for field in fields) + b"\n"
 
     def beginning(self, image: str) -> bytes:
         """See `RowFormat`."""
@@ -70,7 +78,11 @@ class Csv:
 
     def failed(self, rest: bytes) -> bool:
         """See `RowFormat`."""
-        return rest.startswith(b",,")  # a caption may be empty, but has a log-probability
+        return rest.startswith(b",,") and not self.abstained(rest)  # a caption may be empty, its log-probability not
+
+    def abstained(self, rest: bytes) -> bool:
+        """See `RowFormat`."""
+        return rest.startswith(b",,,")  # nor is an error
 
     def split(self, file: BinaryIO) -> Iterator[bytes]:
         """See `RowFormat`."""

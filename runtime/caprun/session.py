@@ -15,8 +15,9 @@ from caprun import graph_cache
 from caprun.bundle import FULL_PRECISION, Bundle, GraphSpec, Manifest, TensorSpec
 from caprun.decoding import Ids, StepOutput
 from caprun.errors import BundleError, CaprunError, DeviceError
-from caprun.manifest_check import NEXT
+from caprun.manifest_check import FIRST_STATE, NEXT
 from caprun.onnx_wire import has_external_data
+from caprun.steps import Floats, photo_vectors
 
 Device = Literal["auto", "cpu", "cuda"]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -215,10 +216,16 @@ class OnnxSteps:
     def __init__(self, decoder: "_Graph", pieces: int, tensors: Mapping[str, Any], *, alpha: bool) -> None:
         self._decoder, self._pieces = decoder, pieces
         self._tensors = dict(tensors)  # OrtValues or arrays by name: the state, and the context that never changes
+        self._first = {name: tensors[name] for name in FIRST_STATE if name in tensors}
         outputs = decoder.spec.outputs
         # the state's names, as they come out of a step and go into the next
         self._states = {t.name: t.name.removeprefix(NEXT) for t in outputs if t.role == "state"}
         self._names = [t.name for t in outputs if alpha or t.name != "alpha"]
+
+    @property
+    def photo(self) -> Floats:
+        """See `caprun.steps.Steps`."""
+        return photo_vectors(*(_on_host(self._first[name]) for name in FIRST_STATE))
 
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
         """See `caprun.decoding.Steps`."""
@@ -231,7 +238,13 @@ class OnnxSteps:
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """State and context as they are now, copied to the host."""
-        return {name: v if isinstance(v, np.ndarray) else v.numpy() for name, v in self._tensors.items()}
+        return {name: _on_host(value) for name, value in self._tensors.items()}
+
+
+def _on_host(value: Any) -> npt.NDArray[Any]:
+    """An array, or an OrtValue as one."""
+    array: npt.NDArray[Any] = value if isinstance(value, np.ndarray) else value.numpy()
+    return array
 
 
 class _Model(NamedTuple):

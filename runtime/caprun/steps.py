@@ -1,5 +1,6 @@
 """What a search asks of a decoder, and what it makes of the answers: steps, and captions as ids."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -29,6 +30,15 @@ class StepOutput(NamedTuple):
 class Steps(Protocol):
     """A decoder that has seen a batch of photos and carries their state from step to step."""
 
+    @property
+    def photo(self) -> Floats:
+        """(photos, features): what the decoder started from, a vector a photo, as `photo_vectors` makes it.
+
+        No search looks at it; it is what a `caprun.confidence.Confidence` knows of the photos. It stays what it is
+        whatever steps are taken, and is copied from a GPU only when it is asked for.
+        """
+        ...
+
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
         """Read one piece a beam and say which may follow.
 
@@ -43,6 +53,12 @@ class Steps(Protocol):
             Arrays that later calls leave as they are.
         """
         ...
+
+
+def photo_vectors(hidden: Floats, cell: Floats) -> Floats:
+    """(photos, features) of a decoder's first states, (photos, layers, units) each: hidden before cell, all layers."""
+    features = [state.reshape(len(state), math.prod(state.shape[1:])) for state in (hidden, cell)]
+    return np.concatenate(features, axis=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,6 +67,17 @@ def exported(request: pytest.FixtureRequest, decoder: str, tmp_path_factory: pyt
     return Exported(decoder, checkpoint, build_model(checkpoint), read_bundle(directory / "bundle"))
 
 
+def test_what_a_confidence_knows_of_photos_is_pytorchs(exported: Exported) -> None:
+    """Hidden before cell, every layer, whatever a decoder makes of them later."""
+    found, expected = exported.backend.encode(PHOTOS).photo, ModelBackend(exported.model).encode(PHOTOS).photo
+    encoded = exported.model.encode(torch.from_numpy(PHOTOS))
+    states = [state.flatten(1).detach().numpy() for state in (encoded.hidden, encoded.cell)]
+    assert found.dtype == expected.dtype == np.float32
+    assert found.shape == expected.shape == (len(PHOTOS), 2 * states[0].shape[1])
+    np.testing.assert_array_equal(expected, np.concatenate(states, axis=1))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_captions_of_other_photos_are_pytorchs(exported: Exported) -> None:
     spec = model_spec(exported.checkpoint, exported.model, "x")
     hard = exported.decoder == "hard-attention"

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from caprun import Captioner
+from tests.caprun.calibrated import calibrate
 
 TINY = Path(__file__).parent.parent / "tiny" / "bundle"
 
@@ -28,6 +29,12 @@ def tiny() -> Path:
 def bundle(tmp_path: Path) -> Path:
     """A copy of the tiny bundle, to be spoilt."""
     return Path(shutil.copytree(TINY, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with a confidence."""
+    return calibrate(Path(shutil.copytree(TINY, tmp_path_factory.mktemp("calibrated") / "bundle")))
 
 
 @pytest.fixture(scope="session")

@@ -180,6 +180,36 @@ def test_other_options_another_model_and_other_photos_are_refused(
     assert files_in(output) == before
 
 
+def test_rows_have_the_confidence_or_why_the_model_abstains(cluster: str, calibrated: Path, tmp_path: Path) -> None:
+    photos = photos_in(tmp_path / "photos", *(f"{index}.png" for index in range(8)))
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    captioner = Captioner.load(calibrated, device="cpu", threads=1)
+    alone = {str(path): captioner.caption(path) for path in photos.glob("*.png")}
+    sure = {path for path, one in alone.items() if (one.confidence or 0) >= 0.4}
+    assert 0 < len(sure) < 8
+    more = {"model": str(calibrated), "search": {"n_best": 2}, "min_confidence": 0.4}
+    summary = caption(photos, output=tmp_path / "out", **more)
+    assert summary == Summary(9, 0, 1, 8 - len(sure))
+    rows = rows_in(tmp_path / "out")
+    for path, one in alone.items():
+        row = rows[path]
+        assert row["confidence"] == pytest.approx(one.confidence, abs=1e-5)
+        assert (row["caption"] is not None) == (row["abstained"] is None) == (path in sure)
+        assert (row["error"], row["alternatives"] is not None) == (None, path in sure)
+        assert all(0 < other["confidence"] < 1 for other in row["alternatives"] or ())
+        assert row["abstained"] is None or row["abstained"].startswith("The model abstains: ")
+    assert rows[str(photos / "broken.jpg")]["abstained"] is None
+    assert caption(photos, output=tmp_path / "out", **more) == Summary(9, 9, 1, 8 - len(sure))
+    with pytest.raises(UsageError, match=r"another run: min confidence 0\.4 \(now none\)"):
+        caption(photos, output=tmp_path / "out", **more | {"min_confidence": None})
+
+
+def test_a_model_without_a_confidence_is_refused_before_a_photo_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="The model tiny has no calibrated confidence to abstain by"):
+        caption(tmp_path / "nowhere.png", output=tmp_path / "out", min_confidence=0.4)
+    assert not (tmp_path / "out").exists()
+
+
 _JOB = """
 import sys, ray
 from tests.caprun.test_bulk import *
@@ -470,7 +500,8 @@ def test_a_job_goes_on_in_the_precision_it_was_begun_in(
         row = source.ids[folder.committed()]
         ran.append((work.device, work.precision))
         parquet.write_table(
-            pa.table({"image": [row], "error": pa.nulls(1, pa.string())}), folder.path / f"{row}.parquet"
+            pa.table({"image": [row], **dict.fromkeys(("abstained", "error"), pa.nulls(1, pa.string()))}),
+            folder.path / f"{row}.parquet",
         )
         parquet.write_table(pa.table({"image": [row]}), folder.done / f"{row}.parquet")
 
@@ -503,7 +534,7 @@ def test_a_job_goes_on_in_the_precision_it_was_begun_in(
 @pytest.mark.parametrize("written", [[], ["a"], ["a", "b", "b"], ["a", "c"]])
 def test_an_output_that_has_not_one_row_for_each_photo_is_an_error(tmp_path: Path, written: list[str]) -> None:
     with claimed(tmp_path / "out", {}, 2, overwrite=False) as output:
-        rows = {"image": written, "error": pa.nulls(len(written), pa.string())}
+        rows = {"image": written, **dict.fromkeys(("abstained", "error"), pa.nulls(len(written), pa.string()))}
         if written:
             parquet.write_table(pa.table(rows), output.path / "part.parquet")
         with pytest.raises(OutputError, match="not one for each of 2 photos"):

@@ -121,7 +121,8 @@ def test_csv_holds_the_captions_too(run: Run, folder: Path, tmp_path: Path) -> N
     with (tmp_path / "captions.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     for row, written in zip(rows, found, strict=True):
-        assert written == {key: str(row.get(key, "")) for key in ("image", "caption", "log_prob", "error")}
+        columns = ("image", "caption", "log_prob", "error", "confidence", "abstained")
+        assert written == {key: str(row.get(key, "")) for key in columns}
 
 
 def test_a_folder_for_output_gets_a_text_a_photo_and_all_rows(

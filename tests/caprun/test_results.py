@@ -55,10 +55,8 @@ def test_csv_reads_back_every_name(tmp_path: Path) -> None:
     write(tmp_path / "rows.csv", NAMES)
     with (tmp_path / "rows.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.DictReader(file))
-    expected = [
-        {key: str(entry(name, number).get(key, "")) for key in ("image", "caption", "log_prob", "error")}
-        for number, name in enumerate(NAMES)
-    ]
+    columns = ("image", "caption", "log_prob", "error", "confidence", "abstained")
+    expected = [{key: str(entry(name, number).get(key, "")) for key in columns} for number, name in enumerate(NAMES)]
     assert rows == expected
 
 

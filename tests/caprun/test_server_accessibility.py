@@ -17,7 +17,7 @@ from tests.caprun.serving import Serving, serving
 Visiting = Callable[..., Visit]
 
 PHONE = {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
-STATES = ("idle", "sending", "done", "error", "busy", "offline")
+STATES = ("idle", "sending", "done", "abstained", "error", "busy", "offline")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,8 @@ def photo(images: npt.NDArray[np.uint8]) -> bytes:
 def bring_to(visit: Visit, state: str, photo: bytes) -> None:
     if state == "sending":
         visit.leave_waiting()
+    if state == "abstained":
+        visit.answer({"abstained": "The model abstains.", "confidence": 0.18})
     if state == "busy":
         visit.answer({"error": "Too many photos are waiting; try again later."}, 429, **{"Retry-After": "60"})
     if state == "offline":

@@ -206,6 +206,8 @@ def test_it_says_what_model_it_is_and_what_may_be_asked_of_it(service: Running) 
         "precision": "fp32",
         "device": "cpu",
         "attention": True,
+        "confidence": None,
+        "min_confidence": 0.0,
         "search": {"beam_size": 3, "max_length": 12, "length_penalty": 1.0},
     }
     assert limits["max_bytes"] == 100_000

@@ -255,8 +255,69 @@ def test_a_confidence_is_called_so_where_the_service_gives_one(visit: Visit, pho
     visit.answer(an_answer("a dog", confidence=0.83))
     visit.caption(photos[0])
     facts = str(visit.page.locator("#facts").text_content())
-    assert "Confidence83%" in facts
+    assert "Confidence83%, fairly sure about 8 of 10 captions like this are good" in facts
     assert "Mean" not in facts
+
+
+@pytest.mark.parametrize(
+    ("confidence", "said"),
+    [
+        (1.0, "100%, very sure nearly all captions like this are good"),
+        (0.5, "50%, rather sure about 5 of 10 captions like this are good"),
+        (0.12, "12%, mostly guessing about 1 of 10 captions like this is good"),
+        (0.001, "<1%, mostly guessing hardly any captions like this are good"),
+        (0, "0%, mostly guessing hardly any captions like this are good"),
+    ],
+)
+def test_a_confidence_is_said_in_words(visit: Visit, photos: list[bytes], confidence: float, said: str) -> None:
+    visit.answer(an_answer("a dog", confidence=confidence))
+    visit.caption(photos[0])
+    assert f"Confidence{said}" in str(visit.page.locator("#facts").text_content())
+
+
+def test_what_the_confidence_is_of_is_said_where_there_is_one(visit: Visit, photos: list[bytes]) -> None:
+    visit.caption(photos[0])
+    assert not visit.page.locator("#about-confidence").is_visible()
+    model = visit.page.request.get(f"{visit.address}v1/model").json()
+    event = "A reader would call it <b>right</b>."
+    visit.page.route("**/v1/model", lambda route: route.fulfill(json={**model, "confidence": event}))
+    visit.page.reload()
+    visit.caption(photos[0])
+    assert visit.page.locator("#about-confidence").inner_text().endswith(f": {event}")
+
+
+def test_where_the_model_abstains_the_page_says_so_and_can_ask_all_the_same(visit: Visit, photos: list[bytes]) -> None:
+    asked: list[str] = []
+    visit.page.on("request", lambda request: "/v1/caption" in request.url and asked.append(request.url))
+    visit.answer({"abstained": "The model abstains.", "confidence": 0.18, "timing_ms": {"total": 9.0}})
+    visit.pick(photos[0], "photo.png")
+    visit.wait_for("abstained")
+    assert visit.said == ""
+    assert visit.problem == (
+        "The model is not sure enough of its caption to say it. "
+        "Its confidence is 18%: about 2 of 10 captions like this are good."
+    )
+    assert visit.page.locator("#photo").get_attribute("alt") == "Your photo, without a caption"
+    visit.page.wait_for_selector("#figure:not([hidden])")
+    visit.answer_as_usual()
+    visit.answer(an_answer("a dog", confidence=0.18))
+    visit.page.get_by_role("button", name="Show its caption all the same").click()
+    visit.wait_for("done")
+    assert visit.said == "a dog"
+    assert ["min_confidence=0" in url for url in asked] == [False, True]
+
+
+def test_a_photo_after_one_without_a_caption_is_asked_about_as_ever(visit: Visit, photos: list[bytes]) -> None:
+    asked: list[str] = []
+    visit.page.on("request", lambda request: "/v1/caption" in request.url and asked.append(request.url))
+    visit.answer({"abstained": "The model abstains.", "confidence": 0, "timing_ms": {"total": 9.0}})
+    visit.pick(photos[0], "photo.png")
+    visit.wait_for("abstained")
+    visit.answer(an_answer("a dog"))
+    visit.caption(photos[1])
+    assert visit.problem == ""
+    assert not visit.page.get_by_role("button", name="Show its caption all the same").is_visible()
+    assert "min_confidence" not in asked[-1]
 
 
 def test_the_caption_is_copied_as_text_and_as_html(visit: Visit, photos: list[bytes]) -> None:

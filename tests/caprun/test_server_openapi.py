@@ -63,7 +63,7 @@ def test_a_caption_says_all_its_statuses_bodies_and_options(api: dict[str, Any])
     assert content["application/json"]["schema"]["properties"]["photos"]["maxItems"] == 32
     parameters = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
     words = {"suppress", "bad_endings"}  # lists, which a service does not take
-    assert set(parameters) == {field.name for field in fields(SearchOptions)} - words | {"attention"}
+    assert set(parameters) == {field.name for field in fields(SearchOptions)} - words | {"attention", "min_confidence"}
     assert parameters["beam_size"] == {"type": "integer", "minimum": 1, "maximum": 10, "default": 3}
     assert parameters["max_length"]["default"] == 12, "the model's own"
     for schema in parameters.values():

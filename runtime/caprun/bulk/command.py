@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from caprun.abstaining import min_confidence_option
 from caprun.progress import counted
 from caprun.search_options import search_options
 
@@ -42,6 +43,7 @@ def _workers(_context: click.Context, _parameter: click.Parameter, given: str | 
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", help="One of the bundle's, such as fp32.  [default: the fastest measured here]")
 @click.option("--threads", type=click.IntRange(1), help="CPUs of a worker.  [default: 1; on CUDA an equal share]")
+@min_confidence_option
 @search_options
 def bulk(
     photos: tuple[str, ...],
@@ -52,6 +54,7 @@ def bulk(
     image_column: str,
     id_column: str,
     model: str | None,
+    min_confidence: float | None,
     search: dict[str, Any],
     **options: Any,
 ) -> int:
@@ -68,6 +71,7 @@ def bulk(
         output,
         standard_input=sys.stdin.buffer,
         model=model,
+        min_confidence=min_confidence,
         search=search,
         recursive=recursive,
         image_column=image_column,
@@ -81,6 +85,8 @@ def bulk(
     else:
         earlier = f", {summary.before:,} of them by an earlier run" if summary.before else ""
         click.echo(f"{total} in {output}{earlier}.", err=True)
+    if summary.abstained:
+        click.echo(f"The model abstained from {summary.abstained:,} of {total}; their rows say why.", err=True)
     if summary.failed:
         click.echo(f"Error: {summary.failed:,} of {total} could not be captioned; their rows say why.", err=True)
     return 1 if summary.failed else 0

@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from caprun.abstaining import refuse_uncalibrated
 from caprun.bulk.output import Output, claimed
 from caprun.bulk.source import Source, find_source
 from caprun.errors import CaprunError, DeviceError, UsageError
 from caprun.session import Device, choose_precision
 
 _SPARE_CPUS = 3  # for Ray Data's own actor and tasks, which read, filter, cut and write while the workers keep theirs
-_FORMAT = 1  # of the rows
+_FORMAT = 2  # of the rows: 1 had no confidence
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Summary(NamedTuple):
     """Of these, captioned by an earlier run of the same job."""
     failed: int
     """Of these, rows with an error."""
+    abstained: int = 0
+    """And rows of photos from which the model abstained."""
 
 
 def caption_in_bulk(
@@ -60,6 +63,7 @@ def caption_in_bulk(
     *,
     standard_input: BinaryIO,
     model: str | None = None,
+    min_confidence: float | None = None,
     search: Mapping[str, Any] | None = None,
     recursive: bool = False,
     image_column: str = "image",
@@ -71,10 +75,11 @@ def caption_in_bulk(
 
     Args:
         arguments: photos, folders, `-`, or Parquet files and folders of them.
-        output: a folder for Parquet files with a photo's id, `caption`, `log_prob` (natural logarithm), `words`,
-            `alternatives` and `error`; in no order.
+        output: a folder for Parquet files with a photo's id, `caption`, `log_prob` (natural logarithm),
+            `confidence`, `words`, `alternatives`, `abstained` and `error`; in no order.
         standard_input: read for `-`.
         model: a bundle; None for the packaged one.
+        min_confidence: a photo of whose caption the model is less sure has none, and its row says so; None for all.
         search: options of the search that are not the model's own.
         recursive: look into folders of folders too.
         image_column, id_column: of Parquet files.
@@ -97,6 +102,7 @@ def caption_in_bulk(
     from caprun.search_options import with_search_options
 
     bundle = read_bundle(packaged_bundle() if model is None else os.path.abspath(model))  # noqa: PTH100
+    refuse_uncalibrated(bundle.manifest, min_confidence)
     if options.precision is not None:
         bundle.check(options.precision)
     search_options = with_search_options(bundle.manifest.search, search or {})
@@ -107,6 +113,7 @@ def caption_in_bulk(
         "model": f"{bundle.manifest.name} {digest_of(bundle.path)[:12]}",
         **({} if options.precision is None else {"precision": options.precision}),
         **asdict(search_options),
+        "min confidence": "none" if min_confidence is None else min_confidence,
         "photos": f"{total:,} {source.digest[:12]}",
         "id": source.id_column,
         "image": source.image_column,
@@ -125,6 +132,7 @@ def caption_in_bulk(
                     precision=precision,
                     threads=threads,
                     options=search_options,
+                    min_confidence=min_confidence,
                     batch_size=options.batch_size,
                     id_column=source.id_column,
                     image_column=source.image_column,
@@ -133,7 +141,7 @@ def caption_in_bulk(
                     attempts=folder.attempts,
                 )
                 _run(work, source, folder, pool, options.rows_per_file)
-        return Summary(total, before, folder.verify(source.ids, source.id_column))
+        return Summary(total, before, *folder.verify(source.ids, source.id_column))
 
 
 def _import_ray() -> Any:

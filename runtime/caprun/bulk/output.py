@@ -38,8 +38,8 @@ class Output:
         files = self.done.glob(f"*{PARQUET}")
         return sum(parquet.read_metadata(file).num_rows for file in files if not file.stem.endswith(".pending"))
 
-    def verify(self, ids: Sequence[str | int], id_column: str) -> int:
-        """Find every id in the rows exactly once; returns how many of them are errors.
+    def verify(self, ids: Sequence[str | int], id_column: str) -> tuple[int, int]:
+        """Find every id in the rows exactly once; returns how many of them are errors, and how many abstentions.
 
         Raises:
             OutputError: one is missing, or there twice.
@@ -47,14 +47,16 @@ class Output:
         from pyarrow import dataset
 
         files = [str(file) for file in self.path.glob(f"*{PARQUET}")]
-        table = dataset.dataset(files, format="parquet").to_table(columns=[id_column, "error"]) if files else None
+        columns = [id_column, "error", "abstained"]
+        table = dataset.dataset(files, format="parquet").to_table(columns=columns) if files else None
         found = [] if table is None else table[id_column].to_pylist()
         if table is None or sorted(found) != sorted(ids):
             raise OutputError(
                 f"{self.path} has {len(found):,} rows and not one for each of {len(ids):,} photos: files in it were "
                 "changed, or a job that was killed still wrote; --overwrite begins anew."
             )
-        return int(table.num_rows - table["error"].null_count)
+        failed, abstained = (int(table.num_rows - table[column].null_count) for column in columns[1:])
+        return failed, abstained
 
     def resume_or_begin(self, identity: Mapping[str, Any], photos: int, *, overwrite: bool) -> None:
         """Go on with what this very job has written, or make room for it; see `claimed` for the arguments.

@@ -15,7 +15,7 @@ PARQUET = ".parquet"
 IMAGE = "image"
 """The column of rows that say which photo they are of, where photos are named by paths."""
 _FILE = "file"
-RESULTS = ("caption", "log_prob", "words", "alternatives", "error")
+RESULTS = ("caption", "log_prob", "confidence", "words", "alternatives", "abstained", "error")
 """The columns of a row that are not its id."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from caprun.abstaining import abstention, written
 from caprun.bundle import MANIFEST
 from caprun.engine import Caption, Captioner, packaged_bundle
 from caprun.errors import BundleError, CaprunError, ImageError
@@ -36,6 +37,7 @@ class Work:
     """The same for all, whatever is the fastest on the hardware of one of them."""
     threads: int
     options: SearchOptions
+    min_confidence: float | None
     batch_size: int | None
     id_column: str
     image_column: str
@@ -73,7 +75,7 @@ class Worker:
             results = list(self._caption(photos))
         else:
             results = [self._caption_alone(key, photo) for key, photo in zip(keys, photos, strict=True)]
-        rows = [_row(result) for result in results]
+        rows = [_row(result, self._work.min_confidence) for result in results]
         columns = {field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in row_schema()}
         mark.unlink(missing_ok=True)
         return pa.table({self._work.id_column: ids, **columns})
@@ -115,19 +117,24 @@ def row_schema() -> "pa.Schema":
     import pyarrow as pa
 
     word = pa.struct([("word", pa.string()), ("log_prob", pa.float64())])
-    caption = [("caption", pa.string()), ("log_prob", pa.float64()), ("words", pa.list_(word))]
-    return pa.schema([*caption, ("alternatives", pa.list_(pa.struct(caption))), ("error", pa.string())])
+    numbers = [("log_prob", pa.float64()), ("confidence", pa.float64())]
+    caption = [("caption", pa.string()), *numbers, ("words", pa.list_(word))]
+    others = ("alternatives", pa.list_(pa.struct(caption)))
+    return pa.schema([*caption, others, ("abstained", pa.string()), ("error", pa.string())])
 
 
-def _row(result: Caption | ImageError) -> dict[str, Any]:
+def _row(result: Caption | ImageError, least: float | None) -> dict[str, Any]:
     if isinstance(result, ImageError):
         return {"error": str(result).encode("utf-8", "backslashreplace").decode()}
+    if why := abstention(result, least):
+        return {"abstained": why.reason, "confidence": why.confidence}
     return _text(result) | {"alternatives": [_text(other) for other in result.alternatives]}
 
 
 def _text(caption: Caption) -> dict[str, Any]:
     words = [{"word": word.text, "log_prob": word.log_prob} for word in caption.words]
-    return {"caption": caption.text, "log_prob": caption.log_prob, "words": words}
+    confidence = None if caption.confidence is None else written(caption.confidence)
+    return {"caption": caption.text, "log_prob": caption.log_prob, "confidence": confidence, "words": words}
 
 
 def _load(work: Work) -> Captioner | CaprunError:

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict  # that of 3.11 has no annotations for pydantic to read
 
+from caprun.abstaining import Abstention, written
 from caprun.errors import ImageError
 from caprun.server.queueing import Captioned, Result
 from caprun.server.refusal import as_sentence
@@ -32,6 +33,12 @@ class Alternative(TypedDict):
     caption: str
     log_prob: Annotated[float, Field(description="Natural logarithm of the caption's probability.")]
     finished: Annotated[bool, Field(description="False where it was cut at max_length.")]
+    confidence: NotRequired[
+        Annotated[
+            float,
+            Field(description="How likely it is to be good, 0 to 1; /v1/model says what of, and if there is one."),
+        ]
+    ]
     words: list[Word]
 
 
@@ -70,6 +77,19 @@ class OneAnswer(PhotoCaption):
     timing_ms: Timing
 
 
+class Abstained(TypedDict):
+    """A photo of whose caption the model is less sure than min_confidence."""
+
+    abstained: Annotated[str, Field(description="That there is no caption and why, in one sentence.")]
+    confidence: Annotated[float, Field(description="In the caption that is not said, 0 to 1.")]
+
+
+class OneAbstained(Abstained):
+    """The answer to one photo where the model abstains."""
+
+    timing_ms: Timing
+
+
 class Error(TypedDict):
     """What was wrong and what to do, in one sentence."""
 
@@ -79,7 +99,7 @@ class Error(TypedDict):
 class ListAnswer(TypedDict):
     """The answer to a list of photos, in their order."""
 
-    results: list[PhotoCaption | Error]
+    results: list[PhotoCaption | Abstained | Error]
     timing_ms: Timing
 
 
@@ -109,6 +129,13 @@ class Model(TypedDict):
     precision: str
     device: str
     attention: Annotated[bool, Field(description="Whether it can say where it looked.")]
+    confidence: Annotated[
+        str | None,
+        Field(description="What a caption's confidence is the probability of; null where captions have none."),
+    ]
+    min_confidence: Annotated[
+        float, Field(description="Below this confidence it abstains, where a request does not say; 0: never.")
+    ]
     search: Annotated[dict[str, object], Field(description="Its options where a request does not say.")]
     limits: Limits
 
@@ -118,8 +145,12 @@ def encode(answer: object) -> bytes:
     return json.dumps(answer, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
-def photo_caption(caption: "Caption", box: tuple[float, float, float, float] | None) -> bytes:
-    """A `PhotoCaption`; with the box, where attention is wanted."""
+def photo_caption(
+    caption: "Caption", box: tuple[float, float, float, float] | None, why: Abstention | None = None
+) -> bytes:
+    """A `PhotoCaption`, with the box where attention is wanted; or an `Abstained` that says why."""
+    if why is not None:
+        return encode(Abstained(abstained=why.reason, confidence=why.confidence))
     answer = cast("PhotoCaption", _alternative(caption))  # so far they are alike
     if caption.alternatives:
         answer["alternatives"] = [_alternative(other) for other in caption.alternatives]
@@ -129,7 +160,7 @@ def photo_caption(caption: "Caption", box: tuple[float, float, float, float] | N
 
 
 def one(result: Captioned, timing: Timing) -> bytes:
-    """A `OneAnswer`."""
+    """A `OneAnswer` or a `OneAbstained`."""
     return b'%s, "timing_ms": %s}' % (result.body[:-1], encode(timing))
 
 
@@ -156,12 +187,15 @@ def _milliseconds(seconds: list[float]) -> float:
 
 
 def _alternative(caption: "Caption") -> Alternative:
-    return {
+    answer: Alternative = {
         "caption": caption.text,
         "log_prob": round(caption.log_prob, 6),
         "finished": caption.finished,
         "words": [_word(word) for word in caption.words],
     }
+    if caption.confidence is not None:
+        answer["confidence"] = written(caption.confidence)
+    return answer
 
 
 def _word(word: "CaptionWord") -> Word:

@@ -145,6 +145,8 @@ def _model(service: Service) -> answers.Model:
         "precision": str(getattr(backend, "precision", "fp32")),
         "device": str(getattr(backend, "device", "cpu")),
         "attention": spec.attention_grid is not None,
+        "confidence": spec.confidence.event if spec.confidence else None,
+        "min_confidence": settings.min_confidence or 0.0,
         "search": spec.search.as_dict(),
         "limits": {
             "max_bytes": settings.max_bytes,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
+from caprun.abstaining import Abstention, abstention
 from caprun.errors import DeviceError, ImageError
 from caprun.image import opened, prepare, seen_box
 from caprun.pipeline import default_batch_size, threads_for_all_cores
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Box: TypeAlias = tuple[float, float, float, float]
-Render: TypeAlias = "Callable[[Caption, Box | None], bytes]"
-"""How a caption is answered; with the box, as `caprun.image.seen_box` gives it, where attention is wanted."""
+Render: TypeAlias = "Callable[[Caption, Box | None, Abstention | None], bytes]"
+"""How a caption is answered, or why it is not; with the box of `caprun.image.seen_box` where attention is wanted."""
 
 log = logging.getLogger(__name__)
 
@@ -189,9 +190,10 @@ class Batcher:
         try:
             arrays = np.stack([photo.array for photo in batch if photo.array is not None])
             captions = self.captioner.caption_arrays(arrays, ask.options, alpha=ask.alpha)
+            abstentions = [abstention(caption, ask.min_confidence) for caption in captions]
             bodies = [
-                self._render(caption, photo.box if ask.alpha else None)
-                for photo, caption in zip(batch, captions, strict=True)
+                self._render(caption, photo.box if ask.alpha else None, why)
+                for photo, caption, why in zip(batch, captions, abstentions, strict=True)
             ]
         except Exception as error:
             if len(batch) > 1:  # what is wrong with one is not the others' affair; and a full memory may hold one
@@ -205,9 +207,9 @@ class Batcher:
         took = time.perf_counter() - began
         self.queue.went(took / len(batch) / len(self._workers))
         results: list[tuple[Photo, Result | Exception]] = []
-        for photo, body in zip(batch, bodies, strict=True):
+        for photo, body, why in zip(batch, bodies, abstentions, strict=True):
             decoding, waiting = photo.decoded - photo.received, photo.taken - photo.decoded
-            self._metrics.captioned(decoding, waiting, took)
+            self._metrics.captioned(decoding, waiting, took, abstained=why is not None)
             results.append((photo, Captioned(body, decoding, waiting, took)))
         return results
 

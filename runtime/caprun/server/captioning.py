@@ -46,7 +46,8 @@ def error_response(refusal: Refusal, headers: Mapping[str, str] | None = None) -
 async def _caption(service: "Service", request: Request) -> bytes:
     began = time.perf_counter()
     said = body.announced(request.headers, service.settings)
-    ask = query.parse(request.scope["query_string"], service.parameters, service.captioner.spec)
+    asked, least = request.scope["query_string"], service.settings.min_confidence
+    ask = query.parse(asked, service.parameters, service.captioner.spec, least)
     with service.batcher.admit(ask, said.size or 0) as place:
         data = await body.read(request.receive, said.size, place, service.settings)
         receive_time = time.perf_counter() - began

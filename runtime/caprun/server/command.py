@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caprun.abstaining import min_confidence_option, refuse_uncalibrated
+from caprun.click_types import Number
 from caprun.errors import CaprunError
 
 if TYPE_CHECKING:
@@ -22,20 +24,7 @@ if TYPE_CHECKING:
 _PACKAGES = ("fastapi", "uvicorn", "httptools", "prometheus_client")
 
 
-class _Seconds(click.FloatRange):
-    """A time, which NaN is not."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        """See `click.ParamType.convert`."""
-        seconds: float = super().convert(value, parameter, context)
-        if seconds != seconds:
-            self.fail(f"{value} is no number.", parameter, context)
-        return seconds
-
-
-_SOME, _ANY = _Seconds(0.001, 86_400), _Seconds(0, 86_400)
+_SOME, _ANY = Number("seconds", 0.001, 86_400), Number("seconds", 0, 86_400)
 
 
 @click.command("serve")
@@ -61,9 +50,10 @@ _SOME, _ANY = _Seconds(0.001, 86_400), _Seconds(0, 86_400)
 @click.option("--batch-size", type=click.IntRange(1, 1024), help="Photos computed together.  [default: 8; on CUDA 64]")
 @click.option(
     "--batch-delay",
-    type=_Seconds(0, 10),
+    type=Number("seconds", 0, 10),
     help="Seconds a photo may wait for others on their way.  [default: 0.005]",
 )
+@min_confidence_option
 @click.option("--max-bytes", type=click.IntRange(1), help="Most bytes of a request.  [default: 20000000]")
 @click.option(
     "--max-photos", type=click.IntRange(1, 1024), help="Most photos of a request; --queue at most.  [default: 32]"
@@ -107,7 +97,9 @@ def serve(
     listener = listening.bind(host, port)
 
     def load(place: "Place") -> "Captioner":
-        return _load(model, device, precision, place)
+        captioner = _load(model, device, precision, place)
+        refuse_uncalibrated(captioner.spec, settings.min_confidence)
+        return captioner
 
     if workers == 1:
         # the first process of a container is told nothing that it has no handler for; the service has its own

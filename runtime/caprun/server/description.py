@@ -10,6 +10,9 @@ from caprun.server.settings import Settings
 
 SUMMARY = "Captions of photos, with how sure the model is of each word and where it looked."
 TEXT = """\
+Where the model is less sure of a caption than `min_confidence` asks, the answer is 200 with `abstained`, a sentence,
+in place of the caption. By default every photo has one; the service may say otherwise, see `/v1/model`.
+
 Every error is an object with one member, `error`: a sentence that says what was wrong and what to do.
 
 A request that comes while too many photos wait is refused at once, with 429; one that has waited too long is answered
@@ -48,13 +51,13 @@ def caption_route(known: Mapping[str, Parameter], spec: ModelSpec, settings: Set
         ),
         "responses": {
             200: {
-                "model": answers.OneAnswer | answers.ListAnswer,
-                "description": "A caption; or for a list, captions and errors.",
+                "model": answers.OneAnswer | answers.OneAbstained | answers.ListAnswer,
+                "description": "A caption, or that the model abstains; for a list, these and errors.",
             }
         }
         | errors(400, 408, 413, 415, 422, 429, 500, 503),
         "openapi_extra": {
-            "parameters": [_parameter(name, parameter, spec) for name, parameter in known.items()],
+            "parameters": [_parameter(name, parameter, spec, settings) for name, parameter in known.items()],
             "requestBody": _body(settings),
         },
     }
@@ -69,16 +72,17 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _parameter(name: str, parameter: Parameter, spec: ModelSpec) -> dict[str, Any]:
+def _parameter(name: str, parameter: Parameter, spec: ModelSpec, settings: Settings) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": parameter.kind}
     if parameter.kind != "boolean":
         schema |= {"minimum": parameter.low, "maximum": parameter.high}
-    schema["default"] = getattr(spec.search, name, False)
+    own = {"min_confidence": settings.min_confidence or 0, "attention": False}
+    schema["default"] = own[name] if name in own else getattr(spec.search, name)
     return {"name": name, "in": "query", "description": parameter.meaning, "schema": schema}
 
 
 def _body(settings: Settings) -> dict[str, Any]:
-    photo: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+    photo: dict[str, Any] = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
     photos = {
         "type": "object",
         "title": "PhotoList",

@@ -66,9 +66,12 @@ class Metrics:
         """A request to caption was refused: no room, no time, or no more."""
         self._refused.labels(reason).inc()
 
-    def captioned(self, decode: float, queue: float, caption: float) -> None:
-        """A photo was captioned: seconds until it was decoded, then until its batch was begun, then of its batch."""
-        self._photos.labels("captioned").inc()
+    def captioned(self, decode: float, queue: float, caption: float, *, abstained: bool = False) -> None:
+        """A photo was captioned: seconds until it was decoded, then until its batch was begun, then of its batch.
+
+        `abstained`: the model was not sure enough of its caption to say it.
+        """
+        self._photos.labels("abstained" if abstained else "captioned").inc()
         self._stages["decode"].observe(decode)
         self._stages["queue"].observe(queue)
         self._stages["caption"].observe(caption)

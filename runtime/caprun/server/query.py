@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl
 
+from caprun.abstaining import refuse_uncalibrated
 from caprun.bundle import ModelSpec
 from caprun.errors import UsageError
 from caprun.server.queueing import Ask
@@ -64,23 +65,27 @@ def parameters(settings: Settings) -> Mapping[str, Parameter]:
             "number", 0, 1, "Draw among the likeliest words of this probability together; wants a temperature."
         ),
         "seed": Parameter("integer", 0, 2**63 - 1, "Of what is drawn; wants a temperature."),
+        "min_confidence": Parameter(
+            "number", 0, 1, "No caption, but why, where the model's confidence in it is lower; 0: always a caption."
+        ),
         "attention": Parameter("boolean", 0, 1, "Also say where the model looked for each word."),
     }
 
 
-def parse(query: bytes, known: Mapping[str, Parameter], spec: ModelSpec) -> Ask:
+def parse(query: bytes, known: Mapping[str, Parameter], spec: ModelSpec, least: float | None = None) -> Ask:
     """Read a query string.
 
     Args:
         query: as it came, percent-encoded.
         known: the parameters there are.
         spec: the model's, whose search is the default.
+        least: the default of `min_confidence`.
 
     Raises:
         UsageError: a parameter is unknown, twice there or out of its range, or two do not go together.
     """
     if not query:
-        return Ask(spec.search, False)
+        return Ask(spec.search, False, least)
     try:
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST)
     except ValueError:
@@ -96,7 +101,10 @@ def parse(query: bytes, known: Mapping[str, Parameter], spec: ModelSpec) -> Ask:
     alpha = given.pop("attention", False)
     if alpha and spec.attention_grid is None:
         raise UsageError(f"The model {spec.name} has no attention to show; leave out attention.")
-    return Ask(replace(spec.search, **given) if given else spec.search, alpha)
+    asked = given.pop("min_confidence", None)
+    refuse_uncalibrated(spec, asked, "min_confidence")
+    options = replace(spec.search, **given) if given else spec.search
+    return Ask(options, alpha, least if asked is None else asked)
 
 
 def _shown(text: str) -> str:

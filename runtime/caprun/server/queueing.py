@@ -33,6 +33,8 @@ class Ask(NamedTuple):
     options: SearchOptions
     alpha: bool
     """Say where the model looked for each word."""
+    min_confidence: float | None = None
+    """Say no caption of which the model is less sure; None says all."""
 
 
 class Busy(Exception):  # noqa: N818  (the service is, and that is no error)

@@ -18,6 +18,8 @@ class Settings:
     """Most beams, captions a photo (`n_best`) and groups that a request may ask for."""
     max_length: int = 64
     """Most pieces of a caption that a request may ask for."""
+    min_confidence: float | None = None
+    """Below this confidence a photo has no caption, where a request does not say; None for captions of all."""
     queue: int = 64
     """Most photos accepted and not yet being captioned; beyond it a request is refused at once, with 429."""
     queue_bytes: int = 256_000_000

@@ -21,6 +21,24 @@ export function confidence(caption) {
 }
 
 /**
+ * A calibrated confidence, for people who do not calculate.
+ *
+ * @returns {{sure: string, frequency: string}} such as "fairly sure" and "about 8 of 10 captions like this are good"
+ */
+export function inWords(probability) {
+  const sure = [
+    [0.9, "very sure"],
+    [0.7, "fairly sure"],
+    [0.5, "rather sure"],
+    [0.3, "unsure"],
+    [0, "mostly guessing"],
+  ].find(([least]) => probability >= least)[1];
+  const tenths = Math.round(10 * probability);
+  const good = tenths === 0 ? "hardly any" : tenths === 10 ? "nearly all" : `about ${tenths} of 10`;
+  return { sure, frequency: `${good} captions like this ${tenths === 1 ? "is" : "are"} good` };
+}
+
+/**
  * Lay a caption out as buttons, with whatever stands between its words; one tab stop, arrow keys from word to word.
  *
  * @param {HTMLElement} line takes them, in place of what it held

@@ -2,7 +2,7 @@
 
 import { Overlay, place } from "./attention.js";
 import * as camera from "./camera.js";
-import { asHtml, confidence, copy, layOut, percent } from "./caption.js";
+import { asHtml, confidence, copy, inWords, layOut, percent } from "./caption.js";
 import { asSeen } from "./photo.js";
 import { send } from "./send.js";
 
@@ -28,6 +28,8 @@ async function askForModel() {
   $("model-name").textContent = where ? `${model.name} (${where})` : model.name;
   $("model-licence").textContent = model.licence ?? "none stated";
   $("about-model").hidden = false;
+  $("about-confidence").hidden = !model.confidence;
+  $("about-confidence").textContent = `What the confidence is the probability of: ${model.confidence}`;
   const most = model.limits?.max_bytes;
   if (most) $("formats").textContent = `JPEG, PNG, WebP, GIF or BMP, up to ${megabytes(most)}`;
   $("caption").lang = $("choice-list").lang = model.language ?? ""; // empty: unknown, and not that of the page
@@ -66,7 +68,7 @@ async function take(file) {
   await caption(photo);
 }
 
-async function caption(photo) {
+async function caption(photo, more = {}) {
   const stale = () => photo !== current;
   if (!model) await modelAsked;
   if (!model) await (modelAsked = askForModel());
@@ -76,9 +78,10 @@ async function caption(photo) {
     return fail(`This photo has ${megabytes(photo.bytes.byteLength)}, more than ${megabytes(most)}; scale it down first.`);
   }
   turnTo("sending");
-  const outcome = await send(photo.bytes, options(), photo.controller.signal, (sent) => stale() || showProgress(sent));
+  const outcome = await send(photo.bytes, { ...options(), ...more }, photo.controller.signal, (sent) => stale() || showProgress(sent));
   if (stale() || outcome.kind === "aborted") return;
   if (outcome.kind === "caption") showCaption(outcome.answer);
+  else if (outcome.kind === "abstained") showAbstained(outcome.answer);
   else if (outcome.kind === "busy") showBusy(outcome);
   else if (outcome.kind === "refused") fail(outcome.sentence);
   else fail("The service cannot be reached; check the connection.", "offline");
@@ -95,14 +98,14 @@ function cancel() {
 
 // ---------------------------------------------------------------- what is shown
 
-/** Only one of these is seen: idle, sending, done, and error, busy or offline, which look alike. */
+/** Only one of these is seen: idle, sending, done, and abstained, error, busy or offline, which look alike. */
 function turnTo(state) {
   document.body.dataset.state = state;
   const focused = document.activeElement;
   $("result").hidden = state === "idle";
   $("sending").hidden = state !== "sending";
   $("done").hidden = state !== "done";
-  $("retry").hidden = state !== "busy" && state !== "offline";
+  $("retry").hidden = !["abstained", "busy", "offline"].includes(state);
   // a keyboard goes on from where it was, and not from the top, when what it was on goes away
   if (focused !== document.body && !focused.checkVisibility()) $("result").focus();
 }
@@ -187,7 +190,10 @@ function showChoice(one, answer) {
   const sure = confidence(one);
   const facts = [];
   if (sure) facts.push([sure.name, percent(sure.value), "geometric mean"]);
-  if (sure?.name === "Confidence") facts[0].pop();
+  if (sure?.name === "Confidence") {
+    const { sure: how, frequency } = inWords(sure.value);
+    facts[0] = [sure.name, `${percent(sure.value)}, ${how}`, frequency];
+  }
   const { total, ...stages } = answer.timing_ms ?? {};
   const detail = Object.entries(stages).map(([stage, ms]) => `${stage} ${Math.round(ms)}`);
   if (total !== undefined) facts.push(["Time", `${Math.round(total)} ms`, detail.join(", ")]);
@@ -220,6 +226,13 @@ function fail(sentence, state = "error") {
   $("retry").ariaDisabled = null;
 }
 
+/** The model would rather say nothing; whoever wants its caption all the same can have it. */
+function showAbstained({ confidence: value }) {
+  const sentence = `Its confidence is ${percent(value)}: ${inWords(value).frequency}.`;
+  fail(`The model is not sure enough of its caption to say it. ${sentence}`, "abstained");
+  $("retry").textContent = "Show its caption all the same";
+}
+
 function showBusy({ sentence, wait }) {
   fail(sentence, "busy");
   const until = performance.now() + wait * 1000;
@@ -236,9 +249,10 @@ function showBusy({ sentence, wait }) {
 function retry() {
   if (!current || $("retry").ariaDisabled) return;
   $("problem").textContent = "";
+  const more = document.body.dataset.state === "abstained" ? { min_confidence: 0 } : {};
   turnTo("sending");
   announce("Sending the photo");
-  caption(current);
+  caption(current, more);
 }
 
 /** Tell a screen reader. */

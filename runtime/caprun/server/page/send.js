@@ -12,6 +12,7 @@
  * @param {(sent: number) => void} progress is told the fraction sent, from 0 to 1
  * @returns {Promise<
  *   {kind: "caption", answer: object} |
+ *   {kind: "abstained", answer: object} |
  *   {kind: "refused", sentence: string} |
  *   {kind: "busy", sentence: string, wait: number} |
  *   {kind: "unreachable"} |
@@ -40,6 +41,9 @@ function outcome(request) {
     // a proxy between here and the service may answer in its own words
   }
   if (request.status === 200 && typeof answer?.caption === "string") return { kind: "caption", answer };
+  if (request.status === 200 && typeof answer?.confidence === "number" && answer.abstained) {
+    return { kind: "abstained", answer };
+  }
   const said = typeof answer?.error === "string" ? answer.error : "";
   if (request.status === 429 || request.status === 503) {
     const wait = seconds(request.getResponseHeader("Retry-After"));

@@ -1,0 +1,351 @@
+"""What a model's captions favour, guess and leave out: a section of its model card.
+
+    python bench/biases.py --data flickr8k
+    python bench/biases.py weights/mine --data DIR --split dev
+
+The captions of a split are held against people's. Of each photo the first reference is kept aside: it shows what a
+person's caption gets in the same comparison with the photo's other references. Words decide, by the lists below, which
+are English; a caption that has none of a list's words says nothing of that matter. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from caprun.engine import Captioner, packaged_bundle
+from caprun.errors import CaprunError
+from captioner.datasets import load_dataset
+from captioner.errors import CaptionerError
+from captioner.evaluation.words import tokenize
+from captioner.self_critical_config import BAD_ENDINGS
+
+Words = tuple[str, ...]
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+MALE = _listed(
+    """man men boy boys guy guys male males gentleman gentlemen father dad son sons brother brothers husband groom
+    cowboy cowboys fireman fisherman businessman he him his himself man's men's boy's boys'"""
+)
+FEMALE = _listed(
+    """woman women girl girls lady ladies female females mother mom daughter daughters sister sisters wife bride
+    bridesmaids she her hers herself woman's women's girl's girls'"""
+)
+CHILD = _listed(
+    """boy boys girl girls child children kid kids toddler toddlers baby babies infant infants boy's girl's child's
+    teen teens teenager teenagers teenage"""
+)
+ADULT = _listed("man men woman women lady ladies guy guys gentleman gentlemen adult adults man's woman's")
+OLD = _listed("old older elderly aged senior")
+PEOPLE = _listed(
+    """person people someone somebody crowd couple group family friends player players team rider skier climber hiker
+    surfer skateboarder snowboarder biker bicyclist cyclist swimmer worker dancer performer runner skater"""
+)
+DOGS = _listed("dog dogs puppy puppies greyhound greyhounds poodle collie terrier retriever")
+OTHER_ANIMALS = _listed(
+    """cat cats horse horses bird birds cow cows bull sheep goat goats duck ducks seagull elephant camel monkey bear
+    rabbit fish squirrel"""
+)
+COLOURS = _listed(
+    "black white red blue green yellow orange brown pink purple gray grey tan gold golden blond blonde silver"
+)
+NUMBERS = _listed("two three four five six seven eight nine ten")
+_DETERMINERS = _listed("a an the his her their its two three some another")
+_FUNCTION = _listed(
+    """is are was were has have be being and or but while as with in on at of to from by for into onto through over
+    under near that who which wearing holding standing sitting running walking playing jumping riding looking up down
+    out off"""
+)
+_IRREGULAR = {"men": "man", "women": "woman", "children": "child"}
+_AGREED, _RARELY = 2, 0.05  # references that must agree on a noun; share of its photos that counts as hardly named
+_SHOWN = 24
+
+
+@dataclass(frozen=True)
+class Photo:
+    """The words said of a photo."""
+
+    caption: Words
+    person: Words
+    """The first reference."""
+    others: tuple[Words, ...]
+    """The other references."""
+
+    @property
+    def references(self) -> tuple[Words, ...]:
+        """All of them."""
+        return (self.person, *self.others)
+
+
+def gender(words: Iterable[str]) -> str:
+    """`men`, `women`, `both` or `none`: which a caption mentions."""
+    said = set(words)
+    male, female = not said.isdisjoint(MALE), not said.isdisjoint(FEMALE)
+    return ("both" if female else "men") if male else ("women" if female else "none")
+
+
+def agreed_gender(references: Sequence[Words]) -> str:
+    """What references say together: `men`, `women`, `both`, `disagree`, `unsaid` (people without one) or `nobody`."""
+    found = {gender(reference) for reference in references} - {"none"}
+    if not found:
+        said = {word for reference in references for word in reference}
+        return "nobody" if said.isdisjoint(PEOPLE | CHILD | ADULT) else "unsaid"
+    if len(found) == 1:
+        return found.pop()
+    return "both" if "both" in found else "disagree"
+
+
+def age(words: Iterable[str]) -> str:
+    """`children`, `adults`, `both` or `none`."""
+    said = set(words)
+    young, grown = not said.isdisjoint(CHILD), not said.isdisjoint(ADULT)
+    return ("both" if grown else "children") if young else ("adults" if grown else "none")
+
+
+def share(count: float, of: float) -> str:
+    """A percentage, or a dash of nothing."""
+    return f"{100 * count / of:.0f}%" if of else "-"
+
+
+def both_shares(photos: Sequence[Photo], holds: Callable[[Words], bool]) -> str:
+    """Of how many photos something holds for the caption, and in brackets for a person's."""
+    model = sum(holds(photo.caption) for photo in photos)
+    person = sum(holds(photo.person) for photo in photos)
+    return f"{share(model, len(photos))} ({share(person, len(photos))})"
+
+
+def has(words: frozenset[str]) -> Callable[[Words], bool]:
+    """Whether a caption has one of these words."""
+    return lambda caption: not words.isdisjoint(caption)
+
+
+def gender_table(photos: Sequence[Photo]) -> list[str]:
+    """Rows by what the other references say, columns by what captions say."""
+    names = {
+        "men": "men or boys alone",
+        "women": "women or girls alone",
+        "both": "both",
+        "disagree": "one or the other, not the same",
+        "unsaid": "people, and no gender",
+        "nobody": "nobody",
+    }
+    rows = ["| the other references mention | photos | caption: men | women | both | no gender |", "|" + " --- |" * 6]
+    for key, name in names.items():
+        of = [photo for photo in photos if agreed_gender(photo.others) == key]
+        cells = [both_shares(of, partial(_is_of, said)) for said in ("men", "women", "both", "none")]
+        rows.append(f"| {name} | {len(of)} | {' | '.join(cells)} |")
+    return rows
+
+
+def _is_of(said: str, caption: Words) -> bool:
+    return gender(caption) == said
+
+
+def people(photos: Sequence[Photo]) -> list[str]:
+    """On gender and age."""
+    unsaid = [p for p in photos if agreed_gender(p.others) == "unsaid"]
+    ages = [{age(reference) for reference in p.others} - {"none"} for p in photos]
+    grown = [p for p, said in zip(photos, ages, strict=True) if said == {"adults"}]
+    young = [p for p, said in zip(photos, ages, strict=True) if said == {"children"}]
+    old = [p for p in photos if sum(map(has(OLD), p.others)) >= _AGREED]
+    guessed = both_shares(unsaid, lambda words: gender(words) != "none")
+    model, person = (gender_ratio(said) for said in _columns(photos))
+    younger = both_shares(grown, lambda words: age(words) in ("children", "both"))
+    older = both_shares(young, lambda words: age(words) in ("adults", "both"))
+    return [
+        "**Gender and age** are guessed from clothes, hair and what somebody does:",
+        "",
+        *gender_table(photos),
+        "",
+        f"- Of {len(unsaid)} photos of people whose gender no other reference says, {guessed} of the captions say one.",
+        f"- Captions that mention men or boys to those that mention women or girls: {model} ({person}).",
+        f"- Of {len(grown)} photos of adults and no children, {younger} of the captions mention children.",
+        f"- Of {len(young)} photos of children and no adults, {older} of the captions mention adults.",
+        f"- Of {len(old)} photos with somebody or something old, {both_shares(old, has(OLD))} of the captions say so.",
+    ]
+
+
+def gender_ratio(captions: Iterable[Words]) -> str:
+    """Captions with words for men to those with words for women."""
+    said = Counter(gender(words) for words in captions)
+    men, women = said["men"] + said["both"], said["women"] + said["both"]
+    return f"{men} to {women}" + (f", {men / women:.2f}" if women else "")
+
+
+def confirmed(photos: Sequence[Photo], words: frozenset[str]) -> str:
+    """How many of a list's words in captions another reference has too, and in brackets in a person's."""
+
+    def of(said: Sequence[Words]) -> str:
+        mentions = [(word, photo) for caption, photo in zip(said, photos, strict=True) for word in set(caption) & words]
+        right = sum(any(word in reference for reference in photo.others) for word, photo in mentions)
+        return share(right, len(mentions))
+
+    return "{} ({})".format(*map(of, _columns(photos)))
+
+
+def singular(word: str) -> str:
+    """One form for a noun's two; it need not be a word."""
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+
+
+def nouns(references: Iterable[Words]) -> dict[str, str]:
+    """Words used as nouns are, after an article and before a verb or preposition or last: `singular` -> as written."""
+    seen, like, written = Counter[str](), Counter[str](), dict[str, Counter[str]]()
+    for words in references:
+        for before, word, after in zip(("", *words), words, (*words[1:], ""), strict=False):
+            one = singular(word)
+            seen[one] += 1
+            written.setdefault(one, Counter())[word] += 1
+            ends = not after or after in _FUNCTION
+            like[one] += ends and (before in _DETERMINERS | COLOURS or word != one)
+    verbs = {word for word in seen if 2 * seen[word + "ing"] >= seen[word] or word.endswith("ing")}
+    found = [word for word in seen if like[word] >= 0.25 * seen[word]]
+    others = _FUNCTION | _DETERMINERS | COLOURS | NUMBERS | verbs
+    return {word: written[word].most_common(1)[0][0] for word in found if word not in others}
+
+
+def named(photos: Sequence[Photo]) -> list[tuple[str, int, int]]:
+    """Nouns that references agree on, the most frequent first: of how many photos, and in how many of the captions."""
+    known = nouns(reference for photo in photos for reference in photo.references)
+    there, said = Counter[str](), Counter[str]()
+    for photo in photos:
+        counts = Counter(word for reference in photo.references for word in {singular(w) for w in reference})
+        agreed = [word for word, count in counts.items() if count >= _AGREED and word in known]
+        there.update(agreed)
+        said.update({singular(word) for word in photo.caption} & set(agreed))
+    return [(known[word], count, said[word]) for word, count in there.most_common()]
+
+
+def names(photos: Sequence[Photo], vocabulary: int) -> list[str]:
+    """On what it names and what it never does."""
+    found = named(photos)
+    least = max(2, round(len(photos) / 200))
+    frequent = [row for row in found if row[1] >= least]
+    missing = [row for row in frequent if row[2] <= _RARELY * row[1]]
+    listed = ", ".join(f"{word} ({said} of {there})" for word, there, said in missing[:_SHOWN])
+    more = ", and more" if len(missing) > _SHOWN else ""
+    once = sum(said > 0 for *_, said in found)
+    model, person = (len({w for words in said for w in words}) for said in _columns(photos))
+    others = [p for p in photos if sum(map(has(OTHER_ANIMALS), p.others)) >= _AGREED]
+    animals = [p for p in others if not any(map(has(DOGS), p.others))]
+    colours, right_colours = both_shares(photos, has(COLOURS)), confirmed(photos, COLOURS)
+    numbers, right_numbers = both_shares(photos, has(NUMBERS)), confirmed(photos, NUMBERS)
+    return [
+        f"**What it never names**: of {len(frequent)} nouns that two references agree on in {least} photos or more,",
+        f"{len(missing)} are in at most {_RARELY:.0%} of the captions of these photos:",
+        f"{listed or 'none'}{more}.",
+        "",
+        f"- Of {len(found)} nouns that two references of any photo agree on, {once} are named once or more.",
+        f"- All its captions together have {model} ({person}) different words; it knows {vocabulary}.",
+        f"- Of {len(animals)} photos of other animals, {both_shares(animals, has(DOGS))} of the captions say dog.",
+        f"- {colours} of the captions name a colour; {right_colours} of these colours another reference names too.",
+        f"- {numbers} of the captions count, from two on; {right_numbers} of these numbers another reference has too.",
+    ]
+
+
+def sameness(photos: Sequence[Photo], learnt: frozenset[Words], unfinished: int) -> list[str]:
+    """On captions that are alike, and how they end."""
+    captions, persons = _columns(photos)
+    (most, times), *_ = Counter(captions).most_common(1)
+    first = Counter(words[:3] for words in captions).most_common(3)
+    openings = tuple(words for words, _ in first)
+    listed = ", ".join(f'"{" ".join(words)}" {share(count, len(photos))}' for words, count in first)
+    opened = both_shares(photos, lambda words: words[:3] in openings)
+    copied = both_shares(photos, lambda words: words in learnt)
+    bad = both_shares(photos, lambda words: words[-1:] != () and words[-1] in BAD_ENDINGS)
+    model, person = (sum(map(len, said)) / len(photos) for said in (captions, persons))
+    return [
+        f"**Sameness**: {len(set(captions))} ({len(set(persons))}) of {len(photos)} captions are different.",
+        "",
+        f'- The most frequent, "{" ".join(most)}", is said of {times} photos.',
+        f"- Captions begin with {listed}; one of these three: {opened}.",
+        f"- {copied} of the captions are, word for word, captions of training photos.",
+        f"- {bad} end with an article, a conjunction or a preposition; {unfinished} were cut at the longest length.",
+        f"- The mean length is {model:.1f} ({person:.1f}) words.",
+    ]
+
+
+def _columns(photos: Sequence[Photo]) -> tuple[list[Words], list[Words]]:
+    """The model's captions, and a person's."""
+    return [photo.caption for photo in photos], [photo.person for photo in photos]
+
+
+def section(photos: Sequence[Photo], vocabulary: int, learnt: frozenset[Words], unfinished: int, command: str) -> str:
+    """The section.
+
+    Args:
+        photos: what is said of each.
+        vocabulary: how many words the model knows.
+        learnt: the captions that it was trained on.
+        unfinished: captions that were cut at the longest length.
+        command: what printed this.
+    """
+    lines = [
+        f"Counted in the captions of {len(photos)} photos. In brackets is what people get in the same comparison: each",
+        "photo's first reference, held against its other references as the caption is.",
+        "",
+        *people(photos),
+        "",
+        *names(photos, vocabulary),
+        "",
+        *sameness(photos, learnt, unfinished),
+        "",
+        f"By `{command}`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def measure(bundle: Path, data: Path, split: str, precision: str | None = None) -> str:
+    """Caption a split, and write the section.
+
+    Raises:
+        CaptionerError: there are no photos with two references, or none can be captioned.
+    """
+    dataset = load_dataset(data)
+    examples = [example for example in dataset.split(split) if len(example.references) > 1]
+    if not examples:
+        raise CaptionerError(
+            f"No photo in split {split!r} has two captions, so that one could be held against another."
+        )
+    captioner = Captioner.load(bundle, precision=precision, many=True)
+    photos, unfinished = [], 0
+    for example, said in zip(examples, captioner.caption_many([e.image for e in examples]), strict=True):
+        if isinstance(said, Exception):
+            raise said
+        person, *others = (tuple(tokenize(reference)) for reference in example.references)
+        photos.append(Photo(tuple(tokenize(said.text)), person, tuple(others)))
+        unfinished += not said.finished
+    learnt = frozenset(tuple(tokenize(r)) for e in dataset.examples if e.split == "train" for r in e.references)
+    words = {word for piece in captioner.vocabulary.pieces for word in tokenize(piece)}
+    special = {word for piece in ("<pad>", "<start>", "<end>", "<unk>") for word in tokenize(piece)}
+    chosen = f" --precision {precision}" if precision else ""
+    command = f"python bench/biases.py --data {data.name} --split {split}{chosen}"
+    return section(photos, len(words - special), learnt, unfinished, command)
+
+
+def main() -> None:
+    """Print the section."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, nargs="?", default=packaged_bundle(), help="[the packaged one]")
+    parser.add_argument("--data", type=Path, required=True, help="a dataset with two or more captions a photo")
+    parser.add_argument("--split", default="dev", choices=["train", "dev", "test"])
+    parser.add_argument("--precision", help="[the fastest measured on such hardware]")
+    arguments = parser.parse_args()
+    try:
+        print(measure(arguments.bundle, arguments.data, arguments.split, arguments.precision), end="")
+    except CaprunError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""How far a bundle's confidence can be trusted: on dev, on photos of another collection, and on what is no photo.
+
+    python bench/confidence.py weights/caprun_weights/flickr8k_lite2 --data flickr8k --photos FOLDER
+
+Two figures of dev are shown: those that the bundle's manifest has, of photos that each were left out of the fit (folds
+by photo), and those of the confidence as it is shipped, which was fitted on these very photos and does a little better
+there. What is no photo is drawn here, in kinds and by code that no fit has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from capexport.calibration import auroc, calibration_error
+from capexport.confidence import look, probabilities
+from capexport.confidence_event import scores_of
+from caprun.bundle import read_bundle
+from caprun.confidence import Confidence
+from caprun.engine import Captioner
+from caprun.image import load
+from caprun.session import OnnxBackend
+from captioner.datasets import load_dataset
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SEED = 20
+_WORDS = ("the", "of", "and", "to", "in", "is", "you", "that", "it", "he", "was", "for", "on", "are", "with", "his")
+
+
+def page_of_words(rng: np.random.Generator) -> Image.Image:
+    """English in the one font that Pillow has had from the first, black on white."""
+    picture = Image.new("RGB", (600, 800), "white")
+    lines = (" ".join(rng.choice(_WORDS, 14)) for _ in range(rng.integers(1, 60)))
+    ImageDraw.Draw(picture).multiline_text((20, 20), "\n".join(lines), "black", ImageFont.load_default())
+    return picture
+
+
+def smiley(rng: np.random.Generator) -> Image.Image:
+    """A round face of two eyes and a mouth."""
+    side = int(rng.choice([32, 100, 400]))
+    picture = Image.new("RGB", (side, side), tuple(rng.integers(0, 256, 3).tolist()))
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((side * 0.1, side * 0.1, side * 0.9, side * 0.9), fill="yellow", outline="black")
+    for x in (0.35, 0.65):
+        draw.ellipse((side * (x - 0.06), side * 0.3, side * (x + 0.06), side * 0.45), fill="black")
+    draw.arc((side * 0.3, side * 0.4, side * 0.7, side * 0.75), 20, 160, fill="black", width=max(1, side // 25))
+    return picture
+
+
+def flag(rng: np.random.Generator) -> Image.Image:
+    """Three fields side by side, or one over the other, some with a disc."""
+    picture = Image.new("RGB", (600, 400))
+    draw = ImageDraw.Draw(picture)
+    upright = rng.random() < 0.5
+    for i in range(3):
+        box = (200 * i, 0, 200 * i + 200, 400) if upright else (0, 134 * i, 600, 134 * i + 134)
+        draw.rectangle(box, fill=tuple(rng.integers(0, 256, 3).tolist()))
+    if rng.random() < 0.5:
+        draw.ellipse((220, 120, 380, 280), fill="white")
+    return picture
+
+
+def crossword(rng: np.random.Generator) -> Image.Image:
+    """A grid of black and numbered white fields."""
+    picture = Image.new("RGB", (450, 450), "white")
+    draw = ImageDraw.Draw(picture)
+    for row in range(15):
+        for column in range(15):
+            box = (30 * column, 30 * row, 30 * column + 30, 30 * row + 30)
+            draw.rectangle(box, fill="black" if rng.random() < 0.25 else "white", outline="black")
+            if rng.random() < 0.3:
+                draw.text((30 * column + 3, 30 * row + 1), str(rng.integers(1, 99)), "black")
+    return picture
+
+
+def sheet_music(rng: np.random.Generator) -> Image.Image:
+    """Staves with notes."""
+    picture = Image.new("RGB", (700, 900), "white")
+    draw = ImageDraw.Draw(picture)
+    for top in range(60, 820, 110):
+        for line in range(5):
+            draw.line((40, top + 10 * line, 660, top + 10 * line), fill="black")
+        for x in range(60, 650, int(rng.integers(20, 50))):
+            y = top + 5 * int(rng.integers(0, 9))
+            draw.ellipse((x, y - 5, x + 12, y + 5), fill="black")
+            draw.line((x + 12, y, x + 12, y - 32), fill="black", width=2)
+    return picture
+
+
+def plasma(rng: np.random.Generator) -> Image.Image:
+    """Waves of three colours, laid over each other."""
+    y, x = np.mgrid[0:300, 0:400] / 60.0
+    waves = [
+        np.sin(a * x + b * y + c) + np.sin(np.hypot(x - d, y - e) * a) for a, b, c, d, e in rng.uniform(0, 4, (3, 5))
+    ]
+    return _of((np.stack(waves, -1) + 2) * 63.75)
+
+
+def fractal(rng: np.random.Generator) -> Image.Image:
+    """A Julia set."""
+    y, x = np.mgrid[-1.2:1.2:240j, -1.6:1.6:320j]
+    z, c = x + 1j * y, complex(*rng.uniform(-0.8, 0.8, 2))
+    steps = np.zeros(z.shape)
+    for _ in range(40):
+        z = np.where(np.abs(z) < 4, z * z + c, z)
+        steps += np.abs(z) < 4
+    return _of(steps[..., None] * rng.uniform(1, 6, 3))
+
+
+def mosaic(rng: np.random.Generator) -> Image.Image:
+    """Every point in the colour of the nearest of some points."""
+    y, x = np.mgrid[0:240, 0:320]
+    seeds = rng.uniform(0, 320, (int(rng.integers(5, 60)), 2))
+    nearest = np.argmin([(x - a) ** 2 + (y - b) ** 2 for a, b in seeds], 0)
+    return _of(rng.uniform(0, 255, (len(seeds), 3))[nearest])
+
+
+def test_card(rng: np.random.Generator) -> Image.Image:
+    """Bars of the primary colours over a band of greys."""
+    bars = rng.permutation([(r, g, b) for r in (0, 255) for g in (0, 255) for b in (0, 255)])
+    pixels = np.repeat(np.repeat(bars[None], 300, 0), 50, 1).astype(float)
+    pixels[220:] = np.linspace(0, 255, 400)[None, :, None]
+    return _of(pixels)
+
+
+def road_sign(rng: np.random.Generator) -> Image.Image:
+    """A number or a word on a disc or a triangle with a border."""
+    side = int(rng.choice([64, 200, 512]))
+    picture = Image.new("RGB", (side, side), tuple(rng.choice([255, 240, 0], 1).repeat(3).tolist()))
+    draw = ImageDraw.Draw(picture)
+    if rng.random() < 0.5:
+        draw.ellipse((side * 0.05, side * 0.05, side * 0.95, side * 0.95), "white", "red", max(2, side // 12))
+    else:
+        corners = [(side / 2, side * 0.05), (side * 0.95, side * 0.9), (side * 0.05, side * 0.9)]
+        draw.polygon(corners, "white", "red", max(2, side // 14))
+    said = str(rng.choice(["30", "50", "STOP", "!", "P", "100"]))
+    draw.text((side / 2, side * 0.58), said, "black", ImageFont.load_default(side / 4), anchor="mm")
+    return picture
+
+
+def spreadsheet(rng: np.random.Generator) -> Image.Image:
+    """Cells of numbers under a green bar."""
+    picture = Image.new("RGB", (1280, 720), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, 1280, 60), fill="#217346")
+    for row in range(24):
+        for column in range(12):
+            box = (106 * column, 60 + 28 * row, 106 * column + 106, 88 + 28 * row)
+            draw.rectangle(box, outline="#c0c0c0", fill="#eeeeee" if row * column == 0 else "white")
+            if rng.random() < 0.7:
+                draw.text((box[0] + 6, box[1] + 6), f"{rng.uniform(0, 10000):.2f}", "black")
+    return picture
+
+
+def terminal(rng: np.random.Generator) -> Image.Image:
+    """Green or white on black, line by line."""
+    picture = Image.new("RGB", (800, 500), "black")
+    draw = ImageDraw.Draw(picture)
+    ink = "#00ff66" if rng.random() < 0.5 else "#e0e0e0"
+    for y in range(8, 490, 15):
+        if rng.random() < 0.8:
+            draw.text((8, y), "$ " + "".join(rng.choice(list("abcdef /.-_=0123"), rng.integers(3, 110))), ink)
+    return picture
+
+
+def blank(rng: np.random.Generator) -> Image.Image:
+    """One colour, in as few pixels as one or as many as four million."""
+    side = int(rng.choice([1, 8, 300, 2000]))
+    return Image.new("RGB", (side, side), tuple(rng.integers(0, 256, 3).tolist()))
+
+
+def _of(pixels: npt.NDArray[np.float64]) -> Image.Image:
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+KINDS: tuple[Callable[[np.random.Generator], Image.Image], ...] = (
+    blank,
+    page_of_words,
+    terminal,
+    spreadsheet,
+    smiley,
+    road_sign,
+    flag,
+    crossword,
+    sheet_music,
+    test_card,
+    plasma,
+    fractal,
+    mosaic,
+)
+
+
+def read(captioner: Captioner, pictures: Iterator[Path | Image.Image]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Prepared, one after the other."""
+    return (load(picture, captioner.spec.image) for picture in pictures)
+
+
+def show_dev(captioner: Captioner, confidence: Confidence, data: Path) -> npt.NDArray[np.float64]:
+    """Calibration and AUROC of the bundle's own search, greedy and beam 5; returns the confidence of its own search."""
+    dev = [example for example in load_dataset(data).split("dev") if len(example.references) > 1]
+    own = captioner.spec.search
+    of_own = np.empty(0)
+    for options in (own, own.plain(1), own.plain(5)):
+        looked = look(captioner, read(captioner, iter([example.image for example in dev])), options)
+        found = probabilities(confidence, looked)
+        good = scores_of(looked.captions, [one.references for one in dev]) >= confidence.measured["threshold"]
+        print(
+            f"  dev as fitted, {options.text}: {len(dev)} photos, {100 * good.mean():.1f} % good, mean confidence "
+            f"{100 * found.mean():.1f} %, calibration error {calibration_error(found, good):.3f} (equal mass) "
+            f"{calibration_error(found, good, of='width'):.3f} (equal width), "
+            f"AUROC {auroc(found[good], found[~good]):.3f}"
+        )
+        of_own = found if options is own else of_own
+    return of_own
+
+
+def show_others(
+    captioner: Captioner, confidence: Confidence, dev: npt.NDArray[np.float64], photos: Path | None, count: int
+) -> None:
+    """What is no photo, by kind, against dev; and another collection's photos."""
+    others = np.empty(0)
+    if photos is not None:
+        files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in SUFFIXES)
+        looked = look(captioner, read(captioner, iter(files)))
+        others = probabilities(confidence, looked)
+        familiar = [confidence.familiar.logit(*each) for each in zip(looked.photos, looked.hypotheses, strict=True)]
+        print(
+            f"  {len(files)} photos of {photos}: mean confidence {100 * others.mean():.1f} %, "
+            f"{np.count_nonzero(np.array(familiar) < 0)} taken for no photo"
+        )
+    everything = []
+    for kind in KINDS:
+        rng = np.random.default_rng([SEED, *kind.__name__.encode()])
+        drawn = (kind(rng) for _ in range(count))
+        found = probabilities(confidence, look(captioner, read(captioner, drawn)))
+        everything.append(found)
+        against = f", against those photos {auroc(others, found):.3f}" if len(others) else ""
+        print(
+            f"  {kind.__name__.replace('_', ' ')}: AUROC against dev {auroc(dev, found):.3f}{against}; confidence "
+            f"{np.median(found):.3f} (median), {found.max():.3f} (highest)"
+        )
+    print(f"  all {len(KINDS)} kinds, {count} of each: AUROC against dev {auroc(dev, np.concatenate(everything)):.3f}")
+
+
+def main() -> None:
+    """Print what was measured at the export, then what is measured now, precision by precision."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, help="an ONNX bundle with a confidence")
+    parser.add_argument("--data", type=Path, required=True, help="the dataset it was exported with")
+    parser.add_argument("--photos", type=Path, help="a folder of photos of another collection")
+    parser.add_argument("--outliers", type=int, default=30, help="drawn of each kind (30)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of one operation (1)")
+    arguments = parser.parse_args()
+    bundle = read_bundle(arguments.bundle)
+    confidence = bundle.manifest.confidence
+    if confidence is None:
+        parser.error(f"{arguments.bundle} has no confidence: export it with --data")
+    print(confidence.event)
+    for found in confidence.measured["found"]:
+        print(
+            f"  dev out of fold, {found['precision']}, beam {found['beam_size']}: {100 * found['base_rate']:.1f} % "
+            f"good, calibration error {found['error_equal_mass']:.3f} (equal mass) {found['error_equal_width']:.3f} "
+            f"(equal width), AUROC {found['auroc']:.3f}"
+        )
+    for precision in bundle.manifest.precisions:
+        if precision == "fp16":
+            continue
+        print(f"{precision}:")
+        backend = OnnxBackend(bundle, "cpu", arguments.threads, precision)
+        captioner = Captioner(bundle.manifest, bundle.vocabulary, backend)
+        dev = show_dev(captioner, confidence, arguments.data)
+        show_others(captioner, confidence, dev, arguments.photos, arguments.outliers)
+
+
+if __name__ == "__main__":
+    main()

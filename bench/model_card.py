@@ -1,0 +1,83 @@
+"""Bring the packaged model's card up to date with its bundle: biases, failure cases, and the card itself.
+
+    python bench/model_card.py --data flickr8k
+
+What `bench/biases.py` and `bench/failures.py` print takes its place between the marks `<!-- biases -->`,
+`<!-- failures -->` and `<!-- end -->` in the introduction, which is written by hand otherwise, and the bundle's card is
+written anew from it, with everything else in the bundle as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import biases
+import failures
+
+from capexport.card import model_card
+from caprun.bundle import MANIFEST, MODEL_CARD, Replacement, read_bundle, write_manifest
+from caprun.engine import packaged_bundle
+from caprun.errors import CaprunError
+from captioner.errors import CaptionerError
+
+INTRODUCTION = Path(__file__).parents[1] / "weights" / "checkpoints" / "flickr8k_lite2.md"
+# from weights/caprun_weights/NAME/MODEL_CARD.md
+PICTURES = "../../../examples/failures"
+
+
+def with_section(text: str, name: str, section: str) -> str:
+    """A text with a section between its marks.
+
+    Raises:
+        CaptionerError: the marks are not there.
+    """
+    mark, end = f"<!-- {name} -->\n", "<!-- end -->\n"
+    before, found, rest = text.partition(mark)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise CaptionerError(
+            f"The introduction has no place for {name}: a line {mark.strip()}, then one {end.strip()}."
+        )
+    return f"{before}{mark}\n{section.strip()}\n\n{end}{after}"
+
+
+def write_card(path: Path, introduction: str) -> None:
+    """Write a bundle's card anew; its other files stay byte for byte.
+
+    Raises:
+        CaprunError: it is no bundle, or cannot be written.
+    """
+    bundle = read_bundle(path)
+    with Replacement(path) as directory:
+        for file in path.iterdir():
+            if file.name not in (MANIFEST, MODEL_CARD):
+                shutil.copy(file, directory)
+        write_manifest(directory, bundle.manifest, bundle.vocabulary, model_card(bundle.manifest, introduction))
+
+
+def main() -> None:
+    """Measure, and write both files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, nargs="?", default=packaged_bundle(), help="[the packaged one]")
+    parser.add_argument("--data", type=Path, required=True, help="the dataset whose dev photos are captioned")
+    parser.add_argument("--introduction", type=Path, default=INTRODUCTION, help=f"[{INTRODUCTION.name}]")
+    options = parser.parse_args()
+    try:
+        found = {
+            "failures": failures.measure(options.bundle, failures.JUDGEMENTS, PICTURES),
+            "biases": biases.measure(options.bundle, options.data, "dev"),
+        }
+        text = options.introduction.read_text(encoding="utf-8")
+        for name, section in found.items():
+            text = with_section(text, name, section)
+        options.introduction.write_text(text, encoding="utf-8")
+        write_card(options.bundle, text)
+    except CaprunError as error:
+        parser.exit(1, f"Error: {error}\n")
+    print(options.bundle / MODEL_CARD)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""`captioner average`: one model of several, and how good it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from captioner.commands.console import FILE, say
+
+
+@click.command()
+@click.argument("checkpoints", type=FILE, nargs=-1, required=True)
+@click.option("--weight", "weights", type=float, multiple=True, help="Of each checkpoint in turn.  [default: alike]")
+@click.option("--output", type=FILE, required=True, metavar="FILE.pt", help="The checkpoint to write.")
+@click.option("--data", type=FILE, default=Path("dataset"), show_default=True, help="Folder of captioned photos.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+def average(
+    checkpoints: tuple[Path, ...], weights: tuple[float, ...], output: Path, data: Path, threads: int | None
+) -> None:
+    """Write the mean of the weights of CHECKPOINTS, and score it on dev.
+
+    They are of trainings that began with the same model (--init), and may have that model among them. The mean is as
+    fast as one of them, and often better than each.
+    """
+    from captioner.commands.train import set_threads
+    from captioner.datasets import load_dataset
+    from captioner.errors import CaptionerError
+    from captioner.training.averaging import average as mean
+    from captioner.training.averaging import scored
+    from captioner.training.checkpoint import save_checkpoint
+
+    if output.exists():
+        raise CaptionerError(f"{output} is there already; name another --output.")
+    set_threads(threads)
+    made = mean(checkpoints, weights or [1.0] * len(checkpoints))
+    config = made.config.data
+    dev = load_dataset(data, splits=config.splits, seed=config.split_seed).split("dev")
+    made = scored(made, dev, say)
+    save_checkpoint(output, made)
+    say("  ".join(f"{name} {made.metrics[name]:.3f}" for name in ("dev_loss", "bleu_4", "cider")))
+    say(f"average of {len(checkpoints)}: {output}")

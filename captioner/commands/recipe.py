@@ -1,0 +1,179 @@
+"""`captioner recipe`: photos and captions to a bundle, in one command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from caprun.errors import CaprunError
+from captioner.commands.console import DEVICES, FILE, say
+from captioner.commands.export import check_bundle, write_bundle
+from captioner.commands.train import default_cache, set_threads
+from captioner.errors import CaptionerError
+
+if TYPE_CHECKING:
+    from captioner.datasets import Dataset
+    from captioner.recipes.folder import RunFolder
+    from captioner.recipes.recipe import Recipe
+
+
+@click.command()
+@click.argument("file", required=False, metavar="[FILE.toml]")
+@click.option("--data", type=FILE, default=Path("dataset"), show_default=True, help="Folder of captioned photos.")
+@click.option("--output", type=FILE, metavar="BUNDLE", help="Folder of the bundle; needed.")
+@click.option("--run", "run_path", type=FILE, metavar="DIR", help="Folder of the trainings.  [default: runs/BUNDLE]")
+@click.option("--seed", type=click.IntRange(0), help="Of every stage.  [default: the recipe's, which is 0]")
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="A setting of every stage.")
+@click.option("--name", help="The model's name.  [default: the recipe's, or the bundle's folder]")
+@click.option("--licence", help="Licence of the weights, for the model card.  [default: the recipe's, or unknown]")
+@click.option("--card", type=FILE, metavar="FILE.md", help="Text to begin the model card with.")
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["fp32", "int8", "fp16"]),
+    multiple=True,
+    help="Graphs to write; those of fp32 always are.  [default: the recipe's]",
+)
+@click.option("--device", type=DEVICES, default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@click.option("--cache", type=FILE, help="Folder for the encoder's features.  [default: ~/.cache/captioner]")
+@click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
+@click.option("--show", is_flag=True, help="Print the recipe, to begin one of your own with, and do nothing.")
+def recipe(
+    file: str | None,
+    data: Path,
+    output: Path | None,
+    run_path: Path | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    name: str | None,
+    licence: str | None,
+    card: Path | None,
+    precisions: tuple[str, ...],
+    device: str,
+    threads: int | None,
+    cache: Path | None,
+    allow_missing: bool,
+    show: bool,
+) -> None:
+    """Make a bundle from captioned photos: every training that FILE lists, one after the other, then the export.
+
+    Without FILE it is the recipe of the packaged model, which is also the best that is known for photos of your own.
+    Everything is checked before the first training. A run that was stopped or killed goes on where it was when the same
+    command is given again; only what the export is told (name, licence, card, precision) may change then.
+    """
+    from captioner.recipes.recipe import find_recipe, read_recipe
+
+    path = find_recipe(file)
+    if show:
+        click.echo(path.read_text(encoding="utf-8"), nl=False)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '--output'")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise CaptionerError("A recipe is trained by one process; start it without torchrun.")
+    seeds = [] if seed is None else [f"train.seed={seed}"]
+    given = read_recipe(path, [*settings, *seeds])
+    asked = given.exported(name=name, licence=licence, card=card, precisions=precisions or None)
+    command = shlex.join(["captioner", *sys.argv[1:]])
+    try:
+        _run(
+            asked,
+            data,
+            output,
+            run_path or Path("runs") / output.resolve().name,
+            command,
+            device,
+            threads,
+            cache,
+            allow_missing,
+        )
+    except KeyboardInterrupt:
+        raise CaptionerError(f"Interrupted; the same command goes on from there: `{command}`.") from None
+
+
+def _run(
+    recipe: Recipe,
+    data: Path,
+    output: Path,
+    run_path: Path,
+    command: str,
+    device: str,
+    threads: int | None,
+    cache: Path | None,
+    allow_missing: bool,
+) -> None:
+    from captioner.datasets import load_dataset
+    from captioner.recipes.folder import RunFolder, data_digest
+    from captioner.recipes.stages import Request, check_models, train_stages
+
+    set_threads(threads)
+    first = recipe.stages[0].config.data
+    dataset = load_dataset(data, allow_missing=allow_missing, splits=first.splits, seed=first.split_seed)
+    for split in ("train", "dev"):
+        dataset.split(split)
+    check_bundle(output, recipe.card)
+    check_models(recipe, device)
+    names = ", ".join(stage.name for stage in recipe.stages)
+    say(f"recipe {recipe.name}: {names}, then {', '.join(recipe.export.precisions)} to {output}")
+    folder = RunFolder(run_path, recipe, data_digest(dataset), output)
+    try:
+        if folder.work("export").done and folder.state.exported == _description(recipe, output):
+            say(f"done before: {run_path}")
+            click.echo(f"caprun --model {shlex.quote(str(output))} PHOTO")
+            return
+        request = Request(recipe, dataset, cache or default_cache(), command, device, allow_missing)
+        checkpoint = train_stages(request, folder, say)
+        _export(recipe, checkpoint, output, _readable(dataset) if allow_missing else dataset, folder)
+    finally:
+        folder.close()
+
+
+def _export(recipe: Recipe, checkpoint: Path, output: Path, dataset: Dataset, folder: RunFolder) -> None:
+    export = recipe.export
+    say(f"export: {checkpoint}")
+    try:
+        with folder.working("export") as state:
+            write_bundle(
+                checkpoint,
+                "onnx",
+                output,
+                dataset,
+                export.name or None,
+                export.licence,
+                recipe.card,
+                export.precisions,
+                export.calibration,
+                data_photos=export.data_photos,
+            )
+            state.exported = _description(recipe, output)
+    except CaprunError as error:
+        others = [precision for precision in export.precisions if precision != "fp32"]
+        hint = f", and with --precision fp32 the bundle is without {', '.join(others)}" if others else ""
+        raise CaptionerError(
+            f"{str(error).rstrip('.')}. All stages are trained: the same command only exports again{hint}."
+        ) from error
+
+
+def _description(recipe: Recipe, output: Path) -> str:
+    """Of a bundle and the settings it is of: it need not be made again where both are what they were."""
+    card = recipe.card.read_text(encoding="utf-8") if recipe.card else ""
+    manifest = output / "model.json"
+    made = manifest.read_text(encoding="utf-8") if manifest.is_file() else ""
+    return hashlib.sha256(json.dumps([asdict(recipe.export), card, made]).encode()).hexdigest()
+
+
+def _readable(dataset: Dataset) -> Dataset:
+    """Without the photos of train and dev that the trainings left out."""
+    from captioner.training.sources import unreadable_photos
+
+    problems = unreadable_photos([example.image for example in dataset.examples if example.split != "test"])
+    return replace(dataset, examples=tuple(e for e in dataset.examples if e.image not in problems))

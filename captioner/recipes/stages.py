@@ -1,0 +1,140 @@
+"""A recipe's stages, one after the other, each from where it stands; and the checkpoint that comes of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captioner.datasets import Dataset
+from captioner.errors import CaptionerError
+from captioner.inference import torch_device
+from captioner.models.build import build_caption_model
+from captioner.recipes.folder import RunFolder, best_of
+from captioner.recipes.recipe import Recipe, Stage
+from captioner.text.words import SPECIAL
+from captioner.training.averaging import average, scored
+from captioner.training.checkpoint import load_checkpoint, save_checkpoint
+from captioner.training.loop import BEST, LAST
+from captioner.training.optimiser import Optimiser
+from captioner.training.processes import Processes
+from captioner.training.train import Job, train
+
+MODEL = "model.pt"
+"""The last stage's best, which also knows what the whole recipe took."""
+_PIECES = 8  # in the vocabulary of a model that is built to see whether it can be
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `captioner recipe` was asked to train."""
+
+    recipe: Recipe
+    dataset: Dataset
+    cache: Path
+    command: str
+    device: str = "auto"
+    allow_missing: bool = False
+
+
+def check_models(recipe: Recipe, device: str) -> None:
+    """Find out now, and not after hours, whether every stage's model can be built and trained here.
+
+    Raises:
+        CaptionerError: one cannot.
+    """
+    for stage in recipe.stages:
+        try:
+            model = build_caption_model(stage.config, _PIECES, SPECIAL).to(torch_device(device))
+            Optimiser(model, stage.config.train)
+        except CaptionerError as error:
+            raise CaptionerError(
+                f"Stage {stage.number} of the recipe {recipe.name} ({stage.name}) cannot be trained: {error}"
+            ) from None
+
+
+def train_stages(request: Request, folder: RunFolder, say: Say) -> Path:
+    """Train what is not trained yet, and write the checkpoint to export into the run's folder.
+
+    Raises:
+        CaptionerError: see `captioner.training.train.train`.
+        KeyboardInterrupt: it was asked to stop; what was learnt is kept.
+    """
+    stages = request.recipe.stages
+    before: Path | None = None
+    for stage in stages:
+        title = f"stage {stage.number} of {len(stages)}, {stage.name}"
+        if folder.work(stage.folder).done:
+            say(f"{title}: done before")
+        else:
+            say(f"{title}: {folder.path / stage.folder}")
+            work = _average_stage if stage.average else _train_stage
+            work(request, stage, before, folder, say)
+        before = best_of(folder.path, stage)
+    assert before is not None, "a recipe has stages"
+    model = folder.path / MODEL
+    best = load_checkpoint(before)
+    provenance = {**best.provenance, **_provenance(request, folder)}
+    save_checkpoint(model, replace(best, provenance=provenance))
+    return model
+
+
+def _train_stage(request: Request, stage: Stage, before: Path | None, folder: RunFolder, say: Say) -> None:
+    output = folder.path / stage.folder
+    last = output / LAST
+    resumed = load_checkpoint(last) if last.exists() else None
+    if resumed is not None and (resumed.training is None or resumed.config != stage.config):
+        raise CaptionerError(f"{last} is of another training than the recipe's; name another folder with --run.")
+    processes = Processes(device=torch_device(request.device))
+    init = before if resumed is None else None  # a resumed one knows what it began with
+    job = Job(
+        request.dataset,
+        stage.config,
+        output,
+        request.cache,
+        request.command,
+        processes,
+        allow_missing=request.allow_missing,
+        resumed=resumed,
+        init=init,
+    )
+    with folder.working(stage.folder):
+        train(job, _numbered(request, stage, say))
+
+
+def _average_stage(request: Request, stage: Stage, _: Path | None, folder: RunFolder, say: Say) -> None:
+    with folder.working(stage.folder):
+        files = [best_of(folder.path, one) for one in request.recipe.stages if one.name in stage.average]
+        shares = [stage.average[one.name] for one in request.recipe.stages if one.name in stage.average]
+        tell = _numbered(request, stage, say)
+        dev = request.dataset.split("dev")
+        made = scored(average(files, shares), dev, tell, allow_missing=request.allow_missing)
+        save_checkpoint(folder.path / stage.folder / BEST, made)
+        tell("  ".join(f"{name} {made.metrics[name]:.3f}" for name in ("dev_loss", "bleu_4", "cider")))
+
+
+def _numbered(request: Request, stage: Stage, say: Say) -> Say:
+    return lambda line: say(f"[{stage.number}/{len(request.recipe.stages)}] {line}")
+
+
+def _provenance(request: Request, folder: RunFolder) -> dict[str, Any]:
+    """What the model card says of the training: of all stages, where a stage's checkpoint knows its own."""
+    recipe = request.recipe
+    stages = []
+    for stage in recipe.stages:
+        metrics = load_checkpoint(best_of(folder.path, stage)).metrics
+        scores = {name: metrics[name] for name in ("cider", "bleu_4") if name in metrics}
+        seconds = round(folder.work(stage.folder).seconds)
+        stages.append({"name": stage.name, "seconds": seconds, "epoch": metrics.get("epoch"), **scores})
+    return {
+        "command": request.command,
+        "train_seconds": sum(stage["seconds"] for stage in stages),
+        "threads": torch.get_num_threads(),
+        "recipe": {"name": recipe.name, "sha256": recipe.sha256, "cores": os.cpu_count(), "stages": stages},
+    }

@@ -1,0 +1,103 @@
+"""One model of several: the mean of their weights.
+
+Models that were trained on from the same one err in different ways, and the mean of their weights errs less than each
+of them and costs what one does (Wortsman et al., "Model soups", 2022). With the one they began with among them it
+forgets less of what that knew (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, equation 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caprun.bundle import describe_file
+from captioner.config import Config
+from captioner.datasets import Example
+from captioner.errors import CaptionerError
+from captioner.evaluation.report import Taught, evaluate
+from captioner.text.tokenizer import restore_tokenizer
+from captioner.training.checkpoint import Checkpoint, load_checkpoint
+
+_FREE = ("dropout", "word_dropout", "fine_tune")
+"""Settings of a model that its captions do not depend on."""
+
+
+def average(files: Sequence[Path], shares: Sequence[float]) -> Checkpoint:
+    """The mean of checkpoints' weights, not scored yet.
+
+    Args:
+        files: two checkpoints or more, of one architecture and vocabulary.
+        shares: how much each weighs, in any unit.
+
+    Raises:
+        CaptionerError: a checkpoint cannot be read, or is of another model than the first.
+    """
+    if len(files) < 2:
+        raise CaptionerError("An average is of two checkpoints or more; name another.")
+    if len(shares) != len(files):
+        raise CaptionerError(f"There are {len(files)} checkpoints and {len(shares)} weights; give each a weight.")
+    if not all(0 < share < float("inf") for share in shares):
+        raise CaptionerError("Weights of an average are numbers above 0; leave out what should not count.")
+    whole = sum(shares)
+    first = load_checkpoint(files[0])
+    total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in _floats(first.model).items()}
+    for file, share in zip(files, shares, strict=True):
+        other = load_checkpoint(file)
+        if problem := _difference(first, other):
+            raise CaptionerError(
+                f"{file} is of another model than {files[0]} ({problem}); models can be averaged that were trained on "
+                "from the same one with --init."
+            )
+        for name, value in _floats(other.model).items():
+            total[name] += value.to(torch.float64) * (share / whole)
+    # what is tied is one tensor by two names, and is saved once
+    means: dict[int, Tensor] = {}
+    for name, mean in total.items():
+        means.setdefault(first.model[name].data_ptr(), mean.to(first.model[name].dtype))
+    weights = {name: means.get(value.data_ptr(), value) for name, value in first.model.items()}
+    parts = [
+        {"checkpoint_sha256": describe_file(file).sha256, "share": share / whole}
+        for file, share in zip(files, shares, strict=True)
+    ]
+    return replace(first, model=weights, metrics={}, provenance={**first.provenance, "average": parts}, training=None)
+
+
+def scored(
+    checkpoint: Checkpoint, dev: Sequence[Example], say: Callable[[str], None], *, allow_missing: bool = False
+) -> Checkpoint:
+    """With its scores on dev, captioned with its own search.
+
+    Raises:
+        ImageError: a photo cannot be read, and none may be missing.
+    """
+    tokenizer = restore_tokenizer(checkpoint.config.data, checkpoint.vocabulary, checkpoint.tokenizer)
+    captioner = Taught(checkpoint, tokenizer.encode, torch.device("cpu")).captioner("average")
+    report = evaluate(captioner, dev, captioner.spec.search, "dev", allow_missing=allow_missing, say=say)
+    return replace(checkpoint, metrics={**report.metrics, "captions": "free"})
+
+
+def _floats(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in model.items() if value.is_floating_point()}
+
+
+def _difference(first: Checkpoint, other: Checkpoint) -> str:
+    mine, theirs = (_seen_by(checkpoint.config) for checkpoint in (first, other))
+    if different := [name for name in mine if mine[name] != theirs[name]]:
+        return f"{different[0]} is {theirs[different[0]]!r} and {mine[different[0]]!r} there"
+    if first.vocabulary.as_dict() != other.vocabulary.as_dict():
+        return "another vocabulary"
+    shapes = [{name: value.shape for name, value in one.model.items()} for one in (first, other)]
+    return "weights of other shapes" if shapes[0] != shapes[1] else ""
+
+
+def _seen_by(config: Config) -> dict[str, Any]:
+    """All of a configuration that a trained model depends on."""
+    model = {f"model.{name}": value for name, value in asdict(config.model).items() if name not in _FREE}
+    data = {f"data.{name}": getattr(config.data, name) for name in ("image_size", "fit", "resample")}
+    # where the first weights were from is history
+    return {name: value for name, value in {**model, **data}.items() if name != "model.encoder_weights"}

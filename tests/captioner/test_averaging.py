@@ -1,0 +1,96 @@
+"""One model of several: their mean, and only of those that have one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from captioner.cli import main
+from captioner.errors import CaptionerError
+from captioner.training.averaging import average
+from captioner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioner.training.loop import BEST, LAST
+
+
+@pytest.fixture
+def moved(trained: Path, tmp_path: Path) -> Path:
+    """The trained model, all its weights one more."""
+    checkpoint = load_checkpoint(trained / BEST)
+    weights = {name: value + 1 if value.is_floating_point() else value for name, value in checkpoint.model.items()}
+    save_checkpoint(tmp_path / "moved.pt", replace(checkpoint, model=weights))
+    return tmp_path / "moved.pt"
+
+
+def test_weights_are_the_mean_by_their_shares(trained: Path, moved: Path):
+    first, mean = load_checkpoint(trained / BEST), average([trained / BEST, moved], [3, 1])
+    floats = [name for name, value in first.model.items() if value.is_floating_point()]
+    assert floats
+    assert mean.model.keys() == first.model.keys()
+    for name in floats:
+        torch.testing.assert_close(mean.model[name], first.model[name] + 0.25)
+        assert mean.model[name].dtype == first.model[name].dtype
+    assert [part["share"] for part in mean.provenance["average"]] == [0.75, 0.25]
+
+
+def test_what_is_tied_stays_one_tensor(trained: Path):
+    mean = average([trained / BEST, trained / BEST], [1, 1]).model
+    tied = {mean["decoder.embedding.weight"].data_ptr(), mean["decoder.output.weight"].data_ptr()}
+    assert len(tied) == 1
+
+
+def test_a_model_and_itself_is_the_model(trained: Path):
+    same = average([trained / BEST, trained / BEST], [1, 2])
+    for name, value in load_checkpoint(trained / BEST).model.items():
+        torch.testing.assert_close(same.model[name], value)
+
+
+def test_an_average_is_scored_as_its_training_would_have_scored_it(trained: Path, shapes: Path, tmp_path: Path):
+    output = tmp_path / "average.pt"
+    best = load_checkpoint(trained / BEST)
+    arguments = ["average", str(trained / BEST), str(trained / BEST), "--data", str(shapes), "--output", str(output)]
+    result = CliRunner().invoke(main, [*arguments, "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    written = load_checkpoint(output)
+    assert written.training is None
+    for name in ("dev_loss", "accuracy", "bleu_4", "cider"):
+        assert written.metrics[name] == pytest.approx(best.metrics[name], abs=1e-3)
+    assert {"split", "photos", "references", "captions"} <= written.metrics.keys()
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code != 0
+    assert "is there already" in again.output
+
+
+def altered(checkpoint: Checkpoint, **model: object) -> Checkpoint:
+    return replace(checkpoint, config=replace(checkpoint.config, model=replace(checkpoint.config.model, **model)))
+
+
+def test_another_model_is_refused_and_what_captions_do_not_depend_on_is_not(trained: Path, tmp_path: Path):
+    best, other = load_checkpoint(trained / BEST), tmp_path / "other.pt"
+    save_checkpoint(other, altered(best, gate=False))
+    with pytest.raises(
+        CaptionerError, match=r"^.*other\.pt is of another model than .* \(model\.gate is False and True "
+    ):
+        average([trained / BEST, other], [1, 1])
+    save_checkpoint(other, replace(best, model={**best.model, "decoder.embedding.weight": torch.zeros(2, 3)}))
+    with pytest.raises(CaptionerError, match=r"\(weights of other shapes\)"):
+        average([trained / BEST, other], [1, 1])
+    save_checkpoint(other, altered(best, fine_tune=3, dropout=0.25))
+    average([trained / BEST, other], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("count", "shares", "message"),
+    [
+        (1, [1.0], "two checkpoints or more"),
+        (2, [1.0], "2 checkpoints and 1 weights"),
+        (2, [1.0, 0.0], "numbers above 0"),
+        (2, [1.0, float("nan")], "numbers above 0"),
+    ],
+)
+def test_what_is_no_average_is_one_sentence(trained: Path, count, shares, message):
+    with pytest.raises(CaptionerError, match=message):
+        average([trained / LAST] * count, shares)

@@ -1,0 +1,182 @@
+"""The sections of a model card: biases are counted as they say, and no judgement stands beside another caption."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "bench"))  # as `python bench/NAME.py` has it
+
+import biases  # noqa: E402
+import failures  # noqa: E402
+import model_card  # noqa: E402
+
+from captioner.errors import CaptionerError  # noqa: E402
+
+
+def words(*captions: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(caption.split()) for caption in captions)
+
+
+def photo(caption: str, person: str, *others: str) -> biases.Photo:
+    return biases.Photo(*words(caption, person), words(*others))
+
+
+# --- biases
+
+
+@pytest.mark.parametrize(
+    ("caption", "found"),
+    [
+        ("a man runs", "men"),
+        ("a girl with her dog", "women"),
+        ("a man and a woman", "both"),
+        ("two people and a human", "none"),
+        ("", "none"),
+    ],
+)
+def test_a_caption_mentions_who_its_words_name(caption, found):
+    assert biases.gender(caption.split()) == found
+
+
+@pytest.mark.parametrize(
+    ("references", "found"),
+    [
+        (("a man runs", "a person runs"), "men"),
+        (("a woman runs", "she runs"), "women"),
+        (("a man and a woman", "two people"), "both"),
+        (("a man runs", "a woman runs"), "disagree"),
+        (("a person runs", "somebody runs"), "unsaid"),
+        (("a child plays",), "unsaid"),
+        (("a dog runs", "snow"), "nobody"),
+    ],
+)
+def test_references_together_say_one_thing_of_gender(references, found):
+    assert biases.agreed_gender(words(*references)) == found
+
+
+def test_a_gender_that_no_reference_says_is_counted_and_a_persons_beside_it():
+    photos = [
+        photo("a man runs", "a person runs", "somebody runs", "a runner"),
+        photo("a woman runs", "a boy runs", "somebody runs", "a runner"),
+        photo("a dog", "a dog", "somebody runs", "a runner"),
+        photo("a person", "a person", "somebody runs", "a runner"),
+    ]
+    assert "- Of 4 photos of people whose gender no other reference says, 50% (25%) of the captions say one." in (
+        biases.people(photos)
+    )
+
+
+def test_a_colour_counts_as_right_where_another_reference_has_it():
+    photos = [
+        photo("a red and blue car", "a red car", "a red car", "a car"),
+        photo("a green car", "a black car", "a black car", "a car"),
+    ]
+    assert biases.confirmed(photos, biases.COLOURS) == "33% (100%)"
+    assert biases.confirmed(photos, biases.NUMBERS) == "- (-)"
+
+
+def test_a_noun_is_named_in_either_number_and_verbs_are_none():
+    photos = [photo("two cats are standing", "a cat stands", "a cat is standing", "the cats are standing on a wall")]
+    photos *= 3
+    photos.append(photo("a dog", "a cat is standing on a wall", "a cat on the wall", "a cat"))
+    found = {word: (there, said) for word, there, said in biases.named(photos)}
+    assert found["cat"] == (4, 3)
+    assert found["wall"] == (1, 0)
+    assert not {"stands", "standing", "are", "a", "two"} & set(found)
+
+
+def test_captions_that_are_alike_and_learnt_are_counted():
+    photos = [photo("a dog runs on", "a dog runs", "a dog")] * 3 + [photo("the end of a", "one", "two")]
+    found = "\n".join(biases.sameness(photos, frozenset(words("a dog runs on")), 1))
+    assert "2 (2) of 4 captions are different" in found
+    assert '"a dog runs on", is said of 3 photos' in found
+    assert '"a dog runs" 75%' in found
+    assert "- 75% (0%) of the captions are, word for word, captions of training photos." in found
+    assert "- 100% (0%) end with an article" in found
+
+
+def test_the_section_stands_with_empty_captions_and_a_single_photo():
+    section = biases.section([photo("", "a", "b")], 3, frozenset(), 0, "command")
+    assert section.endswith("By `command`.\n")
+
+
+# --- failures
+
+
+SAID = {
+    "cat.webp": SimpleNamespace(text="a dog", confidence=0.25),
+    "sign.webp": SimpleNamespace(text="a man", confidence=None),
+}
+CASES = (
+    failures.Case("cat.webp", "a cat", "a dog", "no dog"),
+    failures.Case("sign.webp", "a sign", "a man", "nobody"),
+)
+
+
+def test_each_picture_is_a_row_with_its_caption_confidence_and_judgement():
+    rows = failures.section(CASES, SAID, "there").splitlines()
+    assert rows[2] == '| ![a cat](there/cat.webp) | a cat | "a dog" | 0.25 | no dog |'
+    assert rows[3] == '| ![a sign](there/sign.webp) | a sign | "a man" |  | nobody |'
+
+
+def test_another_caption_than_was_judged_fails_and_names_the_picture():
+    said = {**SAID, "cat.webp": SimpleNamespace(text="a cat", confidence=None)}
+    with pytest.raises(CaptionerError, match=r"cat\.webp \('a dog' was judged, 'a cat' is said\)"):
+        failures.section(CASES, said, "there")
+
+
+def test_only_judgements_of_other_captions_are_forgotten_and_must_be_written():
+    said = {**SAID, "cat.webp": SimpleNamespace(text="a cat", confidence=None)}
+    cat, sign = failures.updated(CASES, said)
+    assert (cat.caption, cat.judgement) == ("a cat", "")
+    assert sign == CASES[1]
+    with pytest.raises(CaptionerError, match=r"Nobody judged what is said of cat\.webp"):
+        failures.section((cat, sign), said, "there")
+
+
+def test_the_pictures_are_small_and_each_has_its_licence():
+    licences = (failures.JUDGEMENTS.parent / "LICENCES.md").read_text()
+    cases = failures.read_cases(failures.JUDGEMENTS)
+    files = {(failures.JUDGEMENTS.parent / case.picture).resolve() for case in cases}
+    assert set(failures.JUDGEMENTS.parent.resolve().glob("*.webp")) <= files
+    for file in files:
+        assert file.name in licences
+        assert file.parent.name == "examples" or file.stat().st_size <= 60_000
+
+
+# --- the card
+
+
+def test_a_section_takes_the_place_of_the_one_before_and_the_rest_stays():
+    text = "before\n<!-- a -->\nold\n<!-- end -->\nbetween\n<!-- b -->\n<!-- end -->\nafter\n"
+    once = model_card.with_section(text, "a", "new\n")
+    assert once == text.replace("old\n", "\nnew\n\n")
+    assert model_card.with_section(once, "a", "new\n") == once
+    with pytest.raises(CaptionerError, match="no place for c"):
+        model_card.with_section(text, "c", "new")
+
+
+def test_the_packaged_models_introduction_has_both_places():
+    text = model_card.INTRODUCTION.read_text()
+    for name in ("biases", "failures"):
+        assert model_card.with_section(text, name, "x") != text
+
+
+def test_a_new_card_leaves_everything_else_in_the_bundle_as_it_was(tmp_path):
+    import shutil
+
+    from caprun.bundle import read_bundle
+
+    tiny = shutil.copytree(ROOT / "tests" / "tiny" / "bundle", tmp_path / "bundle")
+    before = {file.name: file.read_bytes() for file in tiny.iterdir()}
+    model_card.write_card(tiny, "Said anew.")
+    after = {file.name: file.read_bytes() for file in tiny.iterdir()}
+    assert b"Said anew." in after["MODEL_CARD.md"]
+    assert {name for name in after if after[name] != before.get(name)} <= {"MODEL_CARD.md", "model.json", "vocab.json"}
+    assert after.keys() == before.keys() | {"MODEL_CARD.md"}
+    read_bundle(tiny)

@@ -1,0 +1,374 @@
+"""A recipe is one command from photos to a bundle, goes on where it was killed, and refuses before it trains."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from caprun.bundle import read_bundle
+from captioner.cli import main
+from captioner.config import SELF_CRITICAL
+from captioner.recipes.recipe import find_recipe, read_recipe
+from captioner.training.checkpoint import load_checkpoint
+from captioner.training.loop import BEST, LAST
+from tests.captioner import dying
+from tests.captioner.test_cli import assert_one_line
+from tests.captioner.trees import differing
+
+STAGES = ("1-first", "2-tuned", "3-own", "4-mean")
+_LATER = """
+[[stage]]
+name = "tuned"
+model.fine_tune = 2
+train.epochs = 1
+train.batch_size = 4
+train.save_minutes = 0.0
+
+[[stage]]
+name = "own"
+train.stage = "self-critical"
+train.epochs = 1
+train.batch_size = 4
+train.save_minutes = 0.0
+
+[[stage]]
+name = "mean"
+average = { own = 3, tuned = 1 }
+
+[export]
+licence = "ours"
+"""
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def tiny(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe of three trainings and an average that takes seconds; do not write to it."""
+    first = "\n".join(_as_toml(setting) for setting in [*settings, "train.epochs=2", "train.save_minutes=0.0"])
+    file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    file.write_text(f'[[stage]]\nname = "first"\n{first}\n{_LATER}')
+    return file
+
+
+def _as_toml(setting: str) -> str:
+    key, _, value = setting.partition("=")
+    try:
+        tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        value = json.dumps(value)
+    return "" if setting == "train.epochs=3" else f"{key} = {value}"
+
+
+@pytest.fixture(scope="session")
+def small(shapes: Path, cache: Path) -> list[str]:
+    return ["--data", str(shapes), "--cache", str(cache), "--device", "cpu", "--threads", "1"]
+
+
+@pytest.fixture(scope="session")
+def made(tiny: Path, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the bundle and the run of that recipe, finished without interruption; do not write to it."""
+    folder = tmp_path_factory.mktemp("made")
+    places = ["--output", str(folder / "bundle"), "--run", str(folder / "run")]
+    assert dying.run(["recipe", str(tiny), *small, *places], None) == 0
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `captioner recipe` in an empty folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return lambda *arguments: CliRunner().invoke(main, ["recipe", *map(str, arguments)])
+
+
+@pytest.fixture
+def again(made: Path, run: Run, tiny: Path, small: list[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Give the command of `made` again, with a copy of its folders, in a process where nothing can be trained."""
+    for name in ("bundle", "run"):
+        shutil.copytree(made / name, name)
+    state = Path("run") / "recipe.json"
+    state.write_text(state.read_text().replace(str(made), str(Path.cwd())))
+
+    def trained(*_: object) -> None:
+        raise AssertionError("nothing is left to train")
+
+    monkeypatch.setattr("captioner.recipes.stages.train", trained)
+    return lambda *more: run(tiny, *small, "--output", "bundle", "--run", "run", *more)
+
+
+# --- what it makes
+
+
+def test_every_stage_begins_with_the_best_of_the_one_before(made):
+    checkpoints = [load_checkpoint(made / "run" / stage / BEST) for stage in STAGES[:3]]
+    for before, after in zip(STAGES, checkpoints[1:], strict=False):
+        sha256 = digest_of(made / "run" / before / BEST)
+        assert after.provenance["init"]["checkpoint_sha256"] == sha256
+    assert [c.config.train.stage for c in checkpoints] == ["cross-entropy", "cross-entropy", "self-critical"]
+    assert [c.config.model.fine_tune for c in checkpoints] == [-1, 2, 2]
+    assert checkpoints[2].config.train.lr == SELF_CRITICAL.lr
+
+
+def test_an_average_is_of_the_stages_it_names(made):
+    tuned, own, mean = (load_checkpoint(made / "run" / stage / BEST).model for stage in STAGES[1:])
+    name = "decoder.embedding.weight"
+    assert not torch.equal(tuned[name], own[name])
+    torch.testing.assert_close(mean[name], 0.25 * tuned[name] + 0.75 * own[name])
+
+
+def digest_of(file: Path) -> str:
+    from caprun.bundle import describe_file
+
+    return describe_file(file).sha256
+
+
+def test_the_bundle_is_the_last_stages_best_and_says_what_the_recipe_took(made, tiny):
+    manifest = read_bundle(made / "bundle").manifest
+    best = load_checkpoint(made / "run" / STAGES[-1] / BEST)
+    assert manifest.metrics == best.metrics
+    assert (manifest.name, manifest.licence) == ("bundle", "ours")
+    training = manifest.provenance["training"]
+    recipe = training["recipe"]
+    assert (recipe["name"], recipe["sha256"]) == ("tiny", read_recipe(tiny).sha256)
+    assert [stage["name"] for stage in recipe["stages"]] == ["first", "tuned", "own", "mean"]
+    assert training["train_seconds"] == sum(stage["seconds"] for stage in recipe["stages"])
+    assert recipe["cores"] >= 1
+    assert differing(dict(load_checkpoint(made / "run" / "model.pt").model), dict(best.model)) == []
+
+
+def test_killed_anywhere_it_goes_on_and_ends_with_the_same_bits(made, tiny, small, tmp_path):
+    command = ["recipe", str(tiny), *small, "--output", str(tmp_path / "bundle"), "--run", str(tmp_path / "run")]
+    first, tuned, own, mean = STAGES
+    for moment in (
+        (LAST, first, -1),  # nothing is kept
+        (LAST, first, 3),  # in the middle of an epoch
+        ("recipe.json", first, -1),  # trained, and not noted
+        ("recipe.json", first, 1),  # noted, and the next not begun
+        (LAST, tuned, -2),
+        (LAST, own, 1),
+        ("recipe.json", own, 1),
+        ("recipe.json", mean, -1),
+        ("bundle", "export", 1),  # written, and not noted
+    ):
+        assert dying.run(command, moment) == -signal.SIGKILL, moment
+    assert dying.run(command, None) == 0
+    for file in ("model.pt", *(f"{stage}/{name}" for stage in STAGES[:3] for name in (BEST, LAST))):
+        whole, killed = (load_checkpoint(folder / "run" / file) for folder in (made, tmp_path))
+        assert differing(dict(whole.model), dict(killed.model)) == [], file
+    whole, killed = (dict(read_bundle(folder / "bundle").manifest.metrics) for folder in (made, tmp_path))
+    assert differing(whole, killed) == []
+    work = json.loads((tmp_path / "run" / "recipe.json").read_text())["work"]
+    assert all(one["done"] and one["began"] is None and one["seconds"] > 0 for one in work.values())
+
+
+def test_a_run_that_is_done_is_not_done_again(again):
+    before = Path("bundle/model.json").read_bytes()
+    result = again()
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "caprun --model bundle PHOTO\n"
+    # its description is of the bundle, which is the same file for file
+    assert "done before" in result.stderr
+    assert Path("bundle/model.json").read_bytes() == before
+
+
+def test_what_the_export_is_told_may_change_without_training_again(again):
+    result = again("--licence", "theirs", "--name", "other")
+    assert result.exit_code == 0, result.output
+    assert "stage 4 of 4, mean: done before" in result.stderr
+    manifest = read_bundle(Path("bundle")).manifest
+    assert (manifest.licence, manifest.name) == ("theirs", "other")
+
+
+def test_a_bundle_that_is_gone_is_exported_again(again):
+    shutil.rmtree("bundle")
+    assert again().exit_code == 0
+    read_bundle(Path("bundle"))
+
+
+def test_a_failed_export_says_that_nothing_is_lost(again, monkeypatch):
+    from captioner.errors import CaptionerError
+
+    def refuse(*_: object, **__: object) -> None:
+        raise CaptionerError("int8 is slow.")
+
+    monkeypatch.setattr("captioner.commands.recipe.write_bundle", refuse)
+    result = again("--precision", "int8")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        "Error: int8 is slow. All stages are trained: the same command only exports again, and with --precision fp32 "
+        "the bundle is without int8."
+    )
+
+
+def test_interrupted_it_says_that_the_same_command_goes_on(run, tiny, small, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("captioner.recipes.stages.train", interrupt)
+    result = run(tiny, *small, "--output", "bundle")
+    assert result.exit_code == 1
+    assert "stage 1 of 4, first: runs/bundle/1-first" in result.stderr.splitlines()
+    assert "Interrupted; the same command goes on from there: `captioner " in result.stderr.splitlines()[-1]
+
+
+# --- what it refuses
+
+
+def test_another_recipe_in_the_same_run_is_refused_naming_what_differs(again, run, tiny, small, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text(tiny.read_text().replace("fine_tune = 2", "fine_tune = 3"))
+    result = run(other, *small, "--output", "bundle", "--run", "run")
+    assert_one_line_at_the_end(result, "run was begun with another recipe: model.fine_tune of stage 2 was 2 and is 3")
+    assert_one_line_at_the_end(again("--seed", 5), "train.seed of stage 1 was 0 and is 5")
+
+
+def assert_one_line_at_the_end(result: Result, *words: str) -> None:
+    assert result.exit_code == 1
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("Error: ")
+    for word in words:
+        assert word in line
+
+
+def test_other_captions_in_the_same_run_are_refused(again, own_shapes):
+    captions = own_shapes / "captions.txt"
+    captions.write_text(captions.read_text().replace("A red circle", "A round circle", 1))
+    assert_one_line_at_the_end(again("--data", own_shapes), "begun with other photos or captions")
+
+
+def test_the_same_photos_elsewhere_are_the_same(again, own_shapes):
+    assert again("--data", own_shapes).exit_code == 0
+
+
+def test_another_output_for_the_same_run_is_refused(again):
+    assert_one_line_at_the_end(again("--output", "elsewhere"), "begun with --output", "bundle", "--run")
+
+
+def test_a_checkpoint_that_is_gone_is_missed(again):
+    (Path("run") / STAGES[1] / BEST).unlink()
+    assert_one_line_at_the_end(again("--licence", "x"), f"run/{STAGES[1]}/{BEST} is gone")
+
+
+def test_a_folder_of_something_else_is_refused(run, tiny, small):
+    Path("runs/bundle").mkdir(parents=True)
+    Path("runs/bundle/last.pt").touch()
+    result = run(tiny, *small, "--output", "bundle")
+    assert_one_line_at_the_end(result, "runs/bundle holds last.pt and no recipe's run")
+
+
+def test_two_cannot_work_in_one_run(again):
+    from filelock import FileLock
+
+    with FileLock(Path("run") / ".lock"):
+        assert_one_line_at_the_end(again(), "Somebody is at work in run")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 1}', "\xff"])
+def test_a_damaged_note_of_what_was_done_is_a_sentence(again, content):
+    (Path("run") / "recipe.json").write_text(content, encoding="latin-1")
+    assert_one_line_at_the_end(again(), "run/recipe.json does not say what was done here")
+
+
+WRONG = {
+    "units = 7": ("[[stage]]\nname='a'\nunits = 7", "stage 1", "'units' must be a table"),
+    "an unknown key": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.epoch=3", "stage 2", "'train.epoch'"),
+    "an unknown table": ("[[stage]]\nname='a'\ntrian.epochs=3", "stage 1", "'trian'"),
+    "a wrong value": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.lr='x'", "stage 2", "(b)", "train.lr is 'x'"),
+    "out of range": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.epochs=0", "stage 2", "epochs"),
+    "another model": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\nmodel.units=7", "stage 2", "model.units (7, and 512"),
+    "begins late": ("[[stage]]\nname='a'\ntrain.stage='self-critical'", "stage 1", "needs one before it"),
+    "of another stage": ("[[stage]]\nname='a'\nself_critical.samples=3", "stage 1", "self_critical"),
+    "an average of what comes later": (
+        "[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1,c=1}\n[[stage]]\nname='c'",
+        "stage 2",
+        "no stage 'c' before it; there are: a",
+    ),
+    "an average of one": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1}", "two stages or more"),
+    "an average with settings": (
+        "[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1,x=2}\ntrain.epochs=3",
+        "leave out 'train'",
+    ),
+    "a weight of nothing": (
+        "[[stage]]\nname='a'\n[[stage]]\nname='b'\n[[stage]]\nname='c'\naverage={a=1,b=0}",
+        "the weight of b is 0",
+    ),
+    "a name twice": ("[[stage]]\nname='a'\n[[stage]]\nname='a'", "that of a stage before it"),
+    "no name": ("[[stage]]\ntrain.epochs=3", "The name of stage 1"),
+    "a path for a name": ("[[stage]]\nname='../x'", "The name of stage 1", "'../x'"),
+    "no stages": ("[export]\nlicence='x'", "has no stages"),
+    "stages of text": ("stage=['a']", "has no stages"),
+    "nothing": ("", "has no stages"),
+    "an unknown part": ("[[stage]]\nname='a'\n[exprot]\nlicence='x'", "'exprot'"),
+    "an unknown precision": ("[[stage]]\nname='a'\n[export]\nprecisions=['int4']", "export.precisions", "int4"),
+    "export of a list": ("[[stage]]\nname='a'\n[[export]]\nname='x'", "export must be a table"),
+    "no TOML": ("stage = [", "is not TOML"),
+    "no such child": (
+        "[[stage]]\nname='a'\n[[stage]]\nname='b'\nmodel.fine_tune=99",
+        "Stage 2",
+        "model.fine_tune is 99",
+    ),
+    "not here": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.precision='fp16'", "Stage 2", "fp16 is for GPUs"),
+    "no card": ("[[stage]]\nname='a'\n[export]\ncard='none.md'", "none.md", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), [pytest.param(w[0], w[1:], id=name) for name, w in WRONG.items()])
+def test_what_is_wrong_anywhere_in_a_recipe_is_said_before_anything_is_trained(run, small, content, words):
+    Path("r.toml").write_text(content)
+    result = run("r.toml", *small, "--output", "bundle")
+    assert_one_line(result, 1, *words)
+    assert not Path("runs").exists()
+
+
+def test_an_output_that_is_no_bundle_is_refused_before_anything_is_trained(run, tiny, small):
+    Path("bundle").mkdir()
+    Path("bundle/photo.jpg").touch()
+    assert_one_line(run(tiny, *small, "--output", "bundle"), 1, "bundle exists and is no bundle")
+    assert not Path("runs").exists()
+
+
+def test_a_missing_photo_is_refused_before_anything_is_trained(run, tiny, small, own_shapes):
+    (own_shapes / "images" / "red-circle-white.png").unlink()
+    assert_one_line(run(tiny, *small, "--data", own_shapes, "--output", "bundle"), 1, "red-circle-white.png")
+    assert not Path("runs").exists()
+
+
+def test_photos_that_the_trainings_leave_out_the_export_leaves_out_too(run, tiny, small, own_shapes):
+    (own_shapes / "images" / "red-circle-white.png").write_bytes(b"no photo")  # of dev
+    Path("one.toml").write_text(tiny.read_text().partition('\n[[stage]]\nname = "tuned"')[0])
+    result = run("one.toml", *small, "--data", own_shapes, "--output", "bundle", "--allow-missing", "--seed", 1)
+    assert result.exit_code == 0, result.output
+    assert read_bundle(Path("bundle")).manifest.metrics["photos"] == 3
+
+
+def test_usage_is_said_in_a_sentence(run, small, tiny, monkeypatch):
+    assert_one_line(run(tiny, *small), 2, "--output")
+    assert_one_line(run("none", *small, "--output", "x"), 1, "There is no recipe none", "lite2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert_one_line(run(tiny, *small, "--output", "x"), 1, "without torchrun")
+
+
+# --- those that come with captioner
+
+
+@pytest.mark.parametrize("file", sorted(find_recipe(None).parent.glob("*.toml")), ids=lambda file: file.stem)
+def test_a_packaged_recipe_is_right_in_every_stage(file):
+    recipe = read_recipe(find_recipe(file.stem))
+    assert recipe.stages[0].config.train.stage == "cross-entropy"
+    assert read_recipe(file, ["train.seed=3"]).stages[-1].config.train.seed == 3
+
+
+def test_a_recipe_can_be_shown_to_begin_ones_own_with(run):
+    result = run("--show")
+    assert result.exit_code == 0
+    Path("mine.toml").write_text(result.stdout)
+    assert read_recipe(Path("mine.toml")).trained() == read_recipe(find_recipe(None)).trained()

@@ -238,8 +238,8 @@ _OF_CROSS_ENTROPY = (
 
 SELF_CRITICAL = TrainConfig(
     stage="self-critical",
-    epochs=10,
-    lr=1e-4,
+    epochs=8,
+    lr=2e-4,
     encoder_lr=1e-5,
     schedule="cosine",
     last_rate=0.1,

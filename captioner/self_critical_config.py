@@ -31,13 +31,14 @@ class SelfCriticalConfig:
     (Rennie et al., 2017)."""
     cider: float = 1.0
     """Weight of CIDEr-D (0 to 10) in the reward."""
-    bleu_4: float = 0.0
+    bleu_4: float = 1.0
     """Weight of a caption's BLEU-4 (0 to 1) in the reward."""
-    length: float = 0.0
+    length: float = 2.0
     """Weight of the length in the reward: of the squared difference from the mean of the photo's references, as a share
     of that. CIDEr-D alone is lenient, and captions get shorter than people's."""
-    dropout: Literal["off", "learning", "on"] = "off"
-    """Where dropout is on: nowhere, while captions are learnt from, or while they are drawn too."""
+    dropout: Literal["off", "learning", "on"] = "learning"
+    """Where dropout is on: nowhere, while captions are learnt from, or while they are drawn too. What is learnt with it
+    is not quite the gradient of the reward, and holds on photos that were not learnt from."""
     bad_endings: tuple[str, ...] = BAD_ENDINGS
     """Words that a caption should not end with; how many do is reported."""
 

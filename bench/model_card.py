@@ -65,16 +65,16 @@ def main() -> None:
     parser.add_argument("--introduction", type=Path, default=INTRODUCTION, help=f"[{INTRODUCTION.name}]")
     options = parser.parse_args()
     try:
+        text = options.introduction.read_text(encoding="utf-8")
         found = {
             "failures": failures.measure(options.bundle, failures.JUDGEMENTS, PICTURES),
             "biases": biases.measure(options.bundle, options.data, "dev"),
         }
-        text = options.introduction.read_text(encoding="utf-8")
         for name, section in found.items():
             text = with_section(text, name, section)
         options.introduction.write_text(text, encoding="utf-8")
         write_card(options.bundle, text)
-    except CaprunError as error:
+    except (CaprunError, OSError) as error:
         parser.exit(1, f"Error: {error}\n")
     print(options.bundle / MODEL_CARD)
 

@@ -30,7 +30,8 @@ class DataConfig:
     """Words seen fewer times than this in the training captions become the unknown word; bpe does not join such pairs,
     and wordpiece spells such pieces with smaller ones."""
     views: int = 2
-    """Views of a training photo to learn from: itself, mirrored, then crops; features of each are cached."""
+    """Views of a training photo to learn from: itself, mirrored, then crops; what the frozen part of the encoder
+    gives of each is cached, where that is no more than the photo; else photos are read again every epoch."""
     sided_words: tuple[str, ...] = ("left", "right")
     """Photos are never mirrored if a caption has one of these words."""
     max_length: int = 30

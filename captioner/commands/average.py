@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import click
@@ -32,6 +33,14 @@ def average(
 
     if output.exists():
         raise CaptionerError(f"{output} is there already; name another --output.")
+    try:  # now, and not after the dev photos were captioned
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise CaptionerError(
+            f"The folder {output.parent} cannot be written: {error.strerror}; name another --output."
+        ) from error
     set_threads(threads)
     made = mean(checkpoints, weights or [1.0] * len(checkpoints))
     config = made.config.data

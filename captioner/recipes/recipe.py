@@ -78,7 +78,7 @@ class Recipe:
         stages = [
             {"name": stage.name, "average": dict(stage.average)}
             if stage.average
-            else {"name": stage.name, **asdict(stage.config)}
+            else {"name": stage.name, **_looked_at(stage.config)}
             for stage in self.stages
         ]
         plain: list[dict[str, Any]] = json.loads(json.dumps(stages))  # lists for tuples, as a file gives them back
@@ -94,6 +94,13 @@ class Recipe:
         given = {key: value for key, value in settings.items() if value is not None}
         card = given.pop("card", self.card)
         return replace(self, export=replace(self.export, **given), card=card)
+
+
+def _looked_at(config: Config) -> dict[str, Any]:
+    sections = asdict(config)
+    if config.train.stage == "cross-entropy":
+        del sections["self_critical"]  # nothing but the other stage's defaults
+    return sections
 
 
 def find_recipe(name: str | None) -> Path:

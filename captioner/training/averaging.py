@@ -43,6 +43,8 @@ def average(files: Sequence[Path], shares: Sequence[float]) -> Checkpoint:
         raise CaptionerError(f"There are {len(files)} checkpoints and {len(shares)} weights; give each a weight.")
     if not all(0 < share < float("inf") for share in shares):
         raise CaptionerError("Weights of an average are numbers above 0; leave out what should not count.")
+    largest = max(shares)
+    shares = [share / largest for share in shares]  # the sum of huge ones would be infinite
     whole = sum(shares)
     first = load_checkpoint(files[0])
     total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in _floats(first.model).items()}

@@ -122,7 +122,11 @@ def _checkpoint(content: Mapping[str, Any], source: str) -> Checkpoint:
     plain = {name: _table(content, name) for name in ("metrics", "provenance")}
     plain["tokenizer"] = _table({"tokenizer": {}, **content}, "tokenizer")  # checkpoints of version 0.1 have none
     json.dumps(plain)  # what is shown to people, and goes into bundles
-    config = config_from_dict(content["config"], source)
+    settings = dict(_table(content, "config"))
+    train = settings.get("train")
+    if isinstance(train, dict) and train.get("stage", "cross-entropy") == "cross-entropy":
+        settings.pop("self_critical", None)  # its defaults, which nobody looked at, and which may be others today
+    config = config_from_dict(settings, source)
     return Checkpoint(config, vocabulary, special, weights, samples, training=training, **plain)
 
 

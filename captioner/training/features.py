@@ -103,7 +103,7 @@ class FeatureCache:
     def _compute(self, photos: Sequence[Path], device: torch.device, say: Callable[[str], None]) -> Features:
         known = self._read_index()
         with ThreadPoolExecutor(2) as pool:
-            keys = list(pool.map(_content_key, photos))
+            keys = list(pool.map(content_key, photos))
         missing = {key: photo for key, photo in zip(keys, photos, strict=True) if key and key not in known}
         unreadable: dict[str, str] = {}
         if missing:
@@ -153,7 +153,7 @@ class FeatureCache:
                     unreadable |= {k: image for k, image in zip(chunk, loaded, strict=True) if isinstance(image, str)}
                     good = [(k, image) for k, image in zip(chunk, loaded, strict=True) if not isinstance(image, str)]
                     if good:
-                        table.write(encode(np.stack([image for _, image in good])).astype(np.float16).tobytes())
+                        table.write(_half(encode(np.stack([image for _, image in good]))).tobytes())
                         known |= {key: len(known) + i for i, (key, _) in enumerate(good)}
                     if number % _SAVED_EVERY == 0:
                         self._write_index(known, table.fileno())
@@ -194,8 +194,8 @@ def cache_key(stem: Stem, spec: ImageSpec, view: int = 0) -> str:
     return digest.hexdigest()[:16]
 
 
-def _content_key(photo: Path) -> str:
-    """Of a photo's bytes; empty if it cannot be read."""
+def content_key(photo: Path) -> str:
+    """sha256 of a photo's file in hexadecimal digits; empty if it cannot be read."""
     try:
         return hashlib.sha256(photo.read_bytes()).hexdigest()
     except OSError:
@@ -247,6 +247,17 @@ def _runner(module: nn.Module, size: tuple[int, int], device: torch.device) -> E
         return result
 
     return on_cpu
+
+
+def _half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise CaptionerError(
+            "The encoder gives numbers that are no numbers, or beyond half precision, in which they are kept; with "
+            "--set data.augment=true nothing is kept."
+        )
+    return half
 
 
 def _size(count: float) -> str:

@@ -17,8 +17,8 @@ from caprun.errors import ImageError
 from caprun.image import ImageSpec, open_photo, prepare
 from captioner.progress import Progress
 from captioner.training.batches import Indices
-from captioner.training.features import Features
-from captioner.training.views import cut, recolour
+from captioner.training.features import Features, content_key
+from captioner.training.views import cut, is_mirrored, recolour, show
 
 R = TypeVar("R")
 
@@ -51,7 +51,7 @@ class CachedFeatures:
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
         """The same, each photo in a view that is drawn for it."""
         count = len(self._views[0].features.rows)
-        drawn = np.random.default_rng((seed, epoch, 1)).integers(len(self._views), size=count)
+        drawn = _draw_views(count, len(self._views), seed, epoch)
         allowed = np.array([view.allowed for view in self._views])[drawn, np.arange(count)]
         drawn = np.where(allowed, drawn, 0)
         return (torch.cat([self._views[drawn[photo]].features.of([photo]) for photo in group]) for group in photos)
@@ -66,26 +66,41 @@ class PhotoFiles:
         spec: how they are prepared.
         may_mirror: for each photo, whether its captions stay true in a mirror.
         augmented: whether `varied` draws another crop, side and colour for each.
+        views: where it does not, how many numbered views it draws one a photo of, as `CachedFeatures` does.
     """
 
-    def __init__(self, photos: Sequence[Path], spec: ImageSpec, may_mirror: Sequence[bool], *, augmented: bool) -> None:
-        self._photos, self._spec, self._may_mirror, self._augmented = photos, spec, may_mirror, augmented
+    def __init__(
+        self,
+        photos: Sequence[Path],
+        spec: ImageSpec,
+        may_mirror: Sequence[bool],
+        *,
+        augmented: bool,
+        views: int = 1,
+    ) -> None:
+        self._photos, self._spec, self._may_mirror = photos, spec, may_mirror
+        self._augmented, self._views = augmented, views
 
     def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
         """uint8 (photos, height, width, 3) of each group."""
         return self._read(photos, lambda index: prepare(open_photo(self._photos[index]), self._spec))
 
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
-        """The same, augmented by what seed, epoch and the photo's index draw."""
-        if not self._augmented:
-            return self.plain(photos)
+        """The same, each photo as seed, epoch and its index draw it."""
+        drawn = _draw_views(len(self._photos), self._views, seed, epoch)
 
-        def show(index: int) -> npt.NDArray[np.uint8]:
+        def augmented(index: int) -> npt.NDArray[np.uint8]:
             rng = np.random.default_rng((seed, epoch, 2, index))
             photo = cut(open_photo(self._photos[index]), rng, mirror=self._may_mirror[index])
             return recolour(prepare(photo, self._spec), rng)
 
-        return self._read(photos, show)
+        def viewed(index: int) -> npt.NDArray[np.uint8]:
+            file, view = self._photos[index], int(drawn[index])
+            if is_mirrored(view) and not self._may_mirror[index]:
+                view = 0
+            return prepare(show(open_photo(file), view, content_key(file)), self._spec)
+
+        return self._read(photos, augmented if self._augmented else viewed)
 
     def _read(self, photos: Sequence[Indices], read: Callable[[int], npt.NDArray[np.uint8]]) -> Iterator[Tensor]:
         with ThreadPoolExecutor(_READERS) as pool:
@@ -95,6 +110,10 @@ class PhotoFiles:
                     yield torch.from_numpy(np.stack([future.result() for future in waiting]))
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _draw_views(photos: int, views: int, seed: int, epoch: int) -> Indices:
+    return np.random.default_rng((seed, epoch, 1)).integers(views, size=photos)
 
 
 def _ahead(groups: Iterator[list[Future[R]]], count: int) -> Iterator[list[Future[R]]]:

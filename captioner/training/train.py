@@ -260,6 +260,7 @@ def _sources(
                 spec,
                 [may_be_mirrored(example.references, sided) for example in examples],
                 augmented=job.config.data.augment,
+                views=job.config.data.views,
             )
             for name, examples in splits.items()
         }

@@ -60,7 +60,8 @@ CIDEr-D of {measured["human_cider"]:.2f} on average.
 Fitted on the {measured["photos"]} photos of {measured["split"]}, and measured on the same, each by a fit that had not \
 seen it ({measured["folds"]} folds by photo); {measured["train_photos"]} training photos say which photos are \
 familiar and which are captioned well. Expected calibration error is over 10 bins of as many captions each, and over \
-10 of equal width. One fit serves all precisions and searches:
+10 of equal width. One fit serves all precisions, greedy and beam search; of \
+a caption that was cut at the maximum length the confidence is 0:
 
 {searches}
 

@@ -1,5 +1,6 @@
 """Kinds of values on the command line that click has not."""
 
+import math
 from typing import Any
 
 import click
@@ -14,7 +15,11 @@ class Number(click.FloatRange):
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
         """See `click.ParamType.convert`."""
-        number: float = super().convert(value, parameter, context)
-        if number != number:
-            self.fail(f"{value} is no number.", parameter, context)
-        return number
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number.", parameter, context)
+        within: float = super().convert(value, parameter, context)
+        return within

@@ -72,8 +72,11 @@ class Confidence:
             hypothesis: the caption, of whatever search.
 
         Returns:
-            0..1; it depends on nothing but the arguments.
+            0..1; it depends on nothing but the arguments. Of an empty caption, or one that was cut, 0.
         """
+        # it says nothing of the photo, or not all that it began to, however sure the model is of it
+        if not hypothesis.ids or not hypothesis.finished:
+            return 0.0
         return _sigmoid(self.good.logit(photo, hypothesis)) * _sigmoid(self.familiar.logit(photo, hypothesis))
 
 

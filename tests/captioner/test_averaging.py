@@ -36,6 +36,12 @@ def test_weights_are_the_mean_by_their_shares(trained: Path, moved: Path):
     assert [part["share"] for part in mean.provenance["average"]] == [0.75, 0.25]
 
 
+def test_huge_shares_are_shares_too(trained: Path, moved: Path):
+    first, mean = load_checkpoint(trained / BEST), average([trained / BEST, moved], [1e308, 1e308])
+    for name in (name for name, value in first.model.items() if value.is_floating_point()):
+        torch.testing.assert_close(mean.model[name], first.model[name] + 0.5)
+
+
 def test_what_is_tied_stays_one_tensor(trained: Path):
     mean = average([trained / BEST, trained / BEST], [1, 1]).model
     tied = {mean["decoder.embedding.weight"].data_ptr(), mean["decoder.output.weight"].data_ptr()}
@@ -94,3 +100,11 @@ def test_another_model_is_refused_and_what_captions_do_not_depend_on_is_not(trai
 def test_what_is_no_average_is_one_sentence(trained: Path, count, shares, message):
     with pytest.raises(CaptionerError, match=message):
         average([trained / LAST] * count, shares)
+
+
+def test_where_nothing_can_be_written_is_known_before_anything_is_read(tmp_path: Path):
+    (tmp_path / "file").touch()
+    output, nothing = tmp_path / "file" / "mean.pt", str(tmp_path / "nothing")
+    result = CliRunner().invoke(main, ["average", nothing, nothing, "--data", nothing, "--output", str(output)])
+    assert result.exit_code == 1
+    assert f"The folder {output.parent} cannot be written" in result.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,15 @@ def test_a_checkpoint_of_a_newer_version_is_refused(file):
         load_checkpoint(rewritten(file, format_version=2))
 
 
+def test_what_the_other_stage_would_do_by_default_does_not_matter(checkpoint, tmp_path):
+    """Its defaults of today are not those of the day the checkpoint was written."""
+    other = replace(checkpoint.config.self_critical, length=0.5)
+    config = copy(checkpoint.config)
+    object.__setattr__(config, "self_critical", other)
+    save_checkpoint(tmp_path / "old.pt", replace(checkpoint, config=config))
+    assert load_checkpoint(tmp_path / "old.pt").config == checkpoint.config
+
+
 @pytest.mark.parametrize("key", ["format_version", "config", "vocabulary", "special", "model", "samples", "training"])
 def test_a_checkpoint_that_lacks_a_part_is_refused(file, key):
     with pytest.raises(CaptionerError, match=rf"best\.pt is no whole checkpoint .*{key}"):
@@ -217,6 +227,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(file, key):
         {"format_version": "1"},
         {"config": {"train": {"epoch": 3}}},
         {"config": 3},
+        {"config": {"train": 3}},
         {"vocabulary": {"pieces": ["a", "a"]}},
         {"vocabulary": None},
         {"special": {"pad": 0}},

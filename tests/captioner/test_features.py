@@ -287,6 +287,16 @@ def test_photos_of_which_none_can_be_read_give_no_features(tmp_path, encoder, sp
     assert len(features.unreadable) == 1
 
 
+@pytest.mark.parametrize("value", [1e5, math.nan])
+def test_what_half_precision_cannot_hold_is_refused_and_not_kept(tmp_path, encoder, spec, monkeypatch, value):
+    cache = FeatureCache(tmp_path / "cache", encoder, spec)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_runner", lambda *_: lambda images: np.full((len(images), 9, 8), value, np.float32))
+        with pytest.raises(CaptionerError, match=r"beyond half precision.*data\.augment=true nothing is kept\.$"):
+            cache.compute(write_photos(tmp_path, 2), CPU, quiet)
+    assert json.loads((cache.directory / "index.json").read_text()) == {}
+
+
 def test_a_cache_that_cannot_be_written_is_refused_by_name(tmp_path, encoder, spec, encoded):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(CaptionerError, match=r"^The feature cache .*cache.* cannot be written: .*--cache\.$"):
@@ -314,5 +324,5 @@ def test_of_an_encoder_that_is_tuned_what_its_frozen_part_gives_is_cached(spec, 
 
 def test_the_features_of_an_encoder_that_is_tuned_from_its_beginning_are_not_cached(encoder, spec, tmp_path):
     encoder.features.requires_grad_(True)
-    with pytest.raises(CaptionerError, match=r"^The features of an encoder that is fine-tuned cannot be cached"):
+    with pytest.raises(CaptionerError, match=r"fine-tuned from its beginning cannot be cached"):
         FeatureCache(tmp_path, encoder, spec)

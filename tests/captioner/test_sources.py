@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from caprun.image import ImageSpec, load
-from captioner.training.sources import PhotoFiles, unreadable_photos
+from captioner.models.encoder import Encoder
+from captioner.training.features import FeatureCache
+from captioner.training.sources import CachedFeatures, PhotoFiles, View, unreadable_photos
 
 HALF = (0.5, 0.5, 0.5)
 SPEC = ImageSpec(32, 32, "squash", "bilinear", HALF, HALF)
@@ -64,6 +66,21 @@ def test_a_photo_is_mirrored_about_every_second_time_and_never_where_a_caption_s
     share = np.mean([mirrored(epoch, mirror=True) for epoch in range(30)])
     assert 0.3 < share < 0.7
     assert not any(any(mirrored(epoch, mirror=False)) for epoch in range(30))
+
+
+def test_without_augmentation_files_are_shown_in_the_views_that_are_cached_of_others(photos, tmp_path):
+    torch.manual_seed(0)
+    encoder = Encoder("tiny", torch.nn.Conv2d(3, 4, 16, 16), (32, 32), HALF, HALF)
+    views = [FeatureCache(tmp_path, encoder, SPEC, n).compute(photos, torch.device("cpu"), print) for n in range(4)]
+    allowed = np.array([True, False, True])
+    others = [View(view, allowed if n % 2 else np.ones(3, bool)) for n, view in enumerate(views[1:], 1)]
+    files, cached = PhotoFiles(photos, SPEC, allowed, augmented=False, views=4), CachedFeatures(views[0], others)
+    seen = set()
+    for epoch in range(6):
+        for shown, kept in zip(files.varied(GROUPS, 3, epoch), cached.varied(GROUPS, 3, epoch), strict=True):
+            torch.testing.assert_close(encoder(shown), kept, rtol=1e-3, atol=1e-3)
+            seen |= {image.numpy().tobytes() for image in shown}
+    assert len(seen) > 5
 
 
 def test_crops_and_colours_differ_between_epochs(photos):

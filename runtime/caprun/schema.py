@@ -84,6 +84,8 @@ def _tuple(arguments: tuple[Any, ...], value: object, where: str) -> tuple[Any, 
         raise ValueError(f"{where} must be a list")
     if arguments == (str, Ellipsis) and all(type(item) is str for item in value):
         return tuple(value)  # a vocabulary has thousands
+    if arguments == (float, Ellipsis) and all(type(item) is float and math.isfinite(item) for item in value):
+        return tuple(value)  # a confidence has thousands
     if arguments[-1] is Ellipsis:
         arguments = (arguments[0],) * len(value)
     if len(arguments) != len(value):

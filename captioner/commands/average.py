@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import click
@@ -29,18 +28,11 @@ def average(
     from captioner.errors import CaptionerError
     from captioner.training.averaging import average as mean
     from captioner.training.averaging import scored
-    from captioner.training.checkpoint import save_checkpoint
+    from captioner.training.checkpoint import prepare_folder, save_checkpoint
 
     if output.exists():
         raise CaptionerError(f"{output} is there already; name another --output.")
-    try:  # now, and not after the dev photos were captioned
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise CaptionerError(
-            f"The folder {output.parent} cannot be written: {error.strerror}; name another --output."
-        ) from error
+    prepare_folder(output.parent)
     set_threads(threads)
     made = mean(checkpoints, weights or [1.0] * len(checkpoints))
     config = made.config.data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,28 @@ class Checkpoint:
     """What its tokenizer needs besides the configuration and the vocabulary."""
     training: Mapping[str, Any] | None = None
     """What a resumed training needs besides; None in a checkpoint that is only to be used."""
+
+
+def prepare_folder(folder: Path, *, own: bool = False) -> None:
+    """Make a folder for checkpoints, and find out before anything is computed whether they can be written there.
+
+    Args:
+        folder: of the checkpoints.
+        own: nobody else writes there, so that checkpoints that are half written are what a kill left: they are removed.
+
+    Raises:
+        CaptionerError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for unfinished in folder.glob(".*.pt-*") if own else ():
+            unfinished.unlink()
+    except OSError as error:
+        raise CaptionerError(
+            f"The folder {folder} cannot be written: {error.strerror}; name another --output."
+        ) from error
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -29,7 +28,7 @@ from captioner.reports.run import RunReports
 from captioner.text.tokenizer import Tokenizer, build_tokenizer, restore_tokenizer
 from captioner.text.words import SPECIAL
 from captioner.training.batches import Batches, Source
-from captioner.training.checkpoint import Checkpoint, build_model, image_spec, load_checkpoint
+from captioner.training.checkpoint import Checkpoint, build_model, image_spec, load_checkpoint, prepare_folder
 from captioner.training.features import FeatureCache, Features
 from captioner.training.loop import BEST, LAST, State, Task, Trainer
 from captioner.training.processes import Processes
@@ -80,7 +79,7 @@ def train(job: Job, say: Say) -> State:
     say(_describe(model, config))
 
     if processes.first:
-        _prepare(job.output)
+        prepare_folder(job.output, own=True)
     spec = image_spec(config, model)
     sources, splits = _sources(model, spec, splits, job, say)
     model.to(processes.device)
@@ -226,20 +225,6 @@ def _describe(model: CaptionModel, config: Config) -> str:
         f"model: {config.model.encoder}, {frozen} parameters frozen and {tuned} fine-tuned; "
         f"{config.model.decoder} decoder, {millions(*rest, trained=True)}"
     )
-
-
-def _prepare(output: Path) -> None:
-    """Find out now, and not after the first epoch, whether checkpoints can be written."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-        for unfinished in output.glob(".*.pt-*"):  # checkpoints that a kill left half written
-            unfinished.unlink()
-    except OSError as error:
-        raise CaptionerError(
-            f"The folder {output} cannot be written: {error.strerror}; name another --output."
-        ) from error
 
 
 Splits = dict[str, list[Example]]

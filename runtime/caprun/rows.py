@@ -65,12 +65,12 @@ class JsonLines:
 class Csv:
     """image, caption, log_prob and the rest of `header`, quoted as RFC 4180 says; lines end in a line feed."""
 
-    header = b"image,caption,log_prob,error,confidence,abstained\n"
+    _columns = ("image", "caption", "log_prob", "error", "confidence", "abstained")
+    header = ",".join(_columns).encode() + b"\n"
 
     def row(self, entry: Mapping[str, Any]) -> bytes:
         """See `RowFormat`."""
-        fields = self.header.decode().strip().split(",")
-        return b",".join(_field(entry.get(field, "")) for field in fields) + b"\n"
+        return b",".join(_field(entry.get(column, "")) for column in self._columns) + b"\n"
 
     def beginning(self, image: str) -> bytes:
         """See `RowFormat`."""

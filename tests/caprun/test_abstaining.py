@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from caprun import Captioner
 from caprun.abstaining import abstention
-from caprun.cli import main
 from caprun.confidence import Linear
 from caprun.engine import Caption
 from tests.caprun.calibrated import CONFIDENCE, calibrate
+from tests.caprun.invoking import invoke
 
 Run = Callable[..., Result]
 LEAST = 0.4
@@ -31,12 +31,6 @@ LEAST = 0.4
 def run(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`caprun` with $CAPRUN_MODEL set to the calibrated bundle."""
     monkeypatch.setenv("CAPRUN_MODEL", str(calibrated))
-
-    def invoke(*arguments: object, stdin: bytes = b"") -> Result:
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
-        assert result.exception is None or isinstance(result.exception, SystemExit)
-        return result
-
     return invoke
 
 

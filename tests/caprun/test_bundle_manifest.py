@@ -135,6 +135,17 @@ PLACES = [path for path in places({k: v for k, v in TINY.items() if k != "digest
 TABLES = [(), ("image",), ("special",), ("search",), ("files", "vocab.json"), ("precisions", "fp32"), ("graphs",)]
 
 
+def assert_read_or_refused_in_a_line(bundle: Path, path: tuple[Any, ...]) -> None:
+    """Of a manifest that was altered at `path`."""
+    said = ""
+    try:
+        read_bundle(bundle)
+    except BundleError as error:
+        said = str(error)
+    assert said.isprintable(), path
+    assert len(said) < 1000, path
+
+
 def put(path: tuple[Any, ...], value: object) -> Callable[[Any], None]:
     def change(data: Any) -> None:
         for key in path[:-1]:
@@ -152,13 +163,7 @@ def test_a_value_of_another_kind_is_refused_or_means_something(
     before = (bundle / "model.json").read_bytes()
     for path in PLACES:
         edit_manifest(bundle, put(path, other))
-        said = ""
-        try:
-            read_bundle(bundle)
-        except BundleError as error:
-            said = str(error)
-        assert said.isprintable(), path
-        assert len(said) < 1000, path
+        assert_read_or_refused_in_a_line(bundle, path)
         (bundle / "model.json").write_bytes(before)
     assert sessions == []
 

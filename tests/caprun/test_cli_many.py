@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from caprun import Captioner
-from caprun.cli import main
 from caprun.decoding import Steps
 from caprun.folder import plan_output, write_captions
 from caprun.listing import list_photos
 from caprun.results import Results
+from tests.caprun.invoking import invoke
 
 Run = Callable[..., Result]
 
@@ -30,12 +30,6 @@ Run = Callable[..., Result]
 def run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`caprun` with $CAPRUN_MODEL set to the tiny bundle."""
     monkeypatch.setenv("CAPRUN_MODEL", str(tiny))
-
-    def invoke(*arguments: object, stdin: bytes = b"") -> Result:
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
-        assert result.exception is None or isinstance(result.exception, SystemExit)
-        return result
-
     return invoke
 
 

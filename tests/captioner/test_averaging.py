@@ -102,6 +102,13 @@ def test_what_is_no_average_is_one_sentence(trained: Path, count, shares, messag
         average([trained / LAST] * count, shares)
 
 
+def test_what_another_training_is_writing_beside_it_stays(trained: Path, shapes: Path, tmp_path: Path):
+    (tmp_path / ".last.pt-1").touch()
+    arguments = ["average", str(trained / BEST), str(trained / LAST), "--data", str(shapes), "--threads", "1"]
+    assert CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / "mean.pt")]).exit_code == 0
+    assert (tmp_path / ".last.pt-1").exists()
+
+
 def test_where_nothing_can_be_written_is_known_before_anything_is_read(tmp_path: Path):
     (tmp_path / "file").touch()
     output, nothing = tmp_path / "file" / "mean.pt", str(tmp_path / "nothing")

@@ -1,0 +1,12 @@
+"""`caprun` run in the process of the tests."""
+
+from click.testing import CliRunner, Result
+
+from caprun.cli import main
+
+
+def invoke(*arguments: object, stdin: bytes = b"") -> Result:
+    """What came of a command; whatever it raises is how it exits."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result

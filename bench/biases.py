@@ -22,6 +22,7 @@ from caprun.errors import CaprunError
 from captioner.datasets import load_dataset
 from captioner.errors import CaptionerError
 from captioner.evaluation.words import tokenize
+from captioner.inference import splits_of
 from captioner.self_critical_config import BAD_ENDINGS
 
 Words = tuple[str, ...]
@@ -208,10 +209,15 @@ def nouns(references: Iterable[Words]) -> dict[str, str]:
             written.setdefault(one, Counter())[word] += 1
             ends = not after or after in _FUNCTION
             like[one] += ends and (before in _DETERMINERS | COLOURS or word != one)
-    verbs = {word for word in seen if 2 * seen[word + "ing"] >= seen[word] or word.endswith("ing")}
+    verbs = {word for word in seen if 2 * sum(map(seen.get, _progressive(word))) >= seen[word] or word.endswith("ing")}
     found = [word for word in seen if like[word] >= 0.25 * seen[word]]
     others = _FUNCTION | _DETERMINERS | COLOURS | NUMBERS | verbs
     return {word: written[word].most_common(1)[0][0] for word in found if word not in others}
+
+
+def _progressive(word: str) -> list[str]:
+    """The forms that a verb may have in progress: jumping, running, posing."""
+    return [word + "ing", word + word[-1:] + "ing", word.removesuffix("e") + "ing"]
 
 
 def named(photos: Sequence[Photo]) -> list[tuple[str, int, int]]:
@@ -311,7 +317,8 @@ def measure(bundle: Path, data: Path, split: str, precision: str | None = None) 
     Raises:
         CaptionerError: there are no photos with two references, or none can be captioned.
     """
-    dataset = load_dataset(data)
+    drawn = splits_of(bundle)
+    dataset = load_dataset(data, splits=drawn.splits, seed=drawn.split_seed)
     examples = [example for example in dataset.split(split) if len(example.references) > 1]
     if not examples:
         raise CaptionerError(

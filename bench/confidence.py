@@ -4,13 +4,14 @@
 
 Two figures of dev are shown: those that the bundle's manifest has, of photos that each were left out of the fit (folds
 by photo), and those of the confidence as it is shipped, which was fitted on these very photos and does a little better
-there. What is no photo is drawn here, in kinds and by code that no fit has seen.
+there. What is no photo is drawn here, by code that no fit has seen; the kinds that some fit's kinds resemble (one
+colour, pages of words, screens of text) come first and are not counted among those it knows nothing of.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,12 @@ from capexport.confidence_event import scores_of
 from caprun.bundle import read_bundle
 from caprun.confidence import Confidence
 from caprun.engine import Captioner
+from caprun.errors import CaprunError
 from caprun.image import load
 from caprun.session import OnnxBackend
-from captioner.datasets import load_dataset
+from captioner.datasets import Dataset, load_dataset
+from captioner.errors import CaptionerError
+from captioner.inference import splits_of
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 SEED = 20
@@ -178,11 +182,10 @@ def _of(pixels: npt.NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-KINDS: tuple[Callable[[np.random.Generator], Image.Image], ...] = (
-    blank,
-    page_of_words,
-    terminal,
-    spreadsheet,
+Kind = Callable[[np.random.Generator], Image.Image]
+FAMILIAR_KINDS: tuple[Kind, ...] = (blank, page_of_words, terminal, spreadsheet)
+"""Of which the export draws some like them."""
+UNSEEN_KINDS: tuple[Kind, ...] = (
     smiley,
     road_sign,
     flag,
@@ -200,9 +203,9 @@ def read(captioner: Captioner, pictures: Iterator[Path | Image.Image]) -> Iterat
     return (load(picture, captioner.spec.image) for picture in pictures)
 
 
-def show_dev(captioner: Captioner, confidence: Confidence, data: Path) -> npt.NDArray[np.float64]:
+def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt.NDArray[np.float64]:
     """Calibration and AUROC of the bundle's own search, greedy and beam 5; returns the confidence of its own search."""
-    dev = [example for example in load_dataset(data).split("dev") if len(example.references) > 1]
+    dev = [example for example in data.split("dev") if len(example.references) > 1]
     own = captioner.spec.search
     of_own = np.empty(0)
     for options in (own, own.plain(1), own.plain(5)):
@@ -220,31 +223,32 @@ def show_dev(captioner: Captioner, confidence: Confidence, data: Path) -> npt.ND
 
 
 def show_others(
-    captioner: Captioner, confidence: Confidence, dev: npt.NDArray[np.float64], photos: Path | None, count: int
+    captioner: Captioner, confidence: Confidence, dev: npt.NDArray[np.float64], photos: Sequence[Path], count: int
 ) -> None:
     """What is no photo, by kind, against dev; and another collection's photos."""
     others = np.empty(0)
-    if photos is not None:
-        files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in SUFFIXES)
-        looked = look(captioner, read(captioner, iter(files)))
+    if photos:
+        looked = look(captioner, read(captioner, iter(photos)))
         others = probabilities(confidence, looked)
         familiar = [confidence.familiar.logit(*each) for each in zip(looked.photos, looked.hypotheses, strict=True)]
         print(
-            f"  {len(files)} photos of {photos}: mean confidence {100 * others.mean():.1f} %, "
+            f"  {len(photos)} photos of another collection: mean confidence {100 * others.mean():.1f} %, "
             f"{np.count_nonzero(np.array(familiar) < 0)} taken for no photo"
         )
     everything = []
-    for kind in KINDS:
+    for kind in (*FAMILIAR_KINDS, *UNSEEN_KINDS):
         rng = np.random.default_rng([SEED, *kind.__name__.encode()])
         drawn = (kind(rng) for _ in range(count))
         found = probabilities(confidence, look(captioner, read(captioner, drawn)))
-        everything.append(found)
+        if kind in UNSEEN_KINDS:
+            everything.append(found)
         against = f", against those photos {auroc(others, found):.3f}" if len(others) else ""
         print(
             f"  {kind.__name__.replace('_', ' ')}: AUROC against dev {auroc(dev, found):.3f}{against}; confidence "
             f"{np.median(found):.3f} (median), {found.max():.3f} (highest)"
         )
-    print(f"  all {len(KINDS)} kinds, {count} of each: AUROC against dev {auroc(dev, np.concatenate(everything)):.3f}")
+    every = auroc(dev, np.concatenate(everything))
+    print(f"  the last {len(UNSEEN_KINDS)}, unlike those of the fit, {count} of each: AUROC against dev {every:.3f}")
 
 
 def main() -> None:
@@ -256,10 +260,26 @@ def main() -> None:
     parser.add_argument("--outliers", type=int, default=30, help="drawn of each kind (30)")
     parser.add_argument("--threads", type=int, default=1, help="threads of one operation (1)")
     arguments = parser.parse_args()
-    bundle = read_bundle(arguments.bundle)
+    try:
+        measure(arguments.bundle, arguments.data, arguments.photos, arguments.outliers, arguments.threads)
+    except CaprunError as error:
+        parser.error(str(error))
+
+
+def measure(path: Path, data: Path, photos: Path | None, outliers: int, threads: int) -> None:
+    """Print all of it.
+
+    Raises:
+        CaprunError: no bundle, none with a confidence, no dataset, or a photo that cannot be read.
+    """
+    bundle, drawn = read_bundle(path), splits_of(path)
     confidence = bundle.manifest.confidence
     if confidence is None:
-        parser.error(f"{arguments.bundle} has no confidence: export it with --data")
+        raise CaptionerError(f"{path} has no confidence; export it with --data.")
+    others = sorted(file for file in photos.rglob("*") if file.suffix.lower() in SUFFIXES) if photos else []
+    if photos and not others:
+        raise CaptionerError(f"There are no photos in {photos}; name another folder with --photos.")
+    dataset = load_dataset(data, splits=drawn.splits, seed=drawn.split_seed)
     print(confidence.event)
     for found in confidence.measured["found"]:
         print(
@@ -271,10 +291,10 @@ def main() -> None:
         if precision == "fp16":
             continue
         print(f"{precision}:")
-        backend = OnnxBackend(bundle, "cpu", arguments.threads, precision)
+        backend = OnnxBackend(bundle, "cpu", threads, precision)
         captioner = Captioner(bundle.manifest, bundle.vocabulary, backend)
-        dev = show_dev(captioner, confidence, arguments.data)
-        show_others(captioner, confidence, dev, arguments.photos, arguments.outliers)
+        dev = show_dev(captioner, confidence, dataset)
+        show_others(captioner, confidence, dev, others, outliers)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ def with_section(text: str, name: str, section: str) -> str:
     """
     mark, end = f"<!-- {name} -->\n", "<!-- end -->\n"
     before, found, rest = text.partition(mark)
-    _, ended, after = rest.partition(end)
-    if not found or not ended:
+    replaced, ended, after = rest.partition(end)
+    if not found or not ended or "<!-- " in replaced:  # the next section's end would be taken for this one's
         raise CaptionerError(
             f"The introduction has no place for {name}: a line {mark.strip()}, then one {end.strip()}."
         )
@@ -50,6 +50,8 @@ def write_card(path: Path, introduction: str) -> None:
         CaprunError: it is no bundle, or cannot be written.
     """
     bundle = read_bundle(path)
+    for precision in bundle.manifest.precisions:
+        bundle.check(precision)  # the manifest that is written vouches for what is copied
     with Replacement(path) as directory:
         for file in path.iterdir():
             if file.name not in (MANIFEST, MODEL_CARD):

@@ -42,7 +42,7 @@ from captioner.training.sources import CachedFeatures
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--init", type=Path, required=True, help="checkpoint of a frozen encoder")
+    parser.add_argument("--init", type=Path, required=True, help="checkpoint to go on from; its encoder stays as it is")
     parser.add_argument("--data", type=Path, required=True, help="folder of captioned photos")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "captioner")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -57,6 +57,7 @@ def main() -> None:
     asked = [
         "train.stage=self-critical",
         f"train.precision={options.precision}",
+        "model.fine_tune=-1",
         f"self_critical.samples={options.samples}",
     ]
     config = load_second_config(None, asked, first.config)
@@ -89,11 +90,13 @@ def main() -> None:
         photos = np.repeat(batch.photos, options.samples)
         reward = rewards.score(photos, said, ended).cider.reshape(-1, options.samples)
         times.append(time.perf_counter())
+        model.train()  # dropout where it learns, as the stage has it by default
         with optimiser.autocast():
             teacher = model(batch.seen, drawn.tokens)
         advantage = torch.from_numpy(reward - others_mean(reward)).float()
         loss = self_critical_loss(teacher, model.unsaid, advantage, 1.0, reward.size)
         optimiser.backward(loss)
+        model.eval()
         optimiser.step(Rate(0.0, None))  # the model stays the one that the checkpoint holds
         times.append(time.perf_counter())
         one_by_one = [

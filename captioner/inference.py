@@ -16,10 +16,12 @@ from torch import Tensor
 from caprun.bundle import Bundle, ModelSpec, describe_file, read_bundle
 from caprun.decoding import Ids, StepOutput
 from caprun.engine import Captioner
-from caprun.errors import UsageError
+from caprun.errors import BundleError, UsageError
 from caprun.manifest_check import FIRST_STATE, NEXT
+from caprun.schema import from_dict
 from caprun.session import Device, refuse_unknown_pieces
 from caprun.steps import Floats, photo_vectors
+from captioner.config import DataConfig
 from captioner.errors import CaptionerError
 from captioner.models.backbones import first_line
 from captioner.models.caption_model import CaptionModel
@@ -184,6 +186,22 @@ def load_captioner(path: Path, device: str = "auto", precision: str | None = Non
     digest = describe_file(path).sha256
     spec = model_spec(checkpoint, model, path.stem)
     return Captioner(spec, checkpoint.vocabulary, ModelBackend(model), digest=digest)
+
+
+def splits_of(bundle: Path) -> DataConfig:
+    """How the training of a bundle drew its splits, where its dataset had none; all else is the default.
+
+    Raises:
+        BundleError: no bundle, or it says so in a way that cannot be.
+    """
+    training = read_bundle(bundle).manifest.provenance.get("training", {})
+    if not isinstance(training, Mapping) or "splits" not in training:
+        return DataConfig()  # bundles of version 0.1; there was one way to draw then
+    try:
+        return from_dict(DataConfig, {name: training[name] for name in ("splits", "split_seed") if name in training})
+    except ValueError as error:
+        why = str(error).rstrip(".")
+        raise BundleError(f"{bundle} does not say how its training was split: {why}; export it again.") from None
 
 
 def model_spec(checkpoint: Checkpoint, model: CaptionModel, name: str) -> ModelSpec:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 import click
 
-from captioner.commands.console import FILE, say
+from captioner.commands.console import DEVICES, FILE, say
 
 
 @click.command()
@@ -14,9 +16,17 @@ from captioner.commands.console import FILE, say
 @click.option("--weight", "weights", type=float, multiple=True, help="Of each checkpoint in turn.  [default: alike]")
 @click.option("--output", type=FILE, required=True, metavar="FILE.pt", help="The checkpoint to write.")
 @click.option("--data", type=FILE, default=Path("dataset"), show_default=True, help="Folder of captioned photos.")
+@click.option("--device", type=DEVICES, default="auto", show_default=True, help="To score it on.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
 def average(
-    checkpoints: tuple[Path, ...], weights: tuple[float, ...], output: Path, data: Path, threads: int | None
+    checkpoints: tuple[Path, ...],
+    weights: tuple[float, ...],
+    output: Path,
+    data: Path,
+    device: str,
+    threads: int | None,
+    allow_missing: bool,
 ) -> None:
     """Write the mean of the weights of CHECKPOINTS, and score it on dev.
 
@@ -26,6 +36,7 @@ def average(
     from captioner.commands.train import set_threads
     from captioner.datasets import load_dataset
     from captioner.errors import CaptionerError
+    from captioner.inference import torch_device
     from captioner.training.averaging import average as mean
     from captioner.training.averaging import scored
     from captioner.training.checkpoint import prepare_folder, save_checkpoint
@@ -34,10 +45,11 @@ def average(
         raise CaptionerError(f"{output} is there already; name another --output.")
     prepare_folder(output.parent)
     set_threads(threads)
-    made = mean(checkpoints, weights or [1.0] * len(checkpoints))
-    config = made.config.data
-    dev = load_dataset(data, splits=config.splits, seed=config.split_seed).split("dev")
-    made = scored(made, dev, say)
+    command = shlex.join(["captioner", *sys.argv[1:]])
+    made = mean(checkpoints, weights or [1.0] * len(checkpoints), command)
+    drawn = made.config.data
+    dataset = load_dataset(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
+    made = scored(made, dataset.split("dev"), torch_device(device), say, allow_missing=allow_missing)
     save_checkpoint(output, made)
     say("  ".join(f"{name} {made.metrics[name]:.3f}" for name in ("dev_loss", "bleu_4", "cider")))
     say(f"average of {len(checkpoints)}: {output}")

@@ -79,28 +79,15 @@ def evaluate(
 
 def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, Config]:
     """A captioner, and the configuration of its training; a bundle knows of it how the splits were drawn."""
-    from caprun.bundle import read_bundle
-    from caprun.errors import BundleError, UsageError
-    from caprun.schema import from_dict
-    from captioner.config import Config, DataConfig
+    from caprun.errors import UsageError
+    from captioner.config import Config
     from captioner.evaluation.report import Taught
-    from captioner.inference import load_captioner, torch_device
+    from captioner.inference import load_captioner, splits_of, torch_device
     from captioner.text.tokenizer import restore_tokenizer
     from captioner.training.checkpoint import load_checkpoint
 
     if model.is_dir():
-        training = read_bundle(model).manifest.provenance.get("training", {})
-        if not isinstance(training, dict) or "splits" not in training:
-            # bundles of version 0.1; there was one way to draw then, and it is the default
-            return load_captioner(model, device, precision), Config()
-        try:
-            drawn = from_dict(
-                DataConfig, {name: training[name] for name in ("splits", "split_seed") if name in training}
-            )
-        except ValueError as error:
-            why = str(error).rstrip(".")
-            raise BundleError(f"{model} does not say how its training was split: {why}; export it again.") from None
-        return load_captioner(model, device, precision), Config(data=drawn)
+        return load_captioner(model, device, precision), Config(data=splits_of(model))
     if precision is not None:
         raise UsageError(f"{model} is no ONNX bundle and has one precision; leave out --precision.")
     checkpoint = load_checkpoint(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="How int8 chooses its ranges, on training photos.",
 )
-@click.option("--data", type=FILE, help="Prove it on this dataset's dev photos too.")
-@click.option("--data-photos", type=click.IntRange(1), default=200, show_default=True, help="How many of them.")
+@click.option(
+    "--data",
+    type=FILE,
+    help="The dataset it was trained on: prove it on dev photos too, and fit how sure it is of its captions.",
+)
+@click.option("--data-photos", type=click.IntRange(1), default=200, show_default=True, help="To prove it on.")
+@click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
 def export(
     checkpoint: Path | None,
     kind: Any,
@@ -54,9 +60,11 @@ def export(
     calibration: Any,
     data: Path | None,
     data_photos: int,
+    allow_missing: bool,
 ) -> None:
     """Write a bundle from CHECKPOINT (the newest run's best), and prove that it says the same as PyTorch."""
     from captioner.datasets import load_dataset
+    from captioner.training.checkpoint import load_checkpoint
     from captioner.training.loop import BEST
 
     checkpoint = checkpoint or newest(Path("runs"), BEST)
@@ -64,9 +72,22 @@ def export(
     output = output or Path("weights") / (run_name if kind == "onnx" else f"{run_name}-{kind}")
     if kind != "onnx" and (other := next((one for one in precisions if one != "fp32"), None)):
         raise click.UsageError(f"--precision {other} is for --format onnx; leave one of the two out")
-    dataset = load_dataset(data) if data else None
+    dataset = None
+    if data:
+        drawn = load_checkpoint(checkpoint).config.data  # what it learnt from must not pass for what it has not seen
+        dataset = load_dataset(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
     write_bundle(
-        checkpoint, kind, output, dataset, name, licence, card, precisions, calibration, data_photos=data_photos
+        checkpoint,
+        kind,
+        output,
+        dataset,
+        name,
+        licence,
+        card,
+        precisions,
+        calibration,
+        data_photos=data_photos,
+        allow_missing=allow_missing,
     )
 
 
@@ -82,15 +103,18 @@ def write_bundle(
     calibration: Any,
     *,
     data_photos: int,
+    allow_missing: bool,
 ) -> None:
     """Export, and print the line that uses the bundle; the arguments are the command's.
 
     Raises:
-        CaprunError: see `capexport.export.export`.
+        CaprunError: see `capexport.export.export`; or a photo cannot be read and none may be left out.
     """
     from capexport.export import Request
     from capexport.export import export as run
 
+    if dataset is not None:
+        dataset = _readable(dataset, allow_missing=allow_missing)
     others: Any = tuple(dict.fromkeys(precision for precision in precisions if precision != "fp32"))
     dev = dataset.split("dev") if dataset else []
     train = [example for example in dataset.examples if example.split == "train"] if dataset else []
@@ -99,6 +123,15 @@ def write_bundle(
     run(Request(checkpoint, kind, output, name, licence, card, photos, others, calibration, train, dev), say)
     program = "caprun" if kind == "onnx" else "captioner caption"
     click.echo(f"{program} --model {shlex.quote(str(output))} PHOTO")
+
+
+def _readable(dataset: Dataset, *, allow_missing: bool) -> Dataset:
+    """Without the photos of train and dev that cannot be read; found out before anything is written."""
+    from captioner.training.sources import report_unreadable, unreadable_photos
+
+    problems = unreadable_photos([example.image for example in dataset.examples if example.split != "test"])
+    report_unreadable(list(problems.values()), say, allow_missing=allow_missing)
+    return replace(dataset, examples=tuple(e for e in dataset.examples if e.image not in problems))
 
 
 def check_bundle(output: Path, card: Path | None) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,18 +126,20 @@ def _run(
     say(f"recipe {recipe.name}: {names}, then {', '.join(recipe.export.precisions)} to {output}")
     folder = RunFolder(run_path, recipe, data_digest(dataset), output)
     try:
-        if folder.work("export").done and folder.state.exported == _description(recipe, output):
+        if folder.work("export").done and _is_whole(output) and folder.state.exported == _description(recipe, output):
             say(f"done before: {run_path}")
             click.echo(f"caprun --model {shlex.quote(str(output))} PHOTO")
             return
         request = Request(recipe, dataset, cache or default_cache(), command, device, allow_missing)
         checkpoint = train_stages(request, folder, say)
-        _export(recipe, checkpoint, output, _readable(dataset) if allow_missing else dataset, folder)
+        _export(recipe, checkpoint, output, dataset, folder, allow_missing=allow_missing)
     finally:
         folder.close()
 
 
-def _export(recipe: Recipe, checkpoint: Path, output: Path, dataset: Dataset, folder: RunFolder) -> None:
+def _export(
+    recipe: Recipe, checkpoint: Path, output: Path, dataset: Dataset, folder: RunFolder, *, allow_missing: bool
+) -> None:
     export = recipe.export
     say(f"export: {checkpoint}")
     try:
@@ -153,6 +155,7 @@ def _export(recipe: Recipe, checkpoint: Path, output: Path, dataset: Dataset, fo
                 export.precisions,
                 export.calibration,
                 data_photos=export.data_photos,
+                allow_missing=allow_missing,
             )
             state.exported = _description(recipe, output)
     except CaprunError as error:
@@ -163,17 +166,19 @@ def _export(recipe: Recipe, checkpoint: Path, output: Path, dataset: Dataset, fo
         ) from error
 
 
+def _is_whole(output: Path) -> bool:
+    from caprun.bundle import read_bundle
+
+    try:
+        read_bundle(output)
+    except CaprunError:
+        return False
+    return True
+
+
 def _description(recipe: Recipe, output: Path) -> str:
     """Of a bundle and the settings it is of: it need not be made again where both are what they were."""
     card = recipe.card.read_text(encoding="utf-8") if recipe.card else ""
     manifest = output / "model.json"
     made = manifest.read_text(encoding="utf-8") if manifest.is_file() else ""
     return hashlib.sha256(json.dumps([asdict(recipe.export), card, made]).encode()).hexdigest()
-
-
-def _readable(dataset: Dataset) -> Dataset:
-    """Without the photos of train and dev that the trainings left out."""
-    from captioner.training.sources import unreadable_photos
-
-    problems = unreadable_photos([example.image for example in dataset.examples if example.split != "test"])
-    return replace(dataset, examples=tuple(e for e in dataset.examples if e.image not in problems))

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
 from captioner.inference import torch_device
@@ -80,7 +78,8 @@ def train_stages(request: Request, folder: RunFolder, say: Say) -> Path:
     assert before is not None, "a recipe has stages"
     model = folder.path / MODEL
     best = load_checkpoint(before)
-    provenance = {**best.provenance, **_provenance(request, folder)}
+    own = {name: value for name, value in best.provenance.items() if name != "stages"}  # of an average, as below
+    provenance = {**own, **_provenance(request, folder)}
     save_checkpoint(model, replace(best, provenance=provenance))
     return model
 
@@ -113,8 +112,9 @@ def _average_stage(request: Request, stage: Stage, _: Path | None, folder: RunFo
         files = [best_of(folder.path, one) for one in request.recipe.stages if one.name in stage.average]
         shares = [stage.average[one.name] for one in request.recipe.stages if one.name in stage.average]
         tell = _numbered(request, stage, say)
-        dev = request.dataset.split("dev")
-        made = scored(average(files, shares), dev, tell, allow_missing=request.allow_missing)
+        made = replace(average(files, shares, request.command), config=stage.config)
+        device, dev = torch_device(request.device), request.dataset.split("dev")
+        made = scored(made, dev, device, tell, allow_missing=request.allow_missing)
         save_checkpoint(folder.path / stage.folder / BEST, made)
         tell("  ".join(f"{name} {made.metrics[name]:.3f}" for name in ("dev_loss", "bleu_4", "cider")))
 
@@ -133,8 +133,6 @@ def _provenance(request: Request, folder: RunFolder) -> dict[str, Any]:
         seconds = round(folder.work(stage.folder).seconds)
         stages.append({"name": stage.name, "seconds": seconds, "epoch": metrics.get("epoch"), **scores})
     return {
-        "command": request.command,
         "train_seconds": sum(stage["seconds"] for stage in stages),
-        "threads": torch.get_num_threads(),
         "recipe": {"name": recipe.name, "sha256": recipe.sha256, "cores": os.cpu_count(), "stages": stages},
     }

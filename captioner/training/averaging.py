@@ -27,12 +27,13 @@ _FREE = ("dropout", "word_dropout", "fine_tune")
 """Settings of a model that its captions do not depend on."""
 
 
-def average(files: Sequence[Path], shares: Sequence[float]) -> Checkpoint:
-    """The mean of checkpoints' weights, not scored yet.
+def average(files: Sequence[Path], shares: Sequence[float], command: str) -> Checkpoint:
+    """The mean of checkpoints' weights, not scored yet; its configuration is the first one's.
 
     Args:
         files: two checkpoints or more, of one architecture and vocabulary.
         shares: how much each weighs, in any unit.
+        command: what asked for it, to be told with the checkpoint.
 
     Raises:
         CaptionerError: a checkpoint cannot be read, or is of another model than the first.
@@ -47,6 +48,8 @@ def average(files: Sequence[Path], shares: Sequence[float]) -> Checkpoint:
     shares = [share / largest for share in shares]  # the sum of huge ones would be infinite
     whole = sum(shares)
     first = load_checkpoint(files[0])
+    parts: list[dict[str, Any]] = []
+    trainings: dict[str, dict[str, Any]] = {}
     total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in _floats(first.model).items()}
     for file, share in zip(files, shares, strict=True):
         other = load_checkpoint(file)
@@ -57,30 +60,67 @@ def average(files: Sequence[Path], shares: Sequence[float]) -> Checkpoint:
             )
         for name, value in _floats(other.model).items():
             total[name] += value.to(torch.float64) * (share / whole)
+        digest = describe_file(file).sha256
+        parts.append({"checkpoint_sha256": digest, "share": share / whole, **_scores(other.metrics)})
+        trainings |= _trainings(other.provenance, other.metrics, digest)
     # what is tied is one tensor by two names, and is saved once
     means: dict[int, Tensor] = {}
     for name, mean in total.items():
         means.setdefault(first.model[name].data_ptr(), mean.to(first.model[name].dtype))
     weights = {name: means.get(value.data_ptr(), value) for name, value in first.model.items()}
-    parts = [
-        {"checkpoint_sha256": describe_file(file).sha256, "share": share / whole}
-        for file, share in zip(files, shares, strict=True)
-    ]
-    return replace(first, model=weights, metrics={}, provenance={**first.provenance, "average": parts}, training=None)
+    provenance = {
+        **{name: value for name, value in first.provenance.items() if name != "init"},
+        "command": command,
+        "train_seconds": sum(one["seconds"] for one in trainings.values()),
+        "stages": list(trainings.values()),
+        "average": parts,
+    }
+    return replace(first, model=weights, metrics={}, provenance=provenance, training=None)
 
 
 def scored(
-    checkpoint: Checkpoint, dev: Sequence[Example], say: Callable[[str], None], *, allow_missing: bool = False
+    checkpoint: Checkpoint,
+    dev: Sequence[Example],
+    device: torch.device,
+    say: Callable[[str], None],
+    *,
+    allow_missing: bool = False,
 ) -> Checkpoint:
-    """With its scores on dev, captioned with its own search.
+    """An average with its scores on dev, captioned with its own search.
 
     Raises:
         ImageError: a photo cannot be read, and none may be missing.
     """
     tokenizer = restore_tokenizer(checkpoint.config.data, checkpoint.vocabulary, checkpoint.tokenizer)
-    captioner = Taught(checkpoint, tokenizer.encode, torch.device("cpu")).captioner("average")
+    captioner = Taught(checkpoint, tokenizer.encode, device).captioner("average")
     report = evaluate(captioner, dev, captioner.spec.search, "dev", allow_missing=allow_missing, say=say)
+    found = report.metrics["cider"]
+    before = [part.get("cider", 0.0) for part in checkpoint.provenance["average"]]
+    if found < min(before):
+        each = ", ".join(f"{cider:.3f}" for cider in before)
+        say(
+            f"warning: the mean is worse (cider {found:.3f}) than each of the models ({each}), as it is where they "
+            "were not trained on from the same one with --init"
+        )
     return replace(checkpoint, metrics={**report.metrics, "captions": "free"})
+
+
+def _trainings(provenance: Mapping[str, Any], metrics: Mapping[str, Any], digest: str) -> dict[str, dict[str, Any]]:
+    """What a checkpoint is of, by checkpoints' sha256: first the training that it began with, if any, then its own."""
+    init = provenance.get("init")
+    before = {}
+    if isinstance(init, Mapping):
+        scores = init.get("metrics")
+        before = _trainings(init, scores if isinstance(scores, Mapping) else {}, str(init.get("checkpoint_sha256")))
+    seconds = provenance.get("train_seconds")
+    own = {"command": str(provenance.get("command")), "seconds": seconds if isinstance(seconds, int | float) else 0}
+    return {**before, digest: own | _scores(metrics)}
+
+
+def _scores(metrics: Mapping[str, Any]) -> dict[str, int | float]:
+    """What tells checkpoints apart."""
+    told = {name: metrics.get(name) for name in ("epoch", "cider", "bleu_4")}
+    return {name: value for name, value in told.items() if isinstance(value, int | float)}
 
 
 def _floats(model: Mapping[str, Tensor]) -> dict[str, Tensor]:

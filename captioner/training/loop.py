@@ -140,6 +140,9 @@ class Trainer:
                 row = self._end_epoch(began)
                 scores = "  ".join(f"{name} {row[name]:.3f}" for name in self.told)
                 self.say(f"epoch {self.state.epoch}/{self.train_config.epochs}: {scores}  ({row['seconds']:.0f} s)")
+            # in the last validation, after which no step asks; what comes after a training is not to begin
+            if self.processes.sums([float(interruption.requested)])[0] > 0:
+                raise KeyboardInterrupt
         if self.state.epoch < self.train_config.epochs:
             self.say(
                 f"stopped early: no better {self.train_config.select_by} for {self.state.epochs_since_best} epochs"

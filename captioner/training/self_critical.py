@@ -216,21 +216,23 @@ def bad_ending_ids(vocabulary: Vocabulary, settings: SelfCriticalConfig) -> Tens
     return torch.tensor([index for index, piece in enumerate(vocabulary.pieces) if piece in bad], dtype=torch.int64)
 
 
-def check_vocabulary(unknown: float, first: str) -> None:
+MANY_UNKNOWN = 0.5
+"""Share of the pieces of captions; it takes more to refuse them."""
+
+
+def check_vocabulary(unknown: float, least: float, first: str) -> None:
     """Refuse captions that a model cannot say.
 
     Args:
         unknown: share of the pieces in the training captions that are not in its vocabulary.
+        least: the same of a vocabulary made from these very captions, which leaves rare words out.
         first: where the model is from.
 
     Raises:
-        CaptionerError: most are not.
+        CaptionerError: most of what could be known is not.
     """
-    if unknown > _MOST_UNKNOWN:
+    if unknown - least > MANY_UNKNOWN * (1 - least):
         raise CaptionerError(
             f"{unknown:.0%} of the words in the training captions are not in the vocabulary of {first}: it was trained "
             "on other words; train from the beginning, without --init."
         )
-
-
-_MOST_UNKNOWN = 0.5

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from caprun.errors import ImageError
 from caprun.image import ImageSpec, open_photo, prepare
+from captioner.errors import CaptionerError
 from captioner.progress import Progress
 from captioner.training.batches import Indices
 from captioner.training.features import Features, content_key
@@ -122,6 +123,27 @@ def _ahead(groups: Iterator[list[Future[R]]], count: int) -> Iterator[list[Futur
     while begun:
         yield begun.pop(0)
         begun.extend(islice(groups, 1))
+
+
+def report_unreadable(problems: Sequence[str], say: Callable[[str], None], *, allow_missing: bool) -> None:
+    """Refuse photos that cannot be read, or say that they are left out.
+
+    Args:
+        problems: a sentence each.
+        say: prints a line.
+        allow_missing: whether they may be left out.
+
+    Raises:
+        CaptionerError: there are some, and they may not.
+    """
+    if not problems:
+        return
+    shown = " ".join(problems[:3])
+    if not allow_missing:
+        raise CaptionerError(
+            f"{len(problems)} photos cannot be read: {shown} Mend them, or go on without them with --allow-missing."
+        )
+    say(f"warning: {len(problems)} photos left out: {shown}")
 
 
 def unreadable_photos(photos: Sequence[Path], *, quiet: bool = False) -> dict[Path, str]:

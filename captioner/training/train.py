@@ -32,8 +32,8 @@ from captioner.training.checkpoint import Checkpoint, build_model, image_spec, l
 from captioner.training.features import FeatureCache, Features
 from captioner.training.loop import BEST, LAST, State, Task, Trainer
 from captioner.training.processes import Processes
-from captioner.training.self_critical import SelfCriticalTrainer, check_vocabulary
-from captioner.training.sources import CachedFeatures, PhotoFiles, View, unreadable_photos
+from captioner.training.self_critical import MANY_UNKNOWN, SelfCriticalTrainer, check_vocabulary
+from captioner.training.sources import CachedFeatures, PhotoFiles, View, report_unreadable, unreadable_photos
 from captioner.training.validation import PHOTOS, Validation, validate
 from captioner.training.views import is_mirrored, may_be_mirrored
 
@@ -200,8 +200,9 @@ def _tokenizer(job: Job, known: Checkpoint | None, captions: Sequence[str], say:
     else:
         tokenizer = build_tokenizer(job.config.data, captions)
     unknown = tokenizer.unknown_share(captions)
-    if job.init is not None:
-        check_vocabulary(unknown, str(job.init))
+    if job.init is not None and unknown > MANY_UNKNOWN:
+        least = build_tokenizer(job.config.data, captions).unknown_share(captions)
+        check_vocabulary(unknown, least, str(job.init))
     say(
         f"vocabulary: {len(tokenizer.vocabulary)} pieces, {unknown:.1%} of those in the training captions unknown to it"
     )
@@ -276,14 +277,7 @@ def _cached(photos: Sequence[Path], model: CaptionModel, spec: ImageSpec, view: 
 
 def _readable(splits: Splits, problems: Sequence[str | None], job: Job, say: Say) -> Splits:
     """The photos that can be read; a problem, or none, for each photo of all splits in turn."""
-    found = [problem for problem in problems if problem]
-    if found:
-        shown = " ".join(found[:3])
-        if not job.allow_missing:
-            raise CaptionerError(
-                f"{len(found)} photos cannot be read: {shown} Mend them, or go on without them with --allow-missing."
-            )
-        say(f"warning: {len(found)} photos left out: {shown}")
+    report_unreadable([problem for problem in problems if problem], say, allow_missing=job.allow_missing)
     each = iter(problems)
     readable = {name: [e for e in examples if next(each) is None] for name, examples in splits.items()}
     for name, examples in readable.items():
@@ -309,7 +303,9 @@ def _provenance(job: Job, known: Checkpoint | None) -> dict[str, Any]:
     data = job.config.data
     first = {}
     if known is not None and job.init is not None:
-        first = {"init": {**known.provenance, "checkpoint_sha256": describe_file(job.init).sha256}}
+        scores = {name: known.metrics[name] for name in ("epoch", "cider", "bleu_4") if name in known.metrics}
+        digest = describe_file(job.init).sha256
+        first = {"init": {**known.provenance, "checkpoint_sha256": digest, "metrics": scores}}
     return first | {
         "command": job.command,
         "dataset": job.dataset.format,

@@ -62,16 +62,16 @@ Photos are brought to {image.width}x{image.height} pixels ({image.fit}, {image.r
 
 
 def _stages(training: Mapping[str, Any]) -> str:
-    """A table of what a recipe's stages came to, if the training had any."""
+    """A table of what the stages came to, of a recipe or of what an average is of, if there were any."""
     recipe = training.get("recipe", {})
     stages = recipe.get("stages") or training.get("stages", ())
     if not stages:
         return ""
     made = f"Recipe {recipe['name']} (sha256 `{recipe['sha256'][:12]}`), {recipe['cores']} cores. " if recipe else ""
     rows = [
-        f"| {stage['name']} | {stage['seconds'] / 60:.0f} | {stage.get('epoch') or ''} | "
-        f"{shown('cider', stage.get('cider', 0.0))} | {shown('bleu_4', stage.get('bleu_4', 0.0))} |"
-        for stage in stages
+        f"| {stage.get('name', number)} | {stage['seconds'] / 60:.0f} | {stage.get('epoch') or ''} | "
+        f"{' | '.join(shown(name, stage[name]) if name in stage else '' for name in ('cider', 'bleu_4'))} |"
+        for number, stage in enumerate(stages, 1)
     ]
     commands = [f"    {stage['command']}" for stage in stages if "command" in stage]
     return "\n".join(

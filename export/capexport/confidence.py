@@ -15,7 +15,7 @@ from capexport.calibration import auroc, calibration_error, reliability, risk_co
 from capexport.confidence_event import Event, choose_event, scores_of
 from capexport.logistic import Weights, logistic, ridge, sigmoid
 from capexport.outliers import KINDS, draw_outliers
-from caprun.confidence import CAPTION_FEATURES, Confidence, Linear
+from caprun.confidence import CAPTION_FEATURES, Confidence, Linear, is_whole
 from caprun.decoding import Floats, Hypothesis, SearchOptions, search
 from caprun.engine import Captioner
 from caprun.image import load
@@ -24,6 +24,7 @@ from captioner.datasets import Example
 FEWEST = 200
 """Photos of dev, and of training, without which nothing is fitted."""
 FOLDS = 10
+_FEWEST_WHOLE = 50
 _BATCH = 16
 _DIRECTIONS = 128
 """Of the photos' vectors in which photos and outliers differ."""
@@ -56,6 +57,11 @@ class Looked(NamedTuple):
         """(photos, len(CAPTION_FEATURES))."""
         rows = [[feature(one) for feature in CAPTION_FEATURES.values()] for one in self.hypotheses]
         return np.array(rows).reshape(len(rows), len(CAPTION_FEATURES))
+
+    @property
+    def whole(self) -> npt.NDArray[np.bool_]:
+        """(photos,): what is neither empty nor cut; of the others the confidence is 0, and nothing is learnt."""
+        return np.array([is_whole(one) for one in self.hypotheses], bool)
 
 
 def fit_confidence(
@@ -109,10 +115,18 @@ def fit_confidence(
     good = {key: scores_of(one.captions, references) >= event.threshold for key, one in looked.items()}
     fold = np.random.default_rng(0).permutation(len(dev)) % FOLDS
     rows = {key: _rows(one, told) for key, one in looked.items()}
-    chances = {key: sigmoid(familiar(one.photos)) * _out_of_fold(rows, good, fold, key) for key, one in looked.items()}
-    final = _fit_good(rows, good, np.ones(len(dev), bool))
-    confidence = _confidence(event, final, told, familiar)
+    whole = {key: one.whole for key, one in looked.items()}
+    if own.whole.sum() < _FEWEST_WHOLE:
+        say(
+            f"no confidence: of {len(dev)} captions of dev {own.whole.sum()} are neither empty nor cut at the maximum "
+            f"length, and it takes {_FEWEST_WHOLE}"
+        )
+        return None
+    good_chances = {key: _out_of_fold(rows, good, whole, fold, key) for key in looked}
+    chances = {key: sigmoid(familiar(one.photos)) * good_chances[key] for key, one in looked.items()}
+    confidence = _confidence(event, _fit_good(rows, good, whole), told, familiar)
     key = first, main.spec.search.beam_size
+    held_out = HeldOut(own.photos, good_chances[key], chances[key])
     measured: dict[str, Any] = {
         "split": "dev",
         "photos": len(dev),
@@ -125,7 +139,7 @@ def fit_confidence(
         "found": [_figures(*name, chances[name], good[name]) for name in looked],
         "reliability": [_rounded(one._asdict()) for one in reliability(chances[key], good[key])],
         "risk_coverage": [_rounded(one._asdict()) for one in risk_coverage(chances[key], good[key])],
-        "outliers": _outlier_figures(main, confidence, chances[key], trained.photos, outliers, effort.measured),
+        "outliers": _outlier_figures(main, confidence, held_out, trained.photos, outliers, effort.measured),
     }
     figures = measured["found"][0]
     say(
@@ -212,25 +226,27 @@ def _rows(looked: Looked, told: Weights) -> npt.NDArray[np.float64]:
 def _fit_good(
     rows: Mapping[Key, npt.NDArray[np.float64]],
     good: Mapping[Key, npt.NDArray[np.bool_]],
-    of: npt.NDArray[np.bool_],
+    of: Mapping[Key, npt.NDArray[np.bool_]],
 ) -> Weights:
-    """Over all precisions and searches together, which count as one."""
-    features = np.concatenate([one[of] for one in rows.values()])
-    labels = np.concatenate([one[of] for one in good.values()])
+    """Over all precisions and searches together, which count as one; `of` says which captions."""
+    features = np.concatenate([one[of[key]] for key, one in rows.items()])
+    labels = np.concatenate([one[of[key]] for key, one in good.items()])
     return logistic(features, labels, _DEV_PENALTY, np.full(len(labels), 1 / len(rows)))
 
 
 def _out_of_fold(
     rows: Mapping[Key, npt.NDArray[np.float64]],
     good: Mapping[Key, npt.NDArray[np.bool_]],
+    whole: Mapping[Key, npt.NDArray[np.bool_]],
     fold: npt.NDArray[np.int64],
     key: Key,
 ) -> npt.NDArray[np.float64]:
     """Each photo's probability from a fit on the other folds' photos."""
     found = np.empty(len(fold))
     for one in range(FOLDS):
-        found[fold == one] = sigmoid(_fit_good(rows, good, fold != one)(rows[key][fold == one]))
-    return found
+        others = {name: of & (fold != one) for name, of in whole.items()}
+        found[fold == one] = sigmoid(_fit_good(rows, good, others)(rows[key][fold == one]))
+    return found * whole[key]
 
 
 def _confidence(event: Event, good: Weights, told: Weights, familiar: Weights) -> Confidence:
@@ -267,27 +283,41 @@ def _figures(
     }
 
 
+class HeldOut(NamedTuple):
+    """Photos of dev, each with what is thought of its caption by a fit that had not seen it."""
+
+    photos: Floats
+    """(photos, features)."""
+    good: npt.NDArray[np.float64]
+    """(photos,): were the photo familiar."""
+    confidence: npt.NDArray[np.float64]
+    """(photos,)."""
+
+
 def _outlier_figures(
     captioner: Captioner,
     confidence: Confidence,
-    of_dev: npt.NDArray[np.float64],
+    dev: HeldOut,
     photos: Floats,
     fitted: Mapping[str, Floats],
     count: int,
 ) -> dict[str, Any]:
-    """AUROC of dev photos' confidence against outliers', by kind, and where that kind was left out of the fit."""
+    """AUROC of dev photos' confidence against outliers', by kind, and where that kind was in neither's fit."""
     kinds, everything = [], []
     for kind in fitted:
         looked = look(captioner, _drawn(kind, count, _MEASURED_SEED, captioner))
         found = probabilities(confidence, looked)
-        # the photos that are learnt from need not be as many to see what happens to a kind that is not
-        others = _familiar(photos[:1000], [one for other, one in fitted.items() if other != kind])
+        others = _familiar(photos, [one for other, one in fitted.items() if other != kind])
         good = np.array([confidence.good.logit(*each) for each in zip(looked.photos, looked.hypotheses, strict=True)])
-        unseen = sigmoid(others(looked.photos)) * sigmoid(good)
-        figures = {"auroc": auroc(of_dev, found), "left_out": auroc(of_dev, unseen), "median": float(np.median(found))}
+        unseen = sigmoid(others(looked.photos)) * sigmoid(good) * looked.whole
+        figures = {
+            "auroc": auroc(dev.confidence, found),
+            "left_out": auroc(sigmoid(others(dev.photos)) * dev.good, unseen),
+            "median": float(np.median(found)),
+        }
         kinds.append({"kind": kind} | _rounded(figures))
         everything.append(found)
-    every = auroc(of_dev, np.concatenate(everything))
+    every = auroc(dev.confidence, np.concatenate(everything))
     return {"of_each_kind": count, "auroc": round(every, 4), "kinds": kinds}
 
 

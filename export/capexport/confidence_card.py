@@ -60,8 +60,8 @@ CIDEr-D of {measured["human_cider"]:.2f} on average.
 Fitted on the {measured["photos"]} photos of {measured["split"]}, and measured on the same, each by a fit that had not \
 seen it ({measured["folds"]} folds by photo); {measured["train_photos"]} training photos say which photos are \
 familiar and which are captioned well. Expected calibration error is over 10 bins of as many captions each, and over \
-10 of equal width. One fit serves all precisions, greedy and beam search; of \
-a caption that was cut at the maximum length the confidence is 0:
+10 of equal width. One fit serves these precisions and searches; of an empty caption, and of one that was cut at the \
+maximum length, the confidence is 0:
 
 {searches}
 
@@ -75,7 +75,7 @@ Risk and coverage: how many captions are good where the less confident are kept 
 
 {curve}
 
-Pictures that are no photos get a low confidence. AUROC of the dev photos' confidence against that of \
+Pictures that are no photos should get a low confidence. AUROC of the dev photos' confidence against that of \
 {outliers["of_each_kind"]} drawn pictures of each kind, none of them in the fit, is {outliers["auroc"]:.3f}; by kind:
 
 {kinds}

@@ -50,7 +50,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Confidence:
-    """A probability that a caption is good, fitted at export on photos that the model was not trained on.
+    """A probability that a caption is good, fitted at export.
 
     P(good | caption, photo) = P(good | caption, photo is like the training photos) P(photo is like them).
     """
@@ -74,10 +74,14 @@ class Confidence:
         Returns:
             0..1; it depends on nothing but the arguments. Of an empty caption, or one that was cut, 0.
         """
-        # it says nothing of the photo, or not all that it began to, however sure the model is of it
-        if not hypothesis.ids or not hypothesis.finished:
+        if not is_whole(hypothesis):
             return 0.0
         return _sigmoid(self.good.logit(photo, hypothesis)) * _sigmoid(self.familiar.logit(photo, hypothesis))
+
+
+def is_whole(hypothesis: Hypothesis) -> bool:
+    """Whether it says something of the photo, and all that it began to; else none of it is likely to be good."""
+    return bool(hypothesis.ids) and hypothesis.finished
 
 
 def _sigmoid(logit: float) -> float:

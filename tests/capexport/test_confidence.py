@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -206,7 +205,7 @@ def test_the_fit_finds_probabilities_that_hold_on_captions_it_has_not_seen() -> 
     others, good_others = _fake(rng, 4000, told)
     key = ("fp32", 3)
     direction = fitting.Weights(0.0, told)
-    fitted = fitting._fit_good({key: fitting._rows(looked, direction)}, {key: good}, np.ones(1500, bool))
+    fitted = fitting._fit_good({key: fitting._rows(looked, direction)}, {key: good}, {key: np.ones(1500, bool)})
     found = fitting.sigmoid(fitted(fitting._rows(others, direction)))
     assert calibration_error(found, good_others) < 0.03
     assert auroc(found[good_others], found[~good_others]) > 0.75
@@ -219,10 +218,26 @@ def test_what_is_measured_on_dev_is_of_photos_that_were_not_in_the_fit() -> None
     given = {("fp32", 3): rows}
     fold = np.arange(300) % fitting.FOLDS
     of = good["fp32", 3]
-    learnt = fitting.sigmoid(fitting._fit_good(given, good, np.ones(300, bool))(rows))
-    honest = fitting._out_of_fold(given, good, fold, ("fp32", 3))
+    whole = {("fp32", 3): np.ones(300, bool)}
+    learnt = fitting.sigmoid(fitting._fit_good(given, good, whole)(rows))
+    honest = fitting._out_of_fold(given, good, whole, fold, ("fp32", 3))
     assert auroc(learnt[of], learnt[~of]) > 0.7
     assert auroc(honest[of], honest[~of]) < 0.6
+
+
+def test_captions_that_were_cut_are_measured_as_they_ship_and_not_learnt_from() -> None:
+    rng = np.random.default_rng(0)
+    key, told = ("fp32", 3), fitting.Weights(0.0, np.eye(12)[0])
+    looked, good = _fake(rng, 400, np.eye(12)[0])
+    some = np.arange(400) % 3 == 0
+    cut = [replace(one, finished=not lost) for one, lost in zip(looked.hypotheses, some, strict=True)]
+    fold, rows = np.arange(400) % fitting.FOLDS, {key: fitting._rows(looked, told)}
+    measured = [
+        fitting._out_of_fold(rows, {key: labels}, {key: looked._replace(hypotheses=cut).whole}, fold, key)
+        for labels in (good, good ^ some)
+    ]
+    assert (measured[0] == measured[1]).all()
+    assert ((measured[0] == 0) == some).all()
 
 
 def test_photos_are_told_from_outliers_of_a_kind_that_was_not_in_the_fit() -> None:
@@ -300,4 +315,4 @@ def test_an_empty_caption_and_enormous_numbers_give_a_probability() -> None:
         for hypothesis in (Hypothesis((), np.empty(0), False, None), Hypothesis((1,), np.full(2, -1e9), True, None)):
             assert 0 <= confidence.probability(photo, hypothesis) <= 1
     nothing = np.full(2, np.nan, np.float32)
-    assert not math.isnan(confidence.probability(nothing, Hypothesis((), np.empty(0), False, None)))
+    assert 0 <= confidence.probability(nothing, Hypothesis((1,), np.zeros(2), True, None)) < 1e-9

@@ -307,6 +307,23 @@ def test_where_the_model_abstains_the_page_says_so_and_can_ask_all_the_same(visi
     assert ["min_confidence=0" in url for url in asked] == [False, True]
 
 
+def test_a_caption_that_was_asked_for_all_the_same_is_asked_for_until_it_comes(
+    visit: Visit, photos: list[bytes]
+) -> None:
+    asked: list[str] = []
+    visit.page.on("request", lambda request: "/v1/caption" in request.url and asked.append(request.url))
+    visit.answer({"abstained": "The model abstains.", "confidence": 0.18, "timing_ms": {"total": 9.0}})
+    visit.pick(photos[0], "photo.png")
+    visit.wait_for("abstained")
+    visit.answer({"error": "Too many photos are waiting; try again later."}, 429, **{"Retry-After": "0"})
+    visit.page.get_by_role("button", name="Show its caption all the same").click()
+    visit.wait_for("busy")
+    visit.answer(an_answer("a dog"))
+    visit.page.get_by_role("button", name="Try again", exact=True).click()
+    visit.wait_for("done")
+    assert ["min_confidence=0" in url for url in asked] == [False, True, True]
+
+
 def test_a_photo_after_one_without_a_caption_is_asked_about_as_ever(visit: Visit, photos: list[bytes]) -> None:
     asked: list[str] = []
     visit.page.on("request", lambda request: "/v1/caption" in request.url and asked.append(request.url))

@@ -88,6 +88,8 @@ def test_a_noun_is_named_in_either_number_and_verbs_are_none():
     assert found["cat"] == (4, 3)
     assert found["wall"] == (1, 0)
     assert not {"stands", "standing", "are", "a", "two"} & set(found)
+    said = ["a dog runs", "a dog is running", "a man poses", "a man is posing", "two runs", "their poses"]
+    assert set(biases.nouns(tuple(text.split()) for text in said)) == {"dog", "man"}
 
 
 def test_captions_that_are_alike_and_learnt_are_counted():

@@ -123,6 +123,8 @@ def test_an_average_is_of_the_stages_it_names(made):
     name = "decoder.embedding.weight"
     assert not torch.equal(tuned[name], own[name])
     torch.testing.assert_close(mean[name], 0.25 * tuned[name] + 0.75 * own[name])
+    own, mean = (load_checkpoint(made / "run" / stage / BEST).config for stage in STAGES[2:])
+    assert mean == own  # of the stage before, whichever it names first
 
 
 def digest_of(file: Path) -> str:
@@ -190,6 +192,12 @@ def test_what_the_export_is_told_may_change_without_training_again(again):
 
 def test_a_bundle_that_is_gone_is_exported_again(again):
     shutil.rmtree("bundle")
+    assert again().exit_code == 0
+    read_bundle(Path("bundle"))
+
+
+def test_a_bundle_that_is_not_whole_is_exported_again(again):
+    (Path("bundle") / "decoder_model.onnx").unlink()
     assert again().exit_code == 0
     read_bundle(Path("bundle"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,21 @@ def test_another_seed_gives_other_weights(train_shapes, tmp_path, trained):
     train_shapes(tmp_path, "train.epochs=3", "train.seed=1")
     first, second = load_checkpoint(trained / LAST), load_checkpoint(tmp_path / LAST)
     assert "/decoder.embedding.weight" in differing(dict(first.model), dict(second.model))
+
+
+def test_asked_to_stop_in_the_last_validation_nothing_comes_after(train_shapes, tmp_path, monkeypatch):
+    validate = loop.Trainer._end_epoch
+
+    def asked(trainer: loop.Trainer, *arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return validate(trainer, *arguments)
+
+    monkeypatch.setattr(loop.Trainer, "_end_epoch", asked)
+    with pytest.raises(KeyboardInterrupt):
+        train_shapes(tmp_path, "train.epochs=1")
+    monkeypatch.undo()
+    said = train_shapes(tmp_path, resumed=load_checkpoint(tmp_path / LAST))
+    assert "resumed: 1 of 1 epochs and 0 steps of the next are done" in said
 
 
 @pytest.mark.parametrize("epochs", [1, 2])

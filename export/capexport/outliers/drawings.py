@@ -40,9 +40,9 @@ def icon(rng: Random) -> Image.Image:
         box = (side * 0.08, side * 0.08, side * 0.92, side * 0.92)
         draw.rounded_rectangle(box, side * float(rng.choice([0, 0.15, 0.25, 0.42])), fill=colour(rng))
     if rng.random() < 0.35:
-        font = Writing(rng).font(side * rng.uniform(0.4, 0.8))
-        word = Writing(rng).word()[:1]
-        draw.text((side / 2, side / 2), word, fill=colour(rng), font=font, anchor="mm")
+        writing = Writing(rng)  # one, for the font has the signs of its own script
+        font = writing.font(side * rng.uniform(0.4, 0.8))
+        draw.text((side / 2, side / 2), writing.word()[:1], fill=colour(rng), font=font, anchor="mm")
     else:
         for _ in range(int(rng.integers(1, 6))):
             shape(rng, draw, picture.size, rng.uniform(0.15, 0.7), off=0.15)

@@ -49,7 +49,8 @@ function options() {
 
 async function take(file) {
   current?.controller.abort();
-  const photo = (current = { controller: new AbortController(), file, name: file.name || "photo.jpg", bytes: null });
+  const name = file.name || "photo.jpg";
+  const photo = (current = { controller: new AbortController(), file, name, bytes: null, wanted: {} });
   const stale = () => photo !== current;
   clear();
   turnTo("sending");
@@ -68,7 +69,7 @@ async function take(file) {
   await caption(photo);
 }
 
-async function caption(photo, more = {}) {
+async function caption(photo) {
   const stale = () => photo !== current;
   if (!model) await modelAsked;
   if (!model) await (modelAsked = askForModel());
@@ -78,7 +79,7 @@ async function caption(photo, more = {}) {
     return fail(`This photo has ${megabytes(photo.bytes.byteLength)}, more than ${megabytes(most)}; scale it down first.`);
   }
   turnTo("sending");
-  const outcome = await send(photo.bytes, { ...options(), ...more }, photo.controller.signal, (sent) => stale() || showProgress(sent));
+  const outcome = await send(photo.bytes, { ...options(), ...photo.wanted }, photo.controller.signal, (sent) => stale() || showProgress(sent));
   if (stale() || outcome.kind === "aborted") return;
   if (outcome.kind === "caption") showCaption(outcome.answer);
   else if (outcome.kind === "abstained") showAbstained(outcome.answer);
@@ -249,10 +250,11 @@ function showBusy({ sentence, wait }) {
 function retry() {
   if (!current || $("retry").ariaDisabled) return;
   $("problem").textContent = "";
-  const more = document.body.dataset.state === "abstained" ? { min_confidence: 0 } : {};
+  // and however often it has to be tried again
+  if (document.body.dataset.state === "abstained") current.wanted = { min_confidence: 0 };
   turnTo("sending");
   announce("Sending the photo");
-  caption(current, more);
+  caption(current);
 }
 
 /** Tell a screen reader. */

@@ -1,0 +1,59 @@
+"""`captioner export`: which photos a bundle is proved and calibrated on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from capexport.export import Request
+from captioner.cli import main
+from captioner.datasets import load_dataset
+from captioner.training.loop import BEST
+
+Export = Callable[..., tuple[Result, list[Request]]]
+
+
+@pytest.fixture
+def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
+    """Give the command, and see what it asks for."""
+    asked: list[Request] = []
+    monkeypatch.setattr("capexport.export.export", lambda request, _: asked.append(request))
+
+    def run(checkpoint: Path, data: Path, *options: str) -> tuple[Result, list[Request]]:
+        where = ["--data", str(data), "--output", str(tmp_path / "bundle")]
+        return CliRunner().invoke(main, ["export", str(checkpoint), *where, *options]), asked
+
+    return run
+
+
+def test_what_was_learnt_from_is_never_taken_for_unseen(export, train_shapes, shapes, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(shapes, data)
+    for file in data.glob("Flickr_8k.*Images.txt"):
+        file.unlink()
+    train_shapes(tmp_path / "run", "train.epochs=1", "data.splits=[50, 40, 10]", "data.split_seed=5", data=data)
+    result, (request,) = export(tmp_path / "run" / BEST, data)
+    assert result.exit_code == 0, result.output
+    drawn = load_dataset(data, splits=(50, 40, 10), seed=5)
+    assert [e.image for e in request.dev] == [e.image for e in drawn.split("dev")]
+    assert [e.image for e in request.train] == [e.image for e in drawn.split("train")]
+    assert request.photos == [e.image for e in request.dev]
+
+
+def test_photos_that_cannot_be_read_are_known_first_and_may_be_left_out(export, trained, own_shapes):
+    first, second, *_ = load_dataset(own_shapes).split("train")
+    first.image.write_bytes(b"no photo")
+    result, asked = export(trained / BEST, own_shapes)
+    assert result.exit_code == 1
+    assert asked == []
+    assert result.stderr.splitlines()[-1].startswith("Error: 1 photos cannot be read: ")
+    second.image.unlink()
+    assert "1 photos" in export(trained / BEST, own_shapes)[0].stderr.splitlines()[-1]
+    result, (request,) = export(trained / BEST, own_shapes, "--allow-missing")
+    assert result.exit_code == 0, result.output
+    assert not {first.image, second.image} & {e.image for e in request.train}
+    assert len(request.train) == 15

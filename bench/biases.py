@@ -209,7 +209,11 @@ def nouns(references: Iterable[Words]) -> dict[str, str]:
             written.setdefault(one, Counter())[word] += 1
             ends = not after or after in _FUNCTION
             like[one] += ends and (before in _DETERMINERS | COLOURS or word != one)
-    verbs = {word for word in seen if 2 * sum(map(seen.get, _progressive(word))) >= seen[word] or word.endswith("ing")}
+    verbs = {
+        word
+        for word in seen
+        if 2 * sum(seen[form] for form in _progressive(word)) >= seen[word] or word.endswith("ing")
+    }
     found = [word for word in seen if like[word] >= 0.25 * seen[word]]
     others = _FUNCTION | _DETERMINERS | COLOURS | NUMBERS | verbs
     return {word: written[word].most_common(1)[0][0] for word in found if word not in others}

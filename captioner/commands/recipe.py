@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -121,7 +122,8 @@ def _run(
     for split in ("train", "dev"):
         dataset.split(split)
     check_bundle(output, recipe.card)
-    check_models(recipe, device)
+    cache = cache or default_cache()
+    _warn_of_little_room(cache, check_models(recipe, device, dataset))
     names = ", ".join(stage.name for stage in recipe.stages)
     say(f"recipe {recipe.name}: {names}, then {', '.join(recipe.export.precisions)} to {output}")
     folder = RunFolder(run_path, recipe, data_digest(dataset), output)
@@ -130,11 +132,21 @@ def _run(
             say(f"done before: {run_path}")
             click.echo(f"caprun --model {shlex.quote(str(output))} PHOTO")
             return
-        request = Request(recipe, dataset, cache or default_cache(), command, device, allow_missing)
+        request = Request(recipe, dataset, cache, command, device, allow_missing)
         checkpoint = train_stages(request, folder, say)
         _export(recipe, checkpoint, output, dataset, folder, allow_missing=allow_missing)
     finally:
         folder.close()
+
+
+def _warn_of_little_room(cache: Path, needed: int) -> None:
+    """Some of what is needed may be there from before, so it is no reason to refuse."""
+    free = shutil.disk_usage(next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())).free
+    if needed > free:
+        say(
+            f"warning: the features of all stages take {needed / 1e9:.1f} GB in {cache}, and {free / 1e9:.1f} GB are "
+            "free there; make room, or name a folder on another disk with --cache"
+        )
 
 
 def _export(

@@ -132,8 +132,8 @@ class Encoder(nn.Module):
         module = _Beginning(self, self._before)
         with torch.inference_mode():
             shape = tuple(module(torch.zeros(1, *self.size, 3, dtype=torch.uint8)).shape[1:])
-        kept = _HALF * math.prod(shape)
-        return Stem(module, shape, (self.key, len(self._before))) if kept <= 3 * math.prod(self.size) else None
+        stem = Stem(module, shape, (self.key, len(self._before)))
+        return stem if stem.bytes <= 3 * math.prod(self.size) else None
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (batch, height, width, 3) -> float32 (batch, regions, channels), regions row by row."""
@@ -161,6 +161,11 @@ class Stem(NamedTuple):
     module: nn.Module  # uint8 (batch, height, width, 3) -> float32 (batch, *shape)
     shape: tuple[int, ...]  # (regions, channels) where it is the whole encoder, else (channels, rows, columns)
     key: tuple[str | int, ...]  # with weights and preprocessing, all that decides what it gives
+
+    @property
+    def bytes(self) -> int:
+        """What it gives of a photo, in half precision."""
+        return _HALF * math.prod(self.shape)
 
 
 class _Beginning(nn.Module):

@@ -41,20 +41,29 @@ class Request:
     allow_missing: bool = False
 
 
-def check_models(recipe: Recipe, device: str) -> None:
+def check_models(recipe: Recipe, device: str, dataset: Dataset) -> int:
     """Find out now, and not after hours, whether every stage's model can be built and trained here.
+
+    Returns:
+        Bytes that the features of all stages take in the cache, together.
 
     Raises:
         CaptionerError: one cannot.
     """
+    needed = 0
+    train, dev = (len(dataset.split(name)) for name in ("train", "dev"))
     for stage in recipe.stages:
         try:
-            model = build_caption_model(stage.config, _PIECES, SPECIAL).to(torch_device(device))
-            Optimiser(model, stage.config.train)
+            model = build_caption_model(stage.config, _PIECES, SPECIAL)
+            stem, data = model.encoder.stem(), stage.config.data
+            if stem is not None and not data.augment and not stage.average:
+                needed += (train * data.views + dev) * stem.bytes
+            Optimiser(model.to(torch_device(device)), stage.config.train)
         except CaptionerError as error:
             raise CaptionerError(
                 f"Stage {stage.number} of the recipe {recipe.name} ({stage.name}) cannot be trained: {error}"
             ) from None
+    return needed
 
 
 def train_stages(request: Request, folder: RunFolder, say: Say) -> Path:

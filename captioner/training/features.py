@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import warnings
@@ -75,7 +74,7 @@ class FeatureCache:
         self._stem, self._size, self._spec, self._view = stem, encoder.size, spec, view
         self.directory = directory / f"{encoder.name.replace('/', '-')}-{cache_key(stem, spec, view)}"
         self._table, self._index = self.directory / "features.f16", self.directory / "index.json"
-        self._row_bytes = 2 * math.prod(stem.shape)
+        self._row_bytes = stem.bytes
 
     def compute(self, photos: Sequence[Path], device: torch.device, say: Callable[[str], None]) -> Features:
         """Find the features of photos, computing those that are not on disk yet.

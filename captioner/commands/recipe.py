@@ -114,7 +114,7 @@ def _run(
 ) -> None:
     from captioner.datasets import load_dataset
     from captioner.recipes.folder import RunFolder, data_digest
-    from captioner.recipes.stages import Request, check_models, train_stages
+    from captioner.recipes.stages import Request, check_stages, train_stages
 
     set_threads(threads)
     first = recipe.stages[0].config.data
@@ -123,7 +123,7 @@ def _run(
         dataset.split(split)
     check_bundle(output, recipe.card)
     cache = cache or default_cache()
-    _warn_of_little_room(cache, check_models(recipe, device, dataset))
+    _warn_of_little_room(cache, check_stages(recipe, device, dataset))
     names = ", ".join(stage.name for stage in recipe.stages)
     say(f"recipe {recipe.name}: {names}, then {', '.join(recipe.export.precisions)} to {output}")
     folder = RunFolder(run_path, recipe, data_digest(dataset), output)

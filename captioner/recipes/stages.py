@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from caprun.bans import Bans
+from caprun.errors import UsageError
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
 from captioner.inference import torch_device
 from captioner.models.build import build_caption_model
 from captioner.recipes.folder import RunFolder, best_of
 from captioner.recipes.recipe import Recipe, Stage
+from captioner.text.tokenizer import build_tokenizer
 from captioner.text.words import SPECIAL
 from captioner.training.averaging import average, scored
 from captioner.training.checkpoint import load_checkpoint, save_checkpoint
@@ -41,8 +44,8 @@ class Request:
     allow_missing: bool = False
 
 
-def check_models(recipe: Recipe, device: str, dataset: Dataset) -> int:
-    """Find out now, and not after hours, whether every stage's model can be built and trained here.
+def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> int:
+    """Find out now, and not after hours, whether every stage's model can be built, trained here and searched as asked.
 
     Returns:
         Bytes that the features of all stages take in the cache, together.
@@ -51,15 +54,21 @@ def check_models(recipe: Recipe, device: str, dataset: Dataset) -> int:
         CaptionerError: one cannot.
     """
     needed = 0
+    searches = [stage.config.search for stage in recipe.stages]
+    vocabulary = None
+    if any(search.suppress or search.bad_endings for search in searches):
+        captions = [caption for example in dataset.split("train") for caption in example.references]
+        vocabulary = build_tokenizer(recipe.stages[0].config.data, captions).vocabulary
     train, dev = (len(dataset.split(name)) for name in ("train", "dev"))
     for stage in recipe.stages:
         try:
+            Bans.of(stage.config.search, SPECIAL.end, vocabulary)
             model = build_caption_model(stage.config, _PIECES, SPECIAL)
             stem, data = model.encoder.stem(), stage.config.data
             if stem is not None and not data.augment and not stage.average:
                 needed += (train * data.views + dev) * stem.bytes
             Optimiser(model.to(torch_device(device)), stage.config.train)
-        except CaptionerError as error:
+        except (CaptionerError, UsageError) as error:
             raise CaptionerError(
                 f"Stage {stage.number} of the recipe {recipe.name} ({stage.name}) cannot be trained: {error}"
             ) from None

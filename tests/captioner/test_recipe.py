@@ -333,6 +333,11 @@ WRONG = {
         "model.fine_tune is 99",
     ),
     "not here": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.precision='fp16'", "Stage 2", "fp16 is for GPUs"),
+    "no such word": (
+        "[[stage]]\nname='a'\n[[stage]]\nname='b'\nsearch.suppress=['Background']",
+        "Stage 2",
+        "'background' is; name that",
+    ),
     "no card": ("[[stage]]\nname='a'\n[export]\ncard='none.md'", "none.md", "cannot be read"),
 }
 

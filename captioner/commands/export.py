@@ -74,6 +74,7 @@ def export(
         raise click.UsageError(f"--precision {other} is for --format onnx; leave one of the two out")
     dataset = None
     if data:
+        check_bundle(output, card)  # before all photos are opened
         drawn = load_checkpoint(checkpoint).config.data  # what it learnt from must not pass for what it has not seen
         dataset = load_dataset(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
     write_bundle(

@@ -128,7 +128,7 @@ def _run(
     say(f"recipe {recipe.name}: {names}, then {', '.join(recipe.export.precisions)} to {output}")
     folder = RunFolder(run_path, recipe, data_digest(dataset), output)
     try:
-        if folder.work("export").done and _is_whole(output) and folder.state.exported == _description(recipe, output):
+        if folder.work("export").done and folder.state.exported == _description(recipe, output):
             say(f"done before: {run_path}")
             click.echo(f"caprun --model {shlex.quote(str(output))} PHOTO")
             return
@@ -178,19 +178,14 @@ def _export(
         ) from error
 
 
-def _is_whole(output: Path) -> bool:
-    from caprun.bundle import read_bundle
-
-    try:
-        read_bundle(output)
-    except CaprunError:
-        return False
-    return True
-
-
 def _description(recipe: Recipe, output: Path) -> str:
     """Of a bundle and the settings it is of: it need not be made again where both are what they were."""
+    from caprun.bundle import MANIFEST, read_bundle
+
     card = recipe.card.read_text(encoding="utf-8") if recipe.card else ""
-    manifest = output / "model.json"
-    made = manifest.read_text(encoding="utf-8") if manifest.is_file() else ""
+    try:
+        read_bundle(output)
+        made = (output / MANIFEST).read_text(encoding="utf-8")
+    except CaprunError:
+        made = ""  # gone, or no longer whole
     return hashlib.sha256(json.dumps([asdict(recipe.export), card, made]).encode()).hexdigest()

@@ -146,10 +146,9 @@ def _provenance(request: Request, folder: RunFolder) -> dict[str, Any]:
     recipe = request.recipe
     stages = []
     for stage in recipe.stages:
-        metrics = load_checkpoint(best_of(folder.path, stage)).metrics
-        scores = {name: metrics[name] for name in ("cider", "bleu_4") if name in metrics}
+        scores = load_checkpoint(best_of(folder.path, stage)).scores
         seconds = round(folder.work(stage.folder).seconds)
-        stages.append({"name": stage.name, "seconds": seconds, "epoch": metrics.get("epoch"), **scores})
+        stages.append({"name": stage.name, "seconds": seconds, **scores})
     return {
         "train_seconds": sum(stage["seconds"] for stage in stages),
         "recipe": {"name": recipe.name, "sha256": recipe.sha256, "cores": os.cpu_count(), "stages": stages},

@@ -61,8 +61,8 @@ def average(files: Sequence[Path], shares: Sequence[float], command: str) -> Che
         for name, value in _floats(other.model).items():
             total[name] += value.to(torch.float64) * (share / whole)
         digest = describe_file(file).sha256
-        parts.append({"checkpoint_sha256": digest, "share": share / whole, **_scores(other.metrics)})
-        trainings |= _trainings(other.provenance, other.metrics, digest)
+        parts.append({"checkpoint_sha256": digest, "share": share / whole, **other.scores})
+        trainings |= _trainings(other.provenance, other.scores, digest)
     # what is tied is one tensor by two names, and is saved once
     means: dict[int, Tensor] = {}
     for name, mean in total.items():
@@ -105,22 +105,15 @@ def scored(
     return replace(checkpoint, metrics={**report.metrics, "captions": "free"})
 
 
-def _trainings(provenance: Mapping[str, Any], metrics: Mapping[str, Any], digest: str) -> dict[str, dict[str, Any]]:
+def _trainings(provenance: Mapping[str, Any], scores: Mapping[str, Any], digest: str) -> dict[str, dict[str, Any]]:
     """What a checkpoint is of, by checkpoints' sha256: first the training that it began with, if any, then its own."""
     init = provenance.get("init")
     before = {}
     if isinstance(init, Mapping):
-        scores = init.get("metrics")
-        before = _trainings(init, scores if isinstance(scores, Mapping) else {}, str(init.get("checkpoint_sha256")))
+        before = _trainings(init, init.get("scores", {}), str(init.get("checkpoint_sha256")))
     seconds = provenance.get("train_seconds")
     own = {"command": str(provenance.get("command")), "seconds": seconds if isinstance(seconds, int | float) else 0}
-    return {**before, digest: own | _scores(metrics)}
-
-
-def _scores(metrics: Mapping[str, Any]) -> dict[str, int | float]:
-    """What tells checkpoints apart."""
-    told = {name: metrics.get(name) for name in ("epoch", "cider", "bleu_4")}
-    return {name: value for name, value in told.items() if isinstance(value, int | float)}
+    return {**before, digest: {**own, **scores}}
 
 
 def _floats(model: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -47,6 +47,12 @@ class Checkpoint:
     training: Mapping[str, Any] | None = None
     """What a resumed training needs besides; None in a checkpoint that is only to be used."""
 
+    @property
+    def scores(self) -> dict[str, int | float]:
+        """What tells checkpoints of a lineage apart, where it is known: epoch, cider and bleu_4."""
+        known = {name: self.metrics.get(name) for name in ("epoch", "cider", "bleu_4")}
+        return {name: value for name, value in known.items() if isinstance(value, int | float)}
+
 
 def prepare_folder(folder: Path, *, own: bool = False) -> None:
     """Make a folder for checkpoints, and find out before anything is computed whether they can be written there.

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from caprun.vocabulary import Vocabulary
-from captioner.errors import CaptionerError
 from captioner.evaluation.rewards import CaptionRewards
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Teacher
@@ -214,25 +213,3 @@ def bad_ending_ids(vocabulary: Vocabulary, settings: SelfCriticalConfig) -> Tens
     """Ids of the pieces that are a whole word no caption should end with, int64."""
     bad = {vocabulary.joining.word_start + word for word in settings.bad_endings}
     return torch.tensor([index for index, piece in enumerate(vocabulary.pieces) if piece in bad], dtype=torch.int64)
-
-
-MANY_UNKNOWN = 0.5
-"""Share of the pieces of captions; it takes more to refuse them."""
-
-
-def check_vocabulary(unknown: float, least: float, first: str) -> None:
-    """Refuse captions that a model cannot say.
-
-    Args:
-        unknown: share of the pieces in the training captions that are not in its vocabulary.
-        least: the same of a vocabulary made from these very captions, which leaves rare words out.
-        first: where the model is from.
-
-    Raises:
-        CaptionerError: most of what could be known is not.
-    """
-    if unknown - least > MANY_UNKNOWN * (1 - least):
-        raise CaptionerError(
-            f"{unknown:.0%} of the words in the training captions are not in the vocabulary of {first}: it was trained "
-            "on other words; train from the beginning, without --init."
-        )

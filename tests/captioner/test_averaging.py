@@ -42,7 +42,7 @@ def test_it_says_what_it_is_of_and_counts_no_training_twice(trained: Path, tmp_p
     def trained_on(name: str, before: Path, seconds: int) -> Path:
         first = load_checkpoint(before)
         scores = {"epoch": 2, "cider": 0.5}
-        init = {**first.provenance, "checkpoint_sha256": describe_file(before).sha256, "metrics": first.metrics}
+        init = {**first.provenance, "checkpoint_sha256": describe_file(before).sha256, "scores": first.scores}
         provenance = {**first.provenance, "command": name, "train_seconds": seconds, "init": init}
         save_checkpoint(tmp_path / name, replace(first, metrics=scores, provenance=provenance))
         return tmp_path / name

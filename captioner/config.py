@@ -195,8 +195,12 @@ class TrainConfig:
     """Decay of the moving average of the weights, which is what is validated and kept; 0 for none."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Mixed precision: bf16 on GPUs and on processors that multiply it natively (AVX512-BF16, AMX), fp16 on GPUs."""
-    select_by: Literal["cider", "bleu_4", "dev_loss"] = "cider"
-    """What makes an epoch the best: the highest of a score, or the lowest loss, on dev."""
+    select_by: str = "cider"
+    """The dev score that makes an epoch the best: the highest `cider` or `bleu_4`, or the lowest `dev_loss`. With
+    several datasets it is over all dev photos together, or over those of one: `cider@NAME`."""
+    balance: float = 0.5
+    """Makes up for photos with few captions in cross-entropy: 0 gives every caption the same weight, 1 every photo. One
+    caption is a noisier target than the mean of five, so the middle is the default."""
     early_stop: int = 0
     """Epochs without a better score after which training stops; 0: never."""
     keep_epochs: bool = False
@@ -208,7 +212,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         shares = dict.fromkeys(
-            ("warm_up", "last_rate", "label_smoothing", "average", "plateau_factor", "scheduled_sampling"), (0, 1)
+            ("warm_up", "last_rate", "label_smoothing", "average", "plateau_factor", "scheduled_sampling", "balance"),
+            (0, 1),
         )
         weights = dict.fromkeys(
             ("weight_decay", "attention_penalty", "attention_entropy", "attention_reward"), (0, 1000)
@@ -224,6 +229,14 @@ class TrainConfig:
                 f"{', '.join(f'train.{name}' for name in idle)} is of cross-entropy; in the self-critical stage it "
                 "must be 0, as it is if left out."
             )
+        score, at, dataset = self.select_by.partition("@")
+        if score not in ("cider", "bleu_4", "dev_loss") or bool(at) != bool(dataset):
+            raise UsageError(
+                f"train.select_by is {self.select_by!r}; it must be cider, bleu_4 or dev_loss, or of one dataset as in "
+                "cider@NAME."
+            )
+        if score == "dev_loss" and dataset:
+            raise UsageError("train.select_by=dev_loss is over all datasets; leave out the dataset, or choose cider.")
         if self.accumulate > self.batch_size:
             raise UsageError(f"accumulate is {self.accumulate}; a step has {self.batch_size} photos to divide.")
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from captioner.commands.console import DEVICES, FILE, say
+from captioner.commands.console import DEVICES, FILE, data_option, say
+
+if TYPE_CHECKING:
+    from captioner.datasets import DataSource
 
 
 @click.command()
 @click.argument("checkpoints", type=FILE, nargs=-1, required=True)
 @click.option("--weight", "weights", type=float, multiple=True, help="Of each checkpoint in turn.  [default: alike]")
 @click.option("--output", type=FILE, required=True, metavar="FILE.pt", help="The checkpoint to write.")
-@click.option("--data", type=FILE, default=Path("dataset"), show_default=True, help="Folder of captioned photos.")
+@data_option("Folder of captioned photos.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True, help="To score it on.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 @click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
@@ -23,7 +27,7 @@ def average(
     checkpoints: tuple[Path, ...],
     weights: tuple[float, ...],
     output: Path,
-    data: Path,
+    data: tuple[DataSource, ...],
     device: str,
     threads: int | None,
     allow_missing: bool,
@@ -34,8 +38,9 @@ def average(
     fast as one of them, and often better than each.
     """
     from captioner.commands.train import set_threads
-    from captioner.datasets import load_dataset
+    from captioner.datasets import load_datasets
     from captioner.errors import CaptionerError
+    from captioner.evaluation.metrics import keys_by_dataset
     from captioner.inference import torch_device
     from captioner.training.averaging import average as mean
     from captioner.training.averaging import scored
@@ -48,8 +53,13 @@ def average(
     command = shlex.join(["captioner", *sys.argv[1:]])
     made = mean(checkpoints, weights or [1.0] * len(checkpoints), command)
     drawn = made.config.data
-    dataset = load_dataset(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
+    dataset = load_datasets(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
     made = scored(made, dataset.split("dev"), torch_device(device), say, allow_missing=allow_missing)
     save_checkpoint(output, made)
-    say("  ".join(f"{name} {made.metrics[name]:.3f}" for name in ("dev_loss", "bleu_4", "cider")))
+    say(
+        "  ".join(
+            f"{name} {made.metrics[name]:.3f}"
+            for name in ("dev_loss", "bleu_4", "cider", *keys_by_dataset(made.metrics))
+        )
+    )
     say(f"average of {len(checkpoints)}: {output}")

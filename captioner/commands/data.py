@@ -1,4 +1,4 @@
-"""`captioner data`: what is in a folder of captioned photos."""
+"""`captioner data`: describes folders of captioned photos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from captioner.commands.console import FILE
 
 
 @click.command()
-@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
+@click.argument(
+    "directories",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    nargs=-1,
+    required=True,
+)
 @click.option(
     "--splits", type=float, nargs=3, metavar="TRAIN DEV TEST", help="Parts, where the dataset has no splits: 60 30 10."
 )
@@ -18,21 +24,26 @@ from captioner.commands.console import FILE
 @click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write the report, with every problem.")
 @click.option("--quick", is_flag=True, help="Do not open the photos.")
 def data(
-    directory: Path,
+    directories: tuple[Path, ...],
     splits: tuple[float, float, float] | None,
     split_seed: int,
     json_file: Path | None,
     quick: bool,
 ) -> None:
-    """Print what is in DIR, a folder of captioned photos, and what is wrong with it.
+    """Describes DIR, a folder of captioned photos, and lists its problems.
 
-    Counts, splits, lengths of captions and frequent words; photos that are missing, cannot be read, have no caption, or
-    are in two splits under different names.
+    Prints counts, splits, caption lengths and frequent words; photos that are missing, cannot be read, have no caption,
+    or are in two splits under different names. Several folders are described one by one, then compared.
     """
-    from captioner.datasets.inspection import inspect
+    from captioner.datasets import DataSource, load_datasets
+    from captioner.datasets.inspection import inspect, write_reports
     from captioner.datasets.splitting import PARTS
 
-    report = inspect(directory, splits=splits or PARTS, seed=split_seed, photos=not quick)
-    click.echo("\n".join(report.lines()))
+    reports = [inspect(one, splits=splits or PARTS, seed=split_seed, photos=not quick) for one in directories]
+    click.echo("\n\n".join("\n".join(report.lines()) for report in reports))
+    if len(directories) > 1:
+        sources = [DataSource(directory) for directory in directories]
+        together = load_datasets(sources, allow_missing=True, splits=splits or PARTS, seed=split_seed)
+        click.echo("\n".join(["", f"together: {len(together.examples)} photos", *together.notes]))
     if json_file:
-        report.write(json_file)
+        write_reports(reports, json_file)

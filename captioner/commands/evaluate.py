@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caprun.search_options import search_options, with_search_options
-from captioner.commands.console import DEVICES, FILE, say
+from captioner.commands.console import DEVICES, FILE, data_option, say
 
 if TYPE_CHECKING:
     from caprun.engine import Captioner
     from captioner.config import Config
+    from captioner.datasets import DataSource
     from captioner.evaluation.report import Report
 
 
 @click.command()
 @click.argument("model", type=FILE, metavar="CHECKPOINT|BUNDLE")
-@click.option("--data", type=FILE, default=Path("dataset"), show_default=True, help="Folder of captioned photos.")
+@data_option("Folder of captioned photos; several are scored each and together.")
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), default="dev", show_default=True)
 @click.option(
     "--splits",
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 @search_options
 def evaluate(
     model: Path,
-    data: Path,
+    data: tuple[DataSource, ...],
     split: str,
     splits: tuple[float, float, float] | None,
     split_seed: int | None,
@@ -55,13 +56,13 @@ def evaluate(
 
     Of a checkpoint it also says how well each word is guessed by who knows the words before (teacher-forced).
     """
-    from captioner.datasets import load_dataset
+    from captioner.datasets import load_datasets
     from captioner.evaluation.meteor import Meteor
     from captioner.evaluation.report import evaluate as run
 
     captioner, config = _open(model, device, precision)
     options = with_search_options(captioner.spec.search, search)
-    dataset = load_dataset(
+    dataset = load_datasets(
         data,
         allow_missing=allow_missing,
         splits=splits or config.data.splits,

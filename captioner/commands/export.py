@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from captioner.commands.console import FILE, say
+from captioner.commands.console import FILE, data_option, say
 from captioner.commands.files import newest
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
-    from captioner.datasets import Dataset
+    from captioner.datasets import Dataset, DataSource
 
 
 @click.command()
@@ -42,10 +41,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="How int8 chooses its ranges, on training photos.",
 )
-@click.option(
-    "--data",
-    type=FILE,
-    help="The dataset it was trained on: prove it on dev photos too, and fit how sure it is of its captions.",
+@data_option(
+    "Dataset it was trained on: proves the export on dev photos too, and fits the confidence.",
+    default=None,
 )
 @click.option("--data-photos", type=click.IntRange(1), default=200, show_default=True, help="To prove it on.")
 @click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
@@ -58,12 +56,12 @@ def export(
     card: Path | None,
     precisions: tuple[str, ...],
     calibration: Any,
-    data: Path | None,
+    data: tuple[DataSource, ...],
     data_photos: int,
     allow_missing: bool,
 ) -> None:
     """Write a bundle from CHECKPOINT (the newest run's best), and prove that it says the same as PyTorch."""
-    from captioner.datasets import load_dataset
+    from captioner.datasets import load_datasets
     from captioner.training.checkpoint import load_checkpoint
     from captioner.training.loop import BEST
 
@@ -76,7 +74,7 @@ def export(
     if data:
         check_bundle(output, card)  # before all photos are opened
         drawn = load_checkpoint(checkpoint).config.data  # what it learnt from must not pass for what it has not seen
-        dataset = load_dataset(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
+        dataset = load_datasets(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
     write_bundle(
         checkpoint,
         kind,
@@ -132,7 +130,7 @@ def _readable(dataset: Dataset, *, allow_missing: bool) -> Dataset:
 
     problems = unreadable_photos([example.image for example in dataset.examples if example.split != "test"])
     report_unreadable(list(problems.values()), say, allow_missing=allow_missing)
-    return replace(dataset, examples=tuple(e for e in dataset.examples if e.image not in problems))
+    return dataset.without(problems)
 
 
 def check_bundle(output: Path, card: Path | None) -> None:

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,20 +16,20 @@ from typing import TYPE_CHECKING
 import click
 
 from caprun.errors import CaprunError
-from captioner.commands.console import DEVICES, FILE, say
+from captioner.commands.console import DEVICES, FILE, data_option, say
 from captioner.commands.export import check_bundle, write_bundle
 from captioner.commands.train import default_cache, set_threads
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
-    from captioner.datasets import Dataset
+    from captioner.datasets import Dataset, DataSource
     from captioner.recipes.folder import RunFolder
     from captioner.recipes.recipe import Recipe
 
 
 @click.command()
 @click.argument("file", required=False, metavar="[FILE.toml]")
-@click.option("--data", type=FILE, default=Path("dataset"), show_default=True, help="Folder of captioned photos.")
+@data_option("Folder of captioned photos; WEIGHT is how often each of its photos is shown in an epoch.")
 @click.option("--output", type=FILE, metavar="BUNDLE", help="Folder of the bundle; needed.")
 @click.option("--run", "run_path", type=FILE, metavar="DIR", help="Folder of the trainings.  [default: runs/BUNDLE]")
 @click.option("--seed", type=click.IntRange(0), help="Of every stage.  [default: the recipe's, which is 0]")
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 @click.option("--show", is_flag=True, help="Print the recipe, to begin one of your own with, and do nothing.")
 def recipe(
     file: str | None,
-    data: Path,
+    data: tuple[DataSource, ...],
     output: Path | None,
     run_path: Path | None,
     seed: int | None,
@@ -103,7 +104,7 @@ def recipe(
 
 def _run(
     recipe: Recipe,
-    data: Path,
+    data: Sequence[DataSource],
     output: Path,
     run_path: Path,
     command: str,
@@ -112,13 +113,13 @@ def _run(
     cache: Path | None,
     allow_missing: bool,
 ) -> None:
-    from captioner.datasets import load_dataset
+    from captioner.datasets import load_datasets
     from captioner.recipes.folder import RunFolder, data_digest
     from captioner.recipes.stages import Request, check_stages, train_stages
 
     set_threads(threads)
     first = recipe.stages[0].config.data
-    dataset = load_dataset(data, allow_missing=allow_missing, splits=first.splits, seed=first.split_seed)
+    dataset = load_datasets(data, allow_missing=allow_missing, splits=first.splits, seed=first.split_seed)
     for split in ("train", "dev"):
         dataset.split(split)
     check_bundle(output, recipe.card)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from captioner.commands.console import DEVICES, FILE, say
+from captioner.commands.console import DEVICES, FILE, data_option, say
 from captioner.commands.files import newest
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
     from captioner.config import Config, TrainConfig
+    from captioner.datasets import DataSource
     from captioner.training.checkpoint import Checkpoint
 
 _SETTINGS = {
@@ -41,7 +42,7 @@ _DECODERS = ["soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", 
 
 
 @click.command()
-@click.option("--data", type=FILE, default=Path("dataset"), show_default=True, help="Folder of captioned photos.")
+@data_option("Folder of captioned photos; WEIGHT is how often each of its photos is shown in an epoch.")
 @click.option("--output", type=FILE, help="Folder for the checkpoints.  [default: runs/DATE-TIME]")
 @click.option(
     "--stage",
@@ -74,7 +75,7 @@ _DECODERS = ["soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", 
 @click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
 @click.option("--resume", is_flag=True, help="Go on with the training in --output, or with the newest run.")
 def train(
-    data: Path,
+    data: tuple[DataSource, ...],
     output: Path | None,
     init: Path | None,
     config_file: Path | None,
@@ -94,7 +95,7 @@ def train(
     """
 
     from captioner.config import load_config, load_second_config
-    from captioner.datasets import load_dataset
+    from captioner.datasets import load_datasets
     from captioner.training.checkpoint import load_checkpoint
     from captioner.training.loop import LAST
     from captioner.training.processes import join_processes, leave_processes
@@ -122,7 +123,7 @@ def train(
                 f"{output} holds a training already; go on with it (--resume), or name another --output."
             )
         splits, seed = config.data.splits, config.data.split_seed
-        dataset = load_dataset(data, allow_missing=allow_missing, splits=splits, seed=seed)
+        dataset = load_datasets(data, allow_missing=allow_missing, splits=splits, seed=seed)
         command = shlex.join(["captioner", *sys.argv[1:]])
         job = Job(dataset, config, output, cache or default_cache(), command, processes, allow_missing, resumed, init)
         run(job, say if processes.first else lambda _: None)
@@ -132,8 +133,9 @@ def train(
             raise click.exceptions.Exit(1) from None
         if output is None or not (output / LAST).exists():
             raise CaptionerError("Interrupted before the first checkpoint; begin again.") from None
-        same = {"--data": data, "--output": output, "--threads": threads, "--cache": cache}
-        words = [str(word) for name, value in same.items() if value is not None for word in (name, value)]
+        same = {"--output": output, "--threads": threads, "--cache": cache}
+        words = [word for source in data for word in ("--data", str(source))]
+        words += [str(word) for name, value in same.items() if value is not None for word in (name, value)]
         words += ["--device", device] * (device != "auto") + ["--allow-missing"] * allow_missing
         program = f"torchrun --nproc-per-node {processes.count} -m captioner" if processes.count > 1 else "captioner"
         raise CaptionerError(
@@ -144,7 +146,11 @@ def train(
 
 
 def set_threads(threads: int | None) -> None:
-    """As many as asked for, or a fair share of the cores for each process that torchrun started here."""
+    """Sets the number of CPU threads: as asked for, or a fair share of the cores for each process of torchrun."""
+    # oneDNN compiles a bf16 product anew for every number of words in a batch, and by default it keeps 1,024 of them:
+    # with that, compiling takes as long as computing
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+
     import torch
 
     if threads:

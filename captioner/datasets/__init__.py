@@ -2,5 +2,6 @@
 
 from captioner.datasets.dataset import Dataset, load_dataset
 from captioner.datasets.example import Example
+from captioner.datasets.joining import DataSource, load_datasets
 
-__all__ = ["Dataset", "Example", "load_dataset"]
+__all__ = ["DataSource", "Dataset", "Example", "load_dataset", "load_datasets"]

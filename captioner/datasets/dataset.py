@@ -1,9 +1,10 @@
-"""What training and evaluation see of a folder of captioned photos: every photo in one split, and what is wrong."""
+"""A dataset as training and evaluation see it: every photo in one split, and the problems that were found."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from captioner.datasets.example import SPLITS, Example, Problems, such_as
@@ -14,19 +15,42 @@ from captioner.errors import CaptionerError
 
 @dataclass(frozen=True)
 class Dataset:
-    """The captioned photos of a folder, every photo in exactly one split."""
+    """The captioned photos of one folder, or of several that are trained on together."""
 
     format: str
     examples: tuple[Example, ...]
     problems: Problems
     splits_from: str
-    """Where the splits are from: the dataset's own files, or a draw by photo."""
+    """Origin of the splits: the dataset's own files, or a draw by photo."""
     unlisted: int = 0
     """Photos in none of the dataset's own splits; they are not used."""
     source: str = ""
     """Format and files, where the format's name does not say which file it is."""
     unused: tuple[str, ...] = ()
     """Further formats that the folder is in too, each with its file."""
+    name: str = ""
+    """Name among the datasets of a training: that of its folder."""
+    weight: float = 1.0
+    """How often a training photo is shown in an epoch, on average."""
+    parts: tuple[Dataset, ...] = ()
+    """The datasets that were joined; empty for a single one."""
+    notes: tuple[str, ...] = ()
+    """Warnings about the datasets side by side."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the datasets that were joined; empty for a single one."""
+        return tuple(part.name for part in self.parts)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each dataset, by the name that its examples carry."""
+        return {part.name: part.weight for part in self.parts} or {"": self.weight}
+
+    def without(self, images: Collection[Path]) -> Dataset:
+        """Returns the dataset without some photos."""
+        kept = tuple(example for example in self.examples if example.image not in images)
+        return replace(self, examples=kept, parts=tuple(part.without(images) for part in self.parts))
 
     def split(self, name: str) -> list[Example]:
         """The examples of a split, in the dataset's order.
@@ -41,7 +65,10 @@ class Dataset:
         return chosen
 
     def summary(self) -> list[str]:
-        """What was found, a line each, for a person."""
+        """Describes what was found, one line each, for a person."""
+        if self.parts:
+            lines = [f"{part.name}: {line}" for part in self.parts for line in part.summary()]
+            return [*lines, *(f"warning: {note}" for note in self.notes)]
         captions = sum(len(example.references) for example in self.examples)
         counts = Counter(example.split for example in self.examples)
         splits = ", ".join(f"{split} {counts[split]}" for split in SPLITS if counts[split])
@@ -49,6 +76,7 @@ class Dataset:
             f"dataset: {self.source or self.format}, {len(self.examples)} photos, {captions} captions",
             *(f"also there, and not used: {other}" for other in self.unused),
             f"splits ({self.splits_from}): {splits} photos",
+            *([f"weight {self.weight:g}: shown {self.weight:g} times in an epoch"] * (self.weight != 1)),
             *([f"warning: {self.unlisted} photos are in none of the split lists and not used"] * bool(self.unlisted)),
             *(f"warning: {line}" for line in self.problems.lines()),
         ]

@@ -35,6 +35,8 @@ class Example:
     references: tuple[str, ...]
     split: Split | None
     """None where the dataset does not say."""
+    dataset: str = ""
+    """Name of its dataset where several are trained on; empty where there is one."""
 
 
 @dataclass

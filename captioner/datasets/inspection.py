@@ -141,15 +141,17 @@ class Report:
             lines += [f"    ... and {len(found) - _SHOWN} more"] * (len(found) > _SHOWN)
         return lines
 
-    def write(self, path: Path) -> None:
-        """Write all of it as JSON.
 
-        Raises:
-            CaptionerError: it cannot be written; the file before is as it was.
-        """
-        text = json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
-        with refusals("The report", path), written_whole(path) as file:
-            file.write(text.encode(errors="backslashreplace"))  # a name that is no UTF-8: an escape that JSON knows
+def write_reports(reports: Sequence[Report], path: Path) -> None:
+    """Writes one report as a JSON object, several as a list of objects.
+
+    Raises:
+        CaptionerError: the file cannot be written; the file that was there stays.
+    """
+    found = [asdict(report) for report in reports]
+    text = json.dumps(found if len(found) > 1 else found[0], ensure_ascii=False, indent=1) + "\n"
+    with refusals("The report", path), written_whole(path) as file:
+        file.write(text.encode(errors="backslashreplace"))  # a name that is not UTF-8 becomes an escape that JSON knows
 
 
 def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bool = True) -> Report:

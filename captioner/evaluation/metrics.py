@@ -22,10 +22,12 @@ __all__ = [
     "bleu",
     "cider",
     "cider_scores",
+    "keys_by_dataset",
     "named",
     "nist",
     "rouge_l",
     "score",
+    "scores_by_dataset",
     "shown",
     "tokenize",
 ]
@@ -101,6 +103,36 @@ def score(captions: Sequence[str], references: Sequence[Sequence[str]], meteor: 
         cider=float(cider_scores_of(photos).mean()),
         meteor=meteor.score(words, reference_words) if meteor else None,
     )
+
+
+def scores_by_dataset(
+    captions: Sequence[str], references: Sequence[Sequence[str]], dataset_of: Sequence[str]
+) -> dict[str, float]:
+    """Scores the photos of each dataset by themselves.
+
+    Args:
+        captions, references: see `score`.
+        dataset_of: name of each photo's dataset.
+
+    Returns:
+        Scores by keys such as `cider@NAME`, and `photos@NAME` and `references@NAME`; empty where there is one dataset.
+        METEOR is left out.
+    """
+    names = list(dict.fromkeys(dataset_of))
+    found: dict[str, float] = {}
+    if len(names) < 2:
+        return found
+    for name in names:
+        chosen = [i for i, dataset in enumerate(dataset_of) if dataset == name]
+        scores = score([captions[i] for i in chosen], [references[i] for i in chosen]).as_dict()
+        counts = {"photos": len(chosen), "references": sum(len(references[i]) for i in chosen)}
+        found |= {f"{key}@{name}": value for key, value in (counts | scores).items()}
+    return found
+
+
+def keys_by_dataset(metrics: Mapping[str, object]) -> list[str]:
+    """Returns the keys of each dataset's CIDEr and BLEU-4 in the result of `scores_by_dataset`."""
+    return [key for key in metrics if key.startswith(("cider@", "bleu_4@"))]
 
 
 def shown(name: str, value: float) -> str:

@@ -51,4 +51,9 @@ def score_tables(metrics: Mapping[str, object], search: SearchOptions) -> list[S
         )
         cells = {TITLES[name]: shown(name, value) for name, value in free.items()}
         tables.append(ScoreTable("Free-running", meaning, cells))
+    for dataset in dict.fromkeys(key.partition("@")[2] for key in metrics if "@" in key):
+        own = {key.partition("@")[0]: value for key, value in metrics.items() if key.partition("@")[2] == dataset}
+        meaning = f"as above, {own.get('photos')} photos and {own.get('references')} references of {dataset} alone."
+        cells = {TITLES[name]: shown(name, value) for name, value in named(own, TITLES).items()}
+        tables.append(ScoreTable(f"Free-running, {dataset}", meaning, cells))
     return tables

@@ -22,7 +22,7 @@ from caprun.whole import written_whole
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
-from captioner.evaluation.metrics import Scores, score
+from captioner.evaluation.metrics import Scores, score, scores_by_dataset
 from captioner.evaluation.protocol import score_tables
 from captioner.evaluation.teacher_forced import TeacherForced, teacher_forced
 from captioner.inference import ModelSteps, model_spec
@@ -54,7 +54,12 @@ class Report:
         """Split, photos, references, and every score by its key."""
         references = sum(len(example.references) for example in self.examples)
         counts = {"split": self.split, "photos": len(self.examples), "references": references}
-        return counts | (self.taught.as_dict() if self.taught else {}) | self.scores.as_dict()
+        datasets = scores_by_dataset(
+            [caption.text for caption in self.captions],
+            [example.references for example in self.examples],
+            [example.dataset for example in self.examples],
+        )
+        return counts | (self.taught.as_dict() if self.taught else {}) | self.scores.as_dict() | datasets
 
     def table(self, samples: int = 0) -> str:
         """For a person: a table a protocol, and before them some photos with captions and references."""

@@ -5,8 +5,9 @@ Normalisation and pooling are part of it, so that they travel with the weights i
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -93,6 +94,7 @@ class Encoder(nn.Module):
         self._before, self._after = parts[:first], parts[first:]
         for _, child in children[first:]:
             child.requires_grad_(True)
+        _keep_depthwise_in_full_precision(self._after)
         if not self.tuned:
             last = f"0 ({children[0][0]}) to {len(children) - 1} ({children[-1][0]})" if children else "none"
             raise CaptionerError(
@@ -295,6 +297,24 @@ def _make_padding_constant(network: nn.Module, size: tuple[int, int]) -> None:
         # one class swapped for another around the same parameters: names in the state dict stay what they were
         convolution = _PaddedConv2d((left, right, top, bottom), same)
         setattr(parent, name.rpartition(".")[2], convolution)
+
+
+def _keep_depthwise_in_full_precision(parts: Iterable[nn.Module]) -> None:
+    """Computes grouped convolutions outside a CPU's autocast.
+
+    In bf16 a CPU takes 40 times as long for the gradient of a depthwise convolution with a stride as in fp32, and the
+    others gain nothing; pointwise convolutions are 2.5 times as fast (AVX512-BF16, AMX).
+    """
+
+    def forward(convolution: nn.Conv2d, seen: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            output: Tensor = type(convolution).forward(convolution, seen.float() if seen.device.type == "cpu" else seen)
+        return output
+
+    for part in parts:
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d) and module.groups > 1:
+                module.forward = functools.partial(forward, module)  # type: ignore[method-assign]
 
 
 def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

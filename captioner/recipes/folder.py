@@ -187,6 +187,8 @@ def best_of(run: Path, stage: Stage) -> Path:
 
 
 def data_digest(dataset: Dataset) -> str:
-    """sha256 over the photos' names, splits and captions: where the folder lies does not matter."""
-    rows = [[example.image.name, example.split, *example.references] for example in dataset.examples]
+    """Returns the sha256 of the photos' names, splits, captions and weights; the folder's place does not matter."""
+    rows: list[object] = [[example.image.name, example.split, *example.references] for example in dataset.examples]
+    if dataset.parts:
+        rows += [[part.weight, len(part.examples)] for part in dataset.parts]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

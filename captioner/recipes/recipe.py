@@ -18,8 +18,8 @@ from captioner.config import Config, load_config, load_second_config
 from captioner.errors import CaptionerError
 from captioner.ranges import check_ranges
 
-DEFAULT = "lite2"
-"""The packaged model's."""
+DEFAULT = "everyday"
+"""The recipe of the packaged model."""
 _HERE = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
@@ -55,7 +55,9 @@ class Stage:
     config: Config
     """Of an average, the configuration of the stage before, which the next goes on with."""
     average: Mapping[str, float] = field(default_factory=dict)
-    """How much the best of each of these stages weighs, by name; empty: it is a training."""
+    """Weights of the best checkpoints of other stages, by name; empty for a training."""
+    init: str = ""
+    """Name of the stage whose best checkpoint a training begins with; empty for the first."""
 
     @property
     def folder(self) -> str:
@@ -78,7 +80,7 @@ class Recipe:
         stages = [
             {"name": stage.name, "average": dict(stage.average)}
             if stage.average
-            else {"name": stage.name, **_looked_at(stage.config)}
+            else {"name": stage.name, "init": stage.init, **_looked_at(stage.config)}
             for stage in self.stages
         ]
         plain: list[dict[str, Any]] = json.loads(json.dumps(stages))  # lists for tuples, as a file gives them back
@@ -166,10 +168,11 @@ def _stage(
     if "average" in table:
         shares = _average(f"{where} ({name})", table, before)
         return Stage(number, name, before[-1].config, shares)
-    first = before[-1].config if before else None
+    start = _start(f"{where} ({name})", table, before)
+    first = start.config if start else None
     given = []
     for section, values in table.items():
-        if section == "name":
+        if section in ("name", "init"):
             continue
         if not isinstance(values, dict):
             raise CaptionerError(f"In {where}, {section!r} must be a table, such as {section}.key = value.")
@@ -183,7 +186,18 @@ def _stage(
         raise CaptionerError(f"In {where} ({name}): {_reason(error)}") from None
     if first is None and config.train.stage == "self-critical":
         raise CaptionerError(f"In {where} ({name}): the self-critical stage needs one before it to go on from.")
-    return Stage(number, name, config)
+    return Stage(number, name, config, init=start.name if start else "")
+
+
+def _start(where: str, table: Mapping[str, Any], before: Sequence[Stage]) -> Stage | None:
+    """Returns the stage that a training begins with: the one that `init` names, or the one before."""
+    if "init" not in table:
+        return before[-1] if before else None
+    known = {stage.name: stage for stage in before}
+    if table["init"] not in known:
+        there = ", ".join(known) or "none"
+        raise CaptionerError(f"In {where}: init is {table['init']!r}; it must name a stage before it: {there}.")
+    return known[table["init"]]
 
 
 def _average(where: str, table: Mapping[str, Any], before: Sequence[Stage]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from caprun.bans import Bans
 from caprun.errors import UsageError
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
+from captioner.evaluation.metrics import keys_by_dataset
 from captioner.inference import torch_device
 from captioner.models.build import build_caption_model
 from captioner.recipes.folder import RunFolder, best_of
@@ -83,7 +84,7 @@ def train_stages(request: Request, folder: RunFolder, say: Say) -> Path:
         KeyboardInterrupt: it was asked to stop; what was learnt is kept.
     """
     stages = request.recipe.stages
-    before: Path | None = None
+    best: dict[str, Path] = {}
     for stage in stages:
         title = f"stage {stage.number} of {len(stages)}, {stage.name}"
         if folder.work(stage.folder).done:
@@ -91,14 +92,14 @@ def train_stages(request: Request, folder: RunFolder, say: Say) -> Path:
         else:
             say(f"{title}: {folder.path / stage.folder}")
             work = _average_stage if stage.average else _train_stage
-            work(request, stage, before, folder, say)
-        before = best_of(folder.path, stage)
-    assert before is not None, "a recipe has stages"
+            work(request, stage, best.get(stage.init), folder, say)
+        best[stage.name] = best_of(folder.path, stage)
+    before = best[stages[-1].name]
     model = folder.path / MODEL
-    best = load_checkpoint(before)
-    own = {name: value for name, value in best.provenance.items() if name != "stages"}  # of an average, as below
+    made = load_checkpoint(before)
+    own = {name: value for name, value in made.provenance.items() if name != "stages"}  # of an average, as below
     provenance = {**own, **_provenance(request, folder)}
-    save_checkpoint(model, replace(best, provenance=provenance))
+    save_checkpoint(model, replace(made, provenance=provenance))
     return model
 
 
@@ -134,7 +135,12 @@ def _average_stage(request: Request, stage: Stage, _: Path | None, folder: RunFo
         device, dev = torch_device(request.device), request.dataset.split("dev")
         made = scored(made, dev, device, tell, allow_missing=request.allow_missing)
         save_checkpoint(folder.path / stage.folder / BEST, made)
-        tell("  ".join(f"{name} {made.metrics[name]:.3f}" for name in ("dev_loss", "bleu_4", "cider")))
+        tell(
+            "  ".join(
+                f"{name} {made.metrics[name]:.3f}"
+                for name in ("dev_loss", "bleu_4", "cider", *keys_by_dataset(made.metrics))
+            )
+        )
 
 
 def _numbered(request: Request, stage: Stage, say: Say) -> Say:

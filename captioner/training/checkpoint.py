@@ -19,6 +19,7 @@ from caprun.vocabulary import Special, Vocabulary
 from caprun.whole import written_whole
 from captioner.config import Config, config_from_dict
 from captioner.errors import CaptionerError
+from captioner.evaluation.metrics import keys_by_dataset
 from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
 from captioner.pytorch_file import DamagedError, load_unpickled, save_sealed
@@ -49,8 +50,9 @@ class Checkpoint:
 
     @property
     def scores(self) -> dict[str, int | float]:
-        """What tells checkpoints of a lineage apart, where it is known: epoch, cider and bleu_4."""
-        known = {name: self.metrics.get(name) for name in ("epoch", "cider", "bleu_4")}
+        """Scores that tell checkpoints of a lineage apart: epoch, cider and bleu_4, the latter of each dataset too."""
+        names = ("epoch", "cider", "bleu_4", *keys_by_dataset(self.metrics))
+        known = {name: self.metrics.get(name) for name in names}
         return {name: value for name, value in known.items() if isinstance(value, int | float)}
 
 

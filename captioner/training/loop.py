@@ -21,6 +21,7 @@ from torch import Tensor
 from caprun.engine import Captioner
 from captioner.config import Config
 from captioner.errors import CaptionerError
+from captioner.evaluation.metrics import keys_by_dataset
 from captioner.inference import ModelBackend, model_spec
 from captioner.models.caption_model import CaptionModel
 from captioner.progress import Progress
@@ -138,7 +139,8 @@ class Trainer:
                 began = time.monotonic()
                 self._train_epoch(interruption)
                 row = self._end_epoch(began)
-                scores = "  ".join(f"{name} {row[name]:.3f}" for name in self.told)
+                names = [*self.told, *keys_by_dataset(row)]
+                scores = "  ".join(f"{name} {row[name]:.3f}" for name in names)
                 self.say(f"epoch {self.state.epoch}/{self.train_config.epochs}: {scores}  ({row['seconds']:.0f} s)")
             # in the last validation, after which no step asks; what comes after a training is not to begin
             if self.processes.sums([float(interruption.requested)])[0] > 0:
@@ -200,7 +202,14 @@ class Trainer:
             with self.processes.gathering(self.shared_model, number == len(step.batches)):
                 with self.optimiser.autocast():
                     teacher = self.shared_model(batch.seen.to(device), batch.tokens.to(device), sampling)
-                losses = caption_loss(teacher, train, step.words, step.captions, state.baseline or 0.0)
+                losses = caption_loss(
+                    teacher,
+                    train,
+                    step.weighted_words,
+                    step.weighted_captions,
+                    state.baseline or 0.0,
+                    batch.weights.to(device),
+                )
                 # DistributedDataParallel takes the mean over processes, and the loss is divided by all their words
                 self.optimiser.backward(losses.total * self.processes.count)
             nats, correct = nats + losses.nats, correct + losses.correct

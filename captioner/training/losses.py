@@ -25,16 +25,24 @@ class Losses(NamedTuple):
     """Natural logarithm of the probability of the captions."""
 
 
-def caption_loss(teacher: Teacher, train: TrainConfig, words: int, captions: int, baseline: float = 0.0) -> Losses:
-    """The loss of a batch, or of a part of it.
+def caption_loss(
+    teacher: Teacher,
+    train: TrainConfig,
+    words: float,
+    captions: float,
+    baseline: float = 0.0,
+    weights: Tensor | None = None,
+) -> Losses:
+    """Computes the loss of a batch, or of a part of it.
 
     Args:
         teacher: what the model said; padding is not in it.
         train: label_smoothing (Szegedy et al., 2016, section 7), attention_penalty (lambda of equation 14 in Xu et
             al., 2015: over a caption, attention should come to one in every region), attention_reward and
             attention_entropy (lambda_r and lambda_e in its section 4.1).
-        words, captions: of the whole step, over all processes and accumulated parts, padding not counted: what sums
-            are divided by.
+        words, captions: of the whole step, over all processes and accumulated parts, padding not counted, each by its
+            weight: sums are divided by them.
+        weights: float (photos,), the weight of each caption of a photo; None gives all captions the same.
         baseline: moving average of the log-likelihood of a caption, for hard attention alone.
 
     The paper's gradient for hard attention is of the captions' log-likelihood, summed over words; here all of it, like
@@ -44,27 +52,34 @@ def caption_loss(teacher: Teacher, train: TrainConfig, words: int, captions: int
     log_prob = functional.log_softmax(teacher.logits.float(), dim=1)
     right = log_prob.gather(1, teacher.targets[:, None]).squeeze(1)
     nats = -right.sum()
-    uniform = log_prob.sum() / log_prob.shape[1]
-    total = ((1 - train.label_smoothing) * nats - train.label_smoothing * uniform) / words
+    uniform = log_prob.mean(1)
+    smoothed = (1 - train.label_smoothing) * -right - train.label_smoothing * uniform
+    if weights is None:
+        of_photo, of_word = right.new_ones(teacher.lengths.shape[0]), right.new_ones(right.shape)
+    else:
+        of_photo, of_word = weights, weights[teacher.caption // teacher.lengths.shape[1]]
+    total = (smoothed * of_word).sum() / words
     if teacher.attended is not None:
-        total = total + train.attention_penalty * attention_spread(teacher.attended, teacher.lengths) / captions
+        spread = attention_spread(teacher.attended, teacher.lengths, of_photo)
+        total = total + train.attention_penalty * spread / captions
     if teacher.glance_log_prob is not None and teacher.entropy is not None:
         likelihood = torch.zeros(teacher.lengths.numel(), device=right.device).index_add(
             0, teacher.caption, right.detach()
         )
         reward = likelihood.view(teacher.lengths.shape) - baseline
-        reinforced = train.attention_reward * (reward * teacher.glance_log_prob).sum()
-        total = total - (reinforced + train.attention_entropy * teacher.entropy.sum()) / words
+        hard = train.attention_reward * reward * teacher.glance_log_prob + train.attention_entropy * teacher.entropy
+        total = total - (hard * of_photo[:, None]).sum() / words
     correct = (log_prob.argmax(1) == teacher.targets).sum()
     return Losses(total, nats.detach(), correct, -nats.detach())
 
 
-def attention_spread(attended: Tensor, lengths: Tensor) -> Tensor:
-    """(1 - attention that a region got over the caption)^2, the mean over regions, summed over captions.
+def attention_spread(attended: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
+    """Computes (1 - attention that a region got over the caption)^2, the mean over regions, summed over captions.
 
     Args:
         attended: (photos, captions, regions), `Teacher.attended`.
         lengths: int64 (photos, captions); a caption without words is padding, and is left out.
+        weights: (photos,), the weight of a photo's captions.
     """
     spread = ((1 - attended) ** 2).mean(2)  # (photos, captions)
-    return spread[lengths > 0].sum()
+    return (spread * weights[:, None])[lengths > 0].sum()

@@ -165,7 +165,7 @@ class SelfCriticalTrainer(Trainer):
         return reward / captions, words / captions, bad_endings / captions
 
     def _captions_an_epoch(self) -> int:
-        return self.task.batches.photos * self.settings.samples
+        return self.task.batches.showings * self.settings.samples
 
     def _shown(self) -> str:
         found = self._learnt()

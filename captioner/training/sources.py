@@ -52,10 +52,14 @@ class CachedFeatures:
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
         """The same, each photo in a view that is drawn for it."""
         count = len(self._views[0].features.rows)
-        drawn = _draw_views(count, len(self._views), seed, epoch)
-        allowed = np.array([view.allowed for view in self._views])[drawn, np.arange(count)]
-        drawn = np.where(allowed, drawn, 0)
-        return (torch.cat([self._views[drawn[photo]].features.of([photo]) for photo in group]) for group in photos)
+        allowed = np.array([view.allowed for view in self._views])
+        drawn = {}
+        for time in _times(photos, count):
+            views = _draw_views(count, len(self._views), seed, epoch, time)
+            drawn[time] = np.where(allowed[views, np.arange(count)], views, 0)
+        for group in photos:
+            shown = [(int(index) % count, int(index) // count) for index in group]
+            yield torch.cat([self._views[drawn[time][photo]].features.of([photo]) for photo, time in shown])
 
 
 class PhotoFiles:
@@ -87,16 +91,19 @@ class PhotoFiles:
         return self._read(photos, lambda index: prepare(open_photo(self._photos[index]), self._spec))
 
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
-        """The same, each photo as seed, epoch and its index draw it."""
-        drawn = _draw_views(len(self._photos), self._views, seed, epoch)
+        """Yields the same, each photo as seed, epoch and its index draw it."""
+        count = len(self._photos)
+        drawn = {time: _draw_views(count, self._views, seed, epoch, time) for time in _times(photos, count)}
 
         def augmented(index: int) -> npt.NDArray[np.uint8]:
             rng = np.random.default_rng((seed, epoch, 2, index))
+            index %= count
             photo = cut(open_photo(self._photos[index]), rng, mirror=self._may_mirror[index])
             return recolour(prepare(photo, self._spec), rng)
 
         def viewed(index: int) -> npt.NDArray[np.uint8]:
-            file, view = self._photos[index], int(drawn[index])
+            time, index = divmod(index, count)
+            file, view = self._photos[index], int(drawn[time][index])
             if is_mirrored(view) and not self._may_mirror[index]:
                 view = 0
             return prepare(show(open_photo(file), view, content_key(file)), self._spec)
@@ -113,8 +120,14 @@ class PhotoFiles:
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _draw_views(photos: int, views: int, seed: int, epoch: int) -> Indices:
-    return np.random.default_rng((seed, epoch, 1)).integers(views, size=photos)
+def _draw_views(photos: int, views: int, seed: int, epoch: int, time: int = 0) -> Indices:
+    """Draws the view of each photo, for each time that an epoch shows it."""
+    return np.random.default_rng((seed, epoch, 1, time) if time else (seed, epoch, 1)).integers(views, size=photos)
+
+
+def _times(photos: Sequence[Indices], count: int) -> range:
+    """Returns 0 up to the most often that one of `count` photos is shown."""
+    return range(1 + max((int(group.max()) // count for group in photos), default=0))
 
 
 def _ahead(groups: Iterator[list[Future[R]]], count: int) -> Iterator[list[Future[R]]]:

@@ -18,6 +18,7 @@ from caprun.bundle import describe_file
 from caprun.image import ImageSpec, load
 from captioner.config import Config
 from captioner.datasets import Dataset, Example
+from captioner.datasets.joining import split_sizes
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.rewards import CaptionRewards
@@ -72,6 +73,7 @@ def train(job: Job, say: Say) -> State:
     for line in job.dataset.summary():
         say(line)
     splits = {name: job.dataset.split(name) for name in ("train", "dev")}
+    _check_selection(config.train.select_by, job.dataset)
     tokenizer = _tokenizer(job, known, [caption for e in splits["train"] for caption in e.references], say)
 
     torch.manual_seed(config.train.seed)
@@ -84,12 +86,13 @@ def train(job: Job, say: Say) -> State:
     sources, splits = _sources(model, spec, splits, job, say)
     model.to(processes.device)
 
-    def batches(split: str, size: int, parts: int = 1) -> Batches:
+    def batches(split: str, size: int, **further: Any) -> Batches:
         captions = [[tokenizer.encode(caption) for caption in example.references] for example in splits[split]]
-        share = {"rank": processes.rank, "count": processes.count}
-        return Batches(sources[split], captions, size, SPECIAL.pad, parts=parts, **share)
+        further |= {"rank": processes.rank, "count": processes.count}
+        return Batches(sources[split], captions, size, SPECIAL.pad, **further)
 
     dev = splits["dev"]
+    weights = job.dataset.weights
     protocol = {
         "split": "dev",
         "photos": len(dev),
@@ -100,7 +103,13 @@ def train(job: Job, say: Say) -> State:
     kept = Checkpoint(
         config, tokenizer.vocabulary, SPECIAL, {}, _samples(dev, spec), {}, _provenance(job, known), tokenizer.state()
     )
-    learnt = batches("train", config.train.batch_size, config.train.accumulate)
+    learnt = batches(
+        "train",
+        config.train.batch_size,
+        parts=config.train.accumulate,
+        balance=config.train.balance,
+        shown=[weights[example.dataset] for example in splits["train"]],
+    )
     with ExitStack() as stack:
         meteor = reports = None
         if processes.first:
@@ -116,6 +125,7 @@ def train(job: Job, say: Say) -> State:
             config.search,
             meteor,
             config.self_critical.bad_endings,
+            [example.dataset for example in dev],
         )
         data = {name: _digest(splits[name], learnt if name == "train" else validation.batches) for name in splits}
         task = Task(config, learnt, validation, job.output, kept, data, reports)
@@ -128,6 +138,13 @@ def train(job: Job, say: Say) -> State:
     say(f"best ({config.train.select_by} {state.best:.3f}): {job.output / BEST}")
     say(f"last: {job.output / LAST}")
     return state
+
+
+def _check_selection(select_by: str, dataset: Dataset) -> None:
+    _, at, name = select_by.partition("@")
+    if at and name not in dataset.names:
+        there = ", ".join(dataset.names) or "one dataset, which needs no name"
+        raise CaptionerError(f"train.select_by is {select_by}, and there is no dataset {name!r}; there are: {there}.")
 
 
 def _known(job: Job) -> Checkpoint | None:
@@ -295,6 +312,15 @@ def _readable(splits: Splits, problems: Sequence[str | None], job: Job, say: Say
     return readable
 
 
+def _described(dataset: Dataset) -> list[dict[str, Any]]:
+    """Name, format, weight and photos of each dataset, for a checkpoint."""
+    sizes = split_sizes(dataset)
+    return [
+        {"name": part.name, "format": part.format, "weight": part.weight, "photos": sizes[part.name]}
+        for part in dataset.parts
+    ]
+
+
 def _digest(examples: Sequence[Example], batches: Batches) -> str:
     """Of the photos' names and their captions: two splits of the same digest are the same."""
     names = "\n".join(example.image.name for example in examples)
@@ -317,6 +343,7 @@ def _provenance(job: Job, known: Checkpoint | None) -> dict[str, Any]:
     return first | {
         "command": job.command,
         "dataset": job.dataset.format,
+        **({"datasets": _described(job.dataset)} if job.dataset.parts else {}),
         "photos": {name: len(job.dataset.split(name)) for name in ("train", "dev")},
         "splits": list(data.splits),
         "split_seed": data.split_seed,

@@ -1,4 +1,4 @@
-"""How good the model is at the end of an epoch: what a teacher sees, and the scores of captions it writes freely."""
+"""Validation at the end of an epoch: teacher-forced numbers, and the scores of free-running captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from caprun.bans import Bans
 from caprun.decoding import Hypothesis, SearchOptions, search
 from caprun.vocabulary import Special, Vocabulary
 from captioner.evaluation.meteor import Meteor
-from captioner.evaluation.metrics import score
+from captioner.evaluation.metrics import score, scores_by_dataset
 from captioner.evaluation.teacher_forced import TeacherForced, tally
 from captioner.evaluation.words import tokenize
 from captioner.inference import ModelSteps
@@ -40,6 +40,8 @@ class Validation:
     """In the first process, where there is Java."""
     bad_endings: Collection[str] = ()
     """Words that a caption should not end with."""
+    dataset_of: Sequence[str] = ()
+    """Name of each photo's dataset, where there are several; their scores are computed apart, too."""
 
     def __post_init__(self) -> None:
         Bans.of(self.search, self.special.end, self.vocabulary)  # refuses now what it would after an epoch
@@ -51,7 +53,8 @@ class Validated:
 
     scores: dict[str, float]
     """dev_loss (nats a word), accuracy and top_5 (shares of words) with a teacher; BLEU and its kin without, and of the
-    captions the mean `words` and the share that has a bad ending."""
+    captions the mean `words` and the share that has a bad ending. With several datasets, also the scores of each:
+    `cider@NAME`."""
     captions: list[Hypothesis]
     """Of every photo, in order."""
 
@@ -88,7 +91,10 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
     by_photo = {photo: hypothesis for share in shares for photo, hypothesis in share}
     captions = [by_photo[photo] for photo in range(validation.batches.photos)]
     texts = [validation.vocabulary.text(caption.ids) for caption in captions]
-    scores = score(texts, validation.references, validation.meteor).as_dict() if processes.first else {}
+    scores: dict[str, float] = {}
+    if processes.first:
+        scores = score(texts, validation.references, validation.meteor).as_dict()
+        scores |= scores_by_dataset(texts, validation.references, validation.dataset_of)
     scores = processes.from_first(scores)
     return Validated(forced.as_dict() | scores | form(texts, validation.bad_endings), captions)
 

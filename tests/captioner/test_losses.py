@@ -64,14 +64,14 @@ def test_the_penalty_is_the_mean_square_of_what_each_region_lacks():
     attended = torch.tensor([[[0.5, 1.5, 1.0, 1.0], [0.0, 0.0, 0.0, 2.0]]])
     given = teacher(torch.zeros(3, 5), [1, 2, 3], attended, [[1, 2]])
     by_hand = (0.25 + 0.25) / 4 + (1 + 1 + 1 + 1) / 4
-    assert attention_spread(attended, given.lengths).item() == pytest.approx(by_hand)
+    assert attention_spread(attended, given.lengths, torch.ones(len(given.lengths))).item() == pytest.approx(by_hand)
     without = loss_of(given, PLAIN).total
     penalised = loss_of(given, replace(PLAIN, attention_penalty=3.0)).total
     assert (penalised - without).item() == pytest.approx(3 * by_hand / 2, abs=1e-6)
 
 
 def test_the_penalty_is_zero_where_attention_sums_to_one_everywhere():
-    assert attention_spread(evenly(2, 3), torch.ones(2, 3)).item() == 0
+    assert attention_spread(evenly(2, 3), torch.ones(2, 3), torch.ones(2)).item() == 0
 
 
 def test_without_attention_there_is_no_penalty():
@@ -116,7 +116,7 @@ TOKENS = torch.tensor([[[1, 4, 5, 6, 2], [1, 7, 2, 0, 0]], [[1, 8, 9, 2, 0], [1,
 
 def test_the_penalty_alone_moves_the_attention(model):
     given = model(FEATURES, TOKENS)
-    attention_spread(given.attended, given.lengths).backward()
+    attention_spread(given.attended, given.lengths, torch.ones(len(given.lengths))).backward()
     gradients = {name: parameter.grad for name, parameter in model.decoder.attention.named_parameters()}
     for name in ("key.weight", "query.weight", "score.weight"):
         assert gradients[name] is not None

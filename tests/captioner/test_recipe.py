@@ -373,7 +373,7 @@ def test_photos_that_the_trainings_leave_out_the_export_leaves_out_too(run, tiny
 
 def test_usage_is_said_in_a_sentence(run, small, tiny, monkeypatch):
     assert_one_line(run(tiny, *small), 2, "--output")
-    assert_one_line(run("none", *small, "--output", "x"), 1, "There is no recipe none", "lite2")
+    assert_one_line(run("none", *small, "--output", "x"), 1, "There is no recipe none", "everyday, flickr8k")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert_one_line(run(tiny, *small, "--output", "x"), 1, "without torchrun")
 

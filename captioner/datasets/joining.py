@@ -1,0 +1,207 @@
+"""Several datasets in one training: each in its own format, with its own splits and weight."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from caprun.errors import UsageError
+from captioner.datasets.dataset import Dataset, load_dataset
+from captioner.datasets.example import SPLITS, Example, Problems, such_as
+from captioner.datasets.splitting import PARTS, Parts
+from captioner.errors import CaptionerError
+from captioner.text.splitting import split
+
+_COMPARED = 5000  # captions a dataset, enough to tell its language
+_FOREIGN = 0.4  # share of known words below which captions are taken to be in another language
+_OTHER_CASE = 0.5  # difference of the shares of captions that have a capital letter
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A dataset as `--data DIR[=WEIGHT]` names it."""
+
+    directory: Path
+    weight: float = 1.0
+    """How often a training photo is shown in an epoch, on average: 2 is twice, 0.2 every fifth photo."""
+
+    @classmethod
+    def parse(cls, text: str) -> DataSource:
+        """Reads `DIR` or `DIR=WEIGHT`; a folder whose own name ends in `=2` is taken as a folder.
+
+        Raises:
+            UsageError: the weight is not a number above zero.
+        """
+        directory, equals, weight = text.rpartition("=")
+        if not equals or Path(text).exists():
+            return cls(Path(text))
+        try:
+            value = float(weight)
+        except ValueError:
+            return cls(Path(text))  # a folder that is missing, which loading says
+        if not 0 < value < math.inf:
+            raise UsageError(f"The weight of --data {text} is {weight}; give a number above 0, or leave it out.")
+        return cls(Path(directory), value)
+
+    def __str__(self) -> str:
+        return str(self.directory) if self.weight == 1 else f"{self.directory}={self.weight:g}"
+
+
+def load_datasets(
+    sources: Sequence[DataSource], *, allow_missing: bool = False, splits: Parts = PARTS, seed: int = 0
+) -> Dataset:
+    """Reads one dataset or more, and joins them.
+
+    Each dataset keeps its own splits; where it has none, they are drawn (`load_dataset`). A training photo whose file
+    is also a dev or test photo of another dataset is left out of the training split. Datasets in different languages
+    or of different case are noted.
+
+    Args:
+        sources: the folders and their weights.
+        allow_missing, splits, seed: see `load_dataset`; they hold for every dataset.
+
+    Raises:
+        CaptionerError: a folder is named twice, or see `load_dataset`.
+        UsageError: the splits cannot be drawn.
+    """
+    seen: dict[Path, Path] = {}
+    for source in sources:
+        if (place := source.directory.resolve()) in seen:
+            raise CaptionerError(f"--data names {source.directory} twice; name each dataset once, with =WEIGHT.")
+        seen[place] = source.directory
+    loaded = [
+        replace(
+            load_dataset(source.directory, allow_missing=allow_missing, splits=splits, seed=seed), weight=source.weight
+        )
+        for source in sources
+    ]
+    if len(loaded) == 1:
+        return loaded[0]
+    return join(_named(loaded, list(seen)))
+
+
+def join(datasets: Sequence[Dataset]) -> Dataset:
+    """Joins datasets that have names; see `load_datasets`."""
+    parts, notes = _without_leaks(datasets)
+    notes += [note for other in parts[1:] for note in _differences(parts[0], other)]
+    return Dataset(
+        ", ".join(dict.fromkeys(part.format for part in parts)),
+        tuple(example for part in parts for example in part.examples),
+        Problems(),
+        "of each dataset",
+        parts=tuple(parts),
+        notes=tuple(notes),
+    )
+
+
+def _named(datasets: Sequence[Dataset], places: Sequence[Path]) -> list[Dataset]:
+    """Names each dataset after its folder, with as many parents as it takes to tell them apart."""
+    depth = 1
+    names = [place.name for place in places]
+    while len(set(names)) < len(names):
+        depth += 1
+        names = ["/".join(place.parts[-depth:]) for place in places]
+    return [
+        replace(dataset, name=name, examples=tuple(replace(e, dataset=name) for e in dataset.examples))
+        for dataset, name in zip(datasets, names, strict=True)
+    ]
+
+
+def _without_leaks(datasets: Sequence[Dataset]) -> tuple[list[Dataset], list[str]]:
+    """Leaves out training photos that another dataset validates or tests on, and describes all photos in common."""
+    same = _same_files(datasets)
+    notes, leaked = [], set()
+    pairs: Counter[tuple[str, str]] = Counter()
+    for group in same:
+        held_out = {example.dataset for example in group if example.split != "train"}
+        leaked |= {e.image for e in group if e.split == "train" and held_out - {e.dataset}}
+        names = sorted({example.dataset for example in group})
+        pairs.update((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
+    for (first, second), count in sorted(pairs.items()):
+        shared = [g[0].image.name for g in same if {first, second} <= {example.dataset for example in g}]
+        notes.append(f"{count} photos are in both {first} and {second}, such as {such_as(shared)}")
+    if leaked:
+        notes.append(
+            f"{len(leaked)} training photos are dev or test photos of another dataset and are left out, such as "
+            f"{such_as(sorted(image.name for image in leaked))}"
+        )
+    return [dataset.without(leaked) for dataset in datasets], notes
+
+
+def _same_files(datasets: Sequence[Dataset]) -> list[list[Example]]:
+    """Finds photos of different datasets that have the same bytes; only files of one size are read."""
+    by_size: defaultdict[int, list[Example]] = defaultdict(list)
+    for dataset in datasets:
+        for example in dataset.examples:
+            try:
+                by_size[example.image.stat().st_size].append(example)
+            except OSError:
+                continue  # found again, and told, when photos are opened
+    groups: defaultdict[str, list[Example]] = defaultdict(list)
+    for size, examples in by_size.items():
+        if len({example.dataset for example in examples}) > 1:
+            for example in examples:
+                try:
+                    digest = hashlib.sha256(example.image.read_bytes()).hexdigest()
+                except OSError:
+                    continue
+                groups[f"{size}/{digest}"].append(example)
+    return [group for group in groups.values() if len({example.dataset for example in group}) > 1]
+
+
+def _differences(first: Dataset, other: Dataset) -> list[str]:
+    """Describes how the captions of a dataset differ in script, language or case from the first's."""
+    mine, theirs = (list(islice(_captions(dataset), _COMPARED)) for dataset in (first, other))
+    scripts = [_script(captions) for captions in (mine, theirs)]
+    if scripts[0] != scripts[1]:
+        what = f"the captions of {other.name} are in another script than those of {first.name}"
+        return [f"{what} ({scripts[1]}, and {scripts[0]})"]
+    notes = []
+    known = max(_known(mine, theirs), _known(theirs, mine))
+    # without spaces between words, captions of one language share few of them
+    if known < _FOREIGN and " " in " ".join(theirs[:1]).strip():
+        notes.append(
+            f"the captions of {other.name} share {known:.0%} of their words with those of {first.name}: they seem to "
+            "be in another language"
+        )
+    capitals = [sum(caption != caption.lower() for caption in captions) / len(captions) for captions in (mine, theirs)]
+    if abs(capitals[0] - capitals[1]) > _OTHER_CASE:
+        notes.append(
+            f"{capitals[1]:.0%} of the captions of {other.name} have capital letters, and {capitals[0]:.0%} of those "
+            f"of {first.name}"
+        )
+    return notes
+
+
+def _captions(dataset: Dataset) -> Iterable[str]:
+    return (caption for example in dataset.examples for caption in example.references)
+
+
+def _script(captions: Iterable[str]) -> str:
+    """Returns the script of most letters, by the first word of their Unicode names: `Latin`, `Cjk`, `Arabic`."""
+    letters = Counter(letter for caption in captions for letter in caption if letter.isalpha())
+    scripts: Counter[str] = Counter()
+    for letter, count in letters.items():
+        scripts[unicodedata.name(letter, "unknown").split()[0]] += count
+    return scripts.most_common(1)[0][0].capitalize() if scripts else "no letters"
+
+
+def _known(captions: Iterable[str], others: Iterable[str]) -> float:
+    """Returns the share of the words in `captions`, each as often as it occurs, that `others` have too."""
+    words = Counter(token.text for caption in captions for token in split(caption))
+    known = {token.text for caption in others for token in split(caption)}
+    return sum(count for word, count in words.items() if word in known) / max(words.total(), 1)
+
+
+def split_sizes(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Counts the photos of every split of each dataset, by its name."""
+    return {
+        part.name: {name: count for name in SPLITS if (count := sum(e.split == name for e in part.examples))}
+        for part in dataset.parts or (dataset,)
+    }

@@ -125,3 +125,51 @@ def test_captions_are_padded_longest_first():
     (batch,) = Batches(CachedFeatures(features(2)), captions, 2, 9).in_order()
     assert batch.tokens.tolist() == [[[1, 4, 5, 2], [1, 2, 9, 9]], [[1, 4, 2, 9], [9, 9, 9, 9]]]
     assert pad_captions([[[1, 2]]], 0).tolist() == [[[1, 2]]]
+
+
+# --- how often photos are shown, and what a caption weighs
+
+
+def shown(weights: list[float], epoch: int, first: int = 0) -> list[tuple[float, int]]:
+    captions = [[[1, 4 + i, 2], [1, 2]] for i in range(len(weights))]
+    views = [View(features(len(weights), 100 * view), np.ones(len(weights), bool)) for view in (1, 2)]
+    of = Batches(CachedFeatures(features(len(weights)), views), captions, 4, 0, shown=weights)
+    assert of.showings == sum(len(photos_of(step)) for step in of.epoch(0, epoch))
+    return [pair for step in of.epoch(0, epoch, first) for pair in photos_of(step)]
+
+
+def test_a_weight_is_how_often_a_photo_is_shown():
+    weights = [2.5] * 4 + [0.25] * 8
+    counts = [Counter(photo for _, photo in shown(weights, epoch)) for epoch in range(40)]
+    assert all(count[photo] in (2, 3) for count in counts for photo in range(4))
+    assert all(sum(count[photo] for photo in range(4)) == 10 for count in counts)  # the same in every epoch
+    assert all(sum(count[photo] for photo in range(4, 12)) == 2 for count in counts)
+    assert all(sum(count[photo] for count in counts) > 0 for photo in range(4, 12))
+
+
+def test_a_photo_shown_twice_is_shown_in_views_drawn_for_each_time():
+    pairs = [pair for epoch in range(20) for pair in shown([2.0] * 6, epoch)]
+    assert all(feature % 100 == photo for feature, photo in pairs)
+    views = Counter(int(feature) // 100 for feature, _ in pairs)
+    assert set(views) == {0, 1, 2}
+    twice = [
+        Counter(int(feature) // 100 for feature, photo in shown([2.0] * 6, epoch) if photo == 0) for epoch in range(20)
+    ]
+    assert any(len(views) == 2 for views in twice)
+
+
+def test_an_epoch_of_weights_goes_on_from_any_step():
+    weights = [1.5] * 4 + [0.5] * 4
+    whole = shown(weights, 3)
+    assert shown(weights, 3, first=1) == whole[len(whole) - len(shown(weights, 3, first=1)) :]
+
+
+@pytest.mark.parametrize(("balance", "weights"), [(0, [1, 1]), (1, [1, 4]), (0.5, [1, 2])])
+def test_balance_makes_up_for_photos_with_few_captions(balance, weights):
+    captions = [[[1, 4, 2]] * 4, [[1, 5, 2]]]
+    (step,) = Batches(CachedFeatures(features(2)), captions, 2, 0, balance=balance).epoch(0, 0)
+    (batch,) = step.batches
+    assert dict(zip(batch.photos.tolist(), batch.weights.tolist(), strict=True)) == dict(enumerate(weights))
+    assert step.weighted_captions == 4 * weights[0] + weights[1]
+    assert step.weighted_words == 2 * step.weighted_captions
+    assert (step.words, step.captions) == (10, 5)

@@ -132,3 +132,15 @@ def test_padding_changes_neither_loss_nor_gradient(model):
         losses.total.backward()
         gradients.append([losses.total, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-6)
+
+
+def test_a_weight_of_two_is_a_photo_twice():
+    torch.manual_seed(0)
+    logits, attended = torch.randn(5, 4), torch.rand(2, 1, 4)
+    given = teacher(logits, [0, 1, 2, 3, 0], attended, [[2], [3]])
+    twice = teacher(
+        torch.cat([logits, logits[2:]]), [0, 1, 2, 3, 0, 2, 3, 0], torch.cat([attended, attended[1:]]), [[2], [3], [3]]
+    )
+    weighted = caption_loss(given, TrainConfig(), 2 + 2 * 3, 1 + 2, weights=torch.tensor([1.0, 2.0]))
+    assert weighted.total.item() == pytest.approx(caption_loss(twice, TrainConfig(), 8, 3).total.item(), abs=1e-6)
+    assert weighted.nats.item() == pytest.approx(caption_loss(given, TrainConfig(), 5, 2).nats.item())  # what is shown

@@ -35,6 +35,7 @@ train.save_minutes = 0.0
 
 [[stage]]
 name = "own"
+init = "first"
 train.stage = "self-critical"
 train.epochs = 1
 train.batch_size = 4
@@ -103,19 +104,24 @@ def again(made: Path, run: Run, tiny: Path, small: list[str], monkeypatch: pytes
         raise AssertionError("nothing is left to train")
 
     monkeypatch.setattr("captioner.recipes.stages.train", trained)
-    return lambda *more: run(tiny, *small, "--output", "bundle", "--run", "run", *more)
+
+    def give(*more: str | Path) -> Result:
+        others = small[2:] if "--data" in more else small  # of which --data would be one dataset more
+        return run(tiny, *others, "--output", "bundle", "--run", "run", *more)
+
+    return give
 
 
 # --- what it makes
 
 
-def test_every_stage_begins_with_the_best_of_the_one_before(made):
+def test_every_stage_begins_with_the_best_of_the_one_before_or_of_the_one_it_names(made):
     checkpoints = [load_checkpoint(made / "run" / stage / BEST) for stage in STAGES[:3]]
-    for before, after in zip(STAGES, checkpoints[1:], strict=False):
+    for before, after in zip((STAGES[0], STAGES[0]), checkpoints[1:], strict=True):
         sha256 = digest_of(made / "run" / before / BEST)
         assert after.provenance["init"]["checkpoint_sha256"] == sha256
     assert [c.config.train.stage for c in checkpoints] == ["cross-entropy", "cross-entropy", "self-critical"]
-    assert [c.config.model.fine_tune for c in checkpoints] == [-1, 2, 2]
+    assert [c.config.model.fine_tune for c in checkpoints] == [-1, 2, -1]
     assert checkpoints[2].config.train.lr == SELF_CRITICAL.lr
 
 
@@ -307,6 +313,11 @@ WRONG = {
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1,c=1}\n[[stage]]\nname='c'",
         "stage 2",
         "no stage 'c' before it; there are: a",
+    ),
+    "a beginning that comes later": (
+        "[[stage]]\nname='a'\n[[stage]]\nname='b'\ninit='c'\n[[stage]]\nname='c'",
+        "stage 2",
+        "init is 'c'; it must name a stage before it: a",
     ),
     "an average of one": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1}", "two stages or more"),
     "an average with settings": (

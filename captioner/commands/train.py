@@ -147,9 +147,9 @@ def train(
 
 def set_threads(threads: int | None) -> None:
     """Sets the number of CPU threads: as asked for, or a fair share of the cores for each process of torchrun."""
-    # oneDNN compiles a bf16 product anew for every number of words in a batch, and by default it keeps 1,024 of them:
-    # with that, compiling takes as long as computing
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+    # oneDNN compiles a bf16 product for every number of captions that still go on at a step; the 1,024 products that it
+    # keeps by default are not enough for all of them
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
     import torch
 

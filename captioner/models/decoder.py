@@ -13,6 +13,8 @@ from captioner.models.draws import draw
 from captioner.models.dropout import Dropout
 from captioner.models.recurrence import pack, recur
 
+_EVEN = 64  # rows
+
 
 class Encoded(NamedTuple):
     """A batch of photos as the decoder starts from them."""
@@ -232,8 +234,9 @@ class CaptionDecoder(nn.Module):
         (recurrent,) = (layer.weight for layer in self.hidden_gates if isinstance(layer, nn.Linear))
         packed = pack(said)
         word = self.dropout(self.embedding(inputs.flatten()[packed.words]))
+        words = len(word)
         hidden, context, attended = recur(
-            self.word_gates(word),
+            self.word_gates(_even(word))[:words],
             encoded.hidden[:, 0],
             encoded.cell[:, 0],
             encoded.regions,
@@ -246,7 +249,7 @@ class CaptionDecoder(nn.Module):
             attention.gate.weight if attention.gate else None,
             attention.gate.bias if attention.gate else None,
         )
-        logits = self._logits(word, hidden, context)
+        logits = self._logits(*map(_even, (word, hidden, context)))[:words]
         attended = torch.cat([attended, torch.zeros_like(attended[:1])])[packed.rows].view(*said.shape[:2], -1)
         return Teacher(logits, targets.flatten()[packed.words], attended, said.sum(2), packed.words // said.shape[2])
 
@@ -255,6 +258,17 @@ class CaptionDecoder(nn.Module):
         """Draw the next word of each caption, int64 (photos, columns)."""
         logits = self._logits(word, hidden, context)
         return draw(logits if unsaid is None else logits + unsaid)
+
+
+def _even(rows: Tensor) -> Tensor:
+    """Adds rows of zeros up to a multiple of 64 under a CPU's autocast.
+
+    oneDNN compiles a bf16 product for every number of rows that it meets, which takes as long as computing it, and
+    keeps hundreds of kilobytes for each.
+    """
+    if not torch.is_autocast_enabled("cpu"):
+        return rows
+    return nn.functional.pad(rows, (0, 0, 0, -len(rows) % _EVEN))
 
 
 def _zeros(like: Tensor, said: Tensor, values: int) -> Tensor:

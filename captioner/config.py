@@ -77,6 +77,9 @@ Decoder = Literal["soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetv
 """
 
 
+_PROJECTION = 512
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes of the network."""
@@ -96,8 +99,8 @@ class ModelConfig:
     """Attention's beta gate (Xu et al., 2015, section 4.2.1)."""
     initial_state: Literal["learned", "projection"] = "learned"
     """A layer each for hidden and cell, or the projection of the mean region itself (CaRNet), as long as `units`."""
-    projection: int = 512
-    """Length of a region after projection."""
+    projection: int = 0
+    """Length of a region after projection; 0 is 512, or with rnetvi the length of a word vector."""
     embedding: int = 256
     """Length of a word vector."""
     units: int = 512
@@ -114,6 +117,8 @@ class ModelConfig:
     """Share of the words read in training that are hidden behind the unknown word."""
 
     def __post_init__(self) -> None:
+        if self.projection == 0:
+            object.__setattr__(self, "projection", self.embedding if self.decoder == "rnetvi" else _PROJECTION)
         sizes = dict.fromkeys(("projection", "embedding", "units", "attention"), (1, 2**16))
         shares = dict.fromkeys(("dropout", "word_dropout"), (0, 1))
         check_ranges(self, **sizes, **shares, layers=(1, 100), regions=(0, 256), fine_tune=(-1, 1000))
@@ -121,8 +126,8 @@ class ModelConfig:
             object.__setattr__(self, "decoder", "soft-attention")
         if self.decoder == "rnetvi" and self.projection != self.embedding:
             raise UsageError(
-                f"With rnetvi the photo is read as a word is: projection ({self.projection}) and embedding "
-                f"({self.embedding}) must be equal."
+                f"With rnetvi the photo is read like a word: model.projection ({self.projection}) and model.embedding "
+                f"({self.embedding}) must be equal; leave out model.projection."
             )
         if self.decoder != "rnetvi" and self.initial_state == "projection" and self.projection != self.units:
             raise UsageError(
@@ -357,6 +362,9 @@ def _over(base: Config, data: Mapping[str, Any], file: Path | None) -> Config:
         key: {**below[key], **table} if key in below and isinstance(table, dict) else table
         for key, table in data.items()
     }
+    model, given = merged.get("model"), data.get("model", {})
+    if isinstance(model, dict) and model.get("decoder") != base.model.decoder and "projection" not in given:
+        model["projection"] = 0  # its default depends on the decoder
     return config_from_dict(merged, str(file) if file else "the options given")
 
 

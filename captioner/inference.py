@@ -26,7 +26,7 @@ from captioner.errors import CaptionerError
 from captioner.models.backbones import first_line
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded
-from captioner.training.checkpoint import Checkpoint, build_model, image_spec, load_checkpoint
+from captioner.training.checkpoint import Checkpoint, build_model, checkpoint_file, image_spec, load_checkpoint
 
 
 class ModelSteps:
@@ -174,6 +174,7 @@ def load_captioner(path: Path, device: str = "auto", precision: str | None = Non
     Raises:
         CaprunError: it is none of these, is damaged, or has not that precision.
     """
+    path = checkpoint_file(path)
     bundle = read_bundle(path) if path.is_dir() else None
     if bundle is not None and bundle.manifest.format == "onnx":
         return Captioner.load(path, device=cast("Device", device), precision=precision, many=many)

@@ -85,8 +85,9 @@ def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, C
     from captioner.evaluation.report import Taught
     from captioner.inference import load_captioner, splits_of, torch_device
     from captioner.text.tokenizer import restore_tokenizer
-    from captioner.training.checkpoint import load_checkpoint
+    from captioner.training.checkpoint import checkpoint_file, load_checkpoint
 
+    model = checkpoint_file(model)
     if model.is_dir():
         return load_captioner(model, device, precision), Config(data=splits_of(model))
     if precision is not None:

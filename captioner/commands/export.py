@@ -62,8 +62,7 @@ def export(
 ) -> None:
     """Write a bundle from CHECKPOINT (the newest run's best), and prove that it says the same as PyTorch."""
     from captioner.datasets import load_datasets
-    from captioner.training.checkpoint import load_checkpoint
-    from captioner.training.loop import BEST
+    from captioner.training.checkpoint import BEST, load_checkpoint
 
     checkpoint = checkpoint or newest(Path("runs"), BEST)
     run_name = checkpoint.resolve().parent.name

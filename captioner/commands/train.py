@@ -96,8 +96,7 @@ def train(
 
     from captioner.config import load_config, load_second_config
     from captioner.datasets import load_datasets
-    from captioner.training.checkpoint import load_checkpoint
-    from captioner.training.loop import LAST
+    from captioner.training.checkpoint import LAST, load_checkpoint
     from captioner.training.processes import join_processes, leave_processes
     from captioner.training.train import Job
     from captioner.training.train import train as run
@@ -166,8 +165,7 @@ def _toml(value: str | float | tuple[float, ...]) -> str:
 
 
 def _to_resume(output: Path | None) -> tuple[Path, Checkpoint]:
-    from captioner.training.checkpoint import load_checkpoint
-    from captioner.training.loop import LAST
+    from captioner.training.checkpoint import LAST, load_checkpoint
 
     last = output / LAST if output else newest(Path("runs"), LAST)
     resumed = load_checkpoint(last)

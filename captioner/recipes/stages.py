@@ -20,8 +20,7 @@ from captioner.recipes.recipe import Recipe, Stage
 from captioner.text.tokenizer import build_tokenizer
 from captioner.text.words import SPECIAL
 from captioner.training.averaging import average, scored
-from captioner.training.checkpoint import load_checkpoint, save_checkpoint
-from captioner.training.loop import BEST, LAST
+from captioner.training.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from captioner.training.optimiser import Optimiser
 from captioner.training.processes import Processes
 from captioner.training.train import Job, train

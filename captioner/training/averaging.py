@@ -21,7 +21,7 @@ from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.report import Taught, evaluate
 from captioner.text.tokenizer import restore_tokenizer
-from captioner.training.checkpoint import Checkpoint, load_checkpoint
+from captioner.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 
 _FREE = ("dropout", "word_dropout", "fine_tune")
 """Settings of a model that its captions do not depend on."""
@@ -39,7 +39,8 @@ def average(files: Sequence[Path], shares: Sequence[float], command: str) -> Che
         CaptionerError: a checkpoint cannot be read, or is of another model than the first.
     """
     if len(files) < 2:
-        raise CaptionerError("An average is of two checkpoints or more; name another.")
+        raise CaptionerError("An average takes two checkpoints or more; name another.")
+    files = [checkpoint_file(file) for file in files]
     if len(shares) != len(files):
         raise CaptionerError(f"There are {len(files)} checkpoints and {len(shares)} weights; give each a weight.")
     if not all(0 < share < float("inf") for share in shares):

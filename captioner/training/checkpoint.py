@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from captioner.models.caption_model import CaptionModel
 from captioner.pytorch_file import DamagedError, load_unpickled, save_sealed
 
 FORMAT_VERSION = 1
+BEST, LAST = "best.pt", "last.pt"
+"""The checkpoints in the folder of a run."""
 _KIND = "captioner checkpoint"
 
 
@@ -56,12 +59,35 @@ class Checkpoint:
         return {name: value for name, value in known.items() if isinstance(value, int | float)}
 
 
-def prepare_folder(folder: Path, *, own: bool = False) -> None:
-    """Make a folder for checkpoints, and find out before anything is computed whether they can be written there.
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Prepares the folder of a training, and keeps other trainings out of it while the context lasts.
 
-    Args:
-        folder: of the checkpoints.
-        own: nobody else writes there, so that checkpoints that are half written are what a kill left: they are removed.
+    Checkpoints that a killed training left half written are removed.
+
+    Raises:
+        CaptionerError: the folder cannot be written, or another training is writing to it.
+    """
+    from filelock import FileLock, Timeout
+
+    prepare_folder(folder)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CaptionerError(f"Another training is writing to {folder}; wait, or name another --output.") from None
+    except OSError as error:
+        raise CaptionerError(f"{folder}/.lock cannot be written: {error.strerror}; name another --output.") from error
+    try:
+        for unfinished in folder.glob(".*.pt-*"):
+            unfinished.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def prepare_folder(folder: Path) -> None:
+    """Makes a folder for checkpoints, and finds out before anything is computed whether they can be written there.
 
     Raises:
         CaptionerError: they cannot.
@@ -70,8 +96,6 @@ def prepare_folder(folder: Path, *, own: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        for unfinished in folder.glob(".*.pt-*") if own else ():
-            unfinished.unlink()
     except OSError as error:
         raise CaptionerError(
             f"The folder {folder} cannot be written: {error.strerror}; name another --output."
@@ -106,18 +130,25 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         raise CaptionerError(f"The checkpoint {path} cannot be written: {reason}; the one before is intact.") from error
 
 
+def checkpoint_file(path: Path) -> Path:
+    """Returns the file of a checkpoint: the path itself, or the best checkpoint of a run's folder."""
+    best = path / BEST
+    return best if best.is_file() else path
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
+    """Reads a checkpoint, or the best one of a run's folder.
 
     Raises:
-        CaptionerError: no such file, damaged, no checkpoint of captioner's, or of a newer version.
+        CaptionerError: the file is missing, damaged, not a checkpoint, or of a newer version.
     """
+    path = checkpoint_file(path)
     try:
         content = load_unpickled(path)
     except FileNotFoundError:
         raise CaptionerError(f"There is no checkpoint {path}; `captioner train` says where it writes them.") from None
     except IsADirectoryError:
-        raise CaptionerError(f"{path} is a directory; a checkpoint is a file such as {path}/best.pt.") from None
+        raise CaptionerError(f"{path} is a folder without {BEST}; name a checkpoint, or the folder of a run.") from None
     except OSError as error:
         raise CaptionerError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # an unpickler raises whatever a wrong byte led to

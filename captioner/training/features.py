@@ -76,7 +76,13 @@ class FeatureCache:
         self._table, self._index = self.directory / "features.f16", self.directory / "index.json"
         self._row_bytes = stem.bytes
 
-    def compute(self, photos: Sequence[Path], device: torch.device, say: Callable[[str], None]) -> Features:
+    def compute(
+        self,
+        photos: Sequence[Path],
+        device: torch.device,
+        say: Callable[[str], None],
+        keys: Sequence[str] | None = None,
+    ) -> Features:
         """Find the features of photos, computing those that are not on disk yet.
 
         What is computed stays, also when this is interrupted.
@@ -85,6 +91,7 @@ class FeatureCache:
             photos: their files.
             device: where the encoder runs; on a CPU it runs through ONNX Runtime, which is two to three times as fast.
             say: is told how much will be written, and where.
+            keys: the photos' `content_keys`, where they are known; else the files are read for them.
 
         Raises:
             CaptionerError: it does not fit on the disk, or cannot be written.
@@ -92,17 +99,17 @@ class FeatureCache:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(self.directory / "lock"):
-                return self._compute(photos, device, say)
+                return self._compute(photos, content_keys(photos) if keys is None else keys, device, say)
         except OSError as error:
             raise CaptionerError(
                 f"The feature cache {self.directory} cannot be written: {error.strerror or error}; "
                 "name another folder with --cache."
             ) from error
 
-    def _compute(self, photos: Sequence[Path], device: torch.device, say: Callable[[str], None]) -> Features:
+    def _compute(
+        self, photos: Sequence[Path], keys: Sequence[str], device: torch.device, say: Callable[[str], None]
+    ) -> Features:
         known = self._read_index()
-        with ThreadPoolExecutor(2) as pool:
-            keys = list(pool.map(content_key, photos))
         missing = {key: photo for key, photo in zip(keys, photos, strict=True) if key and key not in known}
         unreadable: dict[str, str] = {}
         if missing:
@@ -193,8 +200,14 @@ def cache_key(stem: Stem, spec: ImageSpec, view: int = 0) -> str:
     return digest.hexdigest()[:16]
 
 
+def content_keys(photos: Sequence[Path]) -> list[str]:
+    """Returns the sha256 of each photo's file in hexadecimal digits; empty for a file that cannot be read."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(content_key, photos))
+
+
 def content_key(photo: Path) -> str:
-    """sha256 of a photo's file in hexadecimal digits; empty if it cannot be read."""
+    """Returns the sha256 of a photo's file in hexadecimal digits; empty if it cannot be read."""
     try:
         return hashlib.sha256(photo.read_bytes()).hexdigest()
     except OSError:

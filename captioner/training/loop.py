@@ -27,7 +27,7 @@ from captioner.models.caption_model import CaptionModel
 from captioner.progress import Progress
 from captioner.reports.run import RunReports
 from captioner.training.batches import Batches, Step
-from captioner.training.checkpoint import Checkpoint, save_checkpoint
+from captioner.training.checkpoint import BEST, LAST, Checkpoint, save_checkpoint
 from captioner.training.interruption import Interruption
 from captioner.training.losses import caption_loss
 from captioner.training.optimiser import Optimiser
@@ -35,7 +35,6 @@ from captioner.training.processes import Processes
 from captioner.training.schedule import rate_at
 from captioner.training.validation import Validation, validate
 
-BEST, LAST = "best.pt", "last.pt"
 _BASELINE_DECAY = 0.9  # Xu et al., 2015, equation 12
 
 

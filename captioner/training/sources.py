@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -85,6 +86,7 @@ class PhotoFiles:
     ) -> None:
         self._photos, self._spec, self._may_mirror = photos, spec, may_mirror
         self._augmented, self._views = augmented, views
+        self._key = cache(content_key)  # a file is hashed once, not in every epoch
 
     def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
         """uint8 (photos, height, width, 3) of each group."""
@@ -106,7 +108,7 @@ class PhotoFiles:
             file, view = self._photos[index], int(drawn[time][index])
             if is_mirrored(view) and not self._may_mirror[index]:
                 view = 0
-            return prepare(show(open_photo(file), view, content_key(file)), self._spec)
+            return prepare(show(open_photo(file), view, self._key(file)), self._spec)
 
         return self._read(photos, augmented if self._augmented else viewed)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,9 +29,18 @@ from captioner.reports.run import RunReports
 from captioner.text.tokenizer import Tokenizer, build_tokenizer, restore_tokenizer
 from captioner.text.words import SPECIAL
 from captioner.training.batches import Batches, Source
-from captioner.training.checkpoint import Checkpoint, build_model, image_spec, load_checkpoint, prepare_folder
-from captioner.training.features import FeatureCache, Features
-from captioner.training.loop import BEST, LAST, State, Task, Trainer
+from captioner.training.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoint,
+    build_model,
+    checkpoint_file,
+    image_spec,
+    load_checkpoint,
+    locked_folder,
+)
+from captioner.training.features import FeatureCache, Features, content_keys
+from captioner.training.loop import State, Task, Trainer
 from captioner.training.processes import Processes
 from captioner.training.self_critical import SelfCriticalTrainer
 from captioner.training.sources import CachedFeatures, PhotoFiles, View, report_unreadable, unreadable_photos
@@ -41,6 +50,7 @@ from captioner.training.views import is_mirrored, may_be_mirrored
 _SAMPLES = 16  # validation photos that a checkpoint carries, for its export to prove itself on
 
 Say = Callable[[str], None]
+Splits = dict[str, list[Example]]
 
 
 @dataclass(frozen=True)
@@ -80,8 +90,15 @@ def train(job: Job, say: Say) -> State:
     model = _model(config, known, tokenizer)
     say(_describe(model, config))
 
-    if processes.first:
-        prepare_folder(job.output, own=True)
+    with locked_folder(job.output) if processes.first else nullcontext():
+        return _learn(job, known, splits, tokenizer, model, say)
+
+
+def _learn(
+    job: Job, known: Checkpoint | None, splits: Splits, tokenizer: Tokenizer, model: CaptionModel, say: Say
+) -> State:
+    """Trains `model` on the photos of `splits` that can be read; the output folder is this training's alone."""
+    config, processes = job.config, job.processes
     spec = image_spec(config, model)
     sources, splits = _sources(model, spec, splits, job, say)
     model.to(processes.device)
@@ -254,9 +271,6 @@ def _describe(model: CaptionModel, config: Config) -> str:
     )
 
 
-Splits = dict[str, list[Example]]
-
-
 def _sources(
     model: CaptionModel, spec: ImageSpec, splits: Splits, job: Job, say: Say
 ) -> tuple[dict[str, Source], Splits]:
@@ -277,10 +291,11 @@ def _sources(
             for name, examples in splits.items()
         }
         return files, splits
-    found = _cached(photos, model, spec, 0, job, say)
-    unreadable = iter(found.unreadable)
-    splits = _readable(splits, [next(unreadable) if row < 0 else None for row in found.rows], job, say)
-    rows = dict(zip(photos, found.rows, strict=True))
+    keys = dict(zip(photos, content_keys(photos), strict=True))
+    found = _cached(keys, model, spec, 0, job, say)
+    rows = dict(zip(keys, found.rows, strict=True))
+    unreadable = dict(zip((photo for photo, row in rows.items() if row < 0), found.unreadable, strict=True))
+    splits = _readable(splits, [unreadable.get(photo) for photo in photos], job, say)
     features = {
         name: Features(np.array([rows[example.image] for example in examples]), found.table, ())
         for name, examples in splits.items()
@@ -288,17 +303,18 @@ def _sources(
     views = []
     mirrors = np.array([may_be_mirrored(example.references, sided) for example in splits["train"]])
     for number in range(1, job.config.data.views):
-        seen = _cached([example.image for example in splits["train"]], model, spec, number, job, say)
+        seen = _cached({e.image: keys[e.image] for e in splits["train"]}, model, spec, number, job, say)
         views.append(View(seen, (mirrors if is_mirrored(number) else np.ones_like(mirrors)) & (seen.rows >= 0)))
     return {"train": CachedFeatures(features["train"], views), "dev": CachedFeatures(features["dev"])}, splits
 
 
-def _cached(photos: Sequence[Path], model: CaptionModel, spec: ImageSpec, view: int, job: Job, say: Say) -> Features:
-    """Features of a view; the first process computes them, and the others find them done."""
+def _cached(keys: Mapping[Path, str], model: CaptionModel, spec: ImageSpec, view: int, job: Job, say: Say) -> Features:
+    """Returns the features of a view; the first process computes them, and the others find them done."""
     cache = FeatureCache(job.cache, model.encoder, spec, view)
-    found = cache.compute(photos, job.processes.device, say) if job.processes.first else None
+    photos, digests = list(keys), list(keys.values())
+    found = cache.compute(photos, job.processes.device, say, digests) if job.processes.first else None
     job.processes.from_first(None)
-    return found or cache.compute(photos, job.processes.device, say)
+    return found or cache.compute(photos, job.processes.device, say, digests)
 
 
 def _readable(splits: Splits, problems: Sequence[str | None], job: Job, say: Say) -> Splits:
@@ -338,7 +354,7 @@ def _provenance(job: Job, known: Checkpoint | None) -> dict[str, Any]:
     data = job.config.data
     first = {}
     if known is not None and job.init is not None:
-        digest = describe_file(job.init).sha256
+        digest = describe_file(checkpoint_file(job.init)).sha256
         first = {"init": {**known.provenance, "checkpoint_sha256": digest, "scores": known.scores}}
     return first | {
         "command": job.command,

@@ -16,8 +16,7 @@ from caprun.image import ImageSpec
 from captioner.config import Config, load_config
 from captioner.datasets import load_dataset
 from captioner.models.encoder import Encoder
-from captioner.training.checkpoint import Checkpoint, load_checkpoint
-from captioner.training.loop import LAST
+from captioner.training.checkpoint import LAST, Checkpoint, load_checkpoint
 from captioner.training.train import Job, train
 
 SIZE = 48

@@ -14,8 +14,7 @@ from captioner.cli import main
 from captioner.datasets import load_dataset
 from captioner.errors import CaptionerError
 from captioner.training.averaging import average
-from captioner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioner.training.loop import BEST, LAST
+from captioner.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture

@@ -25,8 +25,7 @@ from captioner.errors import CaptionerError
 from captioner.models import backbones
 from captioner.pytorch_file import DamagedError, load_unpickled, save_sealed
 from captioner.text.words import SPECIAL
-from captioner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioner.training.loop import BEST, LAST
+from captioner.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
 from tests.scarcity import obeying_permissions
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,8 +10,7 @@ import torch
 from captioner.config import load_config
 from captioner.datasets import load_dataset
 from captioner.inference import load_captioner
-from captioner.training.checkpoint import load_checkpoint
-from captioner.training.loop import BEST, LAST
+from captioner.training.checkpoint import BEST, LAST, load_checkpoint
 from captioner.training.processes import Processes
 from captioner.training.train import Job, train
 

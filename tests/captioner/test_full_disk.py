@@ -28,9 +28,8 @@ from captioner.reports.events import Events
 from captioner.reports.page import Content, write_report
 from captioner.reports.table import Table
 from captioner.training import features as features_module
-from captioner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from captioner.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
 from captioner.training.features import FeatureCache
-from captioner.training.loop import BEST, LAST
 from tests.scarcity import files_of_at_most, fill, obeying_permissions, small_disk
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and limits are those of POSIX")

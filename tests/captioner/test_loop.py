@@ -12,8 +12,7 @@ import torch
 
 from captioner.errors import CaptionerError
 from captioner.training import loop
-from captioner.training.checkpoint import load_checkpoint
-from captioner.training.loop import BEST, LAST
+from captioner.training.checkpoint import BEST, LAST, load_checkpoint
 from captioner.training.optimiser import Optimiser
 from captioner.training.validation import Validated, validate
 from tests.captioner.conftest import Train

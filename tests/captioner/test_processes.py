@@ -8,8 +8,7 @@ import sys
 import pytest
 import torch
 
-from captioner.training.checkpoint import load_checkpoint
-from captioner.training.loop import LAST
+from captioner.training.checkpoint import LAST, load_checkpoint
 
 _GRADIENTS = """
 import sys

@@ -18,8 +18,7 @@ from caprun.bundle import read_bundle
 from captioner.cli import main
 from captioner.config import SELF_CRITICAL
 from captioner.recipes.recipe import find_recipe, read_recipe
-from captioner.training.checkpoint import load_checkpoint
-from captioner.training.loop import BEST, LAST
+from captioner.training.checkpoint import BEST, LAST, load_checkpoint
 from tests.captioner import dying
 from tests.captioner.test_cli import assert_one_line
 from tests.captioner.trees import differing

@@ -15,8 +15,7 @@ from captioner.cli import main
 from captioner.datasets import load_dataset
 from captioner.evaluation.meteor import Meteor
 from captioner.inference import load_captioner
-from captioner.training.checkpoint import load_checkpoint
-from captioner.training.loop import BEST
+from captioner.training.checkpoint import BEST, load_checkpoint
 
 TINY = Path(__file__).parents[1] / "tiny" / "bundle"
 

@@ -18,7 +18,7 @@ from captioner.inference import load_captioner
 from captioner.reports.page import Content, report_html, write_report
 from captioner.reports.photos import shown_groups
 from captioner.reports.run import RunReports
-from captioner.training.loop import BEST
+from captioner.training.checkpoint import BEST
 
 VOID = {"img", "meta", "br", "hr", "input", "link", "source"}
 SCRIPT = "<script>alert('1')</script>"

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.training.checkpoint import load_checkpoint, save_checkpoint
-from captioner.training.loop import BEST, LAST
+from captioner.training.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from tests.captioner.trees import differing
 
 # whatever a training can hold in its memory from one step to the next

@@ -26,7 +26,7 @@ from captioner.reports import run as module
 from captioner.reports.run import History, RunReports
 from captioner.reports.summary import config_toml, model_summary
 from captioner.reports.table import Table
-from captioner.training.loop import BEST
+from captioner.training.checkpoint import BEST
 
 TRAIN, VALIDATION = "train_results.csv", "validation_results.csv"
 BATCHES = 5

@@ -23,8 +23,7 @@ from captioner.inference import ModelSteps
 from captioner.models.caption_model import CaptionModel
 from captioner.text.words import SPECIAL
 from captioner.training import loop, self_critical
-from captioner.training.checkpoint import Checkpoint, build_model, load_checkpoint
-from captioner.training.loop import BEST, LAST
+from captioner.training.checkpoint import BEST, LAST, Checkpoint, build_model, load_checkpoint
 from captioner.training.optimiser import Optimiser
 from captioner.training.sampling import sample
 from captioner.training.self_critical import bad_ending_ids, others_mean, self_critical_loss

@@ -23,8 +23,7 @@ from captioner.models.encoder import build_encoder
 from captioner.text.words import SPECIAL, WordTokenizer
 from captioner.training import loop
 from captioner.training.batches import pad_captions
-from captioner.training.checkpoint import build_model, load_checkpoint
-from captioner.training.loop import BEST, LAST
+from captioner.training.checkpoint import BEST, LAST, build_model, load_checkpoint
 from captioner.training.losses import Losses
 from captioner.training.train import Job, train
 from tests.captioner.trees import differing

@@ -21,12 +21,12 @@ from PIL import Image, ImageDraw, ImageFont
 from capexport.calibration import auroc, calibration_error
 from capexport.confidence import look, probabilities
 from capexport.confidence_event import scores_of
-from caprun.bundle import read_bundle
-from caprun.confidence import Confidence
+from caprun.bundle.confidence import Confidence
+from caprun.bundle.reading import read_bundle
 from caprun.engine import Captioner
 from caprun.errors import CaprunError
-from caprun.image import load
-from caprun.session import OnnxBackend
+from caprun.inference.session import OnnxBackend
+from caprun.photos.preprocessing import load
 from captioner.datasets import Dataset, load_dataset
 from captioner.errors import CaptionerError
 from captioner.inference import splits_of

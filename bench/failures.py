@@ -18,9 +18,10 @@ from pathlib import Path
 
 import tomli_w
 
-from caprun.engine import Caption, Captioner, packaged_bundle
+from caprun.bundle.plain_data import from_dict
+from caprun.caption import Caption
+from caprun.engine import Captioner, packaged_bundle
 from caprun.errors import CaprunError
-from caprun.schema import from_dict
 from captioner.errors import CaptionerError
 
 JUDGEMENTS = Path(__file__).parents[1] / "examples" / "failures" / "judgements.toml"

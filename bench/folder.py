@@ -29,12 +29,12 @@ import numpy as np
 import numpy.typing as npt
 
 from caprun import Captioner
-from caprun.decoding import Steps
-from caprun.folder import plan_output, write_captions
-from caprun.hardware import peak_memory
-from caprun.image import load
-from caprun.listing import Listed, list_photos
-from caprun.pipeline import default_batch_size
+from caprun.batch.listing import Listed, list_photos
+from caprun.commands.many_photos import plan_output, write_captions
+from caprun.engine import default_batch_size
+from caprun.inference.hardware import peak_memory
+from caprun.photos.preprocessing import load
+from caprun.search.steps import Steps
 
 SCALE = (100, 1_000, 10_000)
 

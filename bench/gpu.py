@@ -29,10 +29,10 @@ import torch
 from peers.batched_search import BatchedCaptioner
 
 from caprun import Captioner, SearchOptions
-from caprun.bundle import read_bundle
+from caprun.bundle.reading import read_bundle
 from caprun.engine import packaged_bundle
 from caprun.errors import CaprunError
-from caprun.image import load
+from caprun.photos.preprocessing import load
 from captioner.models.caption_model import CaptionModel
 from captioner.training.checkpoint import build_model, load_checkpoint
 

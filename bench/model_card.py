@@ -17,7 +17,9 @@ import biases
 import failures
 
 from capexport.card import model_card
-from caprun.bundle import MANIFEST, MODEL_CARD, Replacement, read_bundle, write_manifest
+from caprun.bundle.manifest import MANIFEST, MODEL_CARD
+from caprun.bundle.reading import read_bundle
+from caprun.bundle.writing import Replacement, write_manifest
 from caprun.engine import packaged_bundle
 from caprun.errors import CaprunError
 from captioner.errors import CaptionerError

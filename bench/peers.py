@@ -33,9 +33,9 @@ from peers.contenders import Contender, Sources, contenders
 from peers.install_size import install_size
 from peers.worker import Answer, Worker
 
-from caprun import hardware
 from caprun.engine import packaged_bundle
 from caprun.errors import CaprunError
+from caprun.inference import hardware
 
 ROOT = Path(__file__).parents[1]
 BEAMS = (1, 3)

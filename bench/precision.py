@@ -26,9 +26,11 @@ import numpy.typing as npt
 from capexport.export import Request, evidence_of, export
 from capexport.precision import TIMED_PHOTOS, Evidence, captions_of, photos_per_second, write_int8
 from capexport.ranges import Calibration
-from caprun.bundle import FULL_PRECISION, Bundle, read_bundle, write_manifest
+from caprun.bundle.manifest import FULL_PRECISION
+from caprun.bundle.reading import Bundle, read_bundle
+from caprun.bundle.writing import write_manifest
 from caprun.engine import Captioner, packaged_bundle
-from caprun.session import OnnxBackend
+from caprun.inference.session import OnnxBackend
 from captioner.datasets import load_dataset
 from captioner.evaluation.metrics import score
 

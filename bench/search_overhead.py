@@ -22,8 +22,10 @@ import numpy as np
 import onnxruntime
 
 from caprun import Captioner, SearchOptions
-from caprun.decoding import Ids, StepOutput, Steps, search
-from caprun.image import load
+from caprun.arrays import Ids
+from caprun.photos.preprocessing import load
+from caprun.search.decoding import search
+from caprun.search.steps import StepOutput, Steps
 
 ROOT = Path(__file__).parents[1]
 BANS = {"min_length": 8, "no_repeat_ngram": 3, "no_repeat_word": 1, "bad_endings": ("a", "the", "with")}
@@ -38,7 +40,7 @@ class TimedSteps:
         self.ended: list[float] = []
 
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
-        """See `caprun.decoding.Steps`."""
+        """See `caprun.search.steps.Steps`."""
         self.began.append(time.perf_counter())
         output = self._steps(row, parent, token, k)
         self.ended.append(time.perf_counter())

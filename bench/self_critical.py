@@ -28,7 +28,8 @@ from captioner.evaluation.cider import Cider
 from captioner.evaluation.ngrams import sentence
 from captioner.evaluation.rewards import CaptionRewards
 from captioner.evaluation.words import tokenize
-from captioner.text.tokenizer import SPECIAL, restore_tokenizer
+from captioner.text.build import restore_tokenizer
+from captioner.text.tokenizer import SPECIAL
 from captioner.training.batches import Batches
 from captioner.training.checkpoint import build_model, image_spec, load_checkpoint
 from captioner.training.features import FeatureCache

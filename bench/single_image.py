@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from caprun import Captioner, SearchOptions
-from caprun.bundle import read_bundle
+from caprun.bundle.reading import read_bundle
 from caprun.engine import packaged_bundle
 from captioner.models.caption_model import CaptionModel
 from captioner.training.checkpoint import Checkpoint, build_model, load_checkpoint

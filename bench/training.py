@@ -35,13 +35,14 @@ import numpy as np
 import torch
 from peers.tutorial_loop import Rows, TutorialDecoder, rows_of, train_step
 
-from caprun.image import load
+from caprun.photos.preprocessing import load
 from captioner.config import Config
 from captioner.datasets import Example, load_dataset
 from captioner.errors import CaptionerError
 from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
-from captioner.text.tokenizer import SPECIAL, build_tokenizer
+from captioner.text.build import build_tokenizer
+from captioner.text.tokenizer import SPECIAL
 from captioner.training import features
 from captioner.training.batches import Batch, Batches, Step
 from captioner.training.checkpoint import image_spec

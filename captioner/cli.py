@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from caprun import __version__
-from caprun.cli import ErrorsAsSentences
+from caprun.commands.groups import ErrorsAsSentences
 from captioner.commands.average import average
 from captioner.commands.caption import caption
 from captioner.commands.data import data

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from caprun.decoding import SearchOptions
+from caprun.bundle.plain_data import from_dict
 from caprun.errors import UsageError
-from caprun.schema import from_dict
+from caprun.search.options import SearchOptions
 from captioner.errors import CaptionerError
 from captioner.ranges import check_ranges
 from captioner.self_critical_config import SelfCriticalConfig

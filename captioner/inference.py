@@ -13,14 +13,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from caprun.bundle import Bundle, ModelSpec, describe_file, read_bundle
-from caprun.decoding import Ids, StepOutput
+from caprun.arrays import Float32Array, Ids
+from caprun.bundle.manifest import ModelSpec
+from caprun.bundle.manifest_check import FIRST_STATE, NEXT
+from caprun.bundle.plain_data import from_dict
+from caprun.bundle.reading import Bundle, read_bundle
+from caprun.bundle.writing import describe_file
 from caprun.engine import Captioner
 from caprun.errors import BundleError, UsageError
-from caprun.manifest_check import FIRST_STATE, NEXT
-from caprun.schema import from_dict
-from caprun.session import Device, refuse_unknown_pieces
-from caprun.steps import Floats, photo_vectors
+from caprun.inference.devices import Device
+from caprun.inference.session import refuse_unknown_pieces
+from caprun.search.steps import StepOutput, photo_vectors
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
 from captioner.models.backbones import first_line
@@ -30,20 +33,20 @@ from captioner.training.checkpoint import Checkpoint, build_model, checkpoint_fi
 
 
 class ModelSteps:
-    """A model's decoder in the middle of a batch; see `caprun.decoding.Steps`."""
+    """A model's decoder in the middle of a batch; see `caprun.search.steps.Steps`."""
 
     def __init__(self, model: CaptionModel, encoded: Encoded, *, alpha: bool = False) -> None:
         self._model, self._encoded, self._alpha = model, encoded, alpha
         self._first = encoded.hidden, encoded.cell
 
     @property
-    def photo(self) -> Floats:
-        """See `caprun.steps.Steps`."""
+    def photo(self) -> Float32Array:
+        """See `caprun.search.steps.Steps`."""
         return photo_vectors(*map(_on_host, self._first))
 
     @torch.inference_mode()
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
-        """See `caprun.decoding.Steps`."""
+        """See `caprun.search.steps.Steps`."""
         device = self._encoded.hidden.device
         indices = (torch.from_numpy(np.ascontiguousarray(index)).to(device) for index in (row, parent, token))
         row_, parent_, token_ = indices
@@ -80,8 +83,8 @@ class ModelBackend:
         return ModelSteps(self._model, encoded, alpha=alpha)
 
 
-def _on_host(state: Tensor) -> Floats:
-    array: Floats = state.detach().float().cpu().numpy()
+def _on_host(state: Tensor) -> Float32Array:
+    array: Float32Array = state.detach().float().cpu().numpy()
     return array
 
 
@@ -103,13 +106,13 @@ class ScriptSteps:
         self._alpha = alpha
 
     @property
-    def photo(self) -> Floats:
-        """See `caprun.steps.Steps`."""
+    def photo(self) -> Float32Array:
+        """See `caprun.search.steps.Steps`."""
         return photo_vectors(*(_on_host(self._first[name]) for name in FIRST_STATE))
 
     @torch.inference_mode()
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
-        """See `caprun.decoding.Steps`."""
+        """See `caprun.search.steps.Steps`."""
         arrays = {"row": row, "parent": parent, "token": token, "k": np.array([min(k, self._pieces)])}
         indices = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         given = indices | self._tensors

@@ -3,7 +3,8 @@
 Weights and arithmetic are in one precision (normalisation, scores and log-probabilities in float32), images in
 channels-last order, the attention's keys are computed once and shared by a photo's beams, and the search waits for the
 device once a step, to know whether to go on. Shapes are the same at every step, so that `torch.compile` compiles two
-functions once for each batch: the encoder and a step. Its scores and its end are those of `caprun.decoding.search`.
+functions once for each batch: the encoder and a step. Its scores and its end are those of
+`caprun.search.decoding.search`.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ class Contender(NamedTuple):
 
 def precisions(bundle: Path) -> list[str]:
     """Those of a bundle, fp32 first: the others are held to its captions."""
-    from caprun.bundle import FULL_PRECISION, read_bundle
+    from caprun.bundle.manifest import FULL_PRECISION
+    from caprun.bundle.reading import read_bundle
 
     return sorted(read_bundle(bundle).manifest.precisions, key=lambda name: name != FULL_PRECISION)
 
@@ -83,7 +84,7 @@ HUGGING_FACE = ("transformers", "torch", "torchvision", "pillow")
 
 
 def _runtime(captioner: Any) -> Caption:
-    from caprun.image import load
+    from caprun.photos.preprocessing import load
 
     def caption(path: str, beams: int, steps: int) -> Said:
         del steps

@@ -110,7 +110,7 @@ def serve() -> None:
             wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
             answer = {"text": said.text, "steps": said.steps, "wall": 1000 * wall, "cpu": 1000 * cpu}
         else:
-            from caprun.hardware import peak_memory
+            from caprun.inference.hardware import peak_memory
 
             answer = {"peak": peak_memory() or 0}
         print(json.dumps(answer), file=answers, flush=True)

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from caprun.cli import caption_photos, many_options, output_options, photos_argument
-from caprun.search_options import search_options
+from caprun.commands.caption import caption_photos
+from caprun.commands.options import many_options, output_options, photos_argument
+from caprun.commands.search_options import search_options
 from captioner.commands.console import DEVICES, FILE
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caprun.search_options import search_options, with_search_options
+from caprun.commands.search_options import search_options, with_search_options
 from captioner.commands.console import DEVICES, FILE, data_option, say
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, C
     from captioner.config import Config
     from captioner.evaluation.report import Taught
     from captioner.inference import load_captioner, splits_of, torch_device
-    from captioner.text.tokenizer import restore_tokenizer
+    from captioner.text.build import restore_tokenizer
     from captioner.training.checkpoint import checkpoint_file, load_checkpoint
 
     model = checkpoint_file(model)

@@ -139,7 +139,7 @@ def check_bundle(output: Path, card: Path | None) -> None:
         CaprunError: it cannot, something else is there, or the card's text cannot be read.
     """
     import capexport.export  # noqa: F401  (what it needs is installed)
-    from caprun.bundle import Replacement
+    from caprun.bundle.writing import Replacement
 
     if card is not None:
         try:

@@ -181,7 +181,8 @@ def _export(
 
 def _description(recipe: Recipe, output: Path) -> str:
     """Of a bundle and the settings it is of: it need not be made again where both are what they were."""
-    from caprun.bundle import MANIFEST, read_bundle
+    from caprun.bundle.manifest import MANIFEST
+    from caprun.bundle.reading import read_bundle
 
     card = recipe.card.read_text(encoding="utf-8") if recipe.card else ""
     try:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from caprun.atomic_write import atomic_write
 from caprun.errors import ImageError
-from caprun.image import open_photo
-from caprun.whole import written_whole
+from caprun.photos.reading import open_photo
 from captioner.datasets.example import SPLITS, Example
 from captioner.datasets.files import is_photo_name, list_files
 from captioner.datasets.formats import Reading, read_folder
@@ -150,7 +150,7 @@ def write_reports(reports: Sequence[Report], path: Path) -> None:
     """
     found = [asdict(report) for report in reports]
     text = json.dumps(found if len(found) > 1 else found[0], ensure_ascii=False, indent=1) + "\n"
-    with refusals("The report", path), written_whole(path) as file:
+    with refusals("The report", path), atomic_write(path) as file:
         file.write(text.encode(errors="backslashreplace"))  # a name that is not UTF-8 becomes an escape that JSON knows
 
 

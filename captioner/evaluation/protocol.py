@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from caprun.decoding import SearchOptions
+from caprun.search.options import SearchOptions
 from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES, named, shown
 
 

@@ -13,12 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from caprun.decoding import SearchOptions
-from caprun.engine import Caption, Captioner
+from caprun.atomic_write import atomic_write
+from caprun.caption import Caption
+from caprun.engine import Captioner
 from caprun.errors import ImageError
-from caprun.image import load
-from caprun.session import OnnxBackend
-from caprun.whole import written_whole
+from caprun.inference.session import OnnxBackend
+from caprun.photos.preprocessing import load
+from caprun.search.options import SearchOptions
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
@@ -118,7 +119,7 @@ class Report:
             CaptionerError: it cannot be written; the file before is as it was.
         """
         text = json.dumps(self.as_dict(), ensure_ascii=False, indent=1) + "\n"
-        with refusals("The report", path), written_whole(path) as file:
+        with refusals("The report", path), atomic_write(path) as file:
             file.write(text.encode(errors="backslashreplace"))  # a name that is no UTF-8: an escape that JSON knows
 
 

@@ -12,12 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from caprun.vocabulary import Joining, Vocabulary
+from caprun.arrays import Float64Array, Ids
+from caprun.bundle.vocabulary import Joining, Vocabulary
 from captioner.evaluation.ngrams import MAX_ORDER
 from captioner.evaluation.words import tokenize
-
-Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 _SIGMA = 6.0  # of CIDEr-D's penalty on the difference in length
 _TINY, _SMALL = 1e-15, 1e-9  # see captioner.evaluation.bleu
@@ -27,9 +25,9 @@ _END = 0  # the id of what stands behind a caption's last word
 class Rewarded(NamedTuple):
     """What captions are worth, each float64 (captions,)."""
 
-    cider: Floats  # CIDEr-D, in 0..10
-    bleu_4: Floats  # BLEU-4 of the caption alone, in 0..1
-    longer: Floats  # by how much it is longer than the photo's references in the mean, as a share of that: 0.1, -0.2
+    cider: Float64Array  # CIDEr-D, in 0..10
+    bleu_4: Float64Array  # BLEU-4 of the caption alone, in 0..1
+    longer: Float64Array  # how much longer than the photo's references, as a share of their mean: 0.1, -0.2
 
 
 class _Said(NamedTuple):
@@ -51,13 +49,13 @@ class _Order(NamedTuple):
     """The references' n-grams of one order."""
 
     keys: Ids  # sorted; an n-gram's id is its place in here
-    rarity: Floats  # (n-grams + 1,): log of photos over photos that have it; last, of one that none has
+    rarity: Float64Array  # (n-grams + 1,): log of photos over photos that have it; last, of one that none has
     places: Ids  # sorted: photo * (n-grams + 1) + n-gram, each once
     first: Ids  # (places + 1,): where the entries of each begin
     most: Ids  # (places,): how often the reference of the photo that has it most often has it
     reference: Ids  # of each entry, which of the photo's references it is of
-    weight: Floats  # of each entry, its tf-idf
-    norm: Floats  # (photos, references)
+    weight: Float64Array  # of each entry, its tf-idf
+    norm: Float64Array  # (photos, references)
 
 
 class CaptionRewards:
@@ -133,13 +131,13 @@ class CaptionRewards:
         # an end that is missing is not a word less
         return Rewarded(cider, bleu_4, (said.lengths + ~ended) / mean - 1)
 
-    def _brevity(self, photos: Ids, lengths: Ids) -> Floats:
+    def _brevity(self, photos: Ids, lengths: Ids) -> Float64Array:
         """BLEU's penalty on captions shorter than the reference whose length is closest, the shorter of two."""
         theirs = np.where(self._there[photos], self._lengths[photos], np.inf)
         away = np.abs(theirs - lengths[:, None])
         closest = np.where(away == away.min(1, keepdims=True), theirs, np.inf).min(1)
         ratio = (lengths + _TINY) / (closest + _SMALL)
-        penalty: Floats = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+        penalty: Float64Array = np.exp(np.minimum(0.0, 1 - 1 / ratio))
         return penalty
 
     def _intern(self, words: Iterable[str]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caprun.vocabulary import Special
+from caprun.bundle.vocabulary import Special
 from captioner.config import Config
 from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel

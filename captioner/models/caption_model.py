@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from caprun.vocabulary import Special
+from caprun.bundle.vocabulary import Special
 from captioner.config import ModelConfig
 from captioner.models.decoder import CaptionDecoder, Encoded, Teacher
 from captioner.models.dropout import Dropout
@@ -112,7 +112,7 @@ class CaptionModel(nn.Module):
     def candidates(
         self, row: Tensor | None, parent: Tensor, token: Tensor, encoded: Encoded, k: int | Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """One step of search, as `caprun.decoding.Steps` asks for it and as the exported decoder does it.
+        """One step of search, as `caprun.search.steps.Steps` asks for it and as the exported decoder does it.
 
         Args:
             row: int64 (rows,), photos still being captioned; not looked at where the decoder does not attend.

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from caprun.schema import from_dict
-from caprun.whole import written_whole
+from caprun.atomic_write import atomic_write
+from caprun.bundle.plain_data import from_dict
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
 from captioner.recipes.recipe import Recipe, Stage, differences
@@ -164,7 +164,7 @@ class RunFolder:
     def _write(self) -> None:
         file = self.path / STATE
         try:
-            with written_whole(file) as stream:
+            with atomic_write(file) as stream:
                 stream.write(json.dumps(asdict(self.state), indent=1).encode())
         except OSError as error:
             raise CaptionerError(f"{file} cannot be written: {error.strerror}.") from error

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from caprun.bundle.plain_data import from_dict
 from caprun.errors import UsageError
-from caprun.schema import from_dict
 from captioner.config import Config, load_config, load_second_config
 from captioner.errors import CaptionerError
 from captioner.ranges import check_ranges

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from caprun.bans import Bans
 from caprun.errors import UsageError
+from caprun.search.bans import Bans
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import keys_by_dataset
@@ -17,7 +17,7 @@ from captioner.inference import torch_device
 from captioner.models.build import build_caption_model
 from captioner.recipes.folder import RunFolder, best_of
 from captioner.recipes.recipe import Recipe, Stage
-from captioner.text.tokenizer import build_tokenizer
+from captioner.text.build import build_tokenizer
 from captioner.text.words import SPECIAL
 from captioner.training.averaging import average, scored
 from captioner.training.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint

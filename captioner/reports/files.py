@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from caprun.whole import written_whole
+from caprun.atomic_write import atomic_write
 from captioner.errors import CaptionerError
 
 
@@ -20,7 +20,7 @@ def refusals(what: str, path: Path) -> Iterator[None]:
 
 
 def write_whole(what: str, path: Path, content: bytes | str) -> None:
-    """Write a file in a folder that is made if it is not there; see `caprun.whole.written_whole`.
+    """Write a file in a folder that is made if it is not there; see `caprun.atomic_write.atomic_write`.
 
     Args:
         what: the file is, such as "The report".
@@ -32,5 +32,5 @@ def write_whole(what: str, path: Path, content: bytes | str) -> None:
     """
     with refusals(what, path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)

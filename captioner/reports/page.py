@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caprun.decoding import SearchOptions
 from caprun.engine import Captioner
+from caprun.search.options import SearchOptions
 from captioner.datasets import Example
 from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES, shown
 from captioner.evaluation.protocol import score_tables

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from caprun.decoding import SearchOptions
-from caprun.drawing import heat_picture
-from caprun.engine import Caption, Captioner
+from caprun.caption import Caption
+from caprun.drawing.pictures import heat_picture
+from caprun.engine import Captioner
 from caprun.errors import ImageError
-from caprun.image import open_photo, prepare, seen_box
+from caprun.photos.preprocessing import prepare, seen_box
+from caprun.photos.reading import open_photo
+from caprun.search.options import SearchOptions
 from captioner.datasets import Example
 from captioner.evaluation.cider import Cider, cider_scores_of
 from captioner.evaluation.ngrams import count, sentence

@@ -22,10 +22,11 @@ from types import TracebackType
 from PIL import Image
 from torch import nn
 
-from caprun.drawing import attention_picture, caption_picture
+from caprun.drawing.pictures import attention_picture, caption_picture
 from caprun.engine import Captioner
 from caprun.errors import ImageError, UsageError
-from caprun.image import open_photo, seen_box
+from caprun.photos.preprocessing import seen_box
+from caprun.photos.reading import open_photo
 from captioner.config import Config, Stage
 from captioner.datasets import Example
 from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES

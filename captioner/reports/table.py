@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from caprun.whole import flush
+from caprun.atomic_write import flush
 from captioner.reports.files import refusals, write_whole
 
 Row = tuple[float | None, ...]

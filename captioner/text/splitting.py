@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from caprun.vocabulary import Joining
+from caprun.bundle.vocabulary import Joining
 
 
 class Token(NamedTuple):
@@ -156,7 +156,7 @@ def joining(
 
     Args:
         pieces: all of the vocabulary's.
-        continuation: see `caprun.vocabulary.Joining`, as for word_start.
+        continuation: see `caprun.bundle.vocabulary.Joining`, as for word_start.
         word_start: the prefix of pieces that begin a word.
         before: further words written without a space before them.
         after: further words written without a space after them.

@@ -1,4 +1,4 @@
-"""What a tokenizer is, and which one a configuration asks for.
+"""What a tokenizer is; `captioner.text.build` makes the one that a configuration asks for.
 
 Each ends as one vocabulary of printable pieces with the rules that join them, which is all that a bundle holds of it.
 """
@@ -6,11 +6,10 @@ Each ends as one vocabulary of printable pieces with the rules that join them, w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from caprun.vocabulary import Special, Vocabulary
-from captioner.config import DataConfig
+from caprun.bundle.vocabulary import Special, Vocabulary
 from captioner.errors import CaptionerError
 
 SPECIAL = Special(pad=0, start=1, end=2, unk=3)
@@ -46,73 +45,6 @@ class Tokenizer(ABC):
     def state(self) -> dict[str, Any]:
         """What `restore_tokenizer` needs besides configuration and vocabulary: plain lists, numbers and text."""
         return {}
-
-
-def build_tokenizer(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
-    """Make the vocabulary of the training captions.
-
-    Raises:
-        CaptionerError: no such tokenizer, its package or file cannot be had, or the captions leave no piece.
-    """
-    room = config.vocabulary_size - len(SPECIAL_PIECES)
-    if config.vocabulary_size and room < 1:
-        raise CaptionerError(
-            f"data.vocabulary_size is {config.vocabulary_size}, and {len(SPECIAL_PIECES)} pieces are special; raise it."
-        )
-    kind, argument = _parse(config.tokenizer)
-    if kind == "wordpiece":
-        from captioner.text.wordpiece import build_wordpiece
-
-        return build_wordpiece(config, argument, captions)
-    if kind == "bpe":
-        from captioner.text.bpe import build_bpe
-
-        return build_bpe(config, captions)
-    if kind == "spacy":
-        from captioner.text.spacy_words import build_spacy
-
-        return build_spacy(config, argument, captions)
-    from captioner.text.words import build_words
-
-    return build_words(config, captions)
-
-
-def restore_tokenizer(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer whose configuration, vocabulary and `state()` these are; it needs no captions and no file.
-
-    Raises:
-        CaptionerError: no such tokenizer, its package cannot be had, or the state is not this tokenizer's.
-    """
-    kind, argument = _parse(config.tokenizer)
-    if kind == "wordpiece":
-        from captioner.text.wordpiece import WordPieceTokenizer
-
-        return WordPieceTokenizer(vocabulary, config)
-    if kind == "bpe":
-        from captioner.text.bpe import restore_bpe
-
-        return restore_bpe(config, vocabulary, state)
-    if kind == "spacy":
-        from captioner.text.spacy_words import SpacyTokenizer
-
-        return SpacyTokenizer(vocabulary, config, argument)
-    from captioner.text.words import WordTokenizer
-
-    return WordTokenizer(vocabulary, config.max_length, config.lower_case, config.punctuation)
-
-
-def _parse(tokenizer: str) -> tuple[str, str]:
-    """The kind of tokenizer and what follows its colon."""
-    kind, colon, argument = tokenizer.partition(":")
-    if kind == "spacy" and not colon:
-        argument = "en"
-    is_one = argument != "" if kind in ("wordpiece", "spacy") else kind in ("word", "bpe") and not colon
-    if not is_one:
-        raise CaptionerError(
-            f"data.tokenizer is {tokenizer!r}; it must be word, bpe, wordpiece:FILE (BERT's vocab.txt), spacy, or "
-            "spacy:LANGUAGE such as spacy:fr."
-        )
-    return kind, argument
 
 
 def import_error(package: str, extra: str, tokenizer: str) -> CaptionerError:

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caprun.bundle import describe_file
+from caprun.bundle.writing import describe_file
 from captioner.config import Config
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.report import Taught, evaluate
-from captioner.text.tokenizer import restore_tokenizer
+from captioner.text.build import restore_tokenizer
 from captioner.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 
 _FREE = ("dropout", "word_dropout", "fine_tune")

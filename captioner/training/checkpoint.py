@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caprun.image import ImageSpec
-from caprun.schema import from_dict
-from caprun.vocabulary import Special, Vocabulary
-from caprun.whole import written_whole
+from caprun.atomic_write import atomic_write
+from caprun.bundle.plain_data import from_dict
+from caprun.bundle.vocabulary import Special, Vocabulary
+from caprun.photos.preprocessing import ImageSpec
 from captioner.config import Config, config_from_dict
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import keys_by_dataset
@@ -103,7 +103,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write it with a checksum, whole or not at all; see `written_whole`.
+    """Write it with a checksum, whole or not at all; see `atomic_write`.
 
     Raises:
         CaptionerError: it cannot be written.
@@ -123,7 +123,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             save_sealed(content, file)
     except OSError as error:
         reason = error.strerror or "PyTorch does not say why"

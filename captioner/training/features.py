@@ -22,10 +22,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from caprun.atomic_write import atomic_write, flush
 from caprun.errors import ImageError
-from caprun.image import ImageSpec, open_photo, prepare
-from caprun.session import onnxruntime
-from caprun.whole import flush, written_whole
+from caprun.inference.devices import onnxruntime
+from caprun.photos.preprocessing import ImageSpec, prepare
+from caprun.photos.reading import open_photo
 from captioner.errors import CaptionerError
 from captioner.models.encoder import Encoder, Stem
 from captioner.progress import Progress
@@ -186,7 +187,7 @@ class FeatureCache:
 
     def _write_index(self, known: dict[str, int], table: int) -> None:
         flush(table)  # the rows before the index that speaks of them
-        with written_whole(self._index) as file:
+        with atomic_write(self._index) as file:
             file.write(json.dumps(known).encode())
 
 

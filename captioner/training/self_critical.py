@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from caprun.vocabulary import Vocabulary
+from caprun.arrays import Float64Array
+from caprun.bundle.vocabulary import Vocabulary
 from captioner.evaluation.rewards import CaptionRewards
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Teacher
@@ -26,8 +27,6 @@ from captioner.training.loop import State, Task, Trainer, goodness
 from captioner.training.processes import Processes
 from captioner.training.sampling import Drawn, sample
 from captioner.training.validation import validate
-
-Floats = npt.NDArray[np.float64]
 
 _GUARDED = {"cider": 1, "bleu_4": 1, "bad_endings": -1}
 """What the stage must not make worse: dev scores, and 1 where more is better."""
@@ -123,7 +122,7 @@ class SelfCriticalTrainer(Trainer):
         found: list[float] = sums.tolist()
         return found
 
-    def _explore(self, seen: Tensor, batch: Batch) -> tuple[Drawn, Floats, Floats]:
+    def _explore(self, seen: Tensor, batch: Batch) -> tuple[Drawn, Float64Array, Float64Array]:
         """Draw captions of some photos; what they are worth and what they are compared with, (photos, samples)."""
         settings, most = self.settings, self.task.config.search.max_length
         greedy = None
@@ -139,7 +138,7 @@ class SelfCriticalTrainer(Trainer):
             others = others_mean(reward) if greedy is None else self._worth(greedy, batch.photos)
         return drawn, reward, others
 
-    def _worth(self, drawn: Drawn, photos: npt.NDArray[np.int64]) -> Floats:
+    def _worth(self, drawn: Drawn, photos: npt.NDArray[np.int64]) -> Float64Array:
         ended = drawn.ended.flatten().cpu().numpy()
         lengths = (drawn.lengths - drawn.ended.long()).flatten().tolist()
         tokens = drawn.tokens.flatten(0, 1).tolist()
@@ -147,7 +146,7 @@ class SelfCriticalTrainer(Trainer):
         samples = drawn.tokens.shape[1]
         found = self._rewards.score(np.repeat(photos, samples), captions, ended)
         settings = self.settings
-        worth: Floats = (
+        worth: Float64Array = (
             settings.cider * found.cider + settings.bleu_4 * found.bleu_4 - settings.length * found.longer**2
         )
         return worth.reshape(-1, samples)
@@ -183,9 +182,9 @@ class SelfCriticalTrainer(Trainer):
         }
 
 
-def others_mean(reward: Floats) -> Floats:
+def others_mean(reward: Float64Array) -> Float64Array:
     """Of each of a photo's samples, the mean reward of its others; (photos, samples), two samples at least."""
-    others: Floats = (reward.sum(1, keepdims=True) - reward) / (reward.shape[1] - 1)
+    others: Float64Array = (reward.sum(1, keepdims=True) - reward) / (reward.shape[1] - 1)
     return others
 
 

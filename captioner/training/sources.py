@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from caprun.errors import ImageError
-from caprun.image import ImageSpec, open_photo, prepare
+from caprun.photos.preprocessing import ImageSpec, prepare
+from caprun.photos.reading import open_photo
 from captioner.errors import CaptionerError
 from captioner.progress import Progress
 from captioner.training.batches import Indices

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from caprun.bundle import describe_file
-from caprun.image import ImageSpec, load
+from caprun.bundle.writing import describe_file
+from caprun.photos.preprocessing import ImageSpec, load
 from captioner.config import Config
 from captioner.datasets import Dataset, Example
 from captioner.datasets.joining import split_sizes
@@ -26,7 +26,8 @@ from captioner.evaluation.words import tokenize
 from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
 from captioner.reports.run import RunReports
-from captioner.text.tokenizer import Tokenizer, build_tokenizer, restore_tokenizer
+from captioner.text.build import build_tokenizer, restore_tokenizer
+from captioner.text.tokenizer import Tokenizer
 from captioner.text.words import SPECIAL
 from captioner.training.batches import Batches, Source
 from captioner.training.checkpoint import (

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from caprun.bans import Bans
-from caprun.decoding import Hypothesis, SearchOptions, search
-from caprun.vocabulary import Special, Vocabulary
+from caprun.bundle.vocabulary import Special, Vocabulary
+from caprun.search.bans import Bans
+from caprun.search.decoding import search
+from caprun.search.hypothesis import Hypothesis
+from caprun.search.options import SearchOptions
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import score, scores_by_dataset
 from captioner.evaluation.teacher_forced import TeacherForced, tally

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from capexport.confidence_card import section
-from caprun.bundle import Manifest
+from caprun.bundle.manifest import Manifest
 from captioner.evaluation.metrics import TITLES, named, shown
 
 

@@ -15,10 +15,13 @@ from capexport.calibration import auroc, calibration_error, reliability, risk_co
 from capexport.confidence_event import Event, choose_event, scores_of
 from capexport.logistic import Weights, logistic, ridge, sigmoid
 from capexport.outliers import KINDS, draw_outliers
-from caprun.confidence import CAPTION_FEATURES, Confidence, Linear, is_whole
-from caprun.decoding import Floats, Hypothesis, SearchOptions, search
+from caprun.arrays import Float32Array
+from caprun.bundle.confidence import CAPTION_FEATURES, Confidence, Linear, is_whole
 from caprun.engine import Captioner
-from caprun.image import load
+from caprun.photos.preprocessing import load
+from caprun.search.decoding import search
+from caprun.search.hypothesis import Hypothesis
+from caprun.search.options import SearchOptions
 from captioner.datasets import Example
 
 FEWEST = 200
@@ -47,8 +50,8 @@ class Effort:
 class Looked(NamedTuple):
     """What a model made of photos."""
 
-    photos: Floats
-    """(photos, features): see `caprun.confidence.Confidence.probability`."""
+    photos: Float32Array
+    """(photos, features): see `caprun.bundle.confidence.Confidence.probability`."""
     hypotheses: list[Hypothesis]
     captions: list[str]
 
@@ -153,7 +156,7 @@ def fit_confidence(
 def look(captioner: Captioner, images: Iterable[npt.NDArray[np.uint8]], options: SearchOptions | None = None) -> Looked:
     """Caption prepared photos, batch by batch."""
     special = captioner.spec.special
-    photos: list[Floats] = []
+    photos: list[Float32Array] = []
     hypotheses: list[Hypothesis] = []
     for batch in _batches(images):
         steps = captioner.backend.encode(batch)
@@ -163,7 +166,7 @@ def look(captioner: Captioner, images: Iterable[npt.NDArray[np.uint8]], options:
     return Looked(np.concatenate(photos), hypotheses, [captioner.vocabulary.text(one.ids) for one in hypotheses])
 
 
-def vectors(captioner: Captioner, images: Iterable[npt.NDArray[np.uint8]]) -> Floats:
+def vectors(captioner: Captioner, images: Iterable[npt.NDArray[np.uint8]]) -> Float32Array:
     """What a model makes of prepared photos before it says a word, (photos, features)."""
     return np.concatenate([np.array(captioner.backend.encode(batch).photo) for batch in _batches(images)])
 
@@ -200,7 +203,7 @@ def _which_are_captioned_well(looked: Looked, references: Sequence[Sequence[str]
     return Weights(0.0, both.of[features.shape[1] :])
 
 
-def _familiar(photos: Floats, outliers: Sequence[Floats]) -> Weights:
+def _familiar(photos: Float32Array, outliers: Sequence[Float32Array]) -> Weights:
     """The logit of being a photo; photos and outliers, and the kinds of these, weigh the same."""
     rows = np.concatenate([photos, *outliers]).astype(np.float64)
     sizes = [len(photos), *map(len, outliers)]
@@ -286,7 +289,7 @@ def _figures(
 class HeldOut(NamedTuple):
     """Photos of dev, each with what is thought of its caption by a fit that had not seen it."""
 
-    photos: Floats
+    photos: Float32Array
     """(photos, features)."""
     good: npt.NDArray[np.float64]
     """(photos,): were the photo familiar."""
@@ -298,8 +301,8 @@ def _outlier_figures(
     captioner: Captioner,
     confidence: Confidence,
     dev: HeldOut,
-    photos: Floats,
-    fitted: Mapping[str, Floats],
+    photos: Float32Array,
+    fitted: Mapping[str, Float32Array],
     count: int,
 ) -> dict[str, Any]:
     """AUROC of dev photos' confidence against outliers', by kind, and where that kind was in neither's fit."""

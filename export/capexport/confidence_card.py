@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caprun.confidence import Confidence
+from caprun.bundle.confidence import Confidence
 
 PICTURE = "confidence.svg"
 """A file of the bundle, beside the card."""

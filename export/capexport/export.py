@@ -21,10 +21,14 @@ from capexport.graphs import describe
 from capexport.precision import CALIBRATION_PHOTOS, SCORED_PHOTOS, Evidence, Name, judge, write_fp16, write_int8
 from capexport.ranges import Calibration
 from capexport.verify import InspectableBackend, verify
-from caprun.bundle import FULL_PRECISION, Manifest, ModelSpec, Precision, Replacement, read_bundle, write_manifest
+from caprun.bundle.manifest import FULL_PRECISION, Manifest, ModelSpec, Precision
+from caprun.bundle.reading import read_bundle
+from caprun.bundle.writing import Replacement, write_manifest
 from caprun.engine import Captioner
-from caprun.image import load
-from caprun.session import OnnxBackend, choose_device, choose_precision
+from caprun.inference.devices import choose_device
+from caprun.inference.precisions import choose_precision
+from caprun.inference.session import OnnxBackend
+from caprun.photos.preprocessing import load
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.inference import ModelBackend, ScriptBackend, model_spec

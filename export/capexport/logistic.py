@@ -24,7 +24,7 @@ class Weights(NamedTuple):
 
 
 def sigmoid(logits: Numbers) -> npt.NDArray[np.float64]:
-    """The probabilities, with logits cut where `caprun.confidence` cuts them."""
+    """The probabilities, with logits cut where `caprun.bundle.confidence` cuts them."""
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -_LIMIT, _LIMIT))), np.float64)
 
 

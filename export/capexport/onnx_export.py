@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from capexport.graphs import EncoderGraph, describe, example_inputs, step_graph
-from caprun.bundle import GraphSpec
+from caprun.bundle.manifest import GraphSpec
 from captioner.models.caption_model import CaptionModel
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"

@@ -14,10 +14,15 @@ import numpy.typing as npt
 from capexport.quantize import quantize
 from capexport.ranges import Calibration, Feed
 from capexport.verify import is_near_tie, log_probs_in
-from caprun.bundle import FULL_PRECISION, Bundle, Measurement, Precision
-from caprun.decoding import Floats, Ids, SearchOptions, StepOutput, Steps
+from caprun.arrays import Float32Array, Ids
+from caprun.bundle.manifest import FULL_PRECISION, Measurement, Precision
+from caprun.bundle.reading import Bundle
 from caprun.engine import Captioner
-from caprun.session import OnnxBackend, OnnxSteps, measured_on, onnxruntime
+from caprun.inference.devices import onnxruntime
+from caprun.inference.precisions import measured_on
+from caprun.inference.session import OnnxBackend, OnnxSteps
+from caprun.search.options import SearchOptions
+from caprun.search.steps import StepOutput, Steps
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import score
 
@@ -88,7 +93,7 @@ class _RecordedSteps:
         self._recorder, self._steps = recorder, steps
 
     @property
-    def photo(self) -> Floats:
+    def photo(self) -> Float32Array:
         return self._steps.photo
 
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:

@@ -27,7 +27,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 
 from capexport.ranges import Calibration, Feed, find_ranges, observe
 from capexport.rounding import round_weights
-from caprun.session import onnxruntime
+from caprun.inference.devices import onnxruntime
 from captioner.errors import CaptionerError
 
 _ACTIVATIONS = ("Clip", "Relu")

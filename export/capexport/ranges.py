@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from caprun.session import onnxruntime
+from caprun.inference.devices import onnxruntime
 
 Calibration = Literal["minmax", "entropy", "percentile"]
 Feed = Mapping[str, npt.NDArray[Any]]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from caprun.arrays import Float64Array
+
 _DAMPING = 0.01  # of the mean squared input, added to each: inputs that hardly vary would decide everything
 
 
-def round_weights(weights: Floats, scales: Floats, moments: Floats, limit: int) -> npt.NDArray[np.int8]:
+def round_weights(
+    weights: Float64Array, scales: Float64Array, moments: Float64Array, limit: int
+) -> npt.NDArray[np.int8]:
     """Round one input's weights after another, and let those still to be rounded make up for the error.
 
     Frantar et al., 2023, "GPTQ", equations 2 and 3 with the Cholesky form of section 3.3, the inputs with the largest

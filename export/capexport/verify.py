@@ -13,11 +13,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from caprun.bundle import ModelSpec
-from caprun.decoding import Hypothesis, Ids, SearchOptions, StepOutput, Steps, search
+from caprun.arrays import Ids
+from caprun.bundle.manifest import ModelSpec
+from caprun.bundle.vocabulary import Special, Vocabulary
 from caprun.engine import Backend
 from caprun.errors import CaprunError
-from caprun.vocabulary import Special, Vocabulary
+from caprun.search.decoding import search
+from caprun.search.hypothesis import Hypothesis
+from caprun.search.options import SearchOptions
+from caprun.search.steps import StepOutput, Steps
 
 BATCH_SIZES = (1, 2, 5, 16)
 BEAM_SIZES = (1, 3, 5)

@@ -8,9 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from caprun.decoding import SearchOptions
-    from caprun.engine import Caption, Captioner, CaptionWord
+    from caprun.caption import Caption, CaptionWord
+    from caprun.engine import Captioner
     from caprun.errors import BundleError, CaprunError, DeviceError, ImageError, OutputError, UsageError
+    from caprun.search.options import SearchOptions
 
 __version__ = "0.1.0"
 
@@ -28,10 +29,10 @@ __all__ = [
 ]
 
 _MODULES = {
-    "SearchOptions": "caprun.decoding",
-    "Caption": "caprun.engine",
+    "SearchOptions": "caprun.search.options",
+    "Caption": "caprun.caption",
     "Captioner": "caprun.engine",
-    "CaptionWord": "caprun.engine",
+    "CaptionWord": "caprun.caption",
 }
 
 

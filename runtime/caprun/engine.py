@@ -4,19 +4,26 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from caprun.bundle import Bundle, ModelSpec, read_bundle
-from caprun.decoding import Floats, Hypothesis, SearchOptions, Steps, search
+from caprun.arrays import Float32Array
+from caprun.bundle.manifest import ModelSpec
+from caprun.bundle.reading import Bundle, read_bundle
+from caprun.bundle.vocabulary import Vocabulary
+from caprun.caption import Caption, CaptionWord
 from caprun.errors import BundleError, ImageError
-from caprun.image import Photo, load
-from caprun.session import Device, OnnxBackend
-from caprun.vocabulary import Vocabulary
+from caprun.inference.devices import Device
+from caprun.inference.session import OnnxBackend
+from caprun.photos.file import Photo
+from caprun.photos.preprocessing import load
+from caprun.search.decoding import search
+from caprun.search.hypothesis import Hypothesis
+from caprun.search.options import SearchOptions
+from caprun.search.steps import Steps
 
 
 class Backend(Protocol):
@@ -25,35 +32,6 @@ class Backend(Protocol):
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> Steps:
         """Show photos, uint8 (photos, height, width, 3), to a decoder; `alpha`: attention weights are wanted."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class CaptionWord:
-    """One word of a caption."""
-
-    text: str
-    log_prob: float
-    """Natural logarithm of the probability the model gave to the word, the words before it given."""
-    alpha: Floats | None
-    """(rows, columns): where the model looked; sums to one. Only if asked for, and only of models that attend."""
-
-
-@dataclass(frozen=True, eq=False)
-class Caption:
-    """What the model says of a photo."""
-
-    text: str
-    log_prob: float
-    """Of the whole caption, its end included."""
-    words: tuple[CaptionWord, ...]
-    finished: bool
-    """False where the caption was cut at the maximum length, or bans left nothing to say."""
-    alternatives: tuple["Caption", ...] = ()
-    """Where `n_best` asks for them, the other captions found, the best first; drawn ones in the order drawn."""
-    confidence: float | None = None
-    """How likely it is to be good, 0 to 1: the probability of `spec.confidence.event`, calibrated on photos that the
-    model was not trained on. None where the model has no such calibration. Whoever would rather have no caption than
-    a wrong one compares it with a number of their own."""
 
 
 class Captioner:
@@ -90,7 +68,7 @@ class Captioner:
             device: `auto` is CUDA where it starts, else the CPU; `cuda` runs on CUDA or fails.
             threads: of the CPU; None for all cores.
             precision: one of the bundle's; None for the fastest that was measured on such hardware, see
-                `caprun.session.choose_precision`.
+                `caprun.inference.precisions.choose_precision`.
             many: it is for `caption_many`, which else loads the model a second time.
 
         Raises:
@@ -103,7 +81,7 @@ class Captioner:
             return cls(opened.manifest, opened.vocabulary, OnnxBackend(opened, device, count, precision, keep=True))
 
         def for_many() -> Captioner:
-            from caprun.pipeline import threads_for_all_cores
+            from caprun.inference.hardware import threads_for_all_cores
 
             twin = captioner if many or threads == 1 else with_threads(1)
             twin.workers = threads or threads_for_all_cores()
@@ -155,14 +133,22 @@ class Captioner:
         Raises:
             UsageError: a number out of its range.
         """
-        from caprun.pipeline import caption_many
+        from caprun.batch.pipeline import caption_many
 
-        return caption_many(self, photos, options, batch_size=batch_size, decoders=decoders)
+        captioner = self.for_many()
+        return caption_many(
+            photos,
+            lambda photo: load(photo, captioner.spec.image),
+            lambda images: captioner.caption_arrays(images, options),
+            batch_size=default_batch_size(self) if batch_size is None else batch_size,
+            decoders=decoders,
+            workers=captioner.workers,
+        )
 
     def caption_arrays(
         self, images: npt.NDArray[np.uint8], options: SearchOptions | None = None, *, alpha: bool = False
     ) -> list[Caption]:
-        """Caption prepared photos, uint8 (photos, height, width, 3), as `caprun.image.load` gives them.
+        """Caption prepared photos, uint8 (photos, height, width, 3), as `caprun.photos.preprocessing.load` gives them.
 
         A photo's caption does not depend on the others.
         """
@@ -178,7 +164,7 @@ class Captioner:
 
     def _search(
         self, images: npt.NDArray[np.uint8], options: SearchOptions | None, *, alpha: bool
-    ) -> tuple[Sequence[Hypothesis], Floats | None]:
+    ) -> tuple[Sequence[Hypothesis], Float32Array | None]:
         """The hypotheses; and where there is a confidence, what it knows of the photos, (photos, features)."""
         if not len(images):
             return [], None
@@ -198,7 +184,7 @@ class Captioner:
         )
         return hypotheses, None if self.spec.confidence is None else steps.photo
 
-    def _caption(self, hypothesis: Hypothesis, photo: Floats | None) -> Caption:
+    def _caption(self, hypothesis: Hypothesis, photo: Float32Array | None) -> Caption:
         words = []
         for word in self.vocabulary.words(hypothesis.ids):
             at = list(word.positions)
@@ -215,7 +201,7 @@ class Captioner:
             self._confidence(hypothesis, photo),
         )
 
-    def _confidence(self, hypothesis: Hypothesis, photo: Floats | None) -> float | None:
+    def _confidence(self, hypothesis: Hypothesis, photo: Float32Array | None) -> float | None:
         if self.spec.confidence is None or photo is None:
             return None
         return self.spec.confidence.probability(photo, hypothesis)
@@ -223,6 +209,13 @@ class Captioner:
 
 def _identity(image: npt.NDArray[np.uint8]) -> int:
     return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest(), "little")
+
+
+def default_batch_size(captioner: Captioner) -> int:
+    """Returns how many photos a captioner computes together unless told otherwise: what suits its device."""
+    from caprun.batch.pipeline import BATCH_SIZE
+
+    return BATCH_SIZE[getattr(captioner.backend, "device", "cpu")]
 
 
 def packaged_bundle() -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from caprun.vocabulary import Vocabulary
+from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import Config, DataConfig, ModelConfig
 from captioner.models.build import build_caption_model
 from captioner.text.words import SPECIAL

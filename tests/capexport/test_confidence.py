@@ -18,11 +18,12 @@ from capexport.confidence import Effort, Looked, fit_confidence, look, probabili
 from capexport.confidence_card import PICTURE
 from capexport.confidence_event import agreement, choose_event
 from capexport.export import Format, Request, export
-from caprun.bundle import MODEL_CARD, read_bundle
-from caprun.confidence import Confidence, Linear
-from caprun.decoding import Hypothesis
+from caprun.bundle.confidence import Confidence, Linear
+from caprun.bundle.manifest import MODEL_CARD
+from caprun.bundle.reading import read_bundle
 from caprun.engine import Captioner
-from caprun.image import load
+from caprun.photos.preprocessing import load
+from caprun.search.hypothesis import Hypothesis
 from captioner.datasets import Example
 from captioner.inference import load_captioner
 from tests.capexport.conftest import draw_photos

@@ -15,11 +15,11 @@ from PIL import Image
 from capexport import verify as verification
 from capexport.export import Request, export
 from capexport.verify import Parity, ParityError, verify
-from caprun.bundle import Bundle, read_bundle
+from caprun.bundle.reading import Bundle, read_bundle
 from caprun.cli import main
-from caprun.decoding import StepOutput
 from caprun.engine import Captioner
-from caprun.session import OnnxBackend
+from caprun.inference.session import OnnxBackend
+from caprun.search.steps import StepOutput
 from captioner.inference import ModelBackend, ScriptBackend, model_spec
 from captioner.models.caption_model import CaptionModel
 from captioner.training.checkpoint import Checkpoint, build_model, save_checkpoint

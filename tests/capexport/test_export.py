@@ -18,9 +18,10 @@ import torch
 from capexport import onnx_export, torchscript_export
 from capexport.export import Request, export
 from capexport.verify import ParityError, is_near_tie
-from caprun.bundle import read_bundle
-from caprun.decoding import Hypothesis, SearchOptions
+from caprun.bundle.reading import read_bundle
 from caprun.errors import BundleError, CaprunError
+from caprun.search.hypothesis import Hypothesis
+from caprun.search.options import SearchOptions
 from captioner.training.checkpoint import build_model, load_checkpoint
 from tests.capexport.conftest import draw_photos
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from capexport import onnx_export, precision, quantize, torchscript_export
 from capexport.export import Request, export
-from caprun.bundle import Manifest, read_bundle
+from caprun.bundle.manifest import Manifest
+from caprun.bundle.reading import read_bundle
 from caprun.errors import BundleError, CaprunError
 from captioner.cli import main
 from captioner.datasets import Example

@@ -31,7 +31,7 @@ def test_more_pictures_begin_with_those_of_fewer() -> None:
 
 
 def test_fonts_without_other_scripts_still_give_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    from caprun import fonts
+    from caprun.drawing import fonts
 
     monkeypatch.setattr(fonts, "_installed_fonts", tuple)
     assert len(list(draw_outliers("text", 10, 0))) == 10

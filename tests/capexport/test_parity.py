@@ -10,9 +10,9 @@ import pytest
 
 from capexport.export import Request, export
 from capexport.verify import log_probs_in, verify
-from caprun.bundle import Bundle, read_bundle
+from caprun.bundle.reading import Bundle, read_bundle
 from caprun.engine import Captioner
-from caprun.session import OnnxBackend
+from caprun.inference.session import OnnxBackend
 from captioner.inference import ModelBackend, ScriptBackend, model_spec
 from captioner.training.checkpoint import Checkpoint, build_model, save_checkpoint
 from tests.capexport.conftest import draw_photos, make_checkpoint

@@ -25,13 +25,15 @@ from capexport.precision import (
     check_quality,
     check_speed,
 )
-from caprun import session
-from caprun.bundle import Bundle, Manifest, Measurement, Precision, read_bundle
+from caprun.bundle.manifest import Manifest, Measurement, Precision
+from caprun.bundle.reading import Bundle, read_bundle
 from caprun.cli import main as caprun
-from caprun.decoding import Steps
 from caprun.engine import Captioner
 from caprun.errors import BundleError, CaprunError
-from caprun.session import OnnxBackend, choose_precision, measured_on
+from caprun.inference import precisions
+from caprun.inference.precisions import choose_precision, measured_on
+from caprun.inference.session import OnnxBackend
+from caprun.search.steps import Steps
 from captioner.cli import main as captioner
 from captioner.datasets import Example
 from captioner.training.checkpoint import build_model, load_checkpoint
@@ -248,7 +250,7 @@ def test_a_precision_is_chosen_by_what_was_measured_on_such_hardware(
     ("machine", "name"), [("x86_64", "x86_64"), ("AMD64", "x86_64"), ("arm64", "aarch64"), ("aarch64", "aarch64")]
 )
 def test_one_architecture_has_one_name(monkeypatch: pytest.MonkeyPatch, machine: str, name: str) -> None:
-    monkeypatch.setattr(session.os, "uname", lambda: SimpleNamespace(machine=machine), raising=False)
+    monkeypatch.setattr(precisions.os, "uname", lambda: SimpleNamespace(machine=machine), raising=False)
     assert measured_on("cpu") == f"cpu/{name}"
     assert measured_on("cuda") == "cuda"
 

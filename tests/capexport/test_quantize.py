@@ -17,9 +17,10 @@ from capexport.export import Request, export
 from capexport.precision import write_int8
 from capexport.quantize import quantize
 from capexport.ranges import Calibration
-from caprun.bundle import Bundle, read_bundle, write_manifest
+from caprun.bundle.reading import Bundle, read_bundle
+from caprun.bundle.writing import write_manifest
 from caprun.engine import Captioner
-from caprun.session import OnnxBackend
+from caprun.inference.session import OnnxBackend
 from captioner.training.checkpoint import save_checkpoint
 from tests.capexport.conftest import draw_photos, make_checkpoint
 

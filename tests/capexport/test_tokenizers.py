@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from capexport.export import Request, export
-from caprun.bundle import read_bundle
-from caprun.engine import Caption, Captioner
+from caprun.bundle.reading import read_bundle
+from caprun.caption import Caption
+from caprun.engine import Captioner
 from captioner.config import DataConfig
 from captioner.inference import load_captioner
-from captioner.text.tokenizer import build_tokenizer, restore_tokenizer
+from captioner.text.build import build_tokenizer, restore_tokenizer
 from captioner.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.capexport.conftest import draw_photos, make_checkpoint
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from caprun import Captioner
-from tests.caprun.calibrated import calibrate
+from tests.caprun.bundle.support.calibrated import calibrate
 
 TINY = Path(__file__).parent.parent / "tiny" / "bundle"
 

@@ -17,10 +17,11 @@ from PIL import Image
 
 import caprun
 from caprun import BundleError, Caption, Captioner, DeviceError, ImageError, SearchOptions
-from caprun.bundle import read_bundle, write_manifest
+from caprun.bundle.reading import read_bundle
+from caprun.bundle.vocabulary import Vocabulary
+from caprun.bundle.writing import write_manifest
 from caprun.engine import packaged_bundle
-from caprun.session import OnnxBackend
-from caprun.vocabulary import Vocabulary
+from caprun.inference.session import OnnxBackend
 
 Images = npt.NDArray[np.uint8]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]

@@ -14,12 +14,12 @@ pytest.importorskip("hypothesis", reason='hypothesis is not installed; pip insta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from caprun import image
-from caprun.bundle import read_bundle
+from caprun.bundle.reading import read_bundle
 from caprun.errors import BundleError, ImageError
-from caprun.image import load
-from tests.caprun.hostile import photos
-from tests.caprun.photos import spec
+from caprun.photos import reading
+from caprun.photos.preprocessing import load
+from tests.caprun.photos.support.encoding import spec
+from tests.caprun.photos.support.hostile import photos
 
 # the same at every run, so that a red test stays red; tests/fuzz searches further
 BOUNDED = settings(
@@ -60,7 +60,7 @@ class TestPhotos:
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Most of the time would go into large pictures of nothing."""
-        monkeypatch.setattr(image, "MAX_PIXELS", 250_000)
+        monkeypatch.setattr(reading, "MAX_PIXELS", 250_000)
 
     def check(self, data: bytes) -> None:
         try:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
-from caprun.image import ImageSpec
+from caprun.photos.preprocessing import ImageSpec
 from captioner.config import Config, load_config
 from captioner.datasets import load_dataset
 from captioner.models.encoder import Encoder

@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from caprun.bundle import describe_file
+from caprun.bundle.writing import describe_file
 from captioner.cli import main
 from captioner.datasets import load_dataset
 from captioner.errors import CaptionerError

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from caprun.vocabulary import Vocabulary
+from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
-from captioner.text.tokenizer import SPECIAL, Tokenizer, build_tokenizer, restore_tokenizer
+from captioner.text.build import build_tokenizer, restore_tokenizer
+from captioner.text.tokenizer import SPECIAL, Tokenizer
 
 ENGLISH = ("A dog runs.", "A dog jumps over a log.", "Two dogs run and jump.", "a frog on a log")
 CHINESE = ("一只狗在草地上跑。", "一只猫，在草地上睡觉", "两只狗 在雪地上", "一个穿T恤的人")
@@ -112,7 +113,7 @@ def test_the_vocabulary_has_at_most_8000_pieces_where_nothing_is_asked_for() -> 
 
 def test_learning_does_not_depend_on_the_seed_of_hashes() -> None:
     code = (
-        "from captioner.config import DataConfig; from captioner.text.tokenizer import build_tokenizer;"
+        "from captioner.config import DataConfig; from captioner.text.build import build_tokenizer;"
         f"t = build_tokenizer(DataConfig(tokenizer='bpe', min_count=1, vocabulary_size=90), {ENGLISH + CHINESE!r});"
         "print(ascii((t.vocabulary, t.state())))"
     )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from caprun.vocabulary import Joining, Vocabulary
+from caprun.bundle.vocabulary import Joining, Vocabulary
 from captioner.config import load_config
 from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel

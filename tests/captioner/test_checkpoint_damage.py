@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from caprun.vocabulary import Vocabulary
+from caprun.bundle.vocabulary import Vocabulary
 from captioner.cli import main
 from captioner.config import load_config
 from captioner.errors import CaptionerError

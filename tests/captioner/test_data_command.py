@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from caprun.cli import ErrorsAsSentences
+from caprun.commands.groups import ErrorsAsSentences
 from captioner.commands.data import data
 from captioner.datasets import load_dataset
 from captioner.datasets.inspection import Report, Spread, inspect

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from caprun.image import ImageSpec, load
+from caprun.photos.preprocessing import ImageSpec, load
 from captioner.errors import CaptionerError
 from captioner.models.encoder import Encoder, Stem
 from captioner.training import features as module

@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from caprun.image import ImageSpec
+from caprun.photos.preprocessing import ImageSpec
 from captioner.cli import main
 from captioner.datasets import load_dataset
 from captioner.datasets.inspection import inspect

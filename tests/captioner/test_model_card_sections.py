@@ -172,7 +172,7 @@ def test_the_packaged_models_introduction_has_both_places():
 def test_a_new_card_leaves_everything_else_in_the_bundle_as_it_was(tmp_path):
     import shutil
 
-    from caprun.bundle import read_bundle
+    from caprun.bundle.reading import read_bundle
 
     tiny = shutil.copytree(ROOT / "tests" / "tiny" / "bundle", tmp_path / "bundle")
     before = {file.name: file.read_bytes() for file in tiny.iterdir()}

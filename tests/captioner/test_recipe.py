@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from caprun.bundle import read_bundle
+from caprun.bundle.reading import read_bundle
 from captioner.cli import main
 from captioner.config import SELF_CRITICAL
 from captioner.recipes.recipe import find_recipe, read_recipe
@@ -134,7 +134,7 @@ def test_an_average_is_of_the_stages_it_names(made):
 
 
 def digest_of(file: Path) -> str:
-    from caprun.bundle import describe_file
+    from caprun.bundle.writing import describe_file
 
     return describe_file(file).sha256
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from caprun.bundle import read_bundle, write_manifest
+from caprun.bundle.reading import read_bundle
+from caprun.bundle.writing import write_manifest
 from captioner.cli import main
 from captioner.datasets import load_dataset
 from captioner.evaluation.meteor import Meteor

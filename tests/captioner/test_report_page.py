@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from caprun.bundle.vocabulary import Vocabulary
 from caprun.engine import Captioner
-from caprun.vocabulary import Vocabulary
 from captioner.config import load_config
 from captioner.datasets import load_dataset
 from captioner.errors import CaptionerError

@@ -13,8 +13,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from caprun.decoding import SearchOptions, search
-from caprun.vocabulary import Joining, Vocabulary
+from caprun.bundle.vocabulary import Joining, Vocabulary
+from caprun.search.decoding import search
+from caprun.search.options import SearchOptions
 from captioner.cli import main
 from captioner.config import Config, SelfCriticalConfig, load_config, load_second_config
 from captioner.datasets import load_dataset

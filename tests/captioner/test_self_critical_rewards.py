@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caprun.vocabulary import Joining, Vocabulary
+from caprun.bundle.vocabulary import Joining, Vocabulary
 from captioner.evaluation.bleu import bleu
 from captioner.evaluation.cider import Cider
 from captioner.evaluation.ngrams import sentence

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from caprun.image import ImageSpec, load
+from caprun.photos.preprocessing import ImageSpec, load
 from captioner.models.encoder import Encoder
 from captioner.training.features import FeatureCache
 from captioner.training.sources import CachedFeatures, PhotoFiles, View, unreadable_photos

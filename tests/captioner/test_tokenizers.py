@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from caprun.vocabulary import Vocabulary
+from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
-from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, build_tokenizer, restore_tokenizer
+from captioner.text.build import build_tokenizer, restore_tokenizer
+from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer
 
 CAPTIONS = (
     "A dog runs on the snow, and a dog jumps.",

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from caprun.vocabulary import Vocabulary
+from caprun.bundle.vocabulary import Vocabulary
 from captioner.evaluation.metrics import tokenize
 from captioner.text.splitting import joining, split
 

@@ -8,7 +8,8 @@ import pytest
 
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
-from captioner.text.tokenizer import SPECIAL, Tokenizer, build_tokenizer
+from captioner.text.build import build_tokenizer
+from captioner.text.tokenizer import SPECIAL, Tokenizer
 
 pytest.importorskip("spacy")
 

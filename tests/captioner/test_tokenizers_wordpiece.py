@@ -11,7 +11,8 @@ from tokenizers import BertWordPieceTokenizer
 
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
-from captioner.text.tokenizer import SPECIAL, Tokenizer, build_tokenizer
+from captioner.text.build import build_tokenizer
+from captioner.text.tokenizer import SPECIAL, Tokenizer
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _PIECES = (

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from caprun.decoding import SearchOptions
+from caprun.bundle.vocabulary import Joining, Vocabulary
 from caprun.errors import UsageError
-from caprun.vocabulary import Joining, Vocabulary
+from caprun.search.options import SearchOptions
 from captioner.text.tokenizer import SPECIAL
 from captioner.training.validation import Validation
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from caprun.vocabulary import Vocabulary
+from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
-from captioner.text.tokenizer import build_tokenizer
+from captioner.text.build import build_tokenizer
 from captioner.text.words import SPECIAL, WordTokenizer, build_vocabulary
 
 SPECIAL_PIECES = ("<pad>", "<start>", "<end>", "<unk>")

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from capexport import precision
-from caprun.bundle import read_bundle
+from caprun.bundle.reading import read_bundle
 from captioner.cli import main
 
 COLOURS = ("red", "green", "blue", "orange")

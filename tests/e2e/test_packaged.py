@@ -10,9 +10,10 @@ import pytest
 
 from capexport.precision import check_batches
 from capexport.verify import verify
-from caprun.bundle import FULL_PRECISION, Bundle, read_bundle
+from caprun.bundle.manifest import FULL_PRECISION
+from caprun.bundle.reading import Bundle, read_bundle
 from caprun.engine import Captioner, packaged_bundle
-from caprun.session import OnnxBackend
+from caprun.inference.session import OnnxBackend
 from captioner.inference import ModelBackend, model_spec
 from captioner.training.checkpoint import build_model, load_checkpoint
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["caprun", "json"]):
-    from caprun.bundle import read_bundle
+    from caprun.bundle.reading import read_bundle
     from caprun.errors import BundleError
 
 TINY = Path(__file__).parents[1] / "tiny" / "bundle"

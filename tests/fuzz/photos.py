@@ -2,8 +2,8 @@
 
     python tests/fuzz/photos.py [CORPUS] [-max_total_time=60]
 
-It wants atheris, of the extra `fuzz`. Seeds are the photos of `tests/caprun/hostile.py`; what is found is written
-beside it as `crash-...`, and belongs among them once it is mended.
+Needs atheris, of the extra `fuzz`. Seeds are the photos of `tests/caprun/photos/support/hostile.py`. A photo that
+crashes is written beside this file as `crash-...`; add it to the seeds once the fault is mended.
 """
 
 import struct
@@ -17,15 +17,16 @@ import atheris
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
 with atheris.instrument_imports(include=["caprun", "PIL"]):
-    from caprun import image
     from caprun.errors import ImageError
-from tests.caprun.hostile import photos  # noqa: E402
+from caprun.photos import reading  # noqa: E402
+from caprun.photos.preprocessing import ImageSpec, load  # noqa: E402
+from tests.caprun.photos.support.hostile import photos  # noqa: E402
 
-SPEC = image.ImageSpec(32, 48, "squash", "bicubic", mean=(0.5,) * 3, std=(0.25,) * 3)  # type: ignore[arg-type]
+SPEC = ImageSpec(32, 48, "squash", "bicubic", mean=(0.5,) * 3, std=(0.25,) * 3)  # type: ignore[arg-type]
 
 
 def main() -> None:
-    image.MAX_PIXELS = 250_000  # most time would go into large pictures of nothing
+    reading.MAX_PIXELS = 250_000  # most time would go into large pictures of nothing
     folder = tempfile.mkdtemp(prefix="caprun-fuzz-")
     for number, (_, data) in enumerate(photos()):
         (Path(folder) / f"seed-{number}").write_bytes(data)
@@ -38,7 +39,7 @@ def main() -> None:
 def check(data: bytes) -> None:
     """Any bytes give an array of the right shape, or an ImageError of one line."""
     try:
-        array = image.load(with_checksums(data), SPEC)
+        array = load(with_checksums(data), SPEC)
     except ImageError as error:
         said = str(error)
     else:

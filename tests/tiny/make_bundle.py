@@ -17,11 +17,13 @@ from torch import nn
 from capexport import onnx_export
 from capexport.graphs import describe
 from capexport.verify import verify
-from caprun.bundle import Manifest, ModelSpec, Precision, Replacement, read_bundle, write_manifest
-from caprun.decoding import SearchOptions
-from caprun.image import ImageSpec
-from caprun.session import OnnxBackend
-from caprun.vocabulary import Joining, Special, Vocabulary
+from caprun.bundle.manifest import Manifest, ModelSpec, Precision
+from caprun.bundle.reading import read_bundle
+from caprun.bundle.vocabulary import Joining, Special, Vocabulary
+from caprun.bundle.writing import Replacement, write_manifest
+from caprun.inference.session import OnnxBackend
+from caprun.photos.preprocessing import ImageSpec
+from caprun.search.options import SearchOptions
 from captioner.config import ModelConfig
 from captioner.inference import ModelBackend
 from captioner.models.caption_model import CaptionModel

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from caprun.drawing.fonts import find_font
 from caprun.errors import UsageError
-from caprun.fonts import find_font
 
 Random = np.random.Generator
 Colour = tuple[int, int, int]

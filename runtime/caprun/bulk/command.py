@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from caprun.abstaining import min_confidence_option
-from caprun.progress import counted
-from caprun.search_options import search_options
+from caprun.batch.progress import counted
+from caprun.commands.options import min_confidence_option
+from caprun.commands.search_options import search_options
 
 
 def _workers(_context: click.Context, _parameter: click.Parameter, given: str | None) -> tuple[int, int] | None:

@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from caprun.abstaining import refuse_uncalibrated
 from caprun.bulk.output import Output, claimed
-from caprun.bulk.source import Source, find_source
+from caprun.bulk.source import BulkSource, find_source
+from caprun.bundle.manifest import refuse_uncalibrated
 from caprun.errors import CaprunError, DeviceError, UsageError
-from caprun.session import Device, choose_precision
+from caprun.inference.devices import Device
+from caprun.inference.precisions import choose_precision
 
 _SPARE_CPUS = 3  # for Ray Data's own actor and tasks, which read, filter, cut and write while the workers keep theirs
 _FORMAT = 2  # of the rows: 1 had no confidence
@@ -96,10 +97,10 @@ def caption_in_bulk(
     """
     options = options or BulkOptions()
     _import_ray()
-    from caprun.bulk.worker import Work, digest_of
-    from caprun.bundle import read_bundle
+    from caprun.bulk.worker import BulkWork, digest_of
+    from caprun.bundle.reading import read_bundle
+    from caprun.commands.search_options import with_search_options
     from caprun.engine import packaged_bundle
-    from caprun.search_options import with_search_options
 
     bundle = read_bundle(packaged_bundle() if model is None else os.path.abspath(model))  # noqa: PTH100
     refuse_uncalibrated(bundle.manifest, min_confidence)
@@ -125,7 +126,7 @@ def caption_in_bulk(
                 precision = options.precision or choose_precision(bundle.manifest, device)
                 folder.resume_or_begin({**identity, "precision": precision}, total, overwrite=overwrite)
                 before = folder.committed()
-                work = Work(
+                work = BulkWork(
                     bundle=None if model is None else str(bundle.path),
                     model=digest_of(bundle.path),
                     device=device,
@@ -158,7 +159,7 @@ def _import_ray() -> Any:
 def _cluster(options: BulkOptions) -> Iterator[tuple[Any, int, tuple[int, int]]]:
     """Connect to a cluster, or start one here; yields device, threads of a worker, and fewest and most workers."""
     ray = _import_ray()
-    from caprun.pipeline import threads_for_all_cores
+    from caprun.inference.hardware import threads_for_all_cores
 
     connected = ray.is_initialized()
     if not connected:
@@ -197,7 +198,7 @@ def _knock(address: str) -> None:
 
 
 def _shares(resources: Mapping[str, float], options: BulkOptions) -> tuple[Any, int, tuple[int, int]]:
-    from caprun.session import choose_device
+    from caprun.inference.devices import choose_device
 
     cpus, gpus = int(resources.get("CPU", 0)) - _SPARE_CPUS, int(resources.get("GPU", 0))
     device = options.device
@@ -215,7 +216,7 @@ def _shares(resources: Mapping[str, float], options: BulkOptions) -> tuple[Any, 
     return device, threads, options.workers or (most, most)
 
 
-def _run(work: Any, source: Source, folder: Output, pool: tuple[int, int], rows_per_file: int) -> None:
+def _run(work: Any, source: BulkSource, folder: Output, pool: tuple[int, int], rows_per_file: int) -> None:
     import pyarrow.fs
     import ray
     from ray.data import ActorPoolStrategy, DataContext

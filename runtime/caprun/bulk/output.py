@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from caprun.atomic_write import atomic_write
+from caprun.batch.results import of_another_run
 from caprun.bulk.source import PARQUET, refuse_unreadable
 from caprun.errors import OutputError, UsageError
-from caprun.results import of_another_run
-from caprun.whole import written_whole
 
 _LATER = ("precision",)
 """What a job may know of itself only when it runs, for it depends on the hardware that is there."""
@@ -88,7 +88,7 @@ class Output:
 
     def _begin(self, identity: Mapping[str, Any]) -> None:
         content = (json.dumps(identity, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "surrogatepass")
-        with written_whole(self._job) as file:
+        with atomic_write(self._job) as file:
             file.write(content)
             file.flush()  # first of all: where it cannot be written, what is there stays
             self._job.unlink(missing_ok=True)  # and then this: rows never lie beside what another job is

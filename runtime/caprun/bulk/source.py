@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from caprun.batch.listing import list_photos
 from caprun.errors import UsageError
-from caprun.listing import list_photos
 
 PARQUET = ".parquet"
 IMAGE = "image"
@@ -20,7 +20,7 @@ RESULTS = ("caption", "log_prob", "confidence", "words", "alternatives", "abstai
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class BulkSource:
     """Rows to caption, each with an id of its own."""
 
     ids: Sequence[str | int]
@@ -50,7 +50,7 @@ class Source:
 
 def find_source(
     arguments: Sequence[str], standard_input: BinaryIO, *, recursive: bool, image_column: str, id_column: str
-) -> Source:
+) -> BulkSource:
     """What the arguments mean: Parquet files and folders of them, or else photos as `list_photos` finds them.
 
     A photo that is named twice is captioned once.
@@ -96,7 +96,7 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith((".", "_")) for part in path.parts)
 
 
-def _from_paths(photos: Sequence[str]) -> Source:
+def _from_paths(photos: Sequence[str]) -> BulkSource:
     # rows are text, and a file's name need not be: bytes that are no UTF-8 are shown as \xff, as everywhere
     named = {os.fsencode(photo).decode("utf-8", "backslashreplace"): photo for photo in photos}
     if len(named) != len(set(photos)):
@@ -104,10 +104,10 @@ def _from_paths(photos: Sequence[str]) -> Source:
     files = [os.fsencode(os.path.abspath(photo)) for photo in named.values()]  # noqa: PTH100
     # names too: they are the ids, and the same photos have others where they are named from another folder
     pairs = sorted(zip((name.encode() for name in named), files, strict=True))
-    return Source(list(named), IMAGE, _FILE, _digest([part for pair in pairs for part in pair]), (), files)
+    return BulkSource(list(named), IMAGE, _FILE, _digest([part for pair in pairs for part in pair]), (), files)
 
 
-def _from_parquet(files: Sequence[str], image_column: str, id_column: str) -> Source:
+def _from_parquet(files: Sequence[str], image_column: str, id_column: str) -> BulkSource:
     import pyarrow as pa
     from pyarrow import dataset
 
@@ -133,7 +133,7 @@ def _from_parquet(files: Sequence[str], image_column: str, id_column: str) -> So
     parts = [_digest([str(value).encode() for value in sorted(values)]), _digest(sorted(map(os.fsencode, files)))]
     if _is_text(rows.schema.field(image_column).type):
         parts.append(os.getcwd())  # noqa: PTH109  (which relative paths of photos are relative to)
-    return Source(values, id_column, image_column, _digest([os.fsencode(part) for part in parts]), files)
+    return BulkSource(values, id_column, image_column, _digest([os.fsencode(part) for part in parts]), files)
 
 
 def _is_text(kind: Any) -> bool:

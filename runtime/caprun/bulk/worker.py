@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from caprun.abstaining import abstention, written
-from caprun.bundle import MANIFEST
-from caprun.engine import Caption, Captioner, packaged_bundle
+from caprun.bundle.manifest import MANIFEST
+from caprun.caption import Caption, abstention, written
+from caprun.engine import Captioner, packaged_bundle
 from caprun.errors import BundleError, CaprunError, ImageError
-from caprun.options import SearchOptions
-from caprun.session import Device
+from caprun.inference.devices import Device
+from caprun.search.options import SearchOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +25,7 @@ _TOGETHER = 2  # times a block is tried as a whole; if its worker dies again, on
 
 
 @dataclass(frozen=True)
-class Work:
+class BulkWork:
     """What every worker of a job is told."""
 
     bundle: str | None
@@ -52,7 +52,7 @@ class Work:
 class Worker:
     """A callable for Ray Data's `map_batches`: Arrow tables in and out, one row for each row."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: BulkWork) -> None:
         self._work = work
         # An error of a constructor reaches the job as the text of a traceback; one of a call, as itself.
         self._captioner = _load(work)
@@ -137,7 +137,7 @@ def _text(caption: Caption) -> dict[str, Any]:
     return {"caption": caption.text, "log_prob": caption.log_prob, "confidence": confidence, "words": words}
 
 
-def _load(work: Work) -> Captioner | CaprunError:
+def _load(work: BulkWork) -> Captioner | CaprunError:
     try:
         captioner = Captioner.load(
             work.bundle, device=work.device, threads=work.threads, precision=work.precision, many=True

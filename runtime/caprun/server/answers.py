@@ -8,13 +8,13 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict  # that of 3.11 has no annotations for pydantic to read
 
-from caprun.abstaining import Abstention, written
+from caprun.caption import Abstention, written
 from caprun.errors import ImageError
 from caprun.server.queueing import Captioned, Result
 from caprun.server.refusal import as_sentence
 
 if TYPE_CHECKING:
-    from caprun.engine import Caption, CaptionWord
+    from caprun.caption import Caption, CaptionWord
 
 
 class Word(TypedDict):

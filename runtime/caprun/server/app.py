@@ -11,7 +11,7 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 import caprun
-from caprun.image import MAX_PIXELS
+from caprun.photos.reading import MAX_PIXELS
 from caprun.server import answers, description, query
 from caprun.server.batching import Batcher
 from caprun.server.captioning import answer, error_response

@@ -15,22 +15,25 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
-from caprun.abstaining import Abstention, abstention
+from caprun.caption import Abstention, abstention
+from caprun.engine import default_batch_size
 from caprun.errors import DeviceError, ImageError
-from caprun.image import opened, prepare, seen_box
-from caprun.pipeline import default_batch_size, threads_for_all_cores
+from caprun.inference.hardware import threads_for_all_cores
+from caprun.photos.preprocessing import prepare, seen_box
+from caprun.photos.reading import opened
 from caprun.server.metrics import Metrics
 from caprun.server.priority import step_back
 from caprun.server.queueing import Ask, Captioned, DeadlinePassed, Photo, Place, Queue, Result
 from caprun.server.settings import MOST_DECODERS, Settings
 
 if TYPE_CHECKING:
-    from caprun.engine import Caption, Captioner
+    from caprun.caption import Caption
+    from caprun.engine import Captioner
 
 T = TypeVar("T")
 Box: TypeAlias = tuple[float, float, float, float]
 Render: TypeAlias = "Callable[[Caption, Box | None, Abstention | None], bytes]"
-"""How a caption is answered, or why it is not; with the box of `caprun.image.seen_box` where attention is wanted."""
+"""How a caption is answered, or why it is not; with the box of `seen_box` where attention is wanted."""
 
 log = logging.getLogger(__name__)
 

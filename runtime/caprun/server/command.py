@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caprun.abstaining import min_confidence_option, refuse_uncalibrated
-from caprun.click_types import Number
+from caprun.commands.click_types import Number
+from caprun.commands.options import min_confidence_option
 from caprun.errors import CaprunError
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def serve(
     """
     _check_installed()
     _open_streams()
+    from caprun.bundle.manifest import refuse_uncalibrated
     from caprun.server import listening
     from caprun.server.places import divide
     from caprun.server.settings import Settings
@@ -128,7 +129,7 @@ def _open_streams() -> None:
 
 def _load(model: str | None, device: Any, precision: str | None, place: "Place") -> "Captioner":
     """The model, for many photos."""
-    from caprun.startup import starting
+    from caprun.commands.startup import starting
 
     with starting():
         from caprun.engine import Captioner

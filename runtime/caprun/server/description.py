@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from caprun.bundle import ModelSpec
+from caprun.bundle.manifest import ModelSpec
 from caprun.server import answers
 from caprun.server.query import Parameter
 from caprun.server.settings import Settings

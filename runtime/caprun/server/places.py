@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caprun.errors import UsageError
-from caprun.hardware import Cores, cores
+from caprun.inference.hardware import Cores, cores
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"

@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl
 
-from caprun.abstaining import refuse_uncalibrated
-from caprun.bundle import ModelSpec
+from caprun.bundle.manifest import ModelSpec, refuse_uncalibrated
 from caprun.errors import UsageError
 from caprun.server.queueing import Ask
 from caprun.server.settings import Settings

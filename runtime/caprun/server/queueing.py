@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from caprun.decoding import SearchOptions
 from caprun.errors import ImageError
+from caprun.search.options import SearchOptions
 from caprun.server.metrics import Metrics, Reason
 from caprun.server.settings import Settings
 

@@ -1,0 +1,1 @@
+"""Captioning many photos: listing, reading ahead, resumable result files, progress."""

@@ -1,0 +1,1 @@
+"""The bundle: manifest, vocabulary and confidence; reading, checking and writing a bundle directory."""

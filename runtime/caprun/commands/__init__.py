@@ -1,0 +1,1 @@
+"""Command line commands, one module each, and the options that they share."""

@@ -1,0 +1,187 @@
+"""`caprun caption`: captions for the photos named on the command line."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from caprun.commands.options import Many, many_options, output_options, photos_argument
+from caprun.commands.search_options import search_options, with_search_options
+from caprun.commands.startup import starting
+from caprun.errors import ImageError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from caprun.bundle.manifest import ModelSpec
+    from caprun.caption import Caption
+    from caprun.engine import Captioner
+
+
+@click.command()
+@photos_argument
+@click.option("--model", envvar="CAPRUN_MODEL", help="Bundle to use, else $CAPRUN_MODEL, else the packaged one.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@click.option("--precision", help="One of the bundle's, such as fp32.  [default: the fastest measured here]")
+@search_options
+@output_options
+@many_options
+def caption(
+    photos: tuple[str, ...],
+    model: str | None,
+    device: Any,
+    threads: int | None,
+    precision: str | None,
+    **options: Any,
+) -> int:
+    """Print a caption for every PHOTO (JPEG, PNG, WebP, GIF, BMP).
+
+    A folder stands for the photos in it, sorted by the bytes of their paths, hidden ones left out; - for the paths on
+    standard input, one a line or each ended by NUL. A photo that cannot be read is reported, the others are captioned
+    all the same, and the exit code is 1.
+    """
+
+    def load(many: bool) -> "Captioner":
+        from caprun.engine import Captioner
+
+        return Captioner.load(model, device=device, threads=threads, precision=precision, many=many)
+
+    return caption_photos(load, photos, **options)
+
+
+def caption_photos(
+    load: "Callable[[bool], Captioner]",
+    photos: Sequence[str],
+    *,
+    search: Mapping[str, Any],
+    many: Many,
+    as_json: bool,
+    min_confidence: float | None,
+    attention: Path | None,
+    picture: Path | None,
+    font: Path | None,
+) -> int:
+    """Caption photos and print what was asked for; returns the exit code.
+
+    Args:
+        load: loads the model, for many photos or for few; not before the options are known to be right.
+        photos: paths, folders and `-`.
+        search: options of the search; those left out are the model's own.
+        many: options of many photos.
+        as_json: print objects, not text.
+        min_confidence: a photo of whose caption the model is less sure has none; None for captions of all.
+        attention, picture: PNG files to write, for a single photo.
+        font: for these.
+    """
+    if (attention or picture) and len(photos) > 1:
+        raise UsageError(f"--attention and --picture take one photo, not {len(photos)}.")
+    if many.overwrite and many.output is None:
+        raise UsageError("--overwrite belongs to --output.")
+    if many.meant(photos):
+        if attention or picture:
+            raise UsageError("--attention and --picture take one photo, named itself, and no --output.")
+        if as_json and many.output is not None:
+            raise UsageError("--json prints rows and --output writes them; leave one of them out.")
+        return _caption_many(load, photos, search, many, as_json, min_confidence)
+    with starting():
+        from concurrent.futures import ThreadPoolExecutor
+
+        from caprun.photos.reading import open_photo
+
+        with ThreadPoolExecutor(1) as reader:  # which opens the first photo while the model is loaded
+            first = reader.submit(open_photo, photos[0])
+            captioner = load(False)
+    from caprun.bundle.manifest import refuse_uncalibrated
+    from caprun.caption import as_row
+
+    refuse_uncalibrated(captioner.spec, min_confidence)
+    if attention and captioner.spec.attention_grid is None:
+        raise UsageError(f"The model {captioner.spec.name} has no attention to draw; leave out --attention.")
+    options = with_search_options(captioner.spec.search, search)
+    failed = 0
+    for index, photo in enumerate(photos):
+        try:
+            image = open_photo(photo) if index else first.result()
+            caption = captioner.caption(image, options, alpha=attention is not None)
+            row = as_row(photo, caption, min_confidence)
+            if as_json:
+                click.echo(_json(row))
+            if "abstained" in row:
+                unwritten = " No picture is written." if attention or picture else ""
+                click.echo(f"{photo}: {row['abstained']}{unwritten}", err=True)
+                continue
+            if not as_json:
+                for one in (caption, *caption.alternatives):
+                    click.echo(f"{photo}: {one.text}" if len(photos) > 1 else one.text)
+            _write_pictures(captioner.spec, image, caption, attention, picture, font)
+        except ImageError as error:
+            failed += 1
+            if as_json:
+                click.echo(_json({"image": photo, "error": str(error)}))
+            click.echo(f"Error: {error}", err=True)
+    return 1 if failed else 0
+
+
+def _caption_many(
+    load: "Callable[[bool], Captioner]",
+    arguments: Sequence[str],
+    search: Mapping[str, Any],
+    many: Many,
+    as_json: bool,
+    least: float | None,
+) -> int:
+    from caprun.batch.listing import list_photos
+    from caprun.bundle.manifest import refuse_uncalibrated
+    from caprun.commands.many_photos import plan_output, print_captions, write_captions
+
+    photos = list_photos(arguments, sys.stdin.buffer, recursive=many.recursive)
+    output = None if many.output is None else plan_output(many.output, photos)
+    captioner = load(True)
+    refuse_uncalibrated(captioner.spec, least)
+    options = with_search_options(captioner.spec.search, search)
+    how: dict[str, Any] = {"min_confidence": least, "batch_size": many.batch_size, "decoders": many.decoders}
+    if output is None:
+        return print_captions(captioner, photos, options, as_json=as_json, **how)
+    return write_captions(captioner, photos, options, output, overwrite=many.overwrite, **how)
+
+
+def _write_pictures(
+    spec: "ModelSpec",
+    image: "Image.Image",
+    caption: "Caption",
+    attention: Path | None,
+    picture: Path | None,
+    font: Path | None,
+) -> None:
+    if attention or picture:
+        from caprun.drawing.pictures import attention_picture, caption_picture
+        from caprun.photos.preprocessing import seen_box
+
+        if attention:
+            seen = [(word.text, word.alpha) for word in caption.words if word.alpha is not None]
+            box = seen_box(image.size, spec.image)
+            _write_png(attention_picture(image, seen, region_box=box, font=font), attention)
+        if picture:
+            _write_png(caption_picture(image, caption.text, font=font), picture)
+
+
+def _json(row: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _write_png(image: "Image.Image", path: Path) -> None:
+    from caprun.atomic_write import atomic_write
+
+    try:
+        with atomic_write(path) as file:
+            image.save(file, format="PNG")
+    except OSError as error:
+        # a place that makes no sense, or one that has no room
+        wrong = isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError))
+        kind = UsageError if wrong else OutputError
+        raise kind(f"The picture {path} cannot be written: {error.strerror or error}.") from error

@@ -1,0 +1,54 @@
+"""Click groups whose commands fail with one sentence."""
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
+
+import click
+
+from caprun.errors import CaprunError, UsageError
+
+
+class ErrorsAsSentences(click.Group):
+    """A group whose commands fail with one line on stderr: exit code 2 for usage, 1 for all else."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """No arguments at all ask for help."""
+        return super().parse_args(ctx, args or ["--help"])
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run; see `click.Command.main`."""
+        run: Callable[..., Any] = partial(super().main, *args)
+        if not extra.pop("standalone_mode", True):
+            return run(standalone_mode=False, **extra)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text: bytes that are no UTF-8
+        try:
+            code = run(standalone_mode=False, **extra)
+            if sys.stdout is not None:  # it was closed before we began
+                sys.stdout.flush()
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else self.name
+            _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`.", 2)
+        except click.ClickException as error:
+            _fail(error.format_message(), 1)
+        except CaprunError as error:
+            _fail(str(error), 2 if isinstance(error, UsageError) else 1)
+        except (KeyboardInterrupt, click.Abort):
+            _fail("Interrupted.", 128 + signal.SIGINT)
+        except OSError as error:
+            # our output has nowhere to go; leave nothing to flush there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+                sys.exit(1)
+            _fail(str(error), 1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(code)

@@ -1,0 +1,197 @@
+"""The folder run: many photos captioned, and printed as they are done or written to a file that survives."""
+
+import hashlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from caprun.batch.listing import Listed
+from caprun.batch.progress import PhotoProgress, counted
+from caprun.batch.results import Results
+from caprun.batch.rows import FORMATS, captions_of
+from caprun.bundle.manifest import MODEL_CARD
+from caprun.caption import Caption, as_row
+from caprun.engine import Captioner, default_batch_size
+from caprun.errors import ImageError, OutputError, UsageError
+from caprun.search.options import SearchOptions
+
+ROWS = "captions.jsonl"
+"""The file of rows in a folder of text files."""
+_WHY = "; their rows say why"
+_ROW_FORMAT = 2  # of what is written; another caprun may write other rows: 1 had no confidence
+
+
+class OutputFiles(NamedTuple):
+    """Where results go."""
+
+    file: Path
+    """Rows, one a photo."""
+    texts: list[Path] | None
+    """For each photo, a file for its caption alone."""
+
+
+def plan_output(output: str, photos: Sequence[Listed]) -> OutputFiles:
+    """What `--output` means: a file of rows, or a folder with one, and with a text file a photo.
+
+    Raises:
+        UsageError: neither, or two photos would have one text file.
+        OutputError: the folder cannot be made.
+    """
+    path = Path(output)
+    if not (os.path.isdir(path) or output.endswith(("/", os.sep))):  # noqa: PTH112  (never an error)
+        if path.suffix.lower() not in FORMATS:
+            raise UsageError(
+                f"--output {output} is neither a {' nor a '.join(FORMATS)} file nor a folder (end it with /)."
+            )
+        return OutputFiles(path, None)
+    texts = []
+    owner: dict[str, str] = {}
+    for photo in photos:
+        text = f"{os.path.splitext(photo.relative)[0]}.txt"  # noqa: PTH122  (a name may be of dots alone)
+        if owner.setdefault(text, photo.path) != photo.path:
+            raise UsageError(
+                f"{owner[text]} and {photo.path} would both be captioned in {path / text}; rename one, or give a "
+                ".jsonl or .csv file as --output."
+            )
+        texts.append(path / text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {path} cannot be made ({error.strerror}); give another --output.") from error
+    return OutputFiles(path / ROWS, texts)
+
+
+def write_captions(
+    captioner: Captioner,
+    photos: Sequence[Listed],
+    options: SearchOptions,
+    output: OutputFiles,
+    *,
+    min_confidence: float | None = None,
+    batch_size: int | None,
+    decoders: int | None,
+    overwrite: bool,
+) -> int:
+    """Write a row a photo, or go on with it; returns the exit code.
+
+    Below `min_confidence`, the row says that the model abstains, and there is no text file.
+    Batches are cut by position in the list, never by what is left: so the rows do not depend on where a run stopped.
+
+    Raises:
+        UsageError: the output is of another run, or a row of it holds fewer captions than are asked for.
+        OutputError: it cannot be written.
+    """
+    if options.n_best > 1 and output.file.suffix.lower() == ".csv":
+        raise UsageError(
+            "A .csv row holds one caption; with n_best above 1 give a .jsonl file or a folder as --output."
+        )
+    captioner = captioner.for_many()
+    size = batch_size or default_batch_size(captioner)
+    paths = [photo.path for photo in photos]
+    identity = _identity(captioner, options, size, paths) | {
+        "min confidence": "none" if min_confidence is None else min_confidence,
+        "text files": "no" if output.texts is None else "yes",
+    }
+    with Results(output.file, paths, identity, texts=output.texts, overwrite=overwrite) as results:
+        total, before = len(paths), results.done
+        if results.finished:
+            click.echo(f"{output.file} is finished already; --overwrite begins anew.", err=True)
+            return _end(results.failed, results.abstained, total, _WHY)
+        if before:
+            click.echo(f"{output.file} has {before:,} of {total:,} photos; going on.", err=True)
+        first = before - before % size
+        found = captioner.caption_many(paths[first:], options, batch_size=size, decoders=decoders)
+        try:
+            with PhotoProgress(total, done=before) as progress:
+                entries = _entries(paths[first:], found, min_confidence)
+                for entry in itertools.islice(entries, before - first, None):
+                    results.add(entry)
+                    progress.advance()
+        except KeyboardInterrupt:
+            click.echo(f"\n{results.done:,} of {total:,} photos are done; the same command goes on.", err=True)
+            raise
+        click.echo(f"{counted(total)} in {output.file}, {progress.rate:.1f} photos/s.", err=True)
+        return _end(results.failed, results.abstained, total, _WHY)
+
+
+def print_captions(
+    captioner: Captioner,
+    photos: Sequence[Listed],
+    options: SearchOptions,
+    *,
+    as_json: bool,
+    min_confidence: float | None = None,
+    batch_size: int | None,
+    decoders: int | None,
+) -> int:
+    """Print a line a photo, in order, as they are done; returns the exit code.
+
+    Below `min_confidence`, no line but a sentence on standard error.
+    """
+    paths = [photo.path for photo in photos]
+    found = captioner.caption_many(paths, options, batch_size=batch_size, decoders=decoders)
+    failed = abstained = 0
+    # where captions are read as they come, they are the progress
+    with PhotoProgress(len(paths), quiet=sys.stdout.isatty()) as progress:
+        for entry in _entries(paths, found, min_confidence):
+            failed += "error" in entry
+            abstained += "abstained" in entry
+            if as_json:
+                click.echo(json.dumps(entry, ensure_ascii=False))
+            elif "caption" in entry:
+                for caption in captions_of(entry):
+                    click.echo(f"{entry['image']}: {caption}")
+            if "error" in entry:
+                progress.say(f"Error: {entry['error']}")
+            if "abstained" in entry:
+                progress.say(f"{entry['image']}: {entry['abstained']}")
+            progress.advance()
+    return _end(failed, abstained, len(paths), "")
+
+
+def _entries(
+    paths: Iterable[str], found: Iterable[Caption | ImageError], least: float | None
+) -> Iterator[dict[str, Any]]:
+    for path, result in zip(paths, found, strict=True):
+        if isinstance(result, ImageError):
+            yield {"image": path, "error": str(result)}
+        else:
+            yield as_row(path, result, least)
+
+
+def _end(failed: int, abstained: int, total: int, where: str) -> int:
+    if abstained:
+        click.echo(f"The model abstained from {abstained:,} of {counted(total)}{where}.", err=True)
+    if failed:
+        click.echo(f"Error: {failed:,} of {counted(total)} could not be captioned{where}.", err=True)
+    return 1 if failed else 0
+
+
+def _identity(captioner: Captioner, options: SearchOptions, size: int, paths: Sequence[str]) -> dict[str, Any]:
+    """All that rows depend on, as a person knows it."""
+    spec = captioner.spec
+    files = {name: entry.sha256 for name, entry in getattr(spec, "files", {}).items() if name != MODEL_CARD}
+    model = [captioner.digest, files, asdict(spec.image), asdict(spec.special), spec.attention_grid]
+    if spec.confidence is not None:
+        model.append(asdict(spec.confidence))
+    # relative names mean other photos elsewhere; os.path.join leaves absolute ones as they are
+    here = os.fsencode(os.getcwd())  # noqa: PTH109
+    names = hashlib.sha256()
+    for path in paths:
+        names.update(os.path.join(here, os.fsencode(path)) + b"\0")  # noqa: PTH118
+    return {
+        "rows": _ROW_FORMAT,
+        "model": f"{spec.name} {hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:12]}",
+        "precision": getattr(captioner.backend, "precision", "fp32"),
+        "device": getattr(captioner.backend, "device", "pytorch"),
+        **asdict(options),
+        "batch_size": size,
+        "photos": f"{len(paths):,} {names.hexdigest()[:12]}",
+    }

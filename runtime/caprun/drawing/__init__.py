@@ -1,0 +1,1 @@
+"""Pictures of captions and of attention."""

@@ -1,0 +1,234 @@
+"""Pictures of a caption: the photo with its caption below, and one heat map a word."""
+
+import math
+import os
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from caprun.drawing.fonts import find_font
+from caprun.errors import UsageError
+from caprun.photos.reading import open_photo
+
+_FontFile = str | os.PathLike[str] | None
+
+_PAPER = (255, 255, 255)
+_INK = (28, 28, 32)
+_BEHIND_PHOTO = (238, 238, 240)  # where a photo is too narrow to fill its place
+
+_LONGEST_SIDE = 1024
+_SHORTEST_LONG_SIDE = 480
+_PANEL_SIDE = 300
+_PANEL_LEAST = 96
+_MARGIN = 20
+
+# From little to much attention: dark violet, crimson, orange, pale yellow. Lightness rises all the way, so that it
+# reads the same without colour vision and in print.
+_HEAT_COLOURS = np.array([(66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (255, 232, 130)], np.float32)
+_HEAT_OPACITY = np.array([0.0, 0.45, 0.64, 0.76, 0.84], np.float32)
+
+
+def caption_picture(photo: Image.Image, caption: str, *, font: _FontFile = None) -> Image.Image:
+    """The photo with its caption below it, centred on white and wrapped: an RGB image.
+
+    The photo's long side becomes at most 1024 pixels, and at least 480. `font` is a font file, if the letters of the
+    caption need a special one (see `find_font`).
+
+    Raises `ImageError` for a photo that cannot be read, `UsageError` where no font has the caption's letters.
+    """
+    photo = open_photo(photo)
+    longest = max(photo.size)
+    photo = _scale(photo, min(max(longest, _SHORTEST_LONG_SIDE), _LONGEST_SIDE) / longest)
+    width = max(photo.width, _SHORTEST_LONG_SIDE)
+    text_size = round(width / 28) if width > 700 else max(18, round(width / 24))
+    text = _tidy(caption)
+    face = find_font(text, text_size, font)
+    lines = _wrap(text, face, width - 4 * _MARGIN)
+    line_height = _line_height(face)
+    picture = Image.new("RGB", (width, photo.height + 2 * _MARGIN + line_height * len(lines)), _PAPER)
+    if photo.width < width:
+        picture.paste(_BEHIND_PHOTO, (0, 0, width, photo.height))
+    picture.paste(photo, ((width - photo.width) // 2, 0))
+    draw = ImageDraw.Draw(picture)
+    for index, line in enumerate(lines):
+        _write(draw, line, (width / 2, photo.height + _MARGIN + line_height * index), face)
+    return picture
+
+
+def attention_picture(
+    photo: Image.Image,
+    words: Sequence[tuple[str, npt.NDArray[np.float32]]],
+    *,
+    region_box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
+    font: _FontFile = None,
+) -> Image.Image:
+    """A grid of panels: the photo, and then for each word the photo under the word's heat map. An RGB image.
+
+    `words` holds each word with its alpha: float (grid_height, grid_width), the weight of each region of the photo,
+    at least 0. Colours are scaled for each word: the mean weight is clear and the largest the brightest, but less
+    bright where it is under three times the mean, so that evenly spread attention leaves the photo as it is.
+
+    `region_box` is the part of the photo that the encoder saw, (left, top, right, bottom) in fractions, as
+    `caprun.photos.preprocessing.seen_box` returns it. The grid covers it, and what is outside of it is darkened.
+
+    Raises `ImageError` for a photo that cannot be read, `UsageError` where no font has the words' letters or an alpha
+    or `region_box` is of the wrong shape.
+    """
+    left, top, right, bottom = region_box
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise UsageError(f"region_box is (left, top, right, bottom) from 0 to 1, not {region_box}; use seen_box")
+    photo = open_photo(photo)
+    photo = _scale(photo, _PANEL_SIDE / max(photo.size))
+    labels = [_tidy(word) for word, _ in words]
+    text_size = 22
+    face = find_font("".join(labels), text_size, font)
+    widest = max((face.getlength(label) for label in labels), default=0.0)
+    width = max(photo.width, _PANEL_LEAST, min(math.ceil(widest), 2 * _PANEL_SIDE))
+    height = max(photo.height, _PANEL_LEAST)
+    label_height = _line_height(face) + 8
+    across, down = _columns(1 + len(words), width + _MARGIN, height + label_height + _MARGIN)
+    canvas = (_MARGIN + across * (width + _MARGIN), _MARGIN + down * (height + label_height + _MARGIN))
+    picture = Image.new("RGB", canvas, _PAPER)
+    draw = ImageDraw.Draw(picture)
+    backdrop = _mute(photo, region_box)
+    panels = [("", photo)] + [
+        (label, _heat(backdrop, alpha, region_box)) for label, (_, alpha) in zip(labels, words, strict=True)
+    ]
+    for index, (label, panel) in enumerate(panels):
+        x = _MARGIN + index % across * (width + _MARGIN)
+        y = _MARGIN + index // across * (height + label_height + _MARGIN)
+        if panel.size != (width, height):
+            picture.paste(_BEHIND_PHOTO, (x, y, x + width, y + height))
+        picture.paste(panel, (x + (width - panel.width) // 2, y + (height - panel.height) // 2))
+        own_face = face
+        if (length := face.getlength(label)) > width:
+            own_face = find_font(label, max(1, int(text_size * width / length)), font)
+        _write(draw, label, (x + width / 2, y + height + 8), own_face)
+    return picture
+
+
+def heat_picture(
+    photo: Image.Image,
+    alpha: npt.NDArray[np.float32],
+    *,
+    region_box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
+    side: int = _PANEL_SIDE,
+) -> Image.Image:
+    """The photo under one heat map, its long side of `side` pixels, as a panel of `attention_picture` has it."""
+    photo = open_photo(photo)
+    return _heat(_mute(_scale(photo, side / max(photo.size)), region_box), alpha, region_box)
+
+
+def _scale(photo: Image.Image, factor: float) -> Image.Image:
+    size = (max(1, round(photo.width * factor)), max(1, round(photo.height * factor)))
+    return photo if size == photo.size else photo.resize(size, Image.Resampling.LANCZOS)
+
+
+def _tidy(text: str) -> str:
+    """One line, letters and their accents joined where Unicode can: more fonts have those."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _line_height(face: ImageFont.FreeTypeFont) -> int:
+    ascent, descent = face.getmetrics()
+    return round((ascent + descent) * 1.15)
+
+
+def _write(draw: ImageDraw.ImageDraw, line: str, centre_top: tuple[float, float], face: ImageFont.FreeTypeFont) -> None:
+    draw.text(centre_top, line, fill=_INK, font=face, anchor="ma")
+
+
+def _wrap(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Lines of at most `width` pixels, as few as possible and then as even as possible."""
+    lines = _fill(text, face, width)
+    longest_word = max(face.getlength(word) for word in text.split(" "))
+    low, high = max(width / 2, longest_word), width
+    while len(lines) > 1 and high - low > 4:
+        middle = (low + high) / 2
+        narrower = _fill(text, face, middle)
+        if len(narrower) == len(lines):
+            lines, high = narrower, middle
+        else:
+            low = middle
+    return lines
+
+
+def _fill(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Lines filled one after the other; a word is broken only where it is too long for a line of its own."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        longer = f"{line} {word}" if line else word
+        if face.getlength(longer) <= width:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        line = ""
+        for letter in word:
+            # A line may be one letter too long for the width, but never empty; an accent stays with its letter.
+            if line and not unicodedata.combining(letter) and face.getlength(line + letter) > width:
+                lines.append(line)
+                line = ""
+            line += letter
+    return [*lines, line]
+
+
+def _columns(panels: int, width: int, height: int) -> tuple[int, int]:
+    """Columns and rows for a grid of about 3:2 with few empty places."""
+
+    def cost(across: int) -> float:
+        down = math.ceil(panels / across)
+        return abs(math.log(across * width / (down * height) / 1.5)) + (across * down - panels) / panels
+
+    across = min(range(1, panels + 1), key=cost)
+    return across, math.ceil(panels / across)
+
+
+def _pixel_box(size: tuple[int, int], region_box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    """`region_box` in whole pixels, at least one across and one down."""
+    width, height = size
+    left, top = min(round(region_box[0] * width), width - 1), min(round(region_box[1] * height), height - 1)
+    right, bottom = max(round(region_box[2] * width), left + 1), max(round(region_box[3] * height), top + 1)
+    return left, top, right, bottom
+
+
+def _mute(photo: Image.Image, region_box: tuple[float, float, float, float]) -> Image.Image:
+    """The photo with less colour and light, so that the heat has most of both, and dark where it was not seen."""
+    muted = Image.blend(photo, photo.convert("L").convert("RGB"), 0.55).point(lambda value: value * 0.85)
+    dark = muted.point(lambda value: value * 0.3)
+    box = _pixel_box(photo.size, region_box)
+    dark.paste(muted.crop(box), box[:2])
+    return dark
+
+
+def _heat(
+    backdrop: Image.Image, alpha: npt.NDArray[np.float32], region_box: tuple[float, float, float, float]
+) -> Image.Image:
+    if alpha.ndim != 2 or alpha.size == 0:
+        raise UsageError(f"a word's alpha has the shape (grid_height, grid_width), not {alpha.shape}; reshape it")
+    box = _pixel_box(backdrop.size, region_box)
+    warmth = _warmth(alpha, (box[2] - box[0], box[3] - box[1]))
+    stops = np.linspace(0, 1, len(_HEAT_OPACITY))
+    opacity = np.interp(warmth, stops, _HEAT_OPACITY)[..., None]
+    colour = np.stack([np.interp(warmth, stops, channel) for channel in _HEAT_COLOURS.T], axis=-1)
+    seen = np.asarray(backdrop.crop(box), np.float32)
+    picture = backdrop.copy()
+    picture.paste(Image.fromarray(np.rint(seen + opacity * (colour - seen)).astype(np.uint8)), box[:2])
+    return picture
+
+
+def _warmth(alpha: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """float32 (height, width) of `size` (width, height): 0 at or below the mean weight, up to 1 at the largest."""
+    weights = np.nan_to_num(alpha.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
+    mean, most = float(weights.mean()), float(weights.max())
+    if most <= mean:
+        return np.zeros((size[1], size[0]), np.float32)
+    above = ((weights - mean) / (most - mean)).clip(min=0)
+    # Bicubic alone leaves the grid to be seen; a blur of a third of a cell does away with it.
+    cell = min(size[0] / alpha.shape[1], size[1] / alpha.shape[0])
+    grey = Image.fromarray(np.rint(above * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    smooth = np.asarray(grey.filter(ImageFilter.GaussianBlur(cell / 3)), np.float32)
+    return smooth / max(float(smooth.max()), 1.0) * min((most / mean - 1) / 2, 1.0)

@@ -1,0 +1,1 @@
+"""ONNX Runtime: sessions, devices, precisions, and the hardware they run on."""

@@ -1,0 +1,123 @@
+"""What may not be said next: repeated pieces and n-grams, suppressed pieces, and ends that come too early."""
+
+import functools
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from caprun.arrays import Float32Array, Ids
+from caprun.errors import UsageError
+from caprun.search.options import SearchOptions
+
+Mask = npt.NDArray[np.bool_]
+
+_NEVER = np.float32(-np.inf)
+
+
+class PieceIds(Hashable, Protocol):
+    """The part of a vocabulary that a search needs: its size, and the ids of the words that options name."""
+
+    def __len__(self) -> int: ...
+
+    def ids_of(self, words: Sequence[str], option: str) -> tuple[int, ...]:
+        """Finds the pieces that are these words; see `caprun.bundle.vocabulary.Vocabulary.ids_of`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Bans:
+    """The bans of a search; see `SearchOptions`."""
+
+    end: int
+    min_length: int
+    ngram: int
+    window: int
+    suppressed: Mask | None
+    """By piece; None: no piece is."""
+    suppressed_count: int
+    bad_endings: Mask | None
+    """Likewise."""
+
+    @classmethod
+    def of(cls, options: SearchOptions, end: int, vocabulary: PieceIds | None) -> "Bans | None":
+        """The bans that a search's options ask for; None if they ask for none.
+
+        Raises:
+            UsageError: they name pieces, and there is no vocabulary, or one that spells them otherwise or may.
+        """
+        suppressed = _mask(options.suppress, "suppress", vocabulary)
+        bad_endings = _mask(options.bad_endings, "bad_endings", vocabulary)
+        ngram, window = options.no_repeat_ngram, options.no_repeat_word
+        if ngram == 1:  # no piece twice, however long ago
+            ngram, window = 0, options.max_length
+        if not (options.min_length or ngram or window) and suppressed is None and bad_endings is None:
+            return None
+        count = 0 if suppressed is None else int(suppressed.sum())
+        return cls(end, options.min_length, ngram, window, suppressed, count, bad_endings)
+
+    def most(self, step: int) -> int:
+        """The most pieces that can be banned after `step` pieces: so many more candidates leave enough of them."""
+        count = self.suppressed_count + min(step, self.window)
+        count += step < self.min_length or self.bad_endings is not None
+        if self.ngram:
+            count += max(0, step - self.ngram + 1)
+        return count
+
+    def applied(self, history: Ids, candidate: Ids, log_prob: Float32Array) -> Float32Array:
+        """The candidates' log-probabilities, -inf where they may not be said.
+
+        Args:
+            history: (rows, beams, step), the pieces of each beam, START not among them.
+            candidate, log_prob: (rows, beams, k).
+        """
+        for banned in self._banned(history, candidate):
+            log_prob = np.where(banned, _NEVER, log_prob)
+        return log_prob
+
+    def _banned(self, history: Ids, candidate: Ids) -> Iterator[Mask]:
+        """Each ban that is about this step: where it applies, broadcast to (rows, beams, k)."""
+        step = history.shape[2]
+        if self.suppressed is not None:
+            yield self.suppressed[candidate]
+        if step < self.min_length:
+            yield candidate == self.end
+        elif self.bad_endings is not None and step:
+            yield (candidate == self.end) & self.bad_endings[history[:, :, -1:]]
+        if self.window and step:
+            yield _among(candidate, history[:, :, -self.window :])
+        if self.ngram and step >= self.ngram:
+            follows = self._begins_again(history)
+            if follows.any():
+                yield _among(candidate, np.where(follows, history[:, :, self.ngram - 1 :], -1))
+
+    def _begins_again(self, history: Ids) -> Mask:
+        """(rows, beams, starts): where an n-gram starts whose pieces but the last are those said last."""
+        starts = history.shape[2] - self.ngram + 1
+        same: Mask = history[:, :, :starts] == history[:, :, starts, None]
+        for offset in range(1, self.ngram - 1):
+            same &= history[:, :, offset : offset + starts] == history[:, :, starts + offset, None]
+        return same
+
+
+def _among(candidate: Ids, pieces: Ids) -> Mask:
+    """Which candidates (rows, beams, k) are among a beam's pieces (rows, beams, any)."""
+    one = pieces.shape[2] == 1  # the usual case, in one operation
+    found: Mask = candidate == pieces if one else (candidate[:, :, :, None] == pieces[:, :, None, :]).any(3)
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def _mask(words: tuple[str, ...], option: str, vocabulary: PieceIds | None) -> Mask | None:
+    if not words:
+        return None
+    if vocabulary is None:
+        raise UsageError(f"{option} names pieces; the search must be told the vocabulary.")
+    ids = vocabulary.ids_of(words, option)
+    if not ids:
+        return None
+    mask = np.zeros(len(vocabulary), np.bool_)
+    mask[list(ids)] = True
+    return mask

@@ -1,0 +1,116 @@
+"""Captions said piece by piece, none taken back: the likeliest (greedy search), or one that is drawn (sampling)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from caprun.arrays import Float32Array, Float64Array, Ids
+from caprun.search.bans import Bans
+from caprun.search.hypothesis import CaptionEnd, Hypothesis, SearchStep, Trace
+from caprun.search.options import SearchOptions
+from caprun.search.steps import WHOLE, Steps
+
+
+def say(
+    steps: Steps,
+    photos: int,
+    start: int,
+    end: int,
+    options: SearchOptions,
+    bans: Bans | None,
+    identities: Sequence[int],
+) -> list[Hypothesis]:
+    """Say one caption a photo, or draw `n_best` of them; for the arguments see `caprun.search.decoding.search`."""
+    longest, drawing = options.max_length, options.temperature > 0
+    count = options.n_best if drawing else 1
+    enough = (options.top_k or WHOLE) if drawing else 1
+    uniform = _uniform(options, count, identities) if drawing else None
+    log: list[SearchStep] = []
+    last = np.full((photos, count), longest - 1)  # step of each caption's last piece
+    finished = np.zeros((photos, count), np.bool_)
+
+    row = np.arange(photos)
+    parent, token = row[:, None], np.full((photos, 1), start, np.int64)
+    own = np.repeat(parent, count, 1)  # where every caption goes on from its own state
+    going = np.ones((photos, count), np.bool_)
+    history = np.zeros((photos, count, longest), np.int64)  # what was said, where there are bans
+    for step in range(longest):
+        slack = 0 if bans is None else bans.most(step)
+        output = steps(row, parent, token, min(enough + slack, WHOLE))
+        log_prob, candidate = output.log_prob, output.candidate
+        choice = None
+        if bans is not None:
+            log_prob = bans.applied(history[:, : log_prob.shape[1], :step], candidate, log_prob)
+        if uniform is not None:
+            choice = _in_all(log_prob, _drawn(log_prob, uniform[row, :, step], options))
+        elif bans is not None:
+            choice = _in_all(log_prob, log_prob.argmax(2))
+        token = candidate[:, :, 0] if choice is None else candidate.take(choice)
+        said: list[list[int]] = token.tolist()
+        log.append(SearchStep(row, None, said, log_prob, choice, output.alpha))
+        if bans is not None:
+            history[:, :, step] = token
+
+        parent = own
+        if step == 0 and count > 1:
+            own = np.arange(photos * count).reshape(photos, count)
+        gained = log_prob[:, :, 0] if choice is None else log_prob.take(choice)
+        # where bans left nothing, what is chosen cannot be said
+        stuck = bans is not None and any(-np.inf in gains for gains in gained.tolist())
+        if not stuck and not any(end in pieces for pieces in said):
+            continue
+        sayable = np.isfinite(gained)
+        goes_on = (token != end) & sayable
+        at, which = (going & ~goes_on).nonzero()
+        ended = sayable[at, which]
+        last[row[at], which] = np.where(ended, step, step - 1)
+        finished[row[at], which] = ended
+        going = going & goes_on
+        live = going.any(1)
+        if not live.all():
+            row, token, parent, going, history = row[live], token[live], parent[live], going[live], history[live]
+            if not len(row):
+                break
+            own = np.arange(len(row) * count).reshape(len(row), count)
+
+    trace = Trace(log, photos)
+    hypotheses = []
+    for photo, ends in enumerate(zip(last.tolist(), finished.tolist(), strict=True)):
+        places = [CaptionEnd(step, i, ended) for i, (step, ended) in enumerate(zip(*ends, strict=True))]
+        hypotheses.append(trace.hypothesis(photo, places))
+    return hypotheses
+
+
+def _uniform(options: SearchOptions, count: int, identities: Sequence[int]) -> Float64Array:
+    """(photos, captions, steps): numbers in [0, 1) that depend on the seed, the photo, the caption and the step."""
+    drawn = [np.random.default_rng([options.seed, one]).random((count, options.max_length)) for one in identities]
+    return np.stack(drawn)
+
+
+def _drawn(log_prob: Float32Array, uniform: Float64Array, options: SearchOptions) -> Ids:
+    """(rows, captions), the candidate drawn for each: the temperature is applied first, then top-k, then top-p.
+
+    Args:
+        log_prob: (rows, beams, k), of candidates that stand likeliest first but for those banned, which have -inf;
+            of one beam a photo at first, of one a caption later.
+        uniform: (rows, captions), in [0, 1).
+        options: temperature, top_k, top_p.
+    """
+    highest = np.maximum(log_prob.max(2, keepdims=True), np.finfo(np.float32).min)  # -inf where all is banned
+    weight = np.exp(np.subtract(log_prob, highest, dtype=np.float64) / options.temperature)
+    if 0 < options.top_k < log_prob.shape[2]:
+        weight *= (log_prob > -np.inf).cumsum(2) <= options.top_k
+    total = weight.cumsum(2)
+    mass = total[:, :, -1:]
+    if options.top_p < 1:
+        # the nucleus ends with the first that reaches the probability
+        last = (total >= options.top_p * mass).argmax(2)
+        mass = np.take_along_axis(total, last[:, :, None], 2)
+    choice: Ids = (total > uniform[:, :, None] * mass).argmax(2)
+    return choice
+
+
+def _in_all(log_prob: Float32Array, choice: Ids) -> Ids:
+    """Indices into the candidates of each caption's beam as indices into all of them."""
+    rows, beams, k = log_prob.shape
+    return np.arange(0, rows * beams * k, k).reshape(rows, beams) + choice

@@ -1,0 +1,136 @@
+"""Which photos are meant: files, folders, standard input, and in which order."""
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from caprun.batch.listing import Listed, list_photos
+from caprun.errors import UsageError
+
+List = Callable[..., list[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for name in ("b.jpg", "a.PNG", "a/z.webp", "a/deeper/y.gif", "B.jpeg", "notes.txt", ".hidden.jpg", ".git/x.jpg"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+@pytest.fixture
+def names(folder: Path) -> List:
+    """The photos listed, relative to the folder."""
+
+    def of(*arguments: object, stdin: bytes = b"", recursive: bool = False) -> list[str]:
+        listed = list_photos([str(argument) for argument in arguments], io.BytesIO(stdin), recursive=recursive)
+        return [os.path.relpath(photo.path, folder) for photo in listed]
+
+    return of
+
+
+def test_a_folder_stands_for_its_photos_sorted_by_their_bytes(names: List, folder: Path) -> None:
+    assert names(folder) == ["B.jpeg", "a.PNG", "b.jpg"]
+
+
+def test_a_path_that_cannot_be_looked_at_is_a_photo(folder: Path) -> None:
+    paths = [f"{'x' * 300}.jpg", str(folder / "b.jpg"), "\0.jpg"]
+    assert [photo.path for photo in list_photos(paths, io.BytesIO())] == paths
+
+
+def test_folders_in_it_are_for_recursive(names: List, folder: Path) -> None:
+    assert names(folder, recursive=True) == ["B.jpeg", "a.PNG", "a/deeper/y.gif", "a/z.webp", "b.jpg"]
+
+
+def test_a_photo_knows_its_path_below_the_folder_named(folder: Path) -> None:
+    (last,) = list_photos([str(folder / "a" / "deeper")], io.BytesIO())
+    assert last == Listed(str(folder / "a" / "deeper" / "y.gif"), "y.gif")
+    assert Listed(str(folder / "a" / "z.webp"), "a/z.webp") in list_photos([str(folder)], io.BytesIO(), recursive=True)
+    assert list_photos(["x/y.jpg"], io.BytesIO()) == [Listed("x/y.jpg", "y.jpg")]
+
+
+def test_what_is_named_is_meant_whatever_it_is_called_and_as_often(names: List, folder: Path) -> None:
+    photo, none = folder / "b.jpg", folder / "none"
+    assert names(photo, folder / "notes.txt", none, photo) == ["b.jpg", "notes.txt", "none", "b.jpg"]
+
+
+def test_standard_input_is_a_path_a_line_in_its_place(names: List, folder: Path) -> None:
+    lines = f"{folder}/x.jpg\n\n{folder}/a\n{folder}/ y .jpg".encode()
+    assert names(folder / "b.jpg", "-", folder / "B.jpeg", stdin=lines) == ["b.jpg", "x.jpg", "a", " y .jpg", "B.jpeg"]
+
+
+def test_standard_input_with_a_nul_is_ended_by_nul(names: List, folder: Path) -> None:
+    assert names("-", stdin=f"{folder}/two\nlines.jpg\0{folder}/x.jpg\0".encode()) == ["two\nlines.jpg", "x.jpg"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode on other systems")
+def test_a_name_that_is_no_utf8_is_the_same_from_a_folder_and_from_standard_input(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff\xfe.jpg"
+    Path(os.fsdecode(path)).touch()
+    (listed,) = list_photos([str(tmp_path)], io.BytesIO())
+    assert list_photos(["-"], io.BytesIO(path + b"\n"))[0].path == listed.path
+    assert os.fsencode(listed.path) == path
+
+
+def test_links_are_photos_but_never_folders(names: List, folder: Path) -> None:
+    (folder / "up.jpg").symlink_to(folder, target_is_directory=True)
+    (folder / "a" / "up").symlink_to(folder, target_is_directory=True)
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "gone.jpg").symlink_to(folder / "nowhere")
+    (folder / "link.jpg").symlink_to(folder / "b.jpg")
+    listed = names(folder, recursive=True)
+    assert {"loop.jpg", "gone.jpg", "link.jpg"} < set(listed)
+    assert len(listed) == 5 + 3
+
+
+def test_folders_may_be_nested_deeper_than_the_stack(tmp_path: Path) -> None:
+    here = Path.cwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(300):  # deeper is longer than a path may be
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("x.jpg").touch()
+    finally:
+        os.chdir(here)
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(250)
+        assert len(list_photos([str(tmp_path)], io.BytesIO(), recursive=True)) == 1
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["{}/empty"], "/empty holds no photos (.bmp .dib .gif"),
+        (["{}/b.jpg", "{}/empty"], "--recursive looks into the folders in it"),
+        (["-"], "Standard input names no photos"),
+        (["-", "-"], "name - once"),
+    ],
+)
+def test_an_argument_that_means_nothing_is_refused(folder: Path, arguments: list[str], problem: str) -> None:
+    (folder / "empty").mkdir()
+    with pytest.raises(UsageError) as error:
+        list_photos([argument.format(folder) for argument in arguments], io.BytesIO(b"\n"))
+    assert problem in str(error.value)
+
+
+def test_a_folder_that_may_not_be_listed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if path.endswith("deeper"):  # permissions do not keep root out
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UsageError, match=r"The folder .*deeper cannot be listed \(Permission denied\)"):
+        list_photos([str(folder)], io.BytesIO(), recursive=True)

@@ -1,0 +1,79 @@
+"""How long work shows, on a terminal and elsewhere."""
+
+import io
+import os
+
+import pytest
+
+from caprun.batch import progress
+from caprun.batch.progress import PhotoProgress
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 0
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((30, 5)))
+    return Terminal()
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal(clock: Clock) -> None:
+    stream = io.StringIO()
+    with PhotoProgress(10_000, done=1_000, stream=stream) as shown:
+        for _ in range(140):
+            clock.now += 0.5
+            shown.advance()
+    assert stream.getvalue().splitlines() == [
+        "1,060 of 10,000 photos (11%), 2.0 photos/s, 1:14:30 left",
+        "1,120 of 10,000 photos (11%), 2.0 photos/s, 1:14:00 left",
+    ]
+
+
+def test_a_terminal_has_one_line_that_fits_and_goes(clock: Clock, terminal: Terminal) -> None:
+    with PhotoProgress(100, stream=terminal) as shown:
+        for _ in range(10):
+            clock.now += 0.06
+            shown.advance()
+        shown.say("something else")
+    drawn = terminal.getvalue()
+    assert "\n" not in drawn.replace("something else\n", "")
+    assert drawn.count("photos (") == 5, "not at every photo"
+    assert "\r2 of 100 photos (2%), 16.7 ph\x1b[K" in drawn
+    assert "\r\x1b[Ksomething else\n" in drawn
+    assert drawn.endswith("\r\x1b[K")
+
+
+def test_hours_are_told(clock: Clock) -> None:
+    stream = io.StringIO()
+    shown = PhotoProgress(101, stream=stream)
+    clock.now += 100
+    shown.advance()
+    assert stream.getvalue() == "1 of 101 photos (1%), 0.0 photos/s, 2:46:40 left\n"
+
+
+def test_quiet_is_quiet(clock: Clock, terminal: Terminal) -> None:
+    with PhotoProgress(2, quiet=True, stream=terminal) as shown:
+        clock.now += 1000
+        shown.advance()
+    assert terminal.getvalue() == ""

@@ -1,0 +1,137 @@
+"""What a bulk job is told to caption: tables, folders and lists, each with ids that tell its photos apart."""
+
+import io
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caprun import UsageError
+
+pytest.importorskip("ray.data", reason="Ray Data is not installed: pip install '.[ray]'")
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from caprun.bulk.output import claimed
+from caprun.bulk.source import find_source
+from caprun.errors import OutputError
+from tests.caprun.bulk.test_bulk import caption
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Callable[..., str]:
+    def write(**columns: Any) -> str:
+        parquet.write_table(pa.table(columns), tmp_path / "photos.parquet")
+        return str(tmp_path / "photos.parquet")
+
+    return write
+
+
+def source(*arguments: str, standard_input: bytes = b"", **more: Any) -> Any:
+    settings = {"recursive": False, "image_column": "image", "id_column": "id"} | more
+    return find_source(arguments, io.BytesIO(standard_input), **settings)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"id": [1]}, r"has no column image \(it has: id\); name the right one with --image-column"),
+        ({"image": [b""]}, r"has no column id \(it has: image\); name the right one with --id-column"),
+        ({"id": [1, 2, 1], "image": [b""] * 3}, "Two rows have the id 1"),
+        ({"id": [1, None], "image": [b""] * 2}, "1 rows have no id"),
+        ({"id": [0.5], "image": [b""]}, "holds double, and an id is a text or an integer"),
+        ({"id": [1], "image": [[1, 2]]}, "neither photos' bytes nor paths"),
+        ({"id": pa.array([], pa.int64()), "image": pa.array([], pa.binary())}, "has no rows"),
+    ],
+)
+def test_a_table_that_cannot_be_captioned_is_refused(
+    table: Callable[..., str], columns: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        source(table(**columns))
+
+
+def test_an_id_cannot_be_called_as_a_result_is(table: Callable[..., str]) -> None:
+    with pytest.raises(UsageError, match="called caption, and so is one of the results"):
+        source(table(caption=["a"], image=[b""]), id_column="caption")
+
+
+def test_files_that_are_no_parquet_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        source(str(tmp_path / "nowhere.parquet"))
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(UsageError, match="cannot be read"):
+        source(str(tmp_path / "no.parquet"))
+
+
+@pytest.mark.parametrize("name", ["what?", "x;", "a\tb", "a\nb", "\udcff"])
+def test_paths_that_ray_would_mistake_are_refused(name: str, photo: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Ray Data cannot use the path .*; rename it"):
+        source(str(tmp_path / f"{name}.parquet"))
+    with pytest.raises(UsageError, match=r"Ray Data cannot use the path .*; rename it"):
+        caption(photo, output=tmp_path / name)
+    assert list(tmp_path.iterdir()) == [photo]
+
+
+@pytest.mark.parametrize("images", [[b"1", b"2"], ["1.png", "2.png"]])
+def test_another_table_with_the_same_ids_is_another_source(
+    table: Callable[..., str], tmp_path: Path, images: list[Any]
+) -> None:
+    first = table(id=[1, 2], image=images)
+    second = shutil.copy(first, tmp_path / "others.parquet")
+    assert source(first).digest == source(first).digest != source(second).digest
+
+
+@pytest.mark.parametrize(("images", "same"), [([b"1"], True), (["1.png"], False)])
+def test_the_folder_one_is_in_matters_where_a_table_names_photos(
+    table: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: list[Any], same: bool
+) -> None:
+    path = table(id=[1], image=images)
+    before = source(path).digest
+    monkeypatch.chdir(tmp_path)
+    assert (source(path).digest == before) is same
+
+
+def test_photos_named_from_another_folder_are_another_source(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photo.parent)
+    below = source(photo.name)
+    monkeypatch.chdir(photo.parent.parent)
+    above = source(f"{photo.parent.name}/{photo.name}")
+    assert below.paths == above.paths
+    assert below.ids != above.ids
+    assert below.digest != above.digest
+
+
+def test_a_path_that_is_too_long_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    long = str(tmp_path / ("x" * 300))
+    with pytest.raises(UsageError, match=r"cannot be read \("):
+        source(f"{long}.parquet")
+    with (
+        pytest.raises(OutputError, match=r"cannot be written .*name too long"),
+        claimed(Path(long), {}, 1, overwrite=False),
+    ):
+        pass
+
+
+def test_a_photo_whose_name_is_too_long_is_one_that_cannot_be_read(photo: Path) -> None:
+    assert source("x" * 300, str(photo)).ids == ["x" * 300, str(photo)]
+
+
+def test_photos_and_tables_are_not_mixed(table: Callable[..., str], photo: Path) -> None:
+    with pytest.raises(UsageError, match="one after the other"):
+        source(table(id=[1], image=[b""]), str(photo))
+
+
+def test_a_photo_named_twice_is_captioned_once(photo: Path) -> None:
+    found = source("-", str(photo), standard_input=f"{photo}\n{photo}.png\n".encode())
+    assert found.ids == [str(photo), f"{photo}.png"]
+
+
+def test_a_name_that_is_no_text_is_shown_as_bytes(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff.png"
+    found = source("-", standard_input=path)
+    assert (found.ids, found.paths) == ([f"{tmp_path}/\\xff.png"], [path])

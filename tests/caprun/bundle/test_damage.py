@@ -1,0 +1,308 @@
+"""No byte of a bundle can be other than it was: any file, any precision, with and without a cache of optimised graphs.
+
+Everything here is refused in a sentence that names the file, before ONNX Runtime is given anything.
+"""
+
+import os
+import random
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+
+from caprun import BundleError, Captioner
+from caprun.bundle import file_access
+from caprun.bundle.manifest import Precision
+from caprun.bundle.reading import read_bundle
+from caprun.bundle.writing import write_manifest
+from tests.scarcity import obeying_permissions
+
+FP32, INT8 = ("encoder_model.onnx", "decoder_model.onnx"), ("encoder_model.int8.onnx", "decoder_model.int8.onnx")
+EVERY = ["model.json", "vocab.json", "MODEL_CARD.md", *FP32, *INT8]
+every_file = pytest.mark.parametrize("file", EVERY)
+Images = npt.NDArray[np.uint8]
+FLIPS, CUTS = 50, 20
+
+
+@pytest.fixture(scope="module")
+def two_precisions(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle, its graphs under the names of another precision too; do not write to it."""
+    place = Path(shutil.copytree(tiny, tmp_path_factory.mktemp("two") / "bundle"))
+    for source, target in zip(FP32, INT8, strict=True):
+        shutil.copy(place / source, place / target)
+    sound = read_bundle(place)
+    precisions = {**sound.manifest.precisions, "int8": Precision(*INT8)}
+    write_manifest(
+        place,
+        replace(sound.manifest, precisions=precisions),
+        sound.vocabulary,
+        "# Card\n\nof a model that nobody trained\n",
+    )
+    return place
+
+
+@pytest.fixture
+def spoilt(two_precisions: Path, tmp_path: Path) -> Path:
+    """A copy, to be spoilt."""
+    return Path(shutil.copytree(two_precisions, tmp_path / "bundle"))
+
+
+def precision_of(file: str) -> str:
+    return "int8" if file in INT8 else "fp32"
+
+
+def refused(bundle: Path, file: str) -> str:
+    """Load it as whoever needs that file does; returns the sentence."""
+    with pytest.raises(BundleError) as caught:
+        Captioner.load(bundle, device="cpu", threads=1, precision=precision_of(file))
+    sentence = str(caught.value)
+    assert str(bundle / file) in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    return sentence
+
+
+@pytest.fixture(params=["no cache", "cache"])
+def warm(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_precisions: Path
+) -> list[object]:
+    """Every session attempted; with a cache that holds every graph as it was when sound."""
+    if request.param == "cache":
+        monkeypatch.setenv("CAPRUN_CACHE", str(tmp_path / "cache"))
+        for precision in ("fp32", "int8"):
+            Captioner.load(two_precisions, device="cpu", threads=1, precision=precision)
+        assert list((tmp_path / "cache").iterdir())
+    attempts: list[object] = []
+
+    def refuse(model: object, *_: object, **__: object) -> None:
+        attempts.append(model)
+        raise AssertionError("a session was made")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    return attempts
+
+
+@every_file
+def test_flipped_bits_are_refused(warm: list[object], spoilt: Path, file: str) -> None:
+    sound = (spoilt / file).read_bytes()
+    chance = random.Random(file)
+    for _ in range(FLIPS):
+        damaged = bytearray(sound)
+        damaged[chance.randrange(len(sound))] ^= 1 << chance.randrange(8)
+        (spoilt / file).write_bytes(damaged)
+        refused(spoilt, file)
+    assert warm == []
+
+
+@every_file
+def test_truncations_are_refused(warm: list[object], spoilt: Path, file: str) -> None:
+    sound = (spoilt / file).read_bytes()
+    end = len(sound.rstrip())  # after the brace there is a line break that means nothing
+    for cut in [0, 1, end - 1, *random.Random(file).sample(range(2, end - 1), CUTS - 3)]:
+        (spoilt / file).write_bytes(sound[:cut])
+        refused(spoilt, file)
+    assert warm == []
+
+
+@every_file
+def test_a_byte_more_and_zeros_in_the_place_of_a_block_are_refused(warm: list[object], spoilt: Path, file: str) -> None:
+    sound = (spoilt / file).read_bytes()
+    middle = len(sound) // 2
+    for damaged in (sound + b"\0", sound + sound, sound[:middle] + bytes(8) + sound[middle + 8 :], bytes(len(sound))):
+        (spoilt / file).write_bytes(damaged)
+        refused(spoilt, file)
+    assert warm == []
+
+
+def to_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def to_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def to_link_out(path: Path) -> None:
+    path.rename(path.parent.parent / path.name)
+    path.symlink_to(path.parent.parent / path.name)
+
+
+def to_link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def to_link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def to_link_to_a_device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+REPLACED = [
+    to_directory,
+    to_pipe,
+    to_link_out,
+    to_link_to_nothing,
+    to_link_to_itself,
+    to_link_to_a_device,
+]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links are those of POSIX")
+@every_file
+@pytest.mark.parametrize("replaced", REPLACED, ids=lambda replaced: replaced.__name__)
+def test_what_is_no_file_of_the_bundles_own_is_refused(
+    warm: list[object], spoilt: Path, file: str, replaced: Callable[[Path], None]
+) -> None:
+    replaced(spoilt / file)
+    assert "is a link out of the bundle or no file at all; copy the file itself" in refused(spoilt, file)
+    assert warm == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")
+@every_file
+def test_a_link_that_stays_in_the_bundle_is_followed_and_what_it_leads_to_is_checked(
+    warm: list[object], spoilt: Path, file: str
+) -> None:
+    """As a volume is laid out that is exchanged by exchanging one link."""
+    (spoilt / "..2026").mkdir()
+    (spoilt / "..data").symlink_to("..2026")
+    real = (spoilt / file).rename(spoilt / "..2026" / file)
+    (spoilt / file).symlink_to(Path("..data", file))
+    bundle = read_bundle(spoilt)
+    assert bundle.graphs() == (bundle.read("encoder_model.onnx"), bundle.read("decoder_model.onnx"))
+    real.write_bytes(real.read_bytes()[:-2])  # the last byte may be a line break that means nothing
+    refused(spoilt, file)
+    assert warm == []
+
+
+@every_file
+def test_a_file_that_is_not_there_is_refused(warm: list[object], spoilt: Path, file: str) -> None:
+    (spoilt / file).unlink()
+    if file == "model.json":
+        with pytest.raises(BundleError, match=r"is no bundle: it has no model\.json\.$"):
+            read_bundle(spoilt)
+    else:
+        assert "is missing; copy the whole bundle" in refused(spoilt, file)
+    assert warm == []
+
+
+@every_file
+def test_a_file_that_may_not_be_read_is_refused(warm: list[object], spoilt: Path, file: str) -> None:
+    (spoilt / file).chmod(0)
+    with obeying_permissions():
+        assert "cannot be read (Permission denied); see to it" in refused(spoilt, file)
+    assert warm == []
+
+
+def test_a_bundle_in_a_folder_that_may_not_be_entered_is_refused(spoilt: Path) -> None:
+    spoilt.parent.chmod(0o600)
+    try:
+        with obeying_permissions(), pytest.raises(BundleError, match=f"^{spoilt} cannot be read: Permission denied"):
+            read_bundle(spoilt)
+    finally:
+        spoilt.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize(("one", "other"), [FP32, INT8, (FP32[0], INT8[1]), ("vocab.json", "MODEL_CARD.md")])
+def test_two_files_exchanged_are_refused(warm: list[object], spoilt: Path, one: str, other: str) -> None:
+    (spoilt / one).rename(spoilt / "x")
+    (spoilt / other).rename(spoilt / one)
+    (spoilt / "x").rename(spoilt / other)
+    with pytest.raises(BundleError, match=rf"{spoilt}/({one}|{other}) (has|is)"):
+        Captioner.load(spoilt, device="cpu", precision=precision_of(one))
+    assert warm == []
+
+
+def test_two_lines_of_the_vocabulary_exchanged_are_refused(warm: list[object], spoilt: Path) -> None:
+    path = spoilt / "vocab.json"
+    text = path.read_text(encoding="utf-8")
+    assert '"dog",\n"cat"' in text
+    path.write_text(text.replace('"dog",\n"cat"', '"cat",\n"dog"'), encoding="utf-8", newline="\n")
+    assert "has been altered (its checksum is wrong)" in refused(spoilt, "vocab.json")
+    assert warm == []
+
+
+def test_the_manifest_of_another_bundle_is_refused(warm: list[object], spoilt: Path, tmp_path: Path) -> None:
+    """With its vocabulary or without it: each is sound, and they are not of one bundle."""
+    sound = read_bundle(spoilt)
+    other = Path(shutil.copytree(spoilt, tmp_path / "other"))
+    pieces = (*sound.vocabulary.pieces[:4], *reversed(sound.vocabulary.pieces[4:]))
+    write_manifest(
+        other, sound.manifest, replace(sound.vocabulary, pieces=pieces), "# Hack\n\nof a model that nobody trained\n"
+    )
+    for names in (["vocab.json"], ["model.json"], ["vocab.json", "MODEL_CARD.md"]):
+        mixed = Path(shutil.copytree(spoilt, tmp_path / "-".join(names)))
+        for name in names:
+            shutil.copy(other / name, mixed / name)
+        with pytest.raises(BundleError, match=r"vocab\.json|MODEL_CARD\.md"):
+            Captioner.load(mixed, device="cpu")
+    assert warm == []
+
+
+def test_what_was_checked_is_what_is_run(spoilt: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever replaces each file as soon as it is opened changes nothing: it is not read again."""
+    right = [one.ids for one in Captioner.load(spoilt, device="cpu", threads=1).hypotheses(images)]
+    given: list[bytes] = []
+    real, session = file_access.open_own, onnxruntime.InferenceSession
+    sound = {name: (spoilt / name).read_bytes() for name in FP32}
+
+    def opened(path: Path) -> Any:
+        file = real(path)
+        if path.name in FP32 and path.parent == spoilt and os.fstat(file.fileno()).st_size != 3:
+            reading.append(path.name)
+            if reading.count(path.name) > 1:  # the first looks at its size alone
+                path.unlink()
+                path.write_bytes(b"bad")
+        return file
+
+    def make(model: bytes, *arguments: Any, **settings: Any) -> Any:
+        given.append(model)
+        return session(model, *arguments, **settings)
+
+    reading: list[str] = []
+    monkeypatch.setattr(file_access, "open_own", opened)
+    monkeypatch.setattr("caprun.bundle.reading.open_own", opened)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", make)
+    captioner = Captioner.load(spoilt, device="cpu", threads=1, precision="fp32")
+    assert sorted(given) == sorted(sound.values())
+    assert {(spoilt / name).read_bytes() for name in FP32} == {b"bad"}
+    assert [one.ids for one in captioner.hypotheses(images)] == right
+
+
+def test_a_graph_of_a_precision_that_is_not_used_is_not_read(
+    spoilt: Path, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would take longer than captioning a photo; `caprun doctor` reads them all."""
+    path = spoilt / INT8[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    Captioner.load(spoilt, device="cpu", threads=1, precision="fp32").caption_arrays(images[:1])
+    assert "has been altered" in refused(spoilt, INT8[0])
+
+
+def test_every_file_is_still_sound_after_it_was_put_back(two_precisions: Path, images: Images) -> None:
+    """Says that it is the damage that is refused above."""
+    assert all(stat.S_ISREG((two_precisions / file).lstat().st_mode) for file in EVERY)
+    said = {
+        precision: [
+            one.ids
+            for one in Captioner.load(two_precisions, device="cpu", threads=1, precision=precision).hypotheses(images)
+        ]
+        for precision in ("fp32", "int8")
+    }
+    assert said["fp32"] == said["int8"]

@@ -1,0 +1,319 @@
+"""A bundle is what its manifest says, or it is refused in a sentence that names it, before ONNX Runtime sees a byte."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from caprun import BundleError, Captioner
+from caprun.bundle.manifest import FORMAT_VERSION
+from caprun.bundle.reading import Bundle, read_bundle
+from caprun.bundle.vocabulary import Vocabulary
+from caprun.bundle.writing import write_manifest
+
+ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
+USED = ["model.json", "vocab.json", ENCODER, DECODER]
+EVERY = [*USED, "MODEL_CARD.md"]
+Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
+
+
+@pytest.fixture
+def refuse(sessions: list[object]) -> Callable[..., str]:
+    """Load a bundle that must be refused without a session; returns the sentence."""
+
+    def load(path: Path | str) -> str:
+        with pytest.raises(BundleError) as caught:
+            Captioner.load(path, device="cpu")
+        assert sessions == []
+        sentence = str(caught.value)
+        assert sentence.endswith(".")
+        assert "\n" not in sentence
+        return sentence
+
+    return load
+
+
+Refuse = Callable[[Path | str], str]
+
+
+def test_the_tiny_bundle_is_read(tiny: Path) -> None:
+    bundle = read_bundle(tiny)
+    assert (bundle.manifest.name, bundle.manifest.attention_grid) == ("tiny", (4, 4))
+    assert len(bundle.vocabulary) == 24
+    assert bundle.graphs() == ((tiny / ENCODER).read_bytes(), (tiny / DECODER).read_bytes())
+
+
+def test_a_path_may_be_text(tiny: Path) -> None:
+    assert read_bundle(str(tiny)) == read_bundle(tiny)
+
+
+@pytest.mark.parametrize("file", EVERY)
+def test_a_missing_file_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
+    (bundle / file).unlink()
+    sentence = refuse(bundle)
+    assert str(bundle) in sentence
+    assert file in sentence
+
+
+@pytest.mark.parametrize("file", EVERY)
+@pytest.mark.parametrize("left", [0, 1, -1])
+def test_a_file_cut_short_is_refused(refuse: Refuse, bundle: Path, file: str, left: int) -> None:
+    path = bundle / file
+    path.write_bytes(path.read_bytes()[:left])
+    if file == "model.json" and left == -1:
+        path.write_bytes(path.read_bytes()[:-1])  # after the brace there is a line break that means nothing
+    assert str(path) in refuse(bundle)
+
+
+@pytest.mark.parametrize("file", EVERY)
+def test_a_file_that_grew_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
+    with (bundle / file).open("ab") as opened:
+        opened.write(b"\0")
+    assert str(bundle / file) in refuse(bundle)
+
+
+@pytest.mark.parametrize("file", USED)
+def test_one_flipped_bit_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
+    path = bundle / file
+    sound = path.read_bytes()
+    for at in range(0, len(sound), max(1, len(sound) // 60)):
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        assert str(path) in refuse(bundle)
+    path.write_bytes(sound)
+    read_bundle(bundle).graphs()
+
+
+def test_another_vocabulary_of_the_same_size_is_refused(refuse: Refuse, bundle: Path) -> None:
+    path = bundle / "vocab.json"
+    text = path.read_text(encoding="utf-8")
+    swapped = text.replace('"dog"', '"???"').replace('"cat"', '"dog"').replace('"???"', '"cat"')
+    assert len(swapped) == len(text)
+    assert swapped != text
+    path.write_text(swapped, encoding="utf-8")
+    assert f"{path} has been altered" in refuse(bundle)
+
+
+def test_encoder_and_decoder_swapped_are_refused(refuse: Refuse, bundle: Path) -> None:
+    (bundle / ENCODER).rename(bundle / "x")
+    (bundle / DECODER).rename(bundle / ENCODER)
+    (bundle / "x").rename(bundle / DECODER)
+    assert "model.onnx" in refuse(bundle)
+
+
+def test_an_edited_manifest_is_refused(refuse: Refuse, bundle: Path) -> None:
+    path = bundle / "model.json"
+    path.write_text(path.read_text().replace('"length_penalty": 1.0', '"length_penalty": 0.5'))
+    assert f"{path} has been altered" in refuse(bundle)
+
+
+def test_a_manifest_without_a_digest_is_refused(refuse: Refuse, bundle: Path) -> None:
+    path = bundle / "model.json"
+    data = json.loads(path.read_text())
+    del data["digest"]
+    path.write_text(json.dumps(data))
+    assert f"{path} has been altered" in refuse(bundle)
+
+
+def test_a_manifest_written_in_another_layout_is_the_same_manifest(bundle: Path) -> None:
+    path = bundle / "model.json"
+    before = read_bundle(bundle)
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(data.items())), indent=7))
+    assert read_bundle(bundle) == before
+
+
+def test_a_newer_format_is_refused_as_such_whatever_else_it_changed(refuse: Refuse, bundle: Path) -> None:
+    newer = {"format_version": FORMAT_VERSION + 1, "digest": {"blake3": "?"}, "new": []}
+    (bundle / "model.json").write_text(json.dumps(newer))
+    sentence = refuse(bundle)
+    assert f"{bundle} has format version {FORMAT_VERSION + 1}" in sentence
+    assert "upgrade captioner" in sentence
+
+
+def test_the_first_format_is_still_read(tiny: Path) -> None:
+    assert json.loads((tiny / "model.json").read_text())["format_version"] == 1
+    assert read_bundle(tiny).manifest.precisions["fp32"].parity == {}
+
+
+def _set(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
+    def change(data: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            data = data[key]
+        data[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_set("speed", value=3), "unknown key 'speed'"),
+        (lambda data: data.pop("image"), "key 'image' is missing"),
+        (_set("image", "fit", value="stretch"), "image.fit is 'stretch'"),
+        (_set("search", "beam_size", value=0), "beam_size is 0"),
+        (_set("search", "beam_size", value="3"), "search.beam_size is '3'"),
+        (_set("search", "length_penalty", value=10**400), "search.length_penalty is inf"),
+        (_set("format_version", value="1"), "format_version is '1'"),
+        (_set("format", value="onnx2"), "format is 'onnx2'"),
+        (_set("special", "end", value=24), "special ids"),
+        (_set("special", "end", value=-1), "special ids"),
+        (_set("special", "end", value=1), "special ids"),
+        (_set("precisions", value={}), "no checksum of any graph"),
+        (_set("precisions", "fp32", "decoder", value="other.onnx"), "no checksum of 'other.onnx'"),
+        (lambda data: data["files"].pop("vocab.json"), "lists no vocab.json"),
+        (lambda data: data["files"].pop(ENCODER), f"no checksum of '{ENCODER}'"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused_although_its_digest_is_right(
+    refuse: Refuse, bundle: Path, edit_manifest: Edit, change: Callable[[dict[str, Any]], object], problem: str
+) -> None:
+    edit_manifest(bundle, change)
+    sentence = refuse(bundle)
+    assert problem in sentence
+    assert str(bundle / "model.json") in sentence
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"null", b"{", b'"model"', b"\xff\xfe", b'{"a": "\xff"}', b"[" * 100_000, b'{"a": ' * 900 + b"1"],
+    ids=lambda content: repr(content[:12]),
+)
+def test_a_manifest_that_is_no_json_object_is_refused(refuse: Refuse, bundle: Path, content: bytes) -> None:
+    (bundle / "model.json").write_bytes(content)
+    assert str(bundle / "model.json") in refuse(bundle)
+
+
+def test_a_name_that_is_no_unicode_is_a_name(bundle: Path, edit_manifest: Edit) -> None:
+    edit_manifest(bundle, _set("name", value="\ud800"))
+    assert read_bundle(bundle).manifest.name == "\ud800"
+
+
+def test_graphs_of_a_precision_that_is_not_there_are_refused(refuse: Refuse, bundle: Path, edit_manifest: Edit) -> None:
+    with pytest.raises(BundleError, match=f"{bundle} has no int8 graphs; it has fp32"):
+        read_bundle(bundle).graphs("int8")
+    edit_manifest(bundle, lambda data: data["precisions"].update(int8=data["precisions"].pop("fp32")))
+    assert "has no fp32 graphs" in refuse(bundle)
+
+
+@pytest.mark.parametrize("file", EVERY)
+def test_a_link_out_of_the_bundle_is_refused(refuse: Refuse, bundle: Path, tmp_path: Path, file: str) -> None:
+    (bundle / file).rename(tmp_path / file)
+    (bundle / file).symlink_to(tmp_path / file)
+    assert str(bundle / file) in refuse(bundle)
+
+
+def test_a_link_to_a_bundle_is_a_bundle(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(bundle)
+    assert read_bundle(tmp_path / "link").graphs() == read_bundle(bundle).graphs()
+
+
+@pytest.mark.parametrize("file", EVERY)
+def test_what_is_no_file_is_refused_and_not_waited_for(refuse: Refuse, bundle: Path, file: str) -> None:
+    (bundle / file).unlink()
+    os.mkfifo(bundle / file)
+    assert str(bundle / file) in refuse(bundle)
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [
+        "../encoder_model.onnx",
+        "/etc/hostname",
+        "sub/encoder_model.onnx",
+        "..",
+        ".",
+        "",
+        "model.json",
+        "C:x",
+        "a\\b",
+        "a\0b",
+    ],
+)
+def test_a_path_out_of_the_bundle_is_refused(refuse: Refuse, bundle: Path, edit_manifest: Edit, outside: str) -> None:
+    (bundle / "sub").mkdir()
+    for directory in (bundle / "sub", bundle.parent):
+        shutil.copy(bundle / ENCODER, directory)
+
+    def change(data: dict[str, Any]) -> None:
+        data["files"][outside] = data["files"][ENCODER]
+        data["precisions"]["fp32"]["encoder"] = outside
+
+    edit_manifest(bundle, change)
+    sentence = refuse(bundle)
+    assert f"{bundle / 'model.json'} lists {outside!r}" in sentence
+    assert "no file of the bundle" in sentence
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nul\0", "x" * 5000])
+def test_where_nothing_is_there_is_no_bundle(refuse: Refuse, tmp_path: Path, name: str) -> None:
+    sentence = refuse(tmp_path / name)
+    assert "There is no bundle at" in sentence or f"{name} cannot be read" in sentence
+
+
+def test_a_file_is_no_bundle(refuse: Refuse, bundle: Path) -> None:
+    assert f"{bundle / ENCODER} is a file" in refuse(bundle / ENCODER)
+
+
+def test_an_empty_directory_is_no_bundle(refuse: Refuse, tmp_path: Path) -> None:
+    assert f"{tmp_path} is no bundle" in refuse(tmp_path)
+
+
+@pytest.mark.parametrize("file", [ENCODER, DECODER])
+def test_a_graph_whose_weights_are_in_another_file_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
+    model = onnx.load(bundle / file)
+    weights = next(tensor for tensor in model.graph.initializer if len(tensor.raw_data) > 64)
+    (bundle / "weights.bin").write_bytes(weights.raw_data)
+    onnx.external_data_helper.set_external_data(weights, "weights.bin")
+    weights.ClearField("raw_data")
+    (bundle / file).write_bytes(model.SerializeToString())
+    _rewrite(read_unchecked(bundle))
+    sentence = refuse(bundle)
+    assert str(bundle / file) in sentence
+    assert "another file" in sentence
+
+
+@pytest.mark.parametrize("file", [ENCODER, DECODER])
+def test_a_graph_that_is_no_onnx_file_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
+    (bundle / file).write_bytes(b"\x89PNG\r\n\x1a\n")
+    _rewrite(read_unchecked(bundle))
+    assert f"{bundle / file} is no ONNX" in refuse(bundle)
+
+
+def read_unchecked(path: Path) -> Bundle:
+    """A bundle whose graphs were just replaced: manifest and vocabulary of the sound one it was."""
+    sound = read_bundle(Path(__file__).parents[2] / "tiny" / "bundle")
+    return replace(sound, path=path)
+
+
+def _rewrite(bundle: Bundle) -> None:
+    write_manifest(bundle.path, bundle.manifest, bundle.vocabulary, "card")
+
+
+def test_what_is_written_is_what_is_read(bundle: Path) -> None:
+    before = read_bundle(bundle)
+    changed = replace(
+        before.manifest,
+        name="été 狗",
+        files={},
+        metrics={"cider": 0.5, "split": "val"},
+        provenance={"versions": ["a", 1, None]},
+    )
+    vocabulary = Vocabulary(("é", "狗", *before.vocabulary.pieces), before.vocabulary.joining)
+    written = write_manifest(bundle, changed, vocabulary, "# Card é\n")
+    after = read_bundle(bundle)
+    assert after == Bundle(bundle, written, vocabulary)
+    assert replace(after.manifest, files={}) == changed
+    assert set(after.manifest.files) == set(EVERY) - {"model.json"}
+    assert (bundle / "MODEL_CARD.md").read_text(encoding="utf-8") == "# Card é\n"
+
+
+def test_a_manifest_holds_no_number_that_is_none(bundle: Path) -> None:
+    before = read_bundle(bundle)
+    with pytest.raises(ValueError, match="JSON"):
+        write_manifest(bundle, replace(before.manifest, metrics={"cider": float("nan")}), before.vocabulary, "")

@@ -1,0 +1,143 @@
+"""A bundle is replaced whole or not at all, and nothing that is not a bundle is replaced."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from caprun import BundleError
+from caprun.bundle.reading import read_bundle
+from caprun.bundle.writing import Replacement, write_manifest
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def write(directory: Path, tiny: Path) -> None:
+    """The tiny bundle with another card."""
+    source = read_bundle(tiny)
+    for file in ("encoder_model.onnx", "decoder_model.onnx"):
+        (directory / file).write_bytes(source.read(file))
+    write_manifest(directory, source.manifest, source.vocabulary, "another card")
+
+
+def test_what_was_written_takes_the_place_of_the_bundle_before(bundle: Path, tiny: Path) -> None:
+    with Replacement(bundle) as directory:
+        write(directory, tiny)
+        assert (bundle / "MODEL_CARD.md").read_text() != "another card"
+    assert (bundle / "MODEL_CARD.md").read_text() == "another card"
+    read_bundle(bundle).graphs()
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"], "nothing is left lying about"
+
+
+def test_where_nothing_was_a_directory_appears_that_others_may_read(tmp_path: Path, tiny: Path) -> None:
+    target = tmp_path / "not" / "yet" / "there"
+    with Replacement(target) as directory:
+        write(directory, tiny)
+        assert not target.exists()
+    assert target.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in target.parent.iterdir()] == ["there"]
+
+
+def test_an_empty_directory_may_be_replaced(tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with Replacement(tmp_path / "empty") as directory:
+        write(directory, tiny)
+    read_bundle(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_bundle_before_as_it_was(bundle: Path, failure: type[BaseException]) -> None:
+    before = content(bundle)
+
+    def fail(directory: Path) -> None:
+        (directory / "half").write_text("written")
+        raise failure
+
+    with pytest.raises(failure), Replacement(bundle) as directory:
+        fail(directory)
+    assert content(bundle) == before
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_directory_that_cannot_be_put_in_place_leaves_the_bundle_before_as_it_was(
+    bundle: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, rename, calls = content(bundle), Path.rename, []
+
+    def rename_once(path: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == 2:
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_once)
+    with (
+        pytest.raises(
+            BundleError, match=f"^{bundle} cannot be written: Permission denied; what was at .* before is as it was"
+        ),
+        Replacement(bundle) as directory,
+    ):
+        write(directory, tiny)
+    assert content(bundle) == before
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("manifest", [None, "{}", "[]", "not JSON", '{"format": "layers-model", "weights": []}'])
+def test_what_is_no_bundle_is_not_replaced(tmp_path: Path, manifest: str | None) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.txt").write_text("precious")
+    if manifest is not None:
+        (tmp_path / "photos" / "model.json").write_text(manifest)
+    before = content(tmp_path / "photos")
+    with (
+        pytest.raises(BundleError, match=f"{tmp_path / 'photos'} exists and is no bundle"),
+        Replacement(tmp_path / "photos"),
+    ):
+        pass
+    assert content(tmp_path / "photos") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_a_file_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("precious")
+    with pytest.raises(BundleError, match="is no bundle"), Replacement(tmp_path / "notes"):
+        pass
+    assert (tmp_path / "notes").read_text() == "precious"
+
+
+def test_a_bundle_among_other_files_is_not_replaced(bundle: Path) -> None:
+    (bundle / "thesis.tex").write_text("precious")
+    with pytest.raises(BundleError, match=f"{bundle} holds thesis.tex besides a bundle"), Replacement(bundle):
+        pass
+    assert (bundle / "thesis.tex").read_text() == "precious"
+
+
+def test_a_link_still_leads_to_the_bundle_and_the_bundle_is_another(bundle: Path, tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "current"
+    link.symlink_to(bundle)
+    with Replacement(link) as directory:
+        write(directory, tiny)
+    assert link.is_symlink()
+    assert (bundle / "MODEL_CARD.md").read_text() == "another card"
+    assert [path.name for path in link.parent.iterdir()] == ["current"]
+
+
+def test_the_working_directory_can_be_the_target(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with Replacement(Path()) as directory:
+        write(directory, tiny)
+    assert sorted(os.listdir(tmp_path)) == ["here"]  # noqa: PTH208 - the directory we stand in has moved
+    read_bundle(tmp_path / "here")
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(BundleError, match=f"{tmp_path / 'file' / 'bundle'} cannot be written"),
+        Replacement(tmp_path / "file" / "bundle"),
+    ):
+        pass

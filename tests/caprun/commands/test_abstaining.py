@@ -1,0 +1,338 @@
+"""`--min-confidence`: no caption where the model is not sure enough of it, and a row that says so; that is no error."""
+
+import csv
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from caprun import Captioner
+from caprun.bundle.confidence import Linear
+from caprun.caption import Caption, abstention
+from tests.caprun.bundle.support.calibrated import CONFIDENCE, calibrate
+from tests.caprun.support.invoking import invoke
+
+Run = Callable[..., Result]
+LEAST = 0.4
+
+
+@pytest.fixture
+def run(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`caprun` with $CAPRUN_MODEL set to the calibrated bundle."""
+    monkeypatch.setenv("CAPRUN_MODEL", str(calibrated))
+    return invoke
+
+
+@pytest.fixture
+def folder(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
+    """Ten photos, of some of which the model is sure."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, image in enumerate(images[:10]):
+        Image.fromarray(image).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture
+def captions(calibrated: Path, folder: Path) -> dict[str, Caption]:
+    """What the model says of each, where nothing is asked of its confidence."""
+    captioner = Captioner.load(calibrated, device="cpu", threads=1)
+    found = {str(path): captioner.caption(path) for path in sorted(folder.iterdir())}
+    sure = [confidence_of(caption) >= LEAST for caption in found.values()]
+    assert 2 <= sum(sure) <= 8
+    return found
+
+
+def confidence_of(caption: Caption) -> float:
+    assert caption.confidence is not None
+    return caption.confidence
+
+
+def is_sure(caption: Caption) -> bool:
+    return confidence_of(caption) >= LEAST
+
+
+@pytest.fixture
+def surest(captions: dict[str, Caption]) -> str:
+    return max(captions, key=lambda path: confidence_of(captions[path]))
+
+
+@pytest.fixture
+def doubtful(captions: dict[str, Caption]) -> str:
+    return min(captions, key=lambda path: confidence_of(captions[path]))
+
+
+def rows_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+SENTENCE = r"The model abstains: its confidence in its caption is 0\.\d+, below 0\.4\."
+
+
+# --- One photo
+
+
+def test_a_photo_the_model_is_sure_of_has_its_caption(run: Run, surest: str, captions: dict[str, Caption]) -> None:
+    result = run(surest, "--min-confidence", LEAST)
+    assert (result.stdout, result.stderr, result.exit_code) == (f"{captions[surest].text}\n", "", 0)
+
+
+def test_a_photo_it_is_not_sure_of_has_none_and_that_is_no_error(run: Run, doubtful: str) -> None:
+    result = run(doubtful, "--min-confidence", LEAST)
+    assert (result.stdout, result.exit_code) == ("", 0)
+    assert re.fullmatch(rf"{doubtful}: {SENTENCE}\n", result.stderr)
+
+
+def test_json_says_that_it_abstains_and_how_sure_it_was(run: Run, doubtful: str, captions: dict[str, Caption]) -> None:
+    result = run(doubtful, "--json", "--min-confidence", LEAST)
+    (row,) = rows_of(result.stdout)
+    assert list(row) == ["image", "abstained", "confidence"]
+    assert row["image"] == doubtful
+    assert re.fullmatch(SENTENCE, row["abstained"])
+    assert row["confidence"] == pytest.approx(confidence_of(captions[doubtful]), abs=1e-6)
+    assert (result.exit_code, result.stderr) == (0, f"{doubtful}: {row['abstained']}\n")
+
+
+def test_json_says_the_confidence_of_every_caption(run: Run, surest: str) -> None:
+    (row,) = rows_of(run(surest, "--json", "--n-best", 3).stdout)
+    assert list(row) == ["image", "caption", "log_prob", "confidence", "words", "alternatives"]
+    values = [one["confidence"] for one in (row, *row["alternatives"])]
+    assert len(set(values)) == 3
+
+
+def test_the_first_caption_decides_for_its_alternatives(run: Run, surest: str, doubtful: str) -> None:
+    said = run(surest, "--n-best", 3, "--min-confidence", LEAST)
+    assert (said.stdout.count("\n"), said.stderr) == (3, "")
+    assert run(doubtful, "--n-best", 3, "--min-confidence", LEAST).stdout == ""
+
+
+@pytest.mark.parametrize("option", ["--picture", "--attention"])
+def test_no_picture_is_made_of_a_caption_that_is_not_said(
+    run: Run, doubtful: str, surest: str, tmp_path: Path, option: str
+) -> None:
+    target = tmp_path / "out.png"
+    result = run(doubtful, option, target, "--min-confidence", LEAST)
+    assert (result.exit_code, target.exists()) == (0, False)
+    assert result.stderr.endswith(" No picture is written.\n")
+    assert run(surest, option, target, "--min-confidence", LEAST).exit_code == 0
+    assert target.exists()
+
+
+def test_several_photos_each_have_a_caption_or_a_reason(run: Run, captions: dict[str, Caption]) -> None:
+    result = run(*captions, "--min-confidence", LEAST)
+    said = "".join(f"{path}: {caption.text}\n" for path, caption in captions.items() if is_sure(caption))
+    assert (result.stdout, result.exit_code) == (said, 0)
+    silent = [path for path, caption in captions.items() if not is_sure(caption)]
+    assert [line.partition(": ")[0] for line in result.stderr.splitlines()] == silent
+
+
+def test_a_photo_that_cannot_be_read_is_still_an_error(run: Run, doubtful: str, tmp_path: Path) -> None:
+    result = run(doubtful, tmp_path / "nowhere.png", "--min-confidence", LEAST)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[1].startswith("Error: ")
+
+
+def test_zero_always_says_something_and_one_hardly_ever(run: Run, captions: dict[str, Caption]) -> None:
+    assert run(*captions, "--min-confidence", 0).stdout.count("\n") == len(captions)
+    assert run(*captions, "--min-confidence", 1).stdout == ""
+
+
+# --- Many photos
+
+
+def test_a_folder_has_lines_for_what_is_said_and_a_count_of_what_is_not(
+    run: Run, folder: Path, captions: dict[str, Caption]
+) -> None:
+    result = run(folder, "--min-confidence", LEAST)
+    assert result.stdout == "".join(f"{p}: {c.text}\n" for p, c in captions.items() if is_sure(c))
+    *reasons, last = result.stderr.splitlines()
+    silent = [path for path, caption in captions.items() if not is_sure(caption)]
+    assert [reason.partition(": ")[0] for reason in reasons] == silent
+    assert all(re.fullmatch(SENTENCE, reason.partition(": ")[2]) for reason in reasons)
+    assert last == f"The model abstained from {len(silent)} of 10 photos."
+    assert result.exit_code == 0
+
+
+def test_rows_say_what_json_prints(run: Run, folder: Path, tmp_path: Path, captions: dict[str, Caption]) -> None:
+    output = tmp_path / "rows.jsonl"
+    result = run(folder, "--output", output, "--min-confidence", LEAST)
+    assert output.read_text() == run(folder, "--json", "--min-confidence", LEAST).stdout
+    rows = rows_of(output.read_text())
+    assert ["caption" in row for row in rows] == [is_sure(caption) for caption in captions.values()]
+    assert ["abstained" in row for row in rows] == [not is_sure(caption) for caption in captions.values()]
+    for row, caption in zip(rows, captions.values(), strict=True):
+        assert row["confidence"] == pytest.approx(confidence_of(caption), abs=1e-5)
+    silent = sum(not is_sure(caption) for caption in captions.values())
+    assert result.stderr.endswith(f"The model abstained from {silent} of 10 photos; their rows say why.\n")
+    assert (result.stdout, result.exit_code) == ("", 0)
+
+
+def test_csv_has_columns_for_both(run: Run, folder: Path, tmp_path: Path) -> None:
+    run(folder, "--output", tmp_path / "rows.csv", "--min-confidence", LEAST)
+    rows = rows_of(run(folder, "--json", "--min-confidence", LEAST).stdout)
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        for row, written in zip(rows, csv.DictReader(file), strict=True):
+            columns = ["image", "caption", "log_prob", "error", "confidence", "abstained"]
+            assert list(written) == columns
+            assert written == {column: str(row.get(column, "")) for column in columns}
+
+
+def test_a_photo_without_a_caption_has_no_text_file(
+    run: Run, folder: Path, tmp_path: Path, captions: dict[str, Caption]
+) -> None:
+    texts = tmp_path / "texts"
+    assert run(folder, "--output", f"{texts}/", "--min-confidence", LEAST).exit_code == 0
+    written = {path.name: path.read_text() for path in texts.glob("*.txt")}
+    assert written == {f"{Path(p).stem}.txt": f"{c.text}\n" for p, c in captions.items() if is_sure(c)}
+    assert run(folder, "--output", f"{texts}/", "--min-confidence", 1, "--overwrite").exit_code == 0
+    assert list(texts.glob("*.txt")) == [], "nor one of the run before"
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+@pytest.mark.parametrize("kept", [0, 3, 9])
+def test_a_run_goes_on_to_the_same_rows_and_the_same_counts(
+    run: Run, folder: Path, tmp_path: Path, name: str, kept: int
+) -> None:
+    (folder / "5.png").write_text("no photo")
+    output = tmp_path / name
+    command = (folder, "--output", output, "--min-confidence", LEAST, "--batch-size", 2)
+    counts = run(*command).stderr.splitlines()[-2:]
+    assert counts[0].startswith("The model abstained from ")
+    assert counts[1] == "Error: 1 of 10 photos could not be captioned; their rows say why."
+    whole = output.read_bytes()
+    output.write_bytes(b"".join(whole.splitlines(keepends=True)[: kept + name.endswith("csv")]))
+    again = run(*command)
+    assert (output.read_bytes(), again.stderr.splitlines()[-2:]) == (whole, counts)
+    finished = run(*command)
+    assert (finished.exit_code, finished.stderr.splitlines()[1:]) == (1, counts), "nor when there is nothing to do"
+
+
+@pytest.mark.parametrize(
+    ("options", "differs"),
+    [
+        (["--min-confidence", 0.5], r"min confidence 0\.4 \(now 0\.5\)"),
+        ([], r"min confidence 0\.4 \(now none\)"),
+    ],
+)
+def test_rows_of_another_confidence_are_those_of_another_run(
+    run: Run, folder: Path, tmp_path: Path, options: list[object], differs: str
+) -> None:
+    output = tmp_path / "rows.jsonl"
+    run(folder, "--output", output, "--min-confidence", LEAST)
+    result = run(folder, "--output", output, *options)
+    assert result.exit_code == 2
+    assert re.search(rf"is of another run: {differs}; give another --output, or --overwrite", result.stderr)
+
+
+def test_rows_of_a_model_that_was_calibrated_anew_are_those_of_another_model(
+    run: Run, folder: Path, tmp_path: Path, calibrated: Path
+) -> None:
+    """All its other files are the same."""
+    output = tmp_path / "rows.jsonl"
+    assert run(folder, "--output", output).exit_code == 0
+    anew = calibrate(Path(shutil.copytree(calibrated, tmp_path / "anew")), replace(CONFIDENCE, familiar=Linear(2.0)))
+    result = run(folder, "--output", output, "--model", anew)
+    assert result.exit_code == 2
+    assert re.search(r"is of another run: model tiny \w+ \(now tiny \w+\);", result.stderr)
+
+
+@pytest.mark.parametrize("header", [b"image,caption,log_prob,error\n", b"image,caption,log_prob,error\n0.png,a,-1,\n"])
+def test_rows_that_an_older_caprun_began_are_refused_and_left(
+    run: Run, folder: Path, tmp_path: Path, header: bytes
+) -> None:
+    output = tmp_path / "rows.csv"
+    run(folder, "--output", output)
+    state = tmp_path / ".rows.csv.run"
+    identity = json.loads(state.read_bytes())
+    del identity["min confidence"]
+    state.write_text(json.dumps(identity | {"rows": 1}))
+    output.write_bytes(header)
+    result = run(folder, "--output", output)
+    assert (result.exit_code, output.read_bytes()) == (2, header)
+    assert re.fullmatch(
+        rf"Error: {output} is of another run: rows 1 \(now 2\), min confidence unknown \(now none\); give another "
+        r"--output, or --overwrite to begin anew\.\n",
+        result.stderr,
+    )
+
+
+def test_a_header_of_an_older_caprun_is_no_beginning_of_this_ones(run: Run, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "rows.csv"
+    run(folder, "--output", output)
+    output.write_bytes(b"image,caption,log_prob,error\n")
+    result = run(folder, "--output", output)
+    assert result.exit_code == 2
+    assert "it does not begin as it should" in result.stderr
+
+
+# --- What cannot be
+
+
+@pytest.mark.parametrize(
+    "more", [[], ["--json"], ["--output", "rows.jsonl"], ["--output", "rows.csv"], ["another.png"]], ids=" ".join
+)
+def test_a_model_without_a_confidence_is_refused_before_a_photo_is_read(
+    run: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    """The photos are not even there."""
+    monkeypatch.chdir(tmp_path)
+    result = run("nowhere.png", *more, "--model", tiny, "--min-confidence", 0)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "Error: The model tiny has no calibrated confidence to abstain by; leave out --min-confidence.\n"
+    )
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "inf", "half", "", "40%"])
+def test_what_is_no_probability_is_refused_in_a_line(run: Run, photo: Path, value: str) -> None:
+    result = run(photo, f"--min-confidence={value}")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(r"Error: .*--min-confidence.*\n", result.stderr)
+
+
+@pytest.mark.parametrize("value", ["half", "", "nan"])
+def test_what_is_no_number_is_called_so(run: Run, photo: Path, value: str) -> None:
+    assert f"'--min-confidence': {value!r} is no number" in run(photo, f"--min-confidence={value}").stderr
+
+
+def test_whoever_compares_what_is_written_comes_to_the_same() -> None:
+    """And so a confidence is never said to lie below itself."""
+    just_below = math.nextafter(0.4, 0)
+    assert abstention(Caption("a dog", -1.0, (), True, confidence=just_below), 0.4) is None
+    below = abstention(Caption("a dog", -1.0, (), True, confidence=0.3999994), 0.4)
+    assert below is not None
+    assert below.confidence == 0.399999
+    assert below.reason == "The model abstains: its confidence in its caption is 0.399999, below 0.4."
+
+
+def test_a_library_never_abstains_by_itself(captions: dict[str, Caption], doubtful: str) -> None:
+    assert captions[doubtful].text
+
+
+# --- `caprun doctor`
+
+
+def test_doctor_says_what_the_confidence_is_of(run: Run, calibrated: Path, tiny: Path) -> None:
+    assert re.search(
+        r"^confidence: +calibrated: A careful reader would call the caption right\.$",
+        run("doctor", "--model", calibrated).stdout,
+        re.MULTILINE,
+    )
+    assert re.search(r"^confidence: +none was calibrated$", run("doctor", "--model", tiny).stdout, re.MULTILINE)
+    found = json.loads(run("doctor", "--model", calibrated, "--json").stdout)["bundle"]["confidence"]
+    assert found == {
+        "event": "A careful reader would call the caption right.",
+        "measured": {"photos": 100, "brier": 0.125},
+    }
+    assert json.loads(run("doctor", "--model", tiny, "--json").stdout)["bundle"]["confidence"] is None

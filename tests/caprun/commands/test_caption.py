@@ -1,0 +1,360 @@
+"""The command line: what it prints, and that whatever goes wrong is one line and an exit code."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from caprun import Captioner
+from caprun.cli import main
+from caprun.inference.devices import installed_packages
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tiny: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """`caprun` with $CAPRUN_MODEL set to the tiny bundle; nothing may be printed behind Python's back."""
+    monkeypatch.setenv("CAPRUN_MODEL", str(tiny))
+
+    def invoke(*arguments: object) -> Result:
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert capfd.readouterr() == ("", "")
+        return result
+
+    return invoke
+
+
+def caprun(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own."""
+    command = [sys.executable, "-m", "caprun", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+
+
+@pytest.fixture
+def failure(run: Run) -> Callable[..., str]:
+    """Run what must fail; returns the one line on stderr, `Error: ` left out."""
+
+    def invoke(*arguments: object, code: int = 1, stdout: str = "") -> str:
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (code, stdout)
+        line = re.fullmatch(r"Error: (.+)\n", result.stderr)
+        assert line, result.stderr
+        assert "Traceback" not in result.stderr
+        return line[1]
+
+    return invoke
+
+
+Failure = Callable[..., str]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, images: npt.NDArray[np.uint8]) -> list[Path]:
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, image in zip(paths, images, strict=False):
+        Image.fromarray(image).save(path)
+    return paths
+
+
+def test_a_photo_is_captioned(run: Run, captioner: Captioner, photo: Path) -> None:
+    result = run(photo)
+    assert (result.stdout, result.stderr, result.exit_code) == (f"{captioner.caption(photo).text}\n", "", 0)
+
+
+def test_a_process_of_its_own_says_the_same(tiny: Path, captioner: Captioner, photo: Path) -> None:
+    done = caprun("--model", tiny, photo)
+    assert (done.stdout, done.stderr, done.returncode) == (f"{captioner.caption(photo).text}\n", "", 0)
+
+
+def test_options_may_come_before_the_photo_and_caption_may_be_said(run: Run, tiny: Path, photo: Path) -> None:
+    expected = run(photo).stdout
+    for arguments in (
+        ["--model", tiny, photo],
+        [photo, "--model", tiny],
+        ["caption", photo],
+        ["caption", "--device", "cpu", photo],
+        ["--threads", "1", photo],
+        ["--", photo],
+    ):
+        assert run(*arguments).stdout == expected
+
+
+def test_the_model_option_is_stronger_than_the_environment(
+    run: Run, tiny: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPRUN_MODEL", "nowhere")
+    assert run(photo).exit_code == 1
+    assert run("--model", tiny, photo).exit_code == 0
+
+
+def test_several_photos_are_captioned_in_order_with_their_names(
+    run: Run, captioner: Captioner, photos: list[Path]
+) -> None:
+    captions = [captioner.caption(photo).text for photo in photos]
+    assert len(set(captions)) == 3
+    lines = [f"{photo}: {caption}" for photo, caption in zip(photos, captions, strict=True)]
+    assert run(*photos).stdout.splitlines() == lines
+
+
+def test_search_options_change_the_search(run: Run, captioner: Captioner, photo: Path) -> None:
+    assert len(run(photo, "--max-length", "1", "--beam-size", "1").stdout.split()) == 1
+    options = ("--beam-size", 5, "--length-penalty", 0)
+    assert json.loads(run(photo, "--json", *options).stdout)["log_prob"] != captioner.caption(photo).log_prob
+
+
+def test_json_is_one_object_a_photo(run: Run, captioner: Captioner, photos: list[Path]) -> None:
+    lines = run(*photos, "--json").stdout.splitlines()
+    for photo, line in zip(photos, lines, strict=True):
+        caption = captioner.caption(photo)
+        assert json.loads(line) == {
+            "image": str(photo),
+            "caption": caption.text,
+            "log_prob": pytest.approx(caption.log_prob, abs=1e-5),
+            "words": [
+                {"word": word.text, "log_prob": pytest.approx(word.log_prob, abs=1e-5)} for word in caption.words
+            ],
+        }
+
+
+@pytest.mark.parametrize("option", ["--attention", "--picture"])
+def test_pictures_are_written_as_png(run: Run, photo: Path, tmp_path: Path, option: str) -> None:
+    result = run(photo, option, tmp_path / "picture.xyz")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == run(photo).stdout
+    with Image.open(tmp_path / "picture.xyz") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 60
+
+
+def test_the_attention_picture_has_a_panel_for_every_word(run: Run, photo: Path, tmp_path: Path) -> None:
+    areas = []
+    for length in ("1", "12"):
+        run(photo, "--max-length", length, "--attention", tmp_path / "picture.png")
+        with Image.open(tmp_path / "picture.png") as picture:
+            areas.append(picture.width * picture.height)
+    assert len(run(photo).stdout.split()) >= 3
+    assert areas[1] > areas[0]
+
+
+@pytest.mark.parametrize("option", ["--attention", "--picture"])
+def test_a_picture_of_two_photos_is_refused(failure: Failure, photos: list[Path], tmp_path: Path, option: str) -> None:
+    assert "take one photo, not 2" in failure(*photos[:2], option, tmp_path / "picture.png", code=2)
+
+
+@pytest.mark.parametrize("option", ["--attention", "--picture"])
+@pytest.mark.parametrize("place", ["nowhere/picture.png", "directory"])
+def test_a_picture_that_cannot_be_written_is_named(
+    failure: Failure, run: Run, photo: Path, tmp_path: Path, option: str, place: str
+) -> None:
+    (tmp_path / "directory").mkdir()
+    said = failure(photo, option, tmp_path / place, code=2, stdout=run(photo).stdout)
+    assert f"The picture {tmp_path / place} cannot be written" in said
+
+
+def test_a_font_that_is_none_is_named(failure: Failure, run: Run, photo: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    said = failure(photo, "--picture", picture, "--font", tmp_path / "no.ttf", code=2, stdout=run(photo).stdout)
+    assert str(tmp_path / "no.ttf") in said
+    assert not picture.exists()
+
+
+def spoilt(kind: str, photo: Path) -> Path:
+    """A path beside `photo` at which there is no photo."""
+    path = photo.parent / f"{kind.replace(' ', '-')}.jpg"
+    if kind == "an empty file":
+        path.touch()
+    elif kind == "a truncated JPEG":
+        Image.open(photo).save(path)
+        path.write_bytes(path.read_bytes()[:-400])
+    elif kind == "text":
+        path.write_text("These are\nwords.\n")
+    return path
+
+
+SPOILT = ["no file", "an empty file", "a truncated JPEG", "text"]
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_what_is_no_photo_is_one_line_with_its_path(failure: Failure, photo: Path, kind: str) -> None:
+    path = spoilt(kind, photo)
+    assert failure(path).startswith(str(path))
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_a_bad_photo_among_good_ones_does_not_keep_them_from_their_captions(
+    failure: Failure, run: Run, photos: list[Path], kind: str
+) -> None:
+    bad = spoilt(kind, photos[0])
+    captions = run(*photos).stdout
+    assert failure(photos[0], bad, *photos[1:], stdout=captions).startswith(str(bad))
+
+
+def test_json_says_of_a_bad_photo_what_is_wrong_in_its_place(run: Run, photos: list[Path]) -> None:
+    result = run("--json", photos[0], "nowhere.jpg", photos[1])
+    assert result.exit_code == 1
+    objects = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [entry["image"] for entry in objects] == [str(photos[0]), "nowhere.jpg", str(photos[1])]
+    assert set(objects[1]) == {"image", "error"}
+    assert result.stderr == f"Error: {objects[1]['error']}\n"
+
+
+def test_a_name_with_a_line_break_is_one_line(failure: Failure, photo: Path) -> None:
+    assert r"two\nlines.jpg" in failure("two\nlines.jpg")
+    assert "two lines" in failure("--model", "two\nlines", photo)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode on other systems")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_name_that_cannot_be_printed_is_printed_all_the_same(
+    tiny: Path, photo: Path, options: list[str], encoding: str
+) -> None:
+    name = os.fsdecode(os.fsencode(photo.parent) + b"/\xff.png")
+    photo.rename(name)
+    done = caprun("--model", tiny, name, name, *options, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    if encoding == "utf-8":
+        assert r"\udcff.png" in lines[0]
+    if encoding == "utf-8" and options:
+        assert json.loads(lines[0])["image"] == name
+
+
+def test_no_bundle_is_one_line(failure: Failure, photo: Path, tmp_path: Path) -> None:
+    assert f"There is no bundle at {tmp_path / 'none'}" in failure("--model", tmp_path / "none", photo)
+
+
+@pytest.mark.parametrize("file", ["model.json", "vocab.json", "encoder_model.onnx", "decoder_model.onnx"])
+def test_a_bundle_with_a_file_missing_or_altered_is_one_line(
+    failure: Failure, bundle: Path, photo: Path, file: str
+) -> None:
+    path = bundle / file
+    sound = bytearray(path.read_bytes())
+    sound[len(sound) // 2] ^= 4
+    path.write_bytes(sound)
+    assert str(path) in failure("--model", bundle, photo)
+    path.unlink()
+    said = failure("--model", bundle, photo)
+    assert str(bundle) in said
+    assert file in said
+
+
+def test_errors_of_a_process_are_one_line_too(bundle: Path, photo: Path) -> None:
+    (bundle / "vocab.json").unlink()
+    done = caprun("--model", bundle, photo)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"Error: .*vocab\.json is missing.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--beam-size", "0"], "beam_size is 0; it must lie between 1 and 100"),
+        (["--beam-size", 10**9], "beam_size is 1000000000; it must lie between"),
+        (["--max-length", "0"], "max_length is 0"),
+        (["--length-penalty", "nan"], "length_penalty is nan"),
+        (["--beam-size", "three"], "'three' is not a valid integer; see `main caption --help`"),
+        (["--threads", "0"], "0 is not in the range"),
+        (["--device", "tpu"], "'tpu' is not one of"),
+        (["--beamsize", "3"], "No such option"),
+    ],
+)
+def test_an_option_that_cannot_be_is_one_line_and_exit_code_2(
+    failure: Failure, photo: Path, options: list[object], problem: str
+) -> None:
+    assert problem in failure(photo, *options, code=2)
+    assert problem in failure("caption", *options, photo, code=2)
+
+
+def test_a_command_without_photos_asks_for_one(failure: Failure) -> None:
+    assert "Missing argument 'PHOTO...'" in failure("caption", code=2)
+    assert "Missing argument 'PHOTO...'" in failure("--json", code=2)
+
+
+def test_cuda_where_there_is_none_is_one_line(failure: Failure, photo: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    assert "use --device cpu" in failure(photo, "--device", "cuda")
+
+
+def test_without_onnx_runtime_it_is_one_line(failure: Failure, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "pip install onnxruntime, or" in failure(photo)
+    versions = "".join(f"{name}: {version}\n" for name, version in installed_packages().items())
+    assert "pip install onnxruntime, or" in failure("doctor", stdout=versions)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_without_arguments_it_says_how_to_use_it(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("Usage: ")
+    assert result.stdout.count("\n") > 8
+
+
+def test_it_says_its_version(run: Run) -> None:
+    assert re.fullmatch(r"caprun, version \d+\.\d+.*\n", run("--version").stdout)
+
+
+def test_who_stops_reading_hears_of_no_error(tiny: Path, photos: list[Path]) -> None:
+    command = [sys.executable, "-m", "caprun", "--model", str(tiny), *map(str, photos)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_one_line(tiny: Path, photo: Path) -> None:
+    command = [sys.executable, "-m", "caprun", "--model", str(tiny), str(photo)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: [Errno 28] No space left on device\n")
+
+
+def test_an_interruption_is_one_line(run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Captioner, "load", interrupt)
+    result = run(photo)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "\nError: Interrupted.\n", "the terminal's ^C keeps a line of its own"
+
+
+def test_doctor_says_what_is_installed_and_that_the_packaged_model_is_sound(run: Run) -> None:
+    if not (files("caprun_weights") / "flickr8k_lite2").is_dir():
+        pytest.skip("the packaged weights are not there yet")
+    result = run("doctor")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert re.search(r"^onnxruntime(-gpu)?: \d", result.stdout, re.MULTILINE)
+    assert "CPUExecutionProvider" in result.stdout
+    assert result.stdout.endswith(": sound\n")
+
+
+def test_doctor_names_a_packaged_model_that_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caprun_weights.DEFAULT", "no_such_model")
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: There is no bundle at .*no_such_model.*\n", result.stderr)
+
+
+def test_a_programme_that_calls_it_gets_the_exception(photo: Path) -> None:
+    with pytest.raises(click.UsageError):
+        main.main(["caption"], standalone_mode=False)

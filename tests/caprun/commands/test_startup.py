@@ -1,0 +1,122 @@
+"""A command imports what it needs and nothing else, and leaves the process as it found it."""
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from caprun.commands.startup import starting
+
+
+def imported(code: str) -> set[str]:
+    """The modules of a process of this Python that has run some code."""
+    code = f"import sys\ntry:\n    {code}\nfinally:\n    print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+def imported_by(*arguments: object) -> set[str]:
+    """The modules of `caprun` with these arguments."""
+    return imported(f"import caprun.cli; caprun.cli.main({[str(argument) for argument in arguments]})")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_wait_for_nothing_heavy(option: str) -> None:
+    modules = imported_by(option)
+    assert "click" in modules
+    heavy = {"numpy", "PIL", "onnxruntime", "importlib.metadata", "dataclasses", "caprun.engine", "caprun.caption"}
+    assert not modules & heavy
+
+
+@pytest.mark.parametrize(("format_", "plugin"), [("PNG", "Png"), ("JPEG", "Jpeg"), ("BMP", "Bmp"), ("WEBP", "WebP")])
+def test_a_photo_is_captioned_with_what_its_format_needs(
+    tiny: Path, picture: Image.Image, tmp_path: Path, format_: str, plugin: str
+) -> None:
+    photo = tmp_path / "photo"
+    picture.save(photo, format=format_)
+    modules = imported_by("--model", tiny, "--device", "cpu", photo)
+    assert {"numpy", "onnxruntime", f"PIL.{plugin}ImagePlugin"} <= modules
+    assert {name for name in modules if name.endswith("ImagePlugin")} == {f"PIL.{plugin}ImagePlugin"}
+    beyond = {"torch", "importlib.metadata", "numpy.random", "caprun.batch.pipeline"}
+    beyond |= {"caprun.commands.doctor_report", "caprun.commands.many_photos"}
+    assert not (modules - imported("import numpy, PIL.Image, onnxruntime, click")) & beyond
+
+
+def test_the_imports_of_a_command_start_no_threads() -> None:
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("threads are counted as Linux shows them")
+    code = (
+        "import os\nfrom caprun.commands.startup import starting\nwith starting():\n    import numpy\n"
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_onnx_runtime_tells_its_makers_nothing_unless_it_is_asked_to(chosen: str | None) -> None:
+    name = "ORT_DISABLE_TELEMETRY"
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    code = f"import os\nfrom caprun.inference.session import onnxruntime\nonnxruntime()\nprint(os.environ['{name}'])"
+    asked = environment if chosen is None else environment | {name: chosen}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=asked)
+    assert done.stdout.strip() == (chosen or "1")
+
+
+def test_nothing_is_said_where_there_is_no_home(tiny: Path, picture: Image.Image, tmp_path: Path) -> None:
+    """As in many a container: ONNX Runtime would say that it cannot keep a number for its makers to know us by."""
+    picture.save(tmp_path / "photo.png")
+    home = {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull, "CAPRUN_CACHE": ""}
+    command = [sys.executable, "-m", "caprun", "--model", str(tiny), "--device", "cpu", str(tmp_path / "photo.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | home)
+    assert done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("chosen", [None, "3"])
+def test_the_environment_is_as_it_was_for_processes_started_later(
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", chosen)
+    with starting():
+        assert os.environ["OPENBLAS_NUM_THREADS"] == (chosen or "1")
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == chosen
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_is_collected_again_only_if_it_was_before(collecting: bool) -> None:
+    if not collecting:
+        gc.disable()
+    try:
+        with pytest.raises(KeyError), starting():
+            raise KeyError
+        assert gc.isenabled() is collecting
+    finally:
+        gc.enable()
+
+
+def test_what_is_loaded_is_looked_through_no_more_and_what_comes_later_is() -> None:
+    code = (
+        "import gc\nfrom caprun.commands.startup import starting\n"
+        "with starting(): pass\n"
+        "first = gc.get_freeze_count()\n"
+        "later = [[] for _ in range(1000)]\n"
+        "with starting(): pass\n"
+        "print(first > 1000, gc.get_freeze_count() == first)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True\n"
+
+
+def test_of_a_model_and_a_photo_that_are_both_missing_the_model_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "caprun", "--model", tmp_path / "model", tmp_path / "photo.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: There is no bundle at {tmp_path / 'model'}")

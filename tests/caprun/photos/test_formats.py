@@ -1,0 +1,227 @@
+"""A decoder sees a photo's pixels and nothing else, and metadata cannot keep it busy."""
+
+import io
+import struct
+import zlib
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from caprun.errors import ImageError, TooLargeError
+from caprun.photos import preprocessing, reading
+from caprun.photos.formats import Picture, TooMuchError, take_apart
+from caprun.photos.reading import MAX_MEMORY, open_photo
+from tests.caprun.photos.support.encoding import chunk, encode, pixels
+from tests.caprun.photos.support.hostile import broken_exif, by_mode, modes_and_orientations, picture
+from tests.caprun.photos.support.hostile_bombs import (
+    bmp_of,
+    empty_blocks,
+    flat_jpeg,
+    flat_png,
+    gif_frame,
+    gif_head,
+    greedy_exif,
+    many_scans_jpeg,
+    png_of,
+    riff,
+    riff_chunk,
+    segment,
+    turned_exif,
+)
+
+KINDS = {"jpg": "Jpeg", "png": "Png", "webp": "WebP", "gif": "Gif", "bmp": "Bmp"}
+
+
+def apart(name: str, data: bytes) -> Picture:
+    return take_apart(KINDS[name.rpartition(".")[2]], data)
+
+
+class TestPixels:
+    def test_what_is_left_of_a_file_decodes_to_the_same_pixels(self) -> None:
+        """In Pillow alone, which would turn neither."""
+        for name, data in modes_and_orientations():
+            whole, left = (Image.open(io.BytesIO(part)) for part in (data, apart(name, data).data))
+            assert whole.size == left.size == apart(name, data).size, name
+            assert (whole.mode, whole.tobytes()) == (left.mode, left.tobytes()), name
+            assert whole.info.get("transparency") == left.info.get("transparency"), name
+
+    @pytest.mark.parametrize(("kind", "name"), [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")])
+    def test_none_of_the_metadata_is_left(self, kind: str, name: str) -> None:
+        mark = b"a mark that is nowhere else"
+        data = encode(picture(), kind, exif=b"Exif\0\0" + mark, icc_profile=mark, comment=mark, xmp=mark)
+        assert data.count(mark) >= 2 or kind == "PNG"
+        assert mark not in apart(name, data).data
+
+    def test_only_the_first_frame_is_left(self) -> None:
+        frames = [picture().rotate(angle) for angle in (90, 180)]
+        for kind, name, mark in [("WEBP", "webp", b"ANMF"), ("PNG", "png", b"fdAT")]:
+            data = encode(picture(), kind, save_all=True, append_images=frames)
+            assert data.count(mark) >= 2
+            assert apart(name, data).data.count(mark) <= 1
+
+    @pytest.mark.parametrize("moving", [False, True])
+    def test_a_webp_ends_where_it_says(self, moving: bool) -> None:
+        """What is cut off is damaged, were it metadata alone; what follows is not the photo's."""
+        frames = {"save_all": True, "append_images": [picture().rotate(90)]} if moving else {}
+        data = encode(picture(), "WEBP", exif=b"Exif\0\0" + turned_exif(1), xmp=b"<x/>", **frames)
+        for cut in (1, 5):
+            with pytest.raises(ImageError, match="damaged or incomplete"):
+                open_photo(data[:-cut])
+        plain = encode(picture(), "WEBP", icc_profile=b"a profile", **frames)
+        trailer = riff_chunk(b"EXIF", turned_exif(6)) + b"XMP \xff\xff\xff"
+        np.testing.assert_array_equal(pixels(plain + trailer), pixels(plain))
+
+    def test_a_file_with_nothing_to_leave_out_is_not_copied(self) -> None:
+        for kind, name in [("JPEG", "jpg"), ("PNG", "png"), ("BMP", "bmp")]:
+            data = encode(picture(), kind)
+            assert apart(name, data).data is data
+
+
+class TestOrientation:
+    @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+    def test_it_is_what_pillow_says(self) -> None:
+        for name, data in (*modes_and_orientations(), *broken_exif()):
+            if name.endswith((".gif", ".bmp")) or "fraction" in name:
+                continue
+            with Image.open(io.BytesIO(data)) as whole:
+                whole.load()
+                try:
+                    expected = whole.getexif().get(0x112, 1)
+                except Exception:  # noqa: BLE001  (of broken EXIF)
+                    expected = 1
+            found = apart(name, data).orientation
+            assert found == expected or (found not in range(2, 9) and expected not in range(2, 9)), name
+
+    @pytest.mark.parametrize("packed", [False, True])
+    @pytest.mark.parametrize("name", ["xmp", "profile"])
+    def test_a_png_may_say_it_in_its_texts(self, name: str, packed: bool) -> None:
+        xmp = b'<rdf:Description tiff:Orientation="6"/>'
+        text = b"\nexif\n   40\n" + turned_exif(6).hex().encode() + b"\n"
+        if name == "xmp":
+            body = b"XML:com.adobe.xmp\0" + bytes([packed]) + b"\0\0\0" + (zlib.compress(xmp) if packed else xmp)
+            texts = chunk(b"iTXt", body)
+        elif packed:
+            texts = chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text))
+        else:
+            texts = chunk(b"tEXt", b"Raw profile type exif\0" + text)
+        data = png_of(4, 2, 8, 0, zlib.compress(bytes(10)), texts)
+        assert apart("a.png", data).orientation == 6
+        assert open_photo(data).size == (2, 4)
+
+    def test_xmp_says_it_where_exif_does_not(self) -> None:
+        xmp = segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<a tiff:Orientation="8"/>')
+        data = encode(picture(), "JPEG")
+        assert apart("a.jpg", data[:2] + xmp + data[2:]).orientation == 8
+        exif = segment(0xE1, b"Exif\0\0" + turned_exif(3))
+        assert apart("a.jpg", data[:2] + xmp + exif + data[2:]).orientation == 3
+
+    def test_an_index_that_claims_gigabytes_is_read_at_once(self) -> None:
+        data = encode(picture(), "JPEG")
+        greedy = segment(0xE1, b"Exif\0\0" + greedy_exif(65_000, 5_400))
+        np.testing.assert_array_equal(pixels(data[:2] + greedy + data[2:]), pixels(data))
+
+
+class TestTooMuch:
+    @pytest.mark.parametrize(
+        ("kind", "data"),
+        [
+            ("jpg", b"\xff\xd8" + segment(0xFE, b"") * 10_001),
+            ("jpg", b"\xff\xd8" + segment(0xDB, (b"\0" + b"\1" * 64) * 1_000) * 20),
+            ("jpg", many_scans_jpeg(1_000, 1_000, 5_000)),
+            ("jpg", many_scans_jpeg(8, 8, 10_001)),
+            ("png", png_of(8, 8, 8, 2, b"", chunk(b"abCd", b"") * 100_001)),
+            ("webp", riff(riff_chunk(b"VP8X", bytes(10)), riff_chunk(b"abcd", b"") * 10_001)),
+            ("gif", gif_head((1, 1), b"!\1\0\0" * 100_001, gif_frame((1, 1), b"\x4c\1"))),
+            ("bmp", bmp_of(2_501, 2_000, 8, 1, b"")),
+        ],
+        ids=["segments", "tables", "scans", "scans of a small one", "chunks", "riff", "extensions", "runs"],
+    )
+    def test_what_would_keep_a_decoder_busy_is_refused(self, kind: str, data: bytes) -> None:
+        with pytest.raises(TooMuchError):
+            apart(f"a.{kind}", data)
+        signed = data if kind != "jpg" else data + encode(picture(), "JPEG")[2:]
+        with pytest.raises(ImageError, match=r"^upload 3 (has|is) .*; save it"):
+            open_photo(signed, name="upload 3")
+
+    def test_a_progressive_jpeg_of_a_dozen_scans_is_not_too_much(self) -> None:
+        assert open_photo(many_scans_jpeg(800, 600, 60)).size == (800, 600)
+
+    def test_what_follows_a_progressive_jpeg_is_none_of_its_scans(self) -> None:
+        """As the film of a motion photo, in which the bytes of any marker are."""
+        trailer = np.random.default_rng(0).bytes(1_000) + b"\xff\xda" * 20_000
+        assert open_photo(many_scans_jpeg(800, 600, 60) + trailer).size == (800, 600)
+
+    def test_an_end_within_a_table_hides_no_scan(self) -> None:
+        data = many_scans_jpeg(1_000, 1_000, 5_001)
+        first = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+        with pytest.raises(TooMuchError, match="scans"):
+            apart("a.jpg", data[:first] + segment(0xFE, b"\xff\xd9") + data[first:])
+
+    def test_a_decoder_that_takes_too_long_is_stopped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reading, "_MUCH", 1_000)
+        monkeypatch.setattr(reading, "_MOST_SECONDS", 0.05)
+        with pytest.raises(ImageError, match=r"takes more than 0\.05 seconds to decode; "):
+            open_photo(png_of(1_000, 1_000, 16, 6, empty_blocks(400_000)))
+
+
+class TestMemory:
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            ("a.jpg", flat_jpeg(10_000, 5_000, 0xC2, 4)),
+            (
+                "a.webp",
+                riff(riff_chunk(b"VP8X", bytes(4) + (9_999).to_bytes(3, "little") + (4_999).to_bytes(3, "little"))),
+            ),
+        ],
+    )
+    def test_what_takes_too_much_is_refused_before_it_is_decoded(self, name: str, data: bytes) -> None:
+        assert apart(name, data).decoding > MAX_MEMORY
+        with pytest.raises(TooLargeError, match=r"would take \d+ MB of memory to decode, more than 560; scale it down"):
+            open_photo(data)
+
+    def test_coefficients_count_of_what_has_several_scans(self) -> None:
+        whole = apart("a.jpg", flat_jpeg(1_000, 1_000))
+        progressive = apart("a.jpg", many_scans_jpeg(1_000, 1_000, 1))
+        assert progressive.decoding - whole.decoding == 125 * 125 * 3 * 128
+
+    def test_a_gigapixel_of_one_row_is_refused(self) -> None:
+        header = flat_png(8, 1, 1, 0).replace(struct.pack(">II", 8, 1), struct.pack(">II", 1, 40_000_000))
+        with pytest.raises(TooLargeError, match="1 x 40000000 pixels, more than 500,000 to a side"):
+            open_photo(header)
+
+    def test_a_long_photo_is_joined_before_it_is_scaled_and_looks_the_same(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        long = picture().resize((20, 6_000))
+        small = preprocessing.ImageSpec(32, 48, "squash", "bilinear", mean=(0.5,) * 3, std=(0.25,) * 3)  # type: ignore[arg-type]
+        expected = preprocessing.prepare(long, small).astype(int)
+        monkeypatch.setattr(preprocessing, "_MOST_RESIZED", 48 * 6_000 - 1)
+        assert np.abs(preprocessing.prepare(long, small) - expected).max() <= 3
+
+
+class TestStrips:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_converting_by_strips_changes_no_pixel(self, orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        deep = np.random.default_rng(0).normal(0, 300, (30, 40)).astype(np.float32)
+        images = by_mode() | {"F": Image.fromarray(deep), "I": Image.fromarray(deep.astype(np.int32))}
+        images |= {"PA": images["P"].convert("PA"), "La": images["LA"].convert("La")}
+        clear = images["P"].copy()
+        clear.info["transparency"] = bytes(range(64))
+        images |= {"clear palette": clear}
+        expected = {}
+        for strip in (4_000_000, 100, 1):
+            monkeypatch.setattr("caprun.photos.orientation.STRIP", strip)
+            for mode, pil in images.items():
+                turned = pil.copy()
+                turned.getexif()[0x112] = orientation
+                found = open_photo(turned)
+                np.testing.assert_array_equal(np.asarray(found), expected.setdefault(mode, np.asarray(found)), mode)
+
+
+def test_strips_of_a_gradient_are_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caprun.photos.orientation.STRIP", 64)
+    rows = pixels(Image.fromarray(np.arange(0, 64_000, 1_000, dtype=np.uint16)[:, None].repeat(8, 1)))[:, 0, 0]
+    assert all(a < b for a, b in pairwise(rows.tolist()))

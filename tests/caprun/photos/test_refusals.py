@@ -1,0 +1,214 @@
+"""What is said of everything that is no photo."""
+
+import io
+import os
+import struct
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile, JpegImagePlugin
+
+from caprun.errors import ImageError
+from caprun.photos.file import Photo
+from caprun.photos.reading import open_photo
+from tests.caprun.photos.support.encoding import encode, png
+
+
+def gif(canvas: tuple[int, int], frame: tuple[int, int]) -> bytes:
+    palette = b"\x00\x00\x00\xff\xff\xff"
+    header = b"GIF89a" + struct.pack("<HHBBB", *canvas, 0x80, 0, 0) + palette
+    return header + b"," + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\x02\x02\x4c\x01\x00;"
+
+
+def webp(width: int, height: int) -> bytes:
+    """An animation, because the frame of a still picture must fill the canvas."""
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    data = bytearray(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
+    assert data[12:16] == b"VP8X"
+    data[24:30] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return bytes(data)
+
+
+def bmp(width: int, height: int) -> bytes:
+    data = bytearray(encode(Image.new("RGB", (2, 2)), "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+class TestRefusals:
+    """Each is one sentence that names the photo, what is wrong, and what to do."""
+
+    def refusal(self, photo: Photo, name: str | None = None) -> str:
+        with pytest.raises(ImageError) as caught:
+            open_photo(photo, name=name)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert "; " in message, "it says what to do"
+        return message
+
+    def test_no_such_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "absent.jpg"
+        assert self.refusal(path) == f"{path} does not exist; check the path"
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        assert self.refusal(tmp_path).startswith(f"{tmp_path} is a folder")
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+    def test_a_fifo_without_waiting_for_a_writer(self, tmp_path: Path) -> None:
+        path = tmp_path / "fifo.jpg"
+        os.mkfifo(path)
+        messages: list[str] = []
+        thread = threading.Thread(target=lambda: messages.append(self.refusal(path)), daemon=True)
+        thread.start()
+        thread.join(timeout=10)
+        assert messages, "it blocked"
+        assert messages[0].startswith(f"{path} is not a regular file")
+
+    def test_an_empty_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "empty.png"
+        path.touch()
+        assert self.refusal(path).startswith(f"{path} is empty")
+
+    def test_text_named_jpg(self, tmp_path: Path) -> None:
+        path = tmp_path / "letter.jpg"
+        path.write_text("Dear Sir or Madam")
+        assert self.refusal(path).startswith(f"{path} is not a JPEG, PNG, WebP, GIF or BMP image")
+
+    def test_a_sound_file_that_begins_like_a_webp(self) -> None:
+        assert "is not a JPEG" in self.refusal(b"RIFF\x24\0\0\0WAVEfmt " + bytes(24))
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+    def test_a_file_cut_short(self, kind: str, tmp_path: Path) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        data = encode(Image.fromarray(noise), kind)
+        path = tmp_path / "cut.jpg"
+        for kept in (0.02, 0.1, 0.5, 0.9):
+            path.write_bytes(data[: int(len(data) * kept)])
+            assert self.refusal(path).startswith(f"{path} is damaged or incomplete")
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+    def test_whatever_hostile_bytes_lead_to_is_an_image_error(self, picture: Image.Image, kind: str) -> None:
+        data = encode(picture, kind)
+        random = np.random.default_rng(0)
+        for _ in range(150):
+            hostile = bytearray(data)
+            for position in random.integers(2, len(data), 6):
+                hostile[position] = random.integers(256)
+            try:
+                image = open_photo(bytes(hostile))
+            except ImageError:
+                continue
+            assert image.mode == "RGB"
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (PermissionError(13, "Permission denied"), "may not be read by this user"),
+            (OSError(5, "Input/output error"), "cannot be read (Input/output error)"),
+        ],
+        ids=["permission denied", "a disk that fails"],
+    )
+    def test_a_file_that_cannot_be_opened(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+    ) -> None:
+        path = tmp_path / "photo.jpg"
+        path.write_bytes(b"x")
+
+        def fail(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(os, "open", fail)
+        assert self.refusal(path).startswith(f"{path} {said}")
+
+    def test_a_path_that_no_file_can_have(self) -> None:
+        assert "cannot be read" in self.refusal("a\0b.jpg")
+
+    def test_a_file_opened_as_text(self) -> None:
+        assert "binary mode" in self.refusal(io.StringIO("GIF89a"))  # type: ignore[arg-type]
+
+    def test_a_closed_file(self) -> None:
+        file = io.BytesIO(b"x")
+        file.close()
+        assert "cannot be read" in self.refusal(file)
+
+    def test_something_that_is_no_photo_at_all(self) -> None:
+        assert "is of type list; give a path" in self.refusal([1, 2])  # type: ignore[arg-type]
+
+    def test_an_image_without_pixels(self) -> None:
+        assert "no pixels (0 x 5)" in self.refusal(Image.new("RGB", (0, 5)))
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            png(100_000, 100_000, 8, 2, b""),
+            png(10_000, 9_000, 8, 2, b""),
+            png(7_072, 7_072, 8, 2, b""),
+            gif((60_000, 60_000), (1, 1)),
+            gif((10, 10), (10_000, 10_000)),
+            gif((10, 10), (65_000, 65_000)),
+            webp(9_000, 9_000),
+            webp(16_384, 16_384),
+            bmp(10_000, 9_000),
+            bmp(100_000, 100_000),
+        ],
+        ids=[
+            "png 10G",
+            "png 90M",
+            "png 50.01M",
+            "gif",
+            "gif frame",
+            "gif big frame",
+            "webp",
+            "webp 268M",
+            "bmp",
+            "bmp 10G",
+        ],
+    )
+    def test_too_many_pixels_before_any_is_decoded(self, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("pixels were decoded"))
+        limit = Image.MAX_IMAGE_PIXELS
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert "more than 50 megapixels" in self.refusal(data)
+        assert limit == Image.MAX_IMAGE_PIXELS
+
+    def test_fifty_megapixels_are_not_too_many(self) -> None:
+        """Black lines of one colour bit: the file is small, and the limit is not."""
+        data = png(10_000, 5_000, 1, 0, bytes(5_000 * (1 + 1_250)))
+        assert open_photo(data).size == (10_000, 5_000)
+
+    def test_a_pil_image_of_too_many_pixels(self) -> None:
+        assert "50001 x 1000 pixels" in self.refusal(Image.new("1", (50_001, 1_000)))
+
+    def test_a_file_too_long_for_any_photo(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("caprun.photos.file.MAX_BYTES", 2**20)
+        path = tmp_path / "film.jpg"
+        with path.open("wb") as file:
+            file.write(b"\xff\xd8\xff")
+            file.truncate(2**20 + 1)
+        assert self.refusal(path).startswith(f"{path} is larger than 1 MiB")
+
+    def test_not_enough_memory(self, picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+        def exhaust(_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", exhaust)
+        assert "does not fit in the memory" in self.refusal(encode(picture, "JPEG"))
+
+    def test_without_a_path_it_is_called_the_photo(self) -> None:
+        assert self.refusal(b"").startswith("the photo is empty")
+
+    def test_a_file_object_is_called_by_its_name(self, tmp_path: Path) -> None:
+        path = tmp_path / "letter.txt"
+        path.write_text("Dear Sir or Madam")
+        with path.open("rb") as file:
+            assert self.refusal(file).startswith(f"{path} is not")
+
+    def test_a_name_given_takes_the_place_of_the_path(self, tmp_path: Path) -> None:
+        assert self.refusal(tmp_path / "tmp123", name="upload 3").startswith("upload 3 does not exist")
+
+    def test_a_name_of_several_lines_is_shown_on_one(self) -> None:
+        assert self.refusal("two\nlines.jpg").startswith(r"'two\nlines.jpg' does not exist")

@@ -1,0 +1,213 @@
+"""What may not be said is not said, and nothing else about the search changes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caprun.bundle.vocabulary import Joining, Vocabulary
+from caprun.errors import UsageError
+from caprun.search.decoding import search
+from caprun.search.hypothesis import Hypothesis
+from caprun.search.options import SearchOptions
+from tests.caprun.search.support.worlds import (
+    END,
+    START,
+    FakeSteps,
+    Found,
+    World,
+    all_found,
+    is_allowed,
+    run,
+    textbook,
+    vocabulary,
+)
+
+BANS: dict[str, dict[str, Any]] = {
+    "min_length": {"min_length": 5},
+    "ngrams": {"no_repeat_ngram": 2},
+    "trigrams": {"no_repeat_ngram": 3},
+    "pieces": {"no_repeat_ngram": 1},
+    "neighbours": {"no_repeat_word": 1},
+    "window": {"no_repeat_word": 3},
+    "suppress": {"suppress": ("p4", "p6")},
+    "bad_endings": {"bad_endings": ("p5", "p7")},
+    "all": {
+        "min_length": 3,
+        "no_repeat_ngram": 2,
+        "no_repeat_word": 2,
+        "suppress": ("p4",),
+        "bad_endings": ("p5", "p6"),
+    },
+}
+
+
+def repeating(seed: int) -> World:
+    """A language in which nearly every caption breaks a ban: four words, and some photos in a hurry to end."""
+    return World(seed, words=4, end=-2, hurry=1)
+
+
+@pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("bans", BANS.values(), ids=BANS)
+def test_a_search_with_bans_is_that_of_a_textbook_over_the_whole_vocabulary(
+    bans: dict[str, Any], beam_size: int
+) -> None:
+    """So the candidates asked for are enough, however many of them are banned."""
+    options = SearchOptions(beam_size, 9, 0.7, n_best=beam_size, **bans)
+    for seed in range(8):
+        world = repeating(seed)
+        expected = [textbook(world, photo, options) for photo in range(5)]
+        assert [all_found(one) for one in run(world, range(5), options)] == expected
+
+
+@pytest.mark.parametrize("bans", BANS.values(), ids=BANS)
+def test_bans_are_kept_and_would_be_broken_without_them(bans: dict[str, Any]) -> None:
+    def breaches(options: SearchOptions) -> int:
+        found = [one for seed in range(15) for one in run(repeating(seed), range(5), options)]
+        return sum(not _is_kept(one, replace(options, **bans)) for one in found)
+
+    plain = SearchOptions(3, 9)
+    assert breaches(plain) > 0
+    assert breaches(replace(plain, **bans)) == 0
+
+
+def _is_kept(hypothesis: Hypothesis, options: SearchOptions) -> bool:
+    said = (*hypothesis.ids, END) if hypothesis.finished else hypothesis.ids
+    return all(is_allowed(said[:i], piece, options) for i, piece in enumerate(said))
+
+
+@pytest.mark.parametrize("bans", BANS.values(), ids=BANS)
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_with_bans_too_a_caption_does_not_depend_on_its_batch(beam_size: int, bans: dict[str, Any]) -> None:
+    options = SearchOptions(beam_size, 9, 0.7, n_best=beam_size, **bans)
+    world = World(3, words=4, end=-2, hurry=1)
+    together = run(world, range(8), options)
+    for photo, hypothesis in enumerate(together):
+        (alone,) = run(world, [photo], options)
+        assert all_found(alone) == all_found(hypothesis)
+        np.testing.assert_array_equal(alone.log_probs, hypothesis.log_probs)
+    backwards = run(world, range(7, -1, -1), options)
+    assert [all_found(one) for one in backwards] == [all_found(one) for one in together][::-1]
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_log_probabilities_are_the_models_whatever_is_banned(beam_size: int) -> None:
+    options = SearchOptions(beam_size, 9, 0.7, **BANS["all"])
+    world = repeating(0)
+    for photo, hypothesis in enumerate(run(world, range(5), options)):
+        said = (*hypothesis.ids, END) if hypothesis.finished else hypothesis.ids
+        expected = [float(world.log_probs(photo, said[:i])[piece]) for i, piece in enumerate(said)]
+        assert hypothesis.log_probs.tolist() == expected
+
+
+def test_a_caption_ends_as_soon_as_it_has_its_minimum_length() -> None:
+    world = World(0, words=5, end=50.0)
+    for least in (0, 1, 7):
+        for beam_size in (1, 3):
+            (hypothesis,) = run(world, [0], SearchOptions(beam_size, 8, 1.0, min_length=least))
+            assert (len(hypothesis.ids), hypothesis.finished) == (least, True)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+@pytest.mark.parametrize(
+    ("bans", "pieces"),
+    [
+        ({"no_repeat_ngram": 1, "min_length": 9}, 2),  # two words, each said once, and END not yet
+        ({"no_repeat_word": 9, "min_length": 9}, 2),
+        ({"suppress": ("p4", "p5"), "min_length": 1}, 0),
+        ({"suppress": ("p4", "p5"), "bad_endings": ("p4",)}, 0),
+    ],
+)
+def test_where_bans_leave_nothing_to_say_the_caption_is_what_was_said(
+    bans: dict[str, Any], pieces: int, beam_size: int
+) -> None:
+    world = World(0, words=2, end=0)
+    options = SearchOptions(beam_size, 12, 0.7, **bans)
+    for photo, hypothesis in enumerate(run(world, range(3), options)):
+        assert len(hypothesis.ids) == pieces
+        assert Found(hypothesis.ids, hypothesis.finished) == textbook(world, photo, options)[0]
+        assert np.isfinite(hypothesis.log_probs).all()
+
+
+def test_a_photo_left_with_nothing_to_say_does_not_hold_up_the_others() -> None:
+    world = World(0, words=2, end=-1)
+    steps = FakeSteps(world, range(3))
+    options = SearchOptions(3, 100, 0.7, no_repeat_ngram=1, min_length=99)
+    search(steps, 3, START, END, options)
+    assert len(steps.rows) == 3
+
+
+def test_more_candidates_are_asked_for_only_as_bans_may_take_them() -> None:
+    def asked(bans: dict[str, Any]) -> list[int]:
+        counts: list[int] = []
+        world = World(0, words=30, end=-9)
+
+        class Counting(FakeSteps):
+            def __call__(self, row: Any, parent: Any, token: Any, k: int) -> Any:
+                counts.append(k)
+                return super().__call__(row, parent, token, k)
+
+        search(Counting(world, [0]), 1, START, END, SearchOptions(3, 5, **bans), vocabulary=vocabulary(world))
+        return counts
+
+    assert asked({}) == [3, 3, 3, 3, 3]
+    assert asked({"min_length": 2}) == [4, 4, 3, 3, 3]
+    assert asked({"no_repeat_word": 2}) == [3, 4, 5, 5, 5]
+    assert asked({"no_repeat_ngram": 3}) == [3, 3, 3, 4, 5]
+    assert asked({"suppress": ("p4", "p5")}) == [5, 5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("name", ["suppress", "bad_endings"])
+@pytest.mark.parametrize("joining", [Joining(continuation="##"), Joining(word_start="▁"), Joining(unspaced="のは")])
+def test_a_word_that_may_be_spelled_in_pieces_is_refused(joining: Joining, name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} names 'dog', which is no piece"):
+        search_with(Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "d", "og"), joining), {name: ("dog",)})
+
+
+def search_with(pieces: Vocabulary, bans: dict[str, Any]) -> Hypothesis:
+    world = World(0, words=len(pieces) - 4, end=-1)
+    (hypothesis,) = search(FakeSteps(world, [0]), 1, START, END, SearchOptions(2, 9, **bans), vocabulary=pieces)
+    return hypothesis
+
+
+def test_a_word_that_whole_words_do_not_have_is_never_said_anyway() -> None:
+    words = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", "cat"))
+    assert search_with(words, {"suppress": ("dog",)}).ids == search_with(words, {}).ids
+    assert 5 not in search_with(words, {"suppress": ("cat", "dog")}).ids
+
+
+@pytest.mark.parametrize("joining", [Joining(), Joining(word_start="▁")])
+def test_a_word_that_the_vocabulary_has_in_lower_case_alone_is_refused_with_that(joining: Joining) -> None:
+    words = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", f"{joining.word_start}boy"), joining)
+    with pytest.raises(UsageError, match=r"suppress names 'Boy', which is no piece .*, but 'boy' is"):
+        search_with(words, {"suppress": ("Boy",)})
+
+
+def test_a_piece_is_found_with_or_without_the_mark_that_begins_a_word() -> None:
+    pieces = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "▁a", "▁cat"), Joining(word_start="▁"))
+    for name in ("cat", "▁cat"):
+        assert set(search_with(pieces, {"suppress": (name,), "min_length": 3}).ids) == {4}
+
+
+@pytest.mark.parametrize("name", ["suppress", "bad_endings"])
+def test_pieces_cannot_be_named_without_a_vocabulary(name: str) -> None:
+    options = SearchOptions(**{name: ("a",)})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"{name} names pieces"):
+        search(FakeSteps(World(0, 4), [0]), 1, START, END, options)
+
+
+def test_bans_hold_in_sampling_and_in_groups(check: Callable[[SearchOptions], None]) -> None:
+    check(SearchOptions(3, 9, temperature=2.0, n_best=4, **BANS["all"]))
+    check(SearchOptions(4, 9, groups=2, n_best=4, **BANS["all"]))
+
+
+@pytest.fixture
+def check() -> Callable[[SearchOptions], None]:
+    def check(options: SearchOptions) -> None:
+        for seed in range(10):
+            for hypothesis in run(repeating(seed), range(4), options):
+                assert all(_is_kept(one, options) for one in (hypothesis, *hypothesis.alternatives))
+
+    return check

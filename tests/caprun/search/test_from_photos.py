@@ -1,0 +1,166 @@
+"""Every search option from the command line and the manifest to the caption, with real graphs."""
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import caprun.commands.search_options
+from caprun import BundleError, Caption, Captioner, SearchOptions
+from caprun.cli import main
+
+Images = npt.NDArray[np.uint8]
+Run = Callable[..., Result]
+Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
+
+OPTIONS = {
+    "n best": SearchOptions(5, 12, 1.0, n_best=5),
+    "bans": SearchOptions(3, 12, 1.0, min_length=4, no_repeat_ngram=2, no_repeat_word=2, bad_endings=("a", "in")),
+    "greedy bans": SearchOptions(1, 12, 1.0, no_repeat_ngram=1, suppress=("dog", "cat", ",")),
+    "groups": SearchOptions(4, 12, 1.0, groups=2, n_best=4, diversity=1),
+    "sampling": SearchOptions(max_length=12, temperature=1.0, n_best=3, seed=9),
+    "cut sampling": SearchOptions(max_length=12, temperature=1.5, top_k=8, top_p=0.8, min_length=2),
+}
+
+
+def everything(caption: Caption) -> list[tuple[str, bool]]:
+    return [(one.text, one.finished) for one in (caption, *caption.alternatives)]
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_with_every_option_a_caption_depends_on_its_photo_alone(
+    captioner: Captioner, images: Images, options: SearchOptions
+) -> None:
+    together = captioner.caption_arrays(images, options, alpha=True)
+    backwards = captioner.caption_arrays(images[::-1], options)[::-1]
+    for image, caption, other in zip(images, together, backwards, strict=True):
+        (alone,) = captioner.caption_arrays(image[None], options)
+        assert everything(alone) == everything(caption) == everything(other)
+        for one, two in zip(alone.alternatives, caption.alternatives, strict=True):
+            assert one.log_prob == pytest.approx(two.log_prob, abs=1e-4)
+            assert all(word.alpha is not None for word in two.words)
+
+
+def test_a_photo_draws_the_same_wherever_it_stands_and_another_seed_draws_otherwise(
+    captioner: Captioner, images: Images
+) -> None:
+    options = SearchOptions(max_length=12, temperature=1.0, seed=3)
+    first, *_, twin = captioner.caption_arrays(np.concatenate([images, images[:1]]), options)
+    assert first.text == twin.text
+    texts = {captioner.caption_arrays(images[:1], SearchOptions(temperature=1.0, seed=i))[0].text for i in range(8)}
+    assert len(texts) > 4
+
+
+def test_alternatives_are_captions_with_words_of_their_own(captioner: Captioner, images: Images) -> None:
+    for caption in captioner.caption_arrays(images, OPTIONS["n best"]):
+        assert len({caption.text, *(one.text for one in caption.alternatives)}) == 5
+        for one in caption.alternatives:
+            assert "".join(word.text for word in one.words) == one.text.replace(" ", "")
+            assert one.log_prob <= sum(word.log_prob for word in one.words)
+            assert one.alternatives == ()
+    assert all(caption.alternatives == () for caption in captioner.caption_arrays(images))
+
+
+def test_a_manifest_may_hold_any_option(bundle: Path, edit_manifest: Edit, captioner: Captioner, photo: Path) -> None:
+    search = {"beam_size": 4, "max_length": 12, "length_penalty": 1, "n_best": 2, "suppress": ["a"], "min_length": 3}
+    edit_manifest(bundle, lambda data: data.update(search=search))
+    loaded = Captioner.load(bundle, device="cpu", threads=1)
+    options = SearchOptions(4, 12, 1.0, n_best=2, suppress=("a",), min_length=3)
+    assert loaded.spec.search == options
+    assert everything(loaded.caption(photo)) == everything(captioner.caption(photo, options))
+
+
+@pytest.mark.parametrize(
+    ("search", "sentence"),
+    [
+        ({"beam_size": 3, "groups": 2}, "groups is 2 and beam_size 3"),
+        ({"temperature": "hot"}, "search.temperature is 'hot'"),
+        ({"suppress": "dog"}, "search.suppress must be a list"),
+        ({"temprature": 1.0}, "unknown key 'search.temprature'"),
+    ],
+)
+def test_a_manifest_whose_options_are_wrong_is_refused(
+    bundle: Path, edit_manifest: Edit, search: dict[str, Any], sentence: str
+) -> None:
+    edit_manifest(bundle, lambda data: data.update(search=search))
+    with pytest.raises(BundleError, match=sentence):
+        Captioner.load(bundle, device="cpu", threads=1)
+
+
+@pytest.fixture
+def run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("CAPRUN_MODEL", str(tiny))
+    return lambda *arguments: CliRunner().invoke(main, ["--threads", "1", *map(str, arguments)])
+
+
+def test_every_option_is_on_the_command_line() -> None:
+    options = {field.name for field in fields(SearchOptions)}
+    assert set(caprun.commands.search_options._OPTIONS) == options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["--min-length", 6, "--no-repeat-ngram", 2], {"min_length": 6, "no_repeat_ngram": 2}),
+        (["--no-repeat-word", 3, "--beam-size", 5], {"no_repeat_word": 3, "beam_size": 5}),
+        (["--suppress", "a the", "--suppress", ","], {"suppress": ("a", "the", ",")}),
+        (["--bad-endings", " the\ta  in "], {"bad_endings": ("the", "a", "in")}),
+        (["--n-best", 3, "--groups", 3, "--diversity", 2], {"n_best": 3, "groups": 3, "diversity": 2.0}),
+        (["--temperature", 1.2, "--top-k", 9, "--seed", 4], {"temperature": 1.2, "top_k": 9, "seed": 4}),
+        (["--temperature", 1, "--top-p", 0.8, "--n-best", 6], {"temperature": 1.0, "top_p": 0.8, "n_best": 6}),
+    ],
+)
+def test_options_of_the_command_line_take_the_place_of_the_models(
+    run: Run, captioner: Captioner, photo: Path, arguments: list[object], options: dict[str, Any]
+) -> None:
+    defaults = {"beam_size": 3, "max_length": 12, "length_penalty": 1.0}
+    caption = captioner.caption(photo, SearchOptions(**(defaults | options)))
+    assert run(photo, *arguments).stdout.splitlines() == [text for text, _ in everything(caption)]
+
+
+def test_several_captions_are_a_line_each_behind_the_photos_name(run: Run, photo: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    Image.new("RGB", (40, 40), "red").save(other)
+    lines = run(photo, other, "--n-best", 2).stdout.splitlines()
+    assert [line.rpartition(": ")[0] for line in lines] == [str(photo)] * 2 + [str(other)] * 2
+    assert len(set(lines)) == 4
+
+
+def test_json_has_the_other_captions_as_it_has_the_first(run: Run, captioner: Captioner, photo: Path) -> None:
+    data = json.loads(run(photo, "--json", "--n-best", 3).stdout)
+    caption = captioner.caption(photo, SearchOptions(3, 12, 1.0, n_best=3))
+    assert set(data) == {"image", "caption", "log_prob", "words", "alternatives"}
+    for shown, one in zip(data["alternatives"], caption.alternatives, strict=True):
+        assert shown == {
+            "caption": one.text,
+            "log_prob": pytest.approx(one.log_prob, abs=1e-5),
+            "words": [{"word": w.text, "log_prob": pytest.approx(w.log_prob, abs=1e-5)} for w in one.words],
+        }
+    assert "alternatives" not in json.loads(run(photo, "--json").stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--n-best", 4], "n_best is 4 and beam_size 3"),
+        (["--groups", 2], "groups is 2 and beam_size 3, which it does not divide"),
+        (["--top-k", 5], "top_k is 5 and temperature 0: sampling wants a temperature"),
+        (["--min-length", 12], "min_length is 12 and max_length 12"),
+        (["--top-p", "nan", "--temperature", 1], "top_p is nan"),
+        (["--seed", "-1"], "seed is -1"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line_and_exit_code_two(
+    run: Run, photo: Path, arguments: list[object], sentence: str
+) -> None:
+    result = run(photo, *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {sentence}")
+    assert result.stderr.count("\n") == 1

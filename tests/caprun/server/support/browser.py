@@ -1,0 +1,225 @@
+"""A real Chromium that looks at the page: how it is started, and a visit that notices what must not happen."""
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.caprun.server.support.serving import LONG, until
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+_ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """The browser of this machine; skips the test, and says why, where there is none."""
+    path = next(filter(None, map(shutil.which, _NAMES)), None)
+    if path is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Visit:
+    """The page in a window of its own.
+
+    Args:
+        browser: see `chromium`.
+        address: of the service.
+        window: of `browser.new_context`; nothing moves, so that nothing has to be waited for, unless it says so.
+    """
+
+    def __init__(self, browser: Any, address: str, **window: Any) -> None:
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **window}
+        )
+        self.context.set_default_timeout(1000 * LONG)
+        self.page = self.context.new_page()
+        self.address = address
+        self.sent: list[Any] = []
+        """Requests that want a caption."""
+        self.choosers: list[Any] = []
+        """Dialogs that let a person choose a file."""
+        self._wrong: list[str] = []
+        self._how: Callable[[Any], None] | None = None
+        self.page.on("pageerror", lambda error: self._wrong.append(f"script: {error}"))
+        self.page.on("console", self._listen)
+        self.page.on("request", self._watch)
+        self.page.on("filechooser", lambda chooser: self.choosers.append(chooser))
+        self.page.goto(address)
+
+    def _listen(self, message: Any) -> None:
+        # answers other than 200, of which the tests see what the page makes, and advice on what tests do to a canvas
+        known = ("Failed to load resource", "willReadFrequently")
+        if message.type in ("error", "warning") and not any(text in message.text for text in known):
+            self._wrong.append(f"console: {message.text}")
+
+    def _watch(self, request: Any) -> None:
+        if "/v1/caption" in request.url:
+            self.sent.append(request)
+        if not request.url.startswith(("blob:", self.address)):
+            self._wrong.append(f"asks elsewhere: {request.url}")
+
+    def close(self) -> None:
+        """Leave; fails where a script failed, the policy was broken or another host was asked."""
+        self.context.close()
+        assert not self._wrong, self._wrong
+
+    # ------------------------------------------------------------ what a person does
+
+    def pick(self, photo: bytes, name: str = "photo.png") -> None:
+        self.page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": photo})
+
+    def drop(self, photo: bytes, name: str = "photo.png") -> None:
+        self._hand_over("drop", photo, name)
+
+    def paste(self, photo: bytes, name: str = "image.png") -> None:
+        self._hand_over("paste", photo, name)
+
+    def _hand_over(self, event: str, photo: bytes, name: str) -> None:
+        self.page.evaluate(
+            """([event, bytes, name]) => {
+                const files = new DataTransfer();
+                files.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
+                const common = {bubbles: true, cancelable: true};
+                document.body.dispatchEvent(
+                    event === "drop"
+                        ? new DragEvent("drop", {...common, dataTransfer: files})
+                        : new ClipboardEvent("paste", {...common, clipboardData: files}));
+            }""",
+            [event, list(photo), name],
+        )
+
+    def caption(self, photo: bytes) -> dict[str, Any]:
+        """Pick a photo and wait for its caption; what the service answered."""
+        with self.page.expect_response("**/v1/caption*") as waiting:
+            self.pick(photo)
+        self.wait_for("done")
+        return dict(waiting.value.json())
+
+    # ------------------------------------------------------------ what a person sees
+
+    def wait_for(self, state: str) -> None:
+        self.page.wait_for_selector(f'body[data-state="{state}"]')
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        """What a condition gives as soon as it holds; nothing is heard of the page but while it is waited for."""
+        return until(lambda: condition() or self.page.wait_for_timeout(20))
+
+    @property
+    def words(self) -> Any:
+        return self.page.locator("#caption .word")
+
+    @property
+    def said(self) -> str:
+        """The caption that is seen; empty where none is."""
+        line = self.page.locator("#caption")
+        return str(line.text_content()) if line.is_visible() else ""
+
+    @property
+    def problem(self) -> str:
+        return str(self.page.locator("[role=alert]").text_content())
+
+    def overlay(self) -> dict[str, Any] | None:
+        """None where there is none to be seen; else its brightness, (rows, columns) of 0 to 255, and its box."""
+        seen = self.page.evaluate(
+            """() => {
+                const canvas = document.getElementById("attention");
+                if (Number(getComputedStyle(canvas).opacity) < 0.99) return null;
+                const {width, height} = canvas;
+                const {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
+                const box = canvas.getBoundingClientRect();
+                const photo = document.getElementById("photo").getBoundingClientRect();
+                return {
+                    light: Array.from({length: height}, (_, y) => Array.from({length: width}, (_, x) => {
+                        const [red, , , opacity] = data.slice(4 * (y * width + x));
+                        return red ? opacity : -opacity;
+                    })),
+                    box: [(box.left - photo.left) / photo.width, (box.top - photo.top) / photo.height,
+                          (box.right - photo.left) / photo.width, (box.bottom - photo.top) / photo.height],
+                };
+            }"""
+        )
+        return dict(seen) if seen else None
+
+    def shown_photo(self) -> Image.Image:
+        """The photo as the browser paints it, at its own size."""
+        self.page.wait_for_selector("#figure:not([hidden])")
+        data = self.page.evaluate(
+            """() => {
+                const photo = document.getElementById("photo");
+                const canvas = document.createElement("canvas");
+                [canvas.width, canvas.height] = [photo.naturalWidth, photo.naturalHeight];
+                const pen = canvas.getContext("2d");
+                pen.drawImage(photo, 0, 0);
+                return [canvas.width, canvas.height, [...pen.getImageData(0, 0, canvas.width, canvas.height).data]];
+            }"""
+        )
+        return Image.frombytes("RGBA", (data[0], data[1]), bytes(data[2]))
+
+    # ------------------------------------------------------------ what a service may answer
+
+    def answer(self, body: object, status: int = 200, **headers: str) -> None:
+        """From now on, the service answers so."""
+        text = json.dumps(body, ensure_ascii=False)
+        kind = {"Content-Type": "application/json; charset=utf-8"}
+        self._reply(lambda route: route.fulfill(status=status, headers={**kind, **headers}, body=text))
+
+    def leave_waiting(self) -> None:
+        """From now on, the service takes its time."""
+        self._reply(lambda route: None)
+
+    def answer_as_usual(self) -> None:
+        """From now on, the service answers; not to what was left waiting."""
+        self._reply(lambda route: route.continue_())
+
+    def _reply(self, how: Callable[[Any], None]) -> None:
+        if self._how is None:  # not before it is needed: who listens in changes when things happen
+            self.page.route("**/v1/caption*", lambda route: self._how and self._how(route))
+        self._how = how
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def visits(browser: Any, port: int) -> Iterator[Callable[..., Visit]]:
+    """What opens the page in a window of its own, as often as it is called; all are closed in the end."""
+    opened: list[Visit] = []
+
+    def visit(**window: Any) -> Visit:
+        opened.append(Visit(browser, f"http://127.0.0.1:{port}/", **window))
+        return opened[-1]
+
+    try:
+        yield visit
+    finally:
+        for one in opened:
+            one.close()

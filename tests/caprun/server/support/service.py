@@ -1,0 +1,215 @@
+"""A service in the tests' own process, on a port of the loopback: its model waits, counts or fails on demand."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pytest
+import uvicorn
+from PIL import Image
+
+from caprun import Captioner, SearchOptions
+from caprun.search.steps import Steps
+from caprun.server import answers
+from caprun.server.app import Service, create_app
+from caprun.server.batching import Batcher
+from caprun.server.metrics import Metrics
+from caprun.server.query import parameters
+from caprun.server.queueing import Ask, Captioned, Place
+from caprun.server.settings import Settings
+from tests.caprun.photos.support.encoding import encode
+
+T = TypeVar("T")
+JSON = {"Content-Type": "application/json"}
+LONG = 60.0
+"""Seconds after which a test gives up waiting, on however slow a machine."""
+
+
+class Watched:
+    """A backend that remembers its batches, and waits while its gate is shut."""
+
+    def __init__(self, captioner: Captioner) -> None:
+        self.backend = captioner.backend
+        self.batches: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.before: Callable[[npt.NDArray[np.uint8]], object] = lambda images: None
+
+    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> Steps:
+        self.batches.append(len(images))
+        assert self.gate.wait(LONG)
+        self.before(images)
+        return self.backend.encode(images, alpha=alpha)
+
+
+def watched(captioner: Captioner, *, workers: int = 1) -> tuple[Captioner, Watched]:
+    """A captioner by a backend that is watched."""
+    backend = Watched(captioner)
+    other = Captioner(captioner.spec, captioner.vocabulary, backend)
+    other.workers = workers
+    return other, backend
+
+
+def photos(count: int) -> list[bytes]:
+    """Small photos as PNG, each another."""
+    patches = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), np.uint8)
+    return [encode(Image.fromarray(patch.repeat(8, 0).repeat(8, 1)), "PNG") for patch in patches]
+
+
+PHOTO = photos(1)[0]
+
+
+def wait(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What it returns; a test that would wait for ever fails."""
+
+    async def within() -> T:
+        async with asyncio.timeout(LONG):
+            return await coroutine
+
+    return asyncio.run(within())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Until it holds."""
+    async with asyncio.timeout(LONG):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Until it holds, in a test that is no coroutine."""
+    end = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.002)
+
+
+ASK = Ask(SearchOptions(3, 12, 1.0), False)
+
+
+def batcher(captioner: Captioner, **settings: Any) -> Batcher:
+    return Batcher(captioner, Settings(**settings), Metrics(), answers.photo_caption)
+
+
+def one(batcher: Batcher, photo: bytes, ask: Ask = ASK) -> Coroutine[Any, Any, Any]:
+    """The answer to a photo, which is on its way from now on."""
+    return _answer(batcher, batcher.admit(ask, len(photo)), photo)
+
+
+async def _answer(batcher: Batcher, place: Place, photo: bytes) -> Any:
+    with place:
+        place.received()
+        (result,) = await batcher.caption(place, [photo])
+    assert isinstance(result, Captioned), result
+    return json.loads(result.body)
+
+
+class Running:
+    """A service that answers on a port."""
+
+    def __init__(self, service: Service, port: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.service, self.port, self._loop = service, port, loop
+        self.address = f"http://127.0.0.1:{port}"
+        self.client = httpx.Client(base_url=self.address, timeout=LONG, trust_env=False)
+
+    def caption(self, photo: bytes, **query: Any) -> httpx.Response:
+        return self.client.post("/v1/caption", content=photo, params=query)
+
+    def metric(self, name: str) -> float:
+        """A line of /metrics, its labels included."""
+        lines = self.client.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name)
+
+    def in_loop(self, what: Callable[[], Awaitable[T]]) -> Future[T]:
+        """Run something in the service's event loop, before whatever is asked from now on."""
+
+        async def run() -> T:
+            return await what()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop)
+
+
+@contextlib.contextmanager
+def running(captioner: Captioner, settings: Settings | None = None) -> Iterator[Running]:
+    """Serve a model until the block ends."""
+    service = Service(captioner, settings)
+    config = uvicorn.Config(create_app(service), port=0, http="httptools", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def main() -> None:
+        loops.append(asyncio.get_running_loop())
+        await server.serve()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive())
+        port = server.servers[0].sockets[0].getsockname()[1]
+        found = Running(service, port, loops[0])
+        with found.client:
+            yield found
+    finally:
+        server.should_exit = True
+        thread.join(LONG)
+        if thread.is_alive():
+            pytest.fail("the service did not end")
+
+
+@contextlib.contextmanager
+def gated(captioner: Captioner, **settings: Any) -> Iterator[tuple[Running, Watched]]:
+    """A service whose model works on one photo, and on no other until its gate is opened."""
+    many, backend = watched(captioner)
+    with running(many, Settings(**{"batch_size": 1, **settings})) as found:
+        backend.gate.clear()
+        try:
+            yield found, backend
+        finally:
+            backend.gate.set()
+
+
+def head(*lines: str, path: str = "/v1/caption") -> bytes:
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: here", *lines, "", ""]).encode()
+
+
+def answer_of(client: socket.socket) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """The next answer on a connection."""
+    file = client.makefile("rb")
+    status = int(file.readline().split()[1])
+    headers = {}
+    while line := file.readline().strip().decode():
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    return status, headers, json.loads(file.read(int(headers["content-length"])))
+
+
+def is_error(answer: httpx.Response, status: int, *words: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert list(body) == ["error"]
+    is_sentence(body["error"], *words)
+
+
+def is_sentence(text: str, *words: str) -> None:
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert text[0].isupper() or text.split()[0] in parameters(Settings())
+    for word in words:
+        assert word in text, text
+
+
+def listed(*items: bytes | str) -> bytes:
+    """A body of JSON; text stands for itself."""
+    texts = [item if isinstance(item, str) else base64.b64encode(item).decode() for item in items]
+    return json.dumps({"photos": texts}).encode()

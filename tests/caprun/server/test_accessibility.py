@@ -1,0 +1,311 @@
+"""The page for everybody: by keyboard, by ear, by touch, on a small screen, in the light and in the dark."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+
+from tests.caprun.server.support.browser import Visit, chromium, encoded, visits
+from tests.caprun.server.support.serving import Serving, serving
+
+Visiting = Callable[..., Visit]
+
+PHONE = {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
+STATES = ("idle", "sending", "done", "abstained", "error", "busy", "offline")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def service(browser: Any, tiny: Path) -> Iterator[Serving]:
+    with serving(tiny) as running:
+        yield running
+
+
+@pytest.fixture
+def visiting(browser: Any, service: Serving) -> Iterator[Visiting]:
+    def visit(**window: Any) -> Visit:
+        opened = opening(**window)
+        opened.page.locator("#about-model").wait_for()
+        return opened
+
+    with visits(browser, service.port) as opening:
+        yield visit
+
+
+@pytest.fixture
+def visit(visiting: Visiting) -> Visit:
+    return visiting()
+
+
+@pytest.fixture(scope="session")
+def photo(images: npt.NDArray[np.uint8]) -> bytes:
+    """One of which the tiny model has more than one word to say."""
+    return encoded(Image.fromarray(images[2]).resize((90, 60)))
+
+
+def bring_to(visit: Visit, state: str, photo: bytes) -> None:
+    if state == "sending":
+        visit.leave_waiting()
+    if state == "abstained":
+        visit.answer({"abstained": "The model abstains.", "confidence": 0.18})
+    if state == "busy":
+        visit.answer({"error": "Too many photos are waiting; try again later."}, 429, **{"Retry-After": "60"})
+    if state == "offline":
+        visit.context.set_offline(True)
+    if state != "idle":
+        visit.pick(b"no photo" if state == "error" else photo)
+    visit.wait_for(state)
+    if state in ("sending", "done", "busy"):
+        visit.page.wait_for_selector("#figure:not([hidden])")
+
+
+def focused(visit: Visit) -> str:
+    """What has the focus: its text, or its name."""
+    return str(visit.page.evaluate("() => document.activeElement.textContent || document.activeElement.id"))
+
+
+# ---------------------------------------------------------------- by keyboard
+
+
+def test_tab_goes_through_the_page_in_the_order_of_reading(visit: Visit, photo: bytes) -> None:
+    visit.caption(photo)
+    visit.page.evaluate("() => document.activeElement.blur()")
+    order = []
+    for _ in range(7):
+        visit.page.keyboard.press("Tab")
+        order.append(focused(visit))
+    first = str(visit.words.first.text_content())
+    assert order == ["API", "file", "Use the camera", first, "Copy alt text", "Copy as HTML", ""]
+    assert visit.page.evaluate("() => document.activeElement.type") == "radio"
+
+
+def test_arrow_keys_go_from_word_to_word_and_show_where_the_model_looked(visit: Visit, photo: bytes) -> None:
+    answer = visit.caption(photo)
+    words = [word["word"] for word in answer["words"]]
+    assert visit.page.locator("#caption [tabindex='0']").count() == 1
+    visit.words.first.focus()
+    first = visit.overlay()
+    assert first is not None
+    went = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "End", "ArrowRight", "Home", "ArrowLeft"):
+        visit.page.keyboard.press(key)
+        went.append(focused(visit))
+        assert visit.overlay() is not None
+    assert went == [words[i] for i in (1, 2, 1, -1, -1, 0, 0)]
+    visit.page.keyboard.press("ArrowRight")
+    assert visit.overlay() != first
+    assert visit.words.nth(1).get_attribute("tabindex") == "0"
+    assert visit.page.locator("#caption [tabindex='0']").count() == 1
+
+
+def test_escape_clears_the_photo_and_leaving_the_words_does_too(visit: Visit, photo: bytes) -> None:
+    visit.caption(photo)
+    visit.words.first.focus()
+    assert visit.overlay() is not None
+    visit.page.keyboard.press("Escape")
+    assert visit.overlay() is None
+    visit.page.keyboard.press("ArrowRight")
+    assert visit.overlay() is not None
+    visit.page.keyboard.press("Tab")
+    assert visit.overlay() is None
+
+
+def test_what_is_focused_is_shown_again_when_the_pointer_has_left_another_word(visit: Visit, photo: bytes) -> None:
+    visit.caption(photo)
+    visit.words.nth(0).focus()
+    at_focus = visit.overlay()
+    visit.words.nth(1).hover()
+    assert visit.overlay() != at_focus
+    visit.page.mouse.move(1, 1)
+    assert visit.overlay() == at_focus
+
+
+def test_in_a_language_written_leftwards_the_arrows_follow_the_eye(visit: Visit, photo: bytes) -> None:
+    words = [{"word": word, "log_prob": -0.5} for word in ("كلب", "يجري", "سريعا")]
+    visit.answer({"caption": "كلب يجري سريعا", "log_prob": -1, "finished": True, "words": words, "timing_ms": {}})
+    visit.caption(photo)
+    boxes = [visit.words.nth(i).bounding_box() for i in range(3)]
+    assert boxes[0]["x"] > boxes[1]["x"] > boxes[2]["x"]
+    visit.words.first.focus()
+    visit.page.keyboard.press("ArrowLeft")
+    assert focused(visit) == "يجري"
+    visit.page.keyboard.press("ArrowRight")
+    assert focused(visit) == "كلب"
+
+
+def test_a_keyboard_can_pick_cancel_and_try_again(visit: Visit, photo: bytes) -> None:
+    visit.page.locator("#file").focus()
+    visit.leave_waiting()
+    visit.page.keyboard.press("Enter")
+    visit.until(lambda: visit.choosers)[0].set_files({"name": "photo.png", "mimeType": "image/png", "buffer": photo})
+    visit.wait_for("sending")
+    visit.page.keyboard.press("Escape")
+    visit.wait_for("idle")
+    visit.answer({"error": "Too many photos are waiting; try again later."}, 429, **{"Retry-After": "1"})
+    visit.pick(photo)
+    again = visit.page.get_by_role("button", name="Try again", exact=True)
+    again.wait_for()
+    visit.answer_as_usual()
+    again.press("Enter")
+    visit.wait_for("done")
+    # the button is gone, and the keyboard is where the caption is, not at the top of the page
+    visit.page.keyboard.press("Tab")
+    assert focused(visit) == visit.words.first.text_content()
+
+
+def test_the_focus_is_seen(visit: Visit, photo: bytes) -> None:
+    visit.caption(photo)
+    visit.page.evaluate("() => document.activeElement.blur()")
+    for _ in range(7):
+        visit.page.keyboard.press("Tab")
+        outline = visit.page.evaluate(
+            """() => {
+                const one = document.activeElement;
+                const seen = one.matches(".file input") ? one.nextElementSibling : one;
+                const {outlineStyle, outlineWidth} = getComputedStyle(seen);
+                return [outlineStyle, parseFloat(outlineWidth)];
+            }"""
+        )
+        assert outline[0] == "solid", focused(visit)
+        assert outline[1] >= 2, focused(visit)
+
+
+# ---------------------------------------------------------------- by ear
+
+
+def test_a_caption_is_read_out_and_is_the_photos_alternative_text(visit: Visit, photo: bytes) -> None:
+    answer = visit.caption(photo)
+    assert visit.page.locator("#status").text_content() == f"Caption: {answer['caption']}"
+    assert visit.page.locator("#status").get_attribute("role") == "status"
+    assert visit.page.get_by_role("img", name=answer["caption"], exact=True).count() == 1
+
+
+def test_an_error_interrupts(visit: Visit, photo: bytes) -> None:
+    visit.pick(b"no photo")
+    visit.wait_for("error")
+    assert "JPEG" in str(visit.page.get_by_role("alert").text_content())
+
+
+def test_a_word_says_its_probability_and_where_the_model_looked(visit: Visit, photo: bytes) -> None:
+    words = [
+        {"word": "dog", "log_prob": -0.6931, "alpha": [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]},
+        {"word": "grass", "log_prob": -9.0, "alpha": [[1 / 9] * 3] * 3},
+        {"word": "runs", "log_prob": -0.1, "alpha": [[0.15, 0.09, 0.09]] * 3},
+    ]
+    visit.answer({"caption": "dog grass runs", "log_prob": -1, "finished": True, "words": words, "timing_ms": {}})
+    visit.caption(photo)
+    line = visit.page.get_by_role("toolbar", name="Caption")
+    assert [line.get_by_role("button").nth(i).get_attribute("aria-label") for i in range(3)] == [
+        "dog, 50%, looked at the lower right",
+        "grass, <1%, looked all over the photo",
+        "runs, 90%, looked all over the photo, a little more at the left",
+    ]
+
+
+def test_everything_has_its_place_and_its_name(visit: Visit, photo: bytes) -> None:
+    visit.caption(photo)
+    for landmark in ("banner", "main", "contentinfo", "navigation"):
+        assert visit.page.get_by_role(landmark).count() == 1, landmark
+    assert visit.page.get_by_role("heading", level=1).text_content() == " Alt text for a photo"
+    assert visit.page.get_by_label("Choose a photo", exact=True).and_(visit.page.locator("input")).count() == 1
+    assert visit.page.get_by_role("group", name="Captions found, the best first").get_by_role("radio").count() > 1
+    assert visit.page.locator("html").get_attribute("lang") == "en"
+    # the language of a caption is not known, and it is not that of the page around it
+    assert visit.page.locator("#caption").get_attribute("lang") == ""
+    assert visit.page.locator("#caption").get_attribute("dir") == "auto"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("state", STATES)
+def test_axe_finds_nothing_to_complain_of(visiting: Visiting, photo: bytes, state: str, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    visit = visiting(color_scheme=scheme)
+    bring_to(visit, state, photo)
+    found = axe.Axe().run(visit.page).response["violations"]
+    assert not [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
+    if state == "done":
+        visit.words.first.focus()
+        assert not axe.Axe().run(visit.page).response["violations"]
+
+
+# ---------------------------------------------------------------- to the eye
+
+
+def test_light_and_dark_follow_the_persons_wish(visiting: Visiting) -> None:
+    brightness = {}
+    for scheme in ("light", "dark"):
+        page = visiting(color_scheme=scheme).page
+        brightness[scheme] = page.evaluate(
+            "() => getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).map(Number)"
+        )
+    assert min(brightness["light"]) > 230
+    assert max(brightness["dark"]) < 40
+
+
+def test_nothing_moves_for_those_who_wish_it_so(visiting: Visiting) -> None:
+    moving = "() => [getComputedStyle(document.getElementById('attention')).transitionDuration]"
+    assert visiting(reduced_motion="reduce").page.evaluate(moving) == ["0s"]
+    assert visiting(reduced_motion="no-preference").page.evaluate(moving) != ["0s"]
+
+
+# ---------------------------------------------------------------- on a phone
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_narrow_screen_never_scrolls_sideways(visiting: Visiting, photo: bytes, state: str) -> None:
+    visit = visiting(**PHONE)
+    bring_to(visit, state, photo)
+    width = "() => [document.documentElement.scrollWidth, innerWidth]"
+    assert visit.page.evaluate(width) == [320, 320]
+
+
+def test_a_word_longer_than_the_screen_does_not_widen_the_page(visiting: Visiting, photo: bytes) -> None:
+    visit = visiting(**PHONE)
+    long = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
+    words = [{"word": long, "log_prob": -0.5}]
+    visit.answer({"caption": long, "log_prob": -1, "finished": True, "words": words, "timing_ms": {}})
+    visit.caption(photo)
+    assert visit.page.evaluate("() => document.documentElement.scrollWidth") == 320
+
+
+def test_a_tap_shows_where_the_model_looked_and_a_tap_on_the_photo_clears_it(visiting: Visiting, photo: bytes) -> None:
+    visit = visiting(**PHONE)
+    visit.caption(photo)
+    assert "Tap a word" in str(visit.page.locator("#readout").text_content())
+    visit.words.nth(0).tap()
+    first = visit.until(visit.overlay)
+    visit.words.nth(1).tap()
+    assert visit.until(visit.overlay) != first
+    visit.page.locator("#photo").tap()
+    assert visit.overlay() is None
+
+
+def test_targets_are_large_enough_for_a_finger(visiting: Visiting, photo: bytes) -> None:
+    visit = visiting(**PHONE)
+    visit.caption(photo)
+    for target in visit.page.locator("button, .button, a, #choice-list label").all():
+        if target.is_visible():
+            box = target.bounding_box()
+            assert min(box["width"], box["height"]) >= 24, target.text_content()
+
+
+def test_a_phone_that_may_not_give_the_page_its_camera_takes_the_photo_itself(visiting: Visiting, photo: bytes) -> None:
+    visit = visiting(**PHONE)
+    visit.context.add_init_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+    visit.page.reload()
+    visit.page.get_by_text("Use the camera").locator("visible=true").tap()
+    (chooser,) = visit.until(lambda: visit.choosers)
+    assert chooser.element.get_attribute("capture") == "environment"
+    chooser.set_files({"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": photo})
+    visit.wait_for("done")

@@ -1,0 +1,72 @@
+"""Every hostile photo sent to a service is a caption or a sentence; the service lives, stays small and says nothing."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+
+from caprun import Captioner, ImageError
+from tests.caprun.photos.support.hostile import photos
+from tests.caprun.photos.support.hostile_bombs import bombs
+from tests.caprun.server.support.serving import Serving, serving
+
+MOST_BYTES = 600_000_000
+# one of each kind of harm; test_hostile_photos.py opens them all
+BOMBS = (
+    "png rgba16 interlaced 50mp",
+    "png 1 x 50 million",
+    "png 15000 profiles",
+    "png unknown chunks",
+    "jpeg 65535 x 65535",
+    "jpeg 1000 scans 50mp",
+    "jpeg cmyk turned 50mp",
+    "jpeg 300 exifs",
+    "gif 65535 x 65535",
+    "gif 500000 frames",
+    "webp lossless 45mp",
+    "webp 65536 tables",
+    "bmp rle8 single pixels",
+)
+REFUSALS = {400, 413, 415, 422}
+
+
+@pytest.fixture
+def service(tiny: Path) -> Iterator[Serving]:
+    with serving(tiny, "--workers", 1, "--max-bytes", 25_000_000) as running:
+        yield running
+        assert running.get("/healthz").status == 200
+        assert running.get("/readyz").status == 200
+        assert running.lines[1:] == []
+
+
+def test_each_has_the_caption_or_the_error_of_the_library(service: Serving, captioner: Captioner) -> None:
+    for name, data in photos():
+        answer = service.post(data)
+        (expected,) = captioner.caption_many([data])
+        if isinstance(expected, ImageError):
+            assert answer.status in REFUSALS, (name, answer)
+            assert answer.error.rstrip(".").lower() == str(expected).rstrip(".").lower() or not data, name
+        else:
+            assert answer.status == 200, (name, answer)
+            assert json.loads(answer.body)["caption"] == expected.text, name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the most memory of a moment is only told by Linux")
+def test_bombs_cost_a_service_no_more_than_the_library(service: Serving) -> None:
+    before = most_memory(service)
+    chosen = bombs() if os.environ.get("CAPRUN_ALL_BOMBS") else [bomb for bomb in bombs() if bomb[0] in BOMBS]
+    for name, make in chosen:
+        answer = service.post(make())
+        assert answer.status in {200, *REFUSALS}, (name, answer)
+        assert answer.status == 200 or answer.error.endswith("."), name
+        assert most_memory(service) - before < MOST_BYTES, name
+
+
+def most_memory(service: Serving) -> int:
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024

@@ -1,0 +1,186 @@
+"""The page over HTTP: what is served, what browsers are told of it, and that it comes with every installation."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+pytest.importorskip("httpx", reason="httpx is not installed")
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from caprun import Captioner
+from caprun.server.app import Service, create_app
+from caprun.server.page import PAGE_HEADERS, add_page, page_files
+
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "runtime/caprun/server/page"
+PATHS = sorted(page_files())
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    app = FastAPI()
+    add_page(app)
+    with TestClient(app) as client:
+        yield client
+
+
+def policy(client: TestClient) -> dict[str, str]:
+    """Of the page's Content-Security-Policy, the sources by directive."""
+    parts = client.get("/").headers["content-security-policy"].split(";")
+    return {name: rest for name, _, rest in (part.strip().partition(" ") for part in parts)}
+
+
+def test_every_file_of_the_page_is_served_as_it_is(client: TestClient) -> None:
+    for file in FOLDER.iterdir():
+        answer = client.get("/" if file.name == "index.html" else f"/page/{file.name}")
+        assert answer.status_code == 200, file
+        assert answer.content == file.read_bytes()
+
+
+def test_every_file_has_its_type_which_browsers_are_told_not_to_guess(client: TestClient) -> None:
+    kinds = {path: client.get(path).headers["content-type"] for path in PATHS}
+    assert kinds["/"] == "text/html; charset=utf-8"
+    assert kinds["/page/page.css"] == "text/css; charset=utf-8"
+    assert kinds["/page/page.js"] == "text/javascript; charset=utf-8"
+    assert kinds["/page/icon.svg"] == "image/svg+xml"
+    assert {client.get(path).headers["x-content-type-options"] for path in PATHS} == {"nosniff"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_answer_carries_the_headers_that_keep_everything_else_out(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    unchanged = client.get(path, headers={"If-None-Match": answer.headers["etag"]})
+    for response in (answer, unchanged, client.head(path)):
+        assert PAGE_HEADERS.items() <= {k.title(): v for k, v in response.headers.items()}.items()
+
+
+def test_the_policy_allows_this_service_and_photos_of_the_page_and_nothing_else(client: TestClient) -> None:
+    sources = policy(client)
+    assert sources["default-src"] == "'none'"
+    assert sources["img-src"] == "'self' blob:"
+    for directive in ("script-src", "style-src", "connect-src"):
+        assert sources[directive] == "'self'"
+    for directive in ("base-uri", "form-action", "frame-ancestors"):
+        assert sources[directive] == "'none'"
+    assert not re.search("unsafe|https?:|data:|\\*", " ".join(sources.values()))
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_nothing_inline() -> None:
+    class Reader(HTMLParser):
+        inline = ""
+        within = ""
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.within = tag
+            for name, value in attrs:
+                assert name != "style", f"<{tag} style> is refused by the policy"
+                assert not name.startswith("on"), f"<{tag} {name}> is refused by the policy"
+                if name in ("src", "href") and tag != "a":
+                    assert f"/{value}" in PATHS, f"<{tag}> asks for {value}"
+
+        def handle_data(self, data: str) -> None:
+            if self.within in ("script", "style"):
+                self.inline += data.strip()
+
+    reader = Reader()
+    reader.feed((FOLDER / "index.html").read_text(encoding="utf-8"))
+    assert not reader.inline
+    for file in FOLDER.glob("*.js"):
+        text = file.read_text(encoding="utf-8")
+        for name in re.findall(r'from "\./(.+?)"', text):
+            assert f"/page/{name}" in PATHS
+        assert not re.search(r"https?://|innerHTML|\beval\b", text), file
+    assert not re.search(r"https?://|@import|url\(", (FOLDER / "page.css").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_file_that_has_not_changed_is_not_sent_again(client: TestClient, path: str) -> None:
+    first = client.get(path)
+    etag = first.headers["etag"]
+    assert first.headers["cache-control"] == "no-cache"
+    for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        answer = client.get(path, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content) == (304, b""), known
+        assert answer.headers["etag"] == etag
+    for other in ('"other"', etag.strip('"'), ""):
+        assert client.get(path, headers={"If-None-Match": other}).status_code == 200, other
+
+
+def test_files_that_differ_have_etags_that_differ() -> None:
+    assert len({file.etag for file in page_files().values()}) == len(PATHS)
+
+
+def test_head_says_how_long_a_file_is_and_sends_none_of_it(client: TestClient) -> None:
+    answer = client.head("/")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["content-length"]) == len(client.get("/").content)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page/",
+        "/page",
+        "/page/../settings.py",
+        "/page/%2e%2e/settings.py",
+        "/page/..%2fsettings.py",
+        "/page/..%5csettings.py",
+        "/page/%2fetc%2fpasswd",
+        "/page//etc/passwd",
+        "/page/page.js%00.css",
+        "/page/PAGE.JS",
+        "/page/index.html",
+        "/page.py",
+        "/index.html",
+    ],
+)
+def test_nothing_else_is_served(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_the_page_only_answers_to_be_read(client: TestClient) -> None:
+    for method in ("POST", "PUT", "DELETE"):
+        assert client.request(method, "/").status_code == 405
+
+
+def test_the_service_serves_the_page_and_does_not_describe_it_as_part_of_its_api(captioner: Captioner) -> None:
+    with TestClient(create_app(Service(captioner))) as client:
+        answer = client.get("/")
+        assert answer.content == (FOLDER / "index.html").read_bytes()
+        assert PAGE_HEADERS.items() <= {k.title(): v for k, v in answer.headers.items()}.items()
+        assert not {path for path in client.get("/openapi.json").json()["paths"] if path in PATHS}
+
+
+def test_the_page_is_small() -> None:
+    assert sum(len(file.content) for file in page_files().values()) < 60_000
+
+
+def test_the_page_comes_with_the_wheel() -> None:
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed")
+    inside = {file.distribution_path for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
+    for file in FOLDER.iterdir():
+        assert f"caprun/server/page/{file.name}" in inside
+
+
+def test_no_file_of_the_page_is_ignored_by_git() -> None:
+    if not shutil.which("git") or not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    ignored = subprocess.run(["git", "-C", ROOT, "check-ignore", *FOLDER.iterdir()], capture_output=True, text=True)
+    assert ignored.stdout == ""
+
+
+def test_scripts_parse_where_there_is_node() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    for file in FOLDER.glob("*.js"):
+        checked = subprocess.run([node, "--check", "--input-type=module"], input=file.read_bytes(), capture_output=True)
+        assert checked.returncode == 0, checked.stderr.decode()

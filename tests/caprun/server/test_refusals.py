@@ -1,0 +1,297 @@
+"""What a service refuses: one sentence for everything that is wrong, and no work for what will not be answered."""
+
+import base64
+import contextlib
+import socket
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from caprun import Captioner
+from caprun.server.settings import Settings
+from tests.caprun.photos.support.encoding import chunk, encode
+from tests.caprun.server.support.service import (
+    JSON,
+    LONG,
+    PHOTO,
+    Running,
+    answer_of,
+    gated,
+    head,
+    is_error,
+    is_sentence,
+    listed,
+    running,
+    wait_until,
+)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Running]:
+    tiny = Captioner.load(Path(__file__).parents[2] / "tiny" / "bundle", device="cpu", threads=1)
+    with running(tiny, Settings(max_bytes=100_000, max_photos=4, queue=8)) as found:
+        yield found
+
+
+# What is wrong with a photo, or with what is said of it
+
+
+def bomb() -> bytes:
+    """A PNG of 60 megapixels, small as a file."""
+    rows = zlib.compress(bytes(10_000 // 8 + 1) * 6_000)
+    header = struct.pack(">IIBBBBB", 10_000, 6_000, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+JPEG = encode(Image.effect_noise((200, 200), 90).convert("RGB"), "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("photo", "status", "words"),
+    [
+        (b"", 400, "empty"),
+        (b"%PDF-1.7\n%", 415, "not a JPEG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "not a JPEG"),
+        (bomb(), 413, "50 megapixels"),
+        (JPEG[:200], 422, "damaged"),
+        (JPEG[: len(JPEG) // 2], 422, "damaged"),
+        (b"\xff\xd8\xff" + bytes(100), 422, "damaged"),
+        (b'{"photos": []}', 415, "not a JPEG"),
+    ],
+)
+def test_what_is_no_good_photo_is_said_in_a_sentence(service: Running, photo: bytes, status: int, words: str) -> None:
+    is_error(service.caption(photo), status, words)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", 400, "empty"),
+        (b"{", 400, "not JSON"),
+        (b"\xff\xfe\xfd", 400, "not JSON"),
+        (b"[" * 15, 400, "not JSON"),
+        (b"[" * 90_000, 422, "no list of photos"),
+        (b'{"photos": {"a": [' * 5_000, 422, "no list of photos"),
+        (b'["' + base64.b64encode(PHOTO) + b'"]', 422, "no list of photos"),
+        (b"null", 422, "no list of photos"),
+        (b"1" * 5_000, 400, "not JSON"),
+        (b'{"photos": 3}', 422, "no list of photos"),
+        (b'{"photos": []}', 422, "empty"),
+        (b'{"photos": [3]}', 422, "something else than text"),
+        (b'{"photos": [null, [], {}]}', 422, "something else than text"),
+        (b'{"photos": ["QQ=="], "beam_size": 3}', 422, "no list of photos"),
+        (b'{"Photos": ["QQ=="]}', 422, "no list of photos"),
+        (listed(*[PHOTO] * 5), 413, "more than 4 photos"),
+        (b'{"photos": [' + b'"",' * 30_000 + b'""]}', 413, "more than 4 photos"),
+    ],
+)
+def test_what_is_no_list_of_photos_is_said_in_a_sentence(
+    service: Running, body: bytes, status: int, words: str
+) -> None:
+    is_error(service.client.post("/v1/caption", content=body, headers=JSON), status, words)
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"Content-Type": "multipart/form-data; boundary=x"}, "Forms"),
+        ({"Content-Type": "MULTIPART/mixed"}, "Forms"),
+        ({"Content-Encoding": "gzip"}, "Content-Encoding"),
+        ({"Content-Encoding": "identity, br"}, "Content-Encoding"),
+    ],
+)
+def test_forms_and_encodings_are_not_taken(service: Running, headers: dict[str, str], words: str) -> None:
+    is_error(service.client.post("/v1/caption", content=PHOTO, headers=headers), 415, words)
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("beam_size=0", "between 1 and 10"),
+        ("beam_size=11", "between 1 and 10"),
+        ("beam_size=-1", "between 1 and 10"),
+        (f"beam_size={10**9}", "between 1 and 10"),
+        (f"beam_size={10**18}", "between 1 and 10"),
+        (f"beam_size={10**30}", "whole number"),
+        (f"beam_size={'9' * 20_000}", "whole number"),
+        ("beam_size=", "whole number"),
+        ("beam_size", "whole number"),
+        ("beam_size=3.0", "whole number"),
+        ("beam_size=+3", "whole number"),
+        ("beam_size=%D9%A3", "whole number"),
+        ("beam_size=1_0", "whole number"),
+        ("beam_size=0x3", "whole number"),
+        ("beam_size=3%00", "whole number"),
+        ("beam_size=3%0A", "whole number"),
+        ("beam_size=3&beam_size=3", "twice"),
+        ("Beam_size=3", "no parameter"),
+        ("beam=3", "no parameter"),
+        ("=3", "no parameter"),
+        ("suppress=man", "no parameter"),
+        ("__class__=3", "no parameter"),
+        ("%F0%9F%98%80" * 30 + "=1", "no parameter"),
+        ("n_best=11", "between 1 and 10"),
+        ("n_best=4", "widen it"),
+        ("groups=11", "between 1 and 10"),
+        ("groups=2", "does not divide"),
+        ("max_length=65", "between 1 and 64"),
+        ("min_length=12", "a caption could never end"),
+        ("length_penalty=nan", "a number"),
+        ("length_penalty=inf", "a number"),
+        ("length_penalty=-Infinity", "a number"),
+        ("length_penalty=1e999", "between 0 and 10"),
+        ("length_penalty=-0.1", "between 0 and 10"),
+        ("length_penalty=1e", "a number"),
+        ("length_penalty=%EF%BC%91", "a number"),
+        ("temperature=0.0001", "0.001 at least"),
+        ("temperature=1&groups=3", "sampling has no beams"),
+        ("top_k=3", "wants a temperature"),
+        ("temperature=1&top_p=0", "above 0"),
+        ("seed=9223372036854775808&temperature=1", "between 0 and 9223372036854775807"),
+        ("diversity=1", "others to avoid"),
+        ("attention=1", "true or false"),
+        ("attention=True", "true or false"),
+        ("attention=", "true or false"),
+        ("&".join(f"a{i}=1" for i in range(1000)), "more than 64 parameters"),
+    ],
+)
+def test_an_option_that_cannot_be_is_said_in_a_sentence(service: Running, query: str, words: str) -> None:
+    answer = service.client.post(f"/v1/caption?{query}", content=PHOTO)
+    is_error(answer, 422, words)
+    assert len(answer.text) < 400
+
+
+def test_a_model_without_attention_says_so(captioner: Captioner) -> None:
+    blind = Captioner(replace(captioner.spec, attention_grid=None), captioner.vocabulary, captioner.backend)
+    with running(blind) as service:
+        is_error(service.caption(PHOTO, attention="true"), 422, "has no attention")
+        assert service.caption(PHOTO, attention="false").status_code == 200
+        assert service.client.get("/v1/model").json()["attention"] is False
+
+
+# What is refused before its body is there
+
+
+def test_a_full_queue_refuses_at_once_before_the_body(captioner: Captioner) -> None:
+    with gated(captioner, queue=1) as (service, backend), ThreadPoolExecutor(2) as clients:
+        first = clients.submit(service.caption, PHOTO)
+        wait_until(lambda: backend.batches)
+        second = clients.submit(service.caption, PHOTO)
+        wait_until(lambda: service.service.batcher.queue.photos == 1)
+        assert service.metric("caprun_queue_length") == 1
+        with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
+            client.sendall(head("Content-Length: 50000"))
+            status, headers, body = answer_of(client)
+        assert status == 429
+        assert int(headers["retry-after"]) >= 1
+        is_sentence(body["error"], "Too many photos")
+        assert service.client.get("/healthz").status_code == 200
+        backend.gate.set()
+        assert first.result().status_code == second.result().status_code == 200
+        assert service.metric('caprun_refused_total{reason="queue"}') == 1
+
+
+def test_a_body_that_is_said_to_be_too_large_is_refused_before_it_comes(service: Running) -> None:
+    for length in (100_001, 10**12):
+        with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
+            client.sendall(head(f"Content-Length: {length}"))
+            status, headers, body = answer_of(client)
+        assert (status, headers["connection"]) == (413, "close")
+        is_sentence(body["error"], "100,000 bytes")
+
+
+def test_a_body_of_unknown_length_is_capped_as_it_comes(service: Running) -> None:
+    def parts() -> Iterator[bytes]:
+        for _ in range(20):
+            yield bytes(10_000)
+
+    with contextlib.suppress(httpx.WriteError, httpx.ReadError):  # the service hangs up on whoever goes on sending
+        is_error(service.client.post("/v1/caption", content=parts()), 413, "100,000 bytes")
+    assert service.client.post("/v1/caption", content=iter([PHOTO[:50], PHOTO[50:]])).status_code == 200
+    wait_until(lambda: service.service.batcher.queue.photos == 0)
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(captioner: Captioner) -> None:
+    with running(captioner, Settings(body_timeout=0.05)) as service:
+        with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
+            client.sendall(head("Content-Length: 1000") + b"\xff\xd8\xff")
+            status, headers, body = answer_of(client)
+        assert (status, headers["connection"]) == (408, "close")
+        is_sentence(body["error"], "took longer than 0.05 seconds")
+        assert service.service.batcher.queue.photos == 0
+
+
+def test_who_sends_slowly_keeps_nobody_out(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caprun.server.queueing._PATIENCE", 0.0)
+    with running(captioner, Settings(queue=2)) as service, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", service.port), LONG)) for _ in range(2)]
+        for client in slow:
+            client.sendall(head("Content-Length: 1000") + b"\xff\xd8\xff")
+        wait_until(lambda: service.service.batcher.queue.photos == 2)
+        assert service.caption(PHOTO).status_code == 200
+        status, _, body = answer_of(slow[0])
+        assert status == 408
+        is_sentence(body["error"], "too slowly while others waited")
+        assert service.service.batcher.queue.photos == 1
+
+
+# What nobody waits for
+
+
+def test_a_client_that_left_is_not_captioned(captioner: Captioner) -> None:
+    with gated(captioner) as (service, backend), ThreadPoolExecutor(2) as clients:
+        first = clients.submit(service.caption, PHOTO)
+        wait_until(lambda: backend.batches)
+        leaving = [socket.create_connection(("127.0.0.1", service.port), LONG) for _ in range(3)]
+        for client in leaving:
+            client.sendall(head(f"Content-Length: {len(PHOTO)}") + PHOTO)
+        staying = clients.submit(service.caption, PHOTO)
+        wait_until(lambda: service.service.batcher.queue.photos == 4)
+        for client in leaving:
+            client.close()
+        wait_until(lambda: service.service.batcher.queue.photos == 1)
+        backend.gate.set()
+        assert first.result().status_code == staying.result().status_code == 200
+        assert backend.batches == [1, 1]
+        assert service.metric('caprun_requests_total{code="499",path="/v1/caption"}') == 3
+
+
+def test_a_client_that_left_in_the_middle_of_its_body_has_no_place_any_more(service: Running) -> None:
+    queue = service.service.batcher.queue
+    with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
+        client.sendall(head("Content-Length: 1000") + b"\xff\xd8\xff")
+        wait_until(lambda: queue.photos == 1)
+    wait_until(lambda: queue.photos == 0)
+
+
+def test_a_list_that_nobody_has_time_to_read_is_past_its_deadline_too(
+    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = threading.Event()
+    monkeypatch.setattr("caprun.server.batching.opened", lambda *_, **__: busy.wait(LONG) and 1 / 0)
+    with running(captioner, Settings(deadline=0.05, decoders=1)) as service:
+        is_error(service.caption(PHOTO), 503, "waited too long")
+        is_error(service.client.post("/v1/caption", content=listed(PHOTO), headers=JSON), 503, "waited too long")
+        busy.set()
+
+
+def test_a_request_past_its_deadline_is_answered_and_not_captioned(captioner: Captioner) -> None:
+    with gated(captioner, deadline=0.1) as (service, backend), ThreadPoolExecutor(2) as clients:
+        first = clients.submit(service.caption, PHOTO)
+        wait_until(lambda: backend.batches)
+        late = service.caption(PHOTO)
+        is_error(late, 503, "waited too long")
+        assert int(late.headers["retry-after"]) >= 1
+        is_error(service.client.post("/v1/caption", content=listed(PHOTO, PHOTO), headers=JSON), 503, "waited too long")
+        backend.gate.set()
+        assert first.result().status_code == 200
+        assert backend.batches == [1]
+        assert service.metric('caprun_refused_total{reason="deadline"}') == 2

@@ -1,0 +1,177 @@
+"""A file is written whole or not at all, and nothing is left beside it."""
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from caprun.atomic_write import atomic_write
+from tests.scarcity import files_of_at_most, fill, obeying_permissions, small_disk
+
+posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links are those of POSIX")
+
+
+def write(path: Path, content: bytes = b"new") -> None:
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file that is there."""
+    (tmp_path / "file.txt").write_bytes(b"old")
+    return tmp_path / "file.txt"
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir() if path.name != "ballast")
+
+
+def assert_untouched(path: Path) -> None:
+    assert path.read_bytes() == b"old"
+    assert names(path.parent) == ["file.txt"]
+
+
+def test_a_file_is_written_and_written_anew(path: Path) -> None:
+    write(path)
+    write(path.with_name("another"))
+    assert (path.read_bytes(), path.with_name("another").read_bytes()) == (b"new", b"new")
+    assert names(path.parent) == ["another", "file.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_file_before(path: Path, error: type[BaseException]) -> None:
+    def fail() -> None:
+        with atomic_write(path) as file:
+            file.write(b"half")
+            file.flush()
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert_untouched(path)
+
+
+@pytest.mark.parametrize("size", [1, 5000, 200_000])
+def test_a_full_disk_leaves_the_file_before(tmp_path: Path, size: int) -> None:
+    with small_disk(tmp_path / "disk", 2**16) as disk:
+        write(disk / "file.txt", b"old")
+        fill(disk)
+        with pytest.raises(OSError, match="No space left"):
+            write(disk / "file.txt", bytes(size))
+        assert_untouched(disk / "file.txt")
+
+
+@posix
+def test_a_file_that_may_not_grow_leaves_the_file_before(path: Path) -> None:
+    with files_of_at_most(100), pytest.raises(OSError, match="too large"):
+        write(path, bytes(101))
+    assert_untouched(path)
+
+
+@posix
+@pytest.mark.parametrize("which", ["folder", "file"])
+def test_what_may_not_be_written_stays(path: Path, which: str) -> None:
+    (path if which == "file" else path.parent).chmod(0o500)
+    with obeying_permissions(), pytest.raises(PermissionError):
+        write(path)
+    path.parent.chmod(0o700)
+    assert_untouched(path)
+
+
+@posix
+def test_a_kill_leaves_the_file_before(path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from caprun.atomic_write import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as file: file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -9
+    assert path.read_bytes() == b"old"
+
+
+def test_the_content_is_on_the_disk_before_the_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    flush, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append("flush"), flush(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("rename"), rename(*paths)))
+    write(path)
+    assert events == ["flush", "rename"]
+
+
+@posix
+def test_permissions_stay_and_are_the_usual_for_a_new_file(path: Path) -> None:
+    path.chmod(0o640)
+    write(path)
+    old = os.umask(0o027)
+    try:
+        write(path.with_name("another"))
+    finally:
+        os.umask(old)
+    modes = [stat.S_IMODE(one.stat().st_mode) for one in (path, path.with_name("another"))]
+    assert modes == [0o640, 0o640]
+
+
+@posix
+def test_a_link_stays_and_what_it_leads_to_is_written(path: Path) -> None:
+    (path.parent / "elsewhere").mkdir()
+    link = path.parent / "elsewhere" / "link"
+    link.symlink_to(path)
+    write(link)
+    assert link.is_symlink()
+    assert path.read_bytes() == b"new"
+    assert names(link.parent) == ["link"]
+
+
+@posix
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    write(Path(os.devnull))
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+    if Path("/dev/full").exists():
+        with pytest.raises(OSError, match="No space left"):
+            write(Path("/dev/full"))
+        assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
+
+
+@posix
+def test_a_pipe_is_written_to_by_the_name_it_has_as_standard_output() -> None:
+    if not Path("/dev/stdout").exists():
+        pytest.skip("there is no such name")
+    code = (
+        "from pathlib import Path; from caprun.atomic_write import atomic_write\n"
+        "with atomic_write(Path('/dev/stdout')) as file: file.write(b'new')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"new"
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_that_flushes_nothing_is_written_to(
+    path: Path, error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a share or a file server that is mounted; those that fail to flush are another matter."""
+
+    def refuse(file: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write(path)
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "x"])
+def test_a_name_may_be_as_long_as_the_system_takes(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name)
+    assert names(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("place", ["nowhere/file", "folder", "file.txt/file"])
+def test_a_place_that_makes_no_sense_is_an_error(path: Path, place: str) -> None:
+    (path.parent / "folder").mkdir()
+    with pytest.raises(OSError, match=r"No such file|[Nn]ot a directory|[Ii]s a directory"):
+        write(path.parent / place)
+    assert names(path.parent) == ["file.txt", "folder"]

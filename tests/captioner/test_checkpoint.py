@@ -18,7 +18,15 @@ from captioner.config import load_config
 from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel
 from captioner.text.words import SPECIAL
-from captioner.training.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from captioner.training.checkpoint import (
+    BEST,
+    Checkpoint,
+    build_model,
+    load_checkpoint,
+    locked_folder,
+    save_checkpoint,
+)
+from tests.captioner.trees import differing
 
 
 @pytest.fixture
@@ -159,7 +167,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_directory_is_told_the_file(tmp_path):
-    with pytest.raises(CaptionerError, match=r"is a directory; a checkpoint is a file such as .*/best\.pt\.$"):
+    with pytest.raises(
+        CaptionerError, match=r"is a folder without best\.pt; name a checkpoint, or the folder of a run\.$"
+    ):
         load_checkpoint(tmp_path)
 
 
@@ -282,3 +292,23 @@ def test_weights_that_do_not_fit_the_configuration_are_refused_in_a_line(checkpo
 
 def test_a_copied_checkpoint_is_the_checkpoint(file, tmp_path, small):
     assert contents(load_checkpoint(Path(shutil.copy(file, tmp_path / "copy.pt")))) == contents(small)
+
+
+def test_a_runs_folder_stands_for_its_best_checkpoint(trained):
+    assert differing(dict(load_checkpoint(trained).model), dict(load_checkpoint(trained / BEST).model)) == []
+
+
+def test_a_folder_is_one_trainings_at_a_time_and_what_a_kill_left_is_removed(tmp_path):
+    left = tmp_path / ".best.pt-half"
+    left.touch()
+    with locked_folder(tmp_path):
+        assert not left.exists()
+        left.touch()
+        with (
+            pytest.raises(CaptionerError, match=f"Another training is writing to {tmp_path}; wait"),
+            locked_folder(tmp_path),
+        ):
+            pass
+        assert left.exists()  # the running training's own
+    with locked_folder(tmp_path):
+        pass

@@ -170,7 +170,10 @@ def test_a_configuration_comes_back_from_its_dictionary():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["model.decoder=rnetvi"], r"projection \(512\) and embedding \(256\) must be equal\."),
+        (
+            ["model.decoder=rnetvi", "model.projection=512"],
+            r"model\.projection \(512\) and model\.embedding \(256\) must be equal; leave out model\.projection\.",
+        ),
         (
             ["model.decoder=rnetvh", "model.initial_state=projection", "model.projection=300"],
             r"projection \(300\) and units \(512\) must be equal\.",
@@ -189,3 +192,17 @@ def test_carnets_name_of_soft_attention_is_the_same_decoder():
     config = load_config(None, ["model.decoder=rnetvhcattention"])
     assert config == load_config(None, ["model.decoder=soft-attention"])
     assert config.model.attends
+
+
+@pytest.mark.parametrize(
+    ("settings", "projection"),
+    [
+        ([], 512),
+        (["model.decoder=rnetvi"], 256),
+        (["model.decoder=rnetvi", "model.embedding=300"], 300),
+        (["model.decoder=rnetvi", "model.embedding=64", "model.projection=64"], 64),
+        (["model.decoder=rnetvh", "model.embedding=300"], 512),
+    ],
+)
+def test_the_default_projection_fits_the_decoder(settings, projection):
+    assert load_config(None, settings).model.projection == projection

@@ -11,6 +11,7 @@ from PIL import Image
 
 from caprun.photos.preprocessing import ImageSpec, load
 from captioner.models.encoder import Encoder
+from captioner.training import sources
 from captioner.training.features import FeatureCache
 from captioner.training.sources import CachedFeatures, PhotoFiles, View, unreadable_photos
 
@@ -104,3 +105,13 @@ def test_reading_stops_when_nobody_listens(photos):
     groups = PhotoFiles(photos, SPEC, [True] * 3, augmented=False).plain([np.array([0])] * 1000)
     next(groups)
     groups.close()  # returns at once, and not after a thousand photos
+
+
+def test_files_are_hashed_once_for_all_epochs(photos, monkeypatch):
+    hashed = []
+    key = sources.content_key
+    monkeypatch.setattr(sources, "content_key", lambda photo: hashed.append(photo) or key(photo))
+    source = PhotoFiles(photos, SPEC, [True] * 3, augmented=False, views=4)
+    for epoch in range(5):
+        list(source.varied(GROUPS, 0, epoch))
+    assert sorted(hashed) == photos

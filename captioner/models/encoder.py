@@ -94,7 +94,7 @@ class Encoder(nn.Module):
         self._before, self._after = parts[:first], parts[first:]
         for _, child in children[first:]:
             child.requires_grad_(True)
-        _keep_depthwise_in_full_precision(self._after)
+        _keep_depthwise_in_full_precision(child for _, child in children[first:])
         if not self.tuned:
             last = f"0 ({children[0][0]}) to {len(children) - 1} ({children[-1][0]})" if children else "none"
             raise CaptionerError(

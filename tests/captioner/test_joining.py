@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -187,3 +188,30 @@ def test_scores_of_each_dataset_are_those_of_its_photos_alone():
     assert {key: found[f"{key}@x"] for key in alone} == alone
     assert (found["photos@x"], found["references@y"]) == (2, 1)
     assert scores_by_dataset(captions, references, ["x"] * 3) == {}
+
+
+# --- the commands
+
+
+def test_several_datasets_are_described_one_by_one_and_compared(tmp_path):
+    first = dataset(tmp_path / "first", ENGLISH, train=[0, 1], dev=[2])
+    second = dataset(tmp_path / "second", GERMAN, first=100, train=[0, 1], dev=[2])
+    shutil.copy(first / "images" / "0.png", second / "images" / "0.png")
+    result = CliRunner().invoke(main, ["data", str(first), str(second), "--json", str(tmp_path / "report.json")])
+    assert result.exit_code == 0
+    assert [line for line in result.stdout.splitlines() if line.startswith("dataset: ")] == [
+        f"dataset: {first}",
+        f"dataset: {second}",
+    ]
+    assert "together: 6 photos" in result.stdout
+    assert "1 photos are in both first and second, such as 0.png" in result.stdout
+    assert "seem to be in another language" in result.stdout
+    assert [report["photos"] for report in json.loads((tmp_path / "report.json").read_text())] == [3, 3]
+
+
+def test_a_model_is_evaluated_on_each_dataset_and_on_all(two, trained):
+    arguments = ["evaluate", str(trained / BEST), "--data", str(two[0]), "--data", str(two[1])]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0
+    titles = [line.partition(":")[0] for line in result.stdout.splitlines() if line.startswith("Free-running")]
+    assert titles == ["Free-running", f"Free-running, {two[0].name}", "Free-running, mirrored"]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from caprun.arrays import Float32Array
+from caprun.errors import ImageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -12,73 +13,98 @@ class CaptionWord:
 
     text: str
     log_prob: float
-    """Natural logarithm of the probability the model gave to the word, the words before it given."""
+    """Natural logarithm of the word's probability, given the words before it."""
     alpha: Float32Array | None
-    """(rows, columns): where the model looked; sums to one. Only if asked for, and only of models that attend."""
+    """(rows, columns): the attention weights, which sum to one; None unless asked for, and for models without
+    attention."""
 
 
 @dataclass(frozen=True, eq=False)
 class Caption:
-    """What the model says of a photo."""
+    """A caption of a photo."""
 
     text: str
     log_prob: float
-    """Of the whole caption, its end included."""
+    """Natural logarithm of the caption's probability, its end included."""
     words: tuple[CaptionWord, ...]
     finished: bool
-    """False where the caption was cut at the maximum length, or bans left nothing to say."""
+    """False if the caption was cut at `max_length`, or if bans left no word to continue with."""
     alternatives: tuple["Caption", ...] = ()
-    """Where `n_best` asks for them, the other captions found, the best first; drawn ones in the order drawn."""
+    """The other captions, if `n_best` is above 1: the best first, or in the order in which they were sampled."""
     confidence: float | None = None
-    """How likely it is to be good, 0 to 1: the probability of `spec.confidence.event`, calibrated on photos that the
-    model was not trained on. None where the model has no such calibration. Whoever would rather have no caption than
-    a wrong one compares it with a number of their own."""
+    """The probability, 0 to 1, of `spec.confidence.event`, calibrated on photos that the model was not trained on; None
+    for a model without calibration."""
 
 
 class Abstention(NamedTuple):
-    """What there is of a photo in its caption's place."""
+    """The reason why a photo has no caption."""
 
     reason: str
     """A sentence."""
     confidence: float
-    """In the caption that is not said; as rows have it."""
+    """The model's confidence in the caption that it does not say, rounded as in a row."""
 
 
-def abstention(caption: Caption, least: float | None) -> Abstention | None:
-    """Why a caption is not said; None where it is.
+def abstention(caption: Caption, min_confidence: float | None) -> Abstention | None:
+    """Compares a caption's confidence with the least that is wanted.
 
-    The first caption found decides, not its alternatives; and its confidence as it is written, so that whoever compares
-    what was written comes to the same.
+    The first caption decides, not its alternatives. The rounded confidence is compared, so that the decision agrees
+    with the number in the row.
 
     Args:
-        caption: with a confidence, where `least` is one.
-        least: the confidence below which nothing is said; None says everything.
+        caption: It has a confidence if `min_confidence` is given.
+        min_confidence: The least confidence, 0 to 1; None accepts every caption.
+
+    Returns:
+        Why there is no caption, or None if there is one.
     """
-    if least is None or caption.confidence is None:
+    if min_confidence is None or caption.confidence is None:
         return None
-    confidence = written(caption.confidence)
-    if confidence >= least:
+    confidence = rounded(caption.confidence)
+    if confidence >= min_confidence:
         return None
-    return Abstention(f"The model abstains: its confidence in its caption is {confidence}, below {least}.", confidence)
+    reason = f"The model abstains: its confidence in its caption is {confidence}, below {min_confidence}."
+    return Abstention(reason, confidence)
 
 
-def written(confidence: float) -> float:
-    """A confidence as rows and answers have it."""
-    return round(confidence, 6)
+def as_row(result: Caption | ImageError, min_confidence: float | None = None) -> dict[str, Any]:
+    """Describes a photo's result as plain data: the one definition for `--json`, files, HTTP and Ray.
+
+    Args:
+        result: A caption, or why the photo could not be read.
+        min_confidence: The confidence below which the row says that the model abstains; None for captions only.
+
+    Returns:
+        `caption`, `log_prob`, `finished`, `confidence`, `words` and `alternatives`, as far as there are any; or
+        `abstained` and `confidence`; or `error`. Callers put the photo's name first. Numbers have six decimals.
+    """
+    if isinstance(result, ImageError):
+        return {"error": str(result)}
+    if why := abstention(result, min_confidence):
+        return {"abstained": why.reason, "confidence": why.confidence}
+    row = _caption_row(result)
+    if result.alternatives:
+        row["alternatives"] = [_caption_row(other) for other in result.alternatives]
+    return row
 
 
-def as_row(photo: str, caption: Caption, least: float | None = None) -> dict[str, Any]:
-    """A photo's result as plain data: its caption, or why there is none; see `abstention`."""
-    if why := abstention(caption, least):
-        return {"image": photo, "abstained": why.reason, "confidence": why.confidence}
-    others = [_text_as_dict(other) for other in caption.alternatives]
-    return {"image": photo, **_text_as_dict(caption), **({"alternatives": others} if others else {})}
+def rounded(number: float) -> float:
+    """Rounds a log-probability or a confidence as rows have it."""
+    return round(number, 6)
 
 
-def _text_as_dict(caption: Caption) -> dict[str, Any]:
+def _caption_row(caption: Caption) -> dict[str, Any]:
     return {
         "caption": caption.text,
-        "log_prob": round(caption.log_prob, 6),
-        **({} if caption.confidence is None else {"confidence": written(caption.confidence)}),
-        "words": [{"word": word.text, "log_prob": round(word.log_prob, 6)} for word in caption.words],
+        "log_prob": rounded(caption.log_prob),
+        "finished": caption.finished,
+        **({} if caption.confidence is None else {"confidence": rounded(caption.confidence)}),
+        "words": [_word_row(word) for word in caption.words],
     }
+
+
+def _word_row(word: CaptionWord) -> dict[str, Any]:
+    row: dict[str, Any] = {"word": word.text, "log_prob": rounded(word.log_prob)}
+    if word.alpha is not None:
+        row["alpha"] = [[rounded(weight) for weight in weights] for weights in word.alpha.tolist()]
+    return row

@@ -65,7 +65,7 @@ class JsonLines:
 class Csv:
     """image, caption, log_prob and the rest of `header`, quoted as RFC 4180 says; lines end in a line feed."""
 
-    _columns = ("image", "caption", "log_prob", "error", "confidence", "abstained")
+    _columns = ("image", "caption", "log_prob", "error", "confidence", "abstained", "finished")
     header = ",".join(_columns).encode() + b"\n"
 
     def row(self, entry: Mapping[str, Any]) -> bytes:
@@ -104,7 +104,7 @@ def captions_of(entry: Mapping[str, Any]) -> list[str]:
 
 
 def _field(value: object) -> bytes:
-    text = str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)  # as JSON spells it
     if any(mark in text for mark in ',"\r\n'):
         text = '"' + text.replace('"', '""') + '"'
     return text.encode("utf-8", "surrogateescape")

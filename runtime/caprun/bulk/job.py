@@ -19,7 +19,7 @@ from caprun.inference.devices import Device
 from caprun.inference.precisions import choose_precision
 
 _SPARE_CPUS = 3  # for Ray Data's own actor and tasks, which read, filter, cut and write while the workers keep theirs
-_FORMAT = 2  # of the rows: 1 had no confidence
+_FORMAT = 3  # of the rows: 1 had no confidence, 2 no `finished`
 
 
 @dataclass(frozen=True)

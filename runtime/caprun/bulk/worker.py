@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from caprun.bundle.manifest import MANIFEST
-from caprun.caption import Caption, abstention, written
+from caprun.caption import Caption, as_row
 from caprun.engine import Captioner, packaged_bundle
 from caprun.errors import BundleError, CaprunError, ImageError
 from caprun.inference.devices import Device
@@ -75,7 +75,10 @@ class Worker:
             results = list(self._caption(photos))
         else:
             results = [self._caption_alone(key, photo) for key, photo in zip(keys, photos, strict=True)]
-        rows = [_row(result, self._work.min_confidence) for result in results]
+        rows = [as_row(result, self._work.min_confidence) for result in results]
+        for row in rows:
+            if "error" in row:  # it may name a file whose name is not UTF-8, which Arrow refuses
+                row["error"] = row["error"].encode("utf-8", "backslashreplace").decode()
         columns = {field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in row_schema()}
         mark.unlink(missing_ok=True)
         return pa.table({self._work.id_column: ids, **columns})
@@ -118,23 +121,9 @@ def row_schema() -> "pa.Schema":
 
     word = pa.struct([("word", pa.string()), ("log_prob", pa.float64())])
     numbers = [("log_prob", pa.float64()), ("confidence", pa.float64())]
-    caption = [("caption", pa.string()), *numbers, ("words", pa.list_(word))]
+    caption = [("caption", pa.string()), *numbers, ("finished", pa.bool_()), ("words", pa.list_(word))]
     others = ("alternatives", pa.list_(pa.struct(caption)))
     return pa.schema([*caption, others, ("abstained", pa.string()), ("error", pa.string())])
-
-
-def _row(result: Caption | ImageError, least: float | None) -> dict[str, Any]:
-    if isinstance(result, ImageError):
-        return {"error": str(result).encode("utf-8", "backslashreplace").decode()}
-    if why := abstention(result, least):
-        return {"abstained": why.reason, "confidence": why.confidence}
-    return _text(result) | {"alternatives": [_text(other) for other in result.alternatives]}
-
-
-def _text(caption: Caption) -> dict[str, Any]:
-    words = [{"word": word.text, "log_prob": word.log_prob} for word in caption.words]
-    confidence = None if caption.confidence is None else written(caption.confidence)
-    return {"caption": caption.text, "log_prob": caption.log_prob, "confidence": confidence, "words": words}
 
 
 def _load(work: BulkWork) -> Captioner | CaprunError:

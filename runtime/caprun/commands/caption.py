@@ -106,7 +106,7 @@ def caption_photos(
         try:
             image = open_photo(photo) if index else first.result()
             caption = captioner.caption(image, options, alpha=attention is not None)
-            row = as_row(photo, caption, min_confidence)
+            row = {"image": photo, **as_row(caption, min_confidence)}
             if as_json:
                 click.echo(_json(row))
             if "abstained" in row:
@@ -120,7 +120,7 @@ def caption_photos(
         except ImageError as error:
             failed += 1
             if as_json:
-                click.echo(_json({"image": photo, "error": str(error)}))
+                click.echo(_json({"image": photo, **as_row(error)}))
             click.echo(f"Error: {error}", err=True)
     return 1 if failed else 0
 

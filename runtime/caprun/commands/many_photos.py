@@ -25,7 +25,7 @@ from caprun.search.options import SearchOptions
 ROWS = "captions.jsonl"
 """The file of rows in a folder of text files."""
 _WHY = "; their rows say why"
-_ROW_FORMAT = 2  # of what is written; another caprun may write other rows: 1 had no confidence
+_ROW_FORMAT = 3  # of what is written; another caprun may write other rows: 1 had no confidence, 2 no `finished`
 
 
 class OutputFiles(NamedTuple):
@@ -160,10 +160,7 @@ def _entries(
     paths: Iterable[str], found: Iterable[Caption | ImageError], least: float | None
 ) -> Iterator[dict[str, Any]]:
     for path, result in zip(paths, found, strict=True):
-        if isinstance(result, ImageError):
-            yield {"image": path, "error": str(result)}
-        else:
-            yield as_row(path, result, least)
+        yield {"image": path, **as_row(result, least)}
 
 
 def _end(failed: int, abstained: int, total: int, where: str) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict  # that of 3.11 has no annotations for pydantic to read
 
-from caprun.caption import Abstention, written
+from caprun.caption import Abstention, rounded
 from caprun.errors import ImageError
 from caprun.server.queueing import Captioned, Result
 from caprun.server.refusal import as_sentence
@@ -194,7 +194,7 @@ def _alternative(caption: "Caption") -> Alternative:
         "words": [_word(word) for word in caption.words],
     }
     if caption.confidence is not None:
-        answer["confidence"] = written(caption.confidence)
+        answer["confidence"] = rounded(caption.confidence)
     return answer
 
 

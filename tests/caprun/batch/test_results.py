@@ -55,7 +55,7 @@ def test_csv_reads_back_every_name(tmp_path: Path) -> None:
     write(tmp_path / "rows.csv", NAMES)
     with (tmp_path / "rows.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = ("image", "caption", "log_prob", "error", "confidence", "abstained")
+    columns = ("image", "caption", "log_prob", "error", "confidence", "abstained", "finished")
     expected = [{key: str(entry(name, number).get(key, "")) for key in columns} for number, name in enumerate(NAMES)]
     assert rows == expected
 

@@ -105,7 +105,7 @@ def test_json_says_that_it_abstains_and_how_sure_it_was(run: Run, doubtful: str,
 
 def test_json_says_the_confidence_of_every_caption(run: Run, surest: str) -> None:
     (row,) = rows_of(run(surest, "--json", "--n-best", 3).stdout)
-    assert list(row) == ["image", "caption", "log_prob", "confidence", "words", "alternatives"]
+    assert list(row) == ["image", "caption", "log_prob", "finished", "confidence", "words", "alternatives"]
     values = [one["confidence"] for one in (row, *row["alternatives"])]
     assert len(set(values)) == 3
 
@@ -182,9 +182,10 @@ def test_csv_has_columns_for_both(run: Run, folder: Path, tmp_path: Path) -> Non
     rows = rows_of(run(folder, "--json", "--min-confidence", LEAST).stdout)
     with (tmp_path / "rows.csv").open(newline="") as file:
         for row, written in zip(rows, csv.DictReader(file), strict=True):
-            columns = ["image", "caption", "log_prob", "error", "confidence", "abstained"]
+            columns = ["image", "caption", "log_prob", "error", "confidence", "abstained", "finished"]
             assert list(written) == columns
-            assert written == {column: str(row.get(column, "")) for column in columns}
+            finished = {True: "true", False: "false", None: ""}[row.get("finished")]
+            assert written == {column: str(row.get(column, "")) for column in columns} | {"finished": finished}
 
 
 def test_a_photo_without_a_caption_has_no_text_file(
@@ -260,7 +261,7 @@ def test_rows_that_an_older_caprun_began_are_refused_and_left(
     result = run(folder, "--output", output)
     assert (result.exit_code, output.read_bytes()) == (2, header)
     assert re.fullmatch(
-        rf"Error: {output} is of another run: rows 1 \(now 2\), min confidence unknown \(now none\); give another "
+        rf"Error: {output} is of another run: rows 1 \(now 3\), min confidence unknown \(now none\); give another "
         r"--output, or --overwrite to begin anew\.\n",
         result.stderr,
     )

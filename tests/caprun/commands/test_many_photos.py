@@ -97,7 +97,8 @@ def test_json_is_an_object_a_photo_whatever_became_of_it(run: Run, folder: Path)
     result = run(folder, "--json")
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(row["image"]).name for row in rows] == ["a.png", "b.png", "c.png", "d.jpg"]
-    assert [set(row) for row in rows] == [{"image", "caption", "log_prob", "words"}] * 3 + [{"image", "error"}]
+    caption = {"image", "caption", "log_prob", "finished", "words"}
+    assert [set(row) for row in rows] == [caption] * 3 + [{"image", "error"}]
 
 
 def test_output_holds_what_json_prints(run: Run, folder: Path, tmp_path: Path) -> None:
@@ -115,8 +116,9 @@ def test_csv_holds_the_captions_too(run: Run, folder: Path, tmp_path: Path) -> N
     with (tmp_path / "captions.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     for row, written in zip(rows, found, strict=True):
-        columns = ("image", "caption", "log_prob", "error", "confidence", "abstained")
-        assert written == {key: str(row.get(key, "")) for key in columns}
+        columns = ("image", "caption", "log_prob", "error", "confidence", "abstained", "finished")
+        finished = {True: "true", False: "false", None: ""}[row.get("finished")]
+        assert written == {key: str(row.get(key, "")) for key in columns} | {"finished": finished}
 
 
 def test_a_folder_for_output_gets_a_text_a_photo_and_all_rows(

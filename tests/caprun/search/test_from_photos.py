@@ -136,11 +136,12 @@ def test_several_captions_are_a_line_each_behind_the_photos_name(run: Run, photo
 def test_json_has_the_other_captions_as_it_has_the_first(run: Run, captioner: Captioner, photo: Path) -> None:
     data = json.loads(run(photo, "--json", "--n-best", 3).stdout)
     caption = captioner.caption(photo, SearchOptions(3, 12, 1.0, n_best=3))
-    assert set(data) == {"image", "caption", "log_prob", "words", "alternatives"}
+    assert set(data) == {"image", "caption", "log_prob", "finished", "words", "alternatives"}
     for shown, one in zip(data["alternatives"], caption.alternatives, strict=True):
         assert shown == {
             "caption": one.text,
             "log_prob": pytest.approx(one.log_prob, abs=1e-5),
+            "finished": one.finished,
             "words": [{"word": w.text, "log_prob": pytest.approx(w.log_prob, abs=1e-5)} for w in one.words],
         }
     assert "alternatives" not in json.loads(run(photo, "--json").stdout)

@@ -1,0 +1,51 @@
+"""A worker of a bulk job turns a table of photos into a table of rows, with no Ray in between."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyarrow", reason='pyarrow is not installed; pip install "captioner[ray]"')
+import pyarrow as pa
+
+from caprun import Captioner, SearchOptions
+from caprun.bulk.worker import BulkWork, Worker, digest_of
+from caprun.caption import as_row
+
+
+@pytest.fixture
+def work(tiny: Path, tmp_path: Path) -> dict[str, Any]:
+    """What a worker is told, but for the search."""
+    return {
+        "bundle": str(tiny),
+        "model": digest_of(tiny),
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": 1,
+        "min_confidence": None,
+        "batch_size": 4,
+        "id_column": "image",
+        "image_column": "image",
+        "by_path": False,
+        "folder": str(tmp_path),
+        "attempts": tmp_path,
+    }
+
+
+def present(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without the columns that it leaves empty."""
+    known = {key: value for key, value in row.items() if value is not None}
+    if "alternatives" in known:
+        known["alternatives"] = [present(other) for other in known["alternatives"]]
+    return known
+
+
+@pytest.mark.parametrize("options", [SearchOptions(), SearchOptions(n_best=2), SearchOptions(max_length=2)])
+def test_rows_are_those_of_every_other_output(
+    work: dict[str, Any], captioner: Captioner, photo: Path, options: SearchOptions
+) -> None:
+    table = Worker(BulkWork(**work, options=options))(pa.table({"image": [photo.name, "nowhere.jpg"]}))
+    rows = [present(row) for row in table.to_pylist()]
+    assert rows[0] == {"image": photo.name} | as_row(captioner.caption(photo, options))
+    assert rows[0]["finished"] is (options.max_length > 2)
+    assert set(rows[1]) == {"image", "error"}

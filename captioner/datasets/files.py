@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path, PurePath
 from typing import Any
 
+from caprun.photos.extensions import EXTENSIONS
 from captioner.errors import CaptionerError
 
 PHOTO_FOLDERS = (
@@ -27,8 +28,6 @@ PHOTO_FOLDERS = (
     "test2017",
 )
 """Where datasets keep their photos."""
-
-_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"))
 
 
 class PhotoFinder:
@@ -93,7 +92,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 def is_photo_name(name: str) -> bool:
     """Whether a file of this name would be a photo of a format that is read."""
-    return PurePath(name).suffix.lower() in _SUFFIXES
+    return PurePath(name).suffix.lower() in EXTENSIONS
 
 
 def read_text(file: Path) -> str:

@@ -236,7 +236,11 @@ def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
         (["evaluate", "empty", "--data", "{shapes}"], 1, "empty is no bundle: it has no model.json."),
         (["evaluate", "{best}", "--data", "nowhere"], 1, "There is no dataset folder nowhere"),
         (["evaluate", "{best}", "--data", "{shapes}", "--split", "val"], 2, "--split"),
-        (["evaluate", "{best}", "--data", "{shapes}", "--beam-size", "0"], 2, "beam_size is 0; it must lie between"),
+        (
+            ["evaluate", "{best}", "--data", "{shapes}", "--beam-size", "0"],
+            2,
+            "'--beam-size': 0 is not in",
+        ),
         (
             ["evaluate", "{best}", "--data", "untested", "--split", "test"],
             1,

@@ -134,7 +134,8 @@ def test_a_value_of_another_type_is_refused_with_what_it_must_be(setting, why):
 )
 def test_a_value_that_cannot_be_trained_with_is_refused_with_its_range(setting):
     name, _, value = setting.partition(".")[2].partition("=")
-    with pytest.raises(CaptionerError, match=rf"{name} is {value}(\.0)?; it must lie between .* and .*\.$"):
+    allowed = r"(lie between|be a whole number from) .*\.$"
+    with pytest.raises(CaptionerError, match=rf"`?{name}`? is {value}(\.0)?; it must {allowed}"):
         load_config(None, [setting])
 
 

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from caprun.errors import UsageError
-
-EXTENSIONS = (".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
-"""What a photo in a folder is called, in any case; what it holds is told by its content."""
+from caprun.photos.extensions import EXTENSIONS
 
 STANDARD_INPUT = "-"
 
@@ -84,7 +82,7 @@ def _walk(top: str, recursive: bool) -> Iterator[str]:
                     if _is_folder(entry):
                         if recursive and not entry.is_symlink():  # a link may lead back up
                             folders.append(entry.path)
-                    elif entry.name.lower().endswith(EXTENSIONS):
+                    elif entry.name.lower().endswith(tuple(EXTENSIONS)):
                         yield entry.path
         except OSError as error:
             raise UsageError(

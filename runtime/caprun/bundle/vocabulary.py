@@ -84,13 +84,11 @@ class Vocabulary:
                 ids.append(found)
             elif (lower := word.lower()) in index or joining.word_start + lower in index:
                 raise UsageError(
-                    f"{option} names {word!r}, which is no piece of the model's vocabulary, but {lower!r} is; "
-                    "name that."
+                    f"`{option}` names {word!r}, which is not in the model's vocabulary, but {lower!r} is; name that."
                 )
             elif spells:
                 raise UsageError(
-                    f"{option} names {word!r}, which is no piece of the model's vocabulary: it may be spelled in "
-                    "several."
+                    f"`{option}` names {word!r}, which is not in the model's vocabulary as one piece; leave it out."
                 )
         return tuple(ids)
 

@@ -2,21 +2,17 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from caprun.commands.options import Many, many_options, output_options, photos_argument
+from caprun.commands.pictures import Pictures
 from caprun.commands.search_options import search_options, with_search_options
 from caprun.commands.startup import starting
-from caprun.errors import ImageError, OutputError, UsageError
+from caprun.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from caprun.bundle.manifest import ModelSpec
-    from caprun.caption import Caption
     from caprun.engine import Captioner
 
 
@@ -60,9 +56,7 @@ def caption_photos(
     many: Many,
     as_json: bool,
     min_confidence: float | None,
-    attention: Path | None,
-    picture: Path | None,
-    font: Path | None,
+    pictures: Pictures,
 ) -> int:
     """Caption photos and print what was asked for; returns the exit code.
 
@@ -73,15 +67,15 @@ def caption_photos(
         many: options of many photos.
         as_json: print objects, not text.
         min_confidence: a photo of whose caption the model is less sure has none; None for captions of all.
-        attention, picture: PNG files to write, for a single photo.
-        font: for these.
+        pictures: files to write, for a single photo.
     """
-    if (attention or picture) and len(photos) > 1:
+    if pictures.wanted and len(photos) > 1:
         raise UsageError(f"--attention and --picture take one photo, not {len(photos)}.")
+    pictures.check()
     if many.overwrite and many.output is None:
         raise UsageError("--overwrite belongs to --output.")
     if many.meant(photos):
-        if attention or picture:
+        if pictures.wanted:
             raise UsageError("--attention and --picture take one photo, named itself, and no --output.")
         if as_json and many.output is not None:
             raise UsageError("--json prints rows and --output writes them; leave one of them out.")
@@ -98,25 +92,25 @@ def caption_photos(
     from caprun.caption import as_row
 
     refuse_uncalibrated(captioner.spec, min_confidence)
-    if attention and captioner.spec.attention_grid is None:
+    if pictures.attention and captioner.spec.attention_grid is None:
         raise UsageError(f"The model {captioner.spec.name} has no attention to draw; leave out --attention.")
     options = with_search_options(captioner.spec.search, search)
     failed = 0
     for index, photo in enumerate(photos):
         try:
             image = open_photo(photo) if index else first.result()
-            caption = captioner.caption(image, options, alpha=attention is not None)
+            caption = captioner.caption(image, options, alpha=pictures.attention is not None)
             row = {"image": photo, **as_row(caption, min_confidence)}
             if as_json:
                 click.echo(_json(row))
             if "abstained" in row:
-                unwritten = " No picture is written." if attention or picture else ""
+                unwritten = " No picture is written." if pictures.wanted else ""
                 click.echo(f"{photo}: {row['abstained']}{unwritten}", err=True)
                 continue
             if not as_json:
                 for one in (caption, *caption.alternatives):
                     click.echo(f"{photo}: {one.text}" if len(photos) > 1 else one.text)
-            _write_pictures(captioner.spec, image, caption, attention, picture, font)
+            pictures.write(captioner.spec, image, caption)
         except ImageError as error:
             failed += 1
             if as_json:
@@ -148,40 +142,7 @@ def _caption_many(
     return write_captions(captioner, photos, options, output, overwrite=many.overwrite, **how)
 
 
-def _write_pictures(
-    spec: "ModelSpec",
-    image: "Image.Image",
-    caption: "Caption",
-    attention: Path | None,
-    picture: Path | None,
-    font: Path | None,
-) -> None:
-    if attention or picture:
-        from caprun.drawing.pictures import attention_picture, caption_picture
-        from caprun.photos.preprocessing import seen_box
-
-        if attention:
-            seen = [(word.text, word.alpha) for word in caption.words if word.alpha is not None]
-            box = seen_box(image.size, spec.image)
-            _write_png(attention_picture(image, seen, region_box=box, font=font), attention)
-        if picture:
-            _write_png(caption_picture(image, caption.text, font=font), picture)
-
-
 def _json(row: Mapping[str, Any]) -> str:
     import json
 
     return json.dumps(row, ensure_ascii=False)
-
-
-def _write_png(image: "Image.Image", path: Path) -> None:
-    from caprun.atomic_write import atomic_write
-
-    try:
-        with atomic_write(path) as file:
-            image.save(file, format="PNG")
-    except OSError as error:
-        # a place that makes no sense, or one that has no room
-        wrong = isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError))
-        kind = UsageError if wrong else OutputError
-        raise kind(f"The picture {path} cannot be written: {error.strerror or error}.") from error

@@ -1,4 +1,4 @@
-"""Kinds of values on the command line that click has not."""
+"""Types of command line values that click does not have."""
 
 import math
 from typing import Any
@@ -6,8 +6,20 @@ from typing import Any
 import click
 
 
+class Integer(click.IntRange):
+    """A whole number in a range; `click.IntRange` calls it an "integer range" in help and messages."""
+
+    name = "integer"
+
+
 class Number(click.FloatRange):
-    """A number in a range, which NaN is not; the help calls it by its name."""
+    """A number in a range; unlike `click.FloatRange` it refuses NaN.
+
+    Args:
+        name: What the help calls the value.
+        low: The smallest value.
+        high: The largest value.
+    """
 
     def __init__(self, name: str, low: float, high: float) -> None:
         super().__init__(low, high)
@@ -20,6 +32,6 @@ class Number(click.FloatRange):
         except ValueError:
             number = math.nan
         if math.isnan(number):
-            self.fail(f"{value!r} is no number.", parameter, context)
+            self.fail(f"{value!r} is not a number.", parameter, context)
         within: float = super().convert(value, parameter, context)
         return within

@@ -1,63 +1,65 @@
-"""The search's options on the command line, the same on every command that searches."""
+"""The search options on the command line, the same for every command that searches."""
 
+import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from caprun.commands.click_types import Integer, Number
+from caprun.errors import UsageError
+from caprun.search.option_table import SEARCH_OPTIONS, SearchOption
+
 if TYPE_CHECKING:
     from caprun.search.options import SearchOptions
 
 
-def _pieces(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Pieces separated by blanks, the option given once or several times."""
-    return tuple(piece for words in given for piece in words.split()) if given else None
-
-
-_WORDS = {"multiple": True, "callback": _pieces, "metavar": "WORDS"}
-_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "beam_size": ({"type": int}, "Captions kept at every step; 1 is greedy."),
-    "max_length": ({"type": int}, "Most pieces of a caption, its end counted."),
-    "length_penalty": ({"type": float}, "Exponent of the length in a caption's score."),
-    "min_length": ({"type": int}, "Fewest pieces of a caption, its end not counted."),
-    "no_repeat_ngram": ({"type": int}, "No sequence of so many words twice; 0: any."),
-    "no_repeat_word": ({"type": int}, "No word again within so many; 1: none twice in a row; 0: any."),
-    "suppress": (_WORDS, "Words never to say, such as 'man woman'."),
-    "bad_endings": (_WORDS, "Words not to end with, such as 'a the with'."),
-    "n_best": ({"type": int}, "Captions a photo, the best first."),
-    "groups": ({"type": int}, "Groups of the beam, each avoiding the words of those before it."),
-    "diversity": ({"type": float}, "How much groups avoid each other's words."),
-    "temperature": ({"type": float}, "Draw the words at random, at this temperature; 0: search."),
-    "top_k": ({"type": int}, "Draw among so many likeliest words; 0: all."),
-    "top_p": ({"type": float}, "Draw among the likeliest words of this probability together; 1: all."),
-    "seed": ({"type": int}, "Of what is drawn."),
-}
-
-
 def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of the search, on whichever command searches.
+    """Adds the search options to a command.
 
-    The command gets those that were given as one mapping, its parameter `search`, for `with_search_options`.
+    The command receives those that were given as one mapping, its parameter `search`, for `with_search_options`.
     """
 
     @wraps(command)
     def collecting(**parameters: Any) -> Any:
-        values = {name: parameters.pop(name) for name in _OPTIONS}
+        values = {name: parameters.pop(name) for name in SEARCH_OPTIONS}
         return command(search={name: value for name, value in values.items() if value is not None}, **parameters)
 
     decorated: Callable[..., Any] = collecting
-    for name, (settings, meaning) in reversed(_OPTIONS.items()):
-        decorated = click.option(f"--{name.replace('_', '-')}", name, **settings, help=meaning)(decorated)
+    for name, option in reversed(SEARCH_OPTIONS.items()):
+        decorated = _click_option(name, option)(decorated)
     return decorated
 
 
 def with_search_options(defaults: "SearchOptions", given: Mapping[str, Any]) -> "SearchOptions":
-    """A model's search options with those that were given on the command line in their place.
+    """Replaces a model's search options with those that were given on the command line.
 
     Raises:
-        UsageError: a value out of its range, or two that do not go together.
+        UsageError: A value is out of its range, or two options exclude each other; named as they were typed.
     """
     from dataclasses import replace
 
-    return replace(defaults, **given)
+    try:
+        return replace(defaults, **given)
+    except UsageError as error:
+        raise UsageError(re.sub(r"`(\w+)`", lambda name: f"`{_typed(name[1])}`", str(error))) from None
+
+
+def _click_option(name: str, option: SearchOption) -> Callable[..., Any]:
+    default = option.default if option.kind != "words" else "none"
+    shared: dict[str, Any] = {"help": option.help, "show_default": f"the model's, else {default}"}
+    if option.kind == "words":
+        return click.option(_typed(name), name, multiple=True, callback=_words, metavar="WORDS", **shared)
+    if option.kind == "integer":
+        return click.option(_typed(name), name, type=Integer(int(option.low), int(option.high)), **shared)
+    return click.option(_typed(name), name, type=Number("number", option.low, option.high), **shared)
+
+
+def _typed(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _words(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Splits words at blanks; the option may be given several times."""
+    return tuple(word for words in given for word in words.split()) if given else None

@@ -114,7 +114,7 @@ def _mask(words: tuple[str, ...], option: str, vocabulary: PieceIds | None) -> M
     if not words:
         return None
     if vocabulary is None:
-        raise UsageError(f"{option} names pieces; the search must be told the vocabulary.")
+        raise UsageError(f"`{option}` names words; give the search a vocabulary.")
     ids = vocabulary.ids_of(words, option)
     if not ids:
         return None

@@ -1,112 +1,80 @@
-"""How captions are searched for: every option with its range, and which of them do not go together."""
+"""The options of a search as one value, and which of them exclude each other."""
 
 from dataclasses import dataclass, fields
 from typing import Any
 
 from caprun.errors import UsageError
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "beam_size": (1, 100),
-    "max_length": (1, 1000),
-    "length_penalty": (0, 10),
-    "min_length": (0, 999),
-    "no_repeat_ngram": (0, 1000),
-    "no_repeat_word": (0, 1000),
-    "n_best": (1, 100),
-    "groups": (1, 100),
-    "diversity": (0, 100),
-    "temperature": (0, 100),
-    "top_k": (0, 2**31 - 1),
-    "top_p": (0, 1),
-    "seed": (0, 2**63 - 1),
-}
-
-_DIVERSITY = 0.5
+from caprun.search.option_table import SEARCH_OPTIONS
 
 _ALWAYS = ("beam_size", "max_length", "length_penalty")
-"""What is said of every search."""
+"""The options that every description of a search has."""
+
+
+def _default(name: str) -> Any:
+    return SEARCH_OPTIONS[name].default
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How captions are searched for; by default, by beam search with nothing forbidden.
+    """How captions are searched for; by default, beam search with nothing forbidden.
 
-    Bans (`min_length`, `no_repeat_ngram`, `no_repeat_word`, `suppress`, `bad_endings`) hold for pieces as the
-    vocabulary has them, function words like any other, and END is banned by `min_length` and `bad_endings` alone. A
-    caption of which nothing may follow is returned as far as it came, unfinished.
+    `caprun.search.option_table.SEARCH_OPTIONS` has the range and meaning of each option; `suppress` and `bad_endings`
+    may also be given as a string of words or a list. Lengths count pieces of the vocabulary. The bans (`min_length`,
+    `no_repeat_ngram`, `no_repeat_word`, `suppress`, `bad_endings`) apply to every piece; only `min_length` and
+    `bad_endings` ban END. Where bans leave no piece to continue with, the caption is returned unfinished.
+
+    `groups` and `diversity` are those of diverse beam search (Vijayakumar et al., 2018, algorithm 1 with Hamming
+    diversity; `diversity` is their lambda). `top_p` is that of nucleus sampling (Holtzman et al., 2020), applied after
+    the temperature.
 
     Raises:
-        UsageError: a value out of its range, or two that do not go together.
+        UsageError: An option has another type or is out of its range, or two options exclude each other.
     """
 
-    beam_size: int = 3
-    """Captions kept at every step; 1 is greedy search. Not looked at in sampling."""
-    max_length: int = 22
-    """Most steps: a caption has at most as many pieces, its END counted."""
-    length_penalty: float = 0.7
-    """A caption's score is its log-probability over its length (END counted) to this power; 0 prefers short ones."""
-    min_length: int = 0
-    """Pieces before END may be said."""
-    no_repeat_ngram: int = 0
-    """No sequence of so many pieces twice in a caption (3: no trigram; 1: no piece at all); 0: any."""
-    no_repeat_word: int = 0
-    """No piece that is among the so many said last; 1: none twice in a row; 0: any."""
-    suppress: tuple[str, ...] = ()
-    """Pieces that are never said."""
-    bad_endings: tuple[str, ...] = ()
-    """Pieces after which END may not be said, such as `a` and `with`."""
-    n_best: int = 1
-    """Captions returned, the best first; of sampling, captions drawn, in that order."""
-    groups: int = 1
-    """Groups that the beam is divided into (diverse beam search, Vijayakumar et al., 2018, algorithm 1)."""
-    diversity: float = _DIVERSITY
-    """With several groups: log-probability that a piece loses in a group's choice for each beam of the groups before
-    it that says the same piece at the same step (their lambda, with Hamming diversity)."""
-    temperature: float = 0.0
-    """0: search. Above: draw every piece, at probabilities whose logarithms are divided by this."""
-    top_k: int = 0
-    """In sampling: draw among the so many likeliest pieces; 0: all."""
-    top_p: float = 1.0
-    """In sampling: draw among the fewest likeliest pieces that have this probability together, at the temperature
-    (nucleus sampling, Holtzman et al., 2020); 1: all."""
-    seed: int = 0
-    """Of sampling."""
+    beam_size: int = _default("beam_size")
+    max_length: int = _default("max_length")
+    length_penalty: float = _default("length_penalty")
+    min_length: int = _default("min_length")
+    no_repeat_ngram: int = _default("no_repeat_ngram")
+    no_repeat_word: int = _default("no_repeat_word")
+    suppress: tuple[str, ...] = _default("suppress")
+    bad_endings: tuple[str, ...] = _default("bad_endings")
+    n_best: int = _default("n_best")
+    groups: int = _default("groups")
+    diversity: float = _default("diversity")
+    temperature: float = _default("temperature")
+    top_k: int = _default("top_k")
+    top_p: float = _default("top_p")
+    seed: int = _default("seed")
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(f"{name} is {value}; it must lie between {low} and {high}.")
+        for name, option in SEARCH_OPTIONS.items():
+            object.__setattr__(self, name, option.validated(name, getattr(self, name)))
         if 0 < self.temperature < 0.001:
-            raise UsageError(f"temperature is {self.temperature}; it must be 0, for search, or 0.001 at least.")
+            raise UsageError(f"`temperature` is {self.temperature}; it must be 0, to search, or at least 0.001.")
         if self.top_p == 0:
-            raise UsageError("top_p is 0, and then nothing could be drawn; it must be above 0.")
+            raise UsageError("`top_p` is 0; it must be above 0, for else there is nothing to sample.")
         if self.min_length >= self.max_length:
             raise UsageError(
-                f"min_length is {self.min_length} and max_length {self.max_length}: a caption could never end; END "
-                f"counts in max_length, so min_length may be {self.max_length - 1} at most."
+                f"`min_length` ({self.min_length}) must be at most {self.max_length - 1}, for `max_length` "
+                f"({self.max_length}) includes the end of a caption."
             )
-        if self.groups == 1 and self.diversity != _DIVERSITY:
-            raise UsageError(
-                f"diversity is {self.diversity:g} and groups 1: one group has no others to avoid; add some."
-            )
+        if self.groups == 1 and self.diversity != _default("diversity"):
+            raise UsageError(f"`diversity` ({self.diversity:g}) needs several `groups`; give 2 or more.")
         if self.temperature == 0:
             self._check_search()
         elif self.groups > 1:
-            raise UsageError(f"groups is {self.groups} and temperature {self.temperature:g}: sampling has no beams.")
+            raise UsageError(f"`groups` ({self.groups}) is for search; leave out it or `temperature`.")
 
     def _check_search(self) -> None:
-        for name, neutral in (("top_k", 0), ("top_p", 1), ("seed", 0)):
+        for name in ("top_k", "top_p", "seed"):
             value = getattr(self, name)
-            if value != neutral:
-                raise UsageError(f"{name} is {value} and temperature 0: sampling wants a temperature, such as 1.")
+            if value != _default(name):
+                raise UsageError(f"`{name}` ({value}) is for sampling; give a `temperature` above 0, such as 1.")
         if self.beam_size % self.groups:
-            raise UsageError(f"groups is {self.groups} and beam_size {self.beam_size}, which it does not divide.")
+            raise UsageError(f"`groups` ({self.groups}) must divide `beam_size` ({self.beam_size}).")
         if self.n_best > self.beam_size:
-            raise UsageError(
-                f"n_best is {self.n_best} and beam_size {self.beam_size}: a beam has no more captions than that; "
-                "widen it."
-            )
+            raise UsageError(f"`n_best` ({self.n_best}) must be at most `beam_size` ({self.beam_size}).")
 
     def plain(self, beam_size: int) -> "SearchOptions":
         """Beam search of a width, as long and with the penalty of this one and no other option."""

@@ -304,7 +304,7 @@ def test_what_is_no_probability_is_refused_in_a_line(run: Run, photo: Path, valu
 
 @pytest.mark.parametrize("value", ["half", "", "nan"])
 def test_what_is_no_number_is_called_so(run: Run, photo: Path, value: str) -> None:
-    assert f"'--min-confidence': {value!r} is no number" in run(photo, f"--min-confidence={value}").stderr
+    assert f"'--min-confidence': {value!r} is not a number" in run(photo, f"--min-confidence={value}").stderr
 
 
 def test_whoever_compares_what_is_written_comes_to_the_same() -> None:

@@ -162,7 +162,7 @@ def test_more_candidates_are_asked_for_only_as_bans_may_take_them() -> None:
 @pytest.mark.parametrize("name", ["suppress", "bad_endings"])
 @pytest.mark.parametrize("joining", [Joining(continuation="##"), Joining(word_start="▁"), Joining(unspaced="のは")])
 def test_a_word_that_may_be_spelled_in_pieces_is_refused(joining: Joining, name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} names 'dog', which is no piece"):
+    with pytest.raises(UsageError, match=f"`{name}` names 'dog', which is not in"):
         search_with(Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "d", "og"), joining), {name: ("dog",)})
 
 
@@ -181,7 +181,7 @@ def test_a_word_that_whole_words_do_not_have_is_never_said_anyway() -> None:
 @pytest.mark.parametrize("joining", [Joining(), Joining(word_start="▁")])
 def test_a_word_that_the_vocabulary_has_in_lower_case_alone_is_refused_with_that(joining: Joining) -> None:
     words = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", f"{joining.word_start}boy"), joining)
-    with pytest.raises(UsageError, match=r"suppress names 'Boy', which is no piece .*, but 'boy' is"):
+    with pytest.raises(UsageError, match=r"`suppress` names 'Boy', which is not in .*, but 'boy' is"):
         search_with(words, {"suppress": ("Boy",)})
 
 
@@ -194,7 +194,7 @@ def test_a_piece_is_found_with_or_without_the_mark_that_begins_a_word() -> None:
 @pytest.mark.parametrize("name", ["suppress", "bad_endings"])
 def test_pieces_cannot_be_named_without_a_vocabulary(name: str) -> None:
     options = SearchOptions(**{name: ("a",)})  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=f"{name} names pieces"):
+    with pytest.raises(UsageError, match=f"`{name}` names words; give the search a vocabulary"):
         search(FakeSteps(World(0, 4), [0]), 1, START, END, options)
 
 

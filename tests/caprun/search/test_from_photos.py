@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-import caprun.commands.search_options
 from caprun import BundleError, Caption, Captioner, SearchOptions
 from caprun.cli import main
+from caprun.search.option_table import SEARCH_OPTIONS
 
 Images = npt.NDArray[np.uint8]
 Run = Callable[..., Result]
@@ -80,7 +80,7 @@ def test_a_manifest_may_hold_any_option(bundle: Path, edit_manifest: Edit, capti
 @pytest.mark.parametrize(
     ("search", "sentence"),
     [
-        ({"beam_size": 3, "groups": 2}, "groups is 2 and beam_size 3"),
+        ({"beam_size": 3, "groups": 2}, r"`groups` \(2\) must divide `beam_size` \(3\)"),
         ({"temperature": "hot"}, "search.temperature is 'hot'"),
         ({"suppress": "dog"}, "search.suppress must be a list"),
         ({"temprature": 1.0}, "unknown key 'search.temprature'"),
@@ -100,9 +100,16 @@ def run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *arguments: CliRunner().invoke(main, ["--threads", "1", *map(str, arguments)])
 
 
-def test_every_option_is_on_the_command_line() -> None:
-    options = {field.name for field in fields(SearchOptions)}
-    assert set(caprun.commands.search_options._OPTIONS) == options
+@pytest.mark.parametrize("name", [field.name for field in fields(SearchOptions)])
+def test_the_help_of_a_command_shows_type_range_default_and_meaning(run: Run, name: str) -> None:
+    option = SEARCH_OPTIONS[name]
+    words = " ".join(run("caption", "--help").stdout.split())
+    kind = {"integer": "INTEGER", "number": "NUMBER", "words": "WORDS"}[option.kind]
+    shown = words[words.index(f"--{name.replace('_', '-')} {kind} ") :]
+    default = "none" if option.kind == "words" else option.default
+    limits = "" if option.kind == "words" else f"; {option.low}<=x<={option.high}"
+    expected = f"--{name.replace('_', '-')} {kind} {option.help} [default: (the model's, else {default}){limits}]"
+    assert shown.replace(" ", "").startswith(expected.replace(" ", "")), "help is wrapped at hyphens, too"
 
 
 @pytest.mark.parametrize(
@@ -150,12 +157,15 @@ def test_json_has_the_other_captions_as_it_has_the_first(run: Run, captioner: Ca
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--n-best", 4], "n_best is 4 and beam_size 3"),
-        (["--groups", 2], "groups is 2 and beam_size 3, which it does not divide"),
-        (["--top-k", 5], "top_k is 5 and temperature 0: sampling wants a temperature"),
-        (["--min-length", 12], "min_length is 12 and max_length 12"),
-        (["--top-p", "nan", "--temperature", 1], "top_p is nan"),
-        (["--seed", "-1"], "seed is -1"),
+        (["--n-best", 4], "`--n-best` (4) must be at most `--beam-size` (3)."),
+        (["--groups", 2], "`--groups` (2) must divide `--beam-size` (3)."),
+        (["--top-k", 5], "`--top-k` (5) is for sampling; give a `--temperature` above 0, such as 1."),
+        (
+            ["--min-length", 12],
+            "`--min-length` (12) must be at most 11, for `--max-length` (12) includes",
+        ),
+        (["--top-p", "nan", "--temperature", 1], "Invalid value for '--top-p': 'nan' is not a number"),
+        (["--seed", "-1"], "Invalid value for '--seed': -1 is not in the range"),
     ],
 )
 def test_options_that_cannot_be_are_one_line_and_exit_code_two(

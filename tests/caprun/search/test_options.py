@@ -1,13 +1,15 @@
 """Options have their ranges, do not contradict each other, and are read from manifests older than they."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
+import numpy as np
 import pytest
 
 from caprun.bundle.plain_data import from_dict
 from caprun.errors import UsageError
+from caprun.search.option_table import SEARCH_OPTIONS
 from caprun.search.options import SearchOptions
 
 
@@ -28,8 +30,56 @@ from caprun.search.options import SearchOptions
     ],
 )
 def test_an_option_out_of_its_range_is_refused_by_name(name: str, value: float) -> None:
-    with pytest.raises(UsageError, match=f"{name} is {value}"):
+    with pytest.raises(UsageError, match=rf"^`{name}` is {value}; it must be .*\.$"):
         SearchOptions(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("beam_size", True, "`beam_size` is True; it must be a whole number from 1 to 100."),
+        ("beam_size", "5", "`beam_size` is '5'; it must be a whole number from 1 to 100."),
+        ("max_length", 7.0, "`max_length` is 7.0; it must be a whole number from 1 to 1000."),
+        ("seed", None, "`seed` is None; it must be a whole number from 0 to 9223372036854775807."),
+        ("length_penalty", "high", "`length_penalty` is 'high'; it must be a number from 0 to 10."),
+        ("temperature", False, "`temperature` is False; it must be a number from 0 to 100."),
+        ("suppress", 3, "`suppress` is 3; it must be words, such as 'a the' or ['a', 'the']."),
+        ("suppress", {"boy"}, "`suppress` is {'boy'}; it must be words, such as 'a the' or ['a', 'the']."),
+        (
+            "bad_endings",
+            ["a", 1],
+            "`bad_endings` is ['a', 1]; it must be words, such as 'a the' or ['a', 'the'].",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_a_sentence(name: str, value: Any, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        SearchOptions(**{name: value})
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("words", ["boy girl", " boy\tgirl ", ["boy", "girl"], ("boy", "girl")])
+@pytest.mark.parametrize("name", ["suppress", "bad_endings"])
+def test_words_are_a_string_of_them_or_a_list(name: str, words: Any) -> None:
+    options = SearchOptions(**{name: words})
+    assert getattr(options, name) == ("boy", "girl")
+    assert options == SearchOptions(**{name: ("boy", "girl")})  # type: ignore[arg-type]
+    assert hash(options) == hash(SearchOptions(**{name: ("boy", "girl")}))  # type: ignore[arg-type]
+
+
+def test_a_word_is_not_split_into_letters() -> None:
+    assert SearchOptions(suppress="boy").suppress == ("boy",)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_taken_for_what_they_are() -> None:
+    options = SearchOptions(np.int64(5), length_penalty=np.float32(1), temperature=0)  # type: ignore[arg-type]
+    assert (type(options.beam_size), type(options.length_penalty), type(options.temperature)) == (int, float, float)
+
+
+def test_the_table_has_the_options_in_order_each_with_a_default_that_it_accepts() -> None:
+    assert list(SEARCH_OPTIONS) == [field.name for field in fields(SearchOptions)]
+    for name, option in SEARCH_OPTIONS.items():
+        assert option.validated(name, option.default) == getattr(SearchOptions(), name)
 
 
 def test_the_limits_of_an_option_are_within_its_range() -> None:
@@ -42,17 +92,17 @@ def test_the_limits_of_an_option_are_within_its_range() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"min_length": 22}, r"min_length is 22 and max_length 22: .* may be 21 at most"),
-        ({"min_length": 5, "max_length": 3}, r"may be 2 at most"),
-        ({"groups": 2}, r"groups is 2 and beam_size 3, which it does not divide"),
-        ({"groups": 6}, r"groups is 6 and beam_size 3"),
-        ({"n_best": 4}, r"n_best is 4 and beam_size 3: .*; widen it"),
-        ({"top_k": 5}, r"top_k is 5 and temperature 0: sampling wants a temperature"),
-        ({"top_p": 0.9}, r"top_p is 0.9 and temperature 0"),
-        ({"seed": 7}, r"seed is 7 and temperature 0: sampling wants a temperature"),
-        ({"diversity": 1.5}, r"diversity is 1.5 and groups 1: one group has no others to avoid"),
-        ({"diversity": 0, "temperature": 1.0}, r"diversity is 0 and groups 1"),
-        ({"temperature": 1.0, "groups": 3}, r"groups is 3 and temperature 1: sampling has no beams"),
+        ({"min_length": 22}, r"`min_length` \(22\) must be at most 21, for `max_length` \(22\)"),
+        ({"min_length": 5, "max_length": 3}, r"must be at most 2, "),
+        ({"groups": 2}, r"`groups` \(2\) must divide `beam_size` \(3\)\."),
+        ({"groups": 6}, r"`groups` \(6\) must divide `beam_size` \(3\)"),
+        ({"n_best": 4}, r"`n_best` \(4\) must be at most `beam_size` \(3\)"),
+        ({"top_k": 5}, r"`top_k` \(5\) is for sampling; give a `temperature` above 0"),
+        ({"top_p": 0.9}, r"`top_p` \(0\.9\) is for sampling"),
+        ({"seed": 7}, r"`seed` \(7\) is for sampling"),
+        ({"diversity": 1.5}, r"`diversity` \(1\.5\) needs several `groups`"),
+        ({"diversity": 0, "temperature": 1.0}, r"`diversity` \(0\) needs several `groups`"),
+        ({"temperature": 1.0, "groups": 3}, r"`groups` \(3\) is for search"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_in_a_sentence(options: dict[str, Any], sentence: str) -> None:

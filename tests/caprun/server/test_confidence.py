@@ -167,7 +167,7 @@ def test_a_bundle_without_a_confidence_is_not_served_with_one(tiny: Path, worker
 def test_what_is_no_probability_is_no_option(calibrated: Path) -> None:
     code, sentence = fails(calibrated, "--min-confidence", "nan")
     assert code == 2
-    assert "'nan' is no number" in sentence
+    assert "'nan' is not a number" in sentence
 
 
 def test_the_option_is_the_services_default(calibrated: Path, doubtful: bytes, confidences: list[float]) -> None:

@@ -1,0 +1,110 @@
+"""The pictures that a command writes of a caption: `--picture`, `--attention` and `--font`."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from caprun.errors import OutputError, UsageError
+from caprun.photos.extensions import format_to_write
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from caprun.bundle.manifest import ModelSpec
+    from caprun.caption import Caption
+
+
+class Pictures(NamedTuple):
+    """The picture files to write for a photo; see `picture_options`."""
+
+    attention: Path | None
+    picture: Path | None
+    font: Path | None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a picture is to be written."""
+        return self.attention is not None or self.picture is not None
+
+    def check(self) -> None:
+        """Refuses a file whose extension names no format that can be written.
+
+        Raises:
+            UsageError: The extension is unknown.
+        """
+        for option, path in (("--attention", self.attention), ("--picture", self.picture)):
+            if path is not None:
+                format_to_write(path, option)
+
+    def write(self, spec: "ModelSpec", image: "Image.Image", caption: "Caption") -> None:
+        """Draws and writes the pictures that are wanted.
+
+        Args:
+            spec: The model's.
+            image: The photo, upright and RGB.
+            caption: Its caption, with attention weights if `attention` is wanted.
+
+        Raises:
+            UsageError: No font has the letters of the caption, or the path cannot be a file.
+            OutputError: The file cannot be written.
+        """
+        if not self.wanted:
+            return
+        from caprun.drawing.pictures import attention_picture, caption_picture
+        from caprun.photos.preprocessing import seen_box
+
+        if self.attention:
+            seen = [(word.text, word.alpha) for word in caption.words if word.alpha is not None]
+            box = seen_box(image.size, spec.image)
+            _write(attention_picture(image, seen, region_box=box, font=self.font), self.attention, "--attention")
+        if self.picture:
+            _write(caption_picture(image, caption.text, font=self.font), self.picture, "--picture")
+
+
+def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of pictures to a command, which receives them as its parameter `pictures`."""
+
+    @wraps(command)
+    def collecting(**parameters: Any) -> Any:
+        return command(pictures=Pictures(**{name: parameters.pop(name) for name in Pictures._fields}), **parameters)
+
+    path = click.Path(path_type=Path)
+    decorated: Callable[..., Any] = collecting
+    for option in (
+        click.option(
+            "--font",
+            type=path,
+            metavar="FILE",
+            help="TrueType font for captions drawn on pictures; needed for scripts that the default font lacks.",
+        ),
+        click.option(
+            "--picture",
+            type=path,
+            metavar="FILE",
+            help="Write the photo with its caption, as PNG, JPEG, WebP, GIF or BMP by the extension.",
+        ),
+        click.option(
+            "--attention",
+            type=path,
+            metavar="FILE",
+            help="Write where the model looked for each word, in the format of the extension.",
+        ),
+    ):
+        decorated = option(decorated)
+    return decorated
+
+
+def _write(image: "Image.Image", path: Path, option: str) -> None:
+    from caprun.atomic_write import atomic_write
+
+    try:
+        with atomic_write(path) as file:
+            image.save(file, format=format_to_write(path, option), quality=90)  # quality is that of JPEG and WebP
+    except OSError as error:
+        # either the path is wrong, or its disk is
+        wrong = isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError))
+        kind = UsageError if wrong else OutputError
+        raise kind(f"The picture {path} cannot be written: {error.strerror or error}.") from error

@@ -1,0 +1,98 @@
+"""The search options: one table of name, type, range, default and help.
+
+`SearchOptions` validates by it, and the command line and the HTTP API make their parameters of it. It imports nothing
+heavy, so that `caprun --help` can read it.
+"""
+
+import reprlib
+from numbers import Integral, Real
+from typing import Any, Literal, NamedTuple
+
+from caprun.errors import UsageError
+
+
+class SearchOption(NamedTuple):
+    """A search option."""
+
+    kind: Literal["integer", "number", "words"]
+    low: float
+    """The smallest value; not used for words."""
+    high: float
+    """The largest value; not used for words."""
+    default: Any
+    """The value where neither the caller nor the bundle gives one."""
+    help: str
+
+    def validated(self, name: str, value: Any) -> Any:
+        """Checks the type and range of a value.
+
+        Args:
+            name: The option's name, for the message.
+            value: A whole number, a number, or words: a string of them, a list or a tuple.
+
+        Returns:
+            An int, a float, or a tuple of strings.
+
+        Raises:
+            UsageError: The value has another type or is out of the range.
+        """
+        if self.kind == "words":
+            if isinstance(value, str):
+                return tuple(value.split())
+            if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
+                return tuple(value)
+        elif self.kind == "integer":
+            if isinstance(value, Integral) and not isinstance(value, bool) and self.low <= int(value) <= self.high:
+                return int(value)
+        elif isinstance(value, Real) and not isinstance(value, bool) and self.low <= float(value) <= self.high:
+            return float(value)
+        raise UsageError(f"`{name}` is {reprlib.repr(value)}; it must be {self._accepted}.")
+
+    @property
+    def _accepted(self) -> str:
+        if self.kind == "words":
+            return "words, such as 'a the' or ['a', 'the']"
+        number = "a whole number" if self.kind == "integer" else "a number"
+        return f"{number} from {self.low} to {self.high}"
+
+
+def _integer(low: int, high: int, default: int, meaning: str) -> SearchOption:
+    return SearchOption("integer", low, high, default, meaning)
+
+
+def _number(low: float, high: float, default: float, meaning: str) -> SearchOption:
+    return SearchOption("number", low, high, default, meaning)
+
+
+def _words(meaning: str) -> SearchOption:
+    return SearchOption("words", 0, 0, (), meaning)
+
+
+SEARCH_OPTIONS: dict[str, SearchOption] = {
+    "beam_size": _integer(1, 100, 3, "Captions kept at every step; 1 is greedy search. Sampling ignores it."),
+    "max_length": _integer(1, 1000, 22, "Most pieces of a caption, its end included."),
+    "length_penalty": _number(
+        0, 10, 0.7, "A caption's score is its log-probability over its length to this power; 0 prefers short captions."
+    ),
+    "min_length": _integer(0, 999, 0, "Fewest pieces of a caption, its end not included."),
+    "no_repeat_ngram": _integer(0, 1000, 0, "No sequence of this many pieces twice in a caption; 0 allows any."),
+    "no_repeat_word": _integer(
+        0, 1000, 0, "No piece that is among the last this many; 1 forbids the same twice in a row, 0 allows any."
+    ),
+    "suppress": _words("Words that no caption contains, such as 'man woman'."),
+    "bad_endings": _words("Words that no caption ends with, such as 'a the with'."),
+    "n_best": _integer(1, 100, 1, "Captions returned for a photo, the best first; in sampling, captions sampled."),
+    "groups": _integer(
+        1, 100, 1, "Groups of the beam, each avoiding the words of those before it (diverse beam search)."
+    ),
+    "diversity": _number(
+        0, 100, 0.5, "With several groups: what a word's log-probability loses for each earlier beam that says it."
+    ),
+    "temperature": _number(0, 100, 0.0, "Temperature of sampling, at least 0.001; 0 searches."),
+    "top_k": _integer(0, 2**31 - 1, 0, "Sample among this many likeliest pieces; 0 samples among all."),
+    "top_p": _number(
+        0, 1, 1.0, "Sample among the fewest likeliest pieces that have this probability together; 1 samples among all."
+    ),
+    "seed": _integer(0, 2**63 - 1, 0, "Seed for sampling."),
+}
+"""By name, in the order of `SearchOptions`."""

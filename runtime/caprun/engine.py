@@ -1,6 +1,5 @@
 """From a photo to a caption: `Captioner.load(bundle).caption(image)`."""
 
-import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from caprun.arrays import Float32Array
 from caprun.bundle.manifest import ModelSpec
-from caprun.bundle.reading import Bundle, read_bundle
+from caprun.bundle.reading import read_bundle
 from caprun.bundle.vocabulary import Vocabulary
 from caprun.caption import Caption, CaptionWord
 from caprun.errors import BundleError, ImageError
@@ -38,18 +37,29 @@ class Captioner:
     """A model ready to caption photos.
 
     Args:
-        spec: its image size, special ids and search defaults.
-        vocabulary: its pieces.
-        backend: what runs its graphs.
-        digest: of the weights, where the spec does not tell them from others.
+        spec: Its image size, special ids and search defaults.
+        vocabulary: Its pieces.
+        backend: What runs its graphs.
+        digest: Of the weights, where the spec does not tell them from others.
+        workers: How many threads may caption with it at once.
+        load_for_many: Loads the same model for many photos; None if this captioner suits them. A function that refers
+            to this captioner would keep its sessions alive after the last reference to it.
     """
 
-    workers = 1
-    """How many threads may caption with it at once."""
-
-    def __init__(self, spec: ModelSpec, vocabulary: Vocabulary, backend: Backend, *, digest: str = "") -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        vocabulary: Vocabulary,
+        backend: Backend,
+        *,
+        digest: str = "",
+        workers: int = 1,
+        load_for_many: "Callable[[], Captioner] | None" = None,
+    ) -> None:
         self.spec, self.vocabulary, self.backend, self.digest = spec, vocabulary, backend, digest
-        self._for_many: Callable[[], Captioner] = lambda: self
+        self.workers = workers
+        self._load_for_many = load_for_many
+        self._for_many: Captioner | None = None
 
     @classmethod
     def load(
@@ -66,35 +76,41 @@ class Captioner:
         Args:
             bundle: a directory, or None for the one installed with this package.
             device: `auto` is CUDA where it starts, else the CPU; `cuda` runs on CUDA or fails.
-            threads: of the CPU; None for all cores.
-            precision: one of the bundle's; None for the fastest that was measured on such hardware, see
+            threads: CPU threads; None for all cores.
+            precision: One of the bundle's; None for the fastest that was measured on this hardware, see
                 `caprun.inference.precisions.choose_precision`.
-            many: it is for `caption_many`, which else loads the model a second time.
+            many: Load the model for `caption_many`, which otherwise loads it a second time.
 
         Raises:
-            BundleError: no bundle there, or not what it says it is, or without that precision.
-            DeviceError: the device asked for is not there.
+            BundleError: There is no bundle, it is not what its manifest says, or it lacks the precision.
+            DeviceError: The device is not available.
         """
-        opened: Bundle = read_bundle(packaged_bundle() if bundle is None else bundle)
+        from caprun.inference.hardware import threads_for_all_cores
 
-        def with_threads(count: int | None) -> Captioner:
-            return cls(opened.manifest, opened.vocabulary, OnnxBackend(opened, device, count, precision, keep=True))
+        opened = read_bundle(packaged_bundle() if bundle is None else bundle)
+        manifest, vocabulary = opened.manifest, opened.vocabulary
+        many = many or threads == 1
 
-        def for_many() -> Captioner:
-            from caprun.inference.hardware import threads_for_all_cores
+        def start(threads_of_operation: int | None) -> OnnxBackend:
+            return OnnxBackend(opened, device, threads_of_operation, precision, keep=True)
 
-            twin = captioner if many or threads == 1 else with_threads(1)
-            twin.workers = threads or threads_for_all_cores()
-            return twin
+        def load_for_many() -> Captioner:
+            return cls(manifest, vocabulary, start(1), workers=threads or threads_for_all_cores())
 
-        captioner = with_threads(1 if many else threads)
-        if getattr(captioner.backend, "device", "cpu") == "cpu":  # a GPU is kept busy by one thread
-            captioner._for_many = functools.cache(for_many)
-        return captioner
+        backend = start(1 if many else threads)
+        if backend.device == "cuda":  # one thread keeps a GPU busy
+            return cls(manifest, vocabulary, backend)
+        if many:
+            return cls(manifest, vocabulary, backend, workers=threads or threads_for_all_cores())
+        return cls(manifest, vocabulary, backend, load_for_many=load_for_many)
 
     def for_many(self) -> "Captioner":
-        """The same model, made to be called by `workers` threads at once with one thread an operation."""
-        return self._for_many()
+        """Returns the same model for `workers` threads at once, each operation of which runs on one thread."""
+        if self._load_for_many is None:
+            return self
+        if self._for_many is None:
+            self._for_many = self._load_for_many()
+        return self._for_many
 
     def caption(self, photo: Photo, options: SearchOptions | None = None, *, alpha: bool = False) -> Caption:
         """Caption one photo: a path, encoded bytes, a binary file or a PIL image.

@@ -1,10 +1,12 @@
 """A bundle captions photos, each alone or in any batch; what is missing on a host is said in a sentence."""
 
+import gc
 import importlib.metadata
 import io
 import subprocess
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,3 +269,19 @@ def test_without_the_packaged_model_one_is_to_be_named(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "caprun_weights", None)
     with pytest.raises(BundleError, match="name a bundle with --model"):
         packaged_bundle()
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 1}, {"threads": 2}, {"many": True}])
+def test_sessions_end_with_the_last_reference_to_their_captioner(tiny: Path, photo: Path, options: Any) -> None:
+    gc.collect()
+    gc.disable()  # what is left to the collector of cycles may stay for long
+    try:
+        captioner = Captioner.load(tiny, device="cpu", **options)
+        assert len(list(captioner.caption_many([photo, photo]))) == 2
+        parts = [captioner, captioner.backend, captioner.for_many(), captioner.for_many().backend]
+        alive = [weakref.ref(part) for part in parts]
+        alive += [weakref.ref(vars(part)["_encoder"]) for part in parts[1::2]]
+        del captioner, parts
+        assert [reference() for reference in alive] == [None] * 6
+    finally:
+        gc.enable()

@@ -69,14 +69,14 @@ def _value(hint: Any, value: object, where: str) -> Any:
 def _union(arguments: tuple[Any, ...], value: object, where: str) -> Any:
     if value is None and type(None) in arguments:
         return None
-    problems = []
+    problem = ""  # not the error, whose traceback refers to this frame: all callers' locals would stay alive
     for argument in arguments:
         if argument is not type(None):
             try:
                 return _value(argument, value, where)
             except ValueError as error:
-                problems.append(error)
-    raise problems[0]
+                problem = problem or str(error)
+    raise ValueError(problem)
 
 
 def _tuple(arguments: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:

@@ -17,5 +17,5 @@ def test_words_that_a_search_cannot_forbid_are_refused_before_the_first_epoch() 
     pieces = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "▁d", "og"), Joining(word_start="▁"))
     batches = cast("Any", None)
     Validation(batches, [], {}, pieces, SPECIAL, SearchOptions(suppress=("d", "og")))
-    with pytest.raises(UsageError, match="bad_endings names 'dog'"):
+    with pytest.raises(UsageError, match="`bad_endings` names 'dog'"):
         Validation(batches, [], {}, pieces, SPECIAL, SearchOptions(bad_endings=("dog",)))

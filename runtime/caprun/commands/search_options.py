@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caprun.errors import UsageError
+
 if TYPE_CHECKING:
+    from caprun.bundle.manifest import ModelSpec
     from caprun.search.options import SearchOptions
 
 
@@ -32,6 +35,7 @@ _OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "top_k": ({"type": int}, "Draw among so many likeliest words; 0: all."),
     "top_p": ({"type": float}, "Draw among the likeliest words of this probability together; 1: all."),
     "seed": ({"type": int}, "Of what is drawn."),
+    "neutral": ({"is_flag": True, "default": None}, "Say person, people, child, not man, woman, boy or girl."),
 }
 
 
@@ -48,16 +52,22 @@ def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     decorated: Callable[..., Any] = collecting
     for name, (settings, meaning) in reversed(_OPTIONS.items()):
-        decorated = click.option(f"--{name.replace('_', '-')}", name, **settings, help=meaning)(decorated)
+        flag = f"--{name.replace('_', '-')}"
+        if settings.get("is_flag"):
+            flag += f"/--no-{name.replace('_', '-')}"
+        decorated = click.option(flag, name, **settings, help=meaning)(decorated)
     return decorated
 
 
-def with_search_options(defaults: "SearchOptions", given: Mapping[str, Any]) -> "SearchOptions":
-    """A model's search options with those that were given on the command line in their place.
+def with_search_options(spec: "ModelSpec", given: Mapping[str, Any]) -> "SearchOptions":
+    """Returns a model's search options with those that were given on the command line in their place.
 
     Raises:
-        UsageError: a value out of its range, or two that do not go together.
+        UsageError: a value is out of its range, two do not go together, or the model cannot do what is asked.
     """
     from dataclasses import replace
 
-    return replace(defaults, **given)
+    options = replace(spec.search, **given)
+    if options.neutral and spec.neutral is None:
+        raise UsageError(f"The model {spec.name} has no neutral words to say; leave out --neutral.")
+    return options

@@ -71,12 +71,17 @@ class SearchOptions:
     (nucleus sampling, Holtzman et al., 2020); 1: all."""
     seed: int = 0
     """Of sampling."""
+    neutral: bool = False
+    """Say person, people, child and children where a caption would name a gender, by the bundle's neutral words; their
+    probabilities are those of all words they stand for. Other options see the neutral words alone."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(f"{name} is {value}; it must lie between {low} and {high}.")
+        if not isinstance(self.neutral, bool):
+            raise UsageError(f"neutral is {self.neutral!r}; it must be True or False.")
         if 0 < self.temperature < 0.001:
             raise UsageError(f"temperature is {self.temperature}; it must be 0, for search, or 0.001 at least.")
         if self.top_p == 0:
@@ -119,7 +124,8 @@ class SearchOptions:
         said = [*(beams if self.temperature == 0 else ["sampled"]), f"at most {self.max_length} steps"]
         for name, value in self.as_dict().items():
             if name not in _ALWAYS:
-                said.append(f"{name.replace('_', ' ')} {' '.join(value) if isinstance(value, list) else value}")
+                shown = "" if value is True else " ".join(value) if isinstance(value, list) else value
+                said.append(f"{name.replace('_', ' ')} {shown}".rstrip())
         return ", ".join(said)
 
     def as_dict(self) -> dict[str, Any]:

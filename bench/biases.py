@@ -2,6 +2,7 @@
 
     python bench/biases.py --data flickr8k
     python bench/biases.py weights/mine --data DIR --split dev
+    python bench/biases.py --data flickr8k --neutral    # also with neutral words, where the bundle has them
 
 The captions of a split are held against people's. Of each photo the first reference is kept aside: it shows what a
 person's caption gets in the same comparison with the photo's other references. Words decide, by the lists below, which
@@ -13,12 +14,29 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from word_lists import (
+    ADULT,
+    CHILD,
+    COLOURS,
+    DETERMINERS,
+    DOGS,
+    FEMALE,
+    FUNCTION,
+    MALE,
+    NUMBERS,
+    OLD,
+    OTHER_ANIMALS,
+    PEOPLE,
+)
+
+from caprun.caption import Caption
 from caprun.engine import Captioner, packaged_bundle
 from caprun.errors import CaprunError
+from caprun.search.options import SearchOptions
 from captioner.datasets import load_dataset
 from captioner.errors import CaptionerError
 from captioner.evaluation.words import tokenize
@@ -28,43 +46,6 @@ from captioner.self_critical_config import BAD_ENDINGS
 Words = tuple[str, ...]
 
 
-def _listed(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-MALE = _listed(
-    """man men boy boys guy guys male males gentleman gentlemen father dad son sons brother brothers husband groom
-    cowboy cowboys fireman fisherman businessman he him his himself man's men's boy's boys'"""
-)
-FEMALE = _listed(
-    """woman women girl girls lady ladies female females mother mom daughter daughters sister sisters wife bride
-    bridesmaids she her hers herself woman's women's girl's girls'"""
-)
-CHILD = _listed(
-    """boy boys girl girls child children kid kids toddler toddlers baby babies infant infants boy's girl's child's
-    teen teens teenager teenagers teenage"""
-)
-ADULT = _listed("man men woman women lady ladies guy guys gentleman gentlemen adult adults man's woman's")
-OLD = _listed("old older elderly aged senior")
-PEOPLE = _listed(
-    """person people someone somebody crowd couple group family friends player players team rider skier climber hiker
-    surfer skateboarder snowboarder biker bicyclist cyclist swimmer worker dancer performer runner skater"""
-)
-DOGS = _listed("dog dogs puppy puppies greyhound greyhounds poodle collie terrier retriever")
-OTHER_ANIMALS = _listed(
-    """cat cats horse horses bird birds cow cows bull sheep goat goats duck ducks seagull elephant camel monkey bear
-    rabbit fish squirrel"""
-)
-COLOURS = _listed(
-    "black white red blue green yellow orange brown pink purple gray grey tan gold golden blond blonde silver"
-)
-NUMBERS = _listed("two three four five six seven eight nine ten")
-_DETERMINERS = _listed("a an the his her their its two three some another")
-_FUNCTION = _listed(
-    """is are was were has have be being and or but while as with in on at of to from by for into onto through over
-    under near that who which wearing holding standing sitting running walking playing jumping riding looking up down
-    out off"""
-)
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child"}
 _AGREED, _RARELY = 2, 0.05  # references that must agree on a noun; share of its photos that counts as hardly named
 _SHOWN = 24
@@ -207,15 +188,15 @@ def nouns(references: Iterable[Words]) -> dict[str, str]:
             one = singular(word)
             seen[one] += 1
             written.setdefault(one, Counter())[word] += 1
-            ends = not after or after in _FUNCTION
-            like[one] += ends and (before in _DETERMINERS | COLOURS or word != one)
+            ends = not after or after in FUNCTION
+            like[one] += ends and (before in DETERMINERS | COLOURS or word != one)
     verbs = {
         word
         for word in seen
         if 2 * sum(seen[form] for form in _progressive(word)) >= seen[word] or word.endswith("ing")
     }
     found = [word for word in seen if like[word] >= 0.25 * seen[word]]
-    others = _FUNCTION | _DETERMINERS | COLOURS | NUMBERS | verbs
+    others = FUNCTION | DETERMINERS | COLOURS | NUMBERS | verbs
     return {word: written[word].most_common(1)[0][0] for word in found if word not in others}
 
 
@@ -234,6 +215,37 @@ def named(photos: Sequence[Photo]) -> list[tuple[str, int, int]]:
         there.update(agreed)
         said.update({singular(word) for word in photo.caption} & set(agreed))
     return [(known[word], count, said[word]) for word, count in there.most_common()]
+
+
+def with_neutral_words(photos: Sequence[Photo], plain: Sequence[Words], neutral: Sequence[Words]) -> list[str]:
+    """Compares captions without and with `--neutral`.
+
+    Args:
+        photos: what people say of each.
+        plain, neutral: the model's captions of the same photos, in the same order.
+    """
+
+    def mentioned(genders: Sequence[str], key: str | None) -> str:
+        of = [
+            (photo, *both)
+            for photo, *both in zip(photos, plain, neutral, strict=True)
+            if key in (None, agreed_gender(photo.others))
+        ]
+        before = sum(gender(said) in genders for _, said, _ in of)
+        after = sum(gender(said) in genders for _, _, said in of)
+        person = sum(gender(photo.person) in genders for photo, _, _ in of)
+        return f"{share(after, len(of))}; without it {share(before, len(of))} ({share(person, len(of))})"
+
+    counts = Counter(agreed_gender(photo.others) for photo in photos)
+    either = ("men", "women", "both")
+    wrong = mentioned(("men", "both"), "women"), mentioned(("women", "both"), "men")
+    return [
+        "**With `--neutral`** it says person, people, child and children instead:",
+        "",
+        f"- Captions that mention men or boys, of {counts['women']} photos of women or girls alone: {wrong[0]}.",
+        f"- Captions that mention women or girls, of {counts['men']} photos of men or boys alone: {wrong[1]}.",
+        f"- Captions that mention either, of all {len(photos)}: {mentioned(either, None)}.",
+    ]
 
 
 def names(photos: Sequence[Photo], vocabulary: int) -> list[str]:
@@ -290,7 +302,14 @@ def _columns(photos: Sequence[Photo]) -> tuple[list[Words], list[Words]]:
     return [photo.caption for photo in photos], [photo.person for photo in photos]
 
 
-def section(photos: Sequence[Photo], vocabulary: int, learnt: frozenset[Words], unfinished: int, command: str) -> str:
+def section(
+    photos: Sequence[Photo],
+    vocabulary: int,
+    learnt: frozenset[Words],
+    unfinished: int,
+    command: str,
+    neutral: Sequence[str] = (),
+) -> str:
     """The section.
 
     Args:
@@ -299,6 +318,7 @@ def section(photos: Sequence[Photo], vocabulary: int, learnt: frozenset[Words], 
         learnt: the captions that it was trained on.
         unfinished: captions that were cut at the longest length.
         command: what printed this.
+        neutral: lines on neutral words, see `with_neutral_words`.
     """
     lines = [
         f"Counted in the captions of {len(photos)} photos. In brackets is what people get in the same comparison: each",
@@ -306,6 +326,7 @@ def section(photos: Sequence[Photo], vocabulary: int, learnt: frozenset[Words], 
         "",
         *people(photos),
         "",
+        *([*neutral, ""] if neutral else []),
         *names(photos, vocabulary),
         "",
         *sameness(photos, learnt, unfinished),
@@ -315,11 +336,12 @@ def section(photos: Sequence[Photo], vocabulary: int, learnt: frozenset[Words], 
     return "\n".join(lines) + "\n"
 
 
-def measure(bundle: Path, data: Path, split: str, precision: str | None = None) -> str:
-    """Caption a split, and write the section.
+def measure(bundle: Path, data: Path, split: str, precision: str | None = None, *, neutral: bool = False) -> str:
+    """Caption a split, and write the section; `neutral`: compare captions without and with neutral words, too.
 
     Raises:
         CaptionerError: there are no photos with two references, or none can be captioned.
+        UsageError: the bundle has no neutral words.
     """
     drawn = splits_of(bundle)
     dataset = load_dataset(data, splits=drawn.splits, seed=drawn.split_seed)
@@ -329,19 +351,34 @@ def measure(bundle: Path, data: Path, split: str, precision: str | None = None) 
             f"No photo in split {split!r} has two captions, so that one could be held against another."
         )
     captioner = Captioner.load(bundle, precision=precision, many=True)
-    photos, unfinished = [], 0
-    for example, said in zip(examples, captioner.caption_many([e.image for e in examples]), strict=True):
-        if isinstance(said, Exception):
-            raise said
+    own = captioner.spec.search
+    images = [example.image for example in examples]
+    said = _captions(captioner, images, own)
+    photos = []
+    for example, caption in zip(examples, said, strict=True):
         person, *others = (tuple(tokenize(reference)) for reference in example.references)
-        photos.append(Photo(tuple(tokenize(said.text)), person, tuple(others)))
-        unfinished += not said.finished
+        photos.append(Photo(tuple(tokenize(caption.text)), person, tuple(others)))
+    unfinished = sum(not caption.finished for caption in said)
+    compared = []
+    if neutral:
+        other = _captions(captioner, images, replace(own, neutral=not own.neutral))
+        both = [[tuple(tokenize(caption.text)) for caption in captions] for captions in (said, other)]
+        compared = with_neutral_words(photos, *(reversed(both) if own.neutral else both))
     learnt = frozenset(tuple(tokenize(r)) for e in dataset.examples if e.split == "train" for r in e.references)
     words = {word for piece in captioner.vocabulary.pieces for word in tokenize(piece)}
     special = {word for piece in ("<pad>", "<start>", "<end>", "<unk>") for word in tokenize(piece)}
-    chosen = f" --precision {precision}" if precision else ""
+    chosen = (f" --precision {precision}" if precision else "") + (" --neutral" if neutral else "")
     command = f"python bench/biases.py --data {data.name} --split {split}{chosen}"
-    return section(photos, len(words - special), learnt, unfinished, command)
+    return section(photos, len(words - special), learnt, unfinished, command, compared)
+
+
+def _captions(captioner: Captioner, images: Sequence[Path], options: SearchOptions) -> list[Caption]:
+    found = []
+    for said in captioner.caption_many(images, options):
+        if isinstance(said, Exception):
+            raise said
+        found.append(said)
+    return found
 
 
 def main() -> None:
@@ -351,9 +388,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a dataset with two or more captions a photo")
     parser.add_argument("--split", default="dev", choices=["train", "dev", "test"])
     parser.add_argument("--precision", help="[the fastest measured on such hardware]")
+    parser.add_argument("--neutral", action="store_true", help="compare captions with and without neutral words, too")
     arguments = parser.parse_args()
+    given = (arguments.bundle, arguments.data, arguments.split, arguments.precision)
     try:
-        print(measure(arguments.bundle, arguments.data, arguments.split, arguments.precision), end="")
+        print(measure(*given, neutral=arguments.neutral), end="")
     except CaprunError as error:
         parser.error(str(error))
 

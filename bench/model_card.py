@@ -1,10 +1,10 @@
-"""Bring the packaged model's card up to date with its bundle: biases, failure cases, and the card itself.
+"""Bring the packaged model's card up to date with its bundle: examples, failures, biases, and the card itself.
 
     python bench/model_card.py --data flickr8k
 
-What `bench/biases.py` and `bench/failures.py` print takes its place between the marks `<!-- biases -->`,
-`<!-- failures -->` and `<!-- end -->` in the introduction, which is written by hand otherwise, and the bundle's card is
-written anew from it, with everything else in the bundle as it was.
+What `bench/judgements.py` and `bench/biases.py` print takes its place between the marks `<!-- examples -->`,
+`<!-- failures -->`, `<!-- biases -->` and `<!-- end -->` in the introduction, which is written by hand otherwise, and
+the bundle's card is written anew from it, with everything else in the bundle as it was.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import shutil
 from pathlib import Path
 
 import biases
-import failures
+import judgements
+from sections import with_section
 
 from capexport.card import model_card
 from caprun.bundle.manifest import MANIFEST, MODEL_CARD
@@ -22,27 +23,8 @@ from caprun.bundle.reading import read_bundle
 from caprun.bundle.writing import Replacement, write_manifest
 from caprun.engine import packaged_bundle
 from caprun.errors import CaprunError
-from captioner.errors import CaptionerError
 
 INTRODUCTION = Path(__file__).parents[1] / "weights" / "checkpoints" / "flickr8k_lite2.md"
-# from weights/caprun_weights/NAME/MODEL_CARD.md
-PICTURES = "../../../examples/failures"
-
-
-def with_section(text: str, name: str, section: str) -> str:
-    """A text with a section between its marks.
-
-    Raises:
-        CaptionerError: the marks are not there.
-    """
-    mark, end = f"<!-- {name} -->\n", "<!-- end -->\n"
-    before, found, rest = text.partition(mark)
-    replaced, ended, after = rest.partition(end)
-    if not found or not ended or "<!-- " in replaced:  # the next section's end would be taken for this one's
-        raise CaptionerError(
-            f"The introduction has no place for {name}: a line {mark.strip()}, then one {end.strip()}."
-        )
-    return f"{before}{mark}\n{section.strip()}\n\n{end}{after}"
 
 
 def write_card(path: Path, introduction: str) -> None:
@@ -70,10 +52,10 @@ def main() -> None:
     options = parser.parse_args()
     try:
         text = options.introduction.read_text(encoding="utf-8")
-        found = {
-            "failures": failures.measure(options.bundle, failures.JUDGEMENTS, PICTURES),
-            "biases": biases.measure(options.bundle, options.data, "dev"),
-        }
+        neutral = read_bundle(options.bundle).manifest.neutral is not None
+        page = options.bundle / MODEL_CARD
+        found = {name: judgements.measure(name, options.bundle, page) for name in judgements.FOLDERS}
+        found["biases"] = biases.measure(options.bundle, options.data, "dev", neutral=neutral)
         for name, section in found.items():
             text = with_section(text, name, section)
         options.introduction.write_text(text, encoding="utf-8")

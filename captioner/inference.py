@@ -29,6 +29,8 @@ from captioner.errors import CaptionerError
 from captioner.models.backbones import first_line
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded
+from captioner.text.build import language_of
+from captioner.text.gender_neutral import neutral_words
 from captioner.training.checkpoint import Checkpoint, build_model, checkpoint_file, image_spec, load_checkpoint
 
 
@@ -216,6 +218,7 @@ def model_spec(checkpoint: Checkpoint, model: CaptionModel, name: str) -> ModelS
         special=checkpoint.special,
         search=checkpoint.config.search,
         attention_grid=model.encoder.grid if model.attends else None,
+        neutral=neutral_words(checkpoint.vocabulary, language_of(checkpoint.config.data)),
     )
 
 

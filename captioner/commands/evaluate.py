@@ -61,7 +61,7 @@ def evaluate(
     from captioner.evaluation.report import evaluate as run
 
     captioner, config = _open(model, device, precision)
-    options = with_search_options(captioner.spec.search, search)
+    options = with_search_options(captioner.spec, search)
     dataset = load_datasets(
         data,
         allow_missing=allow_missing,

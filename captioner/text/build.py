@@ -64,6 +64,12 @@ def restore_tokenizer(config: DataConfig, vocabulary: Vocabulary, state: Mapping
     return WordTokenizer(vocabulary, config.max_length, config.lower_case, config.punctuation)
 
 
+def language_of(config: DataConfig) -> str | None:
+    """Returns the code of the captions' language where the tokenizer is of one, such as `en`; else None."""
+    kind, argument = _parse(config.tokenizer)
+    return argument if kind == "spacy" else None
+
+
 def _parse(tokenizer: str) -> tuple[str, str]:
     """The kind of tokenizer and what follows its colon."""
     kind, colon, argument = tokenizer.partition(":")

@@ -26,7 +26,7 @@ from captioner.evaluation.words import tokenize
 from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
 from captioner.reports.run import RunReports
-from captioner.text.build import build_tokenizer, restore_tokenizer
+from captioner.text.build import build_tokenizer, language_of, restore_tokenizer
 from captioner.text.tokenizer import Tokenizer
 from captioner.text.words import SPECIAL
 from captioner.training.batches import Batches, Source
@@ -144,6 +144,7 @@ def _learn(
             meteor,
             config.self_critical.bad_endings,
             [example.dataset for example in dev],
+            language_of(config.data),
         )
         data = {name: _digest(splits[name], learnt if name == "train" else validation.batches) for name in splits}
         task = Task(config, learnt, validation, job.output, kept, data, reports)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -10,9 +11,11 @@ import numpy as np
 import torch
 
 from caprun.bundle.vocabulary import Special, Vocabulary
+from caprun.errors import UsageError
 from caprun.search.bans import Bans
 from caprun.search.decoding import search
 from caprun.search.hypothesis import Hypothesis
+from caprun.search.neutral import Neutralizer
 from caprun.search.options import SearchOptions
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import score, scores_by_dataset
@@ -20,6 +23,7 @@ from captioner.evaluation.teacher_forced import TeacherForced, tally
 from captioner.evaluation.words import tokenize
 from captioner.inference import ModelSteps
 from captioner.models.caption_model import CaptionModel
+from captioner.text.gender_neutral import neutral_words
 from captioner.training.batches import Batches
 from captioner.training.processes import Processes
 
@@ -44,9 +48,20 @@ class Validation:
     """Words that a caption should not end with."""
     dataset_of: Sequence[str] = ()
     """Name of each photo's dataset, where there are several; their scores are computed apart, too."""
+    language: str | None = None
+    """Code of the captions' language, where it is known."""
 
     def __post_init__(self) -> None:
-        Bans.of(self.search, self.special.end, self.vocabulary)  # refuses now what it would after an epoch
+        # refuses now what it would after an epoch
+        Bans.of(self.search, self.special.end, self.vocabulary)
+        if self.search.neutral and self.neutral is None:
+            raise UsageError("search.neutral is true and there are no neutral words for this vocabulary; leave it out.")
+
+    @functools.cached_property
+    def neutral(self) -> Neutralizer | None:
+        """What `search.neutral` says; None where the vocabulary has no neutral words."""
+        words = neutral_words(self.vocabulary, self.language)
+        return None if words is None else words.neutralizer(self.vocabulary)
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,7 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
             options,
             vocabulary=validation.vocabulary,
             identities=photos[len(found) : len(found) + len(features)],
+            neutral=validation.neutral if options.neutral else None,
         )
     forced = TeacherForced(*processes.sums(astuple(forced)))
     shares = processes.gather(list(zip(photos, found, strict=True)))

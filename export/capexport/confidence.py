@@ -162,7 +162,15 @@ def look(captioner: Captioner, images: Iterable[npt.NDArray[np.uint8]], options:
         steps = captioner.backend.encode(batch)
         photos.append(np.array(steps.photo))
         options = options or captioner.spec.search
-        hypotheses += search(steps, len(batch), special.start, special.end, options, vocabulary=captioner.vocabulary)
+        hypotheses += search(
+            steps,
+            len(batch),
+            special.start,
+            special.end,
+            options,
+            vocabulary=captioner.vocabulary,
+            neutral=captioner.neutral if options.neutral else None,
+        )
     return Looked(np.concatenate(photos), hypotheses, [captioner.vocabulary.text(one.ids) for one in hypotheses])
 
 

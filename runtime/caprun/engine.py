@@ -1,5 +1,6 @@
 """From a photo to a caption: `Captioner.load(bundle).caption(image)`."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from caprun.photos.file import Photo
 from caprun.photos.preprocessing import load
 from caprun.search.decoding import search
 from caprun.search.hypothesis import Hypothesis
+from caprun.search.neutral import Neutralizer
 from caprun.search.options import SearchOptions
 from caprun.search.steps import Steps
 
@@ -60,6 +62,11 @@ class Captioner:
         self.workers = workers
         self._load_for_many = load_for_many
         self._for_many: Captioner | None = None
+
+    @functools.cached_property
+    def neutral(self) -> Neutralizer | None:
+        """What `SearchOptions.neutral` says; None where the model has no neutral words."""
+        return None if self.spec.neutral is None else self.spec.neutral.neutralizer(self.vocabulary)
 
     @classmethod
     def load(
@@ -197,13 +204,14 @@ class Captioner:
             options,
             vocabulary=self.vocabulary,
             identities=identities,
+            neutral=self.neutral if options.neutral else None,
         )
         return hypotheses, None if self.spec.confidence is None else steps.photo
 
     def _caption(self, hypothesis: Hypothesis, photo: Float32Array | None) -> Caption:
         words = []
         for word in self.vocabulary.words(hypothesis.ids):
-            at = list(word.positions)
+            at = hypothesis.positions(word.positions)
             seen = None
             if hypothesis.alpha is not None and self.spec.attention_grid is not None:
                 seen = hypothesis.alpha[at].mean(0).reshape(self.spec.attention_grid)

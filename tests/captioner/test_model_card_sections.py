@@ -12,8 +12,10 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "bench"))  # as `python bench/NAME.py` has it
 
 import biases  # noqa: E402
-import failures  # noqa: E402
+import judgements  # noqa: E402
 import model_card  # noqa: E402
+import sections  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from captioner.errors import CaptionerError  # noqa: E402
 
@@ -102,12 +104,29 @@ def test_captions_that_are_alike_and_learnt_are_counted():
     assert "- 100% (0%) end with an article" in found
 
 
+def test_captions_with_neutral_words_are_counted_beside_those_without():
+    photos = [
+        photo("a man runs", "a girl runs", "a woman runs", "a runner"),
+        photo("a woman runs", "a woman runs", "a woman runs", "a runner"),
+        photo("a boy runs", "a person runs", "a man runs", "he runs"),
+        photo("a dog", "a dog", "a dog", "a dog"),
+    ]
+    neutral = words("a person runs", "a person runs", "a woman runs", "a dog")
+    found = biases.with_neutral_words(photos, [one.caption for one in photos], neutral)
+    assert found[2:] == [
+        "- Captions that mention men or boys, of 2 photos of women or girls alone: 0%; without it 50% (0%).",
+        "- Captions that mention women or girls, of 1 photos of men or boys alone: 100%; without it 0% (0%).",
+        "- Captions that mention either, of all 4: 25%; without it 75% (50%).",
+    ]
+    assert "\n".join(found) in biases.section(photos, 3, frozenset(), 0, "command", found)
+
+
 def test_the_section_stands_with_empty_captions_and_a_single_photo():
     section = biases.section([photo("", "a", "b")], 3, frozenset(), 0, "command")
     assert section.endswith("By `command`.\n")
 
 
-# --- failures
+# --- judgements
 
 
 SAID = {
@@ -115,40 +134,90 @@ SAID = {
     "sign.webp": SimpleNamespace(text="a man", confidence=None),
 }
 CASES = (
-    failures.Case("cat.webp", "a cat", "a dog", "no dog"),
-    failures.Case("sign.webp", "a sign", "a man", "nobody"),
+    judgements.Case("cat.webp", "a cat", "a dog", "no dog"),
+    judgements.Case("sign.webp", "a sign", "a man", "nobody"),
 )
 
 
 def test_each_picture_is_a_row_with_its_caption_confidence_and_judgement():
-    rows = failures.section(CASES, SAID, "there").splitlines()
-    assert rows[2] == '| ![a cat](there/cat.webp) | a cat | "a dog" | 0.25 | no dog |'
-    assert rows[3] == '| ![a sign](there/sign.webp) | a sign | "a man" |  | nobody |'
+    rows = judgements.section("failures", CASES, SAID, "there").splitlines()
+    assert rows[2] == '| <img src="there/cat.webp" width="160" alt="a cat"> | a cat | "a dog" | 0.25 | no dog |'
+    assert rows[3] == '| <img src="there/sign.webp" width="160" alt="a sign"> | a sign | "a man" |  | nobody |'
 
 
 def test_another_caption_than_was_judged_fails_and_names_the_picture():
     said = {**SAID, "cat.webp": SimpleNamespace(text="a cat", confidence=None)}
     with pytest.raises(CaptionerError, match=r"cat\.webp \('a dog' was judged, 'a cat' is said\)"):
-        failures.section(CASES, said, "there")
+        judgements.section("failures", CASES, said, "there")
 
 
 def test_only_judgements_of_other_captions_are_forgotten_and_must_be_written():
     said = {**SAID, "cat.webp": SimpleNamespace(text="a cat", confidence=None)}
-    cat, sign = failures.updated(CASES, said)
+    cat, sign = judgements.updated(CASES, said)
     assert (cat.caption, cat.judgement) == ("a cat", "")
     assert sign == CASES[1]
     with pytest.raises(CaptionerError, match=r"Nobody judged what is said of cat\.webp"):
-        failures.section((cat, sign), said, "there")
+        judgements.section("failures", (cat, sign), said, "there")
 
 
-def test_the_pictures_are_small_and_each_has_its_licence():
-    licences = (failures.JUDGEMENTS.parent / "LICENCES.md").read_text()
-    cases = failures.read_cases(failures.JUDGEMENTS)
-    files = {(failures.JUDGEMENTS.parent / case.picture).resolve() for case in cases}
-    assert set(failures.JUDGEMENTS.parent.resolve().glob("*.webp")) <= files
+def test_a_picture_that_nobody_has_captioned_yet_is_named_with_what_to_do():
+    cases = (judgements.Case("cat.webp", "a cat"), CASES[1])
+    with pytest.raises(
+        CaptionerError, match=r"Nobody judged .* cat\.webp; run `.* failures --update`, then write it in"
+    ):
+        judgements.section("failures", cases, SAID, "there")
+
+
+@pytest.mark.parametrize(("name", "most"), [("examples", 80_000), ("failures", 60_000)])
+def test_the_pictures_are_small_and_each_has_its_licence(name, most):
+    folder = judgements.FOLDERS[name].resolve()
+    licences = (folder / "LICENCES.md").read_text()
+    files = {(folder / case.picture).resolve() for case in judgements.read_cases(folder)}
+    assert {file for file in folder.iterdir() if file.suffix in (".jpg", ".webp")} <= files
     for file in files:
         assert file.name in licences
-        assert file.parent.name == "examples" or file.stat().st_size <= 60_000
+        assert file.parent.name == "examples" or file.stat().st_size <= most
+
+
+def test_the_examples_are_eight_or_more_and_no_larger_than_a_page_shows_them():
+    photos = [
+        judgements.FOLDERS["examples"] / case.picture for case in judgements.read_cases(judgements.FOLDERS["examples"])
+    ]
+    assert len(photos) >= 8
+    for photo in photos:
+        with Image.open(photo) as image:
+            assert max(image.size) <= 640
+
+
+def test_a_section_is_put_into_a_page_with_links_from_there(tmp_path, monkeypatch):
+    folder = tmp_path / "examples" / "failures"
+    folder.mkdir(parents=True)
+    page = tmp_path / "docs" / "page.md"
+    page.parent.mkdir()
+    page.write_text("# A page\n<!-- failures -->\n<!-- end -->\n")
+    monkeypatch.setattr(judgements, "ROOT", tmp_path)
+    monkeypatch.setattr(judgements, "FOLDERS", {"failures": folder})
+    monkeypatch.setattr(judgements, "captions", lambda *_: list(SAID.values()))
+    case = '[[case]]\npicture = "{0}.webp"\nshows = "a {0}"\ncaption = "{1}"\njudgement = "{2}"\n'
+    (folder / judgements.JUDGEMENTS).write_text(
+        case.format("cat", "a dog", "no dog") + case.format("sign", "a man", "nobody")
+    )
+    sections.write_section(page, "failures", judgements.measure("failures", tmp_path, page))
+    assert '| <img src="../examples/failures/cat.webp" width="160"' in page.read_text()
+    with pytest.raises(CaptionerError, match=r"page\.md: There is no place for examples"):
+        sections.write_section(page, "examples", "x")
+    with pytest.raises(CaptionerError, match=r"none\.md cannot be written"):
+        sections.write_section(tmp_path / "none.md", "examples", "x")
+
+
+def test_captions_of_now_are_written_to_be_judged(tmp_path, monkeypatch):
+    monkeypatch.setattr(judgements, "FOLDERS", {"failures": tmp_path})
+    monkeypatch.setattr(judgements, "ROOT", tmp_path)
+    monkeypatch.setattr(judgements, "captions", lambda *_: [SAID["cat.webp"]])
+    (tmp_path / judgements.JUDGEMENTS).write_text('[[case]]\npicture = "cat.webp"\nshows = "a cat"\n')
+    with pytest.raises(CaptionerError, match=r"Nobody judged what is said of cat\.webp"):
+        judgements.measure("failures", tmp_path, tmp_path / "page.md", update=True)
+    assert judgements.read_cases(tmp_path) == (judgements.Case("cat.webp", "a cat", "a dog"),)
 
 
 # --- the card
@@ -156,17 +225,17 @@ def test_the_pictures_are_small_and_each_has_its_licence():
 
 def test_a_section_takes_the_place_of_the_one_before_and_the_rest_stays():
     text = "before\n<!-- a -->\nold\n<!-- end -->\nbetween\n<!-- b -->\n<!-- end -->\nafter\n"
-    once = model_card.with_section(text, "a", "new\n")
+    once = sections.with_section(text, "a", "new\n")
     assert once == text.replace("old\n", "\nnew\n\n")
-    assert model_card.with_section(once, "a", "new\n") == once
+    assert sections.with_section(once, "a", "new\n") == once
     with pytest.raises(CaptionerError, match="no place for c"):
-        model_card.with_section(text, "c", "new")
+        sections.with_section(text, "c", "new")
 
 
-def test_the_packaged_models_introduction_has_both_places():
+def test_the_packaged_models_introduction_has_a_place_for_each():
     text = model_card.INTRODUCTION.read_text()
-    for name in ("biases", "failures"):
-        assert model_card.with_section(text, name, "x") != text
+    for name in ("examples", "failures", "biases"):
+        assert sections.with_section(text, name, "x") != text
 
 
 def test_a_new_card_leaves_everything_else_in_the_bundle_as_it_was(tmp_path):

@@ -106,7 +106,7 @@ def caption_in_bulk(
     refuse_uncalibrated(bundle.manifest, min_confidence)
     if options.precision is not None:
         bundle.check(options.precision)
-    search_options = with_search_options(bundle.manifest.search, search or {})
+    search_options = with_search_options(bundle.manifest, search or {})
     source = find_source(arguments, standard_input, recursive=recursive, image_column=image_column, id_column=id_column)
     total = len(source.ids)
     identity = {

@@ -105,7 +105,7 @@ CAPTION_FEATURES: Mapping[str, Callable[[Hypothesis], float]] = {
     "mean_log_prob": _mean,
     "lowest_log_prob": _lowest,
     "spread": _spread,
-    "pieces": lambda hypothesis: float(len(hypothesis.ids)),
+    "pieces": lambda hypothesis: float(hypothesis.log_probs.size - hypothesis.finished),  # as searched
     "finished": lambda hypothesis: float(hypothesis.finished),
 }
 """What is looked at in a caption; bundles name them, so none ever changes its meaning. Logarithms are natural."""

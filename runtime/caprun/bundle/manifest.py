@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from caprun.bundle.confidence import Confidence
+from caprun.bundle.neutral_words import NeutralWords
 from caprun.bundle.vocabulary import Special
 from caprun.errors import UsageError
 from caprun.photos.preprocessing import ImageSpec
 from caprun.search.options import SearchOptions
 
-FORMAT_VERSION = 3  # 1 had no parity of a precision, 2 no confidence
-_WITHOUT_CONFIDENCE = 2  # what is written where there is none: an older caprun reads it
+FORMAT_VERSION = 4  # 1 had no parity of a precision, 2 no confidence, 3 no neutral words
+WITHOUT_NEUTRAL_WORDS, _WITHOUT_CONFIDENCE = 3, 2  # what is written where there are none: an older caprun reads it
 MANIFEST = "model.json"
 VOCABULARY = "vocab.json"
 MODEL_CARD = "MODEL_CARD.md"
@@ -95,6 +96,8 @@ class ModelSpec:
     """Rows and columns of the regions behind alpha; none for a model that does not attend."""
     confidence: Confidence | None = field(default=None, kw_only=True)
     """How likely its captions are to be good; none where it was not calibrated."""
+    neutral: NeutralWords | None = field(default=None, kw_only=True)
+    """What it says where no gender may be said; none where its language is not known."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ def problems(manifest: Manifest, pieces: int) -> Iterator[str]:
         yield "a precision has no plain name"
     yield from _problems_of_graphs(manifest.graphs, (image.height, image.width, 3))
     yield from _problems_of_attention(manifest)
+    if manifest.search.neutral and manifest.neutral is None:
+        yield "its search says neutral words and it has none"
     if manifest.confidence is not None:
         yield from _problems_of_confidence(manifest.confidence, manifest.graphs)
 

@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,9 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     bundle = Bundle(path, manifest, _vocabulary(path, manifest))
     for problem in problems(manifest, len(bundle.vocabulary)):
         raise _no_sense(path, problem)
+    if manifest.neutral is not None:
+        for problem in manifest.neutral.problems(bundle.vocabulary, frozenset(astuple(manifest.special))):
+            raise _no_sense(path, problem)
     return bundle
 
 

@@ -9,7 +9,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from caprun.atomic_write import flush
-from caprun.bundle.manifest import FORMAT_VERSION, MANIFEST, MODEL_CARD, VOCABULARY, FileEntry, Manifest, digest_of
+from caprun.bundle.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    MODEL_CARD,
+    VOCABULARY,
+    WITHOUT_NEUTRAL_WORDS,
+    FileEntry,
+    Manifest,
+    digest_of,
+)
 from caprun.bundle.reading import read_manifest
 from caprun.bundle.vocabulary import Vocabulary
 from caprun.errors import BundleError, CaprunError
@@ -30,12 +39,14 @@ def write_manifest(directory: Path, manifest: Manifest, vocabulary: Vocabulary, 
     _write(directory / VOCABULARY, json.dumps(vocabulary.as_dict(), ensure_ascii=False, indent=0))
     _write(directory / MODEL_CARD, model_card)
     files = {path.name: describe_file(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
-    version = manifest.format_version if manifest.confidence is None else FORMAT_VERSION
+    version = manifest.format_version if manifest.confidence is None else WITHOUT_NEUTRAL_WORDS
+    version = version if manifest.neutral is None else FORMAT_VERSION
     manifest = replace(manifest, files=files, format_version=version)
     # through JSON once: the digest is over what a reader will see, lists for tuples among it
     content = asdict(manifest) | {"search": manifest.search.as_dict()}
-    if manifest.confidence is None:
-        del content["confidence"]
+    for newer in ("confidence", "neutral"):
+        if content[newer] is None:
+            del content[newer]
     data = json.loads(json.dumps(content, allow_nan=False))
     _write(directory / MANIFEST, json.dumps(data | {"digest": digest_of(data)}, ensure_ascii=False, indent=2) + "\n")
     return manifest

@@ -94,7 +94,7 @@ def caption_photos(
     refuse_uncalibrated(captioner.spec, min_confidence)
     if pictures.attention and captioner.spec.attention_grid is None:
         raise UsageError(f"The model {captioner.spec.name} has no attention to draw; leave out --attention.")
-    options = with_search_options(captioner.spec.search, search)
+    options = with_search_options(captioner.spec, search)
     failed = 0
     for index, photo in enumerate(photos):
         try:
@@ -135,7 +135,7 @@ def _caption_many(
     output = None if many.output is None else plan_output(many.output, photos)
     captioner = load(True)
     refuse_uncalibrated(captioner.spec, least)
-    options = with_search_options(captioner.spec.search, search)
+    options = with_search_options(captioner.spec, search)
     how: dict[str, Any] = {"min_confidence": least, "batch_size": many.batch_size, "decoders": many.decoders}
     if output is None:
         return print_captions(captioner, photos, options, as_json=as_json, **how)

@@ -178,6 +178,8 @@ def _identity(captioner: Captioner, options: SearchOptions, size: int, paths: Se
     model = [captioner.digest, files, asdict(spec.image), asdict(spec.special), spec.attention_grid]
     if spec.confidence is not None:
         model.append(asdict(spec.confidence))
+    if options.neutral and spec.neutral is not None:
+        model.append(asdict(spec.neutral))
     # relative names mean other photos elsewhere; os.path.join leaves absolute ones as they are
     here = os.fsencode(os.getcwd())  # noqa: PTH109
     names = hashlib.sha256()

@@ -12,6 +12,7 @@ from caprun.errors import UsageError
 from caprun.search.option_table import SEARCH_OPTIONS, SearchOption
 
 if TYPE_CHECKING:
+    from caprun.bundle.manifest import ModelSpec
     from caprun.search.options import SearchOptions
 
 
@@ -32,18 +33,22 @@ def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-def with_search_options(defaults: "SearchOptions", given: Mapping[str, Any]) -> "SearchOptions":
+def with_search_options(spec: "ModelSpec", given: Mapping[str, Any]) -> "SearchOptions":
     """Replaces a model's search options with those that were given on the command line.
 
     Raises:
-        UsageError: A value is out of its range, or two options exclude each other; named as they were typed.
+        UsageError: A value is out of its range, two options exclude each other, or the model has no neutral words; the
+            options are named as they were typed.
     """
     from dataclasses import replace
 
     try:
-        return replace(defaults, **given)
+        options = replace(spec.search, **given)
     except UsageError as error:
         raise UsageError(re.sub(r"`(\w+)`", lambda name: f"`{_typed(name[1])}`", str(error))) from None
+    if options.neutral and spec.neutral is None:
+        raise UsageError(f"The model {spec.name} has no neutral words; leave out `--neutral`.")
+    return options
 
 
 def _click_option(name: str, option: SearchOption) -> Callable[..., Any]:
@@ -51,6 +56,9 @@ def _click_option(name: str, option: SearchOption) -> Callable[..., Any]:
     shared: dict[str, Any] = {"help": option.help, "show_default": f"the model's, else {default}"}
     if option.kind == "words":
         return click.option(_typed(name), name, multiple=True, callback=_words, metavar="WORDS", **shared)
+    if option.kind == "flag":
+        flag = f"{_typed(name)}/--no-{name.replace('_', '-')}"
+        return click.option(flag, name, default=None, help=option.help, show_default="the model's, else off")
     if option.kind == "integer":
         return click.option(_typed(name), name, type=Integer(int(option.low), int(option.high)), **shared)
     return click.option(_typed(name), name, type=Number("number", option.low, option.high), **shared)

@@ -5,9 +5,11 @@ What takes a step (ONNX Runtime, PyTorch, TorchScript) is behind `Steps`; what i
 
 from collections.abc import Sequence
 
+from caprun.errors import UsageError
 from caprun.search.bans import Bans, PieceIds
 from caprun.search.beam import beam_search
 from caprun.search.hypothesis import Hypothesis
+from caprun.search.neutral import Neutralizer
 from caprun.search.options import SearchOptions
 from caprun.search.sampling import say
 from caprun.search.steps import Steps
@@ -22,6 +24,7 @@ def search(
     *,
     vocabulary: PieceIds | None = None,
     identities: Sequence[int] | None = None,
+    neutral: Neutralizer | None = None,
 ) -> list[Hypothesis]:
     """Find captions for each of a batch of photos.
 
@@ -40,16 +43,28 @@ def search(
         identities: one number a photo, 0 or more. What is drawn for a photo in sampling depends on the seed, this
             number and what the model says of the photo, never on the rest of the batch. By default its position,
             and then a photo draws otherwise elsewhere.
+        neutral: the neutral words to say where `options.neutral` asks for them; not used otherwise.
 
     Returns:
         One hypothesis a photo, in order, with its alternatives. None depends on what else is in the batch.
 
     Raises:
-        UsageError: pieces are named and the vocabulary is missing, or does not have them whole.
+        UsageError: pieces are named and the vocabulary is missing, or does not have them whole; or neutral words are
+            asked for and there are none.
     """
     if not photos:
         return []
     bans = Bans.of(options, end, vocabulary)
-    if options.temperature > 0 or options.beam_size == 1:
-        return say(steps, photos, start, end, options, bans, range(photos) if identities is None else identities)
-    return beam_search(steps, photos, start, end, options, bans)
+    if options.neutral:
+        if neutral is None:
+            raise UsageError("neutral is True and the model has no neutral words; leave it out.")
+        steps = neutral.steps(steps)
+    drawn = options.temperature > 0
+    if drawn or options.beam_size == 1:
+        identities = range(photos) if identities is None else identities
+        found = say(steps, photos, start, end, options, bans, identities)
+    else:
+        found = beam_search(steps, photos, start, end, options, bans)
+    if not options.neutral or neutral is None:
+        return found
+    return [neutral.all_rephrased(hypothesis, drawn=drawn) for hypothesis in found]

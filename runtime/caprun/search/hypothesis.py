@@ -23,11 +23,20 @@ class Hypothesis:
     """(pieces, regions): where the decoder looked for each piece."""
     alternatives: tuple["Hypothesis", ...] = ()
     """The others of `n_best`, after this one; fewer where there are fewer."""
+    sources: tuple[tuple[int, ...], ...] | None = None
+    """Of each of `ids`, the positions in `log_probs` and `alpha` that it stands for, where a phrase was rewritten after
+    the search; None where each stands for its own."""
 
     @property
     def log_prob(self) -> float:
         """Of the whole caption."""
         return float(self.log_probs.sum())
+
+    def positions(self, pieces: Sequence[int]) -> list[int]:
+        """Returns the positions in `log_probs` and `alpha` that the pieces at these places of `ids` stand for."""
+        if self.sources is None:
+            return list(pieces)
+        return [position for piece in pieces for position in self.sources[piece]]
 
 
 class SearchStep(NamedTuple):

@@ -14,11 +14,11 @@ from caprun.errors import UsageError
 class SearchOption(NamedTuple):
     """A search option."""
 
-    kind: Literal["integer", "number", "words"]
+    kind: Literal["integer", "number", "words", "flag"]
     low: float
-    """The smallest value; not used for words."""
+    """The smallest value; used for numbers only."""
     high: float
-    """The largest value; not used for words."""
+    """The largest value; used for numbers only."""
     default: Any
     """The value where neither the caller nor the bundle gives one."""
     help: str
@@ -28,10 +28,10 @@ class SearchOption(NamedTuple):
 
         Args:
             name: The option's name, for the message.
-            value: A whole number, a number, or words: a string of them, a list or a tuple.
+            value: A whole number, a number, words (a string of them, a list or a tuple), or True or False.
 
         Returns:
-            An int, a float, or a tuple of strings.
+            An int, a float, a tuple of strings, or a bool.
 
         Raises:
             UsageError: The value has another type or is out of the range.
@@ -41,6 +41,9 @@ class SearchOption(NamedTuple):
                 return tuple(value.split())
             if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
                 return tuple(value)
+        elif self.kind == "flag":
+            if isinstance(value, bool):
+                return value
         elif self.kind == "integer":
             if isinstance(value, Integral) and not isinstance(value, bool) and self.low <= int(value) <= self.high:
                 return int(value)
@@ -52,6 +55,8 @@ class SearchOption(NamedTuple):
     def _accepted(self) -> str:
         if self.kind == "words":
             return "words, such as 'a the' or ['a', 'the']"
+        if self.kind == "flag":
+            return "True or False"
         number = "a whole number" if self.kind == "integer" else "a number"
         return f"{number} from {self.low} to {self.high}"
 
@@ -94,5 +99,8 @@ SEARCH_OPTIONS: dict[str, SearchOption] = {
         0, 1, 1.0, "Sample among the fewest likeliest pieces that have this probability together; 1 samples among all."
     ),
     "seed": _integer(0, 2**63 - 1, 0, "Seed for sampling."),
+    "neutral": SearchOption(
+        "flag", 0, 1, default=False, help="Say person, people and child instead of man, woman, boy or girl."
+    ),
 }
 """By name, in the order of `SearchOptions`."""

@@ -25,7 +25,8 @@ class SearchOptions:
 
     `groups` and `diversity` are those of diverse beam search (Vijayakumar et al., 2018, algorithm 1 with Hamming
     diversity; `diversity` is their lambda). `top_p` is that of nucleus sampling (Holtzman et al., 2020), applied after
-    the temperature.
+    the temperature. `neutral` adds the probabilities of the words that a neutral word of the bundle stands for; the
+    other options see the neutral words alone.
 
     Raises:
         UsageError: An option has another type or is out of its range, or two options exclude each other.
@@ -46,6 +47,7 @@ class SearchOptions:
     top_k: int = _default("top_k")
     top_p: float = _default("top_p")
     seed: int = _default("seed")
+    neutral: bool = _default("neutral")
 
     def __post_init__(self) -> None:
         for name, option in SEARCH_OPTIONS.items():
@@ -87,7 +89,8 @@ class SearchOptions:
         said = [*(beams if self.temperature == 0 else ["sampled"]), f"at most {self.max_length} steps"]
         for name, value in self.as_dict().items():
             if name not in _ALWAYS:
-                said.append(f"{name.replace('_', ' ')} {' '.join(value) if isinstance(value, list) else value}")
+                shown = "" if value is True else f" {' '.join(value) if isinstance(value, list) else value}"
+                said.append(f"{name.replace('_', ' ')}{shown}")
         return ", ".join(said)
 
     def as_dict(self) -> dict[str, Any]:

@@ -104,11 +104,15 @@ def run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_the_help_of_a_command_shows_type_range_default_and_meaning(run: Run, name: str) -> None:
     option = SEARCH_OPTIONS[name]
     words = " ".join(run("caption", "--help").stdout.split())
-    kind = {"integer": "INTEGER", "number": "NUMBER", "words": "WORDS"}[option.kind]
-    shown = words[words.index(f"--{name.replace('_', '-')} {kind} ") :]
-    default = "none" if option.kind == "words" else option.default
-    limits = "" if option.kind == "words" else f"; {option.low}<=x<={option.high}"
-    expected = f"--{name.replace('_', '-')} {kind} {option.help} [default: (the model's, else {default}){limits}]"
+    typed = f"--{name.replace('_', '-')}"
+    flag = f"{typed} / --no-{name.replace('_', '-')}"
+    head = {"integer": f"{typed} INTEGER", "number": f"{typed} NUMBER", "words": f"{typed} WORDS", "flag": flag}[
+        option.kind
+    ]
+    shown = words[words.index(f"{head} ") :]
+    default = {"words": "none", "flag": "off"}.get(option.kind, option.default)
+    limits = f"; {option.low}<=x<={option.high}" if option.kind in ("integer", "number") else ""
+    expected = f"{head} {option.help} [default: (the model's, else {default}){limits}]"
     assert shown.replace(" ", "").startswith(expected.replace(" ", "")), "help is wrapped at hyphens, too"
 
 

@@ -110,6 +110,12 @@ def test_options_that_do_not_go_together_are_refused_in_a_sentence(options: dict
         SearchOptions(**options)
 
 
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_a_switch_is_on_or_off(value: object) -> None:
+    with pytest.raises(UsageError, match=f"`neutral` is {value!r}; it must be True or False"):
+        SearchOptions(neutral=value)  # type: ignore[arg-type]
+
+
 def test_more_captions_than_beams_may_be_drawn() -> None:
     assert SearchOptions(1, temperature=1.0, n_best=5).n_best == 5
 
@@ -119,7 +125,7 @@ def test_options_are_read_as_they_are_written_and_without_those_that_came_later(
     assert from_dict(SearchOptions, old) == SearchOptions()
     bans = (3, 3, 1, ("dog",), ("a", "the"))
     for every in (
-        SearchOptions(4, 30, 0.5, *bans, n_best=2, groups=2, diversity=1.5),
+        SearchOptions(4, 30, 0.5, *bans, n_best=2, groups=2, diversity=1.5, neutral=True),
         SearchOptions(4, 30, 0.5, *bans, n_best=2, temperature=0.7, top_k=9, top_p=0.9, seed=7),
     ):
         assert from_dict(SearchOptions, json.loads(json.dumps(every.as_dict()))) == every
@@ -138,6 +144,7 @@ def test_options_are_written_so_that_an_older_caprun_reads_those_it_knows() -> N
         (SearchOptions(), "beam 3, length penalty 0.7, at most 22 steps"),
         (SearchOptions(5, no_repeat_ngram=3), "beam 5, length penalty 0.7, at most 22 steps, no repeat ngram 3"),
         (SearchOptions(bad_endings=("a", "the")), "beam 3, length penalty 0.7, at most 22 steps, bad endings a the"),
+        (SearchOptions(neutral=True), "beam 3, length penalty 0.7, at most 22 steps, neutral"),
         (SearchOptions(temperature=0.7, top_p=0.9), "sampled, at most 22 steps, temperature 0.7, top p 0.9, seed 0"),
     ],
 )

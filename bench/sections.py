@@ -1,0 +1,35 @@
+"""Generated sections of Markdown files, each between a mark `<!-- NAME -->` and the next `<!-- end -->`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from captioner.errors import CaptionerError
+
+
+def with_section(text: str, name: str, section: str) -> str:
+    """Returns a text with a section between its marks.
+
+    Raises:
+        CaptionerError: the marks are not there.
+    """
+    mark, end = f"<!-- {name} -->\n", "<!-- end -->\n"
+    before, found, rest = text.partition(mark)
+    replaced, ended, after = rest.partition(end)
+    if not found or not ended or "<!-- " in replaced:  # the next section's end would be taken for this one's
+        raise CaptionerError(f"There is no place for {name}: write a line {mark.strip()}, then one {end.strip()}.")
+    return f"{before}{mark}\n{section.strip()}\n\n{end}{after}"
+
+
+def write_section(file: Path, name: str, section: str) -> None:
+    """Puts a section between its marks in a file.
+
+    Raises:
+        CaptionerError: the file cannot be read or written, or has no such marks.
+    """
+    try:
+        file.write_text(with_section(file.read_text(encoding="utf-8"), name, section), encoding="utf-8")
+    except OSError as error:
+        raise CaptionerError(f"{file} cannot be written: {error.strerror}.") from None
+    except CaptionerError as error:
+        raise CaptionerError(f"{file}: {error}") from None

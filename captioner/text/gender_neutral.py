@@ -1,0 +1,147 @@
+"""Gender-neutral words by language: the tables from which a bundle's neutral words are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+from caprun.bundle.neutral_words import NeutralWords
+from caprun.bundle.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language's gendered words and what is said in their place, in lower case."""
+
+    marks: tuple[str, ...]
+    """Words by which a vocabulary is known to be of this language: it has all of them."""
+    words: Mapping[str, tuple[str, ...]]
+    """A gendered word to neutral ones, of which the first that a vocabulary has is said."""
+    phrases: Mapping[str, str]
+    """Phrases that neutral words make clumsy to what is written in their place."""
+
+
+def _words(table: str) -> dict[str, tuple[str, ...]]:
+    """Reads lines of neutral words, the best first, a colon, and the gendered words they stand for."""
+    lines = [line.split(":") for line in table.strip().splitlines()]
+    return {word: tuple(neutral.split()) for neutral, gendered in lines for word in gendered.split()}
+
+
+# Left out on purpose: what names a thing and guesses nothing (`snowman`, `superman`, `king` as in king-size), and
+# `cowboy`, which mostly stands before `hat`. `her` is mostly a possessive in captions.
+_ENGLISH_WORDS = _words("""
+    person: man woman guy lady gentleman male female dude gal fellow mans womans bride groom
+    person: businessman businesswoman fisherman salesman saleswoman waiter waitress hostess stewardess
+    people: men women guys ladies gentlemen males females dudes gals fellows brides grooms bridesmaids groomsmen
+    people: businessmen businesswomen fishermen salesmen waiters waitresses
+    child: boy girl lad lass schoolboy schoolgirl
+    children: boys girls lads lasses schoolboys schoolgirls
+    they: he she
+    them: him
+    their: his her
+    theirs: hers
+    themselves: himself herself
+    parent person: mother father mom dad mum mommy daddy mama papa
+    parents people: mothers fathers moms dads mums
+    grandparent person: grandmother grandfather grandma grandpa
+    grandparents people: grandmothers grandfathers grandmas grandpas
+    child: son daughter grandson granddaughter nephew niece
+    children: sons daughters grandsons granddaughters nephews nieces
+    sibling child person: brother sister
+    siblings children people: brothers sisters
+    spouse partner person: husband wife
+    spouses partners people: husbands wives
+    partner friend person: boyfriend girlfriend
+    partners friends people: boyfriends girlfriends
+    relative person: uncle aunt
+    relatives people: uncles aunts
+    officer person: policeman policewoman
+    officers police people: policemen policewomen
+    firefighter person: fireman
+    firefighters people: firemen
+    worker person: workman repairman
+    workers people: workmen repairmen
+    photographer person: cameraman
+    performer person: actress
+    athlete person: sportsman sportswoman
+    athletes people: sportsmen sportswomen
+    rider person: horseman horsewoman
+    riders people: horsemen horsewomen
+    batter player person: batsman
+    player person: baseman
+    person's: man's woman's guy's lady's
+    people's: men's women's
+    child's: boy's girl's
+    children's: boys' girls'
+""")
+_PAIRS = {"person": "people", "child": "children", "parent": "parents", "sibling": "siblings"}
+_ADJECTIVES = {"person": ("young", "old", "older", "elderly"), "child": ("young", "little", "small")}
+_AGREEMENT = {
+    "a officer": "an officer",
+    "a athlete": "an athlete",
+    "an person": "a person",  # an actress, an uncle
+    "an performer": "a performer",
+    "an relative": "a relative",
+    "they is": "they are",
+    "they was": "they were",
+    "they has": "they have",
+}
+
+
+def _english_phrases() -> Iterator[tuple[str, str]]:
+    """Yields what a man and a woman, a boy and a girl leave behind, then articles and verbs that no longer agree."""
+    for one, many in _PAIRS.items():
+        for adjective in ("", *_ADJECTIVES.get(one, ())):
+            article = "an" if adjective[:1] in ("o", "e") else "a"
+            single, several = f"{adjective} {one}".strip(), f"{adjective} {many}".strip()
+            yield f"{article} {single} and {article} {single}", f"two {several}"
+            yield f"{article} {single} and {one}", f"two {several}"
+        yield f"one {one} and one {one}", f"two {many}"
+        yield f"the {one} and the {one}", f"the two {many}"
+        yield f"the {one} and {one}", f"the two {many}"
+        yield f"two {many} and two {many}", f"four {many}"
+        yield f"{many} and {many}", many
+        yield f"person {one}", one  # after `male` and `female`
+    yield from _AGREEMENT.items()
+
+
+LANGUAGES: Mapping[str, Language] = {"en": Language(("a", "the"), _ENGLISH_WORDS, dict(_english_phrases()))}
+"""By their codes."""
+
+
+def neutral_words(vocabulary: Vocabulary, language: str | None = None) -> NeutralWords | None:
+    """Chooses the neutral words that a vocabulary can say.
+
+    Args:
+        vocabulary: of the captions; its pieces are words, or some of them are.
+        language: code of its language; None where it is not known, and the vocabulary tells.
+
+    Returns:
+        Entries whose pieces are all in the vocabulary, in lower case and capitalised; None where there are none.
+    """
+    pieces, start = set(vocabulary.pieces), vocabulary.joining.word_start
+    for code, table in LANGUAGES.items():
+        if language in (None, code) and all(start + mark in pieces for mark in table.marks):
+            words = {
+                start + written(word): start + written(neutral)
+                for written in _CASES
+                for word, choices in table.words.items()
+                if start + written(word) in pieces
+                for neutral in [c for c in choices if start + written(c) in pieces][:1]
+            }
+            if words:
+                return NeutralWords(code, words, _phrases(table, pieces, start))
+    return None
+
+
+_CASES: tuple[Callable[[str], str], ...] = (str, str.capitalize)
+
+
+def _phrases(table: Language, pieces: set[str], start: str) -> dict[str, str]:
+    found = {}
+    for (phrase, instead), written in product(table.phrases.items(), _CASES):
+        both = [[start + word for word in written(one).split()] for one in (phrase, instead)]
+        if all(word in pieces for words in both for word in words):
+            found[" ".join(both[0])] = " ".join(both[1])
+    return found

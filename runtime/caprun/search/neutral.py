@@ -1,0 +1,143 @@
+"""A search that says no gender: the probabilities of gendered words are added onto neutral ones, step by step."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from caprun.arrays import Float32Array, Ids
+from caprun.errors import BundleError
+from caprun.search.hypothesis import Hypothesis
+from caprun.search.steps import WHOLE, StepOutput, Steps
+
+
+class Neutralizer:
+    """A bundle's neutral words as ids, for searches; `caprun.bundle.neutral_words` makes it.
+
+    Args:
+        groups: a neutral piece to the gendered ones that it stands for besides itself; no piece is in two groups.
+        phrases: pieces to those that are written in their place, no more of them.
+        pieces: size of the vocabulary.
+        word_starts: finds where words begin in a caption.
+    """
+
+    def __init__(
+        self,
+        groups: Mapping[int, Sequence[int]],
+        phrases: Mapping[tuple[int, ...], tuple[int, ...]],
+        pieces: int,
+        word_starts: Callable[[Sequence[int]], Collection[int]],
+    ) -> None:
+        members = [member for neutral, gendered in groups.items() for member in (neutral, *gendered)]
+        self._word_starts = word_starts
+        self._neutral = np.array(list(groups), np.int64)
+        """(groups,): the piece that each group of pieces is said as."""
+        self._first = np.cumsum([0, *(1 + len(gendered) for gendered in groups.values())])[:-1]
+        """(groups,): where the group's pieces begin among all that are in groups."""
+        self._among_sorted = np.argsort(np.argsort(members))
+        """(members,): where the pieces of one group after the other stand among all of them sorted by id."""
+        self._in_group = np.zeros(pieces, np.bool_)
+        self._in_group[members] = True
+        self._phrases = phrases
+        self._longest = max(map(len, phrases), default=0)
+
+    def steps(self, steps: Steps) -> Steps:
+        """Returns the decoder as one that says neutral words alone, and reads them."""
+        return _NeutralSteps(steps, self)
+
+    def merged(self, output: StepOutput, k: int) -> StepOutput:
+        """Returns the k likeliest candidates after the probabilities of each group are added onto its neutral piece.
+
+        Args:
+            output: of a step, with the whole vocabulary as candidates.
+            k: how many candidates to return, the likeliest first.
+
+        Raises:
+            BundleError: a piece of a group is not among the candidates, or twice.
+        """
+        rows, beams, pieces = output.candidate.shape
+        log_prob, candidate = output.log_prob.reshape(-1, pieces), output.candidate.reshape(-1, pieces)
+        in_group = self._in_group[candidate]
+        count = len(self._among_sorted)
+        if (in_group.sum(1) != count).any():
+            raise BundleError("The decoder does not give each piece of its vocabulary once; export the bundle again.")
+        # among so many candidates are the k likeliest of those in no group
+        most = min(pieces, k + count)
+        others = np.where(in_group[:, :most], np.float32(-np.inf), log_prob[:, :most])
+        sums = self._sums(log_prob[in_group].reshape(-1, count), candidate[in_group].reshape(-1, count))
+        neutral = np.broadcast_to(self._neutral, sums.shape)
+        log_prob = np.concatenate([others, sums], 1)
+        candidate = np.concatenate([candidate[:, :most], neutral], 1)
+        likeliest = (-log_prob).argsort(1, kind="stable")[:, : min(k, pieces - count + len(self._neutral))]
+        return output._replace(
+            log_prob=np.take_along_axis(log_prob, likeliest, 1).reshape(rows, beams, -1),
+            candidate=np.take_along_axis(candidate, likeliest, 1).reshape(rows, beams, -1),
+        )
+
+    def _sums(self, log_prob: Float32Array, member: Ids) -> Float32Array:
+        """(any, groups), the log-probability of each group, of those of its members, (any, members) in any order."""
+        by_id = np.take_along_axis(log_prob, member.argsort(1), 1)
+        sums = np.logaddexp.reduceat(by_id[:, self._among_sorted].astype(np.float64), self._first, 1)
+        found: Float32Array = np.minimum(sums, 0).astype(np.float32)  # a sum may be rounded to more than 1
+        return found
+
+    def rephrased(self, hypothesis: Hypothesis) -> Hypothesis:
+        """Returns a caption with its clumsy phrases rewritten; its log-probabilities stay as searched."""
+        said = self._rewritten(hypothesis.ids)
+        if said is None:
+            return hypothesis
+        return replace(
+            hypothesis, ids=tuple(piece for piece, _ in said), sources=tuple(positions for _, positions in said)
+        )
+
+    def _rewritten(self, ids: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]] | None:
+        """Each piece and the positions that it stands for; None where nothing is rewritten.
+
+        The longest phrase that begins at a word is rewritten, from left to right. A piece of what is written stands for
+        the piece at its place in the phrase, and the last for all the others too.
+        """
+        said: list[tuple[int, tuple[int, ...]]] = []
+        words: set[int] | None = None  # where words begin; found out where there is a phrase
+        position = 0
+        while position < len(ids):
+            ends = range(min(position + self._longest, len(ids)), position, -1)
+            found = [end for end in ends if ids[position:end] in self._phrases]
+            if found and words is None:
+                words = {*self._word_starts(ids), len(ids)}
+            end = next((end for end in found if words and {position, end} <= words), None)
+            written = ids[position : position + 1] if end is None else self._phrases[ids[position:end]]
+            end = end or position + 1
+            begins = [*range(position, position + len(written)), end]
+            said += [(piece, tuple(range(*span))) for piece, span in zip(written, pairwise(begins), strict=True)]
+            position = end
+        return said if any(len(positions) > 1 or ids[positions[0]] != piece for piece, positions in said) else None
+
+    def all_rephrased(self, hypothesis: Hypothesis, *, drawn: bool) -> Hypothesis:
+        """Returns a photo's captions rephrased; alternatives that now read alike are left out unless they are drawn."""
+        first = self.rephrased(hypothesis)
+        others: list[Hypothesis] = []
+        for other in map(self.rephrased, hypothesis.alternatives):
+            if drawn or other.ids not in {one.ids for one in (first, *others)}:
+                others.append(other)
+        return replace(first, alternatives=tuple(others))
+
+
+class _NeutralSteps:
+    """A decoder that gives neutral candidates.
+
+    Whole groups are needed to add them up, so the whole vocabulary is asked for: a member that is left out would be
+    missing from the sum, however many candidates there were.
+    """
+
+    def __init__(self, steps: Steps, neutralizer: Neutralizer) -> None:
+        self._steps, self._neutralizer = steps, neutralizer
+
+    @property
+    def photo(self) -> Float32Array:
+        """See `caprun.steps.Steps`."""
+        return self._steps.photo
+
+    def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
+        """See `caprun.steps.Steps`."""
+        return self._neutralizer.merged(self._steps(row, parent, token, WHOLE), k)

@@ -1,0 +1,109 @@
+"""A bundle may hold the neutral words of its language; what its vocabulary cannot say is refused in a sentence."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caprun import BundleError
+from caprun.bundle.reading import read_bundle
+from tests.caprun.bundle.support.calibrated import calibrate
+from tests.caprun.bundle.support.neutral import WORDS, make_neutral
+from tests.caprun.bundle.test_manifest import OTHERS, assert_read_or_refused_in_a_line, places, put
+
+Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
+
+
+def test_neutral_words_that_are_written_are_read(bundle: Path) -> None:
+    make_neutral(calibrate(bundle))
+    manifest = read_bundle(bundle).manifest
+    assert manifest.neutral == WORDS
+    assert manifest.confidence is not None
+
+
+def test_a_bundle_without_them_has_none_and_is_read_by_an_older_caprun(tiny: Path, bundle: Path) -> None:
+    assert read_bundle(tiny).manifest.neutral is None
+    calibrate(bundle)
+    written = json.loads((bundle / "model.json").read_text())
+    assert "neutral" not in written
+    assert written["format_version"] == 3
+
+
+def test_a_bundle_with_them_tells_an_older_caprun_that_it_is_newer(bundle: Path) -> None:
+    make_neutral(bundle)
+    written = json.loads((bundle / "model.json").read_text())
+    assert written["neutral"]["words"] == {"man": "child", "woman": "child"}
+    assert written["format_version"] == 4
+
+
+def test_null_is_no_neutral_words(bundle: Path, edit_manifest: Edit) -> None:
+    edit_manifest(bundle, lambda data: data.update(neutral=None))
+    assert read_bundle(bundle).manifest.neutral is None
+
+
+def test_they_may_be_said_always(bundle: Path) -> None:
+    make_neutral(bundle, always=True)
+    assert read_bundle(bundle).manifest.search.neutral
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ((), ["man"], "neutral must be a table of keys and values"),
+        (("language",), None, "neutral.language is None"),
+        (("language",), "English please", "its neutral words are of the language 'English please'"),
+        (("language",), "", "its neutral words are of the language ''"),
+        (("words",), {}, "its neutral words have no word"),
+        (("words",), [["man", "child"]], "neutral.words must be a table of keys and values"),
+        (("words", "boy"), "child", "its neutral words name 'boy', which is no word of its vocabulary"),
+        (("words", "man"), "person", "its neutral words name 'person', which is no word of its vocabulary"),
+        (("words", "man"), "", "its neutral words name '', which is no word of its vocabulary"),
+        (("words", "man"), "<end>", "its neutral words name '<end>', which is no word of its vocabulary"),
+        (("words", "<end>"), "child", "its neutral words name '<end>', which is no word of its vocabulary"),
+        (("words", "child"), "man", "its neutral words say 'child' in another word's place"),
+        (("words", "dog"), "dog", "its neutral words say 'dog' in another word's place"),
+        (("words", "man"), 7, "neutral.words.man is 7"),
+        (("phrases",), {"a boy": "a child"}, "its neutral words name 'boy', which is no word of its vocabulary"),
+        (("phrases",), {"a child": "two children"}, "its neutral words name 'children'"),
+        (("phrases",), {"child": "a child"}, "its neutral words write 'a child' for 'child', which is longer or empty"),
+        (("phrases",), {"a child": ""}, "its neutral words write '' for 'a child', which is longer or empty"),
+        (("phrases",), {"": ""}, "its neutral words write '' for '', which is longer or empty"),
+        (("phrases",), {"x" * 10**4: "a"}, "which is no word of its vocabulary"),
+        (("odd",), 1, "unknown key 'neutral.odd'"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_cannot_be_said_is_refused(
+    bundle: Path, edit_manifest: Edit, path: tuple[Any, ...], value: object, problem: str
+) -> None:
+    make_neutral(bundle)
+    edit_manifest(bundle, put(("neutral", *path), value))
+    with pytest.raises(BundleError) as caught:
+        read_bundle(bundle)
+    assert problem in str(caught.value)
+    assert str(caught.value).startswith(f"{bundle / 'model.json'} is not a manifest: ")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < len(str(bundle)) + 300
+
+
+def test_a_search_that_says_neutral_words_must_have_them(bundle: Path, edit_manifest: Edit) -> None:
+    make_neutral(bundle, always=True)
+    edit_manifest(bundle, lambda data: data.pop("neutral"))
+    with pytest.raises(BundleError, match="its search says neutral words and it has none"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda other: repr(other)[:20])
+def test_whatever_stands_in_their_place_is_refused_or_means_something(
+    bundle: Path, edit_manifest: Edit, other: object
+) -> None:
+    make_neutral(bundle, replace(WORDS, phrases={"a a": "a"}))
+    before = (bundle / "model.json").read_bytes()
+    neutral = json.loads(before)["neutral"]
+    for path in places(neutral, ("neutral",)):
+        edit_manifest(bundle, put(path, other))
+        assert_read_or_refused_in_a_line(bundle, path)
+        (bundle / "model.json").write_bytes(before)

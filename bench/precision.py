@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from capexport.export import Request, evidence_of, export
-from capexport.precision import TIMED_PHOTOS, Evidence, captions_of, photos_per_second, write_int8
-from capexport.ranges import Calibration
+from capexport.quantization.acceptance import TIMED_PHOTOS, Evidence, captions_of, photos_per_second, write_int8
+from capexport.quantization.ranges import Calibration
 from caprun.bundle.manifest import FULL_PRECISION
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.bundle.writing import write_manifest

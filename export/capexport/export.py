@@ -15,11 +15,19 @@ import numpy.typing as npt
 
 from capexport import onnx_export, torchscript_export
 from capexport.card import model_card
-from capexport.confidence import fit_confidence
-from capexport.confidence_card import PICTURE, picture
+from capexport.confidence.card import PICTURE, picture
+from capexport.confidence.fit import fit_confidence
 from capexport.graphs import describe
-from capexport.precision import CALIBRATION_PHOTOS, SCORED_PHOTOS, Evidence, Name, judge, write_fp16, write_int8
-from capexport.ranges import Calibration
+from capexport.quantization.acceptance import (
+    CALIBRATION_PHOTOS,
+    SCORED_PHOTOS,
+    Evidence,
+    Name,
+    judge,
+    write_fp16,
+    write_int8,
+)
+from capexport.quantization.ranges import Calibration
 from capexport.verify import InspectableBackend, verify
 from caprun.bundle.manifest import FULL_PRECISION, Manifest, ModelSpec, Precision
 from caprun.bundle.reading import read_bundle

@@ -25,8 +25,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from capexport.ranges import Calibration, Feed, find_ranges, observe
-from capexport.rounding import round_weights
+from capexport.quantization.ranges import Calibration, Feed, find_ranges, observe
+from capexport.quantization.rounding import round_weights
 from caprun.inference.devices import onnxruntime
 from captioner.errors import CaptionerError
 

@@ -15,9 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from capexport import onnx_export, precision
+from capexport import onnx_export
 from capexport.export import Request, export
-from capexport.precision import (
+from capexport.quantization import acceptance
+from capexport.quantization.acceptance import (
     BATCH_TOLERANCE,
     CIDER_TOLERANCE,
     PrecisionError,
@@ -128,8 +129,8 @@ def exporting(
         return files
 
     monkeypatch.setattr(onnx_export, "write", write)
-    monkeypatch.setattr(precision, "photos_per_second", rates(10.0, 20.0))
-    monkeypatch.setattr(precision, "score", lambda *_: SimpleNamespace(cider=0.5))
+    monkeypatch.setattr(acceptance, "photos_per_second", rates(10.0, 20.0))
+    monkeypatch.setattr(acceptance, "score", lambda *_: SimpleNamespace(cider=0.5))
 
     def run(output: Path, *precisions: Any, say: Callable[[str], None] = silent, **settings: Any) -> Manifest:
         given: dict[str, Any] = {"train": examples["train"], "dev": examples["dev"]} | settings
@@ -296,18 +297,18 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 def worse(patch: pytest.MonkeyPatch) -> str:
     ciders = iter([0.5, 0.48])
-    patch.setattr(precision, "score", lambda *_: SimpleNamespace(cider=next(ciders)))
+    patch.setattr(acceptance, "score", lambda *_: SimpleNamespace(cider=next(ciders)))
     return "int8 captions worse than fp32: CIDEr 0.480 against 0.500 on 12 photos"
 
 
 def slower(patch: pytest.MonkeyPatch) -> str:
-    patch.setattr(precision, "photos_per_second", rates(20.0, 19.0))
+    patch.setattr(acceptance, "photos_per_second", rates(20.0, 19.0))
     return r"int8 is no faster than fp32 here \(19 photos/s against 20\)"
 
 
 def mixing(patch: pytest.MonkeyPatch) -> str:
-    plain = precision.OnnxBackend
-    patch.setattr(precision, "OnnxBackend", lambda *arguments: Mixing(plain(*arguments), 9))
+    plain = acceptance.OnnxBackend
+    patch.setattr(acceptance, "OnnxBackend", lambda *arguments: Mixing(plain(*arguments), 9))
     return "A caption depends on what else is in its batch"
 
 
@@ -321,7 +322,9 @@ def test_a_precision_not_worth_having_fails_the_export_and_leaves_the_previous_b
     run(tmp_path / "bundle")
     before = files_of(tmp_path / "bundle")
     if reason is mixing:
-        monkeypatch.setattr("capexport.precision.write_int8", lambda bundle, *_: bundle.manifest.precisions["fp32"])
+        monkeypatch.setattr(
+            "capexport.quantization.acceptance.write_int8", lambda bundle, *_: bundle.manifest.precisions["fp32"]
+        )
     with pytest.raises(PrecisionError, match=reason(monkeypatch)) as raised:
         run(tmp_path / "bundle", "int8")
     assert "\n" not in str(raised.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capexport.outliers import KINDS, draw_outliers
+from capexport.confidence.outliers import KINDS, draw_outliers
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from capexport.outliers.canvas import Colour, Random, Writing, canvas, colour, ink_on
+from capexport.confidence.outliers.canvas import Colour, Random, Writing, canvas, colour, ink_on
 
 
 def text(rng: Random) -> Image.Image:

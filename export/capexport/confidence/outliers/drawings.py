@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from capexport.outliers.canvas import Random, Writing, canvas, colour, ink_on, shape
+from capexport.confidence.outliers.canvas import Random, Writing, canvas, colour, ink_on, shape
 
 
 def shapes(rng: Random) -> Image.Image:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from capexport.outliers.canvas import Random, colour, image, size
+from capexport.confidence.outliers.canvas import Random, colour, image, size
 
 
 def flat(rng: Random) -> Image.Image:

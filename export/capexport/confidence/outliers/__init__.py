@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from PIL import Image, ImageFilter
 
-from capexport.outliers import drawings, fields, pages
-from capexport.outliers.canvas import Random, image
+from capexport.confidence.outliers import drawings, fields, pages
+from capexport.confidence.outliers.canvas import Random, image
 
 KINDS: Mapping[str, Callable[[Random], Image.Image]] = {
     "flat colour": fields.flat,

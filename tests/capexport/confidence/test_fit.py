@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capexport import confidence as fitting
-from capexport.calibration import auroc, calibration_error
-from capexport.confidence import Effort, Looked, fit_confidence, look, probabilities
-from capexport.confidence_card import PICTURE
-from capexport.confidence_event import agreement, choose_event
+from capexport.confidence import fit as fitting
+from capexport.confidence.card import PICTURE
+from capexport.confidence.event import agreement, choose_event
+from capexport.confidence.figures import auroc, calibration_error
+from capexport.confidence.fit import Effort, Looked, fit_confidence, look, probabilities
 from capexport.export import Format, Request, export
 from caprun.bundle.confidence import Confidence, Linear
 from caprun.bundle.manifest import MODEL_CARD

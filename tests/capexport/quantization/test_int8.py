@@ -14,9 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from capexport.export import Request, export
-from capexport.precision import write_int8
-from capexport.quantize import quantize
-from capexport.ranges import Calibration
+from capexport.quantization.acceptance import write_int8
+from capexport.quantization.int8 import quantize
+from capexport.quantization.ranges import Calibration
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.bundle.writing import write_manifest
 from caprun.engine import Captioner
@@ -158,7 +158,7 @@ def test_pointwise_weights_are_rounded_by_what_they_do_to_the_output(
 ) -> None:
     feeds = [{"image": images(32)}]
     quantize(cnn, tmp_path / "rounded.onnx", feeds)
-    monkeypatch.setattr("capexport.quantize._round_again", lambda *_: None)
+    monkeypatch.setattr("capexport.quantization.int8._round_again", lambda *_: None)
     quantize(cnn, tmp_path / "plain.onnx", feeds)
     rounded, plain = integers(tmp_path / "rounded.onnx"), integers(tmp_path / "plain.onnx")
     changed = {name for name, weights in plain.items() if not np.array_equal(weights, rounded[name])}

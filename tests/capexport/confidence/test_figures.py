@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from capexport.calibration import auroc, calibration_error, reliability, risk_coverage
+from capexport.confidence.figures import auroc, calibration_error, reliability, risk_coverage
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from capexport.ranges import Calibration, Range, find_ranges
+from capexport.quantization.ranges import Calibration, Range, find_ranges
 
 CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
 RNG = np.random.default_rng(0)

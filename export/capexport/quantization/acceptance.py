@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from capexport.quantize import quantize
-from capexport.ranges import Calibration, Feed
+from capexport.quantization.int8 import quantize
+from capexport.quantization.ranges import Calibration, Feed
 from capexport.verify import is_near_tie, log_probs_in
 from caprun.arrays import Float32Array, Ids
 from caprun.bundle.manifest import FULL_PRECISION, Measurement, Precision

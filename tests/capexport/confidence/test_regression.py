@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capexport.logistic import logistic, ridge, sigmoid
+from capexport.confidence.regression import logistic, ridge, sigmoid
 
 
 def test_logistic_regression_finds_the_weights_that_made_the_labels() -> None:

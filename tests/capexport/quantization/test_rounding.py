@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capexport.rounding import round_weights
-from caprun.arrays import Float64Array
+from capexport.quantization.rounding import round_weights
 
 LIMIT = 64
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from capexport.calibration import auroc, calibration_error, reliability, risk_coverage
-from capexport.confidence_event import Event, choose_event, scores_of
-from capexport.logistic import Weights, logistic, ridge, sigmoid
-from capexport.outliers import KINDS, draw_outliers
+from capexport.confidence.event import Event, choose_event, scores_of
+from capexport.confidence.figures import auroc, calibration_error, reliability, risk_coverage
+from capexport.confidence.outliers import KINDS, draw_outliers
+from capexport.confidence.regression import Weights, logistic, ridge, sigmoid
 from caprun.arrays import Float32Array
 from caprun.bundle.confidence import CAPTION_FEATURES, Confidence, Linear, is_whole
 from caprun.engine import Captioner

@@ -1,4 +1,4 @@
-"""How much a probability means: calibration error, AUROC, reliability and risk-coverage."""
+"""How good a probability is: calibration error, AUROC, and the reliability and risk-coverage curves."""
 
 from __future__ import annotations
 
@@ -6,72 +6,81 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
 
 Numbers = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.bool_]
 Bins = Literal["mass", "width"]
+"""Bins with the same number of captions each, or of the same width each."""
 
 
 class Bin(NamedTuple):
-    """Some captions of about the same confidence."""
+    """Captions of about the same confidence."""
 
     captions: int
     confidence: float
-    """Mean."""
+    """Their mean confidence."""
     good: float
-    """Share of them."""
+    """The share of them that is good."""
 
 
 class Coverage(NamedTuple):
-    """What is left where less confident captions are kept back."""
+    """The captions that remain when less confident ones are withheld."""
 
     coverage: float
-    """Share of the captions."""
+    """The share of all captions that remains."""
     least: float
     """The lowest confidence among them."""
     good: float
-    """Share of them."""
+    """The share of them that is good."""
 
 
 def auroc(higher: Numbers, lower: Numbers) -> float:
-    """The chance that a number drawn from `higher` is above one from `lower`, ties counted half; NaN without both."""
+    """Return the probability that a number of `higher` exceeds one of `lower`, ties counting half.
+
+    Args:
+        higher: (numbers,).
+        lower: (numbers,).
+
+    Returns:
+        0..1, or NaN where either is empty.
+    """
     if not len(higher) or not len(lower):
         return float("nan")
-    ordered = np.sort(lower)
-    below = np.searchsorted(ordered, higher, "left") + np.searchsorted(ordered, higher, "right")
-    return float(below.mean() / (2 * len(lower)))
+    labels = np.repeat([True, False], [len(higher), len(lower)])
+    return float(roc_auc_score(labels, np.concatenate([higher, lower])))
 
 
 def reliability(confidence: Numbers, good: Labels, bins: int = 10, of: Bins = "mass") -> list[Bin]:
-    """The reliability diagram's points, by confidence; empty bins are left out.
+    """Return the points of the reliability diagram, in order of confidence; empty bins are left out.
 
     Args:
-        confidence: (captions,), in 0..1.
-        good: (captions,).
-        bins: how many.
-        of: the same number of captions in each, or the same share of 0..1.
+        confidence: (captions,), 0..1.
+        good: bool (captions,).
+        bins: number of bins.
+        of: how the bins are chosen.
     """
     order = np.argsort(confidence, kind="stable")
     if of == "mass":
         groups = np.array_split(order, bins)
     else:
         edges = np.linspace(0, 1, bins + 1)[1:-1]
-        place = np.searchsorted(edges, confidence, "right")
-        groups = [order[place[order] == index] for index in range(bins)]
+        groups = np.split(order, np.searchsorted(confidence[order], edges, "left"))
     return [Bin(len(one), float(confidence[one].mean()), float(good[one].mean())) for one in groups if len(one)]
 
 
 def calibration_error(confidence: Numbers, good: Labels, bins: int = 10, of: Bins = "mass") -> float:
-    """Expected calibration error, 0..1: how far bins are from what they promise, by their captions.
+    """Return the expected calibration error, 0..1: the mean gap between a bin's confidence and its good share.
 
-    Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015); arguments as above.
+    Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015). For the arguments see
+    `reliability`.
     """
     found = reliability(confidence, good, bins, of)
     return sum(one.captions * abs(one.confidence - one.good) for one in found) / len(confidence)
 
 
 def risk_coverage(confidence: Numbers, good: Labels, points: int = 10) -> list[Coverage]:
-    """The share of good captions among the most confident 100 %, 90 % and so on.
+    """Return the good share of the most confident captions: of all of them, of nine tenths, and so on.
 
     El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification" (2010).
     """

@@ -1,4 +1,4 @@
-"""A probability from numbers: logistic regression and ridge regression, few lines each and always the same answer."""
+"""Logistic and ridge regression by scikit-learn, returned as plain weights of the features as they came."""
 
 from __future__ import annotations
 
@@ -6,69 +6,63 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression, Ridge
 
 Numbers = npt.NDArray[np.floating[Any]]
-_LIMIT, _STEPS, _CLOSE = 30.0, 50, 1e-6
+_LIMIT = 30.0
+"""The largest logit, as in `caprun.bundle.confidence`."""
+_CONSTANT = 1e-6
+"""A feature that deviates by less from its mean gets no weight: it would be as large as the inverse."""
 
 
 class Weights(NamedTuple):
-    """What a number is predicted with."""
+    """A linear function of features."""
 
     bias: float
     of: npt.NDArray[np.float64]
     """(features,)."""
 
     def __call__(self, features: Numbers) -> npt.NDArray[np.float64]:
-        """(rows, features) to (rows,)."""
+        """Map (rows, features) to (rows,)."""
         return np.asarray(self.bias + features.astype(np.float64) @ self.of)
 
 
 def sigmoid(logits: Numbers) -> npt.NDArray[np.float64]:
-    """The probabilities, with logits cut where `caprun.bundle.confidence` cuts them."""
+    """Turn logits into probabilities, with logits cut where `caprun.bundle.confidence` cuts them."""
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -_LIMIT, _LIMIT))), np.float64)
 
 
 def logistic(features: Numbers, labels: npt.NDArray[np.bool_], penalty: float, weights: Numbers) -> Weights:
-    """The logit of a probability, by Newton's method on the penalised likelihood.
+    """Fit the logit of a probability by penalised maximum likelihood.
 
     Args:
-        features: (rows, features); they are brought to mean 0 and deviation 1 before they are penalised.
-        labels: (rows,).
-        penalty: of the squared weights, half of it; the bias is free.
-        weights: (rows,), of the rows.
+        features: (rows, features). They are standardised before their weights are penalised.
+        labels: bool (rows,). Where all are the same, only the bias is fitted.
+        penalty: factor of half the squared weights; the bias is not penalised.
+        weights: (rows,), how much each row counts.
     """
-    mean, scale = _standard(features)
-    rows = np.column_stack([np.ones(len(features)), (features - mean) / scale])
-    ridge = np.full(rows.shape[1], float(penalty))
-    ridge[0] = 1e-6  # only so that there is an answer where all labels are the same
-    found = np.zeros(rows.shape[1])
-    for _ in range(_STEPS):
-        chance = sigmoid(rows @ found)
-        slope = rows.T @ (weights * (chance - labels)) + ridge * found
-        bend = (rows * (weights * chance * (1 - chance))[:, None]).T @ rows + np.diag(ridge)
-        step = np.linalg.solve(bend, slope)
-        found -= step
-        if np.abs(step).max() < _CLOSE:
-            break
-    return _back(found[0], found[1:], mean, scale)
+    if labels.all() or not labels.any():
+        odds = (weights @ labels + 0.5) / (weights @ ~labels + 0.5)
+        return Weights(float(np.log(odds)), np.zeros(features.shape[1]))
+    mean, scale = _mean_and_scale(features)
+    model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", tol=1e-8)
+    model.fit((features - mean) / scale, labels, weights)
+    return _unscaled(float(model.intercept_[0]), model.coef_[0], mean, scale)
 
 
 def ridge(features: Numbers, targets: Numbers, penalty: float) -> Weights:
-    """Least squares with a penalty on the weights of standardised features; see `logistic` for the arguments."""
-    mean, scale = _standard(features)
-    rows = (features - mean) / scale
-    level = float(targets.mean())
-    found = np.linalg.solve(rows.T @ rows + penalty * np.eye(rows.shape[1]), rows.T @ (targets - level))
-    return _back(level, found, mean, scale)
+    """Fit least squares with a penalty on the squared weights of standardised features; see `logistic`."""
+    mean, scale = _mean_and_scale(features)
+    model = Ridge(penalty).fit((features - mean) / scale, targets)
+    return _unscaled(float(model.intercept_), model.coef_, mean, scale)
 
 
-def _standard(features: Numbers) -> tuple[Numbers, Numbers]:
-    """Mean and deviation; what does not vary gets a deviation that leaves it at 0."""
+def _mean_and_scale(features: Numbers) -> tuple[Numbers, Numbers]:
+    """Return each feature's mean and deviation; an infinite deviation turns a constant feature into zeros."""
     mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
-    return mean, np.where(deviation > 1e-6, deviation, np.inf)
+    return mean, np.where(deviation > _CONSTANT, deviation, np.inf)
 
 
-def _back(bias: float, found: Numbers, mean: Numbers, scale: Numbers) -> Weights:
-    """The same for features as they came."""
-    of = found / scale
+def _unscaled(bias: float, of: Numbers, mean: Numbers, scale: Numbers) -> Weights:
+    of = of / scale
     return Weights(float(bias - mean @ of), of)

@@ -1,4 +1,4 @@
-"""Calibration error, AUROC and the curves, against what they are by hand."""
+"""Calibration error, AUROC and the curves, compared with values computed by hand."""
 
 from __future__ import annotations
 

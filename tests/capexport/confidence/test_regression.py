@@ -1,4 +1,4 @@
-"""The two fits, where their answers are known."""
+"""Both regressions, where the answer is known."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ def test_a_feature_that_never_varies_gets_no_weight() -> None:
 
 
 @pytest.mark.parametrize("label", [True, False])
-def test_labels_that_are_all_the_same_are_learnt_too(label: bool) -> None:
+def test_labels_that_are_all_the_same_give_a_constant_chance_that_grows_with_their_number(label: bool) -> None:
     features = np.random.default_rng(0).normal(0, 1, (50, 3))
-    chance = sigmoid(logistic(features, np.full(50, label), 1.0, np.ones(50))(features))
-    assert (np.abs(chance - label) < 0.01).all()
+    for count in (5, 50):
+        chance = sigmoid(logistic(features[:count], np.full(count, label), 1.0, np.ones(count))(features))
+        assert chance == pytest.approx(abs(label - 0.5 / (count + 1)))
 
 
 def test_labels_that_features_separate_give_finite_weights() -> None:
@@ -49,6 +50,17 @@ def test_labels_that_features_separate_give_finite_weights() -> None:
     found = logistic(features, features[:, 0] > 0, 0.01, np.ones(50))
     assert np.isfinite(found.of).all()
     assert ((found(features) > 0) == (features[:, 0] > 0)).all()
+
+
+def test_the_fit_minimises_the_penalised_likelihood() -> None:
+    rng = np.random.default_rng(0)
+    features, weights = rng.normal(0, 1, (80, 2)), rng.uniform(0.5, 2, 80)
+    features = (features - features.mean(0)) / features.std(0)
+    labels = rng.random(80) < sigmoid(features @ [2.0, -1.0])
+    found = logistic(features, labels, 3.0, weights)
+    slope = features.T @ (weights * (sigmoid(found(features)) - labels)) + 3.0 * found.of
+    assert slope == pytest.approx(np.zeros(2), abs=1e-5)
+    assert weights @ (sigmoid(found(features)) - labels) == pytest.approx(0, abs=1e-5)
 
 
 def test_ridge_regression_without_penalty_is_least_squares() -> None:

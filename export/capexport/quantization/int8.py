@@ -1,9 +1,8 @@
-"""int8 graphs: static scales calibrated on training photos, so that a caption never depends on its batch.
+"""int8 graphs, whose static scales are calibrated on training photos.
 
-A scale taken from the batch at hand (dynamic quantisation) would make it depend. Graphs hold QuantizeLinear and
-DequantizeLinear of the ONNX standard around convolutions and matrix products; ONNX Runtime computes what is between
-them in integers. Weights have seven bits (`reduce_range`): without VNNI, two products of eight bits overflow the
-sixteen that x86 adds them up in. A depthwise convolution is computed otherwise, and keeps eight.
+Scales computed from the batch at hand (dynamic quantisation) would make a caption depend on the batch. Weights have
+seven bits (`reduce_range`): without VNNI, x86 adds two products in sixteen bits, and products of eight-bit weights
+overflow them. Depthwise convolutions are computed in another way and keep eight bits.
 """
 
 from __future__ import annotations
@@ -25,37 +24,105 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import NodeProto, TensorProto, numpy_helper
 
+from capexport.quantization.files import files_of
+from capexport.quantization.optimisation import optimise
 from capexport.quantization.ranges import Calibration, Feed, find_ranges, observe
 from capexport.quantization.rounding import round_weights
+from caprun.arrays import Float32Array, Ids
+from caprun.bundle.manifest import FULL_PRECISION, Precision
+from caprun.bundle.reading import Bundle
+from caprun.engine import Captioner
 from caprun.inference.devices import onnxruntime
+from caprun.inference.session import OnnxBackend, OnnxSteps
+from caprun.search.steps import StepOutput, Steps
 from captioner.errors import CaptionerError
 
 _ACTIVATIONS = ("Clip", "Relu")
 _PRODUCTS = ("MatMul", "Gemm")
 _FLOAT_CONVOLUTIONS = 3
-"""The first are left alone: of the largest maps and the fewest channels, integers are less exact and no faster."""
-_COPIES = 5
-"""Of a graph, in the folder for temporary files at a time, with room to spare."""
+"""The first convolutions stay floats: on large maps of few channels, integers are less exact and no faster."""
+_COPIES = 6
+"""Copies of a graph that the folder for temporary files must hold at a time, with room to spare."""
 _LIMIT = 64
-"""Of the magnitude of a weight of seven bits: twice 64 times 255, the largest activation, is what sixteen bits hold."""
+"""Largest magnitude of a seven-bit weight: twice 64 times 255, the largest activation, fits into sixteen bits."""
+_BATCH = 16
+
+
+def write_int8(bundle: Bundle, photos: npt.NDArray[np.uint8], calibration: Calibration) -> Precision:
+    """Write int8 copies of a bundle's graphs beside them.
+
+    Args:
+        bundle: a bundle with fp32 graphs.
+        photos: uint8 (photos, height, width, 3), to calibrate on.
+        calibration: how ranges are chosen.
+
+    Returns:
+        The files written.
+
+    Raises:
+        CaptionerError: ONNX Runtime cannot prepare a graph.
+        OSError: the disk is full.
+    """
+    fp32 = bundle.manifest.precisions[FULL_PRECISION]
+    inputs = [tensor.name for tensor in bundle.manifest.graphs.decoder.inputs]
+    recorder = _Recorder(OnnxBackend(bundle, "cpu", None, FULL_PRECISION), inputs)
+    captioner = Captioner(bundle.manifest, bundle.vocabulary, recorder)
+    for first in range(0, len(photos), _BATCH):
+        captioner.caption_arrays(photos[first : first + _BATCH])
+    precision = files_of("int8", fp32)
+    image = bundle.manifest.graphs.encoder.inputs[0].name
+    # one photo at a time: the intermediate values of a CNN take some 100 MB a photo
+    alone = [{image: photo[None]} for photo in photos]
+    quantize(bundle.path / fp32.encoder, bundle.path / precision.encoder, alone, calibration)
+    quantize(bundle.path / fp32.decoder, bundle.path / precision.decoder, recorder.feeds, calibration)
+    return precision
+
+
+class _Recorder:
+    """A backend that keeps the inputs of its decoder at every step."""
+
+    def __init__(self, backend: OnnxBackend, names: Sequence[str]) -> None:
+        self.backend, self.names = backend, names
+        self.feeds: list[Feed] = []
+
+    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> Steps:
+        return _RecordedSteps(self, self.backend.encode(images, alpha=alpha))
+
+
+class _RecordedSteps:
+    def __init__(self, recorder: _Recorder, steps: OnnxSteps) -> None:
+        self._recorder, self._steps = recorder, steps
+
+    @property
+    def photo(self) -> Float32Array:
+        return self._steps.photo
+
+    def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
+        given = {"row": row, "parent": parent, "token": token, "k": np.array([k])} | self._steps.tensors()
+        self._recorder.feeds.append({name: np.ascontiguousarray(given[name]) for name in self._recorder.names})
+        return self._steps(row, parent, token, k)
 
 
 def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Calibration = "minmax") -> None:
-    """Write an int8 copy of a graph.
+    """Write an int8 copy of a graph, optimised as `optimise` describes.
 
     Args:
         source: an fp32 graph.
         target: file to write.
-        feeds: inputs as they are in use; activations get the ranges they have here. The intermediate values of one are
-            in memory at a time.
+        feeds: inputs as they occur in use, from which the ranges of activations are found. The intermediate values
+            of one feed are in memory at a time.
         calibration: see `find_ranges`.
+
+    Raises:
+        CaptionerError: ONNX Runtime cannot prepare the graph.
+        OSError: the disk is full.
     """
     onnxruntime()
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory(prefix="quantize-") as scratch, _whole_graphs(scratch, source.stat().st_size):
-        folded, quantized = Path(scratch, "folded.onnx"), Path(scratch, "quantized.onnx")
+    with tempfile.TemporaryDirectory(prefix="quantize-") as scratch, _complete_graphs(scratch, source.stat().st_size):
+        folded, quantized, optimised = (Path(scratch, f"{name}.onnx") for name in ("folded", "quantized", "optimised"))
         with _quiet():
             quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
             graph = _Graph(onnx.load(folded))
@@ -63,7 +130,7 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
             quantize_static(
                 str(folded),
                 str(quantized),
-                _reader(feeds[:1]),  # it insists on finding ranges itself, and then takes those that it is given
+                _reader(feeds[:1]),  # it insists on finding ranges itself, although those given below replace them
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", *_ACTIVATIONS, *_PRODUCTS],
                 nodes_to_quantize=[node.name for node in graph.quantized()],
@@ -72,7 +139,7 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 extra_options={
-                    "OpTypesToExcludeOutputQuantization": list(_PRODUCTS),  # floats are what follows them
+                    "OpTypesToExcludeOutputQuantization": list(_PRODUCTS),  # the operators after them take floats
                     "TensorQuantOverrides": {
                         name: [{"axis": 0, "quant_type": QuantType.QInt8, "symmetric": True, "reduce_range": False}]
                         for name in graph.depthwise()
@@ -85,12 +152,14 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
             )
             model = onnx.load(quantized)
             _round_again(model, graph, feeds)
+            onnx.save(model, quantized)
+            model = optimise(quantized, optimised)
         onnx.save(model, target)
 
 
 @contextlib.contextmanager
-def _whole_graphs(scratch: str, size: int) -> Iterator[None]:
-    """ONNX and ONNX Runtime write graphs from C++, and do not notice where the disk fills up."""
+def _complete_graphs(scratch: str, size: int) -> Iterator[None]:
+    """Raise OSError where the disk fills up: ONNX and ONNX Runtime write graphs from C++ and do not notice."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), scratch)
     if shutil.disk_usage(scratch).free < _COPIES * size:
         raise full
@@ -101,7 +170,7 @@ def _whole_graphs(scratch: str, size: int) -> Iterator[None]:
 
 
 class _Graph:
-    """An fp32 graph, as far as it matters to a quantiser."""
+    """An fp32 graph as a quantiser sees it."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -111,17 +180,17 @@ class _Graph:
         self.products = [node for node in model.graph.node if node.op_type in _PRODUCTS and self._is_layer(node)]
 
     def _is_layer(self, node: NodeProto) -> bool:
-        """Whether it is a product with a matrix of weights: one with a vector is no work worth a quantisation."""
+        """Tell whether a node is a product with a weight matrix; one with a vector is too little work to quantise."""
         weight = self.weights.get(node.input[1])
         return weight is not None and len(weight.dims) == 2 and min(weight.dims) > 1
 
     def quantized(self) -> list[NodeProto]:
-        """Nodes to quantise; a sum of quantised maps, as in a residual block, is then one of integers by itself."""
+        """Return the nodes to quantise; the sum of two quantised maps then becomes one of integers by itself."""
         between = [node for node in self.model.graph.node if node.op_type in _ACTIVATIONS and self.convolutions]
         return [*self.convolutions, *self.products, *between]
 
     def activations(self) -> list[str]:
-        """Names of the float tensors that nodes to quantise take and give."""
+        """Return the names of the float tensors that the nodes to quantise take and give."""
         graph = self.model.graph
         floats = {
             tensor.name
@@ -132,7 +201,7 @@ class _Graph:
         return sorted((touched & floats) - set(self.weights))
 
     def depthwise(self) -> list[str]:
-        """Names of the weights of convolutions of one channel each."""
+        """Return the names of the weights of depthwise convolutions."""
         return [
             node.input[1]
             for node in self.convolutions
@@ -140,7 +209,7 @@ class _Graph:
         ]
 
     def pointwise(self) -> list[NodeProto]:
-        """Convolutions that are a matrix product at every pixel."""
+        """Return the convolutions that are a matrix product at every pixel."""
         return [
             node
             for node in self.convolutions
@@ -148,7 +217,7 @@ class _Graph:
         ]
 
     def moments(self, nodes: Sequence[NodeProto], feeds: Sequence[Feed]) -> dict[str, npt.NDArray[np.float64]]:
-        """Of the inputs (batch, channels, height, width) of nodes, see `round_weights`; by the inputs' names."""
+        """Return the moments, see `round_weights`, of the nodes' inputs (batch, channels, height, width), by name."""
         total: dict[str, npt.NDArray[np.float64]] = {}
         for name, value in observe(self.model, sorted({node.input[0] for node in nodes}), feeds):
             columns = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
@@ -161,7 +230,7 @@ def _groups(node: NodeProto) -> int:
 
 
 def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed]) -> None:
-    """Round the weights of pointwise convolutions by what they do to the output; the scales stay."""
+    """Round the weights of pointwise convolutions by their effect on the output; their scales stay."""
     nodes = graph.pointwise()
     if not nodes:
         return
@@ -177,7 +246,7 @@ def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed
 
 
 def _written(tensors: Mapping[str, TensorProto], node: NodeProto, suffix: str) -> TensorProto:
-    """What the quantiser made of a node's weights; it names them after the weights."""
+    """Find what the quantiser wrote for a node's weights; it names the tensor after them."""
     return tensors[node.input[1] + suffix]
 
 
@@ -197,7 +266,7 @@ def _reader(feeds: Sequence[Feed]) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser prints what it does and warns of what was done."""
+    """Suppress what the quantiser prints and its warnings about its own work."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     refusing = _Refusing()
@@ -211,7 +280,8 @@ def _quiet() -> Iterator[None]:
 
 
 class _Refusing(logging.Handler):
-    """The quantiser logs that a graph could not be folded, with a traceback, and goes on without."""
+    """A handler that raises: the quantiser logs that folding failed, with a traceback, and goes on without it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        raise CaptionerError(f"ONNX Runtime cannot prepare a graph for int8: {record.getMessage().splitlines()[0]}")
+        reason = record.getMessage().splitlines()[0].rstrip(".")
+        raise CaptionerError(f"ONNX Runtime cannot prepare a graph for int8: {reason}.")

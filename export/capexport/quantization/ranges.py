@@ -1,4 +1,7 @@
-"""What range of values the 256 steps of an activation span: a narrower one is finer, and cuts off more."""
+"""Ranges of activations: which values the 256 steps of an int8 activation span.
+
+A narrower range has finer steps and cuts off more values.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,25 @@ from caprun.inference.devices import onnxruntime
 Calibration = Literal["minmax", "entropy", "percentile"]
 Feed = Mapping[str, npt.NDArray[Any]]
 Range = tuple[float, float]
-"""Lowest and highest; zero is in between, for a step must be zero exactly."""
+"""Lowest and highest value. Zero lies between them, because one of the steps must be exactly zero."""
 Counts = npt.NDArray[np.int64]
 _BINS, _LEVELS, _CANDIDATES = 4096, 256, 128
 _CUT_OFF = 1e-5
-_NOTHING = 1e-9  # the probability given to what a range cannot say, so that its logarithm is a number
+_FLOOR = 1e-9  # the probability of a value that a range cannot express, so that its logarithm is finite
 
 
 def find_ranges(
     model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed], calibration: Calibration
 ) -> dict[str, Range]:
-    """The ranges of tensors of a graph; each feed is computed, looked at and forgotten, twice unless for `minmax`.
+    """Find the ranges of a graph's tensors; the graph runs once on each feed for `minmax`, otherwise twice.
 
     Args:
         model: the graph.
-        names: of its float32 tensors.
-        feeds: inputs as they are in use.
-        calibration: `minmax` takes the whole range, `percentile` all but 0.0005% of the values on either side,
-            `entropy` the range whose 256 steps tell the most about the values: the least Kullback-Leibler divergence
-            (Migacz, 2017, "8-bit inference with TensorRT"). Zeros count for neither: every range has them exactly.
+        names: its float32 tensors.
+        feeds: inputs as they occur in use.
+        calibration: `minmax` takes the whole range. `percentile` cuts off 0.0005% of the values on either side.
+            `entropy` takes the range whose 256 steps have the least Kullback-Leibler divergence from the values
+            (Migacz, 2017, "8-bit inference with TensorRT"). Zeros are not counted: every range has them exactly.
     """
     whole = dict.fromkeys(names, (0.0, 0.0))
     for name, value in observe(model, names, feeds):
@@ -51,7 +54,7 @@ def find_ranges(
 def observe(
     model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """What a graph computes at the named tensors, one feed after another."""
+    """Yield the values of the named tensors, feed by feed; the values of one feed are in memory at a time."""
     seen = onnx.ModelProto()
     seen.CopyFrom(model)
     del seen.graph.output[:]
@@ -70,7 +73,7 @@ def _percentile(counts: Counts, low: float, high: float) -> Range:
 
 
 def _entropy(counts: Counts, low: float, high: float) -> Range:
-    """Of the ranges cut off at a magnitude, positive and negative, the one of the least divergence."""
+    """Return the range of least divergence among those cut off at one magnitude, positive and negative."""
     edges = np.linspace(low, high, _BINS + 1)
     largest = max(-low, high)
     best, chosen = np.inf, largest
@@ -85,15 +88,15 @@ def _entropy(counts: Counts, low: float, high: float) -> Range:
 
 
 def _divergence(counts: Counts, first: int, last: int) -> float:
-    """Kullback-Leibler, in nats, of the values from what is left of them in 256 steps over bins `first` to `last`."""
+    """Return the divergence, in nats, between the values and their 256 steps over the bins `first` to `last`."""
     kept = counts[first:last]
     values = kept.astype(np.float64)
-    values[0] += counts[:first].sum()  # what lies outside becomes the last value inside
+    values[0] += counts[:first].sum()  # values outside the range become its first or last one
     values[-1] += counts[last:].sum()
     level = np.arange(len(kept)) * _LEVELS // len(kept)
-    there = kept > 0
-    share = np.bincount(level, kept, _LEVELS) / np.maximum(np.bincount(level, there, _LEVELS), 1)
-    left = np.where(there, share[level], 0.0)
-    p, q = values / values.sum(), np.maximum(left / max(left.sum(), 1.0), _NOTHING)
+    occupied = kept > 0
+    share = np.bincount(level, kept, _LEVELS) / np.maximum(np.bincount(level, occupied, _LEVELS), 1)
+    left = np.where(occupied, share[level], 0.0)
+    p, q = values / values.sum(), np.maximum(left / max(left.sum(), 1.0), _FLOOR)
     some = p > 0
     return float(np.sum(p[some] * np.log(p[some] / q[some])))

@@ -1,38 +1,35 @@
-"""Which way to round a weight: so that the layer's output changes least, not the weight (GPTQ)."""
+"""Rounding of weights that changes a layer's output least, rather than the weights (GPTQ)."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from caprun.arrays import Float64Array
+Matrix = npt.NDArray[np.float64]
+_DAMPING = 0.01  # this share of the mean squared input is added to each, or nearly constant inputs would decide
 
-_DAMPING = 0.01  # of the mean squared input, added to each: inputs that hardly vary would decide everything
 
+def round_weights(weights: Matrix, scales: Matrix, moments: Matrix, limit: int) -> npt.NDArray[np.int8]:
+    """Round the weights of one input after another; those not yet rounded compensate for the error.
 
-def round_weights(
-    weights: Float64Array, scales: Float64Array, moments: Float64Array, limit: int
-) -> npt.NDArray[np.int8]:
-    """Round one input's weights after another, and let those still to be rounded make up for the error.
-
-    Frantar et al., 2023, "GPTQ", equations 2 and 3 with the Cholesky form of section 3.3, the inputs with the largest
-    second moment first.
+    Frantar et al., 2023, "GPTQ", equations 2 and 3 with the Cholesky form of section 3.3. Inputs are taken in
+    descending order of their second moment.
 
     Args:
         weights: (outputs, inputs).
-        scales: (outputs,), the step of each output's weights.
-        moments: (inputs, inputs), the sum over samples of the outer product of a layer's input with itself.
-        limit: the largest magnitude of a rounded weight.
+        scales: (outputs,), the step between the rounded weights of each output.
+        moments: (inputs, inputs), the sum over samples of the outer product of the layer's input with itself.
+        limit: largest magnitude of a rounded weight.
 
     Returns:
         int8 (outputs, inputs): weights / scales, rounded.
     """
     order = np.argsort(-np.diag(moments), kind="stable")
     damped = moments[np.ix_(order, order)] + max(_DAMPING * float(np.diag(moments).mean()), 1e-12) * np.eye(len(order))
-    # row j of the upper factor of the inverse: how an error at j spreads over the inputs after it
+    # row j of the upper Cholesky factor of the inverse says how an error at input j spreads over later inputs
     spread = np.linalg.cholesky(np.linalg.inv(damped)).T
     rest = weights[:, order].copy()
-    scales = np.where(scales > 0, scales, 1.0)  # an output without weights
+    scales = np.where(scales > 0, scales, 1.0)  # an output without weights has a scale of 0
     rounded = np.zeros_like(rest)
     for j in range(len(order)):
         rounded[:, j] = np.clip(np.rint(rest[:, j] / scales), -limit, limit)

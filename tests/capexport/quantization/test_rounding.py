@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capexport.quantization.rounding import round_weights
+from capexport.quantization.rounding import Matrix, round_weights
 
 LIMIT = 64
 
 
-def layer(correlated: bool, *, outputs: int = 24, inputs: int = 32) -> tuple[Float64Array, Float64Array, Float64Array]:
+def layer(correlated: bool, *, outputs: int = 24, inputs: int = 32) -> tuple[Matrix, Matrix, Matrix]:
     """Weights, their scales, and samples of inputs."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(outputs, inputs))
@@ -20,11 +20,11 @@ def layer(correlated: bool, *, outputs: int = 24, inputs: int = 32) -> tuple[Flo
     return weights, np.abs(weights).max(1) / LIMIT, samples
 
 
-def plainly(weights: Float64Array, scales: Float64Array) -> Float64Array:
+def plainly(weights: Matrix, scales: Matrix) -> Matrix:
     return np.clip(np.rint(weights / scales[:, None]), -LIMIT, LIMIT)
 
 
-def output_error(rounded: Float64Array, weights: Float64Array, scales: Float64Array, samples: Float64Array) -> float:
+def output_error(rounded: Matrix, weights: Matrix, scales: Matrix, samples: Matrix) -> float:
     return float(np.linalg.norm(samples @ (rounded * scales[:, None] - weights).T))
 
 

@@ -65,7 +65,7 @@ class Request:
 
 
 def export(request: Request, say: Say) -> Manifest:
-    """Write a bundle, verify it, and put it in place of the one before it.
+    """Writes a bundle, verifies it, and puts it in place of the one before it.
 
     Args:
         request: the arguments.
@@ -133,7 +133,7 @@ def export(request: Request, say: Say) -> Manifest:
 def _add_precision(
     directory: Path, name: ReducedPrecision, evidence: Evidence, calibration: Calibration, say: Say
 ) -> Manifest:
-    """Write a precision's graphs and keep them if `judge` does."""
+    """Writes a precision's graphs, and keeps them if `judge` does."""
     began = time.monotonic()
     bundle = read_bundle(directory)
     written = write_int8(bundle, evidence.calibration, calibration) if name == "int8" else write_fp16(bundle)
@@ -148,7 +148,7 @@ def _add_precision(
 
 
 def _add_confidence(directory: Path, manifest: Manifest, request: Request, say: Say) -> Manifest:
-    """Fit the confidence on the bundle as it runs on the CPU, in every precision made for the CPU."""
+    """Fits the confidence on the bundle as it runs on the CPU, in every precision made for the CPU."""
     bundle = read_bundle(directory)
     own = choose_precision(manifest, "cpu")
     others = [name for name in manifest.precisions if name not in (own, "fp16")]

@@ -12,7 +12,7 @@ from caprun.photos.preprocessing import ImageSpec, load
 
 
 def prepared(files: Sequence[Path], image: ImageSpec) -> npt.NDArray[np.uint8]:
-    """Read photos and resize them as the model's input.
+    """Reads photos and resizes them as the model's input.
 
     Returns:
         uint8 (photos, height, width, 3).

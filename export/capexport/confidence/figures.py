@@ -36,7 +36,7 @@ class Coverage(NamedTuple):
 
 
 def auroc(higher: Numbers, lower: Numbers) -> float:
-    """Return the probability that a number of `higher` exceeds one of `lower`, ties counting half.
+    """Returns the probability that a number of `higher` exceeds one of `lower`, ties counting half.
 
     Args:
         higher: (numbers,).
@@ -52,7 +52,7 @@ def auroc(higher: Numbers, lower: Numbers) -> float:
 
 
 def reliability(confidence: Numbers, good: Labels, bins: int = 10, of: Bins = "mass") -> list[Bin]:
-    """Return the points of the reliability diagram, in order of confidence; empty bins are left out.
+    """Returns the points of the reliability diagram, in order of confidence; empty bins are left out.
 
     Args:
         confidence: (captions,), 0..1.
@@ -70,7 +70,7 @@ def reliability(confidence: Numbers, good: Labels, bins: int = 10, of: Bins = "m
 
 
 def calibration_error(confidence: Numbers, good: Labels, bins: int = 10, of: Bins = "mass") -> float:
-    """Return the expected calibration error, 0..1: the mean gap between a bin's confidence and its good share.
+    """Returns the expected calibration error, 0..1: the mean gap between a bin's confidence and its good share.
 
     Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015). For the arguments see
     `reliability`.
@@ -80,7 +80,7 @@ def calibration_error(confidence: Numbers, good: Labels, bins: int = 10, of: Bin
 
 
 def risk_coverage(confidence: Numbers, good: Labels, points: int = 10) -> list[Coverage]:
-    """Return the good share of the most confident captions: of all of them, of nine tenths, and so on.
+    """Returns the good share of the most confident captions: of all of them, of nine tenths, and so on.
 
     El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification" (2010).
     """

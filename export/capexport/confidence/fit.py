@@ -74,7 +74,7 @@ def fit_confidence(
     say: Callable[[str], None],
     effort: Effort | None = None,
 ) -> Confidence | None:
-    """Fit a confidence and measure it, or say why there is none.
+    """Fits a confidence and measure it, or say why there is none.
 
     Whether a photo is familiar is learnt from training photos against drawn outliers. Which photos are captioned well
     is learnt from the training split, where all captions are better than they will be; how far that and the caption's
@@ -154,7 +154,7 @@ def fit_confidence(
 
 
 def look(captioner: Captioner, images: Iterable[npt.NDArray[np.uint8]], options: SearchOptions | None = None) -> Looked:
-    """Caption prepared photos, batch by batch."""
+    """Captions prepared photos, batch by batch."""
     special = captioner.spec.special
     photos: list[Float32Array] = []
     hypotheses: list[Hypothesis] = []

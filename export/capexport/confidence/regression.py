@@ -23,17 +23,17 @@ class Weights(NamedTuple):
     """(features,)."""
 
     def __call__(self, features: Numbers) -> npt.NDArray[np.float64]:
-        """Map (rows, features) to (rows,)."""
+        """Maps (rows, features) to (rows,)."""
         return np.asarray(self.bias + features.astype(np.float64) @ self.of)
 
 
 def sigmoid(logits: Numbers) -> npt.NDArray[np.float64]:
-    """Turn logits into probabilities, with logits cut where `caprun.bundle.confidence` cuts them."""
+    """Turns logits into probabilities, with logits cut where `caprun.bundle.confidence` cuts them."""
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -_LIMIT, _LIMIT))), np.float64)
 
 
 def logistic(features: Numbers, labels: npt.NDArray[np.bool_], penalty: float, weights: Numbers) -> Weights:
-    """Fit the logit of a probability by penalised maximum likelihood.
+    """Fits the logit of a probability by penalised maximum likelihood.
 
     Args:
         features: (rows, features). They are standardised before their weights are penalised.
@@ -51,14 +51,14 @@ def logistic(features: Numbers, labels: npt.NDArray[np.bool_], penalty: float, w
 
 
 def ridge(features: Numbers, targets: Numbers, penalty: float) -> Weights:
-    """Fit least squares with a penalty on the squared weights of standardised features; see `logistic`."""
+    """Fits least squares with a penalty on the squared weights of standardised features; see `logistic`."""
     mean, scale = _mean_and_scale(features)
     model = Ridge(penalty).fit((features - mean) / scale, targets)
     return _unscaled(float(model.intercept_), model.coef_, mean, scale)
 
 
 def _mean_and_scale(features: Numbers) -> tuple[Numbers, Numbers]:
-    """Return each feature's mean and deviation; an infinite deviation turns a constant feature into zeros."""
+    """Returns each feature's mean and deviation; an infinite deviation turns a constant feature into zeros."""
     mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     return mean, np.where(deviation > _CONSTANT, deviation, np.inf)
 

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from capexport.near_ties import is_near_tie, log_probs_in
 from capexport.photos import prepared
 from capexport.quantization.files import ReducedPrecision
-from capexport.verify import is_near_tie, log_probs_in
 from caprun.bundle.manifest import FULL_PRECISION, Measurement, Precision
 from caprun.bundle.reading import Bundle
 from caprun.engine import Captioner
@@ -49,7 +49,7 @@ class Evidence:
 
 
 def evidence_of(image: ImageSpec, train: Sequence[Example], dev: Sequence[Example]) -> Evidence:
-    """Read the photos that decide on a precision: the first of dev, and a fixed sample of train.
+    """Reads the photos that decide on a precision: the first of dev, and a fixed sample of train.
 
     Args:
         image: the model's input.
@@ -75,7 +75,7 @@ def judge(
     say: Callable[[str], None],
     device: Literal["cpu", "cuda"] | None,
 ) -> Mapping[str, Precision]:
-    """Compare a precision with fp32 on the same photos.
+    """Compares a precision with fp32 on the same photos.
 
     Args:
         bundle: a bundle with both precisions.
@@ -122,7 +122,7 @@ def judge(
 
 
 def check_quality(name: ReducedPrecision, fp32: float, cider: float, photos: int) -> None:
-    """Check that a precision captions as well as fp32, by CIDEr.
+    """Checks that a precision captions as well as fp32, by CIDEr.
 
     Args:
         name: the precision.
@@ -145,7 +145,7 @@ def check_quality(name: ReducedPrecision, fp32: float, cider: float, photos: int
 
 
 def check_speed(name: ReducedPrecision, fp32: float, rate: float) -> None:
-    """Check that a precision is faster than fp32, both in photos/s.
+    """Checks that a precision is faster than fp32, both in photos/s.
 
     Raises:
         PrecisionError: it is not.
@@ -158,7 +158,7 @@ def check_speed(name: ReducedPrecision, fp32: float, rate: float) -> None:
 
 
 def check_batches(captioner: Captioner, photos: npt.NDArray[np.uint8], tolerance: float) -> None:
-    """Check that a photo gets the same caption alone and in a batch, up to the rounding of sums.
+    """Checks that a photo gets the same caption alone and in a batch, up to the rounding of sums.
 
     Args:
         captioner: a captioner of the precision.
@@ -189,13 +189,13 @@ def check_batches(captioner: Captioner, photos: npt.NDArray[np.uint8], tolerance
 
 
 def captions_of(captioner: Captioner, photos: npt.NDArray[np.uint8], options: SearchOptions | None = None) -> list[str]:
-    """Caption prepared photos batch by batch; `options` None stands for the model's own."""
+    """Captions prepared photos batch by batch; `options` None stands for the model's own."""
     batches = (photos[first : first + _BATCH] for first in range(0, len(photos), _BATCH))
     return [caption.text for batch in batches for caption in captioner.caption_arrays(batch, options)]
 
 
 def photos_per_second(captioners: Sequence[Captioner], photos: npt.NDArray[np.uint8]) -> list[float]:
-    """Measure how many photos each captioner captions in a second, one at a time.
+    """Measures how many photos each captioner captions in a second, one at a time.
 
     The captioners take turns, and the best of several rounds counts.
     """

@@ -11,7 +11,7 @@ from caprun.inference.devices import onnxruntime
 
 
 def write_fp16(bundle: Bundle) -> Precision:
-    """Write fp16 copies of a bundle's graphs beside them; their inputs and outputs stay fp32.
+    """Writes fp16 copies of a bundle's graphs beside them; their inputs and outputs stay fp32.
 
     The softmax that yields log-probabilities stays fp32 as well.
 

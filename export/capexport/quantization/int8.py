@@ -49,7 +49,7 @@ _BATCH = 16
 
 
 def write_int8(bundle: Bundle, photos: npt.NDArray[np.uint8], calibration: Calibration) -> Precision:
-    """Write int8 copies of a bundle's graphs beside them.
+    """Writes int8 copies of a bundle's graphs beside them.
 
     Args:
         bundle: a bundle with fp32 graphs.
@@ -104,7 +104,7 @@ class _RecordedSteps:
 
 
 def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Calibration = "minmax") -> None:
-    """Write an int8 copy of a graph, optimised as `optimise` describes.
+    """Writes an int8 copy of a graph, optimised as `optimise` describes.
 
     Args:
         source: an fp32 graph.
@@ -159,7 +159,7 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
 
 @contextlib.contextmanager
 def _complete_graphs(scratch: str, size: int) -> Iterator[None]:
-    """Raise OSError where the disk fills up: ONNX and ONNX Runtime write graphs from C++ and do not notice."""
+    """Raises OSError where the disk fills up: ONNX and ONNX Runtime write graphs from C++ and do not notice."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), scratch)
     if shutil.disk_usage(scratch).free < _COPIES * size:
         raise full
@@ -180,17 +180,17 @@ class _Graph:
         self.products = [node for node in model.graph.node if node.op_type in _PRODUCTS and self._is_layer(node)]
 
     def _is_layer(self, node: NodeProto) -> bool:
-        """Tell whether a node is a product with a weight matrix; one with a vector is too little work to quantise."""
+        """Tells whether a node is a product with a weight matrix; one with a vector is too little work to quantise."""
         weight = self.weights.get(node.input[1])
         return weight is not None and len(weight.dims) == 2 and min(weight.dims) > 1
 
     def quantized(self) -> list[NodeProto]:
-        """Return the nodes to quantise; the sum of two quantised maps then becomes one of integers by itself."""
+        """Returns the nodes to quantise; the sum of two quantised maps then becomes one of integers by itself."""
         between = [node for node in self.model.graph.node if node.op_type in _ACTIVATIONS and self.convolutions]
         return [*self.convolutions, *self.products, *between]
 
     def activations(self) -> list[str]:
-        """Return the names of the float tensors that the nodes to quantise take and give."""
+        """Returns the names of the float tensors that the nodes to quantise take and give."""
         graph = self.model.graph
         floats = {
             tensor.name
@@ -201,7 +201,7 @@ class _Graph:
         return sorted((touched & floats) - set(self.weights))
 
     def depthwise(self) -> list[str]:
-        """Return the names of the weights of depthwise convolutions."""
+        """Returns the names of the weights of depthwise convolutions."""
         return [
             node.input[1]
             for node in self.convolutions
@@ -209,7 +209,7 @@ class _Graph:
         ]
 
     def pointwise(self) -> list[NodeProto]:
-        """Return the convolutions that are a matrix product at every pixel."""
+        """Returns the convolutions that are a matrix product at every pixel."""
         return [
             node
             for node in self.convolutions
@@ -217,7 +217,7 @@ class _Graph:
         ]
 
     def moments(self, nodes: Sequence[NodeProto], feeds: Sequence[Feed]) -> dict[str, npt.NDArray[np.float64]]:
-        """Return the moments, see `round_weights`, of the nodes' inputs (batch, channels, height, width), by name."""
+        """Returns the moments, see `round_weights`, of the nodes' inputs (batch, channels, height, width), by name."""
         total: dict[str, npt.NDArray[np.float64]] = {}
         for name, value in observe(self.model, sorted({node.input[0] for node in nodes}), feeds):
             columns = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
@@ -230,7 +230,7 @@ def _groups(node: NodeProto) -> int:
 
 
 def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed]) -> None:
-    """Round the weights of pointwise convolutions by their effect on the output; their scales stay."""
+    """Rounds the weights of pointwise convolutions by their effect on the output; their scales stay."""
     nodes = graph.pointwise()
     if not nodes:
         return
@@ -246,7 +246,7 @@ def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed
 
 
 def _written(tensors: Mapping[str, TensorProto], node: NodeProto, suffix: str) -> TensorProto:
-    """Find what the quantiser wrote for a node's weights; it names the tensor after them."""
+    """Finds what the quantiser wrote for a node's weights; it names the tensor after them."""
     return tensors[node.input[1] + suffix]
 
 
@@ -266,7 +266,7 @@ def _reader(feeds: Sequence[Feed]) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress what the quantiser prints and its warnings about its own work."""
+    """Suppresses what the quantiser prints and its warnings about its own work."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     refusing = _Refusing()

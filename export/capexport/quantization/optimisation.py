@@ -13,7 +13,7 @@ _DOMAINS = ("", "com.microsoft")
 
 
 def optimise(source: Path, target: Path) -> onnx.ModelProto:
-    """Optimise a graph for CPUs at ONNX Runtime's `extended` level.
+    """Optimises a graph for CPUs at ONNX Runtime's `extended` level.
 
     The level above it, `all`, arranges tensors for the processor at hand. `extended` does not: its graphs run on any
     processor, and loading them still applies `all`. It computes the same bits, only sooner ready. It suits int8: an

@@ -28,7 +28,7 @@ _FLOOR = 1e-9  # the probability of a value that a range cannot express, so that
 def find_ranges(
     model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed], calibration: Calibration
 ) -> dict[str, Range]:
-    """Find the ranges of a graph's tensors; the graph runs once on each feed for `minmax`, otherwise twice.
+    """Finds the ranges of a graph's tensors; the graph runs once on each feed for `minmax`, otherwise twice.
 
     Args:
         model: the graph.
@@ -54,7 +54,7 @@ def find_ranges(
 def observe(
     model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Yield the values of the named tensors, feed by feed; the values of one feed are in memory at a time."""
+    """Yields the values of the named tensors, feed by feed; the values of one feed are in memory at a time."""
     seen = onnx.ModelProto()
     seen.CopyFrom(model)
     del seen.graph.output[:]
@@ -73,7 +73,7 @@ def _percentile(counts: Counts, low: float, high: float) -> Range:
 
 
 def _entropy(counts: Counts, low: float, high: float) -> Range:
-    """Return the range of least divergence among those cut off at one magnitude, positive and negative."""
+    """Returns the range of least divergence among those cut off at one magnitude, positive and negative."""
     edges = np.linspace(low, high, _BINS + 1)
     largest = max(-low, high)
     best, chosen = np.inf, largest
@@ -88,7 +88,7 @@ def _entropy(counts: Counts, low: float, high: float) -> Range:
 
 
 def _divergence(counts: Counts, first: int, last: int) -> float:
-    """Return the divergence, in nats, between the values and their 256 steps over the bins `first` to `last`."""
+    """Returns the divergence, in nats, between the values and their 256 steps over the bins `first` to `last`."""
     kept = counts[first:last]
     values = kept.astype(np.float64)
     values[0] += counts[:first].sum()  # values outside the range become its first or last one

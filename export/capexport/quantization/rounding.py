@@ -10,7 +10,7 @@ _DAMPING = 0.01  # this share of the mean squared input is added to each, or nea
 
 
 def round_weights(weights: Matrix, scales: Matrix, moments: Matrix, limit: int) -> npt.NDArray[np.int8]:
-    """Round the weights of one input after another; those not yet rounded compensate for the error.
+    """Rounds the weights of one input after another; those not yet rounded compensate for the error.
 
     Frantar et al., 2023, "GPTQ", equations 2 and 3 with the Cholesky form of section 3.3. Inputs are taken in
     descending order of their second moment.

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from capexport.export import Request, export
-from capexport.verify import log_probs_in, verify
+from capexport.near_ties import log_probs_in
+from capexport.verify import verify
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.engine import Captioner
 from caprun.inference.session import OnnxBackend

@@ -1,92 +1,120 @@
-"""What a model card says of the confidence: figures, a reliability diagram and a risk-coverage curve."""
+"""The part of the model card about confidence: figures, a reliability diagram and a risk-coverage curve."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from caprun.bundle.confidence import Confidence
 
 PICTURE = "confidence.svg"
-"""A file of the bundle, beside the card."""
+"""Name of the picture, a file of the bundle beside the card."""
 _SIDE, _LEFT, _TOP, _GAP = 240, 56, 36, 90
 _INK, _LINE, _GRID = "#222222", "#1f6feb", "#d0d7de"
+_FIGURES = ("good", "mean confidence", "calibration error", "with equal widths", "AUROC")
 
 
 def section(confidence: Confidence) -> str:
-    """Markdown, every number of it the manifest's."""
+    """Returns the section as Markdown; every number in it is the manifest's."""
     measured = confidence.measured
     if not measured:
         return f"## Confidence\n\n{confidence.event}\n"
-    outliers = measured["outliers"]
-    searches = _table(
-        ("precision", "beam", "good", "mean confidence", "calibration error", "the same, equal widths", "AUROC"),
-        [
-            (
-                one["precision"],
-                one["beam_size"],
-                _percent(one["base_rate"]),
-                _percent(one["mean_confidence"]),
-                f"{one['error_equal_mass']:.3f}",
-                f"{one['error_equal_width']:.3f}",
-                f"{one['auroc']:.3f}",
-            )
-            for one in measured["found"]
-        ],
-    )
-    bins = _table(
-        ("confidence", "good", "captions"),
-        [(_percent(one["confidence"]), _percent(one["good"]), one["captions"]) for one in measured["reliability"]],
-    )
-    curve = _table(
-        ("captions kept", "of a confidence from", "good"),
-        [
-            (_percent(one["coverage"]), f"{one['least']:.2f}", _percent(one["good"]))
-            for one in measured["risk_coverage"]
-        ],
-    )
-    kinds = _table(
-        ("kind", "AUROC", "AUROC, this kind not in the fit", "median confidence"),
-        [
-            (one["kind"], f"{one['auroc']:.3f}", f"{one['left_out']:.3f}", f"{one['median']:.3f}")
-            for one in outliers["kinds"]
-        ],
-    )
     return f"""\
 ## Confidence
 
-Every caption carries a probability. It is that of this: {confidence.event} What people wrote of the same photo has a \
-CIDEr-D of {measured["human_cider"]:.2f} on average.
+Every caption carries a probability, its confidence. It is the probability of this event: {confidence.event} On \
+average, people's own captions of a photo reach a CIDEr-D of {measured["human_cider"]:.2f} against each other.
 
-Fitted on the {measured["photos"]} photos of {measured["split"]}, and measured on the same, each by a fit that had not \
-seen it ({measured["folds"]} folds by photo); {measured["train_photos"]} training photos say which photos are \
-familiar and which are captioned well. Expected calibration error is over 10 bins of as many captions each, and over \
-10 of equal width. One fit serves these precisions and searches; of an empty caption, and of one that was cut at the \
-maximum length, the confidence is 0:
+The confidence is fitted on the {measured["photos"]} photos of {measured["split"]}. The figures are out of fold: each \
+photo is judged by a fit without it ({measured["folds"]} folds by photo). {measured["train_photos"]} training photos \
+teach which photos are familiar and which are captioned well. The expected calibration error is over 10 bins with the \
+same number of captions each, and over 10 bins of equal width. One fit serves all these precisions and searches. \
+Captions that are empty, or cut at the maximum length, have confidence 0.
 
-{searches}
+{_of_searches(measured)}
 
 ![Reliability diagram and risk-coverage curve]({PICTURE})
 
-Reliability ({measured["precision"]}, {measured["search"]}): what is said with such a confidence is good so often.
+Reliability ({measured["precision"]}, {measured["search"]}): the share of good captions among those of about the same \
+confidence.
 
-{bins}
+{_reliability(measured)}
 
-Risk and coverage: how many captions are good where the less confident are kept back (`--min-confidence`).
+Risk and coverage: the share of good captions when the least confident are withheld (`--min-confidence`).
 
-{curve}
+{_coverage(measured)}
 
-Pictures that are no photos should get a low confidence. AUROC of the dev photos' confidence against that of \
-{outliers["of_each_kind"]} drawn pictures of each kind, none of them in the fit, is {outliers["auroc"]:.3f}; by kind:
+{_of_datasets(measured)}
 
-{kinds}
+Pictures that are not photos should get a low confidence. The AUROC of dev photos' confidence against that of \
+{measured["outliers"]["of_each_kind"]} drawn pictures of each kind is {measured["outliers"]["auroc"]:.3f}. None of \
+these pictures was in the fit.
 
-All this is about photos like those of the dataset. Of others it says less; a photo of what the model has never seen \
-may get a low confidence, too.
+{_of_outliers(measured)}
+
+These figures hold for photos like those of the dataset and say less about others. A photo of something that the model \
+has never seen may get a low confidence, too.
 """
 
 
+def _of_searches(measured: Mapping[str, Any]) -> str:
+    rows = [(one["precision"], one["beam_size"], *_figures(one)) for one in measured["found"]]
+    return _table(("precision", "beam size", *_FIGURES), rows)
+
+
+def _reliability(measured: Mapping[str, Any]) -> str:
+    rows = [(_percent(one["confidence"]), _percent(one["good"]), one["captions"]) for one in measured["reliability"]]
+    return _table(("confidence", "good", "captions"), rows)
+
+
+def _coverage(measured: Mapping[str, Any]) -> str:
+    curve = measured["risk_coverage"]
+    rows = [(_percent(one["coverage"]), f"{one['least']:.2f}", _percent(one["good"])) for one in curve]
+    return _table(("captions kept", "lowest confidence", "good"), rows)
+
+
+def _of_datasets(measured: Mapping[str, Any]) -> str:
+    """Returns two tables, out of fold and fitted without the dataset; nothing where there is one dataset."""
+    datasets = measured.get("datasets", ())
+    if not datasets:
+        return ""
+    own = [(_cell(one["dataset"]), one["photos"], *_figures(one)) for one in datasets]
+    without = [
+        (_cell(one["dataset"]), one["transfer"]["fitted_on"], *_figures(one["transfer"]))
+        for one in datasets
+        if one["transfer"] is not None
+    ]
+    text = f"""\
+By dataset, with the same fit and the same threshold for all:
+
+{_table(("dataset", "photos", *_FIGURES), own)}"""
+    if without:
+        text += f"""
+
+Across datasets: fitted without any photo of the dataset, of dev or of training, and asked about its dev photos. \
+This is what to expect of photos from yet another collection.
+
+{_table(("asked about", "dev photos in the fit", *_FIGURES), without)}"""
+    return text
+
+
+def _of_outliers(measured: Mapping[str, Any]) -> str:
+    rows = [
+        (one["kind"], f"{one['auroc']:.3f}", f"{one['left_out']:.3f}", f"{one['median']:.3f}")
+        for one in measured["outliers"]["kinds"]
+    ]
+    return _table(("kind", "AUROC", "AUROC, fitted without this kind", "median confidence"), rows)
+
+
+def _figures(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the cells of `_FIGURES`."""
+    errors = (f"{one[name]:.3f}" for name in ("error_equal_mass", "error_equal_width"))
+    discrimination = "" if one["auroc"] is None else f"{one['auroc']:.3f}"
+    return (_percent(one["base_rate"]), _percent(one["mean_confidence"]), *errors, discrimination)
+
+
 def picture(confidence: Confidence) -> str:
-    """An SVG of both curves: what is said against what is so, and how many are good where fewer are captioned."""
+    """Returns an SVG of the reliability diagram and the risk-coverage curve."""
     bins, curve = confidence.measured["reliability"], confidence.measured["risk_coverage"]
     width, height = 2 * (_LEFT + _SIDE) + _GAP, _TOP + _SIDE + 56
     said = [(one["confidence"], one["good"]) for one in bins]
@@ -104,7 +132,16 @@ aria-label="Reliability diagram and risk-coverage curve" font-family="sans-serif
 def _panel(
     left: int, title: str, across: str, up: str, points: Sequence[tuple[float, float]], *, ideal: bool = False
 ) -> str:
-    """Axes from 0 to 100 %, and a line with a point for each pair."""
+    """Draws axes from 0 to 100% and a line with a mark at each point.
+
+    Args:
+        left: x of the vertical axis.
+        title: title of the panel.
+        across: label of the horizontal axis.
+        up: label of the vertical axis.
+        points: coordinates, 0..1.
+        ideal: whether to draw the diagonal.
+    """
 
     def at(x: float, y: float) -> tuple[float, float]:
         return round(left + _SIDE * x, 1), round(_TOP + _SIDE * (1 - y), 1)
@@ -139,5 +176,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
 
 
+def _cell(name: str) -> str:
+    """Returns a name as text of a table's cell, which a bar would end."""
+    return name.replace("|", "\\|") or "unnamed"
+
+
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.0f}%"

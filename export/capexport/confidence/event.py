@@ -1,4 +1,4 @@
-"""When a caption is good: what a confidence is the probability of."""
+"""The event whose probability a confidence is: when a caption is good."""
 
 from __future__ import annotations
 
@@ -18,28 +18,26 @@ _SHARES = {
     0.75: "at least three quarters as well as",
     1.0: "at least as well as",
 }
-"""Of what people agree among themselves; the first of which base rates are moderate is taken."""
+"""Shares of the agreement among people; the first one with a moderate base rate is taken."""
 MODERATE = (0.3, 0.7)
 
 
 class Event(NamedTuple):
-    """A caption's CIDEr-D against what people wrote of its photo is as high as that."""
+    """A caption is good if its CIDEr-D against what people wrote of its photo reaches a threshold."""
 
     threshold: float
     human: float
-    """Mean CIDEr-D of what one person wrote of a photo against what the others did."""
+    """Mean CIDEr-D of one person's caption of a photo against the others'."""
     sentence: str
 
 
-def choose_event(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Event | None:
-    """An event that neither nearly always nor hardly ever happens; None where there is none.
+def choose_event(scores: npt.NDArray[np.float64], human: float) -> Event | None:
+    """Chooses a threshold that is neither nearly always nor hardly ever reached; None where there is none.
 
     Args:
-        captions: the model's, one a photo.
-        references: what people wrote of each photo, two captions or more.
+        scores: (captions,), the CIDEr-D of a model's captions, see `scores_of`.
+        human: the agreement among people, see `agreement`.
     """
-    human = agreement(references)
-    scores = scores_of(captions, references)
     for share, words in _SHARES.items():
         threshold = round(share * human, 2)
         if threshold > 0 and MODERATE[0] <= float((scores >= threshold).mean()) <= MODERATE[1]:
@@ -53,7 +51,11 @@ def choose_event(captions: Sequence[str], references: Sequence[Sequence[str]]) -
 
 
 def agreement(references: Sequence[Sequence[str]]) -> float:
-    """Mean CIDEr-D of each reference against the others of its photo."""
+    """Returns the mean CIDEr-D of each reference against the others of its photo.
+
+    Args:
+        references: two captions or more of each photo.
+    """
     photos = [[sentence(tokenize(text)) for text in of_photo] for of_photo in references]
     cider = Cider(photos)
     scores = [
@@ -65,6 +67,6 @@ def agreement(references: Sequence[Sequence[str]]) -> float:
 
 
 def scores_of(captions: Sequence[str], references: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
-    """CIDEr-D of each caption, (photos,), among these photos."""
+    """Returns the CIDEr-D of each caption, (captions,); document frequencies are those of these photos."""
     words = [[tokenize(text) for text in of_photo] for of_photo in references]
     return cider_scores([tokenize(caption) for caption in captions], words)

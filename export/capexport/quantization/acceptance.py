@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from capexport.examples import drawn_from_each_dataset, from_each_dataset
 from capexport.near_ties import is_near_tie, log_probs_in
 from capexport.photos import prepared
 from capexport.quantization.files import ReducedPrecision
@@ -49,7 +50,7 @@ class Evidence:
 
 
 def evidence_of(image: ImageSpec, train: Sequence[Example], dev: Sequence[Example]) -> Evidence:
-    """Reads the photos that decide on a precision: the first of dev, and a fixed sample of train.
+    """Reads the photos that decide on a precision: the first of dev, and a fixed sample of train, of every dataset.
 
     Args:
         image: the model's input.
@@ -59,10 +60,10 @@ def evidence_of(image: ImageSpec, train: Sequence[Example], dev: Sequence[Exampl
     Raises:
         ImageError: a photo cannot be read.
     """
-    drawn = np.random.default_rng(0).permutation(len(train))[:CALIBRATION_PHOTOS]
-    scored = dev[:SCORED_PHOTOS]
+    drawn = drawn_from_each_dataset(train, CALIBRATION_PHOTOS)
+    scored = from_each_dataset(dev, SCORED_PHOTOS)
     return Evidence(
-        prepared([train[i].image for i in drawn], image),
+        prepared([example.image for example in drawn], image),
         prepared([example.image for example in scored], image),
         [example.references for example in scored],
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Matrix = npt.NDArray[np.float64]
+from caprun.arrays import Float64Array
+
 _DAMPING = 0.01  # this share of the mean squared input is added to each, or nearly constant inputs would decide
 
 
-def round_weights(weights: Matrix, scales: Matrix, moments: Matrix, limit: int) -> npt.NDArray[np.int8]:
+def round_weights(
+    weights: Float64Array, scales: Float64Array, moments: Float64Array, limit: int
+) -> npt.NDArray[np.int8]:
     """Rounds the weights of one input after another; those not yet rounded compensate for the error.
 
     Frantar et al., 2023, "GPTQ", equations 2 and 3 with the Cholesky form of section 3.3. Inputs are taken in

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capexport.quantization.rounding import Matrix, round_weights
+from capexport.quantization.rounding import round_weights
+from caprun.arrays import Float64Array
 
 LIMIT = 64
 
 
-def layer(correlated: bool, *, outputs: int = 24, inputs: int = 32) -> tuple[Matrix, Matrix, Matrix]:
+def layer(correlated: bool, *, outputs: int = 24, inputs: int = 32) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Weights, their scales, and samples of inputs."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(outputs, inputs))
@@ -20,11 +21,11 @@ def layer(correlated: bool, *, outputs: int = 24, inputs: int = 32) -> tuple[Mat
     return weights, np.abs(weights).max(1) / LIMIT, samples
 
 
-def plainly(weights: Matrix, scales: Matrix) -> Matrix:
+def plainly(weights: Float64Array, scales: Float64Array) -> Float64Array:
     return np.clip(np.rint(weights / scales[:, None]), -LIMIT, LIMIT)
 
 
-def output_error(rounded: Matrix, weights: Matrix, scales: Matrix, samples: Matrix) -> float:
+def output_error(rounded: Float64Array, weights: Float64Array, scales: Float64Array, samples: Float64Array) -> float:
     return float(np.linalg.norm(samples @ (rounded * scales[:, None] - weights).T))
 
 

@@ -78,7 +78,7 @@ class Captioner:
         opened: Bundle = read_bundle(packaged_bundle() if bundle is None else bundle)
 
         def with_threads(count: int | None) -> Captioner:
-            return cls(opened.manifest, opened.vocabulary, OnnxBackend(opened, device, count, precision, keep=True))
+            return cls(opened.manifest, opened.vocabulary, OnnxBackend(opened, device, count, precision))
 
         def for_many() -> Captioner:
             from caprun.inference.hardware import threads_for_all_cores

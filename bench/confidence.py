@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from capexport.calibration import auroc, calibration_error
-from capexport.confidence import look, probabilities
-from capexport.confidence_event import scores_of
+from capexport.confidence.event import scores_of
+from capexport.confidence.figures import auroc, calibration_error
+from capexport.confidence.fit import look, probabilities
 from caprun.bundle.confidence import Confidence
 from caprun.bundle.reading import read_bundle
 from caprun.engine import Captioner

@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from capexport.export import Request, evidence_of, export
-from capexport.precision import TIMED_PHOTOS, Evidence, captions_of, photos_per_second, write_int8
-from capexport.ranges import Calibration
+from capexport.export import Request, export
+from capexport.quantization.acceptance import TIMED_PHOTOS, Evidence, captions_of, evidence_of, photos_per_second
+from capexport.quantization.int8 import write_int8
+from capexport.quantization.ranges import Calibration
 from caprun.bundle.manifest import FULL_PRECISION
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.bundle.writing import write_manifest
@@ -127,7 +128,7 @@ def main() -> None:
     dev = dataset.split("dev")[: arguments.photos]
     with tempfile.TemporaryDirectory(prefix="precision-") as folder:
         bundle = fp32_bundle(arguments.checkpoint, Path(folder) / "bundle")
-        evidence = evidence_of(bundle.manifest, train, dev)
+        evidence = evidence_of(bundle.manifest.image, train, dev)
         timed = evidence.scored[:TIMED_PHOTOS]
         print(
             f"{platform.machine()}, {bundle.manifest.name}, {len(evidence.calibration)} training photos, "

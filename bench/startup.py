@@ -4,9 +4,8 @@
     python bench/startup.py --photo photo.jpg --rounds 31 -- --beam-size 1     # options of caprun after --
 
 A pair takes turns, each side first every other time, so that a slow moment of the machine hits both; a ratio is the
-median of the turns' ratios. All files are in the page cache, Python's byte code is written, and the optimised graphs
-are in a cache of this benchmark's own, for each command is run twice before the clock starts; one row is without that
-cache. Memory is the most that a process had resident, and not less than what this one has, some 15 MB.
+median of the turns' ratios. All files are in the page cache and Python's byte code is written, because each command
+runs twice before the clock starts. Memory is the peak resident set of a process, at least that of this one, some 15 MB.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,17 +105,14 @@ def main() -> None:
     print(f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, {arguments.rounds} rounds\n")
     print("| command | ms | against | ms | ratio (quartiles) | its peak MB | peak MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    with tempfile.TemporaryDirectory() as cache:
-        bare = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-        cached, uncached = bare | {"CAPRUN_CACHE": cache}, bare | {"CAPRUN_CACHE": ""}
-        for title, command, base_name, base, environment in (
-            (name, photo, imports, IMPORTS, cached),
-            (f"{name}, no cache", photo, imports, IMPORTS, uncached),
-            ("`caprun --help`", [script, "--help"], "`python -c pass`", NOTHING, cached),
-            ("`caprun --version`", [script, "--version"], "`python -c pass`", NOTHING, cached),
-            ('`python -c "import click"`', [python, "-c", "import click"], "`python -c pass`", NOTHING, cached),
-        ):
-            print(compare(title, command, base_name, [python, *base], arguments.rounds, environment), flush=True)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    for title, command, base_name, base in (
+        (name, photo, imports, IMPORTS),
+        ("`caprun --help`", [script, "--help"], "`python -c pass`", NOTHING),
+        ("`caprun --version`", [script, "--version"], "`python -c pass`", NOTHING),
+        ('`python -c "import click"`', [python, "-c", "import click"], "`python -c pass`", NOTHING),
+    ):
+        print(compare(title, command, base_name, [python, *base], arguments.rounds, environment), flush=True)
     for option in ("--help", "--version"):
         found = imported(["-m", "caprun", option])
         print(f"\n`caprun {option}` imports {', '.join(found) or 'none of ' + ', '.join(HEAVY)}", end="")

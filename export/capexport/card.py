@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from capexport.confidence_card import section
+from capexport.confidence.card import section
 from caprun.bundle.manifest import Manifest
 from captioner.evaluation.metrics import TITLES, named, shown
 

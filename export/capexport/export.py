@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle that has proved itself, or to no bundle at all."""
+"""The export: from a checkpoint to a bundle that is verified, or to no bundle at all."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from capexport import onnx_export, torchscript_export
 from capexport.card import model_card
-from capexport.confidence import fit_confidence
-from capexport.confidence_card import PICTURE, picture
+from capexport.confidence.card import PICTURE, picture
+from capexport.confidence.fit import fit_confidence
 from capexport.graphs import describe
-from capexport.precision import CALIBRATION_PHOTOS, SCORED_PHOTOS, Evidence, Name, judge, write_fp16, write_int8
-from capexport.ranges import Calibration
+from capexport.photos import prepared
+from capexport.quantization.acceptance import Evidence, evidence_of, judge
+from capexport.quantization.files import ReducedPrecision
+from capexport.quantization.fp16 import write_fp16
+from capexport.quantization.int8 import write_int8
+from capexport.quantization.ranges import Calibration
 from capexport.verify import InspectableBackend, verify
 from caprun.bundle.manifest import FULL_PRECISION, Manifest, ModelSpec, Precision
 from caprun.bundle.reading import read_bundle
@@ -28,7 +31,6 @@ from caprun.engine import Captioner
 from caprun.inference.devices import choose_device
 from caprun.inference.precisions import choose_precision
 from caprun.inference.session import OnnxBackend
-from caprun.photos.preprocessing import load
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.inference import ModelBackend, ScriptBackend, model_spec
@@ -36,11 +38,13 @@ from captioner.models.attention import HardAttention
 from captioner.training.checkpoint import build_model, load_checkpoint
 
 Format = Literal["onnx", "torchscript"]
+Say = Callable[[str], None]
+_VERSIONED = ("captioner", "torch", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `captioner export` was asked to do."""
+    """The arguments of an export."""
 
     checkpoint: Path
     format: Format
@@ -48,31 +52,40 @@ class Request:
     name: str
     licence: str = "unknown"
     card: Path | None = None
-    """Text that the model card begins with."""
+    """A file with the text that the model card begins with."""
     photos: Sequence[Path] = ()
-    """Photos to compare captions on, besides those in the checkpoint."""
-    precisions: Sequence[Name] = ()
-    """Besides fp32."""
+    """Photos whose captions are compared with PyTorch's, besides those in the checkpoint."""
+    precisions: Sequence[ReducedPrecision] = ()
+    """Precisions to write besides fp32."""
     calibration: Calibration = "minmax"
     train: Sequence[Example] = ()
-    """To calibrate int8 on, which needs them, and to learn from which photos are familiar."""
+    """Training photos: int8 is calibrated on them, and the confidence learns from them which photos are familiar."""
     dev: Sequence[Example] = ()
-    """To compare precisions on, which any besides fp32 needs, and to fit the confidence on."""
+    """Dev photos: precisions are compared on them, and the confidence is fitted on them."""
 
 
-def export(request: Request, say: Callable[[str], None]) -> Manifest:
-    """Write a bundle and verify it.
+def export(request: Request, say: Say) -> Manifest:
+    """Writes a bundle, verifies it, and puts it in place of the one before it.
+
+    Args:
+        request: the arguments.
+        say: takes a line for each finding.
+
+    Returns:
+        The bundle's manifest.
 
     Raises:
-        ParityError, PrecisionError: the graphs say something else than PyTorch, or those of another precision are not
-            worth having; a bundle that was there before is left as it was.
+        ParityError: the graphs differ from PyTorch.
+        PrecisionError: a precision is worse or no faster than fp32.
         CaprunError: the checkpoint or a photo cannot be read, there are no photos to judge a precision on, or the
             output cannot be written.
+
+    A failed export leaves the bundle before it as it was.
     """
     checkpoint = load_checkpoint(request.checkpoint)
     model = build_model(checkpoint)
     spec = model_spec(checkpoint, model, request.name)
-    photos = _photos(checkpoint.samples.numpy(), request.photos, spec)
+    photos = np.concatenate([checkpoint.samples.numpy(), prepared(request.photos, spec.image)])
     evidence = _evidence(request, spec) if request.precisions else None
     introduction = _read(request.card) if request.card else ""
     with Replacement(request.output) as directory:
@@ -90,7 +103,7 @@ def export(request: Request, say: Callable[[str], None]) -> Manifest:
             metrics=dict(checkpoint.metrics),
             provenance=_provenance(request.checkpoint, checkpoint.provenance),
         )
-        # the files are read back and run as a user will; only then does the manifest say that they were
+        # the files are read back and run as in use; the manifest records the result only afterwards
         write_manifest(directory, manifest, checkpoint.vocabulary, "")
         parity = verify(
             ModelBackend(model),
@@ -110,16 +123,17 @@ def export(request: Request, say: Callable[[str], None]) -> Manifest:
         manifest = write_manifest(directory, manifest, checkpoint.vocabulary, card)
     size = sum(entry.bytes for entry in manifest.files.values())
     say(
-        f"verified: {parity.captions} captions of {parity.photos} photos as PyTorch's ({parity.near_ties} near-ties); "
-        f"largest differences: encoder {parity.encoder:.1e}, log-probability {parity.log_prob:.1e}"
+        f"verified: {parity.captions} captions of {parity.photos} photos agree with PyTorch ({parity.near_ties} "
+        f"near-ties); largest differences: encoder {parity.encoder:.1e}, log-probability {parity.log_prob:.1e}"
     )
     say(f"bundle: {request.output} ({size / 1e6:.1f} MB)")
     return manifest
 
 
 def _add_precision(
-    directory: Path, name: Name, evidence: Evidence, calibration: Calibration, say: Callable[[str], None]
+    directory: Path, name: ReducedPrecision, evidence: Evidence, calibration: Calibration, say: Say
 ) -> Manifest:
+    """Writes a precision's graphs, and keeps them if `judge` does."""
     began = time.monotonic()
     bundle = read_bundle(directory)
     written = write_int8(bundle, evidence.calibration, calibration) if name == "int8" else write_fp16(bundle)
@@ -133,8 +147,8 @@ def _add_precision(
     return write_manifest(directory, replace(manifest, precisions={**precisions, **judged}), bundle.vocabulary, "")
 
 
-def _add_confidence(directory: Path, manifest: Manifest, request: Request, say: Callable[[str], None]) -> Manifest:
-    """Fitted on the bundle as it is run, in every precision that the CPU is quick in."""
+def _add_confidence(directory: Path, manifest: Manifest, request: Request, say: Say) -> Manifest:
+    """Fits the confidence on the bundle as it runs on the CPU, in every precision made for the CPU."""
     bundle = read_bundle(directory)
     own = choose_precision(manifest, "cpu")
     others = [name for name in manifest.precisions if name not in (own, "fp16")]
@@ -148,29 +162,14 @@ def _add_confidence(directory: Path, manifest: Manifest, request: Request, say: 
 def _evidence(request: Request, spec: ModelSpec) -> Evidence:
     if "int8" in request.precisions and not (request.train and request.dev):
         raise CaptionerError(
-            "int8 is calibrated on training photos and compared with fp32 on dev photos: name a dataset that has both "
+            "int8 is calibrated on training photos and compared with fp32 on dev photos. Name a dataset that has both "
             "with --data."
         )
     if not request.dev:
         raise CaptionerError(
-            f"{request.precisions[0]} is compared with fp32 on dev photos: name a dataset that has them with --data."
+            f"{request.precisions[0]} is compared with fp32 on dev photos. Name a dataset that has them with --data."
         )
-    return evidence_of(spec, request.train if "int8" in request.precisions else (), request.dev)
-
-
-def evidence_of(spec: ModelSpec, train: Sequence[Example], dev: Sequence[Example]) -> Evidence:
-    """Some photos of train, always the same, to calibrate on, and the first of dev to judge on.
-
-    Raises:
-        ImageError: a photo cannot be read.
-    """
-    drawn = np.random.default_rng(0).permutation(len(train))[:CALIBRATION_PHOTOS]
-    scored = dev[:SCORED_PHOTOS]
-    return Evidence(
-        _prepared([train[i].image for i in drawn], spec),
-        _prepared([example.image for example in scored], spec),
-        [example.references for example in scored],
-    )
+    return evidence_of(spec.image, request.train if "int8" in request.precisions else (), request.dev)
 
 
 def _backend(directory: Path, precision: str = FULL_PRECISION) -> InspectableBackend:
@@ -180,35 +179,18 @@ def _backend(directory: Path, precision: str = FULL_PRECISION) -> InspectableBac
     return OnnxBackend(bundle, "cpu", precision=precision)
 
 
-def _photos(samples: npt.NDArray[np.uint8], files: Sequence[Path], spec: ModelSpec) -> npt.NDArray[np.uint8]:
-    return np.concatenate([samples, _prepared(files, spec)])
-
-
-def _prepared(files: Sequence[Path], spec: ModelSpec) -> npt.NDArray[np.uint8]:
-    """uint8 (files, height, width, 3)."""
-    prepared = np.empty((len(files), spec.image.height, spec.image.width, 3), np.uint8)
-    for photo, file in zip(prepared, files, strict=True):
-        photo[:] = load(file, spec.image)
-    return prepared
-
-
 def _provenance(path: Path, training: Mapping[str, Any]) -> dict[str, Any]:
-    versions = {name: version(name) for name in ("captioner", "torch", "onnx", "onnxruntime") if _installed(name)}
+    versions = {}
+    for name in _VERSIONED:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # onnxruntime is not, where onnxruntime-gpu is
+            continue
     return {
         "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "training": dict(training),
         "export_versions": versions,
     }
-
-
-def _installed(name: str) -> bool:
-    from importlib.metadata import PackageNotFoundError
-
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _read(path: Path) -> str:

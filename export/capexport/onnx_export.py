@@ -18,7 +18,7 @@ ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
 
 
 def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
-    """Write both graphs; returns their file names. Each holds its own weights: no external data."""
+    """Writes both graphs; returns their file names. Each holds its own weights: no external data."""
     image, step = example_inputs(model)
     graphs = describe(model)
     _export(EncoderGraph(model), image, graphs.encoder, directory / ENCODER)

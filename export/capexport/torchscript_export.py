@@ -15,7 +15,7 @@ ENCODER, DECODER = "encoder_model.pt", "decoder_model.pt"
 
 
 def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
-    """Write both graphs; returns their file names."""
+    """Writes both graphs; returns their file names."""
     image, step = example_inputs(model)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")

@@ -99,7 +99,7 @@ class Captioner:
         many = many or threads == 1
 
         def start(threads_of_operation: int | None) -> OnnxBackend:
-            return OnnxBackend(opened, device, threads_of_operation, precision, keep=True)
+            return OnnxBackend(opened, device, threads_of_operation, precision)
 
         def load_for_many() -> Captioner:
             return cls(manifest, vocabulary, start(1), workers=threads or threads_for_all_cores())

@@ -177,12 +177,12 @@ def test_a_model_that_is_mostly_undecided_is_not_exported() -> None:
 
 
 def test_soft_attention_is_excused_from_nothing() -> None:
-    with pytest.raises(ParityError, match="differs from PyTorch by"):
+    with pytest.raises(ParityError, match="differ from PyTorch by"):
         compare()
 
 
 def test_regions_that_are_not_equally_likely_are_compared() -> None:
-    with pytest.raises(ParityError, match="differs from PyTorch by"):
+    with pytest.raises(ParityError, match="differ from PyTorch by"):
         compare(0.1, swap=True, one_region=True)
 
 

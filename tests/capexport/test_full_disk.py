@@ -15,8 +15,9 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from capexport import onnx_export, precision, quantize, torchscript_export
+from capexport import onnx_export, torchscript_export
 from capexport.export import Request, export
+from capexport.quantization import acceptance, int8
 from caprun.bundle.manifest import Manifest
 from caprun.bundle.reading import read_bundle
 from caprun.errors import BundleError, CaprunError
@@ -66,8 +67,8 @@ def run(
             return encoder, decoder
 
         monkeypatch.setattr(module, "write", write)
-    monkeypatch.setattr(precision, "photos_per_second", lambda *_: [10.0, 20.0])
-    monkeypatch.setattr(precision, "score", lambda *_: SimpleNamespace(cider=0.5))
+    monkeypatch.setattr(acceptance, "photos_per_second", lambda *_: [10.0, 20.0])
+    monkeypatch.setattr(acceptance, "score", lambda *_: SimpleNamespace(cider=0.5))
 
     def go(output: Path, kind: Any, *precisions: Any, name: str = "small") -> Manifest:
         request = Request(checkpoint_file, kind, output, name, precisions=precisions, train=examples, dev=examples)
@@ -137,7 +138,7 @@ def test_a_graph_that_was_cut_off_on_its_way_to_int8_is_noticed(
     with small_disk(tmp_path / "disk", 2**22) as disk:
         fill(disk, leave=room)
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
-        monkeypatch.setattr(quantize.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
+        monkeypatch.setattr(int8.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
         with pytest.raises(CaprunError) as caught:
             run(tmp_path / "bundle", "onnx", "int8")
         assert "\n" not in str(caught.value)

@@ -203,7 +203,7 @@ def test_importing_it_imports_nothing_heavy(module: str) -> None:
 
 
 def test_captioning_needs_no_torch_and_no_onnx(tiny: Path, photo: Path) -> None:
-    forbidden = ["torch", "onnx", "captioner", "capexport"]
+    forbidden = ["torch", "onnx", "sklearn", "captioner", "capexport"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({forbidden}))\n"
         f"from caprun import Captioner; print(Captioner.load({str(tiny)!r}).caption({str(photo)!r}).text)"

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
-from capexport import precision
+from capexport.quantization import acceptance
 from caprun.bundle.reading import read_bundle
 from captioner.cli import main
 
@@ -74,8 +74,8 @@ def test_a_trained_model_is_exported_in_int8_and_runs_in_it(tmp_path: Path, monk
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     # eight photos and a clock would decide by chance; what is decided is the affair of other tests
-    monkeypatch.setattr(precision, "CIDER_TOLERANCE", 10.0)
-    monkeypatch.setattr(precision, "photos_per_second", lambda *_: [10.0, 20.0])
+    monkeypatch.setattr(acceptance, "CIDER_TOLERANCE", 10.0)
+    monkeypatch.setattr(acceptance, "photos_per_second", lambda *_: [10.0, 20.0])
     photos = draw_dataset(tmp_path / "dataset")
     settings = [f"--set={name}={value}" for name, value in SETTINGS.items()]
     schedule = ("--epochs", "12", "--batch-size", "4", "--lr", "0.01", "--device", "cpu")

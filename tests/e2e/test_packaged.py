@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capexport.precision import check_batches
+from capexport.quantization.acceptance import check_batches
 from capexport.verify import verify
 from caprun.bundle.manifest import FULL_PRECISION
 from caprun.bundle.reading import Bundle, read_bundle

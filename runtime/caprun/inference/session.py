@@ -1,11 +1,9 @@
 """A bundle's graphs in ONNX Runtime, and a decoder whose state stays on the device."""
 
-import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +13,7 @@ from caprun.bundle.external_data import has_external_data
 from caprun.bundle.manifest import GraphSpec, TensorSpec
 from caprun.bundle.manifest_check import FIRST_STATE, NEXT
 from caprun.bundle.reading import Bundle
-from caprun.errors import BundleError, CaprunError, DeviceError
-from caprun.inference import graph_cache
+from caprun.errors import BundleError, DeviceError
 from caprun.inference.devices import PROVIDERS, Device, choose_device, onnxruntime
 from caprun.inference.precisions import choose_precision
 from caprun.search.steps import StepOutput, photo_vectors
@@ -42,7 +39,6 @@ class OnnxBackend:
         device: `auto` falls back to the CPU where CUDA does not start; `cuda` runs on CUDA or fails.
         threads: threads of one operation; None lets ONNX Runtime take every core.
         precision: one of the bundle's; None for the one that `choose_precision` finds.
-        keep: on the CPU, use and fill the cache of optimised graphs.
 
     Attributes:
         device: where it runs.
@@ -59,8 +55,6 @@ class OnnxBackend:
         device: Device = "auto",
         threads: int | None = None,
         precision: str | None = None,
-        *,
-        keep: bool = False,
     ) -> None:
         if bundle.manifest.format != "onnx":
             raise BundleError(
@@ -68,42 +62,22 @@ class OnnxBackend:
                 f"`captioner caption --model {bundle.path} PHOTO`, or export it with --format onnx."
             )
         self._pieces = len(bundle.vocabulary)
-        self._keep = keep and graph_cache.directory() is not None
-        with ThreadPoolExecutor(2) as pool:
-            # of a graph that was kept, the source is checked while ONNX Runtime is imported, which takes longer; of any
-            # other it is checked as it is read
-            wanted = precision or choose_precision(bundle.manifest, "cpu")
-            checked = pool.submit(bundle.check, wanted) if self._keep and device != "cuda" else None
-            try:
-                self._open(bundle, choose_device(device), threads, precision, pool, checked)
-            except DeviceError:
-                if device != "auto":
-                    raise
-                self._open(bundle, "cpu", threads, precision, pool, checked)
+        try:
+            self._open(bundle, choose_device(device), threads, precision)
+        except DeviceError:
+            if device != "auto":
+                raise
+            self._open(bundle, "cpu", threads, precision)
 
-    def _open(
-        self,
-        bundle: Bundle,
-        device: Literal["cpu", "cuda"],
-        threads: int | None,
-        precision: str | None,
-        pool: ThreadPoolExecutor,
-        checked: Future[None] | None,
-    ) -> None:
+    def _open(self, bundle: Bundle, device: Literal["cpu", "cuda"], threads: int | None, precision: str | None) -> None:
         self.device, self.precision = device, precision or choose_precision(bundle.manifest, device)
-        keep = self._keep and device == "cpu"
-        if keep and checked is not None:
-            checked.result()
-        (encoder, decoder), specs = bundle.graph_files(self.precision), bundle.manifest.graphs
-        models = (
-            _Model.of(bundle, encoder, specs.encoder, keep),
-            _Model.of(bundle, decoder, specs.decoder, keep),
-        )
-        sources = [place or model.content() for model, place in zip(models, pool.map(_Model.kept, models), strict=True)]
-        # one after the other where it takes much memory: on a GPU, and for graphs to be kept, which are written from it
-        alone = device == "cuda" or (keep and any(isinstance(source, bytes) for source in sources))
-        each: Any = map if alone else pool.map
-        self._encoder, self._decoder = each(partial(_Session, device, threads), models, sources)
+        files, specs = bundle.graph_files(self.precision), bundle.manifest.graphs
+        with ThreadPoolExecutor(2) as pool:
+            contents = list(pool.map(partial(_complete_graph, bundle), files))  # both are checked before either is used
+            # one after the other on a GPU, where starting a session takes much memory
+            each: Any = map if device == "cuda" else pool.map
+            start = partial(_Session, bundle, device, threads)
+            self._encoder, self._decoder = each(start, contents, (specs.encoder, specs.decoder))
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> "OnnxSteps":
         """Show photos, uint8 (photos, height, width, 3), to the decoder; `alpha`: attention weights are wanted."""
@@ -167,97 +141,41 @@ def _on_host(value: Any) -> npt.NDArray[Any]:
     return array
 
 
-class _Model(NamedTuple):
-    """A graph that a session is to be made of."""
-
-    bundle: Bundle
-    file: str
-    spec: GraphSpec
-    entry: graph_cache.Entry | None
-    """Where it is kept as ONNX Runtime optimises it; None for nowhere."""
-
-    @classmethod
-    def of(cls, bundle: Bundle, file: str, spec: GraphSpec, keep: bool) -> "_Model":
-        sha256 = bundle.manifest.files[file].sha256
-        entry = graph_cache.entry(sha256, onnxruntime().__version__) if keep else None
-        return cls(bundle, file, spec, entry)
-
-    def kept(self) -> Path | None:
-        """The optimised graph, if it is there; it was complete in itself when it was made."""
-        return None if self.entry is None else self.entry.find()
-
-    def content(self) -> bytes:
-        """The graph as it is in the bundle.
-
-        A manifest vouches for the bundle's files, and for none that ONNX Runtime would be led to by one of them.
-        """
-        content, path = self.bundle.read(self.file), self.bundle.path / self.file
-        try:
-            incomplete = has_external_data(content)
-        except ValueError as error:
-            raise BundleError(f"{path} is no ONNX model ({error}); export the bundle again.") from None
-        if incomplete:
-            raise BundleError(f"{path} has weights in another file, which a bundle cannot; export it again.")
-        return content
+def _complete_graph(bundle: Bundle, file: str) -> bytes:
+    """Reads a graph that holds all its weights: a manifest does not vouch for other files that a graph refers to."""
+    content, path = bundle.read(file), bundle.path / file
+    try:
+        incomplete = has_external_data(content)
+    except ValueError as error:
+        raise BundleError(f"{path} is no ONNX model ({error}); export the bundle again.") from None
+    if incomplete:
+        raise BundleError(f"{path} has weights in another file, which a bundle cannot; export it again.")
+    return content
 
 
 class _Session:
     """One session; on a GPU, tensors move between host and device only where asked."""
 
     def __init__(
-        self, device: Literal["cpu", "cuda"], threads: int | None, model: _Model, source: bytes | Path
+        self, bundle: Bundle, device: Literal["cpu", "cuda"], threads: int | None, content: bytes, spec: GraphSpec
     ) -> None:
         ort = onnxruntime()
-        self.spec, self._device, self._threads = model.spec, device, threads
-        bundle = model.bundle.path
+        self.spec, self._device = spec, device
         try:
             if device == "cuda" and hasattr(ort, "preload_dlls"):
                 ort.preload_dlls()
-            self._session = self._start(model, source)
-        except CaprunError:
-            raise
+            self._session = _start(ort, device, threads, content)
         except Exception as error:  # ONNX Runtime raises classes of its own, derived from nothing narrower
             if device == "cuda":
                 raise DeviceError(f"CUDA does not start ({_brief(error)}); use --device cpu.") from error
-            raise BundleError(f"ONNX Runtime refuses the graphs of {bundle} ({_brief(error)}).") from error
+            raise BundleError(f"ONNX Runtime refuses the graphs of {bundle.path} ({_brief(error)}).") from error
         if self._session.get_providers()[0] != PROVIDERS[device]:
             raise DeviceError("CUDA was asked for and ONNX Runtime fell back to the CPU; see its CUDA requirements.")
         self._session.disable_fallback()
         described = self.spec.inputs, self.spec.outputs
         for tensors, nodes in zip(described, (self._session.get_inputs(), self._session.get_outputs()), strict=True):
             if not _are(tensors, nodes):
-                raise BundleError(f"The graphs of {bundle} are not those its manifest describes; export it again.")
-
-    def _start(self, model: _Model, source: bytes | Path) -> Any:
-        """A session of the optimised graph, or else of the bundle's, which leaves an optimised one where it can."""
-        if isinstance(source, Path):
-            try:
-                return self._session_of(source)
-            except Exception:  # noqa: BLE001 - as above; whatever is wrong with what was kept, the bundle is not
-                assert model.entry
-                model.entry.forget()
-                source = model.content()
-        if model.entry:
-            # nothing can be written, the disk fills up; or it is the graph that is refused, as it will be once more
-            with contextlib.suppress(Exception), model.entry.being_made() as path:
-                return self._session_of(source, keep_as=path)
-        return self._session_of(source)
-
-    def _session_of(self, source: bytes | Path, *, keep_as: Path | None = None) -> Any:
-        ort = onnxruntime()
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong arrives as an exception, and is said in a sentence
-        options.intra_op_num_threads = self._threads or 0
-        # threads that wait in a loop for the next operation take the core from whoever else has work
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        provider = PROVIDERS[self._device], _OPTIONS[self._device]
-        if isinstance(source, Path):
-            graph_cache.set_to_load(ort, options)
-            return ort.InferenceSession(str(source), options, providers=[provider])
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # what was looked into, not guessed
-        if keep_as:
-            graph_cache.set_to_keep(options, keep_as)
-        return ort.InferenceSession(source, options, providers=[provider])
+                raise BundleError(f"The graphs of {bundle.path} are not those its manifest describes; export it again.")
 
     def run(self, inputs: dict[str, Any], names: list[str], *, staying: Collection[str]) -> dict[str, Any]:
         """Run the graph.
@@ -294,6 +212,16 @@ class _Session:
         self._session.run_with_iobinding(binding)
         values = zip(names, binding.get_outputs(), strict=True)
         return {name: value if name in staying else value.numpy() for name, value in values}
+
+
+def _start(ort: Any, device: Literal["cpu", "cuda"], threads: int | None, content: bytes) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong arrives as an exception, and is said in a sentence
+    options.intra_op_num_threads = threads or 0
+    # threads that wait in a loop for the next operation take the core from whoever else has work
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # what was checked, not guessed
+    return ort.InferenceSession(content, options, providers=[(PROVIDERS[device], _OPTIONS[device])])
 
 
 def _are(tensors: Sequence[TensorSpec], nodes: Sequence[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""No byte of a bundle can be other than it was: any file, any precision, with and without a cache of optimised graphs.
+"""No byte of a bundle can be other than it was: any file, any precision.
 
 Everything here is refused in a sentence that names the file, before ONNX Runtime is given anything.
 """
@@ -69,16 +69,9 @@ def refused(bundle: Path, file: str) -> str:
     return sentence
 
 
-@pytest.fixture(params=["no cache", "cache"])
-def warm(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_precisions: Path
-) -> list[object]:
-    """Every session attempted; with a cache that holds every graph as it was when sound."""
-    if request.param == "cache":
-        monkeypatch.setenv("CAPRUN_CACHE", str(tmp_path / "cache"))
-        for precision in ("fp32", "int8"):
-            Captioner.load(two_precisions, device="cpu", threads=1, precision=precision)
-        assert list((tmp_path / "cache").iterdir())
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Every session attempted."""
     attempts: list[object] = []
 
     def refuse(model: object, *_: object, **__: object) -> None:
@@ -90,7 +83,7 @@ def warm(
 
 
 @every_file
-def test_flipped_bits_are_refused(warm: list[object], spoilt: Path, file: str) -> None:
+def test_flipped_bits_are_refused(sessions: list[object], spoilt: Path, file: str) -> None:
     sound = (spoilt / file).read_bytes()
     chance = random.Random(file)
     for _ in range(FLIPS):
@@ -98,27 +91,29 @@ def test_flipped_bits_are_refused(warm: list[object], spoilt: Path, file: str) -
         damaged[chance.randrange(len(sound))] ^= 1 << chance.randrange(8)
         (spoilt / file).write_bytes(damaged)
         refused(spoilt, file)
-    assert warm == []
+    assert sessions == []
 
 
 @every_file
-def test_truncations_are_refused(warm: list[object], spoilt: Path, file: str) -> None:
+def test_truncations_are_refused(sessions: list[object], spoilt: Path, file: str) -> None:
     sound = (spoilt / file).read_bytes()
     end = len(sound.rstrip())  # after the brace there is a line break that means nothing
     for cut in [0, 1, end - 1, *random.Random(file).sample(range(2, end - 1), CUTS - 3)]:
         (spoilt / file).write_bytes(sound[:cut])
         refused(spoilt, file)
-    assert warm == []
+    assert sessions == []
 
 
 @every_file
-def test_a_byte_more_and_zeros_in_the_place_of_a_block_are_refused(warm: list[object], spoilt: Path, file: str) -> None:
+def test_a_byte_more_and_zeros_in_the_place_of_a_block_are_refused(
+    sessions: list[object], spoilt: Path, file: str
+) -> None:
     sound = (spoilt / file).read_bytes()
     middle = len(sound) // 2
     for damaged in (sound + b"\0", sound + sound, sound[:middle] + bytes(8) + sound[middle + 8 :], bytes(len(sound))):
         (spoilt / file).write_bytes(damaged)
         refused(spoilt, file)
-    assert warm == []
+    assert sessions == []
 
 
 def to_directory(path: Path) -> None:
@@ -165,17 +160,17 @@ REPLACED = [
 @every_file
 @pytest.mark.parametrize("replaced", REPLACED, ids=lambda replaced: replaced.__name__)
 def test_what_is_no_file_of_the_bundles_own_is_refused(
-    warm: list[object], spoilt: Path, file: str, replaced: Callable[[Path], None]
+    sessions: list[object], spoilt: Path, file: str, replaced: Callable[[Path], None]
 ) -> None:
     replaced(spoilt / file)
     assert "is a link out of the bundle or no file at all; copy the file itself" in refused(spoilt, file)
-    assert warm == []
+    assert sessions == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")
 @every_file
 def test_a_link_that_stays_in_the_bundle_is_followed_and_what_it_leads_to_is_checked(
-    warm: list[object], spoilt: Path, file: str
+    sessions: list[object], spoilt: Path, file: str
 ) -> None:
     """As a volume is laid out that is exchanged by exchanging one link."""
     (spoilt / "..2026").mkdir()
@@ -186,26 +181,26 @@ def test_a_link_that_stays_in_the_bundle_is_followed_and_what_it_leads_to_is_che
     assert bundle.graphs() == (bundle.read("encoder_model.onnx"), bundle.read("decoder_model.onnx"))
     real.write_bytes(real.read_bytes()[:-2])  # the last byte may be a line break that means nothing
     refused(spoilt, file)
-    assert warm == []
+    assert sessions == []
 
 
 @every_file
-def test_a_file_that_is_not_there_is_refused(warm: list[object], spoilt: Path, file: str) -> None:
+def test_a_file_that_is_not_there_is_refused(sessions: list[object], spoilt: Path, file: str) -> None:
     (spoilt / file).unlink()
     if file == "model.json":
         with pytest.raises(BundleError, match=r"is no bundle: it has no model\.json\.$"):
             read_bundle(spoilt)
     else:
         assert "is missing; copy the whole bundle" in refused(spoilt, file)
-    assert warm == []
+    assert sessions == []
 
 
 @every_file
-def test_a_file_that_may_not_be_read_is_refused(warm: list[object], spoilt: Path, file: str) -> None:
+def test_a_file_that_may_not_be_read_is_refused(sessions: list[object], spoilt: Path, file: str) -> None:
     (spoilt / file).chmod(0)
     with obeying_permissions():
         assert "cannot be read (Permission denied); see to it" in refused(spoilt, file)
-    assert warm == []
+    assert sessions == []
 
 
 def test_a_bundle_in_a_folder_that_may_not_be_entered_is_refused(spoilt: Path) -> None:
@@ -218,25 +213,25 @@ def test_a_bundle_in_a_folder_that_may_not_be_entered_is_refused(spoilt: Path) -
 
 
 @pytest.mark.parametrize(("one", "other"), [FP32, INT8, (FP32[0], INT8[1]), ("vocab.json", "MODEL_CARD.md")])
-def test_two_files_exchanged_are_refused(warm: list[object], spoilt: Path, one: str, other: str) -> None:
+def test_two_files_exchanged_are_refused(sessions: list[object], spoilt: Path, one: str, other: str) -> None:
     (spoilt / one).rename(spoilt / "x")
     (spoilt / other).rename(spoilt / one)
     (spoilt / "x").rename(spoilt / other)
     with pytest.raises(BundleError, match=rf"{spoilt}/({one}|{other}) (has|is)"):
         Captioner.load(spoilt, device="cpu", precision=precision_of(one))
-    assert warm == []
+    assert sessions == []
 
 
-def test_two_lines_of_the_vocabulary_exchanged_are_refused(warm: list[object], spoilt: Path) -> None:
+def test_two_lines_of_the_vocabulary_exchanged_are_refused(sessions: list[object], spoilt: Path) -> None:
     path = spoilt / "vocab.json"
     text = path.read_text(encoding="utf-8")
     assert '"dog",\n"cat"' in text
     path.write_text(text.replace('"dog",\n"cat"', '"cat",\n"dog"'), encoding="utf-8", newline="\n")
     assert "has been altered (its checksum is wrong)" in refused(spoilt, "vocab.json")
-    assert warm == []
+    assert sessions == []
 
 
-def test_the_manifest_of_another_bundle_is_refused(warm: list[object], spoilt: Path, tmp_path: Path) -> None:
+def test_the_manifest_of_another_bundle_is_refused(sessions: list[object], spoilt: Path, tmp_path: Path) -> None:
     """With its vocabulary or without it: each is sound, and they are not of one bundle."""
     sound = read_bundle(spoilt)
     other = Path(shutil.copytree(spoilt, tmp_path / "other"))
@@ -250,7 +245,7 @@ def test_the_manifest_of_another_bundle_is_refused(warm: list[object], spoilt: P
             shutil.copy(other / name, mixed / name)
         with pytest.raises(BundleError, match=r"vocab\.json|MODEL_CARD\.md"):
             Captioner.load(mixed, device="cpu")
-    assert warm == []
+    assert sessions == []
 
 
 def test_what_was_checked_is_what_is_run(spoilt: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,11 +71,21 @@ def test_onnx_runtime_tells_its_makers_nothing_unless_it_is_asked_to(chosen: str
 def test_nothing_is_said_where_there_is_no_home(tiny: Path, picture: Image.Image, tmp_path: Path) -> None:
     """As in many a container: ONNX Runtime would say that it cannot keep a number for its makers to know us by."""
     picture.save(tmp_path / "photo.png")
-    home = {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull, "CAPRUN_CACHE": ""}
+    home = {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull}
     command = [sys.executable, "-m", "caprun", "--model", str(tiny), "--device", "cpu", str(tmp_path / "photo.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | home)
     assert done.stdout
     assert done.stderr == ""
+
+
+def test_nothing_is_kept_on_the_users_disk(tiny: Path, picture: Image.Image, tmp_path: Path) -> None:
+    picture.save(tmp_path / "photo.png")
+    home = tmp_path / "home"
+    home.mkdir()
+    places = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR", "LOCALAPPDATA"), str(home))
+    command = [sys.executable, "-m", "caprun", "--model", str(tiny), "--device", "cpu", str(tmp_path / "photo.png")]
+    subprocess.run(command, capture_output=True, check=True, env=os.environ | places)
+    assert list(home.iterdir()) == []
 
 
 @pytest.mark.parametrize("chosen", [None, "3"])

@@ -1,0 +1,93 @@
+"""Captions of many photos, with everything a confidence is computed from."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from capexport.confidence.outliers import draw_outliers
+from caprun.arrays import Float32Array
+from caprun.bundle.confidence import CAPTION_FEATURES, is_whole
+from caprun.engine import Captioner
+from caprun.photos.preprocessing import load
+from caprun.search.decoding import search
+from caprun.search.hypothesis import Hypothesis
+from caprun.search.options import SearchOptions
+from captioner.datasets import Example
+
+_BATCH = 16
+Images = Iterable[npt.NDArray[np.uint8]]
+"""Prepared photos, each uint8 (height, width, 3)."""
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """The captions of some photos by one model and search."""
+
+    photos: Float32Array
+    """(photos, features): see `caprun.bundle.confidence.Confidence.probability`."""
+    hypotheses: Sequence[Hypothesis]
+    texts: Sequence[str]
+
+    @functools.cached_property
+    def features(self) -> npt.NDArray[np.float64]:
+        """Features of the captions, (photos, len(CAPTION_FEATURES))."""
+        rows = [[feature(one) for feature in CAPTION_FEATURES.values()] for one in self.hypotheses]
+        return np.array(rows).reshape(len(rows), len(CAPTION_FEATURES))
+
+    @functools.cached_property
+    def whole(self) -> npt.NDArray[np.bool_]:
+        """Whether each caption is neither empty nor cut, (photos,). The confidence of others is 0, not fitted."""
+        return np.array([is_whole(one) for one in self.hypotheses], bool)
+
+    def only(self, kept: npt.NDArray[np.bool_]) -> Captioned:
+        """Returns the photos marked in `kept`, bool (photos,)."""
+        pairs = [pair for pair, keep in zip(zip(self.hypotheses, self.texts, strict=True), kept, strict=True) if keep]
+        return Captioned(self.photos[kept], [one for one, _ in pairs], [text for _, text in pairs])
+
+
+def caption_all(captioner: Captioner, images: Images, options: SearchOptions | None = None) -> Captioned:
+    """Captions prepared photos batch by batch; `options` None stands for the model's own."""
+    special = captioner.spec.special
+    options = options or captioner.spec.search
+    photos: list[Float32Array] = []
+    hypotheses: list[Hypothesis] = []
+    for batch in _batches(images):
+        steps = captioner.backend.encode(batch)
+        photos.append(np.array(steps.photo))
+        hypotheses += search(
+            steps,
+            len(batch),
+            special.start,
+            special.end,
+            options,
+            vocabulary=captioner.vocabulary,
+            neutral=captioner.neutral if options.neutral else None,
+        )
+    return Captioned(np.concatenate(photos), hypotheses, [captioner.vocabulary.text(one.ids) for one in hypotheses])
+
+
+def encode_all(captioner: Captioner, images: Images) -> Float32Array:
+    """Returns the features of prepared photos, (photos, features), without captioning them."""
+    return np.concatenate([np.array(captioner.backend.encode(batch).photo) for batch in _batches(images)])
+
+
+def photos_of(examples: Iterable[Example], captioner: Captioner) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yields the prepared photos of examples, each read when it is needed."""
+    return (load(example.image, captioner.spec.image) for example in examples)
+
+
+def outliers_of(kind: str, count: int, seed: int, captioner: Captioner) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yields prepared pictures of a kind of outlier; see `draw_outliers`."""
+    return (load(picture, captioner.spec.image) for picture in draw_outliers(kind, count, seed))
+
+
+def _batches(images: Images) -> Iterator[npt.NDArray[np.uint8]]:
+    ahead = iter(images)
+    while batch := list(islice(ahead, _BATCH)):
+        yield np.stack(batch)

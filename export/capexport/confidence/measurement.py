@@ -1,0 +1,183 @@
+"""Figures of a confidence for the manifest, each on photos that were not in its fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capexport.confidence.captioned import Captioned, caption_all, outliers_of
+from capexport.confidence.figures import auroc, calibration_error, reliability, risk_coverage
+from capexport.confidence.predictors import (
+    FOLDS,
+    Dev,
+    Key,
+    chances_of_good,
+    chances_out_of_fold,
+    fit_direction,
+    fit_familiar,
+    fit_good,
+)
+from capexport.confidence.regression import Weights, sigmoid
+from caprun.arrays import Float32Array
+from caprun.bundle.confidence import Confidence
+from caprun.engine import Captioner
+
+FEWEST_WHOLE = 50
+"""Captions, neither empty nor cut, that a fit needs."""
+_SEED = 1
+Chances = npt.NDArray[np.float64]
+"""Probabilities of captions, (photos,)."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Captions of training photos."""
+
+    captioned: Captioned
+    references: Sequence[Sequence[str]]
+    datasets: npt.NDArray[np.str_]
+    """Name of each photo's dataset, (photos,)."""
+
+    def without(self, dataset: str) -> Train:
+        """Returns the photos of the other datasets."""
+        kept = self.datasets != dataset
+        references = [one for one, keep in zip(self.references, kept, strict=True) if keep]
+        return Train(self.captioned.only(kept), references, self.datasets[kept])
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A confidence, and all it was fitted on."""
+
+    confidence: Confidence
+    direction: Weights
+    familiar: Weights
+    train: Train
+    dev: Dev
+    datasets: npt.NDArray[np.str_]
+    """Name of each dev photo's dataset, (photos,)."""
+    outliers: Mapping[str, Float32Array]
+    """Features of drawn pictures, (pictures, features), by kind."""
+
+    @property
+    def own(self) -> Key:
+        """The precision and search used by default."""
+        return next(iter(self.dev))
+
+
+def measure(fitted: Fitted, captioner: Captioner, outliers: int) -> dict[str, Any]:
+    """Measures a confidence out of fold, by dataset where there are several, and against outliers.
+
+    Args:
+        fitted: the confidence.
+        captioner: the model in the precision used by default.
+        outliers: number of outliers of each kind to draw.
+    """
+    own, dev = fitted.own, fitted.dev
+    fold = np.random.default_rng(0).permutation(len(fitted.datasets)) % FOLDS
+    good_chances = {key: chances_out_of_fold(dev, fitted.direction, fold, key) for key in dev}
+    chances = {key: sigmoid(fitted.familiar(one.captioned.photos)) * good_chances[key] for key, one in dev.items()}
+    confidence, good = chances[own], dev[own].good
+    measured: dict[str, Any] = {
+        "folds": FOLDS,
+        "found": [key._asdict() | figures_of(chances[key], dev[key].good) for key in dev],
+        "reliability": [_rounded(one._asdict()) for one in reliability(confidence, good)],
+        "risk_coverage": [_rounded(one._asdict()) for one in risk_coverage(confidence, good)],
+        "outliers": _against_outliers(fitted, captioner, good_chances[own], outliers),
+    }
+    names = np.unique(fitted.datasets).tolist()
+    if len(names) > 1:
+        measured["datasets"] = [_of_dataset(fitted, name, confidence) for name in names]
+    return measured
+
+
+def probabilities(confidence: Confidence, captioned: Captioned) -> Chances:
+    """Returns the confidence of each caption, (photos,), as the runtime computes it."""
+    pairs = zip(captioned.photos, captioned.hypotheses, strict=True)
+    return np.array([confidence.probability(photo, hypothesis) for photo, hypothesis in pairs])
+
+
+def figures_of(confidence: Chances, good: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Returns base rate, mean confidence, both calibration errors, AUROC (None without both outcomes) and Brier score.
+
+    Args:
+        confidence: (captions,).
+        good: bool (captions,).
+    """
+    return _rounded(
+        {
+            "base_rate": float(good.mean()),
+            "mean_confidence": float(confidence.mean()),
+            "error_equal_mass": calibration_error(confidence, good),
+            "error_equal_width": calibration_error(confidence, good, of="width"),
+            "auroc": auroc(confidence[good], confidence[~good]),
+            "brier": float(((confidence - good) ** 2).mean()),
+        }
+    )
+
+
+def _of_dataset(fitted: Fitted, name: str, confidence: Chances) -> dict[str, Any]:
+    """Measures one dataset's dev photos: out of fold, and by a fit without any photo of the dataset."""
+    own, of = fitted.dev[fitted.own], fitted.datasets == name
+    return {
+        "dataset": name,
+        "photos": int(of.sum()),
+        **figures_of(confidence[of], own.good[of]),
+        "transfer": _transfer(fitted, name),
+    }
+
+
+def _transfer(fitted: Fitted, name: str) -> dict[str, Any] | None:
+    """Fits anew without a dataset's photos, of dev and of train, and measures on them; None where too few are left."""
+    own, others = fitted.dev[fitted.own], fitted.datasets != name
+    train = fitted.train.without(name)
+    if (own.captioned.whole & others).sum() < FEWEST_WHOLE or train.captioned.whole.sum() < FEWEST_WHOLE:
+        return None
+    direction = fit_direction(train.captioned, train.references)
+    familiar = fit_familiar(train.captioned.photos, list(fitted.outliers.values()))
+    good = fit_good(fitted.dev, direction, others)
+    confidence = sigmoid(familiar(own.captioned.photos)) * chances_of_good(own.captioned, direction, good)
+    return {"fitted_on": int(others.sum()), **figures_of(confidence[~others], own.good[~others])}
+
+
+def _against_outliers(fitted: Fitted, captioner: Captioner, good: Chances, count: int) -> dict[str, Any]:
+    """Measures AUROC of dev photos against new outliers: of every kind, and of each kind by a fit without it.
+
+    Args:
+        fitted: the confidence.
+        captioner: the model in the precision used by default.
+        good: each dev caption's probability of being good if its photo is familiar, out of fold.
+        count: number of outliers of each kind.
+    """
+    photos = fitted.dev[fitted.own].captioned.photos
+    confidence = sigmoid(fitted.familiar(photos)) * good
+    kinds, everything = [], []
+    for kind in fitted.outliers:
+        drawn = caption_all(captioner, outliers_of(kind, count, _SEED, captioner))
+        found = probabilities(fitted.confidence, drawn)
+        rest = [pictures for other, pictures in fitted.outliers.items() if other != kind]
+        familiar = fit_familiar(fitted.train.captioned.photos, rest)
+        pairs = zip(drawn.photos, drawn.hypotheses, strict=True)
+        good_drawn = sigmoid(np.array([fitted.confidence.good.logit(*pair) for pair in pairs])) * drawn.whole
+        figures = {
+            "auroc": auroc(confidence, found),
+            "left_out": auroc(sigmoid(familiar(photos)) * good, sigmoid(familiar(drawn.photos)) * good_drawn),
+            "median": float(np.median(found)),
+        }
+        kinds.append({"kind": kind} | _rounded(figures))
+        everything.append(found)
+    every = auroc(confidence, np.concatenate(everything))
+    return {"of_each_kind": count, "auroc": round(every, 4), "kinds": kinds}
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Rounds for the manifest; NaN, which JSON lacks, becomes None."""
+    return {
+        name: (None if math.isnan(value) else round(value, 4)) if isinstance(value, float) else value
+        for name, value in values.items()
+    }

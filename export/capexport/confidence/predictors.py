@@ -1,0 +1,146 @@
+"""The three fits behind a confidence: good captions, familiar photos, and the direction that tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from capexport.confidence.captioned import Captioned
+from capexport.confidence.event import Event, scores_of
+from capexport.confidence.regression import Weights, logistic, ridge, sigmoid
+from caprun.arrays import Float32Array
+from caprun.bundle.confidence import CAPTION_FEATURES, Confidence, Linear
+
+FOLDS = 10
+_COMPONENTS = 128
+"""Principal components of photo features in which photos are told from outliers."""
+_OUTLIER_WEIGHT = 2000.0
+"""Weight of all photos and outliers together, against `_OUTLIER_PENALTY`."""
+_TRAIN_PENALTY, _DEV_PENALTY, _OUTLIER_PENALTY = (
+    1000.0,
+    1.0,
+    3.0,
+)  # chosen on one model; the result hardly depends on them
+
+
+class Key(NamedTuple):
+    """A precision and a search."""
+
+    precision: str
+    beam_size: int
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Captions of dev photos, and whether each is good."""
+
+    captioned: Captioned
+    good: npt.NDArray[np.bool_]
+    """(photos,)."""
+
+
+Dev = Mapping[Key, Labelled]
+"""The same photos, captioned in every precision and search."""
+
+
+def fit_direction(train: Captioned, references: Sequence[Sequence[str]]) -> Weights:
+    """Fits the direction of photo features that says how well a training photo is captioned.
+
+    Captions of training photos are better than those of other photos, so only their ranks count, and only what the
+    features of the caption do not tell.
+
+    Args:
+        train: captions of training photos.
+        references: the captions that people wrote of each.
+    """
+    rank = rankdata(scores_of(train.texts, references)) / len(references)
+    both = ridge(np.column_stack([train.features, train.photos]), rank, _TRAIN_PENALTY)
+    return Weights(0.0, both.of[train.features.shape[1] :])
+
+
+def fit_familiar(photos: Float32Array, outliers: Sequence[Float32Array]) -> Weights:
+    """Fits the logit of being a photo rather than an outlier.
+
+    Photos and outliers weigh the same, and so do the kinds of outliers.
+
+    Args:
+        photos: (photos, features), of training photos.
+        outliers: (pictures, features) of each kind.
+    """
+    rows = np.concatenate([photos, *outliers]).astype(np.float64)
+    sizes = [len(photos), *map(len, outliers)]
+    shares = [0.5, *[0.5 / len(outliers)] * len(outliers)]
+    weights = np.concatenate(
+        [np.full(size, _OUTLIER_WEIGHT * share / size) for size, share in zip(sizes, shares, strict=True)]
+    )
+    mean, scale = rows.mean(0), rows.std(0) + 1e-6
+    rows = (rows - mean) / scale
+    _, components = np.linalg.eigh((rows * weights[:, None]).T @ rows)
+    components = components[:, -_COMPONENTS:]
+    found = logistic(rows @ components, np.arange(len(rows)) < len(photos), _OUTLIER_PENALTY, weights)
+    of = components @ found.of / scale
+    return Weights(float(found.bias - mean @ of), of)
+
+
+def fit_good(dev: Dev, direction: Weights, photos: npt.NDArray[np.bool_] | None = None) -> Weights:
+    """Fits the logit of a caption being good, over all precisions and searches, which count as one together.
+
+    Captions that are empty or cut are left out.
+
+    Args:
+        dev: the captions.
+        direction: see `fit_direction`.
+        photos: bool (photos,), which photos to use; None for all.
+    """
+    parts = []
+    for one in dev.values():
+        used = one.captioned.whole if photos is None else one.captioned.whole & photos
+        parts.append((_features(one.captioned, direction)[used], one.good[used]))
+    features, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return logistic(features, labels, _DEV_PENALTY, np.full(len(labels), 1 / len(dev)))
+
+
+def chances_of_good(captioned: Captioned, direction: Weights, good: Weights) -> npt.NDArray[np.float64]:
+    """Returns the probability that each caption is good if its photo is familiar, (photos,)."""
+    return sigmoid(good(_features(captioned, direction))) * captioned.whole
+
+
+def chances_out_of_fold(dev: Dev, direction: Weights, fold: npt.NDArray[np.int64], key: Key) -> npt.NDArray[np.float64]:
+    """Returns `chances_of_good` of each photo by a fit on the photos of the other folds.
+
+    Args:
+        dev: the captions.
+        direction: see `fit_direction`.
+        fold: int (photos,), 0..FOLDS - 1.
+        key: the precision and search asked about.
+    """
+    found = np.empty(len(fold))
+    for one in range(FOLDS):
+        fitted = fit_good(dev, direction, fold != one)
+        found[fold == one] = chances_of_good(dev[key].captioned, direction, fitted)[fold == one]
+    return found
+
+
+def as_confidence(event: Event, good: Weights, direction: Weights, familiar: Weights) -> Confidence:
+    """Assembles the fits for the manifest."""
+    *of_caption, of_direction = good.of.tolist()
+    caption = {name: _short(weight) for name, weight in zip(CAPTION_FEATURES, of_caption, strict=True) if weight}
+    return Confidence(
+        event.sentence,
+        Linear(_short(good.bias), caption, tuple(map(_short, (of_direction * direction.of).tolist()))),
+        Linear(_short(familiar.bias), {}, tuple(map(_short, familiar.of.tolist()))),
+    )
+
+
+def _features(captioned: Captioned, direction: Weights) -> npt.NDArray[np.float64]:
+    return np.column_stack([captioned.features, direction(captioned.photos)])
+
+
+def _short(number: float) -> float:
+    """Rounds a weight to the digits that matter in a manifest."""
+    return float(f"{number:.7g}")

@@ -1,0 +1,28 @@
+"""Choice of examples where there are more than are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+
+import numpy as np
+
+from captioner.datasets import Example
+
+
+def from_each_dataset(examples: Sequence[Example], count: int) -> list[Example]:
+    """Takes examples of each dataset in turn, in their order, until there are `count` or none are left.
+
+    A single dataset gives its first examples. A small dataset gives all of its own before a larger one fills up.
+    """
+    by_dataset: dict[str, list[Example]] = {}
+    for example in examples:
+        by_dataset.setdefault(example.dataset, []).append(example)
+    turns = chain.from_iterable(zip_longest(*by_dataset.values()))
+    return [example for example in turns if example is not None][:count]
+
+
+def drawn_from_each_dataset(examples: Sequence[Example], count: int) -> list[Example]:
+    """Draws examples at random, always the same ones, with equal shares of each dataset as far as they last."""
+    order = np.random.default_rng(0).permutation(len(examples))
+    return from_each_dataset([examples[i] for i in order], count)

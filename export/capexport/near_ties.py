@@ -1,0 +1,75 @@
+"""Near-ties: captions that a model itself scores alike, so that rounding decides which one it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import numpy as np
+import numpy.typing as npt
+
+from caprun.bundle.vocabulary import Special
+from caprun.engine import Backend
+from caprun.search.hypothesis import Hypothesis
+from caprun.search.options import SearchOptions
+from caprun.search.steps import StepOutput, Steps
+
+TOLERANCE = 1e-4
+"""Largest difference between the scores of two captions that tie."""
+
+
+def is_near_tie(
+    first: Sequence[float],
+    second: Sequence[float],
+    captions: Sequence[Hypothesis],
+    options: SearchOptions,
+    tolerance: float = TOLERANCE,
+) -> bool:
+    """Tells whether two captions score alike, as a whole or where they part.
+
+    After they part, each continues on its own, and a difference there says nothing about rounding.
+
+    Args:
+        first: the log-probabilities of the first caption's pieces, see `log_probs_in`.
+        second: those of the second caption's pieces, by the same model.
+        captions: both captions.
+        options: the search that found them.
+        tolerance: largest difference of scores that are alike.
+    """
+    scores = [sum(log_probs) / len(log_probs) ** options.length_penalty for log_probs in (first, second)]
+    if abs(scores[0] - scores[1]) <= tolerance:
+        return True
+    pairs = zip_longest(captions[0].ids, captions[1].ids)
+    parted = 1 + next(position for position, (one, other) in enumerate(pairs) if one != other)
+    return abs(sum(first[:parted]) - sum(second[:parted])) <= tolerance
+
+
+def log_probs_in(
+    backend: Backend, image: npt.NDArray[np.uint8], hypothesis: Hypothesis, special: Special, pieces: int
+) -> list[float]:
+    """Returns the log-probability that a backend gives to each piece of a caption, END included.
+
+    Args:
+        backend: the model.
+        image: uint8 (height, width, 3).
+        hypothesis: the caption, which another backend may have found.
+        special: ids of START and END.
+        pieces: size of the vocabulary.
+    """
+    said = pieces_of(hypothesis, special)
+    outputs = replay(backend.encode(image[None]), said, pieces)
+    return [
+        float(output.log_prob[output.candidate == following][0])
+        for output, following in zip(outputs, said[1:], strict=True)
+    ]
+
+
+def pieces_of(hypothesis: Hypothesis, special: Special) -> list[int]:
+    """Returns a caption's ids with START and, where it is finished, END."""
+    return [special.start, *hypothesis.ids, *([special.end] if hypothesis.finished else [])]
+
+
+def replay(steps: Steps, said: Sequence[int], pieces: int) -> list[StepOutput]:
+    """Feeds a caption to the decoder; returns its output after each piece but the last."""
+    zero = np.zeros((1, 1), np.int64)
+    return [steps(zero[0], zero, np.full((1, 1), token), pieces) for token in said[:-1]]

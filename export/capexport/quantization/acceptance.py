@@ -1,0 +1,212 @@
+"""Whether a precision besides fp32 is good and fast enough to be offered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from capexport.examples import drawn_from_each_dataset, from_each_dataset
+from capexport.near_ties import is_near_tie, log_probs_in
+from capexport.photos import prepared
+from capexport.quantization.files import ReducedPrecision
+from caprun.bundle.manifest import FULL_PRECISION, Measurement, Precision
+from caprun.bundle.reading import Bundle
+from caprun.engine import Captioner
+from caprun.inference.precisions import measured_on
+from caprun.inference.session import OnnxBackend
+from caprun.photos.preprocessing import ImageSpec
+from caprun.search.options import SearchOptions
+from captioner.datasets import Example
+from captioner.errors import CaptionerError
+from captioner.evaluation.metrics import score
+
+CIDER_TOLERANCE = 0.01
+"""How far a precision's CIDEr may fall below that of fp32."""
+SCORED_PHOTOS, CALIBRATION_PHOTOS, TIMED_PHOTOS = 1000, 128, 40
+BATCH_TOLERANCE: Mapping[ReducedPrecision, float] = {"int8": 1e-4, "fp16": 2e-2}
+"""How far a log-probability may depend on the batch. Sums are rounded differently in batches of different sizes."""
+_BATCH, _ROUNDS = 16, 3
+
+
+class PrecisionError(CaptionerError):
+    """A precision is not worth offering, or its captions depend on the batch."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The photos that decide on a precision, each uint8 (photos, height, width, 3)."""
+
+    calibration: npt.NDArray[np.uint8]
+    """Photos of the training split, from which the ranges of activations are found."""
+    scored: npt.NDArray[np.uint8]
+    """Photos of dev, which are captioned."""
+    references: Sequence[Sequence[str]]
+    """The captions that people wrote of the scored photos."""
+
+
+def evidence_of(image: ImageSpec, train: Sequence[Example], dev: Sequence[Example]) -> Evidence:
+    """Reads the photos that decide on a precision: the first of dev, and a fixed sample of train, of every dataset.
+
+    Args:
+        image: the model's input.
+        train: examples to calibrate on.
+        dev: examples to score.
+
+    Raises:
+        ImageError: a photo cannot be read.
+    """
+    drawn = drawn_from_each_dataset(train, CALIBRATION_PHOTOS)
+    scored = from_each_dataset(dev, SCORED_PHOTOS)
+    return Evidence(
+        prepared([example.image for example in drawn], image),
+        prepared([example.image for example in scored], image),
+        [example.references for example in scored],
+    )
+
+
+def judge(
+    bundle: Bundle,
+    name: ReducedPrecision,
+    evidence: Evidence,
+    say: Callable[[str], None],
+    device: Literal["cpu", "cuda"] | None,
+) -> Mapping[str, Precision]:
+    """Compares a precision with fp32 on the same photos.
+
+    Args:
+        bundle: a bundle with both precisions.
+        name: the precision to judge.
+        evidence: the photos.
+        say: takes a line for each finding.
+        device: where speed is measured. None compares captions alone, on the CPU.
+
+    Returns:
+        fp32 and the precision, with their measurements if there are any.
+
+    Raises:
+        PrecisionError: its captions depend on the batch or are worse than those of fp32, or it is no faster.
+    """
+    where, manifest = device or "cpu", bundle.manifest
+
+    def captioner(precision: str, threads: int | None) -> Captioner:
+        return Captioner(manifest, bundle.vocabulary, OnnxBackend(bundle, where, threads, precision))
+
+    names, photos = (FULL_PRECISION, name), len(evidence.scored)
+    check_batches(captioner(name, 1), evidence.scored[:_BATCH], BATCH_TOLERANCE[name])
+    captions = [captions_of(captioner(precision, None), evidence.scored) for precision in names]
+    ciders = [score(found, evidence.references).cider for found in captions]
+    same = sum(one == other for one, other in zip(*captions, strict=True))
+    say(
+        f"{name}: CIDEr {100 * ciders[1]:.1f} on {photos} photos (fp32 {100 * ciders[0]:.1f}); {same} captions are "
+        "the same"
+    )
+    check_quality(name, ciders[0], ciders[1], photos)
+    found = {precision: manifest.precisions[precision] for precision in names}
+    found[name] = replace(found[name], parity={"photos": photos, "captions_as_fp32": same, "batch_invariant": True})
+    if device is None:
+        say(f"{name}: not timed, because there is no CUDA here; --precision {name} selects it")
+        return found
+    rates = photos_per_second([captioner(precision, 1) for precision in names], evidence.scored[:TIMED_PHOTOS])
+    say(f"{name}: {rates[1]:.0f} photos/s (fp32 {rates[0]:.0f}), one thread, {measured_on(device)}")
+    check_speed(name, rates[0], rates[1])
+    for precision, rate, cider in zip(names, rates, ciders, strict=True):
+        measurement = Measurement(measured_on(device), round(rate, 1), round(cider, 4), photos)
+        before = found[precision].measured
+        kept = () if before == "unmeasured" else tuple(old for old in before if old.device != measurement.device)
+        found[precision] = replace(found[precision], measured=(*kept, measurement))
+    return found
+
+
+def check_quality(name: ReducedPrecision, fp32: float, cider: float, photos: int) -> None:
+    """Checks that a precision captions as well as fp32, by CIDEr.
+
+    Args:
+        name: the precision.
+        fp32: the CIDEr of fp32, 0..1 and above.
+        cider: its own CIDEr.
+        photos: number of photos that both were scored on.
+
+    Raises:
+        PrecisionError: it does not.
+    """
+    if fp32 <= 0:
+        raise PrecisionError(
+            f"{name} cannot be judged: the CIDEr of fp32 is {fp32:g} on {photos} photos. Give --data more dev photos."
+        )
+    if not cider >= fp32 - CIDER_TOLERANCE:
+        raise PrecisionError(
+            f"{name} captions worse than fp32: CIDEr {cider:.3f} against {fp32:.3f} on {photos} photos. Choose "
+            f"another --calibration, or leave out --precision {name}."
+        )
+
+
+def check_speed(name: ReducedPrecision, fp32: float, rate: float) -> None:
+    """Checks that a precision is faster than fp32, both in photos/s.
+
+    Raises:
+        PrecisionError: it is not.
+    """
+    if rate <= fp32:
+        raise PrecisionError(
+            f"{name} is no faster than fp32 here ({rate:.0f} photos/s against {fp32:.0f}). Leave out --precision "
+            f"{name}."
+        )
+
+
+def check_batches(captioner: Captioner, photos: npt.NDArray[np.uint8], tolerance: float) -> None:
+    """Checks that a photo gets the same caption alone and in a batch, up to the rounding of sums.
+
+    Args:
+        captioner: a captioner of the precision.
+        photos: uint8 (photos, height, width, 3).
+        tolerance: how far the log-probability of a caption may differ, and the scores of two captions that tie.
+
+    Raises:
+        PrecisionError: a caption differs.
+    """
+    backend, special, pieces = captioner.backend, captioner.spec.special, len(captioner.vocabulary)
+    for beam_size in (1, 5):
+        options = captioner.spec.search.plain(beam_size)
+        together = captioner.hypotheses(photos, options)
+        for photo, among in zip(photos, together, strict=True):
+            (alone,) = captioner.hypotheses(photo[None], options)
+            pair = (alone, among)
+            if alone.ids == among.ids:
+                same = abs(alone.log_prob - among.log_prob) <= tolerance
+            else:
+                first, second = (log_probs_in(backend, photo, one, special, pieces) for one in pair)
+                same = is_near_tie(first, second, pair, options, tolerance)
+            if not same:
+                said = [f"{captioner.vocabulary.text(one.ids)!r} ({one.log_prob:.5f})" for one in pair]
+                raise PrecisionError(
+                    f"A caption depends on its batch: it is {said[0]} for the photo alone and {said[1]} among "
+                    f"{len(photos)} photos."
+                )
+
+
+def captions_of(captioner: Captioner, photos: npt.NDArray[np.uint8], options: SearchOptions | None = None) -> list[str]:
+    """Captions prepared photos batch by batch; `options` None stands for the model's own."""
+    batches = (photos[first : first + _BATCH] for first in range(0, len(photos), _BATCH))
+    return [caption.text for batch in batches for caption in captioner.caption_arrays(batch, options)]
+
+
+def photos_per_second(captioners: Sequence[Captioner], photos: npt.NDArray[np.uint8]) -> list[float]:
+    """Measures how many photos each captioner captions in a second, one at a time.
+
+    The captioners take turns, and the best of several rounds counts.
+    """
+    for captioner in captioners:
+        captioner.caption_arrays(photos[:1])  # the first photo takes longer
+    seconds = [float("inf")] * len(captioners)
+    for _ in range(_ROUNDS):
+        for index, captioner in enumerate(captioners):
+            began = time.perf_counter()
+            for photo in photos:
+                captioner.caption_arrays(photo[None])
+            seconds[index] = min(seconds[index], time.perf_counter() - began)
+    return [len(photos) / taken for taken in seconds]

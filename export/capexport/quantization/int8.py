@@ -1,0 +1,287 @@
+"""int8 graphs, whose static scales are calibrated on training photos.
+
+Scales computed from the batch at hand (dynamic quantisation) would make a caption depend on the batch. Weights have
+seven bits (`reduce_range`): without VNNI, x86 adds two products in sixteen bits, and products of eight-bit weights
+overflow them. Depthwise convolutions are computed in another way and keep eight bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import NodeProto, TensorProto, numpy_helper
+
+from capexport.quantization.files import files_of
+from capexport.quantization.optimisation import optimise
+from capexport.quantization.ranges import Calibration, Feed, find_ranges, observe
+from capexport.quantization.rounding import round_weights
+from caprun.arrays import Float32Array, Ids
+from caprun.bundle.manifest import FULL_PRECISION, Precision
+from caprun.bundle.reading import Bundle
+from caprun.engine import Captioner
+from caprun.inference.devices import onnxruntime
+from caprun.inference.session import OnnxBackend, OnnxSteps
+from caprun.search.steps import StepOutput, Steps
+from captioner.errors import CaptionerError
+
+_ACTIVATIONS = ("Clip", "Relu")
+_PRODUCTS = ("MatMul", "Gemm")
+_FLOAT_CONVOLUTIONS = 3
+"""The first convolutions stay floats: on large maps of few channels, integers are less exact and no faster."""
+_COPIES = 6
+"""Copies of a graph that the folder for temporary files must hold at a time, with room to spare."""
+_LIMIT = 64
+"""Largest magnitude of a seven-bit weight: twice 64 times 255, the largest activation, fits into sixteen bits."""
+_BATCH = 16
+
+
+def write_int8(bundle: Bundle, photos: npt.NDArray[np.uint8], calibration: Calibration) -> Precision:
+    """Writes int8 copies of a bundle's graphs beside them.
+
+    Args:
+        bundle: a bundle with fp32 graphs.
+        photos: uint8 (photos, height, width, 3), to calibrate on.
+        calibration: how ranges are chosen.
+
+    Returns:
+        The files written.
+
+    Raises:
+        CaptionerError: ONNX Runtime cannot prepare a graph.
+        OSError: the disk is full.
+    """
+    fp32 = bundle.manifest.precisions[FULL_PRECISION]
+    inputs = [tensor.name for tensor in bundle.manifest.graphs.decoder.inputs]
+    recorder = _Recorder(OnnxBackend(bundle, "cpu", None, FULL_PRECISION), inputs)
+    captioner = Captioner(bundle.manifest, bundle.vocabulary, recorder)
+    for first in range(0, len(photos), _BATCH):
+        captioner.caption_arrays(photos[first : first + _BATCH])
+    precision = files_of("int8", fp32)
+    image = bundle.manifest.graphs.encoder.inputs[0].name
+    # one photo at a time: the intermediate values of a CNN take some 100 MB a photo
+    alone = [{image: photo[None]} for photo in photos]
+    quantize(bundle.path / fp32.encoder, bundle.path / precision.encoder, alone, calibration)
+    quantize(bundle.path / fp32.decoder, bundle.path / precision.decoder, recorder.feeds, calibration)
+    return precision
+
+
+class _Recorder:
+    """A backend that keeps the inputs of its decoder at every step."""
+
+    def __init__(self, backend: OnnxBackend, names: Sequence[str]) -> None:
+        self.backend, self.names = backend, names
+        self.feeds: list[Feed] = []
+
+    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> Steps:
+        return _RecordedSteps(self, self.backend.encode(images, alpha=alpha))
+
+
+class _RecordedSteps:
+    def __init__(self, recorder: _Recorder, steps: OnnxSteps) -> None:
+        self._recorder, self._steps = recorder, steps
+
+    @property
+    def photo(self) -> Float32Array:
+        return self._steps.photo
+
+    def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
+        given = {"row": row, "parent": parent, "token": token, "k": np.array([k])} | self._steps.tensors()
+        self._recorder.feeds.append({name: np.ascontiguousarray(given[name]) for name in self._recorder.names})
+        return self._steps(row, parent, token, k)
+
+
+def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Calibration = "minmax") -> None:
+    """Writes an int8 copy of a graph, optimised as `optimise` describes.
+
+    Args:
+        source: an fp32 graph.
+        target: file to write.
+        feeds: inputs as they occur in use, from which the ranges of activations are found. The intermediate values
+            of one feed are in memory at a time.
+        calibration: see `find_ranges`.
+
+    Raises:
+        CaptionerError: ONNX Runtime cannot prepare the graph.
+        OSError: the disk is full.
+    """
+    onnxruntime()
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory(prefix="quantize-") as scratch, _complete_graphs(scratch, source.stat().st_size):
+        folded, quantized, optimised = (Path(scratch, f"{name}.onnx") for name in ("folded", "quantized", "optimised"))
+        with _quiet():
+            quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
+            graph = _Graph(onnx.load(folded))
+            ranges = find_ranges(graph.model, graph.activations(), feeds, calibration)
+            quantize_static(
+                str(folded),
+                str(quantized),
+                _reader(feeds[:1]),  # it insists on finding ranges itself, although those given below replace them
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv", *_ACTIVATIONS, *_PRODUCTS],
+                nodes_to_quantize=[node.name for node in graph.quantized()],
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                extra_options={
+                    "OpTypesToExcludeOutputQuantization": list(_PRODUCTS),  # the operators after them take floats
+                    "TensorQuantOverrides": {
+                        name: [{"axis": 0, "quant_type": QuantType.QInt8, "symmetric": True, "reduce_range": False}]
+                        for name in graph.depthwise()
+                    }
+                    | {
+                        name: [{"rmin": np.array(low, np.float32), "rmax": np.array(high, np.float32)}]
+                        for name, (low, high) in ranges.items()
+                    },
+                },
+            )
+            model = onnx.load(quantized)
+            _round_again(model, graph, feeds)
+            onnx.save(model, quantized)
+            model = optimise(quantized, optimised)
+        onnx.save(model, target)
+
+
+@contextlib.contextmanager
+def _complete_graphs(scratch: str, size: int) -> Iterator[None]:
+    """Raises OSError where the disk fills up: ONNX and ONNX Runtime write graphs from C++ and do not notice."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), scratch)
+    if shutil.disk_usage(scratch).free < _COPIES * size:
+        raise full
+    try:
+        yield
+    except DecodeError as error:
+        raise full from error
+
+
+class _Graph:
+    """An fp32 graph as a quantiser sees it."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        convolutions = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in self.weights]
+        self.convolutions = convolutions[_FLOAT_CONVOLUTIONS:]
+        self.products = [node for node in model.graph.node if node.op_type in _PRODUCTS and self._is_layer(node)]
+
+    def _is_layer(self, node: NodeProto) -> bool:
+        """Tells whether a node is a product with a weight matrix; one with a vector is too little work to quantise."""
+        weight = self.weights.get(node.input[1])
+        return weight is not None and len(weight.dims) == 2 and min(weight.dims) > 1
+
+    def quantized(self) -> list[NodeProto]:
+        """Returns the nodes to quantise; the sum of two quantised maps then becomes one of integers by itself."""
+        between = [node for node in self.model.graph.node if node.op_type in _ACTIVATIONS and self.convolutions]
+        return [*self.convolutions, *self.products, *between]
+
+    def activations(self) -> list[str]:
+        """Returns the names of the float tensors that the nodes to quantise take and give."""
+        graph = self.model.graph
+        floats = {
+            tensor.name
+            for tensor in (*graph.input, *graph.output, *graph.value_info)
+            if tensor.type.tensor_type.elem_type == TensorProto.FLOAT
+        }
+        touched = {name for node in self.quantized() for name in (*node.input, *node.output)}
+        return sorted((touched & floats) - set(self.weights))
+
+    def depthwise(self) -> list[str]:
+        """Returns the names of the weights of depthwise convolutions."""
+        return [
+            node.input[1]
+            for node in self.convolutions
+            if self.weights[node.input[1]].dims[1] == 1 and self.weights[node.input[1]].dims[0] == _groups(node)
+        ]
+
+    def pointwise(self) -> list[NodeProto]:
+        """Returns the convolutions that are a matrix product at every pixel."""
+        return [
+            node
+            for node in self.convolutions
+            if _groups(node) == 1 and all(size == 1 for size in self.weights[node.input[1]].dims[2:])
+        ]
+
+    def moments(self, nodes: Sequence[NodeProto], feeds: Sequence[Feed]) -> dict[str, npt.NDArray[np.float64]]:
+        """Returns the moments, see `round_weights`, of the nodes' inputs (batch, channels, height, width), by name."""
+        total: dict[str, npt.NDArray[np.float64]] = {}
+        for name, value in observe(self.model, sorted({node.input[0] for node in nodes}), feeds):
+            columns = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
+            total[name] = total.get(name, 0.0) + (columns @ columns.T).astype(np.float64)
+        return total
+
+
+def _groups(node: NodeProto) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
+
+
+def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed]) -> None:
+    """Rounds the weights of pointwise convolutions by their effect on the output; their scales stay."""
+    nodes = graph.pointwise()
+    if not nodes:
+        return
+    tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    moments = graph.moments(nodes, feeds)
+    for node in nodes:
+        weights = numpy_helper.to_array(graph.weights[node.input[1]])
+        scales = numpy_helper.to_array(_written(tensors, node, "_scale"))
+        stored = _written(tensors, node, "_quantized")
+        matrix = weights.reshape(len(weights), -1).astype(np.float64)
+        rounded = round_weights(matrix, scales.astype(np.float64), moments[node.input[0]], _LIMIT)
+        stored.CopyFrom(numpy_helper.from_array(rounded.reshape(weights.shape), stored.name))
+
+
+def _written(tensors: Mapping[str, TensorProto], node: NodeProto, suffix: str) -> TensorProto:
+    """Finds what the quantiser wrote for a node's weights; it names the tensor after them."""
+    return tensors[node.input[1] + suffix]
+
+
+def _reader(feeds: Sequence[Feed]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(feeds)
+
+        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
+            feed = next(self.left, None)
+            return None if feed is None else dict(feed)
+
+    return Reader()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppresses what the quantiser prints and its warnings about its own work."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    refusing = _Refusing()
+    logging.root.addHandler(refusing)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
+            yield
+    finally:
+        logging.root.removeHandler(refusing)
+        logging.disable(level)
+
+
+class _Refusing(logging.Handler):
+    """A handler that raises: the quantiser logs that folding failed, with a traceback, and goes on without it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        reason = record.getMessage().splitlines()[0].rstrip(".")
+        raise CaptionerError(f"ONNX Runtime cannot prepare a graph for int8: {reason}.")

@@ -1,0 +1,102 @@
+"""Ranges of activations: which values the 256 steps of an int8 activation span.
+
+A narrower range has finer steps and cuts off more values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from caprun.inference.devices import onnxruntime
+
+Calibration = Literal["minmax", "entropy", "percentile"]
+Feed = Mapping[str, npt.NDArray[Any]]
+Range = tuple[float, float]
+"""Lowest and highest value. Zero lies between them, because one of the steps must be exactly zero."""
+Counts = npt.NDArray[np.int64]
+_BINS, _LEVELS, _CANDIDATES = 4096, 256, 128
+_CUT_OFF = 1e-5
+_FLOOR = 1e-9  # the probability of a value that a range cannot express, so that its logarithm is finite
+
+
+def find_ranges(
+    model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed], calibration: Calibration
+) -> dict[str, Range]:
+    """Finds the ranges of a graph's tensors; the graph runs once on each feed for `minmax`, otherwise twice.
+
+    Args:
+        model: the graph.
+        names: its float32 tensors.
+        feeds: inputs as they occur in use.
+        calibration: `minmax` takes the whole range. `percentile` cuts off 0.0005% of the values on either side.
+            `entropy` takes the range whose 256 steps have the least Kullback-Leibler divergence from the values
+            (Migacz, 2017, "8-bit inference with TensorRT"). Zeros are not counted: every range has them exactly.
+    """
+    whole = dict.fromkeys(names, (0.0, 0.0))
+    for name, value in observe(model, names, feeds):
+        low, high = whole[name]
+        whole[name] = min(low, float(value.min(initial=0))), max(high, float(value.max(initial=0)))
+    if calibration == "minmax":
+        return whole
+    counts = {name: np.zeros(_BINS, np.int64) for name in names}
+    for name, value in observe(model, names, feeds):
+        counts[name] += np.histogram(value[value != 0], _BINS, whole[name])[0]
+    narrow = _percentile if calibration == "percentile" else _entropy
+    return {name: narrow(counts[name], *whole[name]) if counts[name].any() else whole[name] for name in names}
+
+
+def observe(
+    model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]
+) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    """Yields the values of the named tensors, feed by feed; the values of one feed are in memory at a time."""
+    seen = onnx.ModelProto()
+    seen.CopyFrom(model)
+    del seen.graph.output[:]
+    seen.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    session = onnxruntime().InferenceSession(seen.SerializeToString(), providers=["CPUExecutionProvider"])
+    for feed in feeds:
+        yield from zip(names, session.run(list(names), dict(feed)), strict=True)
+
+
+def _percentile(counts: Counts, low: float, high: float) -> Range:
+    edges = np.linspace(low, high, _BINS + 1)
+    below = np.cumsum(counts) / counts.sum()
+    first = int(np.searchsorted(below, _CUT_OFF / 2, side="right"))
+    last = int(np.searchsorted(below, 1 - _CUT_OFF / 2))
+    return min(float(edges[first]), 0.0), max(float(edges[last + 1]), 0.0)
+
+
+def _entropy(counts: Counts, low: float, high: float) -> Range:
+    """Returns the range of least divergence among those cut off at one magnitude, positive and negative."""
+    edges = np.linspace(low, high, _BINS + 1)
+    largest = max(-low, high)
+    best, chosen = np.inf, largest
+    for limit in np.linspace(0, largest, _CANDIDATES + 1)[1:]:
+        first, last = np.searchsorted(edges, -limit), np.searchsorted(edges, limit, side="right") - 1
+        if last - first < _LEVELS:
+            continue
+        divergence = _divergence(counts, int(first), int(last))
+        if divergence < best:
+            best, chosen = divergence, limit
+    return max(low, -float(chosen)), min(high, float(chosen))
+
+
+def _divergence(counts: Counts, first: int, last: int) -> float:
+    """Returns the divergence, in nats, between the values and their 256 steps over the bins `first` to `last`."""
+    kept = counts[first:last]
+    values = kept.astype(np.float64)
+    values[0] += counts[:first].sum()  # values outside the range become its first or last one
+    values[-1] += counts[last:].sum()
+    level = np.arange(len(kept)) * _LEVELS // len(kept)
+    occupied = kept > 0
+    share = np.bincount(level, kept, _LEVELS) / np.maximum(np.bincount(level, occupied, _LEVELS), 1)
+    left = np.where(occupied, share[level], 0.0)
+    p, q = values / values.sum(), np.maximum(left / max(left.sum(), 1.0), _FLOOR)
+    some = p > 0
+    return float(np.sum(p[some] * np.log(p[some] / q[some])))

@@ -1,0 +1,23 @@
+"""Captions whose chance of being good is known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from capexport.confidence.captioned import Captioned
+from capexport.confidence.predictors import Key, Labelled
+from caprun.search.hypothesis import Hypothesis
+
+KEY = Key("fp32", 3)
+
+
+def synthetic(rng: np.random.Generator, count: int, sign: float = 1.0) -> Labelled:
+    """Draws captions that are good by their log-probability and by the first of twelve photo features.
+
+    `sign` -1 makes those good that would be bad.
+    """
+    photos = rng.normal(0, 1, (count, 12)).astype(np.float32)
+    mean = rng.uniform(-3, 0, count)
+    chance = 1 / (1 + np.exp(-sign * (2 * mean + 3 + photos[:, 0])))
+    hypotheses = [Hypothesis((1, 2, 3), np.full(4, value), True, None) for value in mean]
+    return Labelled(Captioned(photos, hypotheses, ["a b c"] * count), rng.random(count) < chance)

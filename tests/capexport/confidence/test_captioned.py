@@ -1,0 +1,28 @@
+"""Photos captioned in batches are captioned as the runtime captions them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from capexport.confidence.captioned import caption_all, encode_all
+from captioner.inference import load_captioner
+from tests.capexport.conftest import draw_photos
+
+
+def test_batches_of_photos_get_the_captioners_captions(checkpoint_file: Path) -> None:
+    model, photos = load_captioner(checkpoint_file, "cpu"), draw_photos(20, seed=5)
+    captioned = caption_all(model, iter(photos))
+    assert captioned.texts == [caption.text for caption in model.caption_arrays(photos)]
+    assert captioned.photos.shape == (20, 64)
+    assert captioned.features.shape == (20, 6)
+    np.testing.assert_array_equal(encode_all(model, iter(photos)), captioned.photos)
+
+
+def test_some_of_them_keep_their_order(checkpoint_file: Path) -> None:
+    captioned = caption_all(load_captioner(checkpoint_file, "cpu"), iter(draw_photos(6, seed=5)))
+    kept = captioned.only(np.array([True, False, False, True, True, False]))
+    assert kept.texts == [captioned.texts[i] for i in (0, 3, 4)]
+    assert kept.hypotheses == [captioned.hypotheses[i] for i in (0, 3, 4)]
+    np.testing.assert_array_equal(kept.photos, captioned.photos[[0, 3, 4]])

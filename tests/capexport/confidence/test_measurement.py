@@ -1,0 +1,103 @@
+"""Figures by dataset are of photos outside the fit: of other folds, and of no photo of the dataset at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from capexport.confidence import measurement
+from capexport.confidence.captioned import Captioned
+from capexport.confidence.event import Event
+from capexport.confidence.measurement import Fitted, Train, figures_of
+from capexport.confidence.predictors import Labelled, as_confidence, fit_direction, fit_familiar, fit_good
+from capexport.confidence.regression import Weights
+from tests.capexport.confidence.synthetic import KEY, synthetic
+
+COUNT = 400
+
+
+def joined(parts: Sequence[Captioned]) -> Captioned:
+    return Captioned(
+        np.concatenate([part.photos for part in parts]),
+        [one for part in parts for one in part.hypotheses],
+        [text for part in parts for text in part.texts],
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fitted:
+    """A confidence fitted on two datasets in which opposite captions are good."""
+    rng = np.random.default_rng(0)
+    parts = [synthetic(rng, COUNT, sign) for sign in (1, -1)]
+    dev = {KEY: Labelled(joined([part.captioned for part in parts]), np.concatenate([part.good for part in parts]))}
+    datasets = np.repeat(["one", "other"], COUNT)
+    references = [[f"a b c {name} {i}"] for i, name in enumerate(datasets)]
+    train = Train(dev[KEY].captioned, references, datasets)
+    outliers = {"noise": rng.normal(8, 1, (50, 12)).astype(np.float32)}
+    direction = fit_direction(train.captioned, references)
+    familiar = fit_familiar(train.captioned.photos, list(outliers.values()))
+    confidence = as_confidence(Event(0.4, 0.8, "It is good."), fit_good(dev, direction), direction, familiar)
+    return Fitted(confidence, direction, familiar, train, dev, datasets, outliers)
+
+
+@pytest.mark.parametrize("name", ["one", "other"])
+def test_a_fit_without_a_dataset_has_seen_none_of_its_dev_photos(fitted: Fitted, name: str) -> None:
+    """It has learnt the opposite of what holds there, which it could not if it had seen any."""
+    found = measurement._transfer(fitted, name)
+    assert found is not None
+    assert found["fitted_on"] == COUNT
+    assert found["auroc"] < 0.3
+    good = fitted.dev[KEY].good[fitted.datasets == name]
+    assert found["base_rate"] == pytest.approx(good.mean(), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["one", "other"])
+def test_a_fit_without_a_dataset_has_seen_none_of_its_training_photos(
+    fitted: Fitted, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    counts: list[int] = []
+
+    def direction(captioned: Captioned, references: Sequence[Sequence[str]]) -> Weights:
+        seen.extend(text for of_photo in references for text in of_photo)
+        counts.append(len(captioned.texts))
+        return fit_direction(captioned, references)
+
+    def familiar(photos: np.ndarray, outliers: Sequence[np.ndarray]) -> Weights:
+        counts.append(len(photos))
+        return fit_familiar(photos, outliers)
+
+    monkeypatch.setattr(measurement, "fit_direction", direction)
+    monkeypatch.setattr(measurement, "fit_familiar", familiar)
+    measurement._transfer(fitted, name)
+    assert counts == [COUNT, COUNT]
+    assert {text.split()[3] for text in seen} == {"one", "other"} - {name}
+
+
+def test_a_dataset_is_measured_on_its_own_photos(fitted: Fitted) -> None:
+    confidence = np.linspace(0, 1, 2 * COUNT)
+    for name in ("one", "other"):
+        of = fitted.datasets == name
+        found = measurement._of_dataset(fitted, name, confidence)
+        assert found["photos"] == COUNT
+        expected = figures_of(confidence[of], fitted.dev[KEY].good[of])
+        assert {key: found[key] for key in expected} == expected
+
+
+def test_datasets_without_enough_photos_beside_them_have_no_fit_without_them(fitted: Fitted) -> None:
+    few = np.where(np.arange(2 * COUNT) < measurement.FEWEST_WHOLE - 1, "few", "many")
+    assert measurement._transfer(replace(fitted, datasets=few), "many") is None
+    assert measurement._transfer(replace(fitted, datasets=few), "few") is not None
+    train = replace(fitted.train, datasets=few)
+    assert measurement._transfer(replace(fitted, train=train, datasets=np.roll(few, COUNT)), "many") is None
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_captions_that_are_all_the_same_have_no_auroc(good: bool) -> None:
+    found = figures_of(np.linspace(0, 1, 20), np.full(20, good))
+    assert found["auroc"] is None
+    assert found["base_rate"] == good
+    assert found["error_equal_mass"] == pytest.approx(0.5)

@@ -1,0 +1,80 @@
+"""An activation's steps are spent on the values that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from capexport.quantization.ranges import Calibration, Range, find_ranges
+
+CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
+RNG = np.random.default_rng(0)
+
+
+def range_of(calibration: Calibration, *batches: np.ndarray | Sequence[float]) -> Range:
+    """Of values that a graph is fed and gives as they are, a feed each."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    feeds = [{"x": np.asarray(batch, np.float32)} for batch in batches]
+    return find_ranges(model, ["y"], feeds, calibration)["y"]
+
+
+def test_minmax_is_the_whole_range_of_all_feeds() -> None:
+    assert range_of("minmax", [1, 2, -3], [0.5, 7]) == (-3, 7)
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_zero_is_in_every_range(calibration: Calibration) -> None:
+    assert range_of(calibration, RNG.uniform(2, 3, 5000))[0] == 0
+    assert range_of(calibration, RNG.uniform(-3, -2, 5000))[1] == 0
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_feeds_may_have_any_number_of_values(calibration: Calibration) -> None:
+    values = RNG.normal(size=3000)
+    low, high = range_of(calibration, values[:1], values[1:2000], values[2000:2000], values[2000:])
+    assert (low, high) == pytest.approx(range_of(calibration, values))
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_what_is_always_zero_has_no_range(calibration: Calibration) -> None:
+    assert range_of(calibration, np.zeros(100)) == (0, 0)
+
+
+def test_percentile_cuts_off_one_value_in_a_million_and_keeps_one_in_ten_thousand() -> None:
+    values = RNG.uniform(-1, 1, 1_000_000)
+    values[:100] = 4  # one in ten thousand
+    values[100] = 50
+    low, high = range_of("percentile", values)
+    assert low == pytest.approx(-1, abs=0.02)
+    assert high == pytest.approx(4, abs=0.02)
+    assert range_of("minmax", values)[1] == 50
+
+
+def test_entropy_cuts_off_what_hardly_ever_comes() -> None:
+    values = RNG.normal(size=200_000)
+    values[:3] = 100
+    low, high = range_of("entropy", values)
+    assert -6 < low < -2
+    assert 2 < high < 20
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(-2, 2), (0, 2), (-2, 0)])
+def test_entropy_keeps_values_that_are_spread_evenly(lowest: float, highest: float) -> None:
+    low, high = range_of("entropy", RNG.uniform(lowest, highest, 400_000))
+    assert low == pytest.approx(lowest, abs=0.05)
+    assert high == pytest.approx(highest, abs=0.05)
+
+
+@pytest.mark.parametrize("calibration", ["entropy", "percentile"])
+def test_zeros_do_not_count(calibration: Calibration) -> None:
+    """Half of what comes out of a ReLU is zero, which every range has a step for."""
+    values = np.abs(RNG.normal(size=50_000))
+    assert range_of(calibration, values, np.zeros(5_000_000)) == range_of(calibration, values)

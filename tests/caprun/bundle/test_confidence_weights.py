@@ -1,0 +1,37 @@
+"""A confidence refuses weights it cannot use, and gives a probability whatever it is asked about."""
+
+import numpy as np
+import pytest
+
+from caprun.bundle.confidence import Confidence, Linear
+from caprun.search.hypothesis import Hypothesis
+
+
+def test_a_confidence_refuses_weights_of_what_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match="'colour', which this caprun does not know"):
+        Linear(0.0, {"colour": 1.0})
+
+
+def test_a_photo_of_another_size_than_the_weights_is_refused() -> None:
+    confidence = Confidence("It is good.", Linear(0.0, {}, (1.0, 2.0)), Linear(0.0))
+    with pytest.raises(ValueError, match="3 numbers and 2 weights"):
+        confidence.probability(np.zeros(3, np.float32), Hypothesis((1,), np.zeros(2), True, None))
+
+
+def test_an_empty_caption_or_one_that_was_cut_is_never_likely_to_be_good() -> None:
+    """Whatever the photo, and however sure the model is that nothing is to be said."""
+    sure = Confidence("It is good.", Linear(25.0, {"log_prob": 1.0}, (9.0,)), Linear(25.0))
+    empty = Hypothesis((), np.zeros(1), True, None), Hypothesis((), np.empty(0), False, None)
+    for hypothesis in (*empty, Hypothesis((5, 6), np.zeros(2), False, None)):
+        assert sure.probability(np.ones(1, np.float32), hypothesis) == 0
+
+
+def test_an_empty_caption_and_enormous_numbers_give_a_probability() -> None:
+    names = ("log_prob", "mean_log_prob", "lowest_log_prob", "spread", "pieces", "finished")
+    weights = Linear(1e9, dict.fromkeys(names, -1e9), (1e9, -1e9))
+    confidence = Confidence("It is good.", weights, weights)
+    for photo in (np.zeros(2, np.float32), np.array([1e30, -1e30], np.float32)):
+        for hypothesis in (Hypothesis((), np.empty(0), False, None), Hypothesis((1,), np.full(2, -1e9), True, None)):
+            assert 0 <= confidence.probability(photo, hypothesis) <= 1
+    nothing = np.full(2, np.nan, np.float32)
+    assert 0 <= confidence.probability(nothing, Hypothesis((1,), np.zeros(2), True, None)) < 1e-9

@@ -1,4 +1,4 @@
-"""The model card: what a bundle says about itself to a person."""
+"""The model card of a bundle."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 from capexport.confidence.card import section
 from caprun.bundle.manifest import Manifest
-from captioner.evaluation.metrics import TITLES, named, shown
+from captioner.evaluation.metrics import TITLES, keys_by_dataset, named, shown
 
 
 def model_card(manifest: Manifest, introduction: str) -> str:
-    """Markdown; every number in it is the manifest's."""
+    """Returns the card in Markdown; every number in it is the manifest's."""
     metrics, parity, training = manifest.metrics, manifest.parity, manifest.provenance.get("training", {})
     image, search = manifest.image, manifest.search
-    scores = {TITLES[name]: shown(name, value) for name, value in named(metrics, TITLES).items()}
     text = f"""\
 # {manifest.name}
 
@@ -29,15 +28,13 @@ Split {metrics.get("split")}: {metrics.get("photos")} photos, {metrics.get("refe
 captions, lower-cased, punctuation removed; {search.text}.
 Measured with PyTorch{f", at the end of epoch {metrics['epoch']}" if "epoch" in metrics else ""}; x100 but for NIST:
 
-| {" | ".join(scores)} |
-|{" --- |" * len(scores)}
-| {" | ".join(scores.values())} |
+{_scores(metrics)}
 
 ## Training
 
     {training.get("command", "unknown")}
 
-Data: {training.get("dataset", "unknown")}; photos: {_listed(training.get("photos", {}))}. Time: \
+Data: {_data(training)}. Time: \
 {training.get("train_seconds", "unknown")} s on {training.get("device", "unknown")}, \
 {training.get("threads", "unknown")} threads. Checkpoint sha256: `{manifest.provenance.get("checkpoint_sha256")}`.
 
@@ -61,16 +58,49 @@ Photos are brought to {image.width}x{image.height} pixels ({image.fit}, {image.r
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
+def _scores(metrics: Mapping[str, Any]) -> str:
+    """Returns a table of the scores, with a row for each dataset where there are several."""
+    titles = named(metrics, TITLES)
+    datasets = _datasets(metrics)
+    rows = []
+    for dataset in ["", *datasets]:
+        suffix = f"@{dataset}" if dataset else ""
+        values = [metrics.get(f"{name}{suffix}") for name in titles]
+        cells = ["" if value is None else shown(name, value) for name, value in zip(titles, values, strict=True)]
+        place = f"{dataset or 'together'}, {metrics.get(f'photos{suffix}')} photos"
+        rows.append(f"| {' | '.join([place] * bool(datasets) + cells)} |")
+    head = [*["photos"] * bool(datasets), *(TITLES[name] for name in titles)]
+    return "\n".join([f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *rows])
+
+
+def _datasets(metrics: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(key.partition("@")[2] for key in keys_by_dataset(metrics)))
+
+
+def _data(training: Mapping[str, Any]) -> str:
+    """Returns the datasets of a training, with their photos."""
+    datasets = training.get("datasets") or [
+        {"name": training.get("dataset", "unknown"), "photos": training.get("photos", {})}
+    ]
+    described = []
+    for one in datasets:
+        weight = one.get("weight", 1)
+        described.append(f"{one['name']}, {_listed(one['photos'])} photos" + f", weight {weight:g}" * (weight != 1))
+    return "; ".join(described)
+
+
 def _stages(training: Mapping[str, Any]) -> str:
-    """A table of what the stages came to, of a recipe or of what an average is of, if there were any."""
+    """Returns a table of the scores of a recipe's stages, or of the parts of an average, if there are any."""
     recipe = training.get("recipe", {})
     stages = recipe.get("stages") or training.get("stages", ())
     if not stages:
         return ""
     made = f"Recipe {recipe['name']} (sha256 `{recipe['sha256'][:12]}`), {recipe['cores']} cores. " if recipe else ""
+    keys = ["cider", "bleu_4", *keys_by_dataset(stages[-1])]
+    titles = [TITLES[name] + (f", {dataset}" * bool(dataset)) for name, _, dataset in (k.partition("@") for k in keys)]
     rows = [
         f"| {stage.get('name', number)} | {stage['seconds'] / 60:.0f} | {stage.get('epoch') or ''} | "
-        f"{' | '.join(shown(name, stage[name]) if name in stage else '' for name in ('cider', 'bleu_4'))} |"
+        f"{' | '.join(shown(key.partition('@')[0], stage[key]) if key in stage else '' for key in keys)} |"
         for number, stage in enumerate(stages, 1)
     ]
     commands = [f"    {stage['command']}" for stage in stages if "command" in stage]
@@ -78,8 +108,8 @@ def _stages(training: Mapping[str, Any]) -> str:
         [
             f"{made}Its stages, scored on dev:",
             "",
-            "| stage | minutes | best epoch | CIDEr | BLEU-4 |",
-            "| --- | --- | --- | --- | --- |",
+            f"| stage | minutes | best epoch | {' | '.join(titles)} |",
+            f"|{' --- |' * (3 + len(titles))}",
             *rows,
             "",
             *commands,

@@ -104,6 +104,7 @@ class ScriptSteps:
         self._decoder, self._spec = decoder, bundle.manifest.graphs.decoder
         self._pieces = len(bundle.vocabulary)
         self._tensors = dict(tensors)
+        self._device = tensors[FIRST_STATE[0]].device
         self._first = {name: tensors[name] for name in FIRST_STATE if name in tensors}
         self._alpha = alpha
 
@@ -116,55 +117,64 @@ class ScriptSteps:
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
         """See `caprun.search.steps.Steps`."""
         arrays = {"row": row, "parent": parent, "token": token, "k": np.array([min(k, self._pieces)])}
-        indices = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        indices = {
+            name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for name, array in arrays.items()
+        }
         given = indices | self._tensors
         values = self._decoder(*(given[tensor.name] for tensor in self._spec.inputs))
         outputs = {tensor.name: value for tensor, value in zip(self._spec.outputs, values, strict=True)}
         states = (tensor.name for tensor in self._spec.outputs if tensor.role == "state")
         self._tensors |= {name.removeprefix(NEXT): outputs[name] for name in states}
-        alpha = outputs["alpha"].numpy() if self._alpha and "alpha" in outputs else None
-        candidate = outputs["candidate"].numpy()
+        alpha = outputs["alpha"].cpu().numpy() if self._alpha and "alpha" in outputs else None
+        candidate = outputs["candidate"].cpu().numpy()
         refuse_unknown_pieces(candidate, self._pieces)
-        return StepOutput(outputs["log_prob"].numpy(), candidate, alpha)
+        return StepOutput(outputs["log_prob"].cpu().numpy(), candidate, alpha)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """State and context as they are now."""
-        return {name: tensor.numpy() for name, tensor in self._tensors.items()}
+        """Returns state and context as they are now, copied to the host."""
+        return {name: tensor.cpu().numpy() for name, tensor in self._tensors.items()}
 
 
 class ScriptBackend:
     """The graphs of a TorchScript bundle as a backend of `caprun.engine.Captioner`.
 
+    Args:
+        bundle: a TorchScript bundle.
+        device: where the graphs run; see `torch_device`.
+
     Raises:
         BundleError: a graph is missing or altered.
-        CaptionerError: the bundle is of ONNX graphs, or PyTorch cannot load them.
+        CaptionerError: the bundle holds ONNX graphs, or PyTorch cannot load its graphs.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, device: torch.device | None = None) -> None:
         if bundle.manifest.format != "torchscript":
             raise CaptionerError(f"{bundle.path} holds ONNX graphs: use `caprun --model {bundle.path} PHOTO`.")
-        self._bundle = bundle
-        load = cast("Callable[[io.BytesIO], Callable[..., tuple[Tensor, ...]]]", torch.jit.load)
+        self._bundle, self._device = bundle, device or torch.device("cpu")
         graphs = bundle.graphs()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated, as its users know
-                self._encoder, self._decoder = (load(io.BytesIO(graph)) for graph in graphs)
-        except Exception as error:  # whatever a wrong byte led to
+                self._encoder, self._decoder = (self._load(graph) for graph in graphs)
+        except Exception as error:  # a wrong byte can lead to any error
             raise CaptionerError(
                 f"PyTorch cannot load the graphs of {bundle.path} ({first_line(error)}); export the bundle again."
             ) from error
 
+    def _load(self, graph: bytes) -> Callable[..., tuple[Tensor, ...]]:
+        load = cast("Callable[..., Callable[..., tuple[Tensor, ...]]]", torch.jit.load)
+        return load(io.BytesIO(graph), map_location=self._device)
+
     @torch.inference_mode()
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> ScriptSteps:
         """See `caprun.engine.Backend`."""
-        values = self._encoder(torch.from_numpy(np.ascontiguousarray(images)))
+        values = self._encoder(torch.from_numpy(np.ascontiguousarray(images)).to(self._device))
         names = (tensor.name for tensor in self._bundle.manifest.graphs.encoder.outputs)
         return ScriptSteps(self._decoder, self._bundle, dict(zip(names, values, strict=True)), alpha=alpha)
 
     def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> ScriptSteps:
-        """Start the decoder from given state and context, float32 by the names of the manifest."""
-        given = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        """Starts the decoder from given state and context, float32 by the names of the manifest."""
+        given = {name: torch.from_numpy(array).to(self._device) for name, array in tensors.items()}
         return ScriptSteps(self._decoder, self._bundle, given, alpha=alpha)
 
 
@@ -186,7 +196,7 @@ def load_captioner(path: Path, device: str = "auto", precision: str | None = Non
     if precision is not None:
         raise UsageError(f"{path} is no ONNX bundle and has one precision; leave out --precision.")
     if bundle is not None:
-        return Captioner(bundle.manifest, bundle.vocabulary, ScriptBackend(bundle))
+        return Captioner(bundle.manifest, bundle.vocabulary, ScriptBackend(bundle, torch_device(device)))
     checkpoint = load_checkpoint(path)
     model = build_model(checkpoint).to(torch_device(device))
     digest = describe_file(path).sha256

@@ -1,33 +1,36 @@
-"""How far a bundle's confidence can be trusted: on dev, on photos of another collection, and on what is no photo.
+"""How far a bundle's confidence can be trusted: on dev, on other photos, and on pictures that are no photo.
 
     python bench/confidence.py weights/caprun_weights/flickr8k_lite2 --data flickr8k --photos FOLDER
 
-Two figures of dev are shown: those that the bundle's manifest has, of photos that each were left out of the fit (folds
-by photo), and those of the confidence as it is shipped, which was fitted on these very photos and does a little better
-there. What is no photo is drawn here, by code that no fit has seen; the kinds that some fit's kinds resemble (one
-colour, pages of words, screens of text) come first and are not counted among those it knows nothing of.
+The manifest's figures come first: of dev photos that each were left out of the fit (folds by photo) and, where the
+confidence was fitted on several datasets (--data may be repeated), of each dataset by a fit without it. Then the
+confidence as it ships is measured on the same dev photos, on which it was fitted and does a little better. Pictures
+that are no photo are drawn here, by code that no fit has seen. Kinds that resemble those of the fit (one colour, pages
+of words, screens of text) come first and are left out of the last figure.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from capexport.confidence.captioned import caption_all, photos_of
 from capexport.confidence.event import scores_of
 from capexport.confidence.figures import auroc, calibration_error
-from capexport.confidence.fit import look, probabilities
+from capexport.confidence.measurement import probabilities
 from caprun.bundle.confidence import Confidence
 from caprun.bundle.reading import read_bundle
 from caprun.engine import Captioner
 from caprun.errors import CaprunError
 from caprun.inference.session import OnnxBackend
 from caprun.photos.preprocessing import load
-from captioner.datasets import Dataset, load_dataset
+from captioner.datasets import Dataset, DataSource, load_datasets
 from captioner.errors import CaptionerError
 from captioner.inference import splits_of
 
@@ -204,17 +207,17 @@ def read(captioner: Captioner, pictures: Iterator[Path | Image.Image]) -> Iterat
 
 
 def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt.NDArray[np.float64]:
-    """Calibration and AUROC of the bundle's own search, greedy and beam 5; returns the confidence of its own search."""
+    """Prints the figures of the bundle's own search, greedy and beam 5; returns the confidence of its own search."""
     dev = [example for example in data.split("dev") if len(example.references) > 1]
     own = captioner.spec.search
     of_own = np.empty(0)
     for options in (own, own.plain(1), own.plain(5)):
-        looked = look(captioner, read(captioner, iter([example.image for example in dev])), options)
-        found = probabilities(confidence, looked)
-        good = scores_of(looked.captions, [one.references for one in dev]) >= confidence.measured["threshold"]
+        captioned = caption_all(captioner, photos_of(dev, captioner), options)
+        found = probabilities(confidence, captioned)
+        good = scores_of(captioned.texts, [one.references for one in dev]) >= confidence.measured["threshold"]
         print(
-            f"  dev as fitted, {options.text}: {len(dev)} photos, {100 * good.mean():.1f} % good, mean confidence "
-            f"{100 * found.mean():.1f} %, calibration error {calibration_error(found, good):.3f} (equal mass) "
+            f"  dev as fitted, {options.text}: {len(dev)} photos, {100 * good.mean():.1f}% good, mean confidence "
+            f"{100 * found.mean():.1f}%, calibration error {calibration_error(found, good):.3f} (equal mass) "
             f"{calibration_error(found, good, of='width'):.3f} (equal width), "
             f"AUROC {auroc(found[good], found[~good]):.3f}"
         )
@@ -225,21 +228,22 @@ def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt
 def show_others(
     captioner: Captioner, confidence: Confidence, dev: npt.NDArray[np.float64], photos: Sequence[Path], count: int
 ) -> None:
-    """What is no photo, by kind, against dev; and another collection's photos."""
+    """Prints the figures of another collection's photos, and of each kind of drawn picture against dev."""
     others = np.empty(0)
     if photos:
-        looked = look(captioner, read(captioner, iter(photos)))
-        others = probabilities(confidence, looked)
-        familiar = [confidence.familiar.logit(*each) for each in zip(looked.photos, looked.hypotheses, strict=True)]
+        captioned = caption_all(captioner, read(captioner, iter(photos)))
+        others = probabilities(confidence, captioned)
+        pairs = zip(captioned.photos, captioned.hypotheses, strict=True)
+        familiar = np.array([confidence.familiar.logit(*pair) for pair in pairs])
         print(
-            f"  {len(photos)} photos of another collection: mean confidence {100 * others.mean():.1f} %, "
-            f"{np.count_nonzero(np.array(familiar) < 0)} taken for no photo"
+            f"  {len(photos)} photos of another collection: mean confidence {100 * others.mean():.1f}%, "
+            f"{np.count_nonzero(familiar < 0)} taken for no photo"
         )
     everything = []
     for kind in (*FAMILIAR_KINDS, *UNSEEN_KINDS):
         rng = np.random.default_rng([SEED, *kind.__name__.encode()])
         drawn = (kind(rng) for _ in range(count))
-        found = probabilities(confidence, look(captioner, read(captioner, drawn)))
+        found = probabilities(confidence, caption_all(captioner, read(captioner, drawn)))
         if kind in UNSEEN_KINDS:
             everything.append(found)
         against = f", against those photos {auroc(others, found):.3f}" if len(others) else ""
@@ -251,11 +255,32 @@ def show_others(
     print(f"  the last {len(UNSEEN_KINDS)}, unlike those of the fit, {count} of each: AUROC against dev {every:.3f}")
 
 
+def show_manifest(confidence: Confidence) -> None:
+    """Prints the figures that the export measured."""
+    for found in confidence.measured["found"]:
+        print(f"  dev out of fold, {found['precision']}, beam {found['beam_size']}: {figures(found)}")
+    for one in confidence.measured.get("datasets", ()):
+        print(f"  {one['dataset']} out of fold, {one['photos']} photos: {figures(one)}")
+        if one["transfer"]:
+            print(
+                f"  {one['dataset']}, fitted on the {one['transfer']['fitted_on']} others: {figures(one['transfer'])}"
+            )
+
+
+def figures(found: Mapping[str, Any]) -> str:
+    """Figures of a manifest in words."""
+    return (
+        f"{100 * found['base_rate']:.1f}% good, mean confidence {100 * found['mean_confidence']:.1f}%, calibration "
+        f"error {found['error_equal_mass']:.3f} (equal mass) {found['error_equal_width']:.3f} (equal width), AUROC "
+        f"{found['auroc'] if found['auroc'] is None else format(found['auroc'], '.3f')}"
+    )
+
+
 def main() -> None:
-    """Print what was measured at the export, then what is measured now, precision by precision."""
+    """Prints what was measured at the export, then what is measured now, precision by precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="an ONNX bundle with a confidence")
-    parser.add_argument("--data", type=Path, required=True, help="the dataset it was exported with")
+    parser.add_argument("--data", type=Path, required=True, action="append", help="a dataset it was exported with")
     parser.add_argument("--photos", type=Path, help="a folder of photos of another collection")
     parser.add_argument("--outliers", type=int, default=30, help="drawn of each kind (30)")
     parser.add_argument("--threads", type=int, default=1, help="threads of one operation (1)")
@@ -266,8 +291,8 @@ def main() -> None:
         parser.error(str(error))
 
 
-def measure(path: Path, data: Path, photos: Path | None, outliers: int, threads: int) -> None:
-    """Print all of it.
+def measure(path: Path, data: Sequence[Path], photos: Path | None, outliers: int, threads: int) -> None:
+    """Prints all figures of a bundle.
 
     Raises:
         CaprunError: no bundle, none with a confidence, no dataset, or a photo that cannot be read.
@@ -279,14 +304,10 @@ def measure(path: Path, data: Path, photos: Path | None, outliers: int, threads:
     others = sorted(file for file in photos.rglob("*") if file.suffix.lower() in SUFFIXES) if photos else []
     if photos and not others:
         raise CaptionerError(f"There are no photos in {photos}; name another folder with --photos.")
-    dataset = load_dataset(data, splits=drawn.splits, seed=drawn.split_seed)
+    sources = [DataSource(directory) for directory in data]
+    dataset = load_datasets(sources, splits=drawn.splits, seed=drawn.split_seed)
     print(confidence.event)
-    for found in confidence.measured["found"]:
-        print(
-            f"  dev out of fold, {found['precision']}, beam {found['beam_size']}: {100 * found['base_rate']:.1f} % "
-            f"good, calibration error {found['error_equal_mass']:.3f} (equal mass) {found['error_equal_width']:.3f} "
-            f"(equal width), AUROC {found['auroc']:.3f}"
-        )
+    show_manifest(confidence)
     for precision in bundle.manifest.precisions:
         if precision == "fp16":
             continue

@@ -1,6 +1,6 @@
 """What a model's captions favour, guess and leave out: a section of its model card.
 
-    python bench/biases.py --data flickr8k
+    python bench/biases.py --data flickr8k --data everyday
     python bench/biases.py weights/mine --data DIR --split dev
     python bench/biases.py --data flickr8k --neutral    # also with neutral words, where the bundle has them
 
@@ -37,7 +37,7 @@ from caprun.caption import Caption
 from caprun.engine import Captioner, packaged_bundle
 from caprun.errors import CaprunError
 from caprun.search.options import SearchOptions
-from captioner.datasets import load_dataset
+from captioner.datasets import DataSource, load_datasets
 from captioner.errors import CaptionerError
 from captioner.evaluation.words import tokenize
 from captioner.inference import splits_of
@@ -336,15 +336,25 @@ def section(
     return "\n".join(lines) + "\n"
 
 
-def measure(bundle: Path, data: Path, split: str, precision: str | None = None, *, neutral: bool = False) -> str:
-    """Caption a split, and write the section; `neutral`: compare captions without and with neutral words, too.
+def measure(
+    bundle: Path, data: Sequence[Path], split: str, precision: str | None = None, *, neutral: bool = False
+) -> str:
+    """Captions a split of one dataset or more, and returns the section.
+
+    Args:
+        bundle: the model.
+        data: folders of captioned photos.
+        split: the split whose photos are captioned.
+        precision: the precision of the graphs; None for the fastest.
+        neutral: whether captions with and without neutral words are compared, too.
 
     Raises:
         CaptionerError: there are no photos with two references, or none can be captioned.
         UsageError: the bundle has no neutral words.
     """
     drawn = splits_of(bundle)
-    dataset = load_dataset(data, splits=drawn.splits, seed=drawn.split_seed)
+    sources = [DataSource(folder) for folder in data]
+    dataset = load_datasets(sources, splits=drawn.splits, seed=drawn.split_seed)
     examples = [example for example in dataset.split(split) if len(example.references) > 1]
     if not examples:
         raise CaptionerError(
@@ -368,7 +378,8 @@ def measure(bundle: Path, data: Path, split: str, precision: str | None = None, 
     words = {word for piece in captioner.vocabulary.pieces for word in tokenize(piece)}
     special = {word for piece in ("<pad>", "<start>", "<end>", "<unk>") for word in tokenize(piece)}
     chosen = (f" --precision {precision}" if precision else "") + (" --neutral" if neutral else "")
-    command = f"python bench/biases.py --data {data.name} --split {split}{chosen}"
+    named = " ".join(f"--data {folder.name}" for folder in data)
+    command = f"python bench/biases.py {named} --split {split}{chosen}"
     return section(photos, len(words - special), learnt, unfinished, command, compared)
 
 
@@ -385,7 +396,9 @@ def main() -> None:
     """Print the section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, nargs="?", default=packaged_bundle(), help="[the packaged one]")
-    parser.add_argument("--data", type=Path, required=True, help="a dataset with two or more captions a photo")
+    parser.add_argument(
+        "--data", type=Path, required=True, action="append", help="a dataset; photos with one caption are left out"
+    )
     parser.add_argument("--split", default="dev", choices=["train", "dev", "test"])
     parser.add_argument("--precision", help="[the fastest measured on such hardware]")
     parser.add_argument("--neutral", action="store_true", help="compare captions with and without neutral words, too")

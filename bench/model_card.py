@@ -1,6 +1,6 @@
 """Bring the packaged model's card up to date with its bundle: examples, failures, biases, and the card itself.
 
-    python bench/model_card.py --data flickr8k
+    python bench/model_card.py --data flickr8k --data everyday
 
 What `bench/judgements.py` and `bench/biases.py` print takes its place between the marks `<!-- examples -->`,
 `<!-- failures -->`, `<!-- biases -->` and `<!-- end -->` in the introduction, which is written by hand otherwise, and
@@ -47,7 +47,9 @@ def main() -> None:
     """Measure, and write both files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, nargs="?", default=packaged_bundle(), help="[the packaged one]")
-    parser.add_argument("--data", type=Path, required=True, help="the dataset whose dev photos are captioned")
+    parser.add_argument(
+        "--data", type=Path, required=True, action="append", help="a dataset whose dev photos are captioned"
+    )
     parser.add_argument("--introduction", type=Path, default=INTRODUCTION, help=f"[{INTRODUCTION.name}]")
     options = parser.parse_args()
     try:

@@ -1,1 +1,1 @@
-"""From checkpoints to bundles: two traced graphs, written, run, and compared with PyTorch before anybody sees them."""
+"""The exporter: writes a checkpoint as a bundle and proves that its graphs compute what PyTorch computes."""

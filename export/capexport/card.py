@@ -24,9 +24,9 @@ Licence: {manifest.licence}
 
 ## Scores
 
-Split {metrics.get("split")}: {metrics.get("photos")} photos, {metrics.get("references")} references, free-running
-captions, lower-cased, punctuation removed; {search.text}.
-Measured with PyTorch{f", at the end of epoch {metrics['epoch']}" if "epoch" in metrics else ""}; x100 but for NIST:
+Split {metrics.get("split")}: {metrics.get("photos")} photos, {metrics.get("references")} references. Captions are \
+free-running, lower-cased and without punctuation; search: {search.text}. Scores are PyTorch's\
+{f", at the end of epoch {metrics['epoch']}" if "epoch" in metrics else ""}, times 100 except NIST.
 
 {_scores(metrics)}
 
@@ -42,14 +42,14 @@ Data: {_data(training)}. Time: \
 
 ## Input
 
-Photos are brought to {image.width}x{image.height} pixels ({image.fit}, {image.resample}).
+Photos are resized to {image.width}x{image.height} pixels ({image.fit}, {image.resample}).
 
 ## Export
 
-{manifest.format}, compared with PyTorch on {parity.get("photos")} photos, in batches of \
-{_listed(parity.get("batch_sizes", ()))} and with beams of {_listed(parity.get("beam_sizes", ()))}: \
-{parity.get("captions")} captions, all the same but for {parity.get("near_ties")} near-ties. Largest differences: \
-{parity.get("encoder", 0):.1e} of encoder outputs, {parity.get("log_prob", 0):.1e} of log-probabilities.
+The {manifest.format} graphs were compared with PyTorch on {parity.get("photos")} photos, in batches of \
+{_listed(parity.get("batch_sizes", ()))} and with beam sizes {_listed(parity.get("beam_sizes", ()))}. All \
+{parity.get("captions")} captions agree, except {parity.get("near_ties")} near-ties. The largest difference is \
+{parity.get("encoder", 0):.1e} for encoder outputs and {parity.get("log_prob", 0):.1e} for log-probabilities.
 
 {_precisions(manifest)}
 
@@ -118,20 +118,20 @@ def _stages(training: Mapping[str, Any]) -> str:
 
 
 def _precisions(manifest: Manifest) -> str:
-    """A table of what was measured of each, if there is more than one."""
+    """Returns a table of the measurements of each precision, if there are several."""
     if len(manifest.precisions) == 1:
         return ""
     rows = []
     for name, precision in manifest.precisions.items():
         size = sum(manifest.files[file].bytes for file in (precision.encoder, precision.decoder) if manifest.files)
         same = precision.parity.get("captions_as_fp32")
-        captions = f"{same} of {precision.parity['photos']} are fp32's" if same is not None else ""
+        captions = f"{same} of {precision.parity['photos']} equal fp32's" if same is not None else ""
         found = precision.measured if precision.measured != "unmeasured" else ()
         numbers = [f"{one.device} | {one.photos_per_second:.0f} | {100 * one.cider:.1f}" for one in found]
         rows += [f"| {name} | {size / 1e6:.1f} | {said} | {captions} |" for said in numbers or ["not measured | | "]]
     return (
-        "The runtime takes the fastest precision that was measured on such hardware. Photos/s are of one photo at a "
-        "time, from array to caption, on one thread; CIDEr is of the same dev photos, x100.\n\n"
+        "The runtime takes the fastest precision that was measured on its kind of hardware. Photos/s is measured with "
+        "one photo at a time, from array to caption, on one thread; CIDEr, times 100, on the same dev photos.\n\n"
         "| precision | MB | measured on | photos/s | CIDEr | captions |\n| --- | --- | --- | --- | --- | --- |\n"
     ) + "\n".join(rows)
 

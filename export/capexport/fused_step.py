@@ -1,8 +1,8 @@
-"""One decoding step as few, large matrix products: what `CaptionModel.candidates` computes, in less time.
+"""A decoding step as a few large matrix products; it computes what `CaptionModel.candidates` computes, in less time.
 
-At one photo a step reads every weight once and does little else, so its cost is that of reading them and of starting
-each operation. What has the same input is one product: query, gate and recurrent gates of the hidden state; gates and
-output of the context. Biases that meet are added up beforehand.
+For one photo, a step mostly reads each weight once, so its cost is that of reading weights and starting operations.
+Products of the same input are joined into one: query, gate and recurrent gates of the hidden state; gates and output of
+the context. Biases that are added to each other are added beforehand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from captioner.models.decoder import Encoded
 
 
 class Candidates(NamedTuple):
-    """What a step gives; see `CaptionModel.candidates`."""
+    """The result of a step; see `CaptionModel.candidates`."""
 
     log_prob: Tensor
     candidate: Tensor
@@ -27,10 +27,10 @@ class Candidates(NamedTuple):
 
 
 class FusedStep(nn.Module):
-    """A model's decoder, its weights joined.
+    """A model's decoder with joined weights.
 
     Args:
-        model: in eval mode; what is joined is a copy of its weights as they are now.
+        model: a model in eval mode. The joined weights are copies.
     """
 
     word_product: Tensor
@@ -43,13 +43,13 @@ class FusedStep(nn.Module):
         super().__init__()
         decoder = model.decoder
         self.units, self.layers, self.attention = decoder.units, decoder.layers, decoder.attention
-        # the three gates with a sigmoid first, so that one operation bends them: i, f, g, o becomes i, f, o, g
+        # i, f, g, o becomes i, f, o, g: one sigmoid then serves the three gates that have one
         order = torch.arange(4 * self.units).view(4, -1)[[0, 1, 3, 2]].flatten()
         self.embedding = decoder.embedding
         hidden = [cast("nn.Linear", layer).weight[order] for layer in decoder.hidden_gates]
         bias = [decoder.word_gates.bias[order]]
         bias += [cast("nn.Linear", layer).bias[order] for layer in decoder.below_gates]
-        self.parts = [4 * self.units]  # of the product of the top layer's hidden state
+        self.parts = [4 * self.units]  # sizes of the parts of the top layer's product
         if self.attention is not None:
             self.parts.append(self.attention.query.out_features)
             hidden[-1] = torch.cat([hidden[-1], self.attention.query.weight])
@@ -71,15 +71,15 @@ class FusedStep(nn.Module):
         self.register_buffer("said_product", decoder.output_hidden.weight.detach().clone())
         self.register_buffer("said_bias", decoder.output_hidden.bias.detach().clone())
         self.output = decoder.output
-        # -inf for what is never said
+        # -inf for pieces that are never said
         self.register_buffer("output_bias", (decoder.output.bias + model.unsaid).detach())
 
     def forward(
         self, row: Tensor | None, parent: Tensor, token: Tensor, encoded: Encoded, k: int | Tensor
     ) -> Candidates:
-        """As `CaptionModel.candidates`: same arguments, same results up to rounding."""
+        """Computes a step; arguments and results are those of `CaptionModel.candidates`, up to rounding."""
         units, top, linear = self.units, self.layers - 1, nn.functional.linear
-        # a lookup exports as one Gather, which indexing with a tensor does not
+        # an embedding lookup exports as one Gather; indexing with a tensor does not
         hidden, cell = (
             _chunks(nn.functional.embedding(parent, state.flatten(1)), self.layers)
             for state in (encoded.hidden, encoded.cell)
@@ -123,5 +123,5 @@ class FusedStep(nn.Module):
 
 
 def _chunks(tensor: Tensor, parts: int) -> tuple[Tensor, ...]:
-    """Equal parts of the last dimension; splitting off all of it would be an operation for nothing."""
+    """Splits the last dimension into equal parts; one part needs no operation."""
     return (tensor,) if parts == 1 else tensor.chunk(parts, dim=-1)

@@ -1,4 +1,4 @@
-"""The two modules that are traced, and the names, roles and shapes of their tensors."""
+"""The two graphs of a bundle as PyTorch modules, and the names, roles and shapes of their tensors."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from captioner.models.decoder import Encoded
 
 
 class EncoderGraph(nn.Module):
-    """uint8 photos to what the decoder starts from; runs once a photo."""
+    """The encoder: from photos to everything the decoder starts from. It runs once a photo."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (batch, height, width, 3) -> hidden, cell and, of a model that attends, regions and keys."""
+        """Maps uint8 (batch, height, width, 3) to hidden and cell and, if the model attends, regions and keys."""
         return _present(self.model.encode(image))
 
 
 class StepGraph(nn.Module):
-    """One step of search, for a decoder that does not attend; see `CaptionModel.candidates`."""
+    """One decoding step without attention; see `CaptionModel.candidates`."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
         self.step = FusedStep(model)
 
     def forward(self, parent: Tensor, token: Tensor, hidden: Tensor, cell: Tensor, k: Tensor) -> tuple[Tensor, ...]:
-        """`k` is int64 (1,): a tensor, for an int would be traced as the constant it happened to be."""
+        """Takes `k` as int64 (1,): an int would be traced as a constant."""
         return _present(self.step(None, parent, token, Encoded(hidden, cell), _scalar(k)))
 
 
 class AttendingStepGraph(nn.Module):
-    """The same for one that attends: it sees the regions of the photos not yet done, and says where it looks."""
+    """One decoding step with attention: it takes the regions of unfinished photos, and also returns alpha."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
@@ -58,30 +58,30 @@ class AttendingStepGraph(nn.Module):
         keys: Tensor,
         k: Tensor,
     ) -> tuple[Tensor, ...]:
-        """As in `StepGraph`."""
+        """See `StepGraph`."""
         return _present(self.step(row, parent, token, Encoded(hidden, cell, regions, keys), _scalar(k)))
 
 
 def step_graph(model: CaptionModel) -> nn.Module:
-    """The step graph that goes with a model."""
+    """Returns the step graph of a model."""
     return AttendingStepGraph(model) if model.attends else StepGraph(model)
 
 
 def _present(tensors: Iterable[Tensor | None]) -> tuple[Tensor, ...]:
-    """A graph has no inputs and outputs that may be missing."""
+    """Drops missing tensors: every input and output of a graph is present."""
     return tuple(tensor for tensor in tensors if tensor is not None)
 
 
 def _scalar(k: Tensor) -> int | Tensor:
     if torch._C._get_tracing_state() is not None:
-        return k[0]  # TorchScript turns it into a number when it runs
-    number = k.item()  # int() would make the exporter look for its value
+        return k[0]  # TorchScript converts it when it runs
+    number = k.item()  # with int(), the exporter would ask for its value
     torch._check(number >= 1)
     return cast("int", number)
 
 
 def example_inputs(model: CaptionModel, photos: int = 2, beams: int = 3) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:
-    """Inputs to trace both graphs with: every size is 2 or more, for a size of 1 is baked in."""
+    """Returns inputs to trace both graphs with. Every size is at least 2, because a size of 1 becomes a constant."""
     height, width = model.encoder.size
     image = torch.arange(photos * height * width * 3).remainder(256).to(torch.uint8).view(photos, height, width, 3)
     with torch.inference_mode():
@@ -95,7 +95,7 @@ def example_inputs(model: CaptionModel, photos: int = 2, beams: int = 3) -> tupl
 
 
 def describe(model: CaptionModel) -> Graphs:
-    """The tensors of both graphs as the manifest states them."""
+    """Describes the tensors of both graphs for the manifest."""
     height, width = model.encoder.size
     decoder, regions = model.decoder, model.encoder.regions
     row, context, alpha = _of_attention(decoder.attention, regions)
@@ -130,7 +130,7 @@ def describe(model: CaptionModel) -> Graphs:
 def _of_attention(
     attention: SoftAttention | None, regions: int
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """What only a model that attends has: photos still looked at, what is seen of them, and where."""
+    """Describes the tensors of attention: the row index, the context, and alpha. Without attention there are none."""
     if attention is None:
         return (), (), ()
     channels, length = attention.key.in_features, attention.key.out_features

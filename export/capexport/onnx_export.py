@@ -1,4 +1,4 @@
-"""Checkpoint to ONNX: both graphs through torch.export."""
+"""ONNX graphs of a model, through torch.export."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
 
 
 def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
-    """Writes both graphs; returns their file names. Each holds its own weights: no external data."""
+    """Writes both graphs and returns their file names. Each file holds all its weights."""
     image, step = example_inputs(model)
     graphs = describe(model)
     _export(EncoderGraph(model), image, graphs.encoder, directory / ENCODER)
@@ -27,13 +27,13 @@ def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
 
 
 def _export(module: nn.Module, example: tuple[Any, ...], spec: GraphSpec, path: Path) -> None:
-    # row's photos are some of the batch, and parent's states some of those before: sizes of their own by their names
+    # equal names are equal sizes; `rows` and `states` vary independently of `batch`
     sizes = {name: torch.export.Dim(name) for tensor in spec.inputs for name in tensor.shape if isinstance(name, str)}
     shapes = tuple(
         {axis: sizes[name] for axis, name in enumerate(tensor.shape) if isinstance(name, str)} for tensor in spec.inputs
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
+        warnings.simplefilter("ignore")  # the exporter uses parts of itself that it deprecates
         program = torch.onnx.export(
             module.eval(),
             example,
@@ -48,7 +48,7 @@ def _export(module: nn.Module, example: tuple[Any, ...], spec: GraphSpec, path: 
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Leave out what nobody runs: the exporter notes the file and line of Python that each node came from."""
+    """Removes metadata: the exporter notes the Python file and line of each node."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

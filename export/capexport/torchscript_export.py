@@ -1,4 +1,4 @@
-"""Checkpoint to TorchScript, by tracing; PyTorch calls it deprecated, so nothing else depends on it."""
+"""TorchScript graphs of a model, by tracing. PyTorch deprecates TorchScript, so nothing else depends on it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ENCODER, DECODER = "encoder_model.pt", "decoder_model.pt"
 
 
 def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
-    """Writes both graphs; returns their file names."""
+    """Writes both graphs and returns their file names."""
     image, step = example_inputs(model)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         for module, example, file in ((EncoderGraph(model), image, ENCODER), (step_graph(model), step, DECODER)):
             traced = torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
-            # frozen, a graph holds the weights it uses and not the other graph's; its arithmetic is left alone
-            content = io.BytesIO()  # a disk that is full is then an OSError, which PyTorch's own writer knows not
+            # freezing keeps only the weights that a graph uses; its arithmetic stays as it is
+            content = io.BytesIO()  # a full disk is then an OSError; PyTorch's own writer raises something else
             torch.jit.save(torch.jit.freeze(traced, optimize_numerics=False), content)
             (directory / file).write_bytes(content.getvalue())
     return ENCODER, DECODER

@@ -241,7 +241,7 @@ class _Comparison:
                     self._excuse(image, expected, hypothesis, options)
 
     def _excuse(self, image: Images, expected: Hypothesis, found: Hypothesis, options: SearchOptions) -> None:
-        """Counts a caption that differs as a near-tie, or keep it for the error."""
+        """Counts a caption that differs as a near-tie, or keeps it for the error."""
         pair, special, pieces = (expected, found), self.spec.special, len(self.vocabulary)
         both = [log_probs_in(self.reference, image, one, special, pieces) for one in pair]
         if (self.one_region and any(self._is_undecided_in(image, one) for one in pair)) or is_near_tie(

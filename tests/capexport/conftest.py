@@ -1,4 +1,4 @@
-"""A small model with a checkpoint, as training would have left it."""
+"""A small model with random weights, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def one_thread() -> None:
 
 
 def draw_photos(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
-    """uint8 (count, size, size, 3): rectangles of random colours, so that photos differ where one looks."""
+    """uint8 (count, size, size, 3): rectangles of random colours, so that regions differ."""
     rng = np.random.default_rng(seed)
     photos = np.empty((count, size, size, 3), np.uint8)
     for photo in photos:
@@ -38,7 +38,7 @@ def draw_photos(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
 
 
 def make_checkpoint(vocabulary: Vocabulary | None = None, **settings: Any) -> Checkpoint:
-    """Random weights, scaled until captions differ between photos and end by themselves; settings of the model."""
+    """A checkpoint of random weights, scaled so that captions differ and end; takes settings of the model."""
     torch.manual_seed(0)
     sizes = {"projection": 24, "embedding": 16, "units": 32, "attention": 12, "tie_words": False}
     usual = {"encoder": "timm/test_efficientnet", "encoder_weights": "none"} | sizes

@@ -1,4 +1,4 @@
-"""Every decoder is exported, says what PyTorch says, and is run by the runtime as it is."""
+"""Every decoder is exported, gives PyTorch's captions, and runs in the runtime unchanged."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def exported(request: pytest.FixtureRequest, decoder: str, tmp_path_factory: pyt
 
 
 def test_what_a_confidence_knows_of_photos_is_pytorchs(exported: Exported) -> None:
-    """Hidden before cell, every layer, whatever a decoder makes of them later."""
+    """The photo's features are hidden before cell state, of every layer, before the first step."""
     found, expected = exported.backend.encode(PHOTOS).photo, ModelBackend(exported.model).encode(PHOTOS).photo
     encoded = exported.model.encode(torch.from_numpy(PHOTOS))
     states = [state.flatten(1).detach().numpy() for state in (encoded.hidden, encoded.cell)]
@@ -146,7 +146,7 @@ def test_the_command_line_captions_and_says_what_cannot_be_drawn(exported: Expor
 
 
 def hard_models(shift: float) -> tuple[Checkpoint, CaptionModel, CaptionModel]:
-    """A model that finds all regions equally likely, and one that prefers some by next to nothing."""
+    """A model that finds all regions equally likely, and one that prefers some by a tiny amount."""
     checkpoint = make_checkpoint(decoder="hard-attention", regions=2)
     models = [build_model(checkpoint) for _ in range(2)]
     for model, score in zip(models, (0.0, shift), strict=True):

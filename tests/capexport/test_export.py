@@ -1,4 +1,4 @@
-"""An export proves what it wrote; one that cannot leaves nothing behind and takes nothing away."""
+"""An export verifies what it wrote; a failed export leaves no bundle and keeps the one before it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _silent(_: str) -> None:
 
 
 def _perturb_onnx(path: Path, which: int, by: float) -> str:
-    """Add to one weight of the which-th largest initializer."""
+    """Changes one weight of the which-th largest initializer."""
     model = onnx.load(path)
     floats = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
     tensor = sorted(floats, key=lambda t: -np.prod(t.dims))[which]
@@ -43,7 +43,7 @@ def _perturb_onnx(path: Path, which: int, by: float) -> str:
 
 
 def _perturb_torchscript(path: Path, which: int, by: float) -> str:
-    """The same; a frozen module's weights are constants of its graph, found in the file by their bytes."""
+    """Does the same in TorchScript: the weights of a frozen module are constants, found in the file by their bytes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
         nodes = list(torch.jit.load(path).graph.nodes())
@@ -78,7 +78,7 @@ PERTURB: dict[str, Callable[[Path, int, float], str]] = {"onnx": _perturb_onnx, 
 def written(
     request: pytest.FixtureRequest, checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path, tuple[str, str]]:
-    """A format, and graphs in it that are right."""
+    """A format, and correct graphs in it."""
     directory = tmp_path_factory.mktemp("written")
     return (
         request.param,

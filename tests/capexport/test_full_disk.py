@@ -1,4 +1,4 @@
-"""An export whose disk fills up, whichever file it is that finds no room, and a TorchScript bundle that is damaged."""
+"""An export whose disk fills up at any file, and a damaged TorchScript bundle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KINDS = {"onnx": onnx_export, "torchscript": torchscript_export}
 
 @pytest.fixture(scope="module")
 def graphs(checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """The graphs of each kind, which take seconds to write."""
+    """The graphs of each format, which take seconds to write."""
     directory = tmp_path_factory.mktemp("graphs")
     model = build_model(load_checkpoint(checkpoint_file))
     for kind, module in KINDS.items():
@@ -57,7 +57,7 @@ Run = Callable[..., Manifest]
 def run(
     graphs: Mapping[str, Path], examples: list[Example], checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
-    """Export; the graphs are there already, and int8 is excused from captioning as well and as fast as fp32."""
+    """Exports graphs that are already written; int8 need not be as good or as fast as fp32."""
     for kind, module in KINDS.items():
 
         def write(_: object, output: Path, kind: str = kind) -> tuple[str, str]:
@@ -116,7 +116,7 @@ def test_an_export_on_a_full_disk_leaves_the_bundle_before(
 def test_a_calibration_whose_folder_for_temporary_files_fills_up_leaves_the_bundle_before(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    """ONNX and ONNX Runtime write graphs there, and do not say that they were cut off."""
+    """ONNX and ONNX Runtime write graphs there and do not report a truncated file."""
     run(tmp_path / "bundle", "onnx", name="before")
     before = contents(tmp_path / "bundle")
     with small_disk(tmp_path / "disk", 2**22) as disk:
@@ -134,7 +134,7 @@ def test_a_calibration_whose_folder_for_temporary_files_fills_up_leaves_the_bund
 def test_a_graph_that_was_cut_off_on_its_way_to_int8_is_noticed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], room: int
 ) -> None:
-    """There was room when it began, and somebody else took it."""
+    """There was room at first, and another process took it."""
     with small_disk(tmp_path / "disk", 2**22) as disk:
         fill(disk, leave=room)
         monkeypatch.setattr(tempfile, "tempdir", str(disk))

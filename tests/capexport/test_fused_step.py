@@ -1,4 +1,4 @@
-"""The step that is exported computes what the model's own step computes."""
+"""The exported step computes what the model's own step computes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def model(request: pytest.FixtureRequest) -> CaptionModel:
 
 
 def encoded_at_random(model: CaptionModel, states: int) -> Encoded:
-    """Every number differs, so that two that are mixed up are seen."""
+    """Random state and context: all numbers differ, so that an exchange of two is noticed."""
     decoder, random = model.decoder, torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:

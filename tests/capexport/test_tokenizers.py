@@ -1,4 +1,4 @@
-"""Whatever captions were cut into, the bundle says the words PyTorch says, and needs no tokenizer's library for it."""
+"""With every tokenizer a bundle gives PyTorch's words, and the runtime needs no tokenizer library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both formats say what PyTorch says, whatever the batch and the beam."""
+"""Both formats compute what PyTorch computes, for every batch and beam size."""
 
 from __future__ import annotations
 

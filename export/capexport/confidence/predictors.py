@@ -1,4 +1,4 @@
-"""The three fits behind a confidence: good captions, familiar photos, and the direction that tells them apart."""
+"""The fits behind a confidence: which photos are captioned well, which are familiar, which captions are good."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logistic and ridge regression by scikit-learn, returned as plain weights of the features as they came."""
+"""Logistic and ridge regression by scikit-learn, returned as plain weights of the original features."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ _DOMAINS = ("", "com.microsoft")
 def optimise(source: Path, target: Path) -> onnx.ModelProto:
     """Optimises a graph for CPUs at ONNX Runtime's `extended` level.
 
-    The level above it, `all`, arranges tensors for the processor at hand. `extended` does not: its graphs run on any
-    processor, and loading them still applies `all`. It computes the same bits, only sooner ready. It suits int8: an
-    fp32 graph gains little, and would hold fused operators that the CUDA provider lacks.
+    The next level, `all`, arranges tensors for the processor at hand. Graphs at `extended` run on any processor, and
+    loading them still applies `all`, so they compute the same bits. This suits int8 graphs. An fp32 graph would gain
+    little, and would contain fused operators that the CUDA provider lacks.
 
     Args:
         source: the graph.

@@ -1,4 +1,4 @@
-"""Drawn outliers: of every kind, of many sizes, and the same again."""
+"""Outliers are drawn of every kind and in many sizes, and equal seeds give equal pictures."""
 
 from __future__ import annotations
 

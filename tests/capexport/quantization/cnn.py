@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 def write_cnn(path: Path) -> None:
-    """Three convolutions, a depthwise and a pointwise one that the map is added to, another, and a matrix product."""
+    """Writes five convolutions, one depthwise and one pointwise in a residual block, and a matrix product."""
     rng = np.random.default_rng(0)
     weights: list[TensorProto] = []
 

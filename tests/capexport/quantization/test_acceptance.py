@@ -1,4 +1,4 @@
-"""A precision is offered where it is as good as fp32 and faster; nobody else is given it who does not ask."""
+"""A precision is used by default where it is as good as fp32 and faster, otherwise only on request."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ Rates = Callable[..., list[float]]
 
 
 def rates(fp32: float, other: float) -> Rates:
-    """In the place of a clock."""
+    """Replaces a clock."""
     return lambda *_: [fp32, other]
 
 
@@ -111,7 +111,7 @@ def run(
     checkpoint_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Manifest]:
-    """Export; the graphs of fp32 are there already, and random weights are excused from captioning as well in int8."""
+    """Exports fp32 graphs that are already written; int8 need not be as good, because the weights are random."""
     return exporting(graphs, examples, checkpoint_file, monkeypatch)
 
 
@@ -146,7 +146,7 @@ def bundle(
     checkpoint_file: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Bundle:
-    """With fp32, int8 and fp16, on a machine without CUDA."""
+    """A bundle with fp32, int8 and fp16, exported without CUDA."""
     output = tmp_path_factory.mktemp("weights") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("capexport.export.choose_device", lambda _: "cpu")
@@ -162,7 +162,7 @@ def test_the_manifest_says_what_was_measured_where(bundle: Bundle) -> None:
     assert found["int8"].parity.keys() == {"photos", "captions_as_fp32", "batch_invariant"}
     assert found["int8"].parity["photos"] == 12
     card = bundle.read("MODEL_CARD.md").decode()
-    assert f"| {HERE} | 20 | 50.0 | {found['int8'].parity['captions_as_fp32']} of 12 are fp32's |" in card
+    assert f"| {HERE} | 20 | 50.0 | {found['int8'].parity['captions_as_fp32']} of 12 equal fp32's |" in card
     assert "| fp16 | " in card
 
 
@@ -260,7 +260,7 @@ def test_one_architecture_has_one_name(monkeypatch: pytest.MonkeyPatch, machine:
 
 
 class Mixing:
-    """A backend whose photos look otherwise in company, as where one scale is found for a whole batch."""
+    """A backend that sees photos differently in a batch, as with a scale computed from the whole batch."""
 
     def __init__(self, backend: OnnxBackend, shade: int) -> None:
         self.backend, self.shade = backend, shade

@@ -1,4 +1,4 @@
-"""int8 graphs hold integers where they are meant to, and what they compute of a photo depends on that photo alone."""
+"""int8 graphs compute in integers where intended, and their result for a photo does not depend on its batch."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ PHOTOS = draw_photos(16, seed=1)
 
 @pytest.fixture(scope="module", params=MODELS)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """One with int8 graphs that nobody judged: random weights have nothing to say."""
+    """A bundle with int8 graphs that were not judged, because its weights are random."""
     directory = tmp_path_factory.mktemp("int8")
     checkpoint = make_checkpoint(**MODELS[request.param])
     if "encoder" in MODELS[request.param]:

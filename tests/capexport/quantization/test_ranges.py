@@ -1,4 +1,4 @@
-"""An activation's steps are spent on the values that it has."""
+"""The range of an activation covers the values that occur."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 
 def range_of(calibration: Calibration, *batches: np.ndarray | Sequence[float]) -> Range:
-    """Of values that a graph is fed and gives as they are, a feed each."""
+    """Finds the range of values that a graph passes through, one feed each."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -75,6 +75,6 @@ def test_entropy_keeps_values_that_are_spread_evenly(lowest: float, highest: flo
 
 @pytest.mark.parametrize("calibration", ["entropy", "percentile"])
 def test_zeros_do_not_count(calibration: Calibration) -> None:
-    """Half of what comes out of a ReLU is zero, which every range has a step for."""
+    """Half of the outputs of a ReLU are zero, for which every range has a step."""
     values = np.abs(RNG.normal(size=50_000))
     assert range_of(calibration, values, np.zeros(5_000_000)) == range_of(calibration, values)

@@ -1,4 +1,4 @@
-"""Weights are rounded by what they do to the output."""
+"""Weights are rounded so that the output changes least."""
 
 from __future__ import annotations
 

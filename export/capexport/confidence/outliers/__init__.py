@@ -1,4 +1,4 @@
-"""What is no photo: pictures drawn at random, of kinds that a captioner has nothing to say of."""
+"""Outliers: pictures drawn at random that are not photos, of kinds that a captioner cannot describe."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ KINDS: Mapping[str, Callable[[Random], Image.Image]] = {
     "screenshot": pages.screenshot,
     "chart": pages.chart,
 }
-"""What draws one picture of a kind, RGB, of any size."""
+"""The function that draws one picture of each kind, RGB, of any size."""
 
 
 def draw_outliers(kind: str, count: int, seed: int) -> Iterator[Image.Image]:
-    """Pictures of one of `KINDS`; the same for the same seed, where the same fonts are installed."""
+    """Yields pictures of one of `KINDS`; equal seeds give equal pictures where the same fonts are installed."""
     rng = np.random.default_rng([seed, *kind.encode()])
     for _ in range(count):
         yield _worn(rng, KINDS[kind](rng))
 
 
 def _worn(rng: Random, picture: Image.Image) -> Image.Image:
-    """As pictures come: some blurred, some grainy, most as they were made."""
+    """Blurs some pictures, makes others grainy, and leaves most as they are."""
     worn = rng.random()
     if worn < 0.1:
         return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 4)))

@@ -1,4 +1,4 @@
-"""What outliers are drawn with: sizes, colours, shapes and words at random."""
+"""Random sizes, colours, shapes and words, from which outliers are drawn."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _ALPHABETS = (
 
 
 def image(pixels: npt.NDArray[np.floating[Any]]) -> Image.Image:
-    """Of (height, width, 3), cut to 0..255."""
+    """Converts pixels (height, width, 3), clipped to 0..255, to an image."""
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def size(rng: Random) -> tuple[int, int]:
-    """Width and height, of an aspect from 1:2 to 2:1."""
+    """Draws a width and a height, with an aspect from 1:2 to 2:1."""
     width = int(rng.choice(_SIDES))
     return width, max(24, round(width * 2 ** rng.uniform(-1, 1)))
 
 
 def colour(rng: Random) -> Colour:
-    """Any colour; black, white, greys and strong ones more often than by chance."""
+    """Draws a colour; black, white, greys and saturated colours are more frequent than by chance."""
     form = rng.random()
     if form < 0.1:
         return 0, 0, 0
@@ -62,14 +62,14 @@ def colour(rng: Random) -> Colour:
 
 
 def canvas(rng: Random, of: tuple[int, int] | None = None) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """An empty picture, often white."""
+    """Returns an empty picture, often white, and what draws on it."""
     ground = (255, 255, 255) if rng.random() < 0.4 else colour(rng)
     picture = Image.new("RGB", of or size(rng), ground)
     return picture, ImageDraw.Draw(picture)
 
 
 def ink_on(rng: Random, picture: Image.Image) -> Colour:
-    """A colour that can be told from that of the picture's corner."""
+    """Draws a colour that contrasts with the picture's corner."""
     ground = picture.getpixel((0, 0))
     assert isinstance(ground, tuple)
     for _ in range(20):
@@ -80,14 +80,14 @@ def ink_on(rng: Random, picture: Image.Image) -> Colour:
 
 
 def shape(rng: Random, draw: ImageDraw.ImageDraw, of: tuple[int, int], share: float, off: float = 0.5) -> None:
-    """One shape, filled or not.
+    """Draws one shape, filled or not.
 
     Args:
-        rng: what decides.
-        draw: draws on the picture.
-        of: the picture's width and height.
-        share: of the shorter side that it takes.
-        off: how far it may be from the middle; 0.5 is the edge.
+        rng: source of random numbers.
+        draw: the picture to draw on.
+        of: width and height of the picture.
+        share: size of the shape as a share of the shorter side.
+        off: largest distance from the middle as a share of the sides; 0.5 is the edge.
     """
     width, height = of
     side = max(4.0, share * min(width, height))
@@ -119,26 +119,26 @@ def shape(rng: Random, draw: ImageDraw.ImageDraw, of: tuple[int, int], share: fl
 
 
 class Writing:
-    """Words of one script that some font here has, the Latin one as often as all others together."""
+    """Words in one script that an installed font has. Latin is as frequent as all other scripts together."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         letters = LATIN if rng.random() < 0.5 else _ALPHABETS[int(rng.integers(len(_ALPHABETS)))]
         try:
             find_font(letters, 12)
-        except UsageError:  # the font inside Pillow has these on every host
+        except UsageError:  # Pillow's own font has Latin on every host
             letters = LATIN
         self._letters = list(letters)
 
     def font(self, pixels: float) -> ImageFont.FreeTypeFont:
-        """So tall."""
+        """Returns a font of a height."""
         return find_font("".join(self._letters), max(6, round(pixels)))
 
     def word(self) -> str:
-        """Letters at random."""
+        """Draws a word of random letters."""
         word = "".join(self._rng.choice(self._letters, int(self._rng.integers(1, 11))))
         return word.capitalize() if self._rng.random() < 0.2 else word
 
     def words(self, most: int) -> str:
-        """One word or more."""
+        """Draws one word or more, up to `most`."""
         return " ".join(self.word() for _ in range(int(self._rng.integers(1, most + 1))))

@@ -1,4 +1,4 @@
-"""Outliers of few shapes: geometry, scribbles, icons and logos."""
+"""Outliers made of a few shapes: geometry, scribbles, icons and logos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from capexport.confidence.outliers.canvas import Random, Writing, canvas, colour
 
 
 def shapes(rng: Random) -> Image.Image:
-    """Circles, boxes, polygons, stars and arcs on a ground of one colour, few or many."""
+    """Draws few or many circles, boxes, polygons, stars and arcs on one colour."""
     picture, draw = canvas(rng)
     for _ in range(int(rng.choice([1, 2, 3, 6, 15, 60]))):
         shape(rng, draw, picture.size, rng.uniform(0.05, 0.5))
@@ -17,13 +17,13 @@ def shapes(rng: Random) -> Image.Image:
 
 
 def lines(rng: Random) -> Image.Image:
-    """Scribbles, rays and networks of lines."""
+    """Draws scribbles, rays and networks of lines."""
     picture, draw = canvas(rng)
     width, height = picture.size
     ink = ink_on(rng, picture)
     for _ in range(int(rng.integers(1, 40))):
         points = rng.uniform(0, 1, (int(rng.integers(2, 30)), 2))
-        if rng.random() < 0.5:  # a hand that moves on
+        if rng.random() < 0.5:  # a pen that moves on from each point
             points = (points[0] + np.cumsum(rng.normal(0, 0.06, points.shape), 0)).clip(0, 1)
         stroke = int(rng.integers(1, 3 + min(width, height) // 60))
         draw.line([(x * width, y * height) for x, y in points.tolist()], fill=ink, width=stroke)
@@ -33,14 +33,14 @@ def lines(rng: Random) -> Image.Image:
 
 
 def icon(rng: Random) -> Image.Image:
-    """One sign on a plain or a rounded ground: a letter, or a few shapes around the middle."""
+    """Draws an icon: a letter or a few shapes on a plain or rounded ground."""
     side = int(rng.choice([32, 48, 64, 128, 256, 512, 1024]))
     picture, draw = canvas(rng, (side, side))
     if rng.random() < 0.6:
         box = (side * 0.08, side * 0.08, side * 0.92, side * 0.92)
         draw.rounded_rectangle(box, side * float(rng.choice([0, 0.15, 0.25, 0.42])), fill=colour(rng))
     if rng.random() < 0.35:
-        writing = Writing(rng)  # one, for the font has the signs of its own script
+        writing = Writing(rng)  # one object, because its font has the letters of its own script only
         font = writing.font(side * rng.uniform(0.4, 0.8))
         draw.text((side / 2, side / 2), writing.word()[:1], fill=colour(rng), font=font, anchor="mm")
     else:
@@ -50,7 +50,7 @@ def icon(rng: Random) -> Image.Image:
 
 
 def logo(rng: Random) -> Image.Image:
-    """A word or two, beside or under a sign, in one or two colours."""
+    """Draws a logo: a word or two beside or below a sign."""
     picture, draw = canvas(rng)
     width, height = picture.size
     writing = Writing(rng)

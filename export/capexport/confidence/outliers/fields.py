@@ -1,4 +1,4 @@
-"""Outliers without things in them: flat colours, gradients, noise and patterns."""
+"""Outliers without objects: flat colours, gradients, noise and patterns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from capexport.confidence.outliers.canvas import Random, colour, image, size
 
 
 def flat(rng: Random) -> Image.Image:
-    """One colour: a lens cap, a white wall, an empty page; some with grain or darker corners."""
+    """Draws one colour, as of a lens cap, a white wall or an empty page; some with grain or darker corners."""
     width, height = size(rng)
     pixels = np.empty((height, width, 3), np.float32)
     pixels[:] = colour(rng)
@@ -24,7 +24,7 @@ def flat(rng: Random) -> Image.Image:
 
 
 def gradient(rng: Random) -> Image.Image:
-    """From colour to colour to colour: along a line, outwards, or around."""
+    """Draws a gradient of two to four colours: along a line, outwards, or around."""
     width, height = size(rng)
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     form = rng.integers(4)
@@ -42,7 +42,7 @@ def gradient(rng: Random) -> Image.Image:
 
 
 def noise(rng: Random) -> Image.Image:
-    """Every pixel at random, in grey or colour, of whatever distribution, over any colour."""
+    """Draws every pixel at random, in grey or colour, from one of several distributions."""
     width, height = size(rng)
     shape = (height, width, 1 if rng.random() < 0.4 else 3)
     form = rng.integers(4)
@@ -60,7 +60,7 @@ def noise(rng: Random) -> Image.Image:
 
 
 def clouds(rng: Random) -> Image.Image:
-    """Noise of larger grain: blocks, blots, clouds of one scale or of all."""
+    """Draws noise of larger grain: blocks, blots or clouds, of one scale or several."""
     width, height = size(rng)
     channels = 1 if rng.random() < 0.4 else 3
     scales = [int(rng.integers(2, 90))] if rng.random() < 0.5 else [2, 4, 8, 16, 32, 64, 128]
@@ -77,7 +77,7 @@ def clouds(rng: Random) -> Image.Image:
 
 
 def pattern(rng: Random) -> Image.Image:
-    """What repeats: stripes, waves, checks, dots, grids; or codes of blocks and bars."""
+    """Draws a repeated pattern (stripes, waves, checks, dots, grids) or a code of blocks or bars."""
     width, height = size(rng)
     y, x = np.mgrid[:height, :width]
     angle = rng.uniform(0, math.pi) if rng.random() < 0.6 else rng.choice([0, math.pi / 2])

@@ -1,4 +1,4 @@
-"""Outliers that people read: pages of text, screenshots and charts."""
+"""Outliers with text: pages, screenshots and charts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from capexport.confidence.outliers.canvas import Colour, Random, Writing, canvas
 
 
 def text(rng: Random) -> Image.Image:
-    """A page, a headline, columns, a list or a table of words; some at an angle."""
+    """Draws a headline, or a page of text in one to three columns; some are rotated."""
     picture, draw = canvas(rng)
     width, height = picture.size
     writing = Writing(rng)
@@ -41,7 +41,7 @@ def _paragraphs(
     pixels: float,
     ink: Colour,
 ) -> None:
-    """Lines of words in a box; some end early, and some are left out."""
+    """Draws lines of words in a box; some end early, and some are left out."""
     left, top, right, bottom = box
     font = writing.font(pixels)
     letters = max(1, int((right - left) / (0.55 * pixels)))
@@ -57,7 +57,7 @@ def _paragraphs(
 
 
 def screenshot(rng: Random) -> Image.Image:
-    """Windows and phones: bars, side bars, buttons, cards, lists and text on light or dark grounds."""
+    """Draws a window or a phone: bars, buttons, cards, lists and text on a light or dark ground."""
     sizes = ((1280, 720), (800, 600), (1024, 768), (640, 480), (360, 640), (400, 800))
     width, height = sizes[int(rng.integers(len(sizes)))]
     dark = rng.random() < 0.4
@@ -108,13 +108,13 @@ def screenshot(rng: Random) -> Image.Image:
 
 
 def _shade(level: int, by: int) -> Colour:
-    """A grey that can be told from another."""
+    """Returns a grey that differs from another by `by`."""
     grey = level + by if level < 128 else level - by
     return grey, grey, grey
 
 
 def chart(rng: Random) -> Image.Image:
-    """Bars, lines, points or slices, with axes and names."""
+    """Draws a chart of bars, lines, points or slices, with axes and names."""
     picture, draw = canvas(rng)
     width, height = picture.size
     ink = ink_on(rng, picture)

@@ -81,11 +81,12 @@ def evaluate(
 def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, Config]:
     """A captioner, and the configuration of its training; a bundle knows of it how the splits were drawn."""
     from caprun.errors import UsageError
+    from captioner.backends.loading import load_captioner, splits_of
+    from captioner.backends.pytorch import torch_device
     from captioner.config import Config
     from captioner.evaluation.report import Taught
-    from captioner.inference import load_captioner, splits_of, torch_device
+    from captioner.models.checkpoint import checkpoint_file, load_checkpoint
     from captioner.text.build import restore_tokenizer
-    from captioner.training.checkpoint import checkpoint_file, load_checkpoint
 
     model = checkpoint_file(model)
     if model.is_dir():

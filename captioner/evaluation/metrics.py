@@ -13,7 +13,7 @@ from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.ngrams import count
 from captioner.evaluation.nist import nist, nist_of
 from captioner.evaluation.rouge import rouge_l, rouge_l_of
-from captioner.evaluation.words import tokenize
+from captioner.text.metric_words import tokenize
 
 __all__ = [
     "TEACHER_FORCED_TITLES",

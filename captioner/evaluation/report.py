@@ -20,18 +20,18 @@ from caprun.errors import ImageError
 from caprun.inference.session import OnnxBackend
 from caprun.photos.preprocessing import load
 from caprun.search.options import SearchOptions
+from captioner.backends.pytorch import ModelSteps, model_spec
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import Scores, score, scores_by_dataset
 from captioner.evaluation.protocol import score_tables
 from captioner.evaluation.teacher_forced import TeacherForced, teacher_forced
-from captioner.inference import ModelSteps, model_spec
 from captioner.models.caption_model import CaptionModel
+from captioner.models.checkpoint import Checkpoint, build_model
+from captioner.models.decoder import pad_captions
+from captioner.output_files import refusals
 from captioner.progress import Progress
-from captioner.reports.files import refusals
-from captioner.training.batches import pad_captions
-from captioner.training.checkpoint import Checkpoint, build_model
 
 _BATCH = 16
 

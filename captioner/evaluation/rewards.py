@@ -15,7 +15,7 @@ import numpy.typing as npt
 from caprun.arrays import Float64Array, Ids
 from caprun.bundle.vocabulary import Joining, Vocabulary
 from captioner.evaluation.ngrams import MAX_ORDER
-from captioner.evaluation.words import tokenize
+from captioner.text.metric_words import tokenize
 
 _SIGMA = 6.0  # of CIDEr-D's penalty on the difference in length
 _TINY, _SMALL = 1e-15, 1e-9  # see captioner.evaluation.bleu

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -258,6 +260,20 @@ class CaptionDecoder(nn.Module):
         """Draw the next word of each caption, int64 (photos, columns)."""
         logits = self._logits(word, hidden, context)
         return draw(logits if unsaid is None else logits + unsaid)
+
+
+def pad_captions(captions: Sequence[Sequence[Sequence[int]]], pad: int) -> Tensor:
+    """Captions of several photos to one tensor, int64 (photos, captions, length), filled up with `pad`.
+
+    A photo with fewer captions than the others gets empty ones: all padding.
+    """
+    most = max(len(photo) for photo in captions)
+    longest = max(len(caption) for photo in captions for caption in photo)
+    tokens = np.full((len(captions), most, longest), pad, np.int64)
+    for i, photo in enumerate(captions):
+        for j, caption in enumerate(photo):
+            tokens[i, j, : len(caption)] = caption
+    return torch.from_numpy(tokens)
 
 
 def _even(rows: Tensor) -> Tensor:

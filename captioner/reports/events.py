@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from captioner.reports.files import refusals
+from captioner.output_files import refusals
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event

@@ -11,7 +11,7 @@ from caprun.search.options import SearchOptions
 from captioner.datasets import Example
 from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES, shown
 from captioner.evaluation.protocol import score_tables
-from captioner.reports.files import write_whole
+from captioner.output_files import write_whole
 from captioner.reports.photos import data_uri, shown_groups
 
 _KEYS = {title: key for key, title in (TEACHER_FORCED_TITLES | TITLES).items()}

@@ -20,7 +20,7 @@ from caprun.search.options import SearchOptions
 from captioner.datasets import Example
 from captioner.evaluation.cider import Cider, cider_scores_of
 from captioner.evaluation.ngrams import count, sentence
-from captioner.evaluation.words import tokenize
+from captioner.text.metric_words import tokenize
 
 _SIDE, _HEAT_SIDE = 480, 180  # pixels of a photo's long side, and of a heat map's
 _QUALITY = 80

@@ -30,9 +30,9 @@ from caprun.photos.reading import open_photo
 from captioner.config import Config, Stage
 from captioner.datasets import Example
 from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES
+from captioner.output_files import refusals, write_whole
 from captioner.reports.curves import curves_png
 from captioner.reports.events import Events
-from captioner.reports.files import refusals, write_whole
 from captioner.reports.page import Content, write_report
 from captioner.reports.summary import config_toml, model_summary
 from captioner.reports.table import Row, Table

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from caprun.atomic_write import flush
-from captioner.reports.files import refusals, write_whole
+from captioner.output_files import refusals, write_whole
 
 Row = tuple[float | None, ...]
 """A value a column; None is an empty cell."""

@@ -20,8 +20,8 @@ from captioner.config import Config
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.report import Taught, evaluate
+from captioner.models.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from captioner.text.build import restore_tokenizer
-from captioner.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 
 _FREE = ("dropout", "word_dropout", "fine_tune")
 """Settings of a model that its captions do not depend on."""

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from caprun.engine import Captioner
+from captioner.backends.pytorch import ModelBackend, model_spec
 from captioner.config import Config
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import keys_by_dataset
-from captioner.inference import ModelBackend, model_spec
 from captioner.models.caption_model import CaptionModel
+from captioner.models.checkpoint import BEST, LAST, Checkpoint, save_checkpoint
 from captioner.progress import Progress
 from captioner.reports.run import RunReports
-from captioner.training.batches import Batches, Step
-from captioner.training.checkpoint import BEST, LAST, Checkpoint, save_checkpoint
+from captioner.training.inputs.batches import Batches, Step
 from captioner.training.interruption import Interruption
 from captioner.training.losses import caption_loss
 from captioner.training.optimiser import Optimiser

@@ -16,8 +16,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from captioner.backends.pytorch import torch_device
 from captioner.errors import CaptionerError
-from captioner.inference import torch_device
 
 T = TypeVar("T")
 

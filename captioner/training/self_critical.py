@@ -22,7 +22,7 @@ from captioner.evaluation.rewards import CaptionRewards
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Teacher
 from captioner.self_critical_config import SelfCriticalConfig
-from captioner.training.batches import Batch, Step
+from captioner.training.inputs.batches import Batch, Step
 from captioner.training.loop import State, Task, Trainer, goodness
 from captioner.training.processes import Processes
 from captioner.training.sampling import Drawn, sample

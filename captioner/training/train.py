@@ -22,15 +22,9 @@ from captioner.datasets.joining import split_sizes
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.rewards import CaptionRewards
-from captioner.evaluation.words import tokenize
 from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
-from captioner.reports.run import RunReports
-from captioner.text.build import build_tokenizer, language_of, restore_tokenizer
-from captioner.text.tokenizer import Tokenizer
-from captioner.text.words import SPECIAL
-from captioner.training.batches import Batches, Source
-from captioner.training.checkpoint import (
+from captioner.models.checkpoint import (
     BEST,
     LAST,
     Checkpoint,
@@ -40,13 +34,19 @@ from captioner.training.checkpoint import (
     load_checkpoint,
     locked_folder,
 )
-from captioner.training.features import FeatureCache, Features, content_keys
+from captioner.reports.run import RunReports
+from captioner.text.build import build_tokenizer, language_of, restore_tokenizer
+from captioner.text.metric_words import tokenize
+from captioner.text.tokenizer import Tokenizer
+from captioner.text.words import SPECIAL
+from captioner.training.inputs.batches import Batches, Source
+from captioner.training.inputs.features import FeatureCache, Features, content_keys
+from captioner.training.inputs.sources import CachedFeatures, PhotoFiles, View, report_unreadable, unreadable_photos
+from captioner.training.inputs.views import is_mirrored, may_be_mirrored
 from captioner.training.loop import State, Task, Trainer
 from captioner.training.processes import Processes
 from captioner.training.self_critical import SelfCriticalTrainer
-from captioner.training.sources import CachedFeatures, PhotoFiles, View, report_unreadable, unreadable_photos
 from captioner.training.validation import PHOTOS, Validation, validate
-from captioner.training.views import is_mirrored, may_be_mirrored
 
 _SAMPLES = 16  # validation photos that a checkpoint carries, for its export to prove itself on
 

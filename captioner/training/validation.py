@@ -17,14 +17,14 @@ from caprun.search.decoding import search
 from caprun.search.hypothesis import Hypothesis
 from caprun.search.neutral import Neutralizer
 from caprun.search.options import SearchOptions
+from captioner.backends.pytorch import ModelSteps
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import score, scores_by_dataset
 from captioner.evaluation.teacher_forced import TeacherForced, tally
-from captioner.evaluation.words import tokenize
-from captioner.inference import ModelSteps
 from captioner.models.caption_model import CaptionModel
 from captioner.text.gender_neutral import neutral_words
-from captioner.training.batches import Batches
+from captioner.text.metric_words import tokenize
+from captioner.training.inputs.batches import Batches
 from captioner.training.processes import Processes
 
 PHOTOS = 50

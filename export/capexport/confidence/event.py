@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from captioner.evaluation.cider import Cider, cider_scores
-from captioner.evaluation.metrics import tokenize
 from captioner.evaluation.ngrams import sentence
+from captioner.text.metric_words import tokenize
 
 _SHARES = {
     0.5: "at least half as well as",

@@ -1,0 +1,1 @@
+"""What training shows the model: batches of photos with their captions, cached features, photo files, and views."""

@@ -1,4 +1,4 @@
-"""What a training writes: whole or not at all, and refused in one sentence."""
+"""Writes output files completely or not at all, and turns failures into one sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from captioner.errors import CaptionerError
 
 @contextmanager
 def refusals(what: str, path: Path) -> Iterator[None]:
-    """Say in one sentence that a file could not be written."""
+    """Raises an OSError in the block as a CaptionerError that names `what` and the path."""
     try:
         yield
     except OSError as error:
@@ -20,15 +20,15 @@ def refusals(what: str, path: Path) -> Iterator[None]:
 
 
 def write_whole(what: str, path: Path, content: bytes | str) -> None:
-    """Write a file in a folder that is made if it is not there; see `caprun.atomic_write.atomic_write`.
+    """Writes a file atomically and creates its folder if needed; see `caprun.atomic_write.atomic_write`.
 
     Args:
-        what: the file is, such as "The report".
-        path: of the file.
-        content: bytes, or text to be written as UTF-8 (a name in it that is no text as an escape, as JSON has it).
+        what: names the file in an error, such as "The report".
+        path: the file.
+        content: bytes, or text to encode as UTF-8; lone surrogates in it are written as backslash escapes.
 
     Raises:
-        CaptionerError: it cannot be written; the file before is as it was.
+        CaptionerError: the file cannot be written; an existing file stays as it was.
     """
     with refusals(what, path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from caprun.engine import Captioner
     from captioner.config import Config
     from captioner.datasets import DataSource
-    from captioner.evaluation.report import Report
+    from captioner.evaluation.report import Evaluation
 
 
 @click.command()
@@ -99,7 +99,7 @@ def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, C
     return Taught(checkpoint, tokenizer.encode, torch_device(device)).captioner(model.stem), config
 
 
-def _write_page(page: Path, report: Report, captioner: Captioner, config: Config, run: Path | None) -> None:
+def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Config, run: Path | None) -> None:
     """The report; `run` is the folder of the training, where it is known."""
     from captioner.reports.page import Content, write_report
     from captioner.reports.run import History

@@ -1,4 +1,4 @@
-"""Checkpoints: what training knows, on disk, written whole or not at all, and read without running code."""
+"""Checkpoints: trained models on disk, written atomically and read without running code."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from captioner.pytorch_file import DamagedError, load_unpickled, save_sealed
 
 FORMAT_VERSION = 1
 BEST, LAST = "best.pt", "last.pt"
-"""The checkpoints in the folder of a run."""
+"""Names of the checkpoints in the folder of a run."""
 _KIND = "captioner checkpoint"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model and where it is from."""
+    """A trained model and its origin."""
 
     config: Config
     vocabulary: Vocabulary
@@ -40,33 +40,28 @@ class Checkpoint:
     model: Mapping[str, Tensor]
     """The state dict of a CaptionModel, encoder included."""
     samples: Tensor
-    """uint8 (photos, height, width, 3): prepared validation photos, on which an export proves itself."""
+    """uint8 (photos, height, width, 3): prepared validation photos for the verification of an export."""
     metrics: Mapping[str, Any]
     """Validation scores with their split and protocol, and the epoch."""
     provenance: Mapping[str, Any]
     """Command, data and versions of the training."""
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
-    """What its tokenizer needs besides the configuration and the vocabulary."""
+    """State of the tokenizer beyond configuration and vocabulary."""
     training: Mapping[str, Any] | None = None
-    """What a resumed training needs besides; None in a checkpoint that is only to be used."""
+    """State of the training for resuming it; None if the checkpoint cannot be resumed."""
 
     @property
     def scores(self) -> dict[str, int | float]:
-        """Returns the scores that tell checkpoints of one lineage apart.
-
-        They are `epoch`, `cider`, `bleu_4`, and with several datasets `cider@NAME` and `bleu_4@NAME` of each.
-        """
-        keys = {key: key.partition("@")[0] for key in self.metrics}
-        chosen = [key for name in ("epoch", "cider", "bleu_4") for key in keys if key == name]
-        chosen += [key for key, name in keys.items() if key != name and name in ("cider", "bleu_4")]
-        return {key: value for key in chosen if isinstance(value := self.metrics[key], int | float)}
+        """The scores that identify a checkpoint: epoch, CIDEr and BLEU-4, and the latter two of each dataset."""
+        keys = ["epoch", "cider", "bleu_4", *(key for key in self.metrics if key.startswith(("cider@", "bleu_4@")))]
+        return {key: value for key in keys if isinstance(value := self.metrics.get(key), int | float)}
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Prepares the folder of a training, and keeps other trainings out of it while the context lasts.
+    """Prepares the folder of a training and locks it against other trainings while the context lasts.
 
-    Checkpoints that a killed training left half written are removed.
+    Incomplete checkpoints of a killed training are removed.
 
     Raises:
         CaptionerError: the folder cannot be written, or another training is writing to it.
@@ -90,10 +85,10 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Makes a folder for checkpoints, and finds out before anything is computed whether they can be written there.
+    """Creates a folder for checkpoints and checks that it can be written.
 
     Raises:
-        CaptionerError: they cannot.
+        CaptionerError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,10 +101,10 @@ def prepare_folder(folder: Path) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write it with a checksum, whole or not at all; see `atomic_write`.
+    """Writes a checkpoint with a checksum, atomically.
 
     Raises:
-        CaptionerError: it cannot be written.
+        CaptionerError: the file cannot be written.
     """
     content = {
         "kind": _KIND,
@@ -129,7 +124,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         with atomic_write(path) as file:
             save_sealed(content, file)
     except OSError as error:
-        reason = error.strerror or "PyTorch does not say why"
+        reason = error.strerror or "PyTorch gives no reason"
         raise CaptionerError(f"The checkpoint {path} cannot be written: {reason}; the one before is intact.") from error
 
 
@@ -149,48 +144,48 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         content = load_unpickled(path)
     except FileNotFoundError:
-        raise CaptionerError(f"There is no checkpoint {path}; `captioner train` says where it writes them.") from None
+        raise CaptionerError(f"There is no checkpoint {path}; `captioner train` prints where it writes them.") from None
     except IsADirectoryError:
-        raise CaptionerError(f"{path} is a folder without {BEST}; name a checkpoint, or the folder of a run.") from None
+        raise CaptionerError(f"{path} is a folder without {BEST}; name a checkpoint or the folder of a run.") from None
     except OSError as error:
         raise CaptionerError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
-    except Exception as error:  # an unpickler raises whatever a wrong byte led to
+    except Exception as error:  # a wrong byte can raise anything
         why = str(error) if isinstance(error, DamagedError) else type(error).__name__
-        raise CaptionerError(f"{path} is no checkpoint, or is damaged ({why}); copy it again.") from error
+        raise CaptionerError(f"{path} is not a checkpoint, or is damaged ({why}); copy it again.") from error
     if not isinstance(content, dict) or content.get("kind") != _KIND:
-        raise CaptionerError(f"{path} is a PyTorch file, but no checkpoint of captioner's.")
+        raise CaptionerError(f"{path} is a PyTorch file but not a checkpoint of captioner.")
     version = content.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
-        raise CaptionerError(f"{path} was written by a newer captioner; upgrade this one.")
+        raise CaptionerError(f"{path} was written by a newer captioner; upgrade captioner.")
     try:
         return _checkpoint(content, str(path))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CaptionerError(f"{path} is no whole checkpoint ({error}); copy it again.") from None
+        raise CaptionerError(f"{path} is not a complete checkpoint ({error}); copy it again.") from None
 
 
 def _checkpoint(content: Mapping[str, Any], source: str) -> Checkpoint:
-    """From what a file held; raises KeyError, TypeError or ValueError where a part is missing or of another type."""
+    """Builds a checkpoint; raises KeyError, TypeError or ValueError if a part is missing or has a wrong type."""
     if type(content["format_version"]) is not int:
-        raise ValueError("its format_version is no number")
+        raise ValueError("format_version is not a number")
     vocabulary = Vocabulary.from_dict(content["vocabulary"])
     special = from_dict(Special, content["special"], "special")
     if not all(0 <= index < len(vocabulary) for index in dataclasses.astuple(special)):
-        raise ValueError("its special ids are not in its vocabulary")
+        raise ValueError("a special id is outside the vocabulary")
     samples, training = content["samples"], content["training"]
     if not isinstance(samples, Tensor) or samples.dtype != torch.uint8 or samples.dim() != 4 or samples.shape[-1] != 3:
-        raise ValueError("its samples are no photos")
+        raise ValueError("samples are not photos")
     if training is not None and not isinstance(training, dict):
-        raise ValueError("its training is no table")
+        raise ValueError("training is not a table")
     weights = _table(content, "model")
     if not all(isinstance(weight, Tensor) for weight in weights.values()):
-        raise ValueError("its model is not of tensors")
+        raise ValueError("model holds values other than tensors")
     plain = {name: _table(content, name) for name in ("metrics", "provenance")}
     plain["tokenizer"] = _table({"tokenizer": {}, **content}, "tokenizer")  # checkpoints of version 0.1 have none
-    json.dumps(plain)  # what is shown to people, and goes into bundles
+    json.dumps(plain)  # these must be plain data, because they are copied into bundles
     settings = dict(_table(content, "config"))
     train = settings.get("train")
     if isinstance(train, dict) and train.get("stage", "cross-entropy") == "cross-entropy":
-        settings.pop("self_critical", None)  # its defaults, which nobody looked at, and which may be others today
+        settings.pop("self_critical", None)  # unused defaults, which may differ in this version
     config = config_from_dict(settings, source)
     return Checkpoint(config, vocabulary, special, weights, samples, training=training, **plain)
 
@@ -198,22 +193,26 @@ def _checkpoint(content: Mapping[str, Any], source: str) -> Checkpoint:
 def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     table = content[name]
     if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
-        raise ValueError(f"its {name} is no table")
+        raise ValueError(f"{name} is not a table")
     return table
 
 
 def build_model(checkpoint: Checkpoint) -> CaptionModel:
-    """The checkpoint's model, in eval mode."""
+    """Builds a checkpoint's model in eval mode.
+
+    Raises:
+        CaptionerError: the weights do not fit the configuration.
+    """
     model = build_caption_model(checkpoint.config, len(checkpoint.vocabulary), checkpoint.special)
     try:
         model.load_state_dict(dict(checkpoint.model))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]  # it names every parameter
+        reason = " ".join(str(error).split())[:200]  # PyTorch names every parameter
         raise CaptionerError(f"The checkpoint's weights do not fit its configuration ({reason}).") from error
     return model.eval()
 
 
 def image_spec(config: Config, model: CaptionModel) -> ImageSpec:
-    """How the model's photos are prepared."""
+    """Returns how photos are prepared for the model."""
     height, width = model.encoder.size
     return ImageSpec(height, width, config.data.fit, config.data.resample, model.encoder.mean, model.encoder.std)

@@ -1,4 +1,4 @@
-"""Which words a caption has, for the metrics: lower-cased, punctuation removed, any script."""
+"""Splits captions into words for the metrics: lower-cased, punctuation removed, any script."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from captioner.text.splitting import split
 
 
 def tokenize(caption: str) -> list[str]:
-    """Split a caption into its words: lower-cased, punctuation removed.
+    """Splits a caption into its words: lower-cased, punctuation removed.
 
-    A word is a run of letters, digits and combining marks of any script, in Unicode's composed form (NFC); a hyphen or
-    an apostrophe inside it stays (`t-shirt`, `l'eau`). Everything else separates words. Scripts that put no space
-    between words (Chinese, Japanese, Thai) come out as one word for each phrase: segment them first.
+    A word is a run of letters, digits and combining marks of any script, in Unicode's composed form (NFC). A hyphen or
+    an apostrophe inside a word stays (`t-shirt`, `l'eau`); everything else separates words. In scripts without spaces
+    (Chinese, Japanese, Thai) each phrase is one word; segment such captions first.
 
     This is the protocol of papers that "lower-case and remove punctuation". The Penn Treebank tokenizer of
-    `pycocoevalcap` differs from it in English contractions and possessives (`man's` is `man` and `'s` there) and in
-    numbers (`3.5` stays one word there).
+    `pycocoevalcap` differs in English contractions and possessives (it splits `man's` into `man` and `'s`) and in
+    numbers (it keeps `3.5` as one word).
     """
     return [token.text for token in split(caption)]

@@ -1,1 +1,1 @@
-"""What training shows the model: batches of photos with their captions, cached features, photo files, and views."""
+"""The inputs of training: batches, cached features, photo files, and augmented views."""

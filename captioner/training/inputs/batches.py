@@ -1,4 +1,4 @@
-"""Batches of photos, each with all its captions, in an order that only the seed and the epoch decide."""
+"""Batches of photos with all their captions, in an order that depends only on the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Batch(NamedTuple):
 
     seen: Tensor  # photos in any of the forms that `CaptionModel.forward` takes
     tokens: Tensor  # int64 (photos, captions, 1 + length): START, pieces, END, padding; longest caption first
-    photos: Indices  # (photos,): their indices in the split
+    photos: Indices  # (photos,): indices in the split
     weights: Tensor  # float32 (photos,): weight of each caption of a photo in the loss
 
 
 class Step(NamedTuple):
-    """Data of one optimiser step; the counts are of all processes together."""
+    """The data of one optimiser step; counts are over all processes."""
 
-    batches: list[Batch]  # this process's share, in parts; at least one
-    words: int  # END counted
+    batches: list[Batch]  # this process's share, in at least one part
+    words: int  # END included
     captions: int
     photos: int
     weighted_words: float  # words, each by the weight of its photo's captions
@@ -53,19 +53,19 @@ class Source(Protocol):
 
 
 class Batches:
-    """The photos of a split, in batches.
+    """Divides the photos of a split into batches.
 
     Args:
-        source: yields the photos, by index.
-        captions: of each photo, its captions as ids with START and END.
-        batch_size: largest number of photos a step, of all processes together.
+        source: yields photos by index.
+        captions: for each photo, its captions as ids with START and END.
+        batch_size: maximum number of photos per step, over all processes.
         pad: id of the padding.
         parts: number of parts in which a process computes its share of a step.
-        rank, count: number of this process, and how many there are.
+        rank, count: index of this process, and number of processes.
         balance: 0 gives every caption the same weight in the loss, 1 every photo; between them, the weight of a caption
             is (most captions of a photo / captions of its photo) ** balance.
-        shown: of each photo, how often an epoch shows it on average; None shows each once. A fraction is drawn
-            among the photos that share it, so that the number of steps is the same in every epoch.
+        shown: for each photo, how often an epoch shows it on average; None shows each photo once. A fraction is drawn
+            among the photos with the same value, so that every epoch has the same number of steps.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Batches:
 
     @property
     def fewest(self) -> int:
-        """Number of photos in the smallest step, of all processes together."""
+        """Number of photos in the smallest step, over all processes."""
         return self._showings // self._steps
 
     @property
@@ -108,12 +108,12 @@ class Batches:
 
     @property
     def showings(self) -> int:
-        """Number of photos that an epoch shows, a photo shown twice counted twice."""
+        """Number of photos that an epoch shows; a photo shown twice counts twice."""
         return self._showings
 
     @property
     def captions(self) -> int:
-        """Number of captions that an epoch shows; where weights draw photos, the expected number."""
+        """Number of captions that an epoch shows; the expected number if photos are drawn by weight."""
         return round(float((self._said * self._shown).sum()))
 
     @property
@@ -125,11 +125,11 @@ class Batches:
         return hashlib.sha256(json.dumps(seen if len(seen) > 1 else self._captions).encode()).hexdigest()
 
     def share(self) -> Indices:
-        """This process's photos when every photo is looked at once, in order."""
+        """Returns the indices of this process's photos in a pass over all photos, in order."""
         return np.arange(self._rank, len(self._captions), self._count)
 
     def in_order(self) -> Iterator[Batch]:
-        """This process's share of the photos, once and as they are."""
+        """Yields this process's share of the photos once, without augmentation."""
         photos = self.share()
         size = -(-len(self._captions) // -(-len(self._captions) // self._batch_size))
         groups = [photos[first : first + size] for first in range(0, len(photos), size)]
@@ -137,7 +137,7 @@ class Batches:
             yield self._batch(group, seen)
 
     def epoch(self, seed: int, epoch: int, first: int = 0) -> Iterator[Step]:
-        """Yields an epoch's steps from the `first` on, with as even a number of photos as can be."""
+        """Yields the steps of an epoch from index `first` on, with numbers of photos as equal as possible."""
         rng = np.random.default_rng((seed, epoch))
         order = self._draw(rng) if (self._shown != 1).any() else rng.permutation(len(self._captions))
         steps = np.array_split(order, self._steps)[first:]

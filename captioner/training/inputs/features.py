@@ -1,7 +1,7 @@
-"""What the frozen part of an encoder gives, computed once and kept on disk in half precision: features, if it is all.
+"""Caches the output of an encoder's frozen part on disk in half precision.
 
-A folder a key, where the key is of the encoder's weights and the preprocessing; in it one row a photo, found by the
-photo's content. A photo that is renamed, or is in two datasets, is computed once; one that changes is computed anew.
+There is a folder for each combination of encoder weights and preprocessing, with a row for each photo, found by the
+photo's content. A photo that is renamed or in two datasets is computed once; a photo that changes is computed again.
 """
 
 from __future__ import annotations
@@ -43,34 +43,34 @@ class Features:
     rows: npt.NDArray[np.int64]
     """(photos,): each photo's row in `table`; -1 for a photo that cannot be read."""
     table: npt.NDArray[np.float16]
-    """(rows, *shape of the stem's output), on disk."""
+    """(rows, *shape of the stem's output), memory-mapped."""
     unreadable: tuple[str, ...]
-    """One sentence a photo that cannot be read."""
+    """One sentence for each photo that cannot be read."""
 
     def of(self, photos: Sequence[int] | npt.NDArray[np.int64]) -> torch.Tensor:
-        """float32 (photos, *shape)."""
+        """Returns the features of photos, float32 (photos, *shape)."""
         return torch.from_numpy(self.table[self.rows[photos]].astype(np.float32))
 
 
 class FeatureCache:
-    """What one encoder's stem gives under one preprocessing.
+    """Caches the output of one encoder's stem under one preprocessing.
 
     Args:
-        directory: where all caches are kept.
+        directory: the folder of all caches.
         encoder: the encoder, frozen or not.
         spec: the preprocessing.
         view: number of the view of each photo, see `captioner.training.inputs.views`.
 
     Raises:
-        CaptionerError: all of the encoder is trained: after one step it would be another network.
+        CaptionerError: the encoder has no stem because all of it is trained.
     """
 
     def __init__(self, directory: Path, encoder: Encoder, spec: ImageSpec, view: int = 0) -> None:
         stem = encoder.stem()
         if stem is None:
             raise CaptionerError(
-                "The features of an encoder that is fine-tuned from its beginning cannot be cached; they change at "
-                "every step."
+                "The features of an encoder that is fine-tuned from its first child cannot be cached, because they "
+                "change at every step."
             )
         self._stem, self._size, self._spec, self._view = stem, encoder.size, spec, view
         self.directory = directory / f"{encoder.name.replace('/', '-')}-{cache_key(stem, spec, view)}"
@@ -84,18 +84,18 @@ class FeatureCache:
         say: Callable[[str], None],
         keys: Sequence[str] | None = None,
     ) -> Features:
-        """Find the features of photos, computing those that are not on disk yet.
+        """Returns the features of photos, and computes those that are not on disk yet.
 
-        What is computed stays, also when this is interrupted.
+        After an interruption, the features computed so far stay on disk.
 
         Args:
-            photos: their files.
-            device: where the encoder runs; on a CPU it runs through ONNX Runtime, which is two to three times as fast.
-            say: is told how much will be written, and where.
-            keys: the photos' `content_keys`, where they are known; else the files are read for them.
+            photos: the files of the photos.
+            device: the device of the encoder; on a CPU it runs in ONNX Runtime, two to three times as fast as PyTorch.
+            say: prints a line about the size and place of new features.
+            keys: the photos' `content_keys` if they are known; otherwise the files are read for them.
 
         Raises:
-            CaptionerError: it does not fit on the disk, or cannot be written.
+            CaptionerError: the features do not fit on the disk, or cannot be written.
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -122,8 +122,8 @@ class FeatureCache:
             say(f"features: {shape} in half precision, {_size(needed)} in {self.directory}")
             if needed > 0.95 * free:
                 raise CaptionerError(
-                    f"The features need {_size(needed)} in {self.directory} and {_size(free)} are free; make room, "
-                    "or name a folder on another disk with --cache."
+                    f"The features need {_size(needed)} in {self.directory}, but {_size(free)} are free. Make room, or "
+                    "name a folder on another disk with --cache."
                 )
             unreadable = self._extend(known, missing, device)
         rows = np.array([known.get(key, -1) for key in keys], np.int64)
@@ -139,7 +139,7 @@ class FeatureCache:
         return Features(rows, table, tuple(problems))
 
     def _extend(self, known: dict[str, int], missing: dict[str, Path], device: torch.device) -> dict[str, str]:
-        """Append the features of `missing` to table and `known`; returns a sentence for each unreadable photo."""
+        """Appends the features of `missing` to table and `known`; returns a sentence for each unreadable photo."""
         encode = _runner(self._stem.module, self._size, device)
         unreadable: dict[str, str] = {}
         keys = list(missing)
@@ -148,10 +148,10 @@ class FeatureCache:
             ThreadPoolExecutor(2) as pool,
             Progress("features", len(keys), "photos") as progress,
         ):
-            # what an interrupted run wrote after its last index is not known to anybody
+            # rows that an interrupted run wrote after its last index are not in the index
             table.truncate(len(known) * self._row_bytes)
             table.seek(0, os.SEEK_END)
-            # an index that was found broken must not speak of the rows that come now
+            # a broken index must not describe the new rows
             self._write_index(known, table.fileno())
             chunks = [keys[i : i + _BATCH] for i in range(0, len(keys), _BATCH)]
             loading = _ahead(pool, lambda chunk: [self._load(key, missing[key]) for key in chunk], chunks)
@@ -186,13 +186,13 @@ class FeatureCache:
         return known if whole else {}
 
     def _write_index(self, known: dict[str, int], table: int) -> None:
-        flush(table)  # the rows before the index that speaks of them
+        flush(table)  # rows reach the disk before the index that describes them
         with atomic_write(self._index) as file:
             file.write(json.dumps(known).encode())
 
 
 def cache_key(stem: Stem, spec: ImageSpec, view: int = 0) -> str:
-    """Of everything that decides what is kept of a photo."""
+    """Returns a digest of everything that determines the features of a photo."""
     name, *first = stem.key
     digest = hashlib.sha256(json.dumps([name, asdict(spec), view, *first], sort_keys=True).encode())
     for name, value in stem.module.state_dict().items():
@@ -220,7 +220,7 @@ def _ahead(
     work: Callable[[list[str]], list[npt.NDArray[np.uint8] | str]],
     chunks: Sequence[list[str]],
 ) -> Iterator[list[npt.NDArray[np.uint8] | str]]:
-    """Like map, but only a few chunks ahead of who takes them: photos in memory are bounded."""
+    """Works like map, at most four chunks ahead of the consumer, which bounds the photos in memory."""
     waiting = [pool.submit(work, chunk) for chunk in chunks[:4]]
     for upcoming in range(4, len(chunks) + 4):
         yield waiting.pop(0).result()
@@ -245,7 +245,7 @@ def _runner(module: nn.Module, size: tuple[int, int], device: torch.device) -> E
     ort = onnxruntime()
     example = torch.zeros(2, *size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter deprecates itself
+        warnings.simplefilter("ignore")  # the exporter warns about its own deprecation
         program = torch.onnx.export(
             module, (example,), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("photos")},)
         )
@@ -267,8 +267,8 @@ def _half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
         half = values.astype(np.float16)
     if not np.isfinite(half).all():
         raise CaptionerError(
-            "The encoder gives numbers that are no numbers, or beyond half precision, in which they are kept; with "
-            "--set data.augment=true nothing is kept."
+            "The encoder produces NaN, infinity, or values beyond the half precision of the cache; use "
+            "--set data.augment=true to train without the cache."
         )
     return half
 

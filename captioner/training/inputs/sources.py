@@ -1,4 +1,4 @@
-"""Where a batch's photos come from: what the encoder's frozen part gives, or files that are read again every epoch."""
+"""Sources of the photos of a batch: cached features, or files that are read again in every epoch."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from captioner.training.inputs.views import cut, is_mirrored, recolour, show
 
 R = TypeVar("R")
 
-_READERS = 4  # threads; Pillow lets go of Python's lock while it decodes and resizes
-_AHEAD = 3  # batches read before they are asked for
+_READERS = 4  # threads; Pillow releases the GIL while it decodes and resizes
+_AHEAD = 3  # batches that are read in advance
 
 
 class View(NamedTuple):
     """Another view of the photos of a split."""
 
     features: Features
-    allowed: npt.NDArray[np.bool_]  # (photos,): whether the photo's captions are true of it
+    allowed: npt.NDArray[np.bool_]  # (photos,): whether the photo's captions are true of the view
 
 
 class CachedFeatures:
-    """What the frozen part of an encoder gives; see `captioner.training.inputs.batches.Source`.
+    """Yields cached features; implements `captioner.training.inputs.batches.Source`.
 
     Args:
-        features: of the split's photos.
-        views: other views of the same photos, of which `varied` draws one a photo, the photo itself among them.
+        features: the features of the split's photos.
+        views: other views of the same photos; `varied` draws one view per photo, which may be the photo itself.
     """
 
     def __init__(self, features: Features, views: Sequence[View] = ()) -> None:
         self._views = [View(features, np.ones(len(features.rows), bool)), *views]
 
     def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
-        """float32 (photos, *shape) of each group."""
+        """Yields float32 (photos, *shape) for each group."""
         return (self._views[0].features.of(group) for group in photos)
 
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
-        """The same, each photo in a view that is drawn for it."""
+        """Yields the same, with a view drawn for each photo."""
         count = len(self._views[0].features.rows)
         allowed = np.array([view.allowed for view in self._views])
         drawn = {}
@@ -65,15 +65,16 @@ class CachedFeatures:
 
 
 class PhotoFiles:
-    """Photos read from their files, for augmentation drawn anew or an encoder of which all learns; see
-    `captioner.training.inputs.batches.Source`.
+    """Reads photos from files; implements `captioner.training.inputs.batches.Source`.
+
+    Training uses it for augmentation and for encoders that are trained completely.
 
     Args:
-        photos: their files.
-        spec: how they are prepared.
-        may_mirror: for each photo, whether its captions stay true in a mirror.
-        augmented: whether `varied` draws another crop, side and colour for each.
-        views: where it does not, how many numbered views it draws one a photo of, as `CachedFeatures` does.
+        photos: the files of the photos.
+        spec: the preprocessing.
+        may_mirror: for each photo, whether its captions stay true when it is mirrored.
+        augmented: whether `varied` draws a crop, side and colour for each photo.
+        views: without `augmented`, the number of numbered views that `varied` draws from, as in `CachedFeatures`.
     """
 
     def __init__(
@@ -87,14 +88,14 @@ class PhotoFiles:
     ) -> None:
         self._photos, self._spec, self._may_mirror = photos, spec, may_mirror
         self._augmented, self._views = augmented, views
-        self._key = cache(content_key)  # a file is hashed once, not in every epoch
+        self._key = cache(content_key)  # hashes each file once, not in every epoch
 
     def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
-        """uint8 (photos, height, width, 3) of each group."""
+        """Yields uint8 (photos, height, width, 3) for each group."""
         return self._read(photos, lambda index: prepare(open_photo(self._photos[index]), self._spec))
 
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
-        """Yields the same, each photo as seed, epoch and its index draw it."""
+        """Yields the same, with random choices that depend on seed, epoch and index."""
         count = len(self._photos)
         drawn = {time: _draw_views(count, self._views, seed, epoch, time) for time in _times(photos, count)}
 
@@ -124,17 +125,17 @@ class PhotoFiles:
 
 
 def _draw_views(photos: int, views: int, seed: int, epoch: int, time: int = 0) -> Indices:
-    """Draws the view of each photo, for each time that an epoch shows it."""
+    """Draws the view of each photo for its showing number `time` in an epoch."""
     return np.random.default_rng((seed, epoch, 1, time) if time else (seed, epoch, 1)).integers(views, size=photos)
 
 
 def _times(photos: Sequence[Indices], count: int) -> range:
-    """Returns 0 up to the most often that one of `count` photos is shown."""
+    """Returns the range of showing numbers of `count` photos in an epoch."""
     return range(1 + max((int(group.max()) // count for group in photos), default=0))
 
 
 def _ahead(groups: Iterator[list[Future[R]]], count: int) -> Iterator[list[Future[R]]]:
-    """The same groups, each begun while the `count` before it are still in use."""
+    """Yields the same groups, each started while the `count` groups before it are in use."""
     begun = list(islice(groups, count))
     while begun:
         yield begun.pop(0)
@@ -142,28 +143,28 @@ def _ahead(groups: Iterator[list[Future[R]]], count: int) -> Iterator[list[Futur
 
 
 def report_unreadable(problems: Sequence[str], say: Callable[[str], None], *, allow_missing: bool) -> None:
-    """Refuse photos that cannot be read, or say that they are left out.
+    """Refuses photos that cannot be read, or prints that they are left out.
 
     Args:
-        problems: a sentence each.
+        problems: one sentence per unreadable photo.
         say: prints a line.
-        allow_missing: whether they may be left out.
+        allow_missing: whether unreadable photos may be left out.
 
     Raises:
-        CaptionerError: there are some, and they may not.
+        CaptionerError: there are unreadable photos and `allow_missing` is false.
     """
     if not problems:
         return
     shown = " ".join(problems[:3])
     if not allow_missing:
         raise CaptionerError(
-            f"{len(problems)} photos cannot be read: {shown} Mend them, or go on without them with --allow-missing."
+            f"{len(problems)} photos cannot be read: {shown} Repair them, or leave them out with --allow-missing."
         )
     say(f"warning: {len(problems)} photos left out: {shown}")
 
 
 def unreadable_photos(photos: Sequence[Path], *, quiet: bool = False) -> dict[Path, str]:
-    """Those that cannot be read, and why in a sentence: better known now than in the middle of an epoch."""
+    """Opens every photo before training starts; returns a sentence for each photo that cannot be read."""
 
     def problem(photo: Path) -> str | None:
         try:

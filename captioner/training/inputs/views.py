@@ -1,8 +1,8 @@
-"""Views of a photo: what augmentation shows the model in place of it.
+"""Augmented views of a photo.
 
-Numbered views are few enough for their features to be cached. View 0 is the photo as it is, view 1 its mirror image,
-and every further one a crop, each second of them mirrored; a view depends on the photo's content and its number alone.
-Where nothing is cached, `cut` and `recolour` draw anew.
+Numbered views are few enough for their features to be cached. View 0 is the photo itself, view 1 its mirror image, and
+every further view a crop, with odd numbers mirrored; a view depends only on the photo's content and the number. Without
+a cache, `cut` and `recolour` draw new variations in every epoch.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ _COLOUR = (0.8, 1.2)  # factors of brightness, contrast and saturation
 
 
 def is_mirrored(view: int) -> bool:
-    """Whether left and right have changed places in a view."""
+    """Returns whether a view is mirrored."""
     return view % 2 == 1
 
 
 def may_be_mirrored(captions: Iterable[str], sided_words: Iterable[str]) -> bool:
-    """Whether a photo's captions stay true in a mirror: they do unless they speak of a side."""
+    """Returns whether a photo's captions stay true when it is mirrored: none of them has a word for a side."""
     sided = set(sided_words)
     return not any(sided.intersection(tokenize(caption)) for caption in captions)
 
 
 def show(photo: Image.Image, view: int, content: str) -> Image.Image:
-    """The photo as a view shows it.
+    """Returns a numbered view of a photo.
 
     Args:
-        photo: upright RGB.
-        view: its number.
-        content: hexadecimal digest of the photo's file, which seeds its crops.
+        photo: an upright RGB photo.
+        view: the number of the view.
+        content: hexadecimal digest of the photo's file, which seeds the crops.
     """
     if view >= 2:
         photo = _crop(photo, np.random.default_rng([int(content[:16], 16), view]))
@@ -46,13 +46,13 @@ def show(photo: Image.Image, view: int, content: str) -> Image.Image:
 
 
 def cut(photo: Image.Image, rng: np.random.Generator, *, mirror: bool) -> Image.Image:
-    """A crop of an upright RGB photo, mirrored every second time if it may be."""
+    """Returns a random crop of an upright RGB photo, mirrored with probability 0.5 if `mirror` is true."""
     photo = _crop(photo, rng)
     return ImageOps.mirror(photo) if rng.random() < 0.5 and mirror else photo
 
 
 def recolour(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A prepared photo, uint8 (height, width, 3), of slightly more or less brightness, contrast and colour."""
+    """Returns a prepared photo, uint8 (height, width, 3), with brightness, contrast and colour changed by up to 20%."""
     photo = Image.fromarray(image)
     for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         photo = change(photo).enhance(float(rng.uniform(*_COLOUR)))
@@ -60,7 +60,7 @@ def recolour(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
 
 
 def _crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A part of at least 60% of the area, its sides up to 17% longer or shorter than the photo's."""
+    """Returns a random crop of at least 60% of the area, with the aspect ratio changed by at most 18%."""
     area = rng.uniform(*_AREA)
     aspect = math.exp(rng.uniform(*np.log(_ASPECT)))
     width, height = min(1.0, math.sqrt(area * aspect)), min(1.0, math.sqrt(area / aspect))

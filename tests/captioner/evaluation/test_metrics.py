@@ -10,25 +10,38 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
+from captioner.evaluation import bleu as bleu_module
+from captioner.evaluation import cider as cider_module
 from captioner.evaluation import ngrams
+from captioner.evaluation import nist as nist_module
+from captioner.evaluation import rouge as rouge_module
 from captioner.evaluation.cider import Cider as CiderOfPhotos
-from captioner.evaluation.metrics import (
-    TEACHER_FORCED_TITLES,
-    TITLES,
-    Scores,
-    bleu,
-    cider,
-    cider_scores,
-    named,
-    nist,
-    rouge_l,
-    score,
-    shown,
-)
-from captioner.evaluation.ngrams import sentence
+from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES, Scores, named, score, shown
+from captioner.evaluation.ngrams import count, sentence
 from captioner.text.metric_words import tokenize
 
 VOCABULARY = ["a", "man", "dog", "on", "the", "beach", "surfs", "t-shirt"]
+
+
+def bleu(*corpus):
+    return bleu_module.bleu(count(*corpus))
+
+
+def nist(*corpus):
+    return nist_module.nist(count(*corpus))
+
+
+def rouge_l(*corpus):
+    return rouge_module.rouge_l(count(*corpus))
+
+
+def cider_scores(*corpus):
+    return cider_module.cider_scores(count(*corpus))
+
+
+def cider(*corpus):
+    return float(cider_scores(*corpus).mean())
+
 
 Corpus = tuple[list[list[str]], list[list[list[str]]]]
 

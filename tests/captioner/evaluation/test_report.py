@@ -37,9 +37,9 @@ def test_a_checkpoint_has_a_table_a_protocol(run, trained, shapes):
     assert result.exit_code == 0, result.output
     head, taught, free = result.stdout.strip().split("\n\n")
     assert head.startswith("best on test: 3 photos, 6 references, beam 3, mean length ")
-    assert taught.startswith("Teacher-forced: split test, 3 photos, 6 references, every reference by itself;")
+    assert taught.startswith("Teacher-forced: split test, 3 photos, 6 references, each reference separately;")
     assert taught.splitlines()[-2].split() == ["Loss", "Accuracy", "Top-5"]
-    assert free.startswith("Free-running: split test, 3 photos, 6 references, all of a photo's references together;")
+    assert free.startswith("Free-running: split test, 3 photos, 6 references, all references of a photo together;")
     titles = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "NIST-2", "NIST-4", "ROUGE-L", "CIDEr"]
     assert free.splitlines()[-2].split() == titles
     assert len(free.splitlines()[-1].split()) == len(titles)

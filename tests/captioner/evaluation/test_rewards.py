@@ -8,7 +8,7 @@ import pytest
 from caprun.bundle.vocabulary import Joining, Vocabulary
 from captioner.evaluation.bleu import bleu
 from captioner.evaluation.cider import Cider
-from captioner.evaluation.ngrams import sentence
+from captioner.evaluation.ngrams import count, sentence
 from captioner.evaluation.rewards import CaptionRewards, Rewarded
 from captioner.text.splitting import joining
 
@@ -83,7 +83,7 @@ def test_many_captions_of_many_photos_are_scored_as_one_by_one_in_this_project()
         caption = [vocabulary.pieces[piece] for piece in said[index]] + [END] * bool(ended[index])
         theirs = [sentence(words) for words in references[photo]]
         assert found.cider[index] == pytest.approx(cider.scores([sentence(caption)], theirs)[0], abs=1e-9)
-        assert found.bleu_4[index] == pytest.approx(bleu([caption], [references[photo]])[3], abs=1e-9)
+        assert found.bleu_4[index] == pytest.approx(bleu(count([caption], [references[photo]]))[3], abs=1e-9)
 
 
 def test_an_end_where_no_reference_ends_is_worth_less_than_where_one_does():

@@ -14,7 +14,8 @@ from captioner.backends.loading import load_captioner
 from captioner.config import load_config
 from captioner.datasets import load_dataset
 from captioner.errors import CaptionerError
-from captioner.evaluation.metrics import cider_scores
+from captioner.evaluation.cider import cider_scores
+from captioner.evaluation.ngrams import count
 from captioner.models.checkpoint import BEST
 from captioner.reports.page import Content, report_html, write_report
 from captioner.reports.photos import shown_groups
@@ -181,7 +182,9 @@ def test_the_best_and_the_worst_by_cider_are_shown(captioner, shapes):
     groups = {
         group.title: group.photos for group in shown_groups(captioner, captioner.spec.search, examples, captions, 6)
     }
-    scores = cider_scores([tokenize(c) for c in captions], [[tokenize(r) for r in e.references] for e in examples])
+    scores = cider_scores(
+        count([tokenize(c) for c in captions], [[tokenize(r) for r in e.references] for e in examples])
+    )
     best, worst, rest = groups["Best by CIDEr"], groups["Worst by CIDEr"], groups["From the whole split"]
     assert [photo.cider for photo in best] == pytest.approx(sorted(scores, reverse=True)[:2], abs=1e-9)
     assert [photo.cider for photo in worst] == pytest.approx(sorted(scores)[:2], abs=1e-9)

@@ -95,7 +95,7 @@ def test_asked_to_stop_it_keeps_the_step_it_is_in(command, tmp_path, number):
         process.send_signal(number)
         said = process.stderr.read()
     assert process.returncode == 1
-    assert "stopping after this step, or validation (once more: at once)" in said.splitlines()
+    assert "stopping after this step or validation; press Ctrl-C again to stop immediately" in said.splitlines()
     assert said.splitlines()[-1].startswith(f"Error: Interrupted; what was learnt is in {output}, and `captioner train")
     state = load_checkpoint(output / LAST).training["state"]
     assert state["batch"] > 0  # within an epoch, where nothing else would have saved it

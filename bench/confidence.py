@@ -30,9 +30,9 @@ from caprun.engine import Captioner
 from caprun.errors import CaprunError
 from caprun.inference.session import OnnxBackend
 from caprun.photos.preprocessing import load
+from captioner.backends.loading import splits_of
 from captioner.datasets import Dataset, DataSource, load_datasets
 from captioner.errors import CaptionerError
-from captioner.inference import splits_of
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 SEED = 20

@@ -34,7 +34,7 @@ from caprun.engine import packaged_bundle
 from caprun.errors import CaprunError
 from caprun.photos.preprocessing import load
 from captioner.models.caption_model import CaptionModel
-from captioner.training.checkpoint import build_model, load_checkpoint
+from captioner.models.checkpoint import build_model, load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 BEAMS = (1, 3)

@@ -27,17 +27,17 @@ from captioner.datasets import load_dataset
 from captioner.evaluation.cider import Cider
 from captioner.evaluation.ngrams import sentence
 from captioner.evaluation.rewards import CaptionRewards
-from captioner.evaluation.words import tokenize
+from captioner.models.checkpoint import build_model, image_spec, load_checkpoint
 from captioner.text.build import restore_tokenizer
+from captioner.text.metric_words import tokenize
 from captioner.text.tokenizer import SPECIAL
-from captioner.training.batches import Batches
-from captioner.training.checkpoint import build_model, image_spec, load_checkpoint
-from captioner.training.features import FeatureCache
+from captioner.training.inputs.batches import Batches
+from captioner.training.inputs.features import FeatureCache
+from captioner.training.inputs.sources import CachedFeatures
 from captioner.training.optimiser import Optimiser
 from captioner.training.sampling import sample
 from captioner.training.schedule import Rate
 from captioner.training.self_critical import others_mean, self_critical_loss
-from captioner.training.sources import CachedFeatures
 
 
 def main() -> None:

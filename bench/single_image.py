@@ -27,7 +27,7 @@ from caprun import Captioner, SearchOptions
 from caprun.bundle.reading import read_bundle
 from caprun.engine import packaged_bundle
 from captioner.models.caption_model import CaptionModel
-from captioner.training.checkpoint import Checkpoint, build_model, load_checkpoint
+from captioner.models.checkpoint import Checkpoint, build_model, load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 BEAMS = (1, 3)

@@ -41,16 +41,16 @@ from captioner.datasets import Example, load_dataset
 from captioner.errors import CaptionerError
 from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
+from captioner.models.checkpoint import image_spec
 from captioner.text.build import build_tokenizer
 from captioner.text.tokenizer import SPECIAL
-from captioner.training import features
-from captioner.training.batches import Batch, Batches, Step
-from captioner.training.checkpoint import image_spec
-from captioner.training.features import FeatureCache
+from captioner.training.inputs import features
+from captioner.training.inputs.batches import Batch, Batches, Step
+from captioner.training.inputs.features import FeatureCache
+from captioner.training.inputs.sources import CachedFeatures
 from captioner.training.losses import caption_loss
 from captioner.training.optimiser import Optimiser
 from captioner.training.schedule import Rate
-from captioner.training.sources import CachedFeatures
 
 ENCODED = 16  # photos that the encoder is given at once, as the feature cache does
 FULL_RATE = Rate(1.0, None)

@@ -112,7 +112,7 @@ def _eager(sources: Sources, threads: int) -> Caption:
     from single_image import EagerCaptioner
 
     from caprun import SearchOptions
-    from captioner.training.checkpoint import load_checkpoint
+    from captioner.models.checkpoint import load_checkpoint
 
     _torch(threads)
     checkpoint = load_checkpoint(sources.checkpoint)
@@ -127,7 +127,7 @@ def _eager(sources: Sources, threads: int) -> Caption:
 
 
 def _torchscript(sources: Sources, threads: int) -> Caption:
-    from captioner.inference import load_captioner
+    from captioner.backends.loading import load_captioner
 
     _torch(threads)
     return _runtime(load_captioner(sources.torchscript))

@@ -37,14 +37,14 @@ def average(
     They are of trainings that began with the same model (--init), and may have that model among them. The mean is as
     fast as one of them, and often better than each.
     """
+    from captioner.backends.pytorch import torch_device
     from captioner.commands.train import set_threads
     from captioner.datasets import load_datasets
     from captioner.errors import CaptionerError
     from captioner.evaluation.metrics import keys_by_dataset
-    from captioner.inference import torch_device
+    from captioner.models.checkpoint import prepare_folder, save_checkpoint
     from captioner.training.averaging import average as mean
     from captioner.training.averaging import scored
-    from captioner.training.checkpoint import prepare_folder, save_checkpoint
 
     if output.exists():
         raise CaptionerError(f"{output} is there already; name another --output.")

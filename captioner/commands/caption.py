@@ -23,6 +23,6 @@ from captioner.commands.console import DEVICES, FILE
 @many_options
 def caption(photos: tuple[str, ...], model: Path, device: str, precision: str | None, **options: Any) -> int:
     """Print a caption for every PHOTO, with PyTorch: what `caprun` does, for checkpoints and TorchScript bundles."""
-    from captioner.inference import load_captioner
+    from captioner.backends.loading import load_captioner
 
     return caption_photos(lambda many: load_captioner(model, device, precision, many=many), photos, **options)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from caprun.engine import Captioner
     from captioner.config import Config
     from captioner.datasets import DataSource
-    from captioner.evaluation.report import Report
+    from captioner.evaluation.report import Evaluation
 
 
 @click.command()
@@ -81,11 +81,12 @@ def evaluate(
 def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, Config]:
     """A captioner, and the configuration of its training; a bundle knows of it how the splits were drawn."""
     from caprun.errors import UsageError
+    from captioner.backends.loading import load_captioner, splits_of
+    from captioner.backends.pytorch import torch_device
     from captioner.config import Config
     from captioner.evaluation.report import Taught
-    from captioner.inference import load_captioner, splits_of, torch_device
+    from captioner.models.checkpoint import checkpoint_file, load_checkpoint
     from captioner.text.build import restore_tokenizer
-    from captioner.training.checkpoint import checkpoint_file, load_checkpoint
 
     model = checkpoint_file(model)
     if model.is_dir():
@@ -98,7 +99,7 @@ def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, C
     return Taught(checkpoint, tokenizer.encode, torch_device(device)).captioner(model.stem), config
 
 
-def _write_page(page: Path, report: Report, captioner: Captioner, config: Config, run: Path | None) -> None:
+def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Config, run: Path | None) -> None:
     """The report; `run` is the folder of the training, where it is known."""
     from captioner.reports.page import Content, write_report
     from captioner.reports.run import History

@@ -62,7 +62,7 @@ def export(
 ) -> None:
     """Write a bundle from CHECKPOINT (the newest run's best), and prove that it says the same as PyTorch."""
     from captioner.datasets import load_datasets
-    from captioner.training.checkpoint import BEST, load_checkpoint
+    from captioner.models.checkpoint import BEST, load_checkpoint
 
     checkpoint = checkpoint or newest(Path("runs"), BEST)
     run_name = checkpoint.resolve().parent.name
@@ -125,7 +125,7 @@ def write_bundle(
 
 def _readable(dataset: Dataset, *, allow_missing: bool) -> Dataset:
     """Without the photos of train and dev that cannot be read; found out before anything is written."""
-    from captioner.training.sources import report_unreadable, unreadable_photos
+    from captioner.training.inputs.sources import report_unreadable, unreadable_photos
 
     problems = unreadable_photos([example.image for example in dataset.examples if example.split != "test"])
     report_unreadable(list(problems.values()), say, allow_missing=allow_missing)

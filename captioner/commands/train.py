@@ -19,7 +19,7 @@ from captioner.errors import CaptionerError
 if TYPE_CHECKING:
     from captioner.config import Config, TrainConfig
     from captioner.datasets import DataSource
-    from captioner.training.checkpoint import Checkpoint
+    from captioner.models.checkpoint import Checkpoint
 
 _SETTINGS = {
     "stage": "train.stage",
@@ -96,7 +96,7 @@ def train(
 
     from captioner.config import load_config, load_second_config
     from captioner.datasets import load_datasets
-    from captioner.training.checkpoint import LAST, load_checkpoint
+    from captioner.models.checkpoint import LAST, load_checkpoint
     from captioner.training.processes import join_processes, leave_processes
     from captioner.training.train import Job
     from captioner.training.train import train as run
@@ -165,7 +165,7 @@ def _toml(value: str | float | tuple[float, ...]) -> str:
 
 
 def _to_resume(output: Path | None) -> tuple[Path, Checkpoint]:
-    from captioner.training.checkpoint import LAST, load_checkpoint
+    from captioner.models.checkpoint import LAST, load_checkpoint
 
     last = output / LAST if output else newest(Path("runs"), LAST)
     resumed = load_checkpoint(last)

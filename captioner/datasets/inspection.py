@@ -20,9 +20,9 @@ from captioner.datasets.example import SPLITS, Example
 from captioner.datasets.files import is_photo_name, list_files
 from captioner.datasets.formats import Reading, read_folder
 from captioner.datasets.splitting import PARTS, Parts, split_examples
-from captioner.evaluation.words import tokenize
+from captioner.output_files import refusals
 from captioner.progress import Progress
-from captioner.reports.files import refusals
+from captioner.text.metric_words import tokenize
 
 FREQUENT = 5
 """A word seen this often is learnt, unless a training is told otherwise (`data.min_count`)."""

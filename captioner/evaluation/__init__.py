@@ -1,1 +1,1 @@
-"""Evaluation: captions of a split against its references."""
+"""Evaluation: scores the captions of a split against its reference captions."""

@@ -1,49 +1,40 @@
-"""BLEU-1 to BLEU-4 of a corpus, as `pycocoevalcap` computes them."""
+"""BLEU-1 to BLEU-4 of a corpus, equal to the values of `pycocoevalcap`."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from captioner.evaluation.ngrams import MAX_ORDER, Photo, count
+from captioner.evaluation.ngrams import MAX_ORDER, CountedPhoto
 
-# Added to numerators and denominators by `pycocoevalcap`, so that a corpus without any match scores almost 0 instead
+# `pycocoevalcap` adds these to numerators and denominators, so that a corpus without any match scores almost 0 instead
 # of failing. They also keep a perfect match about 1e-9 away from 1.
-_TINY, _SMALL = 1e-15, 1e-9
+TINY, SMALL = 1e-15, 1e-9
 
 
-def bleu(
-    candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
-) -> tuple[float, float, float, float]:
-    """Corpus BLEU-1 to BLEU-4, each in 0..1.
+def bleu(photos: Sequence[CountedPhoto]) -> tuple[float, float, float, float]:
+    """Computes corpus BLEU-1 to BLEU-4, each in 0..1.
 
     Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Translation" (2002), section 2.3:
-    `BP * exp(sum of log(p_n) / N)` for `n` from 1 to `N`. The brevity penalty takes for each photo the reference
-    whose length is closest, the shorter one of two.
-
-    What it takes, and refuses, is what `captioner.evaluation.ngrams.count` does.
+    `BP * exp(sum of log(p_n) / N)` for `n` from 1 to `N`. The brevity penalty compares each caption with the reference
+    of the closest length, and of two equally close ones with the shorter.
     """
-    return bleu_of(count(candidates, references))
-
-
-def bleu_of(photos: Sequence[Photo]) -> tuple[float, float, float, float]:
-    """`bleu` of what is counted already."""
     matched, proposed = [0] * MAX_ORDER, [0] * MAX_ORDER
     candidate_length = reference_length = 0
     for candidate, references in photos:
         length = len(candidate.words)
         candidate_length += length
-        # the length itself breaks ties, in favour of the shorter reference
+        # of equally close lengths, the tuple comparison picks the shorter
         reference_length += min((abs(len(r.words) - length), len(r.words)) for r in references)[1]
         for ngram, times in candidate.ngrams.items():
             # an n-gram counts at most as often as in the one reference that has it most often
             matched[len(ngram) - 1] += min(times, max(r.ngrams.get(ngram, 0) for r in references))
             proposed[len(ngram) - 1] += times
 
-    ratio = (candidate_length + _TINY) / (reference_length + _SMALL)
+    ratio = (candidate_length + TINY) / (reference_length + SMALL)
     brevity_penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
     # running products of the precisions p_1 to p_n
-    products = np.cumprod((np.array(matched) + _TINY) / (np.array(proposed) + _SMALL))
+    products = np.cumprod((np.array(matched) + TINY) / (np.array(proposed) + SMALL))
     bleu_1, bleu_2, bleu_3, bleu_4 = (
         brevity_penalty * float(product) ** (1 / order) for order, product in enumerate(products, start=1)
     )

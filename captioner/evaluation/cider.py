@@ -1,37 +1,36 @@
-"""CIDEr of captions, as `pycocoevalcap` computes it: of a split, or of single captions against a split's statistics."""
+"""CIDEr, equal to the values of `pycocoevalcap`: of a split, or of single captions against a split's statistics."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from captioner.evaluation.ngrams import MAX_ORDER, Ngram, Photo, Sentence, count
+from caprun.arrays import Float64Array
+from captioner.evaluation.ngrams import MAX_ORDER, CountedPhoto, Ngram, Sentence
 
-_SIGMA = 6.0  # of the length penalty, in words
+SIGMA = 6.0  # of the length penalty, in words
 
 _Weighted = tuple[dict[Ngram, float], list[float]]
 
 
 class Cider:
-    """Scores captions of photos; knows how rare each n-gram is in the references of a set of photos.
+    """Scores captions, given how rare each n-gram is in the references of a set of photos.
 
     Args:
         references: for each photo of the set, its reference captions.
 
     Vedantam et al., "CIDEr: Consensus-based Image Description Evaluation" (2015), equations 1 to 3, in the variant
-    that the paper names CIDEr-D and that the COCO evaluation code calls CIDEr: counts clipped to the reference's, a
+    that the paper names CIDEr-D and the COCO evaluation code names CIDEr: counts clipped to the reference's, a
     Gaussian penalty on the difference in length, and a factor of 10.
 
-    An n-gram weighs less the more photos have it in a reference, and nothing if all have it: scores depend on the
-    whole set of photos, cannot be compared between splits, and are 0 for a photo alone.
+    An n-gram weighs less the more photos have it in a reference, and nothing if all photos have it. So scores depend on
+    the whole set of photos, cannot be compared between splits, and are 0 for a single photo.
     """
 
     def __init__(self, references: Iterable[Sequence[Sentence]]) -> None:
         photos = 0
-        # in how many photos an n-gram occurs, in any number of their references
-        frequency: Counter[Ngram] = Counter()
+        frequency: Counter[Ngram] = Counter()  # number of photos with the n-gram in at least one reference
         for of_photo in references:
             photos += 1
             frequency.update({ngram for reference in of_photo for ngram in reference.ngrams})
@@ -39,12 +38,12 @@ class Cider:
         self._rarity = {ngram: self._unseen - math.log(in_photos) for ngram, in_photos in frequency.items()}
 
     def scores(self, candidates: Iterable[Sentence], references: Sequence[Sentence]) -> list[float]:
-        """Each candidate's score, in 0..10, against the references of the one photo that all of them caption."""
+        """Scores several captions of one photo, each in 0..10, against the photo's references."""
         weighted = [(len(reference.words), self._tf_idf(reference)) for reference in references]
         return [self._score(candidate, weighted) for candidate in candidates]
 
     def _tf_idf(self, sentence: Sentence) -> _Weighted:
-        """Equation 1 for all orders together, and the norm for each order."""
+        """Computes equation 1 for all orders together, and the norm for each order."""
         weights = {ngram: times * self._rarity.get(ngram, self._unseen) for ngram, times in sentence.ngrams.items()}
         squares = [0.0] * MAX_ORDER
         for ngram, weight in weights.items():
@@ -59,34 +58,19 @@ class Cider:
             for ngram, weight in weights.items():
                 reference_weight = reference_weights.get(ngram, 0.0)
                 products[len(ngram) - 1] += min(weight, reference_weight) * reference_weight
-            # an order without n-grams of any weight has a norm of 0 and adds nothing
+            # an order without weighted n-grams has a norm of 0 and adds nothing
             cosines = (p / (a * b) for p, a, b in zip(products, norms, reference_norms, strict=True) if p > 0)
-            # `pycocoevalcap` measures length in pairs of words: the same difference, except to an empty caption, where
-            # there is nothing to penalise
+            # `pycocoevalcap` measures length in pairs of words: the difference is the same, except for an empty
+            # caption, whose score is 0 anyway
             difference = len(candidate.words) - length
-            score += sum(cosines) / MAX_ORDER * math.exp(-(difference**2) / (2 * _SIGMA**2))
+            score += sum(cosines) / MAX_ORDER * math.exp(-(difference**2) / (2 * SIGMA**2))
         return score * 10 / len(references)
 
 
-def cider(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> float:
-    """Mean over photos of `cider_scores`: CIDEr as published captioning results give it, in 0..10.
+def cider_scores(photos: Sequence[CountedPhoto]) -> Float64Array:
+    """Computes CIDEr of each photo's caption among all photos given, float64 (photos,), in 0..10.
 
-    Arguments and errors are those of `captioner.evaluation.bleu.bleu`.
+    Their mean is the CIDEr of published captioning results.
     """
-    return float(cider_scores(candidates, references).mean())
-
-
-def cider_scores(
-    candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
-) -> NDArray[np.float64]:
-    """CIDEr of each photo's caption among all photos given, float64 (photos,), in 0..10; see `Cider`.
-
-    Arguments and errors are those of `captioner.evaluation.bleu.bleu`.
-    """
-    return cider_scores_of(count(candidates, references))
-
-
-def cider_scores_of(photos: Sequence[Photo]) -> NDArray[np.float64]:
-    """`cider_scores` of what is counted already."""
     measure = Cider(photo.references for photo in photos)
     return np.array([measure.scores([photo.candidate], photo.references)[0] for photo in photos])

@@ -1,4 +1,4 @@
-"""METEOR of captions, from the Java program that published results come from, where it and Java are installed."""
+"""METEOR, computed by the Java program behind published results, if that program and Java are installed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-_START, _EACH = 120.0, 0.5  # seconds that the program may take to load its tables, and then for a photo
+_START, _EACH = 120.0, 0.5  # seconds allowed for loading tables, and per photo
 
 
 class Meteor:
-    """METEOR 1.5 for English (Denkowski and Lavie, 2014), in a Java process that starts when it is first needed.
+    """Computes METEOR 1.5 for English (Denkowski and Lavie, 2014) in a Java process that starts on first use.
 
     Args:
-        java: the program `java`.
-        jar: `meteor-1.5.jar`, its tables beside it.
-        say: is told, once, where the program fails; there are no more scores then.
+        java: path of the program `java`.
+        jar: path of `meteor-1.5.jar`, with its tables beside it.
+        say: prints a warning when the program fails; after that there are no more scores.
     """
 
     def __init__(self, java: str, jar: Path, say: Callable[[str], None]) -> None:
@@ -32,11 +32,11 @@ class Meteor:
 
     @classmethod
     def find(cls, say: Callable[[str], None]) -> Meteor | None:
-        """The one installed here; where there is none, None, and `say` is told why."""
+        """Returns METEOR if Java and `pycocoevalcap` are installed; otherwise prints the reason and returns None."""
         java = shutil.which("java")
         package = importlib.util.find_spec("pycocoevalcap")
         if java is None:
-            say("METEOR is left out: there is no Java here.")
+            say("METEOR is left out: Java is not installed.")
             return None
         jars = [Path(folder) / "meteor" / "meteor-1.5.jar" for folder in _folders(package)]
         found = next((jar for jar in jars if jar.is_file()), None)
@@ -54,16 +54,21 @@ class Meteor:
         self.close()
 
     def score(self, candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> float | None:
-        """Corpus METEOR, in 0..1, of words: one caption a photo, and for each photo its references.
+        """Computes corpus METEOR, in 0..1.
 
-        None where the Java program failed or took too long, now or before: a training goes on without it.
+        Args:
+            candidates: the words of one caption per photo.
+            references: for each photo, the words of each of its references.
+
+        Returns:
+            None if the Java program failed or took too long, now or in an earlier call; training continues without it.
         """
         if self._failed:
             return None
         watch = None
         try:
             process = self._process = self._process or self._start()
-            # a program that neither answers nor ends is killed, and reading from it then comes to an end
+            # the timer kills a program that hangs, which ends the read below
             watch = threading.Timer(_START + _EACH * len(candidates), process.kill)
             watch.daemon = True
             watch.start()
@@ -72,24 +77,24 @@ class Meteor:
                 for candidate, of_photo in zip(candidates, references, strict=True)
             ]
             answers = [self._ask(" ||| ".join(["EVAL", *statistics])), *(self._read() for _ in statistics)]
-            return float(answers[-1])  # those before it are of single photos
+            return float(answers[-1])  # the answers before it score single photos
         except (OSError, ValueError) as error:
             self.close()
             self._failed = True
-            self._say(f"warning: METEOR is left out from here on: its Java program failed ({error}).")
+            self._say(f"warning: METEOR is left out from here on because its Java program failed ({error}).")
             return None
         finally:
             if watch is not None:
                 watch.cancel()
 
     def close(self) -> None:
-        """End the process, if it runs."""
+        """Ends the process if it is running."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    with suppress(OSError):  # what was not sent has nobody to read it
+                    with suppress(OSError):  # the pipe may be broken with data unsent
                         stream.close()
             process.wait()
 
@@ -99,10 +104,10 @@ class Meteor:
             cwd=self._folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # a pipe that nobody reads would fill up, and stop it
+            stderr=subprocess.DEVNULL,  # an unread pipe would fill up and block the program
             encoding="utf-8",
             env={**os.environ, "LC_ALL": "C.UTF-8"},
-            start_new_session=True,  # Ctrl-C is for us; without us its input ends, and so does it
+            start_new_session=True,  # Ctrl-C reaches only this process; the program ends with its input
         )
 
     def _ask(self, line: str) -> str:
@@ -117,7 +122,7 @@ class Meteor:
         assert self._process.stdout is not None, "it was started with a pipe"
         answer = self._process.stdout.readline()
         if not answer.endswith("\n"):
-            raise ValueError("it ended before it had answered")
+            raise ValueError("it ended before answering")
         return answer.strip()
 
 
@@ -126,5 +131,5 @@ def _folders(package: object) -> Sequence[str]:
 
 
 def _line(words: Sequence[str]) -> str:
-    # the program's separator has no letter in it, so no word of a caption is one
+    # no word of a caption equals the program's separator, which has no letter
     return " ".join(words)

@@ -1,39 +1,22 @@
-"""How well do captions match their references: all scores of a split, and what they are called.
+"""All scores of a split, and their titles.
 
-Published image captioning scores come from the COCO evaluation code (`pycocoevalcap`); BLEU, ROUGE-L and CIDEr are its
-numbers, from lists of words, without Java and without torch. `score` starts from raw captions.
+Published image captioning scores come from the COCO evaluation code (`pycocoevalcap`). BLEU, ROUGE-L and CIDEr equal
+its numbers, without Java and without torch.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from captioner.evaluation.bleu import bleu, bleu_of
-from captioner.evaluation.cider import cider, cider_scores, cider_scores_of
+from captioner.evaluation.bleu import bleu
+from captioner.evaluation.cider import cider_scores
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.ngrams import count
-from captioner.evaluation.nist import nist, nist_of
-from captioner.evaluation.rouge import rouge_l, rouge_l_of
-from captioner.evaluation.words import tokenize
-
-__all__ = [
-    "TEACHER_FORCED_TITLES",
-    "TITLES",
-    "Scores",
-    "bleu",
-    "cider",
-    "cider_scores",
-    "keys_by_dataset",
-    "named",
-    "nist",
-    "rouge_l",
-    "score",
-    "scores_by_dataset",
-    "shown",
-    "tokenize",
-]
+from captioner.evaluation.nist import nist
+from captioner.evaluation.rouge import rouge_l
+from captioner.text.metric_words import tokenize
 
 TEACHER_FORCED_TITLES = {"dev_loss": "Loss", "accuracy": "Accuracy", "top_5": "Top-5"}
-"""What the numbers of `captioner.evaluation.teacher_forced` are called where people read them."""
+"""Titles of the teacher-forced scores, by key."""
 
 TITLES = {
     "bleu_1": "BLEU-1",
@@ -46,9 +29,9 @@ TITLES = {
     "meteor": "METEOR",
     "cider": "CIDEr",
 }
-"""What the scores of free-running captions are called where people read them."""
+"""Titles of the scores of free-running captions, by key."""
 
-_AS_THEY_ARE = {"dev_loss": 3, "nist_2": 2, "nist_4": 2}  # digits; all others are printed times 100
+_DIGITS = {"dev_loss": 3, "nist_2": 2, "nist_4": 2}  # of scores that are printed unscaled; the others are times 100
 
 
 @dataclass(frozen=True)
@@ -61,32 +44,32 @@ class Scores:
     bleu_3: float
     bleu_4: float
     nist_2: float
-    """Corpus NIST with n-grams of up to 2 words, from 0 up; `nist_4` likewise."""
+    """Corpus NIST with n-grams of up to 2 words, 0 or more; `nist_4` likewise."""
     nist_4: float
     rouge_l: float
     """Mean ROUGE-L, in 0..1."""
     cider: float
     """Mean CIDEr, in 0..10; papers often print it times 100."""
     meteor: float | None = None
-    """Corpus METEOR, in 0..1; None where it was not computed."""
+    """Corpus METEOR, in 0..1; None if it was not computed."""
 
     def as_dict(self) -> dict[str, float]:
-        """Every score that was computed, by its field's name, in the order of `TITLES`."""
+        """Returns every computed score by its field's name, in the order of `TITLES`."""
         scores: dict[str, float | None] = asdict(self)
         return {name: value for name in TITLES if (value := scores[name]) is not None}
 
 
 def score(captions: Sequence[str], references: Sequence[Sequence[str]], meteor: Meteor | None = None) -> Scores:
-    """Tokenize raw captions and references, and compute every metric.
+    """Tokenizes captions and references and computes every metric.
 
     Args:
-        captions: one caption a photo; it may be empty.
+        captions: one caption per photo; it may be empty.
         references: for each photo, in the same order, its reference captions.
-        meteor: computes METEOR, which is left out without it.
+        meteor: computes METEOR; without it, METEOR is left out.
 
     Raises:
         ValueError: there is no photo, the lengths differ, or a photo has no reference.
-        TypeError: the references of a photo are one string instead of a list of them.
+        TypeError: the references of a photo are one string instead of a list.
     """
     for i, of_photo in enumerate(references):
         if isinstance(of_photo, str):
@@ -94,13 +77,13 @@ def score(captions: Sequence[str], references: Sequence[Sequence[str]], meteor: 
     words = [tokenize(caption) for caption in captions]
     reference_words = [[tokenize(reference) for reference in of_photo] for of_photo in references]
     photos = count(words, reference_words)
-    _, nist_2, _, nist_4 = nist_of(photos)
+    _, nist_2, _, nist_4 = nist(photos)
     return Scores(
-        *bleu_of(photos),
+        *bleu(photos),
         nist_2=nist_2,
         nist_4=nist_4,
-        rouge_l=rouge_l_of(photos),
-        cider=float(cider_scores_of(photos).mean()),
+        rouge_l=rouge_l(photos),
+        cider=float(cider_scores(photos).mean()),
         meteor=meteor.score(words, reference_words) if meteor else None,
     )
 
@@ -108,14 +91,14 @@ def score(captions: Sequence[str], references: Sequence[Sequence[str]], meteor: 
 def scores_by_dataset(
     captions: Sequence[str], references: Sequence[Sequence[str]], dataset_of: Sequence[str]
 ) -> dict[str, float]:
-    """Scores the photos of each dataset by themselves.
+    """Scores the photos of each dataset separately.
 
     Args:
         captions, references: see `score`.
-        dataset_of: name of each photo's dataset.
+        dataset_of: the name of each photo's dataset.
 
     Returns:
-        Scores by keys such as `cider@NAME`, and `photos@NAME` and `references@NAME`; empty where there is one dataset.
+        Scores by keys such as `cider@NAME`, with `photos@NAME` and `references@NAME`; empty if there is one dataset.
         METEOR is left out.
     """
     names = list(dict.fromkeys(dataset_of))
@@ -136,10 +119,10 @@ def keys_by_dataset(metrics: Mapping[str, object]) -> list[str]:
 
 
 def shown(name: str, value: float) -> str:
-    """A number by its key in `TITLES` or `TEACHER_FORCED_TITLES`, for people: times 100, but for loss and NIST."""
-    return f"{value:.{_AS_THEY_ARE[name]}f}" if name in _AS_THEY_ARE else f"{100 * value:.1f}"
+    """Formats a score, given its key in `TITLES` or `TEACHER_FORCED_TITLES`: times 100, except loss and NIST."""
+    return f"{value:.{_DIGITS[name]}f}" if name in _DIGITS else f"{100 * value:.1f}"
 
 
 def named(metrics: Mapping[str, object], titles: Mapping[str, str]) -> dict[str, float]:
-    """Those of `metrics` that have a title, in the order of `titles`; older files know fewer."""
+    """Returns the scores that have a title, in the order of `titles`; files of older versions have fewer scores."""
     return {name: value for name in titles if isinstance(value := metrics.get(name), (int, float))}

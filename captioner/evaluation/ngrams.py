@@ -1,4 +1,4 @@
-"""How often each n-gram is in a caption and in its references: counted once, for all metrics."""
+"""Counts the n-grams of captions and references once, for all metrics."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ Ngram = tuple[str, ...]
 
 
 class Sentence(NamedTuple):
-    """A caption, counted."""
+    """A caption and its n-gram counts."""
 
     words: Sequence[str]
     ngrams: Counter[Ngram]  # of 1 to MAX_ORDER words
 
 
-class Photo(NamedTuple):
-    """What is said of a photo."""
+class CountedPhoto(NamedTuple):
+    """The candidate caption of a photo and its references; every metric takes a sequence of these."""
 
     candidate: Sentence
     references: list[Sentence]  # at least one
 
 
-def count(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> list[Photo]:
-    """Check what a metric was given, and count its n-grams.
+def count(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> list[CountedPhoto]:
+    """Checks the input of a metric and counts its n-grams.
 
     Args:
-        candidates: the words of one caption a photo.
+        candidates: the words of one caption per photo.
         references: for each photo, the words of each of its reference captions.
 
     Raises:
@@ -42,16 +42,20 @@ def count(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Seq
     for i, (candidate, of_photo) in enumerate(zip(candidates, references, strict=True)):
         if not of_photo:
             raise ValueError(f"the photo at index {i} has no reference caption: give it one or leave it out")
-        photos.append(Photo(sentence(candidate), [sentence(reference) for reference in of_photo]))
+        photos.append(CountedPhoto(sentence(candidate), [sentence(reference) for reference in of_photo]))
     return photos
 
 
 def sentence(words: Sequence[str]) -> Sentence:
-    """Count the n-grams of a caption's words."""
-    if isinstance(words, str):  # it is a sequence of strings too, and would be scored letter by letter
+    """Counts the n-grams of a caption's words.
+
+    Raises:
+        TypeError: `words` is a string.
+    """
+    if isinstance(words, str):  # a string is a sequence of strings too and would be scored letter by letter
         raise TypeError(f"a list of words is needed, not the string {words!r}: tokenize it first")
     ngrams: Counter[Ngram] = Counter()
     for order in range(1, MAX_ORDER + 1):
-        # n copies of the sentence, each one word further, side by side: columns are the n-grams
+        # the columns of n copies of the sentence, each shifted by one word, are its n-grams
         ngrams.update(zip(*(words[start:] for start in range(order)), strict=False))
     return Sentence(words, ngrams)

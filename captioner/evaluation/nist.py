@@ -1,42 +1,32 @@
-"""NIST of a corpus: n-gram precision in which a rare n-gram counts for more, as `mteval-v13a` computes it."""
+"""NIST of a corpus: n-gram precision in which a rare n-gram weighs more, equal to the values of `mteval-v13a`."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 
-from captioner.evaluation.ngrams import MAX_ORDER, Ngram, Photo, count
+from captioner.evaluation.ngrams import MAX_ORDER, CountedPhoto, Ngram
 
 _BETA = math.log(0.5) / math.log(1.5) ** 2  # captions two thirds as long as their references score half
 
 
-def nist(
-    candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
-) -> tuple[float, float, float, float]:
-    """Corpus NIST-1 to NIST-4, from 0 up; a good score is around 5 for captions.
+def nist(photos: Sequence[CountedPhoto]) -> tuple[float, float, float, float]:
+    """Computes corpus NIST-1 to NIST-4, each 0 or more; a good score for captions is around 5.
 
     Doddington, "Automatic Evaluation of Machine Translation Quality Using N-gram Co-Occurrence Statistics" (2002),
     section 3: the sum over orders n of (information of the caption's n-grams that a reference has) / (n-grams in the
     captions), both over the whole corpus, times exp(beta * log(min(L / R, 1))^2). The information of an n-gram is log2
-    of (how often its first n-1 words are in the references / how often it is itself), and for a word (words in the
-    references / how often it is). L is the words in all captions; R is the words in the references, averaged over a
-    photo's references and summed over photos.
+    of (count of its first n-1 words in the references / its own count), and of a word log2 of (words in the
+    references / its own count). L is the number of words in all captions; R is the number of words in the references,
+    averaged over a photo's references and summed over photos.
 
-    As in NIST's own `mteval`, and unlike NLTK's `corpus_nist`, a caption's n-gram counts as often as in the one
-    reference that has it most often; NLTK takes for every photo and order the single reference that gives the highest
-    precision, and that one's length.
-
-    Arguments and errors are those of `captioner.evaluation.bleu.bleu`.
+    As in NIST's own `mteval`, an n-gram of a caption counts as often as in the one reference that has it most often.
+    NLTK's `corpus_nist` instead takes, for each photo and order, the reference with the highest precision.
     """
-    return nist_of(count(candidates, references))
-
-
-def nist_of(photos: Sequence[Photo]) -> tuple[float, float, float, float]:
-    """`nist` of what is counted already."""
     frequency: Counter[Ngram] = Counter()
     for photo in photos:
         for reference in photo.references:
             frequency.update(reference.ngrams)
-    # the n-gram of no words, before every word
+    # the empty n-gram precedes every word
     frequency[()] = sum(len(reference.words) for photo in photos for reference in photo.references)
 
     information, proposed = [0.0] * MAX_ORDER, [0] * MAX_ORDER

@@ -1,4 +1,4 @@
-"""What each number of a split is: with which protocol it was measured, and how it is printed."""
+"""Tables of a split's scores, one per protocol, each with a sentence that states the protocol."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES, named, s
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Numbers of one protocol."""
+    """The scores of one protocol."""
 
     title: str
     meaning: str
     """What was measured, and in which units."""
     cells: Mapping[str, str]
-    """Titles and numbers as people read them."""
+    """Titles and formatted scores."""
 
     def text(self) -> str:
-        """For a terminal."""
+        """Returns the table as text for a terminal."""
         head = "  ".join(f"{title:>{max(8, len(value))}}" for title, value in self.cells.items())
         row = "  ".join(f"{value:>{max(8, len(title))}}" for title, value in self.cells.items())
         return f"{textwrap.fill(f'{self.title}: {self.meaning}', 100, break_on_hyphens=False)}\n{head}\n{row}"
 
 
 def score_tables(metrics: Mapping[str, object], search: SearchOptions) -> list[ScoreTable]:
-    """One table a protocol of which there are numbers.
+    """Returns a table for each protocol that has scores.
 
     Args:
-        metrics: split, photos and references, and numbers by their keys in `TEACHER_FORCED_TITLES` and `TITLES`.
-        search: how the free-running captions were found.
+        metrics: split, photos and references, and scores by their keys in `TEACHER_FORCED_TITLES` and `TITLES`.
+        search: the options that the free-running captions were searched with.
     """
     where = f"split {metrics.get('split')}, {metrics.get('photos')} photos, {metrics.get('references')} references"
     taught, free = named(metrics, TEACHER_FORCED_TITLES), named(metrics, TITLES)
     tables = []
     if taught:
         meaning = (
-            f"{where}, every reference by itself; the model guesses each piece and is told the right pieces before it. "
-            "Loss in nats a piece, the others x100."
+            f"{where}, each reference separately; the model predicts each piece given the right pieces before it. "
+            "Loss in nats per piece, the others x100."
         )
         cells = {TEACHER_FORCED_TITLES[name]: shown(name, value) for name, value in taught.items()}
         tables.append(ScoreTable("Teacher-forced", meaning, cells))
     if free:
         meaning = (
-            f"{where}, all of a photo's references together; the model's own captions, from the photo alone, "
-            f"{search.text}; lower-cased, punctuation removed. x100 but for NIST."
+            f"{where}, all references of a photo together; the model's own captions, from the photo alone, "
+            f"{search.text}; lower-cased, punctuation removed. x100 except NIST."
         )
         cells = {TITLES[name]: shown(name, value) for name, value in free.items()}
         tables.append(ScoreTable("Free-running", meaning, cells))

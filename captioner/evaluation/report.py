@@ -1,4 +1,4 @@
-"""Scoring a model on a split: its captions against all references, and its guesses where it is taught, from photos."""
+"""Scores a model on a split: its free-running captions and, for a checkpoint, its teacher-forced predictions."""
 
 from __future__ import annotations
 
@@ -13,42 +13,41 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from caprun.atomic_write import atomic_write
 from caprun.caption import Caption
 from caprun.engine import Captioner
 from caprun.errors import ImageError
 from caprun.inference.session import OnnxBackend
 from caprun.photos.preprocessing import load
 from caprun.search.options import SearchOptions
+from captioner.backends.pytorch import ModelSteps, model_spec
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import Scores, score, scores_by_dataset
 from captioner.evaluation.protocol import score_tables
-from captioner.evaluation.teacher_forced import TeacherForced, teacher_forced
-from captioner.inference import ModelSteps, model_spec
+from captioner.evaluation.teacher_forced import TeacherForced, tally
 from captioner.models.caption_model import CaptionModel
+from captioner.models.checkpoint import Checkpoint, build_model
+from captioner.models.decoder import pad_captions
+from captioner.output_files import write_whole
 from captioner.progress import Progress
-from captioner.reports.files import refusals
-from captioner.training.batches import pad_captions
-from captioner.training.checkpoint import Checkpoint, build_model
 
 _BATCH = 16
 
 
 @dataclass(frozen=True)
-class Report:
+class Evaluation:
     """The captions of a split and their scores."""
 
     model: str
-    """Its name, and of a bundle the precision of the graphs that ran."""
+    """Name of the model; for a bundle, with the precision of the graphs that ran."""
     split: str
     options: SearchOptions
     examples: Sequence[Example]
     captions: Sequence[Caption]
     scores: Scores
     taught: TeacherForced | None
-    """None where there is no model to teach: a bundle captions, and nothing else."""
+    """None for a bundle, which can only caption."""
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -63,7 +62,7 @@ class Report:
         return counts | (self.taught.as_dict() if self.taught else {}) | self.scores.as_dict() | datasets
 
     def table(self, samples: int = 0) -> str:
-        """For a person: a table a protocol, and before them some photos with captions and references."""
+        """Returns text for a terminal: `samples` photos with captions and references, then a table per protocol."""
         lengths = [len(caption.words) for caption in self.captions]
         metrics = self.metrics
         head = (
@@ -74,7 +73,7 @@ class Report:
         return "\n\n".join([*self._samples(samples), head, *tables])
 
     def _samples(self, count: int) -> list[str]:
-        """As many photos, evenly from the whole split."""
+        """Returns lines about `count` photos, evenly spaced over the split."""
         chosen = np.linspace(0, len(self.examples) - 1, min(count, len(self.examples))).astype(int)
         return [
             "\n".join(
@@ -87,18 +86,14 @@ class Report:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Scores in 0..1 (CIDEr in 0..10, NIST from 0 up, loss in nats a piece), the protocols, and every caption."""
+        """Returns scores in 0..1 (CIDEr in 0..10, NIST 0 or more, loss in nats per piece), protocols and captions."""
         rows = [
             {"image": e.image.name, "caption": c.text, "log_prob": c.log_prob, "references": list(e.references)}
             for e, c in zip(self.examples, self.captions, strict=True)
         ]
         taught = self.taught and {
-            "teacher_forced_protocol": "each reference by itself, each piece guessed from the right ones before it",
-            "teacher_forced": {
-                "loss": self.taught.loss,
-                "accuracy": self.taught.accuracy,
-                "top_5": self.taught.top_5,
-            },
+            "teacher_forced_protocol": "each reference separately, each piece predicted given the right pieces before",
+            "teacher_forced": {key.removeprefix("dev_"): value for key, value in self.taught.as_dict().items()},
         }
         return {
             "model": self.model,
@@ -113,23 +108,21 @@ class Report:
         }
 
     def write(self, path: Path) -> None:
-        """Write `as_dict` as JSON.
+        """Writes `as_dict` as JSON.
 
         Raises:
-            CaptionerError: it cannot be written; the file before is as it was.
+            CaptionerError: the file cannot be written; an existing file stays as it was.
         """
-        text = json.dumps(self.as_dict(), ensure_ascii=False, indent=1) + "\n"
-        with refusals("The report", path), atomic_write(path) as file:
-            file.write(text.encode(errors="backslashreplace"))  # a name that is no UTF-8: an escape that JSON knows
+        write_whole("The report", path, json.dumps(self.as_dict(), ensure_ascii=False, indent=1) + "\n")
 
 
 class Taught:
-    """A model whose photos are looked at once, for captions and for what a teacher sees: a `Backend` that remembers.
+    """Encodes photos once for both captioning and teacher forcing; implements `caprun.engine.Backend`.
 
     Args:
-        checkpoint: the model's.
-        encode: a reference to ids, with START and END.
-        device: where it computes.
+        checkpoint: the trained model.
+        encode: converts a reference to ids, with START and END.
+        device: the device that computes.
     """
 
     def __init__(self, checkpoint: Checkpoint, encode: Callable[[str], list[int]], device: torch.device) -> None:
@@ -138,7 +131,7 @@ class Taught:
         self._features: Tensor | None = None
 
     def captioner(self, name: str) -> Captioner:
-        """The model as the runtime's captioner."""
+        """Returns the model as the runtime's captioner."""
         return Captioner(model_spec(self._checkpoint, self._model, name), self._checkpoint.vocabulary, self)
 
     @torch.inference_mode()
@@ -148,12 +141,14 @@ class Taught:
         self._features = self._model.encoder(pixels)
         return ModelSteps(self._model, self._model.start(self._features), alpha=alpha)
 
+    @torch.inference_mode()
     def teach(self, examples: Sequence[Example]) -> TeacherForced:
-        """Count the references of the photos that were captioned last."""
+        """Counts the references of the photos that were captioned last."""
         assert self._features is not None, "photos are captioned before their references are counted"
         photos = [sorted(map(self._encode, example.references), key=len, reverse=True) for example in examples]
         tokens = pad_captions(photos, self._checkpoint.special.pad)
-        return teacher_forced(self._model, [(self._features, tokens)])
+        teacher = self._model(self._features, tokens.to(self._features.device))
+        return tally(teacher.logits, teacher.targets)
 
 
 def evaluate(
@@ -165,21 +160,21 @@ def evaluate(
     allow_missing: bool,
     say: Callable[[str], None],
     meteor: Meteor | None = None,
-) -> Report:
-    """Caption photos and score the captions.
+) -> Evaluation:
+    """Captions photos and scores the captions.
 
     Args:
-        captioner: of a checkpoint or a bundle; what a teacher sees is counted where its backend is a `Taught`.
+        captioner: a checkpoint or a bundle; teacher-forced scores are computed if its backend is a `Taught`.
         examples: the photos and their references.
-        options: of the search.
-        split: its name, for the report.
-        allow_missing: leave photos out that cannot be read; they are not scored.
-        say: is told about those.
-        meteor: computes METEOR, which is left out without it.
+        options: the options of the search.
+        split: the name of the split, for the report.
+        allow_missing: leaves out photos that cannot be read.
+        say: prints a line for each photo left out.
+        meteor: computes METEOR; without it, METEOR is left out.
 
     Raises:
-        ImageError: a photo cannot be read.
-        CaptionerError: none can.
+        ImageError: a photo cannot be read and `allow_missing` is false.
+        CaptionerError: no photo can be read.
     """
     kept: list[Example] = []
     captions: list[Caption] = []
@@ -195,7 +190,7 @@ def evaluate(
                 except ImageError as error:
                     if not allow_missing:
                         raise
-                    say(f"warning: left out: {error}")
+                    say(f"warning: photo left out: {error}")
             if images:
                 captions += captioner.caption_arrays(np.stack(images), options)
                 if taught:
@@ -209,4 +204,4 @@ def evaluate(
     name = captioner.spec.name
     if isinstance(captioner.backend, OnnxBackend):
         name += f", {captioner.backend.precision}"
-    return Report(name, split, options, kept, captions, scores, total if taught else None)
+    return Evaluation(name, split, options, kept, captions, scores, total if taught else None)

@@ -1,7 +1,7 @@
-"""What a caption is worth in self-critical training: CIDEr-D and BLEU-4 against references that never change.
+"""Rewards of captions in self-critical training: CIDEr-D and BLEU-4 against fixed references.
 
-Thousands of captions are scored between two steps of the optimiser. So what depends on the references alone is computed
-once and kept in sorted arrays, and captions are scored many at a time, without a loop over them.
+Thousands of captions are scored between two steps of the optimiser. So everything that depends only on the references
+is computed once and kept in sorted arrays, and captions are scored in batches without a Python loop.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import numpy.typing as npt
 
 from caprun.arrays import Float64Array, Ids
 from caprun.bundle.vocabulary import Joining, Vocabulary
+from captioner.evaluation.bleu import SMALL, TINY
+from captioner.evaluation.cider import SIGMA
 from captioner.evaluation.ngrams import MAX_ORDER
-from captioner.evaluation.words import tokenize
+from captioner.text.metric_words import tokenize
 
-_SIGMA = 6.0  # of CIDEr-D's penalty on the difference in length
-_TINY, _SMALL = 1e-15, 1e-9  # see captioner.evaluation.bleu
-_END = 0  # the id of what stands behind a caption's last word
+_END = 0  # the word id of END
 
 
 class Rewarded(NamedTuple):
-    """What captions are worth, each float64 (captions,)."""
+    """The rewards of captions, each float64 (captions,)."""
 
     cider: Float64Array  # CIDEr-D, in 0..10
     bleu_4: Float64Array  # BLEU-4 of the caption alone, in 0..1
-    longer: Float64Array  # how much longer than the photo's references, as a share of their mean: 0.1, -0.2
+    longer: Float64Array  # relative difference in length to the mean of the photo's references, such as 0.1 or -0.2
 
 
 class _Said(NamedTuple):
-    """Captions, one after the other."""
+    """Captions, concatenated."""
 
     words: Ids  # (all words,)
     lengths: Ids  # (captions,)
 
 
 class _Counted(NamedTuple):
-    """N-grams of one order and how often a caption has them: sorted by caption, each once."""
+    """Counts of the n-grams of one order, sorted by caption; each n-gram of a caption appears once."""
 
     caption: Ids
     ngram: Ids
@@ -48,38 +48,37 @@ class _Counted(NamedTuple):
 class _Order(NamedTuple):
     """The references' n-grams of one order."""
 
-    keys: Ids  # sorted; an n-gram's id is its place in here
-    rarity: Float64Array  # (n-grams + 1,): log of photos over photos that have it; last, of one that none has
-    places: Ids  # sorted: photo * (n-grams + 1) + n-gram, each once
-    first: Ids  # (places + 1,): where the entries of each begin
-    most: Ids  # (places,): how often the reference of the photo that has it most often has it
-    reference: Ids  # of each entry, which of the photo's references it is of
-    weight: Float64Array  # of each entry, its tf-idf
+    keys: Ids  # sorted; the id of an n-gram is its index here
+    rarity: Float64Array  # (n-grams + 1,): log(photos / photos with the n-gram); the last is of an unseen n-gram
+    places: Ids  # sorted, unique: photo * (n-grams + 1) + n-gram
+    first: Ids  # (places + 1,): index of the first entry of each place
+    most: Ids  # (places,): largest count in any reference of the photo
+    reference: Ids  # (entries,): index of the reference within the photo
+    weight: Float64Array  # (entries,): tf-idf
     norm: Float64Array  # (photos, references)
 
 
 class CaptionRewards:
-    """Scores captions of some photos, given as ids of a vocabulary.
+    """Scores captions that are given as ids of a vocabulary.
 
     Args:
-        references: of each photo, the words of its reference captions, at least one.
-        vocabulary: of the captions.
+        references: for each photo, the words of its reference captions, at least one.
+        vocabulary: the vocabulary of the captions.
 
-    Of the references and of a caption that was ended, END is a word like any other (the last): without it, `a boy is
-    playing in a` has no n-gram that is wrong. In how many photos an n-gram occurs is counted in these references, END
-    included. Apart from it, the numbers are those of `captioner.evaluation.cider.Cider` and
-    `captioner.evaluation.bleu.bleu`, and so `pycocoevalcap`'s.
+    END counts as the last word of a reference and of a finished caption; without it, `a boy is playing in a` would have
+    no wrong n-gram. Document frequencies come from these references, END included. Apart from END, the numbers equal
+    those of `captioner.evaluation.cider.Cider` and `captioner.evaluation.bleu.bleu`, and so of `pycocoevalcap`.
     """
 
     def __init__(self, references: Sequence[Sequence[Sequence[str]]], vocabulary: Vocabulary) -> None:
         self._ids: dict[str, int] = {}
         self._vocabulary = vocabulary
-        # with blanks between pieces, a piece's words do not depend on its neighbours
+        # if spaces join pieces, the words of a piece do not depend on its neighbours
         apart = vocabulary.joining == Joining()
         self._of_piece = [self._intern(tokenize(piece)) for piece in vocabulary.pieces] if apart else None
         captions = [[*self._intern(words), _END] for of_photo in references for words in of_photo]
         counts = np.array([len(of_photo) for of_photo in references], np.int64)
-        # the words known now are all there will be, but for those of joined pieces, which no reference has
+        # all words are known now, except words of joined pieces that no reference has
         self._base = len(self._ids) + 2
         photo = np.repeat(np.arange(len(counts)), counts)
         number = np.arange(len(photo)) - np.repeat(counts.cumsum() - counts, counts)
@@ -87,24 +86,24 @@ class CaptionRewards:
         self._counts = counts
         self._lengths = np.zeros((len(counts), int(counts.max())))
         self._lengths[photo, number] = said.lengths
-        # closest reference length, the shorter of two, is looked for among these alone
+        # which references exist; the others are padding
         self._there = np.arange(self._lengths.shape[1]) < counts[:, None]
         self._orders = self._index(said, photo, number)
 
     def score(self, photos: Ids, captions: Sequence[Sequence[int]], ended: npt.NDArray[np.bool_]) -> Rewarded:
-        """What captions are worth.
+        """Scores captions.
 
         Args:
-            photos: int64 (captions,), the photo of each.
-            captions: their ids, END not among them.
-            ended: (captions,), whether END follows.
+            photos: int64 (captions,), the photo of each caption.
+            captions: ids without END.
+            ended: bool (captions,), whether END follows.
         """
         said = _flat(
             [[*self._words(ids), _END] if end else self._words(ids) for ids, end in zip(captions, ended, strict=True)]
         )
         rows, references = len(said.lengths), self._lengths.shape[1]
         difference = said.lengths[:, None] - self._lengths[photos]
-        closeness = np.exp(-(difference**2) / (2 * _SIGMA**2)) * self._there[photos]
+        closeness = np.exp(-(difference**2) / (2 * SIGMA**2)) * self._there[photos]
         similarity = np.zeros((rows, references))
         precision = np.ones(rows)
         for order, (known, counted) in enumerate(zip(self._orders, self._count(said), strict=True), 1):
@@ -112,31 +111,31 @@ class CaptionRewards:
             norm = np.sqrt(np.bincount(counted.caption, weight**2, rows))
             place = photos[counted.caption] * (len(known.keys) + 1) + counted.ngram
             at = np.searchsorted(known.places, place)
-            # past the last place stands one that no n-gram has
+            # -1 stands for a place past the last; no n-gram has it
             shared = (counted.ngram < len(known.keys)) & (np.append(known.places, -1)[at] == place)
             at, caption = at[shared], counted.caption[shared]
             clipped = np.bincount(caption, np.minimum(counted.times[shared], known.most[at]), rows)
-            precision *= (clipped + _TINY) / (np.maximum(said.lengths - order + 1, 0) + _SMALL)
+            precision *= (clipped + TINY) / (np.maximum(said.lengths - order + 1, 0) + SMALL)
             entry, owner = _ranges(known.first[at], known.first[at + 1])
             theirs = known.weight[entry]
             product = np.minimum(weight[shared][owner], theirs) * theirs
             cell = caption[owner] * references + known.reference[entry]
             products = np.bincount(cell, product, rows * references).reshape(rows, references)
             norms = norm[:, None] * known.norm[photos]
-            # an order without n-grams of any weight has a norm of 0 and adds nothing
+            # an order without weighted n-grams has a norm of 0 and adds nothing
             similarity += np.divide(products, norms, out=np.zeros(norms.shape), where=products > 0)
         cider = 10 / MAX_ORDER * (similarity * closeness).sum(1) / self._counts[photos]
         bleu_4 = self._brevity(photos, said.lengths) * precision ** (1 / MAX_ORDER)
         mean = self._lengths[photos].sum(1) / self._counts[photos]
-        # an end that is missing is not a word less
+        # a missing END does not make a caption shorter
         return Rewarded(cider, bleu_4, (said.lengths + ~ended) / mean - 1)
 
     def _brevity(self, photos: Ids, lengths: Ids) -> Float64Array:
-        """BLEU's penalty on captions shorter than the reference whose length is closest, the shorter of two."""
+        """Computes BLEU's brevity penalty against the reference of the closest length, the shorter one of two."""
         theirs = np.where(self._there[photos], self._lengths[photos], np.inf)
         away = np.abs(theirs - lengths[:, None])
         closest = np.where(away == away.min(1, keepdims=True), theirs, np.inf).min(1)
-        ratio = (lengths + _TINY) / (closest + _SMALL)
+        ratio = (lengths + TINY) / (closest + SMALL)
         penalty: Float64Array = np.exp(np.minimum(0.0, 1 - 1 / ratio))
         return penalty
 
@@ -146,11 +145,11 @@ class CaptionRewards:
     def _words(self, ids: Sequence[int]) -> list[int]:
         if self._of_piece is not None:
             return [word for piece in ids for word in self._of_piece[piece]]
-        # one that no reference has is any such word: base - 1
+        # all words that no reference has share the id base - 1
         return [self._ids.get(word, self._base - 1) for word in tokenize(self._vocabulary.text(ids))]
 
     def _index(self, said: _Said, photo: Ids, number: Ids) -> list[_Order]:
-        """What is to be known of the references, order by order; `photo` and `number` of each."""
+        """Indexes the references by order; `photo` and `number` are each reference's photo and index within it."""
         photos, references = self._lengths.shape
         orders: list[_Order] = []
         place = np.arange(len(said.words))
@@ -190,7 +189,7 @@ class CaptionRewards:
         return orders
 
     def _count(self, said: _Said) -> list[_Counted]:
-        """Count the n-grams of captions; what no reference has gets an id past the last."""
+        """Counts the n-grams of captions; an n-gram that no reference has gets an id past the last."""
         counted = []
         place = np.arange(len(said.words))
         owner, offset = _owners(said)
@@ -214,14 +213,14 @@ def _flat(captions: Sequence[Sequence[int]]) -> _Said:
 
 
 def _owners(said: _Said) -> tuple[Ids, Ids]:
-    """Of each word, its caption and its place in it."""
+    """Returns each word's caption and its index within the caption, both int64 (words,)."""
     owner = np.repeat(np.arange(len(said.lengths)), said.lengths)
     begins = said.lengths.cumsum() - said.lengths
     return owner, np.arange(len(owner)) - begins[owner]
 
 
 def _known(keys: Ids, asked: Ids) -> Ids:
-    """The place of each in `keys`; of those that are not there, past its end, the same for the same."""
+    """Returns the index of each value in sorted `keys`; values not in `keys` get consistent indices past its end."""
     if not len(keys):
         return np.unique(asked, return_inverse=True)[1]
     at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
@@ -231,7 +230,7 @@ def _known(keys: Ids, asked: Ids) -> Ids:
 
 
 def _ranges(first: Ids, end: Ids) -> tuple[Ids, Ids]:
-    """All numbers of the ranges first..end, one range after the other, and of each the range it is of."""
+    """Concatenates the ranges first..end; returns the numbers and the index of each number's range."""
     sizes = end - first
     owner = np.repeat(np.arange(len(sizes)), sizes)
     begins = sizes.cumsum() - sizes

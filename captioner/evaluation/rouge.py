@@ -1,31 +1,24 @@
-"""ROUGE-L of a corpus, as `pycocoevalcap` computes it."""
+"""ROUGE-L of a corpus, equal to the value of `pycocoevalcap`."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from captioner.evaluation.ngrams import Photo, count
+from captioner.evaluation.ngrams import CountedPhoto
 
-_BETA = 1.2  # how much more recall weighs than precision; the value of the COCO evaluation server
+_BETA = 1.2  # weight of recall over precision; the value of the COCO evaluation server
 
 
-def rouge_l(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> float:
-    """Mean over photos of ROUGE-L, in 0..1: the longest common subsequence of words with a reference.
+def rouge_l(photos: Sequence[CountedPhoto]) -> float:
+    """Computes the mean over photos of ROUGE-L, in 0..1, from the longest common subsequence with a reference.
 
     Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004), equations 2 to 4. As in `pycocoevalcap`,
     the best precision and the best recall of a photo may come from different references.
-
-    Arguments and errors are those of `bleu`.
     """
-    return rouge_l_of(count(candidates, references))
-
-
-def rouge_l_of(photos: Sequence[Photo]) -> float:
-    """`rouge_l` of what is counted already."""
     scores = []
     for candidate, references in photos:
-        # `pycocoevalcap` splits an empty caption at spaces into one empty word; this keeps its numbers, also where a
-        # reference is empty too, which is then a match
+        # `pycocoevalcap` splits an empty caption at spaces into one empty word; doing the same keeps its numbers, also
+        # where an empty reference makes it a match
         words = candidate.words or [""]
         precision = recall = 0.0
         for reference in references:
@@ -33,7 +26,7 @@ def rouge_l_of(photos: Sequence[Photo]) -> float:
             common = _longest_common_subsequence(words, reference_words)
             precision = max(precision, common / len(words))
             recall = max(recall, common / len(reference_words))
-        if precision == 0:  # and then recall is 0 too
+        if precision == 0:  # then recall is 0 too
             scores.append(0.0)
         else:
             scores.append((1 + _BETA**2) * precision * recall / (recall + _BETA**2 * precision))

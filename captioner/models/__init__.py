@@ -1,1 +1,1 @@
-"""The networks: an encoder, an attention, a decoder, and the captioning model made of them."""
+"""The networks: encoder, attention, decoder and the captioning model that combines them; and their checkpoints."""

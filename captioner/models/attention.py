@@ -1,4 +1,4 @@
-"""Where the decoder looks: at all regions, weighted (soft attention), or at one (hard attention)."""
+"""Attention over image regions: soft (a weighted sum of all regions) or hard (one region per step)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from captioner.models.draws import draw
 
 
 class Glance(NamedTuple):
-    """What every beam saw in one step."""
+    """The result of attention for every beam in one step."""
 
     context: Tensor  # (photos, beams, channels), gated
     alpha: Tensor  # (photos, beams, regions), sums to one
-    choice: Tensor | None = None  # (photos, beams, 2): log-probability of the region drawn, and alpha's entropy
+    choice: Tensor | None = None  # (photos, beams, 2): log-probability of the drawn region, entropy of alpha
 
 
 class SoftAttention(nn.Module):
@@ -23,32 +23,39 @@ class SoftAttention(nn.Module):
 
     Args:
         channels: length of a region vector.
-        units: length of the hidden vector that asks.
-        attention: length of the space in which the two meet.
-        gate: whether beta weighs what was seen.
+        units: length of the hidden vector.
+        attention: length of the space in which regions and the hidden vector are compared.
+        gate: whether to multiply the context by the gate beta.
 
-    The gate beta is a vector over channels, as public implementations have it; the paper's is a scalar.
+    The gate beta is a vector over channels, as in public implementations; the paper's is a scalar.
     """
 
     def __init__(self, channels: int, units: int, attention: int, *, gate: bool = True) -> None:
         super().__init__()
         self.key = nn.Linear(channels, attention)
-        self.query = nn.Linear(units, attention, bias=False)  # the key's bias serves both
-        self.score = nn.Linear(attention, 1, bias=False)  # softmax does not see a bias
+        self.query = nn.Linear(units, attention, bias=False)  # the key has a bias already
+        self.score = nn.Linear(attention, 1, bias=False)  # softmax cancels a bias
         self.gate = nn.Linear(units, channels) if gate else None
 
     def keys(self, regions: Tensor) -> Tensor:
-        """(photos, regions, channels) -> (photos, regions, attention): what does not change between steps."""
+        """Projects regions (photos, regions, channels) to keys (photos, regions, attention), once for all steps."""
         keys: Tensor = self.key(regions)
         return keys
 
     def which_draw(self, captions: Tensor) -> Tensor | None:
-        """Which captions draw their regions: a mask like `captions` (photos, captions), or None if none does."""
+        """Selects the captions that draw their regions.
+
+        Args:
+            captions: (photos, captions), any values.
+
+        Returns:
+            bool (photos, captions), or None if no caption draws.
+        """
         del captions
         return None
 
     def forward(self, hidden: Tensor, regions: Tensor, keys: Tensor, drawn: Tensor | None = None) -> Glance:
-        """One glance for every beam; the beams of a photo share its regions, which are never repeated.
+        """Attends once for every beam; the beams of a photo share its regions without copying them.
 
         Args:
             hidden: (photos, beams, units).
@@ -67,22 +74,22 @@ class SoftAttention(nn.Module):
     def look(
         self, scores: Tensor, alpha: Tensor, regions: Tensor, drawn: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """What is seen, not yet gated, and `Glance.choice`; scores and alpha are (photos, beams, regions)."""
+        """Returns the context before the gate and `Glance.choice`; scores and alpha are (photos, beams, regions)."""
         del scores, drawn
         return torch.matmul(alpha, regions), None
 
 
 class HardAttention(SoftAttention):
-    """Attention to one region a step (Xu et al., 2015, section 4.1), with the same parameters.
+    """Attends to one region per step (Xu et al., 2015, section 4.1), with the parameters of soft attention.
 
-    In training a region is drawn from alpha, but for a share of the captions, which see alpha's expected value as soft
-    attention does: that lowers the variance of what is learnt from the draws. Otherwise it is the most likely region.
+    In training, half of the captions draw a region from alpha; the others use the expected value, as soft attention
+    does, which lowers the variance of the gradient. In eval mode the most likely region is used.
     """
 
     expected_share = 0.5
 
     def which_draw(self, captions: Tensor) -> Tensor | None:
-        """Drawn anew for every batch, in training; None in eval mode."""
+        """Draws a mask for each batch in training; returns None in eval mode."""
         if not self.training:
             return None
         return torch.rand(captions.shape, device=captions.device) >= self.expected_share
@@ -90,7 +97,7 @@ class HardAttention(SoftAttention):
     def look(
         self, scores: Tensor, alpha: Tensor, regions: Tensor, drawn: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """No gradient passes through a draw: `Glance.choice` is there for REINFORCE, 0 where none was drawn."""
+        """Draws regions; `Glance.choice` serves REINFORCE, because no gradient passes through a draw."""
         if drawn is None:
             region = scores.argmax(2).unsqueeze(2)
             return regions.gather(1, region.expand(-1, -1, regions.shape[2])), None

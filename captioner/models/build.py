@@ -1,4 +1,4 @@
-"""The model that a configuration describes."""
+"""Builds the model that a configuration describes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from captioner.models.encoder import build_encoder
 
 
 def build_caption_model(config: Config, vocabulary: int, special: Special, weights: str = "none") -> CaptionModel:
-    """Encoder and decoder; what does not attend is shown one vector a photo.
+    """Builds encoder and decoder; a decoder without attention gets one vector per photo.
 
     Args:
-        config: whose `data.image_size` and `model` are looked at.
+        config: the configuration; `data.image_size` and `model` are used.
         vocabulary: number of pieces.
-        special: ids of those that are not words.
-        weights: the encoder's, see `build_encoder`: `config.model.encoder_weights` where a training begins, none where
-            a checkpoint's will be loaded.
+        special: ids of the pieces that are not words.
+        weights: the encoder's weights, see `build_encoder`: `config.model.encoder_weights` for a new training, `none`
+            if a checkpoint will be loaded.
 
     Raises:
-        CaptionerError: no such encoder, weights that cannot be had, or sizes that do not fit it.
+        CaptionerError: the encoder is unknown, its weights are unavailable, or the sizes do not fit.
     """
     model, size = config.model, config.data.image_size
     if model.regions > 1 and not model.attends:
         raise CaptionerError(
-            f"model.regions is {model.regions}, and {model.decoder} is shown one vector a photo: leave it out, "
-            "or choose a decoder that attends."
+            f"model.regions is {model.regions}, but the decoder {model.decoder} takes one vector per photo. Leave out "
+            "model.regions, or choose a decoder with attention."
         )
     regions = model.regions if model.attends else 1
     encoder = build_encoder(model.encoder, (size, size), weights, regions=regions, fine_tune=model.fine_tune)

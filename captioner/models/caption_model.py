@@ -1,4 +1,4 @@
-"""A captioner: an encoder, and a decoder that starts from what it saw."""
+"""The captioning model: an encoder, and a decoder that starts from its features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FEATURES = 3  # dimensions
 
 
 class CaptionModel(nn.Module):
-    """An encoder and one of the decoders of `captioner.config.Decoder`.
+    """Combines an encoder with one of the decoders of `captioner.config.Decoder`.
 
     Args:
         encoder: the CNN.
@@ -23,9 +23,9 @@ class CaptionModel(nn.Module):
         vocabulary: number of pieces.
         special: ids of the pieces that are not words.
 
-    The initial hidden and cell states are a layer each over the mean region (Xu et al., 2015, section 3.1.2), or, with
-    `initial_state = "projection"`, the projected mean region itself, the same in every LSTM layer. Either way tanh
-    keeps the hidden state between -1 and 1, where an LSTM's always is, and the cell state is left as it comes.
+    The initial hidden and cell states are linear layers over the mean region (Xu et al., 2015, section 3.1.2) or, with
+    `initial_state = "projection"`, the projected mean region itself, the same in every LSTM layer. In both cases tanh
+    keeps the hidden state between -1 and 1, the range of an LSTM's hidden state; the cell state is unbounded.
     """
 
     unsaid: Tensor
@@ -39,7 +39,7 @@ class CaptionModel(nn.Module):
         unsaid = torch.zeros(vocabulary)
         unsaid[[special.pad, special.start, special.unk]] = -torch.inf
         self.register_buffer("unsaid", unsaid, persistent=False)
-        # where the projection is itself what the LSTM starts from, cutting off its negative half would lose half of it
+        # a ReLU would discard the negative half of a projection that is itself the LSTM's start
         learned = config.initial_state == "learned" and not self.photo_is_read
         bent = [nn.ReLU()] if config.attends or learned else []
         self.project = nn.Sequential(nn.Linear(encoder.channels, config.projection), *bent, Dropout(config.dropout))
@@ -51,22 +51,22 @@ class CaptionModel(nn.Module):
 
     @property
     def attends(self) -> bool:
-        """Whether it looks at regions while it speaks."""
+        """Whether the decoder attends to regions at every step."""
         return self.decoder.attention is not None
 
     def encode(self, images: Tensor) -> Encoded:
-        """uint8 (photos, height, width, 3) -> what the decoder starts from."""
+        """Encodes photos, uint8 (photos, height, width, 3), to the start of the decoder."""
         return self.start(self.encoder(images))
 
     def features(self, seen: Tensor) -> Tensor:
-        """Of photos, in any of the forms that `forward` takes: float32 (photos, regions, channels)."""
+        """Returns features, float32 (photos, regions, channels), of photos in any form that `forward` takes."""
         if seen.dtype == torch.uint8:
             features: Tensor = self.encoder(seen)
             return features
         return seen if seen.ndim == _FEATURES else self.encoder.after_stem(seen)
 
     def start(self, features: Tensor) -> Encoded:
-        """The encoder's features, float32 (photos, regions, encoder channels) -> what the decoder starts from."""
+        """Converts features, float32 (photos, regions, encoder channels), to the start of the decoder."""
         attention = self.decoder.attention
         if attention is None:
             features = features.mean(1, keepdim=True)
@@ -78,7 +78,7 @@ class CaptionModel(nn.Module):
         return Encoded(hidden, cell, regions, attention.keys(regions))
 
     def _initial_state(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """(photos, projection) -> hidden and cell (photos, layers, units)."""
+        """Maps the mean region (photos, projection) to hidden and cell (photos, layers, units)."""
         layers, units = self.decoder.layers, self.decoder.units
 
         def state(layer: nn.Linear | None) -> Tensor:
@@ -91,17 +91,17 @@ class CaptionModel(nn.Module):
         return hidden, state(self.initial_cell) if self.starts_with_cell else torch.zeros_like(hidden)
 
     def forward(self, seen: Tensor, tokens: Tensor, sampling: float = 0.0) -> Teacher:
-        """What the decoder says to captions it is given.
+        """Predicts each word of given captions from the words before it.
 
         Args:
-            seen: features, float (photos, regions, channels); what the encoder's stem gives, float (photos, channels,
-                rows, columns), where that is not all of it; or photos, uint8 (photos, height, width, 3).
-            tokens: int64 (photos, captions, 1 + length), each photo's longest caption first.
-            sampling: in training, the share of words read that are the model's own; see `CaptionDecoder.teach`.
+            seen: features, float (photos, regions, channels); or the output of the encoder's stem, float (photos,
+                channels, rows, columns); or photos, uint8 (photos, height, width, 3).
+            tokens: int64 (photos, captions, 1 + length), the longest caption of each photo first.
+            sampling: in training, the share of input words that the model draws itself; see `CaptionDecoder.teach`.
         """
         read = tokens
         if self.training and self.word_dropout:
-            # whoever cannot lean on the words before has to look at the photo (Bowman et al., 2016, section 3.1)
+            # with words hidden, the decoder has to rely on the photo (Bowman et al., 2016, section 3.1)
             hidden = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
             words = (tokens != self.special.pad) & (tokens != self.special.start)
             read = tokens.masked_fill(hidden & words, self.special.unk)
@@ -112,20 +112,20 @@ class CaptionModel(nn.Module):
     def candidates(
         self, row: Tensor | None, parent: Tensor, token: Tensor, encoded: Encoded, k: int | Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """One step of search, as `caprun.search.steps.Steps` asks for it and as the exported decoder does it.
+        """Runs one step of search, with the semantics of `caprun.search.steps.Steps` and of the exported decoder.
 
         Args:
-            row: int64 (rows,), photos still being captioned; not looked at where the decoder does not attend.
-            parent: int64 (rows, beams), states to go on from.
-            token: int64 (rows, beams), pieces said last.
+            row: int64 (rows,), photos still being captioned; unused by decoders without attention.
+            parent: int64 (rows, beams), indices of the states to continue.
+            token: int64 (rows, beams), the last pieces.
             encoded: hidden and cell (states, layers, units); regions and keys of all photos.
-            k: how many candidates; a scalar tensor while a graph is traced.
+            k: number of candidates; a scalar tensor while a graph is traced.
 
         Returns:
-            log_prob and candidate (rows, beams, k), hidden and cell (rows x beams, layers, units), alpha (rows,
-            beams, regions) or None. PAD, START and UNK are no candidates: the others' probabilities sum to one.
+            log_prob and candidate (rows, beams, k), hidden and cell (rows x beams, layers, units), and alpha (rows,
+            beams, regions) or None. PAD, START and UNK are never candidates; the other probabilities sum to one.
         """
-        # index_select, for it exports as the plain Gather that indexing with a tensor does not
+        # unlike indexing with a tensor, index_select exports as a plain Gather
         states = (encoded.hidden, encoded.cell)
         hidden, cell = (s.index_select(0, parent.flatten()).view(*parent.shape, *s.shape[1:]) for s in states)
         regions, keys = (

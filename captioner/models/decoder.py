@@ -1,9 +1,11 @@
-"""Which word comes next: an LSTM that reads the previous word and, where it attends, what it saw."""
+"""The decoder: an LSTM that predicts the next word from the previous word and, with attention, from image regions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,34 +13,33 @@ from captioner.config import ModelConfig
 from captioner.models.attention import Glance, HardAttention, SoftAttention
 from captioner.models.draws import draw
 from captioner.models.dropout import Dropout
-from captioner.models.recurrence import pack, recur
 
 _EVEN = 64  # rows
 
 
 class Encoded(NamedTuple):
-    """A batch of photos as the decoder starts from them."""
+    """The start of the decoder for a batch of photos."""
 
     hidden: Tensor  # (photos, layers, units)
     cell: Tensor  # (photos, layers, units)
-    regions: Tensor | None = None  # (photos, regions, channels); None for a decoder that does not attend
-    keys: Tensor | None = None  # (photos, regions, attention); the same
+    regions: Tensor | None = None  # (photos, regions, channels); None without attention
+    keys: Tensor | None = None  # (photos, regions, attention); None without attention
 
 
 class Teacher(NamedTuple):
-    """What the decoder says to captions it is given, one row a word that is not padding; a caption's are in order."""
+    """Predictions for given captions: one row per word that is not padding, a caption's words in order."""
 
     logits: Tensor  # (words, vocabulary)
     targets: Tensor  # int64 (words,)
-    attended: Tensor | None  # (photos, captions, regions): alpha summed over the words of a caption
-    lengths: Tensor  # int64 (photos, captions): words of each caption, END counted
-    caption: Tensor  # int64 (words,): photo * captions + caption, of each word
-    glance_log_prob: Tensor | None = None  # (photos, captions): of the regions drawn, summed over a caption's words
-    entropy: Tensor | None = None  # (photos, captions): of hard attention's choices, in nats, summed likewise
+    attended: Tensor | None  # (photos, captions, regions): alpha, summed over the words of a caption
+    lengths: Tensor  # int64 (photos, captions): words of each caption, END included
+    caption: Tensor  # int64 (words,): index photo * captions + caption of each word
+    glance_log_prob: Tensor | None = None  # (photos, captions): of drawn regions, summed over words
+    entropy: Tensor | None = None  # (photos, captions): of hard attention in nats, summed over words
 
 
 def _gates(inputs: int, units: int) -> nn.Linear:
-    """The input's share of an LSTM's gates i, f, g, o; one that remembers by default (Jozefowicz et al., 2015)."""
+    """Returns the input layer of LSTM gates i, f, g, o, with the forget bias at 1 (Jozefowicz et al., 2015)."""
     gates = nn.Linear(inputs, 4 * units)
     with torch.no_grad():
         gates.bias[units : 2 * units] = 1.0
@@ -46,14 +47,14 @@ def _gates(inputs: int, units: int) -> nn.Linear:
 
 
 class CaptionDecoder(nn.Module):
-    """LSTM, with attention or without, and a deep output layer (Xu et al., 2015, equations 1 to 7).
+    """An LSTM with or without attention and with a deep output layer (Xu et al., 2015, equations 1 to 7).
 
     Args:
-        config: its sizes, and how it attends. The top one of several layers asks the attention.
+        config: the sizes and the kind of attention. The top LSTM layer queries the attention.
         vocabulary: number of pieces.
 
-    With `tie_words` the output layer's matrix is the embedding's (Press and Wolf, 2017); both are in the same space
-    here, for equation 7 adds the embedded word to what is projected on the vocabulary.
+    With `tie_words` the output layer shares the embedding's matrix (Press and Wolf, 2017). Both are in the same space,
+    because equation 7 adds the embedded word to the vector that is projected on the vocabulary.
     """
 
     def __init__(self, config: ModelConfig, vocabulary: int) -> None:
@@ -65,7 +66,7 @@ class CaptionDecoder(nn.Module):
         if config.attends:
             attention = HardAttention if config.decoder == "hard-attention" else SoftAttention
             self.attention = attention(channels, units, config.attention, gate=config.gate)
-        # the first layer's input is split by what it depends on: words are known in advance when a teacher gives them
+        # the first layer's input is split by source, because the words of given captions are known in advance
         self.word_gates = _gates(embedding, units)
         self.context_gates = nn.Linear(channels, 4 * units, bias=False) if config.attends else None
         self.hidden_gates = nn.ModuleList(nn.Linear(units, 4 * units, bias=False) for _ in range(layers))
@@ -89,7 +90,7 @@ class CaptionDecoder(nn.Module):
     def _advance(
         self, word_gates: Tensor, hidden: list[Tensor], cell: list[Tensor], glance: Glance | None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """One step; hidden and cell hold a layer each, (photos, beams, units)."""
+        """Runs one step; hidden and cell have one tensor per layer, (photos, beams, units)."""
         gates = word_gates
         if self.context_gates is not None and glance is not None:
             gates = gates + self.context_gates(glance.context)
@@ -104,7 +105,7 @@ class CaptionDecoder(nn.Module):
         return hidden, cell
 
     def _logits(self, word: Tensor, hidden: Tensor, context: Tensor | None) -> Tensor:
-        """Equation 7: the word before, the hidden state and, where there is one, the context each have a say."""
+        """Computes equation 7 from the previous word, the hidden state and the context, if there is one."""
         said = word + self.output_hidden(hidden)
         if self.output_context is not None and context is not None:
             said = said + self.output_context(context)
@@ -112,7 +113,7 @@ class CaptionDecoder(nn.Module):
         return logits
 
     def read_photo(self, photo: Tensor) -> tuple[Tensor, Tensor]:
-        """Read a photo as if it were the first word (Vinyals et al., 2015, equation 10), from a state of zeros.
+        """Reads a photo as the first word (Vinyals et al., 2015, equation 10), from a state of zeros.
 
         Args:
             photo: (photos, embedding).
@@ -128,15 +129,15 @@ class CaptionDecoder(nn.Module):
     def step(
         self, token: Tensor, hidden: Tensor, cell: Tensor, regions: Tensor | None = None, keys: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Read one word a beam.
+        """Reads one word per beam.
 
         Args:
-            token: int64 (photos, beams), the words just said.
+            token: int64 (photos, beams), the last words.
             hidden, cell: (photos, beams, layers, units).
-            regions, keys: (photos, regions, channels) and (photos, regions, attention), where the decoder attends.
+            regions, keys: (photos, regions, channels) and (photos, regions, attention), if the decoder has attention.
 
         Returns:
-            logits (photos, beams, vocabulary), hidden and cell as given, alpha (photos, beams, regions) or None.
+            logits (photos, beams, vocabulary), the new hidden and cell, and alpha (photos, beams, regions) or None.
         """
         word = self.embedding(token)
         before = list(hidden.unbind(2))
@@ -155,35 +156,33 @@ class CaptionDecoder(nn.Module):
         sampling: float = 0.0,
         unsaid: Tensor | None = None,
     ) -> Teacher:
-        """Read given captions, every word predicted from the true ones before it.
+        """Predicts each word of given captions from the right words before it.
 
         Args:
             encoded: the photos.
-            tokens: int64 (photos, captions, 1 + length): START, words, END, then `pad`.
+            tokens: int64 (photos, captions, 1 + length): START, words, END, then `pad`; the longest caption of each
+                photo first, because columns whose captions have all ended are not computed.
             pad: id of the padding.
-            read: the same captions with some words hidden; what is read, while `tokens` are what is to be said.
-            sampling: share of the words read, START aside, that are drawn from what the model itself said before them
-                (scheduled sampling, Bengio et al., 2015).
-            unsaid: (vocabulary,), added to the logits that words are drawn from: -inf for what is never said.
+            read: the same captions with some words hidden, as input; `tokens` are the targets.
+            sampling: share of the input words after START that are drawn from the model's own predictions (scheduled
+                sampling, Bengio et al., 2015).
+            unsaid: (vocabulary,), added to the logits of such draws: -inf for pieces that are never drawn.
 
-        What does not depend on the previous step is one matrix product for all steps: the words' share of the gates
-        before, unless words are drawn, and the output layer after. Captions end at different times; give each photo's
-        longest first, and the columns in which all have ended are not computed.
+        Everything that does not depend on the previous step is one matrix product for all steps: the words' share of
+        the gates before the loop, unless words are drawn, and the output layer after it.
         """
         inputs, targets = (tokens if read is None else read)[:, :, :-1], tokens[:, :, 1:]
         said = targets != pad  # (photos, captions, length)
-        if type(self.attention) is SoftAttention and self.layers == 1 and not sampling:
-            return self._teach_at_once(self.attention, encoded, inputs, targets, said)
-        # the last column still speaking, at every step
+        # the number of columns with unfinished captions, at every step
         columns = (said.any(0) * torch.arange(1, said.shape[1] + 1, device=said.device)[:, None]).amax(0).tolist()
         number = torch.arange(said[:, :, 0].numel(), device=said.device).view(said.shape[:2])
         drawn = self.attention.which_draw(number) if self.attention else None
         embedded = None if sampling else self.dropout(self.embedding(inputs))
-        # cut apart at once: the gradient of a cut within the loop would be a whole tensor at every step
+        # unbind once: a slice in the loop would have a gradient of the whole tensor at every step
         words = None if embedded is None else embedded.unbind(2)
         word_gates = None if embedded is None else self.word_gates(embedded).unbind(2)
         hidden = [layer.unsqueeze(1).expand(-1, said.shape[1], -1) for layer in encoded.hidden.unbind(1)]
-        # sums over many steps stay in full precision, also under autocast
+        # the cell sums over many steps, so it stays in full precision under autocast
         cell = [layer.float().unsqueeze(1).expand(-1, said.shape[1], -1) for layer in encoded.cell.unbind(1)]
         attended = None if encoded.regions is None else _zeros(encoded.regions, said, encoded.regions.shape[1])
         choice = None if drawn is None else _zeros(hidden[-1].float(), said, 2)
@@ -220,51 +219,38 @@ class CaptionDecoder(nn.Module):
             )
         every_word, every_hidden, contexts, spoken, caption = zip(*kept, strict=True)
         seen = [context for context in contexts if context is not None]
-        logits = self._logits(torch.cat(every_word), torch.cat(every_hidden), torch.cat(seen) if seen else None)
+        output = [_even(torch.cat(rows)) if rows else None for rows in (every_word, every_hidden, seen)]
+        right = torch.cat(spoken)
+        logits = self._logits(*output)[: len(right)]  # type: ignore[arg-type] # only the context may be None
         log_prob, entropy = (None, None) if choice is None else choice.unbind(2)
-        return Teacher(logits, torch.cat(spoken), attended, said.sum(2), torch.cat(caption), log_prob, entropy)
-
-    def _teach_at_once(
-        self, attention: SoftAttention, encoded: Encoded, inputs: Tensor, targets: Tensor, said: Tensor
-    ) -> Teacher:
-        """As `teach`, of one layer and soft attention, and faster; see `captioner.models.recurrence`."""
-        assert encoded.regions is not None
-        assert encoded.keys is not None
-        assert self.context_gates is not None
-        (recurrent,) = (layer.weight for layer in self.hidden_gates if isinstance(layer, nn.Linear))
-        packed = pack(said)
-        word = self.dropout(self.embedding(inputs.flatten()[packed.words]))
-        words = len(word)
-        hidden, context, attended = recur(
-            self.word_gates(_even(word))[:words],
-            encoded.hidden[:, 0],
-            encoded.cell[:, 0],
-            encoded.regions,
-            encoded.keys,
-            packed,
-            recurrent,
-            self.context_gates.weight,
-            attention.query.weight,
-            attention.score.weight,
-            attention.gate.weight if attention.gate else None,
-            attention.gate.bias if attention.gate else None,
-        )
-        logits = self._logits(*map(_even, (word, hidden, context)))[:words]
-        attended = torch.cat([attended, torch.zeros_like(attended[:1])])[packed.rows].view(*said.shape[:2], -1)
-        return Teacher(logits, targets.flatten()[packed.words], attended, said.sum(2), packed.words // said.shape[2])
+        return Teacher(logits, right, attended, said.sum(2), torch.cat(caption), log_prob, entropy)
 
     @torch.no_grad()
     def _say(self, word: Tensor, hidden: Tensor, context: Tensor | None, unsaid: Tensor | None) -> Tensor:
-        """Draw the next word of each caption, int64 (photos, columns)."""
+        """Draws the next word of each caption, int64 (photos, columns)."""
         logits = self._logits(word, hidden, context)
         return draw(logits if unsaid is None else logits + unsaid)
+
+
+def pad_captions(captions: Sequence[Sequence[Sequence[int]]], pad: int) -> Tensor:
+    """Converts captions of several photos to one tensor, int64 (photos, captions, length), padded with `pad`.
+
+    A photo with fewer captions than the others gets captions that are all padding.
+    """
+    most = max(len(photo) for photo in captions)
+    longest = max(len(caption) for photo in captions for caption in photo)
+    tokens = np.full((len(captions), most, longest), pad, np.int64)
+    for i, photo in enumerate(captions):
+        for j, caption in enumerate(photo):
+            tokens[i, j, : len(caption)] = caption
+    return torch.from_numpy(tokens)
 
 
 def _even(rows: Tensor) -> Tensor:
     """Adds rows of zeros up to a multiple of 64 under a CPU's autocast.
 
-    oneDNN compiles a bf16 product for every number of rows that it meets, which takes as long as computing it, and
-    keeps hundreds of kilobytes for each.
+    oneDNN compiles a bf16 product for each number of rows, which takes as long as computing it and keeps hundreds of
+    kilobytes.
     """
     if not torch.is_autocast_enabled("cpu"):
         return rows
@@ -280,7 +266,7 @@ def _cut(tensor: Tensor | None, columns: int) -> Tensor | None:
 
 
 def _added(total: Tensor | None, step: Tensor | None, speaking: Tensor) -> Tensor | None:
-    """Sums over a caption's words (photos, captions, values), and one word more of those that still speak."""
+    """Adds the values of one step, (photos, columns, values), to sums over words, (photos, captions, values)."""
     if total is None or step is None:
         return total
     step = step * speaking.unsqueeze(2)

@@ -1,4 +1,4 @@
-"""How something is drawn from a distribution that a network states."""
+"""Draws from the categorical distribution of a network's logits."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def draw(logits: Tensor) -> Tensor:
-    """Draw one of the last axis: (..., choices) -> int64 (...), each with its softmax's probability.
+    """Draws an index of the last axis with the probabilities of a softmax: (..., choices) -> int64 (...).
 
-    By the Gumbel-max trick: the logarithm of an exponential variable, negated, is Gumbel's. Unlike
-    `torch.multinomial` it waits for no GPU, and a logit of -inf is never drawn.
+    The Gumbel-max trick: the negated logarithm of an exponential variable has a Gumbel distribution. Unlike
+    `torch.multinomial` this does not wait for the GPU. A logit of -inf is never drawn.
     """
     logits = logits.detach().float()
     return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)

@@ -1,4 +1,4 @@
-"""Dropout from uniform numbers: on a CPU PyTorch draws them faster than the Bernoulli ones of its own dropout."""
+"""Dropout from uniform random numbers, which a CPU draws faster than the Bernoulli numbers of PyTorch's dropout."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Module):
-    """`torch.nn.Dropout`, but for the random numbers it draws.
+    """Behaves as `torch.nn.Dropout`, with other random numbers.
 
     Args:
-        share: of the values that become zero in training; the others grow by as much as is missing then.
+        share: the share of values set to zero in training, in 0..1; the others are divided by `1 - share`.
     """
 
     def __init__(self, share: float) -> None:
@@ -18,11 +18,11 @@ class Dropout(nn.Module):
         self.share = share
 
     def forward(self, values: Tensor) -> Tensor:
-        """Of any shape; as it is in eval mode."""
+        """Drops values of a tensor of any shape in training; returns it unchanged in eval mode."""
         if not self.training or not self.share:
             return values
         if self.share == 1:
             return values * 0
-        # half precision has too few numbers between 0 and 1 to hit every share
+        # uniform numbers in half precision are too coarse for the share
         kept = torch.rand(values.shape, device=values.device) >= self.share
         return values * (kept.to(values.dtype) / (1 - self.share))

@@ -1,6 +1,6 @@
-"""What an encoder is: a CNN without its head, which takes uint8 photos and gives one feature vector a region.
+"""The encoder: a CNN without its head that maps uint8 photos to one feature vector per region.
 
-Normalisation and pooling are part of it, so that they travel with the weights into every exported graph.
+Normalisation and pooling are part of the encoder, so every exported graph includes them.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ _STAGED = ("blocks", "stages", "layers", "features", "trunk_output")
 
 
 class Encoder(nn.Module):
-    """uint8 photos to region features.
+    """Maps uint8 photos to region features.
 
     Args:
-        name: an encoder's name, see `build_encoder`.
+        name: name of the encoder, see `build_encoder`.
         features: the CNN, float32 (batch, 3, height, width) -> (batch, channels, rows, columns).
-        size: (height, width) in pixels of the photos it will be given; fixed, so that padding is constant.
-        mean, std: per-channel statistics of pixels in 0..1 which the CNN was trained with.
-        regions: rows and columns that its grid is pooled to; 0 leaves the grid as it is.
-        fine_tune: the first of its `children_of` that is trained, and all after it; -1 for none.
+        size: (height, width) of the photos in pixels; fixed, so that padding is constant.
+        mean, std: per-channel statistics of pixels in 0..1 that the CNN was trained with.
+        regions: rows and columns that the grid is pooled to; 0 keeps the CNN's grid.
+        fine_tune: index in `children_of` of the first child to train, with all later ones; -1 for none.
 
     Attributes:
         grid: (rows, columns) of the regions.
         channels: length of a region's feature vector.
-        key: its name and how it pools; with weights and preprocessing, all that decides its features.
+        key: the name and the pooling; with weights and preprocessing, it determines the features.
+
+    Raises:
+        CaptionerError: the CNN does not take photos of this size, has no grid of regions, or has no such child.
     """
 
     scale: Tensor
@@ -69,11 +72,11 @@ class Encoder(nn.Module):
         except (RuntimeError, AssertionError, ValueError) as error:
             raise CaptionerError(
                 f"Encoder {name!r} does not take photos of {size[0]} x {size[1]} pixels ({first_line(error)}); "
-                "set another data.image_size."
+                "choose another data.image_size."
             ) from error
-        # a transformer's (batch, rows, columns, channels) would pass for a grid as wide as it has channels
+        # a transformer's (batch, rows, columns, channels) would look like a grid with as many columns as channels
         if len(shape) != 4 or shape[3] > size[1]:
-            raise CaptionerError(f"Encoder {name!r} gives no grid of regions; choose a CNN, resnet50 for one.")
+            raise CaptionerError(f"Encoder {name!r} has no grid of regions; choose a CNN such as resnet50.")
         self.channels = int(shape[1])
         self.grid = (int(shape[2]), int(shape[3]))
         self.key = name
@@ -82,7 +85,7 @@ class Encoder(nn.Module):
             pool = _pooling(self.grid, (regions, regions))
             self.grid, self.key = (regions, regions), f"{name}-{regions}x{regions}"
         self.register_buffer("pool", pool, persistent=False)
-        # a tuple, for they are submodules already
+        # tuples, because the parts are submodules of `features` already
         self._before: tuple[nn.Module, ...] = ()
         self._after: tuple[nn.Module, ...] = ()
         if fine_tune >= 0:
@@ -98,34 +101,37 @@ class Encoder(nn.Module):
         if not self.tuned:
             last = f"0 ({children[0][0]}) to {len(children) - 1} ({children[-1][0]})" if children else "none"
             raise CaptionerError(
-                f"model.fine_tune is {first}, and the children of {self.name} that can be trained are {last}; "
-                "choose one of these, or -1 to train none."
+                f"model.fine_tune is {first}, but the trainable children of {self.name} are {last}; choose one of "
+                "these, or -1 to train none."
             )
 
     @property
     def regions(self) -> int:
-        """How many regions a photo has."""
+        """Number of regions per photo."""
         return self.grid[0] * self.grid[1]
 
     @property
     def tuned(self) -> bool:
-        """Whether any of it is trained: its features change at every step then."""
+        """Whether any parameter is trained, so that features change at every step."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
     def train(self, mode: bool = True) -> Encoder:
-        """Stay in eval mode whatever the model around does: batch statistics must not drift, fine-tuned or not.
+        """Keeps the encoder in eval mode, fine-tuned or not, so that batch statistics do not drift.
 
-        The few photos of a step would estimate them worse than ImageNet did; their affine weights are trained.
+        The few photos of a step would estimate them worse than ImageNet did. Their affine weights are trained.
         """
         del mode
         super().train(False)
         return self
 
     def stem(self) -> Stem | None:
-        """What of it is never trained; none if that is nothing, or gives more than the photo has.
+        """Returns the part of the encoder that is never trained, whose output can be cached.
 
-        Its output can be kept and what is after it learn from that, `after_stem`: the first half of a CNN's parts is
-        most of its work, for it sees the most pixels.
+        Training then starts at `after_stem`. The first half of a CNN is most of its work, because it sees the most
+        pixels.
+
+        Returns:
+            None if every part is trained, or if the output of the stem is larger than the photo.
         """
         if not self.tuned:
             return Stem(self, (self.regions, self.channels), (self.key,))
@@ -138,40 +144,40 @@ class Encoder(nn.Module):
         return stem if stem.bytes <= 3 * math.prod(self.size) else None
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (batch, height, width, 3) -> float32 (batch, regions, channels), regions row by row."""
+        """Maps photos, uint8 (batch, height, width, 3), to float32 (batch, regions, channels), regions row by row."""
         return self._regions(self.features(_normalised(images, self.scale, self.shift)))
 
     def after_stem(self, seen: Tensor) -> Tensor:
-        """What the stem gives -> what `forward` gives, float32 (batch, regions, channels)."""
+        """Maps the output of the stem to the output of `forward`, float32 (batch, regions, channels)."""
         if not self.tuned:
             return seen
-        # a CPU computes gradients of convolutions 1.5 times as fast where the channels of a pixel lie together
+        # a CPU computes gradients of convolutions 1.5 times as fast in channels-last layout
         seen = seen.contiguous(memory_format=torch.channels_last)
         for part in self._after:
             seen = part(seen)
         return self._regions(seen)
 
     def _regions(self, grid: Tensor) -> Tensor:
-        """(batch, channels, rows, columns) -> (batch, regions, channels)."""
+        """Flattens and pools (batch, channels, rows, columns) to (batch, regions, channels)."""
         features = grid.flatten(2).transpose(1, 2)
         return features if self.pool is None else torch.matmul(self.pool, features)
 
 
 class Stem(NamedTuple):
-    """What of an encoder is never trained."""
+    """The part of an encoder that is never trained."""
 
     module: nn.Module  # uint8 (batch, height, width, 3) -> float32 (batch, *shape)
-    shape: tuple[int, ...]  # (regions, channels) where it is the whole encoder, else (channels, rows, columns)
-    key: tuple[str | int, ...]  # with weights and preprocessing, all that decides what it gives
+    shape: tuple[int, ...]  # (regions, channels) for a whole encoder, otherwise (channels, rows, columns)
+    key: tuple[str | int, ...]  # with weights and preprocessing, it determines the output
 
     @property
     def bytes(self) -> int:
-        """What it gives of a photo, in half precision."""
+        """Size in bytes of the output for one photo in half precision."""
         return _HALF * math.prod(self.shape)
 
 
 class _Beginning(nn.Module):
-    """The first parts of an encoder's CNN."""
+    """The first parts of an encoder's CNN, with its normalisation."""
 
     scale: Tensor
     shift: Tensor
@@ -183,44 +189,44 @@ class _Beginning(nn.Module):
         self.parts = nn.Sequential(*parts)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (batch, height, width, 3) -> float32 (batch, channels, rows, columns)."""
+        """Maps photos, uint8 (batch, height, width, 3), to float32 (batch, channels, rows, columns)."""
         seen: Tensor = self.parts(_normalised(images, self.scale, self.shift))
         return seen
 
 
 def _normalised(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """uint8 (batch, height, width, 3) -> what the CNN takes, float32 (batch, 3, height, width)."""
+    """Normalises photos, uint8 (batch, height, width, 3), for the CNN: float32 (batch, 3, height, width)."""
     return images.permute(0, 3, 1, 2).to(torch.float32) * scale + shift
 
 
 def build_encoder(
     name: str, size: tuple[int, int], weights: str = "none", *, regions: int = 0, fine_tune: int = -1
 ) -> Encoder:
-    """Build an encoder by name.
+    """Builds an encoder by name.
 
     Args:
         name: `efficientnet_lite2`, a torchvision classification model (`resnet50`), or a timm model
-            (`timm/convnext_atto`; the prefix is needed only where torchvision has the name too).
-        size: (height, width) of the photos, in pixels.
-        weights: `default` for the ImageNet weights that belong to the name, `none` for random ones, else a file with
-            a state dict of the whole classification network or of its features.
-        regions: rows and columns that its grid is pooled to, each region the mean of the cells it touches, as
-            `torch.nn.AdaptiveAvgPool2d` does; 0 leaves the grid as it is, 1 gives one vector a photo.
-        fine_tune: the first child that is trained, see `children_of`; -1 for none.
+            (`timm/convnext_atto`; the prefix is needed only if torchvision has the name too).
+        size: (height, width) of the photos in pixels.
+        weights: `default` for the name's ImageNet weights, `none` for random weights, or a file with a state dict of
+            the whole classification network or of its features.
+        regions: rows and columns that the grid is pooled to; each region is the mean of the cells it touches, as in
+            `torch.nn.AdaptiveAvgPool2d`. 0 keeps the CNN's grid, 1 gives one vector per photo.
+        fine_tune: index in `children_of` of the first child to train; -1 for none.
 
     Raises:
-        CaptionerError: an unknown name, weights that cannot be fetched, read or fitted, or no such child.
+        CaptionerError: the name is unknown, the weights cannot be fetched, read or fitted, or there is no such child.
     """
     backbone = load_backbone(name, weights)
     return Encoder(name, backbone.features, size, backbone.mean, backbone.std, regions=regions, fine_tune=fine_tune)
 
 
 def children_of(features: nn.Module) -> list[tuple[str, nn.Module]]:
-    """A CNN's parts in the order they run in, by name; what `fine_tune` counts.
+    """Returns the parts of a CNN, by name and in order; `fine_tune` is an index into this list.
 
-    They are the modules directly in it, where one that holds the stages (`blocks`, `stages`, `layers`, `features` or
-    `trunk_output`) counts as what is in it, and what comes after the last parameter does not count. A ResNet's are
-    conv1, bn1, relu, maxpool, layer1, layer2, layer3 and layer4: from 5 on its second stage and those above it.
+    The parts are the direct children. A child named `blocks`, `stages`, `layers`, `features` or `trunk_output` is
+    replaced by its own children, and parts after the last parameter are left out. The parts of a ResNet are conv1, bn1,
+    relu, maxpool, layer1, layer2, layer3 and layer4, so 5 is the second stage.
     """
     children = _parts_of(features)
     while children and not any(True for _ in children[-1][1].parameters()):
@@ -238,29 +244,29 @@ def _parts_of(features: nn.Module) -> list[tuple[str, nn.Module]]:
 
 @torch.inference_mode()
 def _in_sequence(features: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, ...]:
-    """A CNN's parts, if running one after the other is all that it does; else none."""
+    """Returns the parts of a CNN if running them in sequence equals the CNN; otherwise nothing."""
     parts = tuple(part for _, part in _parts_of(features))
     pixels = seen = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     try:
         for part in parts:
             seen = part(seen)
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # a part was not made for the one before
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # a part does not fit the one before
         return ()
     return parts if torch.equal(seen, features(pixels)) else ()
 
 
 def _pooling(grid: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
-    """Adaptive average pooling as a matrix, float32 (regions of `pooled`, regions of `grid`).
+    """Returns adaptive average pooling as a matrix, float32 (regions of `pooled`, regions of `grid`).
 
-    A product with a constant is in every export format; adaptive pooling to a grid that does not divide its input's
-    is not in ONNX.
+    ONNX has no adaptive pooling to a grid that does not divide the input's, but every export format has matrix
+    products.
     """
     rows, columns = (_shares(*sizes) for sizes in zip(grid, pooled, strict=True))
     return torch.kron(rows, columns)
 
 
 def _shares(cells: int, pooled: int) -> Tensor:
-    """Which share each cell has in each pooled one: float32 (pooled, cells), rows sum to one."""
+    """Returns the share of each cell in each pooled cell: float32 (pooled, cells), whose rows sum to one."""
     shares = torch.zeros(pooled, cells)
     for i in range(pooled):
         first, end = i * cells // pooled, -(-(i + 1) * cells // pooled)
@@ -269,9 +275,9 @@ def _shares(cells: int, pooled: int) -> Tensor:
 
 
 def _make_padding_constant(network: nn.Module, size: tuple[int, int]) -> None:
-    """Replace timm's TensorFlow-style "same" padding, computed from the input's shape, by constants for `size`.
+    """Replaces timm's TensorFlow-style "same" padding, which depends on the input's shape, by constants for `size`.
 
-    Computed padding exports as a dozen integer operations a layer, which quantisers take for the network's own.
+    Computed padding exports as a dozen integer operations per layer, which quantisers mistake for the network's own.
     """
     from timm.layers.conv2d_same import Conv2dSame
 
@@ -294,7 +300,7 @@ def _make_padding_constant(network: nn.Module, size: tuple[int, int]) -> None:
         same = getattr(parent, name.rpartition(".")[2])
         top, bottom = _same_padding(height, same.kernel_size[0], same.stride[0], same.dilation[0])
         left, right = _same_padding(width, same.kernel_size[1], same.stride[1], same.dilation[1])
-        # one class swapped for another around the same parameters: names in the state dict stay what they were
+        # the same parameters under another class, so the names in the state dict do not change
         convolution = _PaddedConv2d((left, right, top, bottom), same)
         setattr(parent, name.rpartition(".")[2], convolution)
 
@@ -302,13 +308,17 @@ def _make_padding_constant(network: nn.Module, size: tuple[int, int]) -> None:
 def _keep_depthwise_in_full_precision(parts: Iterable[nn.Module]) -> None:
     """Computes grouped convolutions outside a CPU's autocast.
 
-    In bf16 a CPU takes 40 times as long for the gradient of a depthwise convolution with a stride as in fp32, and the
-    others gain nothing; pointwise convolutions are 2.5 times as fast (AVX512-BF16, AMX).
+    On a CPU in bf16, the gradient of a strided depthwise convolution takes 40 times as long as in fp32, and other
+    depthwise convolutions gain nothing. Pointwise convolutions are 2.5 times as fast (AVX512-BF16, AMX).
     """
 
     def forward(convolution: nn.Conv2d, seen: Tensor) -> Tensor:
+        output: Tensor
+        if seen.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            output = type(convolution).forward(convolution, seen)
+            return output
         with torch.autocast("cpu", enabled=False):
-            output: Tensor = type(convolution).forward(convolution, seen.float() if seen.device.type == "cpu" else seen)
+            output = type(convolution).forward(convolution, seen.float())
         return output
 
     for part in parts:
@@ -323,7 +333,7 @@ def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[i
 
 
 class _PaddedConv2d(nn.Conv2d):
-    """A convolution after a constant, possibly uneven, padding with zeros."""
+    """A convolution after constant, possibly uneven, zero padding."""
 
     def __init__(self, pad: tuple[int, int, int, int], like: nn.Conv2d) -> None:
         nn.Module.__init__(self)

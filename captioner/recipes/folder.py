@@ -176,7 +176,7 @@ def best_of(run: Path, stage: Stage) -> Path:
     Raises:
         CaptionerError: it is no longer there.
     """
-    from captioner.training.checkpoint import BEST
+    from captioner.models.checkpoint import BEST
 
     best = run / stage.folder / BEST
     if not best.is_file():

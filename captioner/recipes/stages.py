@@ -10,17 +10,17 @@ from typing import Any
 
 from caprun.errors import UsageError
 from caprun.search.bans import Bans
+from captioner.backends.pytorch import torch_device
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import keys_by_dataset
-from captioner.inference import torch_device
 from captioner.models.build import build_caption_model
+from captioner.models.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from captioner.recipes.folder import RunFolder, best_of
 from captioner.recipes.recipe import Recipe, Stage
 from captioner.text.build import build_tokenizer
 from captioner.text.words import SPECIAL
 from captioner.training.averaging import average, scored
-from captioner.training.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from captioner.training.optimiser import Optimiser
 from captioner.training.processes import Processes
 from captioner.training.train import Job, train

@@ -1,1 +1,1 @@
-"""What a training leaves in its folder for people to read: numbers, curves, pictures, and a page of all of it."""
+"""Reports: tables, TensorBoard events, curves, pictures and the HTML page of a training."""

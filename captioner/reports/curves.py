@@ -1,17 +1,17 @@
-"""How the numbers went over the epochs, as a picture."""
+"""Draws the curves of a training: losses or rewards, and scores by epoch."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 
-_POINTS = 400  # of the training loss, each the mean over as many steps as it takes
+_POINTS = 400  # maximum number of points of a training curve; each is the mean over several steps
 _SCORES = {"Free-running scores": ("BLEU-1", "BLEU-4", "ROUGE-L", "METEOR", "CIDEr")}
 _PANELS = {
-    "Loss": {"Loss (nats a piece)": ("Loss",), "Teacher-forced accuracy": ("Accuracy", "Top-5"), **_SCORES},
-    "Reward": {"Reward of what is drawn": ("Reward",), "Words of what is drawn": ("Words",), **_SCORES},
+    "Loss": {"Loss (nats per piece)": ("Loss",), "Teacher-forced accuracy": ("Accuracy", "Top-5"), **_SCORES},
+    "Reward": {"Reward of sampled captions": ("Reward",), "Words of sampled captions": ("Words",), **_SCORES},
 }
-"""By the first thing that is known of a training step: what is in which panel."""
+"""Titles of the panels and their curves, by the first column of a training step."""
 _COLOURS = ("#3366cc", "#c8501e", "#2e8b57", "#8b4fa8", "#b8860b")
 
 
@@ -20,12 +20,15 @@ def curves_png(
     epochs: Sequence[Mapping[str, float | None]],
     names: Sequence[str] = ("Loss", "Accuracy"),
 ) -> bytes | None:
-    """A PNG of the steps' numbers and the epochs' scores; None where there is no whole epoch.
+    """Draws the numbers of the steps and the scores of the epochs as a PNG.
 
     Args:
-        steps: of each training step, its place in epochs (2.5: half of the third is done), and its numbers.
-        epochs: rows of `validation_results.csv` by the columns' titles.
-        names: of the steps' numbers.
+        steps: for each training step, its position in epochs (2.5 is the middle of the third) and its numbers.
+        epochs: rows of `validation_results.csv` by column title.
+        names: the titles of the steps' numbers.
+
+    Returns:
+        The same bytes for the same numbers; None if no epoch is complete.
     """
     if not epochs:
         return None
@@ -44,14 +47,8 @@ def curves_png(
             y = [row.get(name) for row in epochs]
             if any(value is not None for value in y):
                 heights = [float("nan") if value is None else value for value in y]
-                axes.plot(
-                    x,
-                    heights,
-                    color=colour,
-                    marker="o",
-                    markersize=4,
-                    label=name if shown[0] not in trained else f"{name}, validation",
-                )
+                label = name if shown[0] not in trained else f"{name}, validation"
+                axes.plot(x, heights, color=colour, marker="o", markersize=4, label=label)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -59,13 +56,13 @@ def curves_png(
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize=8)
     picture = io.BytesIO()
-    # without its version, so that the same numbers are the same file
+    # without matplotlib's version in the file, the same numbers give the same bytes
     figure.savefig(picture, format="png", metadata={"Software": None})
     return picture.getvalue()
 
 
 def _thinned(steps: Sequence[Sequence[float]], column: int) -> tuple[list[float], list[float]]:
-    """Places and means of groups of steps."""
+    """Returns positions and means of groups of steps."""
     size = -(-len(steps) // _POINTS) or 1
     groups = [steps[first : first + size] for first in range(0, len(steps), size)]
     return [group[-1][0] for group in groups], [sum(step[column] for step in group) / len(group) for group in groups]

@@ -1,4 +1,4 @@
-"""`report.html`: configuration, scores by protocol, curves, epochs and photos in one file that opens from the disk."""
+"""Writes `report.html`: configuration, scores by protocol, curves, epochs and photos in one self-contained file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caprun.search.options import SearchOptions
 from captioner.datasets import Example
 from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES, shown
 from captioner.evaluation.protocol import score_tables
-from captioner.reports.files import write_whole
+from captioner.output_files import write_whole
 from captioner.reports.photos import data_uri, shown_groups
 
 _KEYS = {title: key for key, title in (TEACHER_FORCED_TITLES | TITLES).items()}
@@ -19,7 +19,7 @@ _KEYS = {title: key for key, title in (TEACHER_FORCED_TITLES | TITLES).items()}
 
 @dataclass(frozen=True)
 class Content:
-    """What a report is of."""
+    """The content of a report."""
 
     title: str
     metrics: Mapping[str, object]
@@ -28,28 +28,28 @@ class Content:
     search: SearchOptions
     examples: Sequence[Example]
     captions: Sequence[str]
-    """One a photo of `examples`."""
+    """One caption per photo of `examples`."""
     epochs: Sequence[Mapping[str, float | None]] = ()
-    """Rows of `validation_results.csv` by the columns' titles."""
+    """Rows of `validation_results.csv` by column title."""
     curves: bytes | None = None
     """A PNG."""
     config: str | None = None
-    """TOML."""
+    """The configuration as TOML."""
     photos: int = 12
-    """Most photos to show."""
+    """Maximum number of photos to show."""
 
 
 def write_report(path: Path, content: Content) -> None:
-    """Write the page.
+    """Writes the report.
 
     Raises:
-        CaptionerError: it cannot be written.
+        CaptionerError: the file cannot be written.
     """
     write_whole("The report", path, report_html(content))
 
 
 def report_html(content: Content) -> str:
-    """The page, as text: every text in it escaped, every image inside of it."""
+    """Returns the report as HTML, with all text escaped and all images embedded."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -59,11 +59,8 @@ def report_html(content: Content) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    columns = (
-        [title for title in content.epochs[0] if any(row[title] is not None for row in content.epochs)]
-        if (content.epochs)
-        else []
-    )
+    titles = content.epochs[0] if content.epochs else ()
+    columns = [title for title in titles if any(row[title] is not None for row in content.epochs)]
     return environment.get_template("page.html.jinja").render(
         title=content.title,
         tables=score_tables(content.metrics, content.search),

@@ -1,4 +1,4 @@
-"""Which photos of a split a report shows, and what it shows of each: caption, score, and where the model looked."""
+"""Selects the photos of a split that a report shows, with caption, score and attention maps of each."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from caprun.photos.preprocessing import prepare, seen_box
 from caprun.photos.reading import open_photo
 from caprun.search.options import SearchOptions
 from captioner.datasets import Example
-from captioner.evaluation.cider import Cider, cider_scores_of
+from captioner.evaluation.cider import Cider, cider_scores
 from captioner.evaluation.ngrams import count, sentence
-from captioner.evaluation.words import tokenize
+from captioner.text.metric_words import tokenize
 
 _SIDE, _HEAT_SIDE = 480, 180  # pixels of a photo's long side, and of a heat map's
 _QUALITY = 80
@@ -33,12 +33,12 @@ class ShownWord:
     text: str
     log_prob: float
     heat: str | None
-    """Data URI of the photo under the word's heat map; None where the model does not attend."""
+    """Data URI of the photo under the word's heat map; None if the model has no attention."""
 
 
 @dataclass(frozen=True)
 class ShownPhoto:
-    """A photo and what is said of it."""
+    """A photo with its caption, score and references."""
 
     name: str
     picture: str
@@ -55,7 +55,7 @@ class ShownPhoto:
 
 @dataclass(frozen=True)
 class Group:
-    """Photos that are shown for the same reason."""
+    """A group of photos under one heading."""
 
     title: str
     photos: tuple[ShownPhoto, ...]
@@ -64,21 +64,21 @@ class Group:
 def shown_groups(
     captioner: Captioner, options: SearchOptions, examples: Sequence[Example], captions: Sequence[str], photos: int
 ) -> list[Group]:
-    """The photos captioned best and worst by CIDEr, and some from the whole split.
+    """Selects the photos with the best and the worst CIDEr, and some from the whole split.
 
-    A photo that can no longer be read is left out.
+    Photos that can no longer be read are left out.
 
     Args:
-        captioner: what wrote the captions; it writes those that are shown again, and says where it looked.
-        options: of its search.
-        examples: the split.
-        captions: one a photo.
-        photos: most photos to show, a third of them in each group.
+        captioner: the model; it captions the selected photos again to get its attention.
+        options: the options of the search.
+        examples: the photos of the split.
+        captions: one caption per photo.
+        photos: maximum number of photos, a third of them in each group.
     """
     references = [[tokenize(reference) for reference in example.references] for example in examples]
     counted = count([tokenize(caption) for caption in captions], references)
     measure = Cider(photo.references for photo in counted)
-    order = np.argsort(-cider_scores_of(counted), kind="stable").tolist()
+    order = np.argsort(-cider_scores(counted), kind="stable").tolist()
     if len(examples) <= photos:
         chosen = {"All photos, best first": order}
     else:
@@ -110,7 +110,7 @@ def shown_groups(
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """An image inside a page; `kind` is png or jpeg."""
+    """Returns an image as a data URI; `kind` is `png` or `jpeg`."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 

@@ -1,12 +1,12 @@
-"""What a training writes into its folder as it goes: tables, TensorBoard's events, curves, pictures and a report.
+"""Writes the files of a run while it trains.
 
-train_results.csv, validation_results.csv   a row a step (by stage: loss and accuracy, or what samples are worth and how
-                                            they end), a row an epoch
+train_results.csv                           a row per step: loss and accuracy, or reward and form of sampled captions
+validation_results.csv                      a row per epoch
 tensorboard/                                the same numbers
-config.toml, model.txt                      what is trained
-curves.png                                  anew after every epoch
+config.toml, model.txt                      configuration and model size
+curves.png                                  after every epoch
 caption.png, attention.png                  a validation photo, after the newest epoch
-pictures/epoch-001-caption.png, ...         and after every epoch
+pictures/epoch-001-caption.png, ...         the same, after every epoch
 report.html                                 at the end
 """
 
@@ -30,9 +30,9 @@ from caprun.photos.reading import open_photo
 from captioner.config import Config, Stage
 from captioner.datasets import Example
 from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES
+from captioner.output_files import refusals, write_whole
 from captioner.reports.curves import curves_png
 from captioner.reports.events import Events
-from captioner.reports.files import refusals, write_whole
 from captioner.reports.page import Content, write_report
 from captioner.reports.summary import config_toml, model_summary
 from captioner.reports.table import Row, Table
@@ -64,27 +64,27 @@ class History:
     epochs: list[Row]
     """Rows of `validation_results.csv`."""
     stage: Stage = "cross-entropy"
-    """Decides what the steps' columns are."""
+    """Determines the columns of the steps."""
 
     @classmethod
     def read(cls, directory: Path) -> History:
-        """What a training left in its folder; nothing where it left nothing.
+        """Reads the tables in the folder of a run; missing tables have no rows.
 
         Raises:
             CaptionerError: a file cannot be read.
         """
         epochs = list(_validation_table(directory).read())
-        # the table of another stage has another header, and so no rows
+        # the table of another stage has another header and so yields no rows
         rows = {stage: list(_train_table(directory, stage).read()) for stage in _STEP_COLUMNS}
         stage = max(rows, key=lambda stage: len(rows[stage]))
         return cls(rows[stage], epochs, stage)
 
     def by_title(self) -> list[dict[str, float | None]]:
-        """The epochs' rows by the columns' titles."""
+        """Returns the rows of the epochs by column title."""
         return [dict(zip(_VALIDATION_COLUMNS, row, strict=True)) for row in self.epochs]
 
     def curves(self) -> bytes | None:
-        """A PNG; None where there is no whole epoch."""
+        """Draws the curves as a PNG; None if no epoch is complete."""
         numbers = [[value or 0.0 for value in row] for row in self.steps]
         batches = max((batch for _, batch, *_ in numbers), default=1.0)
         places = [(epoch - 1 + batch / batches, *values) for epoch, batch, *values in numbers]
@@ -92,13 +92,13 @@ class History:
 
 
 class RunReports:
-    """The reports of one training; `open` them first, `close` them at the end.
+    """Writes the reports of one training; call `open` first and `close` at the end.
 
     Args:
-        directory: the run's.
-        config: the training's.
+        directory: the folder of the run.
+        config: the configuration of the training.
         examples: the validation photos.
-        say: is told, once, why there are no pictures where they cannot be drawn.
+        say: prints a warning, once, if pictures cannot be drawn.
     """
 
     def __init__(
@@ -120,12 +120,12 @@ class RunReports:
         self.close()
 
     def open(self, resume_at: tuple[int, int] | None, model: nn.Module) -> None:
-        """Write what is known before the first step, and take up the tables where the training stands.
+        """Writes configuration and model summary, and opens the tables for the next step.
 
         Args:
-            resume_at: whole epochs done, and steps of the next that are done; what is in the files beyond that will be
-                computed again, so it goes. None begins anew.
-            model: to be summed up.
+            resume_at: complete epochs, and steps of the next epoch that are done; later rows are removed, because they
+                will be computed again. None begins a new training.
+            model: the model to summarise.
 
         Raises:
             CaptionerError: a file cannot be written.
@@ -145,30 +145,29 @@ class RunReports:
             self._events.add(_tagged("train", _STEP_COLUMNS[self._stage], row[2:]), number)
         for row in self._history.epochs:
             self._events.add(_tagged("validation", _VALIDATION_COLUMNS[1:], row[1:]), int(row[0] or 0))
-        self._events.flush()
 
     def step(self, epoch: int, batch: int, *values: float) -> None:
-        """Write down a step of training.
+        """Records a training step.
 
         Args:
-            epoch, batch: its number, both from 1.
-            values: of cross-entropy the loss (nats a piece, not smoothed) and the accuracy (share of pieces that were
-                thought the likeliest, in 0..1); of the self-critical stage, of the step's samples, the mean reward and
-                number of words, and the share that ends badly.
+            epoch, batch: the number of the epoch and of the step within it, both from 1.
+            values: with cross-entropy, the loss (nats per piece, not smoothed) and the accuracy (in 0..1); in the
+                self-critical stage, the samples' mean reward, mean number of words and share of bad endings.
 
         Raises:
-            CaptionerError: it cannot be written.
+            CaptionerError: a file cannot be written.
         """
         row = self._steps.add((float(epoch), float(batch), *values))
         self._history.steps.append(row)
         self._events.add(_tagged("train", _STEP_COLUMNS[self._stage], row[2:]), len(self._history.steps))
 
     def epoch(self, row: Mapping[str, float], captioner: Captioner) -> None:
-        """Write down an epoch, and draw curves and pictures; everything is on the disk when this returns.
+        """Records an epoch, draws curves and pictures, and syncs the tables to the disk.
 
         Args:
-            row: `epoch` (from 1), and scores by their keys in `TEACHER_FORCED_TITLES` and `TITLES`; others are ignored.
-            captioner: the model as it is now, in eval mode.
+            row: `epoch` (from 1), and scores by their keys in `TEACHER_FORCED_TITLES` and `TITLES`; other keys are
+                ignored.
+            captioner: the current model, in eval mode.
 
         Raises:
             CaptionerError: a file cannot be written.
@@ -183,18 +182,15 @@ class RunReports:
         self.flush()
 
     def finish(self, captioner: Captioner, captions: Sequence[str], metrics: Mapping[str, object]) -> Path:
-        """Write `report.html`.
+        """Writes `report.html` and returns its path.
 
         Args:
-            captioner: the model that the training is to be judged by.
-            captions: what it says of each validation photo.
+            captioner: the best model of the training.
+            captions: its caption of each validation photo.
             metrics: split, photos and references, and its scores by their keys.
 
-        Returns:
-            the file.
-
         Raises:
-            CaptionerError: it cannot be written.
+            CaptionerError: the file cannot be written.
         """
         content = Content(
             f"Training {self._directory.resolve().name}",
@@ -211,23 +207,22 @@ class RunReports:
         return self._directory / REPORT
 
     def flush(self) -> None:
-        """Have everything on the disk before this returns; call it before a checkpoint is written.
+        """Syncs the tables to the disk; call it before writing a checkpoint.
 
         Raises:
-            CaptionerError: it cannot be written.
+            CaptionerError: a file cannot be written.
         """
         self._steps.flush()
         self._epochs.flush()
-        self._events.flush()
 
     def close(self) -> None:
-        """Write the rest. Closing twice does no harm."""
+        """Closes all files. Idempotent."""
         with ExitStack() as stack:
             for part in (self._steps, self._epochs, self._events):
                 stack.callback(part.close)
 
     def _draw(self, epoch: int, captioner: Captioner) -> None:
-        """The first validation photo, with its caption, and where the model looked."""
+        """Draws the first validation photo with its caption and its attention."""
         if not self._draws or not self._examples:
             return
         try:
@@ -239,7 +234,7 @@ class RunReports:
                 seen = [(word.text, word.alpha) for word in caption.words if word.alpha is not None]
                 box = seen_box(photo.size, captioner.spec.image)
                 pictures["attention"] = attention_picture(photo, seen, region_box=box)
-        except (ImageError, UsageError) as error:  # a photo that is gone, or letters that no font here has
+        except (ImageError, UsageError) as error:  # the photo is missing, or no font has the letters
             self._draws = False
             self._say(f"warning: no pictures of validation photos: {error}")
             return

@@ -1,4 +1,4 @@
-"""What was trained, in files: `config.toml` and `model.txt`."""
+"""The configuration and the size of a model as text: `config.toml` and `model.txt`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _MB = 1e6
 
 
 def config_toml(config: Config) -> str:
-    """Every setting, as `captioner.config.load_config` reads it back."""
+    """Returns every setting as TOML that `captioner.config.load_config` can read."""
     import tomli_w
 
     return tomli_w.dumps(asdict(config))
 
 
 def model_summary(model: nn.Module) -> str:
-    """Parameters and sizes of a model and of its modules, two levels deep.
+    """Returns a table of parameters and sizes of a model's modules, two levels deep.
 
-    A parameter that two modules share counts in both, and once in the total.
+    A parameter that two modules share counts in both modules and once in the total.
     """
     rows: list[tuple[str, str, str, str]] = [("module", "parameters", "trainable", "MB")]
     for name, module in model.named_children():

@@ -1,1 +1,1 @@
-"""Training: cached features, batches, losses, the loop and its checkpoints."""
+"""Training: inputs, losses, optimiser, validation, the training loop and its stages."""

@@ -1,8 +1,8 @@
-"""One model of several: the mean of their weights.
+"""Averages the weights of several models into one.
 
-Models that were trained on from the same one err in different ways, and the mean of their weights errs less than each
-of them and costs what one does (Wortsman et al., "Model soups", 2022). With the one they began with among them it
-forgets less of what that knew (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, equation 1).
+Models that were fine-tuned from the same model make different errors. The mean of their weights makes fewer errors than
+each of them, at the cost of one (Wortsman et al., "Model soups", 2022). A mean that includes the original model forgets
+less (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, equation 1).
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from captioner.config import Config
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.report import Taught, evaluate
+from captioner.models.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 from captioner.text.build import restore_tokenizer
-from captioner.training.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 
 _FREE = ("dropout", "word_dropout", "fine_tune")
-"""Settings of a model that its captions do not depend on."""
+"""Settings of a model that do not affect its captions."""
 
 
 def average(files: Sequence[Path], shares: Sequence[float], command: str) -> Checkpoint:
-    """The mean of checkpoints' weights, not scored yet; its configuration is the first one's.
+    """Averages the weights of checkpoints; the result has no scores yet, and the configuration of the first.
 
     Args:
-        files: two checkpoints or more, of one architecture and vocabulary.
-        shares: how much each weighs, in any unit.
-        command: what asked for it, to be told with the checkpoint.
+        files: two or more checkpoints with the same architecture and vocabulary.
+        shares: the weight of each checkpoint, in any unit.
+        command: the command line, for the provenance of the result.
 
     Raises:
-        CaptionerError: a checkpoint cannot be read, or is of another model than the first.
+        CaptionerError: a checkpoint cannot be read, or its model differs from the first.
     """
     if len(files) < 2:
-        raise CaptionerError("An average takes two checkpoints or more; name another.")
+        raise CaptionerError("An average needs at least two checkpoints; name another.")
     files = [checkpoint_file(file) for file in files]
     if len(shares) != len(files):
-        raise CaptionerError(f"There are {len(files)} checkpoints and {len(shares)} weights; give each a weight.")
+        raise CaptionerError(f"There are {len(files)} checkpoints and {len(shares)} weights; give each one a weight.")
     if not all(0 < share < float("inf") for share in shares):
-        raise CaptionerError("Weights of an average are numbers above 0; leave out what should not count.")
+        raise CaptionerError("The weights of an average must be above 0; leave out checkpoints that should not count.")
     largest = max(shares)
-    shares = [share / largest for share in shares]  # the sum of huge ones would be infinite
+    shares = [share / largest for share in shares]  # the sum of huge shares would be infinite
     whole = sum(shares)
     first = load_checkpoint(files[0])
     parts: list[dict[str, Any]] = []
@@ -56,15 +56,15 @@ def average(files: Sequence[Path], shares: Sequence[float], command: str) -> Che
         other = load_checkpoint(file)
         if problem := _difference(first, other):
             raise CaptionerError(
-                f"{file} is of another model than {files[0]} ({problem}); models can be averaged that were trained on "
-                "from the same one with --init."
+                f"The model in {file} differs from the one in {files[0]} ({problem}); average models that were trained "
+                "from the same model with --init."
             )
         for name, value in _floats(other.model).items():
             total[name] += value.to(torch.float64) * (share / whole)
         digest = describe_file(file).sha256
         parts.append({"checkpoint_sha256": digest, "share": share / whole, **other.scores})
         trainings |= _trainings(other.provenance, other.scores, digest)
-    # what is tied is one tensor by two names, and is saved once
+    # a tied tensor has two names and is saved once
     means: dict[int, Tensor] = {}
     for name, mean in total.items():
         means.setdefault(first.model[name].data_ptr(), mean.to(first.model[name].dtype))
@@ -87,10 +87,10 @@ def scored(
     *,
     allow_missing: bool = False,
 ) -> Checkpoint:
-    """An average with its scores on dev, captioned with its own search.
+    """Scores an average on the dev split with its own search options.
 
     Raises:
-        ImageError: a photo cannot be read, and none may be missing.
+        ImageError: a photo cannot be read and `allow_missing` is false.
     """
     tokenizer = restore_tokenizer(checkpoint.config.data, checkpoint.vocabulary, checkpoint.tokenizer)
     captioner = Taught(checkpoint, tokenizer.encode, device).captioner("average")
@@ -100,14 +100,14 @@ def scored(
     if found < min(before):
         each = ", ".join(f"{cider:.3f}" for cider in before)
         say(
-            f"warning: the mean is worse (cider {found:.3f}) than each of the models ({each}), as it is where they "
-            "were not trained on from the same one with --init"
+            f"warning: the mean is worse (cider {found:.3f}) than each model ({each}); models must be trained from the "
+            "same model with --init"
         )
     return replace(checkpoint, metrics={**report.metrics, "captions": "free"})
 
 
 def _trainings(provenance: Mapping[str, Any], scores: Mapping[str, Any], digest: str) -> dict[str, dict[str, Any]]:
-    """What a checkpoint is of, by checkpoints' sha256: first the training that it began with, if any, then its own."""
+    """Returns the trainings behind a checkpoint by sha256, in order; its own training is the last."""
     init = provenance.get("init")
     before = {}
     if isinstance(init, Mapping):
@@ -132,8 +132,8 @@ def _difference(first: Checkpoint, other: Checkpoint) -> str:
 
 
 def _seen_by(config: Config) -> dict[str, Any]:
-    """All of a configuration that a trained model depends on."""
+    """Returns the settings that a trained model depends on."""
     model = {f"model.{name}": value for name, value in asdict(config.model).items() if name not in _FREE}
     data = {f"data.{name}": getattr(config.data, name) for name in ("image_size", "fit", "resample")}
-    # where the first weights were from is history
+    # the origin of the first weights does not matter
     return {name: value for name, value in {**model, **data}.items() if name != "model.encoder_weights"}

@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C and SIGTERM wait for the end of a step, so that everything done can be kept."""
+"""Delays Ctrl-C and SIGTERM to the end of a step, so that all finished steps can be saved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 
 
 class Interruption:
-    """Notes that a signal came; the second one interrupts at once, as usual.
+    """Records the first signal; the second one interrupts immediately.
 
     Args:
         say: prints a line.
@@ -36,4 +36,4 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        self._say("stopping after this step, or validation (once more: at once)")
+        self._say("stopping after this step or validation; press Ctrl-C again to stop immediately")

@@ -1,9 +1,9 @@
-"""The training loop: steps, validation by free-running captions, `best` and `last` kept.
+"""The training loop: steps, validation with free-running captions, and the checkpoints `best.pt` and `last.pt`.
 
-What a step learns is cross-entropy here; `captioner.training.self_critical` has another.
+Steps here minimise cross-entropy; `captioner.training.self_critical` maximises rewards.
 
-A training that is killed at any step and resumed ends with the same weights, bit for bit, as one that was not: what is
-random is drawn from the seed and the step's number, and the rest of what a step depends on is in `last.pt`.
+A training that is killed at any step and resumed ends with the same weights, bit for bit, as an uninterrupted one:
+random numbers depend on the seed and the number of the step, and `last.pt` holds everything else that a step needs.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from caprun.engine import Captioner
+from captioner.backends.pytorch import ModelBackend, model_spec
 from captioner.config import Config
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import keys_by_dataset
-from captioner.inference import ModelBackend, model_spec
 from captioner.models.caption_model import CaptionModel
+from captioner.models.checkpoint import BEST, LAST, Checkpoint, save_checkpoint
 from captioner.progress import Progress
 from captioner.reports.run import RunReports
-from captioner.training.batches import Batches, Step
-from captioner.training.checkpoint import BEST, LAST, Checkpoint, save_checkpoint
+from captioner.training.inputs.batches import Batches, Step
 from captioner.training.interruption import Interruption
 from captioner.training.losses import caption_loss
 from captioner.training.optimiser import Optimiser
@@ -39,42 +39,41 @@ _BASELINE_DECAY = 0.9  # Xu et al., 2015, equation 12
 
 
 @dataclass
-class State:
-    """Where a training stands; plain data, so that a checkpoint can hold it."""
+class TrainingState:
+    """The progress of a training, as plain data for checkpoints."""
 
     epoch: int = 0
-    """Whole epochs that are done."""
+    """Complete epochs."""
     batch: int = 0
-    """Steps of the next that are done."""
+    """Steps done in the next epoch."""
     captions: int = 0
-    """Captions in those steps; `words`, `nats` and `correct`: their words, what these cost, and how many were right."""
+    """Captions in those steps; `words`, `nats` and `correct` are their words, cross-entropy and right predictions."""
     words: int = 0
     nats: float = 0.0
     correct: float = 0.0
     reward: float = 0.0
-    """In the self-critical stage, what the captions of those steps are worth together; `bad_endings`: how many of them
-    end badly."""
+    """In the self-critical stage, the sum of the rewards in those steps; `bad_endings` counts bad endings."""
     bad_endings: float = 0.0
     before: dict[str, float] = field(default_factory=dict)
-    """In that stage, the scores of the model it began with."""
+    """In the self-critical stage, the scores of the initial model."""
     best: float | None = None
-    """What `select_by` was in the best epoch so far."""
+    """The value of `select_by` in the best epoch so far."""
     epochs_since_best: int = 0
     plateau_best: float | None = None
     plateau_epochs: int = 0
-    """Epochs since the plateau's value was best, or the rate last fell."""
+    """Epochs since `plateau_best` last improved or the rate was last lowered."""
     rate_scale: float = 1.0
-    """What `plateau` has come down to."""
+    """The factor that the `plateau` schedule has reached."""
     baseline: float | None = None
-    """Hard attention's moving average of a caption's log-likelihood."""
+    """For hard attention, the moving average of a caption's log-likelihood."""
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
-    """A row an epoch."""
+    """One row per epoch."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a training works on."""
+    """The inputs and outputs of a training."""
 
     config: Config
     batches: Batches
@@ -83,20 +82,20 @@ class Task:
     output: Path
     """The folder for checkpoints and logs."""
     checkpoint: Checkpoint
-    """What its checkpoints hold besides weights and scores."""
+    """Content of its checkpoints except weights and scores."""
     data: Mapping[str, str]
-    """A digest a split: a training is resumed on the data it began with."""
+    """A digest per split; a training can only be resumed on the same data."""
     reports: RunReports | None = None
-    """Told of every step and epoch; in the first process alone."""
+    """Records steps and epochs; only in the first process."""
 
 
 class Trainer:
-    """Trains one model by cross-entropy.
+    """Trains a model with cross-entropy.
 
     Args:
-        model: on the device where it trains.
-        task: on what.
-        processes: who else trains it.
+        model: the model, on the device of the training.
+        task: inputs and outputs.
+        processes: the processes that train together.
         say: prints a line.
 
     Raises:
@@ -104,34 +103,34 @@ class Trainer:
     """
 
     told: tuple[str, ...] = ("train_loss", "dev_loss", "bleu_4", "cider")
-    """What is said of an epoch."""
+    """The scores printed after each epoch."""
 
     def __init__(self, model: CaptionModel, task: Task, processes: Processes, say: Callable[[str], None]) -> None:
         self.model, self.task, self.processes, self.say = model, task, processes, say
         self.train_config = task.config.train
         if task.batches.fewest < processes.count:
             raise CaptionerError(
-                f"A step has as few as {task.batches.fewest} photos and there are {processes.count} processes; raise "
+                f"The smallest step has {task.batches.fewest} photos for {processes.count} processes; raise "
                 "--batch-size, or start fewer processes."
             )
         self.optimiser = Optimiser(model, self.train_config)
         self.shared_model = processes.wrap(model)
-        self.state = State()
+        self.state = TrainingState()
         self.total_steps = self.train_config.epochs * len(task.batches)
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether the last epoch is done, or training has stopped early."""
         train = self.train_config
         patient = not train.early_stop or self.state.epochs_since_best < train.early_stop
         return self.state.epoch >= train.epochs or not patient
 
-    def run(self) -> State:
-        """Train until the last epoch, or until no epoch has been better for long, from wherever the state stands.
+    def run(self) -> TrainingState:
+        """Trains from the current state to the last epoch, or until `early_stop` epochs without a better score.
 
         Raises:
-            CaptionerError: the loss is no longer a number, or a checkpoint cannot be written.
-            KeyboardInterrupt: it was asked to stop; `last.pt` holds every step done.
+            CaptionerError: the loss is NaN or infinite, or a checkpoint cannot be written.
+            KeyboardInterrupt: a signal arrived; `last.pt` holds every finished step.
         """
         with Interruption(self.say) as interruption:
             while not self.finished:
@@ -141,7 +140,7 @@ class Trainer:
                 names = [*self.told, *keys_by_dataset(row)]
                 scores = "  ".join(f"{name} {row[name]:.3f}" for name in names)
                 self.say(f"epoch {self.state.epoch}/{self.train_config.epochs}: {scores}  ({row['seconds']:.0f} s)")
-            # in the last validation, after which no step asks; what comes after a training is not to begin
+            # a signal during the last validation, after which no step checks for it
             if self.processes.sums([float(interruption.requested)])[0] > 0:
                 raise KeyboardInterrupt
         if self.state.epoch < self.train_config.epochs:
@@ -165,9 +164,9 @@ class Trainer:
                 state.seconds = began[0] + time.monotonic() - began[1]
                 if asked_to_stop:
                     self._save_last()
-                    self.processes.from_first(None)  # whoever leaves first would have the others killed
+                    self.processes.from_first(None)  # the first process to leave would have the others killed
                     raise KeyboardInterrupt
-                # every process counts its own time, and the first alone writes
+                # processes measure time independently, and only the first one writes
                 if self.processes.first and time.monotonic() - saved > 60 * train.save_minutes:
                     self._save_last()
                     saved = time.monotonic()
@@ -175,16 +174,16 @@ class Trainer:
             self._save_last()  # validation may take long
 
     def _learn(self, step: Step, interrupted: bool) -> bool:
-        """One step; returns whether any of the processes was asked to stop."""
+        """Runs one step; returns whether any process received a signal."""
         train, state = self.train_config, self.state
-        # drawn anew from its number, a step is random in the same way whether or not there were others in this process
+        # the seed depends on the number of the step, so a resumed training draws the same random numbers
         torch.manual_seed(_seed(train.seed, self.optimiser.steps, self.processes.rank))
         loss, *found, asked = self.processes.sums([*self._backward(step), float(interrupted)])
         rate = rate_at(self.optimiser.steps, train, self.total_steps, state.rate_scale)
         if not np.isfinite(loss) or not self.optimiser.step(rate):
             raise CaptionerError(
-                f"The loss or its gradient is no longer a number at step {self.optimiser.steps}; lower --lr. "
-                f"What was learnt until the last checkpoint is in {self.task.output}."
+                f"The loss or its gradient is NaN or infinite at step {self.optimiser.steps}; lower --lr. "
+                f"The last checkpoint is in {self.task.output}."
             )
         state.batch += 1
         shown = self._note_step(step, found)
@@ -193,7 +192,7 @@ class Trainer:
         return asked > 0
 
     def _backward(self, step: Step) -> list[float]:
-        """Leave a step's gradient with the optimiser; returns the loss, and sums for `_note_step`."""
+        """Computes the gradient of a step; returns the loss and the sums for `_note_step`."""
         train, state, device = self.train_config, self.state, self.processes.device
         sampling = train.scheduled_sampling * state.epoch / max(1, train.epochs - 1)
         nats, correct, likelihood, total = (torch.zeros((), device=device) for _ in range(4))
@@ -209,7 +208,7 @@ class Trainer:
                     state.baseline or 0.0,
                     batch.weights.to(device),
                 )
-                # DistributedDataParallel takes the mean over processes, and the loss is divided by all their words
+                # DistributedDataParallel averages over processes, and the loss is divided by the words of all of them
                 self.optimiser.backward(losses.total * self.processes.count)
             nats, correct = nats + losses.nats, correct + losses.correct
             likelihood, total = likelihood + losses.log_likelihood, total + losses.total.detach()
@@ -217,7 +216,7 @@ class Trainer:
         return sums
 
     def _note_step(self, step: Step, found: Sequence[float]) -> tuple[float, ...]:
-        """Add up what `_backward` found, of all processes; returns what a row of the reports' table says of it."""
+        """Adds the sums of `_backward` over all processes; returns the values of a row of the step table."""
         state, (nats, correct, likelihood) = self.state, found
         state.captions, state.words = state.captions + step.captions, state.words + step.words
         state.nats, state.correct = state.nats + nats, state.correct + correct
@@ -230,11 +229,11 @@ class Trainer:
         return self.task.batches.captions
 
     def _shown(self) -> str:
-        """What is said beside an epoch's progress."""
+        """Returns the note beside the progress of an epoch."""
         return f"loss {self.state.nats / self.state.words:.3f}"
 
     def _learnt(self) -> dict[str, float]:
-        """What an epoch's steps came to."""
+        """Returns the training scores of an epoch."""
         state = self.state
         return {"train_loss": state.nats / state.words, "train_accuracy": state.correct / state.words}
 
@@ -266,17 +265,17 @@ class Trainer:
         return row
 
     def _note_score(self, row: Mapping[str, float]) -> bool:
-        """Whether the epoch is the best so far, or as good as the best."""
+        """Records an epoch's score; returns whether it equals or beats the best so far."""
         state, name = self.state, self.train_config.select_by
         before, now = state.best, row[name]
         better = before is None or goodness(name, now) > goodness(name, before)
         state.epochs_since_best = 0 if better else state.epochs_since_best + 1
         state.best = now if better else before
-        # the later of equals: CIDEr is 0 for as long as nothing matches, and always where one photo is scored
+        # of equal epochs the latest is kept: CIDEr is 0 until something matches, and always 0 for a single photo
         return better or now == before
 
     def _watch_plateau(self, row: Mapping[str, float]) -> None:
-        """Lower the rate where the watched value has not got better for longer than the configuration bears."""
+        """Lowers the rate if the watched value has not improved for more than `plateau_patience` epochs."""
         train, state = self.train_config, self.state
         if train.schedule != "plateau":
             return
@@ -290,17 +289,17 @@ class Trainer:
             state.plateau_epochs = 0
 
     def captioner(self) -> Captioner:
-        """The model as it is now."""
+        """Returns the current model as the runtime's captioner."""
         kept = self.task.checkpoint
         spec = model_spec(kept, self.model, self.task.output.name)
         return Captioner(spec, kept.vocabulary, ModelBackend(self.model))
 
     def _checkpoint(self, row: Mapping[str, float]) -> Checkpoint:
-        """With the averaged weights, which are those that were scored."""
+        """Returns a checkpoint with the averaged weights, which are the ones that were scored."""
         made = self.task.checkpoint
         metrics = {**self.task.validation.protocol, **row, "epoch": self.state.epoch}
         weights: dict[str, Tensor] = {**self.model.state_dict(), **self.optimiser.averaged}
-        # what is tied has two names in a state dict and one among the parameters
+        # tied parameters have two names in a state dict and one among the parameters
         tied = {name: self.optimiser.averaged[first] for name, first in _tied(self.model).items()}
         provenance = {**made.provenance, "train_seconds": round(self.state.seconds)}
         return Checkpoint(
@@ -324,46 +323,48 @@ class Trainer:
         if not self.processes.first:
             return
         if self.task.reports is not None:
-            # what stands after a checkpoint in the tables is cut off by who resumes; what is before it must be there
+            # resuming removes the rows after a checkpoint, so all rows before it must be on the disk
             self.task.reports.flush()
-        scored = bool(self.state.history) and not self.state.batch  # otherwise its scores would be of other weights
+        scored = bool(self.state.history) and not self.state.batch  # otherwise the scores would belong to other weights
         row = self.state.history[-1] if scored else {}
         training = {"optimiser": self.optimiser.state(), "state": vars(self.state), "total_steps": self.total_steps}
         checkpoint = Checkpoint(**{**vars(self._checkpoint(row)), "training": {**self._identity(), **training}})
         save_checkpoint(self.task.output / LAST, checkpoint)
 
     def _identity(self) -> dict[str, Any]:
-        """What must be the same for a resumed training to be the same training."""
+        """Returns what must not change when a training is resumed."""
         return {"data": dict(self.task.data), "processes": self.processes.count}
 
     def resume(self, training: Mapping[str, Any]) -> None:
-        """Go on from what `last.pt` holds.
+        """Restores the state of a training.
+
+        Args:
+            training: `Checkpoint.training` of `last.pt`.
 
         Raises:
-            CaptionerError: the training split or the number of processes is not what it was.
+            CaptionerError: the data or the number of processes has changed.
         """
         if "optimiser" not in training:
             raise CaptionerError(
-                f"The training in {self.task.output} is of an older captioner and cannot be resumed; begin another."
+                f"The training in {self.task.output} is from an older captioner and cannot be resumed; begin a new one."
             )
         if training["data"] != self.task.data:
             raise CaptionerError(
-                f"The training in {self.task.output} was of other photos or captions; go on with the dataset it began "
-                "with."
+                f"The training in {self.task.output} began with other photos or captions; resume it with that dataset."
             )
         if training["processes"] != self.processes.count:
             raise CaptionerError(
-                f"The training in {self.task.output} was of {training['processes']} processes and this is one of "
+                f"The training in {self.task.output} began with {training['processes']} processes, not "
                 f"{self.processes.count}; start as many."
             )
         self.optimiser.restore(training["optimiser"])
-        self.state = State(**training["state"])
-        # the warm-up stays as long as it was, whatever number of epochs is asked for now
+        self.state = TrainingState(**training["state"])
+        # the warm-up keeps its length even if the number of epochs has changed
         self.total_steps = training["total_steps"]
 
 
 def goodness(name: str, value: float) -> float:
-    """What is larger for a better epoch."""
+    """Returns a value that is larger for a better epoch."""
     return -value if name == "dev_loss" else value
 
 
@@ -372,7 +373,7 @@ def _seed(seed: int, step: int, rank: int) -> int:
 
 
 def _tied(model: CaptionModel) -> dict[str, str]:
-    """Names in the state dict of parameters that come under another name too -> that name."""
+    """Maps the second name of each tied parameter to its first."""
     first: dict[int, str] = {}
     tied = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy, and what attention is taught besides."""
+"""The losses of training: cross-entropy, and the penalties and rewards of attention."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from captioner.models.decoder import Teacher
 
 
 class Losses(NamedTuple):
-    """Scalars; all but the first are sums over the batch, without a gradient, to be shown and summed further."""
+    """Scalars; all except the first are sums over the batch without a gradient."""
 
     total: Tensor
-    """To be minimised; the totals of a step's parts add up to the whole step's."""
+    """The loss to minimise; the totals of a step's parts add up to the step's total."""
     nats: Tensor
-    """Cross-entropy of the words, not smoothed."""
+    """Cross-entropy of the words, not smoothed, in nats."""
     correct: Tensor
-    """int64: words that the model thought the likeliest."""
+    """int64: number of words that the model found most likely."""
     log_likelihood: Tensor
     """Natural logarithm of the probability of the captions."""
 
@@ -36,19 +36,19 @@ def caption_loss(
     """Computes the loss of a batch, or of a part of it.
 
     Args:
-        teacher: what the model said; padding is not in it.
-        train: label_smoothing (Szegedy et al., 2016, section 7), attention_penalty (lambda of equation 14 in Xu et
-            al., 2015: over a caption, attention should come to one in every region), attention_reward and
+        teacher: the model's predictions, without padding.
+        train: label_smoothing (Szegedy et al., 2016, section 7); attention_penalty (lambda of equation 14 in Xu et al.,
+            2015: the attention to each region should sum to one over a caption); attention_reward and
             attention_entropy (lambda_r and lambda_e in its section 4.1).
-        words, captions: of the whole step, over all processes and accumulated parts, padding not counted, each by its
-            weight: sums are divided by them.
-        weights: float (photos,), the weight of each caption of a photo; None gives all captions the same.
-        baseline: moving average of the log-likelihood of a caption, for hard attention alone.
+        words, captions: weighted numbers in the whole step, over all processes and parts, without padding; sums are
+            divided by them.
+        baseline: moving average of the log-likelihood of a caption, used by hard attention.
+        weights: float (photos,), the weight of each caption of a photo; None gives all captions the same weight.
 
-    The paper's gradient for hard attention is of the captions' log-likelihood, summed over words; here all of it, like
-    the cross-entropy, is a word's share, so that attention_reward = 1 is the unbiased gradient of the expected loss.
+    The paper's gradient for hard attention sums the log-likelihood over words. Here it is divided by the number of
+    words, like the cross-entropy, so that attention_reward = 1 is the unbiased gradient of the expected loss.
     """
-    # half precision is for products, not for sums over a vocabulary
+    # a sum over the vocabulary needs full precision
     log_prob = functional.log_softmax(teacher.logits.float(), dim=1)
     right = log_prob.gather(1, teacher.targets[:, None]).squeeze(1)
     nats = -right.sum()
@@ -74,11 +74,13 @@ def caption_loss(
 
 
 def attention_spread(attended: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
-    """Computes (1 - attention that a region got over the caption)^2, the mean over regions, summed over captions.
+    """Computes (1 - total attention of a region)^2 of a caption, averaged over regions and summed over captions.
+
+    This is the penalty of equation 14 in Xu et al., 2015.
 
     Args:
         attended: (photos, captions, regions), `Teacher.attended`.
-        lengths: int64 (photos, captions); a caption without words is padding, and is left out.
+        lengths: int64 (photos, captions); captions without words are padding and are left out.
         weights: (photos,), the weight of a photo's captions.
     """
     spread = ((1 - attended) ** 2).mean(2)  # (photos, captions)

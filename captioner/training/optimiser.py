@@ -1,4 +1,4 @@
-"""One step of learning: gradients scaled, clipped and applied, and the moving average of the weights."""
+"""The optimiser: scales, clips and applies gradients, and keeps a moving average of the weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ _BETAS = (0.9, 0.999)
 
 
 class Optimiser:
-    """Adam or AdamW over what is trained of a model, the encoder's share at its own rate.
+    """Runs Adam or AdamW over the trained parameters of a model; the encoder has its own rate.
 
     Args:
-        model: on the device where it trains.
+        model: the model, on the device of the training.
         train: rates, clipping, precision and averaging.
+
+    Raises:
+        CaptionerError: the precision is fp16 on a CPU.
     """
 
     def __init__(self, model: CaptionModel, train: TrainConfig) -> None:
@@ -40,26 +43,26 @@ class Optimiser:
         self._highest = [group["lr"] for group in self._adam.param_groups]
         self._device = model.unsaid.device
         if train.precision == "fp16" and self._device.type != "cuda":
-            raise CaptionerError("train.precision=fp16 is for GPUs; on a CPU choose bf16 or fp32.")
+            raise CaptionerError("train.precision=fp16 needs a GPU; on a CPU choose bf16 or fp32.")
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=train.precision == "fp16")
         self.averaged = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.steps = 0
 
     def autocast(self) -> torch.autocast:
-        """The context that a forward pass runs in."""
+        """Returns the context of a forward pass."""
         precision = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self._train.precision]
         return torch.autocast(self._device.type, precision, enabled=self._train.precision != "fp32")
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradient to those that wait."""
+        """Adds the gradient of a loss to the pending gradients."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self, rate: Rate) -> bool:
-        """Apply the gradients that wait, and forget them.
+        """Applies and clears the pending gradients.
 
         Returns:
-            False, and leaves everything as it is, where they are no numbers (with fp16, where that happens now and
-            then, such a step is left out).
+            False if the gradients are NaN or infinite; nothing changes then. With fp16 such a step is skipped and the
+            result is True.
         """
         for group, highest in zip(self._adam.param_groups, self._highest, strict=True):
             group["lr"] = highest * rate.factor
@@ -75,7 +78,7 @@ class Optimiser:
         self._scaler.update()
         self._adam.zero_grad()
         self.steps += 1
-        # a young average forgets faster, or it would remember the initialisation
+        # early on, the average decays faster to forget the initialisation
         decay = min(self._train.average, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.values()), list[Tensor](self._learning), 1 - decay)
@@ -83,7 +86,7 @@ class Optimiser:
 
     @contextmanager
     def average_in_place(self) -> Iterator[None]:
-        """The model with its averaged weights, for as long as the context lasts."""
+        """Puts the averaged weights into the model while the context lasts."""
         raw = {name: p.detach().clone() for name, p in self.parameters.items()}
         self._put(self.averaged)
         try:
@@ -97,7 +100,7 @@ class Optimiser:
             parameter.copy_(values[name])
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed training needs of this, for a checkpoint."""
+        """Returns the state for a checkpoint."""
         return {
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
             "averaged": self.averaged,
@@ -107,7 +110,7 @@ class Optimiser:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; the model's weights become the state's."""
+        """Restores a state, including the weights of the model."""
         self._put(state["parameters"])
         self._adam.load_state_dict(state["adam"])
         self._scaler.load_state_dict(state["scaler"])

@@ -1,4 +1,4 @@
-"""The processes that train one model together: started by torchrun, or just this one."""
+"""The processes that train one model together: those started by torchrun, or a single one."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from captioner.backends.pytorch import torch_device
 from captioner.errors import CaptionerError
-from captioner.inference import torch_device
 
 T = TypeVar("T")
 
 _CPU = torch.device("cpu")
-# the first process may compute features, or scores, for long while the others wait
+# the others wait while the first process computes features or scores
 _PATIENCE = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Who else is training this model."""
+    """The group of processes that train one model."""
 
     rank: int = 0
-    """This process's number; the first (0) writes files and speaks."""
+    """Index of this process; the first (0) writes files and prints."""
     count: int = 1
     device: torch.device = _CPU
-    """Where this process computes."""
+    """The device of this process."""
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def sums(self, values: Sequence[float]) -> list[float]:
-        """Each value's sum over all processes, in double precision."""
+        """Sums each value over all processes, in double precision."""
         if self.count == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -51,15 +51,15 @@ class Processes:
         return summed
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, in the order of their ranks."""
+        """Returns the values of all processes, in the order of their ranks."""
         if self.count == 1:
             return [value]
         values: list[T | None] = [None] * self.count
         distributed.all_gather_object(values, value)
-        return values  # type: ignore[return-value] # all are there now
+        return values  # type: ignore[return-value] # all are filled in now
 
     def from_first(self, value: T) -> T:
-        """The first process's value; waits for it."""
+        """Waits for the first process and returns its value."""
         if self.count == 1:
             return value
         values = [value]
@@ -67,12 +67,12 @@ class Processes:
         return values[0]
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over the processes."""
+        """Wraps a model so that gradients are averaged over the processes."""
         if self.count == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # it is right, and slower
-        # nothing in a model's buffers changes in training; from PyTorch 2.15 on the option has another name
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # correct but slower
+        # buffers do not change in training; PyTorch 2.15 renames the option
         parameters = inspect.signature(DistributedDataParallel).parameters
         name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
         options: dict[str, Any] = {"device_ids": devices, name: False}
@@ -80,7 +80,7 @@ class Processes:
 
     @contextmanager
     def gathering(self, model: nn.Module, gather: bool) -> Iterator[None]:
-        """Gradients computed within are summed with those of earlier parts and, if `gather`, over the processes."""
+        """Adds gradients in the block to those of earlier parts and, if `gather` is true, averages over processes."""
         if gather or not isinstance(model, DistributedDataParallel):
             yield
         else:
@@ -89,13 +89,13 @@ class Processes:
 
 
 def join_processes(device: str) -> Processes:
-    """Join the processes that torchrun started, or be the only one.
+    """Joins the processes that torchrun started; without torchrun, returns a single process.
 
     Args:
-        device: auto, cpu or cuda.
+        device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        CaptionerError: CUDA is asked for and is not there, or there are more processes than devices.
+        CaptionerError: CUDA was requested and is not available, or there are more processes than devices.
     """
     chosen = torch_device(device)
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
@@ -104,8 +104,8 @@ def join_processes(device: str) -> Processes:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
             raise CaptionerError(
-                f"Process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; "
-                "start as many processes (torchrun --nproc-per-node)."
+                f"Process {local} of this machine has no GPU, because there are {torch.cuda.device_count()}; start one "
+                "process per GPU with torchrun --nproc-per-node."
             )
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
@@ -114,8 +114,8 @@ def join_processes(device: str) -> Processes:
 
 
 def leave_processes() -> None:
-    """Take leave of the others; without it, the last words of a process may be a warning."""
+    """Leaves the group of processes, which prevents a warning at exit."""
     if distributed.is_available() and distributed.is_initialized():
-        # a model that is wrapped keeps the group, whose threads end the process badly if they live as long as Python
+        # a wrapped model keeps the group alive, and its threads crash the process if they outlive Python
         gc.collect()
         distributed.destroy_process_group()

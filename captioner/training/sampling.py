@@ -1,4 +1,4 @@
-"""Captions drawn from a model, all of a batch at once in torch, to be learnt from."""
+"""Draws captions from a model for training, a whole batch at once in torch."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from captioner.models.decoder import Encoded
 
 
 class Drawn(NamedTuple):
-    """Captions of a batch of photos."""
+    """Drawn captions of a batch of photos."""
 
     tokens: Tensor  # int64 (photos, samples, 1 + length): START, pieces, END unless cut off, padding; longest first
-    lengths: Tensor  # int64 (photos, samples): pieces, END counted
-    ended: Tensor  # bool (photos, samples): whether END was said before `max_length`
+    lengths: Tensor  # int64 (photos, samples): pieces, END included
+    ended: Tensor  # bool (photos, samples): whether END was drawn within `max_length`
 
 
 @torch.no_grad()
 def sample(model: CaptionModel, encoded: Encoded, samples: int, max_length: int, temperature: float) -> Drawn:
-    """Draw captions piece by piece, each from what the model says of the photo and of the pieces before it.
+    """Draws captions piece by piece, each piece given the photo and the pieces before it.
 
     Args:
-        model: as it is, in eval mode or with dropout.
-        encoded: the photos.
-        samples: captions a photo.
-        max_length: most pieces of a caption, END counted.
-        temperature: log-probabilities are divided by it; 0 takes the likeliest piece, as `caprun`'s greedy search does.
+        model: the model, in eval mode or with dropout.
+        encoded: the encoded photos.
+        samples: captions per photo.
+        max_length: maximum number of pieces of a caption, END included.
+        temperature: divides log-probabilities; 0 takes the most likely piece, as greedy search does.
 
-    A caption that has ended is not computed on: what a photo still says is moved to its first places, and photos that
-    are silent are left out.
+    Finished captions are not computed further: the unfinished captions of a photo move to its first places, and photos
+    whose captions are all finished are left out.
     """
     end, photos = model.special.end, len(encoded.hidden)
     device = encoded.hidden.device
     tokens = torch.full((photos * samples, 1 + max_length), model.special.pad, device=device)
     tokens[:, 0] = model.special.start
-    # which captions the places of the state are of; past the last: of none
+    # owner: the caption at each place of the state; `nobody` is an unused place
     nobody = photos * samples
     owner = torch.arange(nobody, device=device).view(photos, samples)
     hidden, cell = (state.unsqueeze(1).expand(-1, samples, -1, -1) for state in (encoded.hidden, encoded.cell))
@@ -54,7 +54,7 @@ def sample(model: CaptionModel, encoded: Encoded, samples: int, max_length: int,
         most = int(each.max())
         if not most:
             break
-        # longer captions stay; moving them costs as much as a good part of a step, so it must be worth it
+        # moving the state costs a good part of a step, so it moves only when that frees places
         if most < owner.shape[1] or not bool(each.all()):
             photo = each.nonzero().squeeze(1)
             place = (~speaking[photo]).sort(dim=1, stable=True).indices[:, :most]
@@ -75,12 +75,12 @@ def sample(model: CaptionModel, encoded: Encoded, samples: int, max_length: int,
 
 
 def _draw(logits: Tensor, temperature: float) -> Tensor:
-    """One of the last axis: (..., choices) -> int64 (...).
+    """Draws an index of the last axis: (..., choices) -> int64 (...).
 
-    By one uniform number a row: random numbers are most of what `captioner.models.draws.draw` costs, which needs one a
-    choice. What has no probability is never drawn.
+    It needs one uniform number per row, where `captioner.models.draws.draw` needs one per choice, which is most of its
+    cost. A choice with probability 0 is never drawn.
     """
     mass = torch.softmax(logits.float() / temperature, -1).cumsum(-1)
     uniform = torch.rand(*mass.shape[:-1], 1, device=mass.device) * mass[..., -1:]
-    # rounding may make it the whole mass, behind which there is nothing
+    # rounding may give the whole mass, which is past the last choice
     return torch.searchsorted(mass, uniform, right=True).squeeze(-1).clamp_max_(mass.shape[-1] - 1)

@@ -1,4 +1,4 @@
-"""What the learning rate is at a step: a function of its number, so that a resumed training needs no memory of it."""
+"""The learning rate as a function of the number of the step, so that a resumed training needs no further state."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import NamedTuple
 
 from captioner.config import TrainConfig
 
-_START, _END = 1 / 25, 1e-4 / 25  # of one-cycle, as shares of the highest rate; PyTorch's defaults
+_START, _END = 1 / 25, 1e-4 / 25  # rates of one-cycle as shares of the highest; PyTorch's defaults
 _MOMENTUM = (0.95, 0.85)
 
 
 class Rate(NamedTuple):
-    """How fast to learn at one step."""
+    """The rate of one step."""
 
     factor: float
-    """Of the highest learning rate."""
+    """Share of the highest learning rate."""
     momentum: float | None
-    """Adam's first beta; None: its default."""
+    """Adam's first beta; None for the default."""
 
 
 def rate_at(step: int, train: TrainConfig, total: int, scale: float = 1.0) -> Rate:
-    """The rate of a step.
+    """Returns the rate of a step.
 
     Args:
-        step: counted from 0.
+        step: number of the step, from 0.
         train: the schedule and its warm-up.
-        total: steps of the whole training.
-        scale: what `plateau` has come down to.
+        total: number of steps of the whole training.
+        scale: the factor that `plateau` has reached.
 
-    `one-cycle` is Smith and Topin's (2017) as PyTorch's OneCycleLR has it: cosines up and down, Adam's first beta going
-    the other way. The others rise in a line; then `cosine` falls to `last_rate` along half a wave (Loshchilov and
-    Hutter, 2017), `linear` in a line, `constant` stays, and `plateau` is `scale`.
+    `one-cycle` (Smith and Topin, 2017) equals PyTorch's OneCycleLR: cosines up and down, with Adam's first beta in the
+    opposite direction. The other schedules rise linearly; then `cosine` falls to `last_rate` along half a wave
+    (Loshchilov and Hutter, 2017), `linear` falls linearly, `constant` stays, and `plateau` stays at `scale`.
     """
     if train.schedule == "one-cycle":
         top = max(train.warm_up * total, 2.0) - 1

@@ -1,4 +1,4 @@
-"""The self-critical stage: captions are drawn from the model, and those worth more than its others become likelier.
+"""The self-critical stage: it draws captions from the model and raises the probability of those with high rewards.
 
 Rennie et al., "Self-critical Sequence Training for Image Captioning" (2017), equation 7, with the mean of a photo's
 other samples as the baseline (Luo, "A Better Variant of Self-Critical Sequence Training", 2020).
@@ -22,41 +22,41 @@ from captioner.evaluation.rewards import CaptionRewards
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Teacher
 from captioner.self_critical_config import SelfCriticalConfig
-from captioner.training.batches import Batch, Step
-from captioner.training.loop import State, Task, Trainer, goodness
+from captioner.training.inputs.batches import Batch, Step
+from captioner.training.loop import Task, Trainer, TrainingState, goodness
 from captioner.training.processes import Processes
 from captioner.training.sampling import Drawn, sample
 from captioner.training.validation import validate
 
 _GUARDED = {"cider": 1, "bleu_4": 1, "bad_endings": -1}
-"""What the stage must not make worse: dev scores, and 1 where more is better."""
+"""Dev scores that the stage should not make worse; 1 if higher is better, -1 if lower is."""
 
 
 class Stopwatch:
-    """Adds up how long each part of a step takes."""
+    """Adds up the time of each part of a step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
-        """Count what happens within as this part's."""
+        """Adds the time of the block to a part."""
         began = time.perf_counter()
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
 
     def shares(self) -> str:
-        """Such as `drawing 40%, scoring 1%, learning 59%`."""
+        """Returns the shares as text, such as `drawing 40%, scoring 1%, learning 59%`."""
         total = sum(self.seconds.values()) or 1.0
         return ", ".join(f"{part} {taken / total:.0%}" for part, taken in self.seconds.items())
 
 
 class SelfCriticalTrainer(Trainer):
-    """Trains a model that can caption already.
+    """Trains a model that can already caption.
 
     Args:
         model, task, processes, say: see `Trainer`.
-        rewards: of captions of the training split.
+        rewards: scores captions of the training split.
     """
 
     told: tuple[str, ...] = ("reward", "cider", "bleu_4", "words", "bad_endings")
@@ -75,8 +75,8 @@ class SelfCriticalTrainer(Trainer):
         self._bad_endings = bad_ending_ids(task.checkpoint.vocabulary, self.settings)
         self.watch = Stopwatch()
 
-    def run(self) -> State:
-        """See `Trainer.run`; first the model that the stage begins with is scored, to be compared with at the end.
+    def run(self) -> TrainingState:
+        """Scores the initial model, trains as `Trainer.run` does, and warns about scores that got worse.
 
         Raises:
             CaptionerError, KeyboardInterrupt: see `Trainer.run`.
@@ -95,7 +95,7 @@ class SelfCriticalTrainer(Trainer):
             if sign * round(best[name] - (before := state.before[name]), 3) < 0
         ]
         if worse:
-            self.say(f"warning: on dev the best epoch is worse than the model this began with: {', '.join(worse)}")
+            self.say(f"warning: on dev the best epoch is worse than the initial model: {', '.join(worse)}")
         return state
 
     def _backward(self, step: Step) -> list[float]:
@@ -115,7 +115,7 @@ class SelfCriticalTrainer(Trainer):
                     with self.optimiser.autocast():
                         teacher = self.shared_model(seen, drawn.tokens)
                     loss = self_critical_loss(teacher, self.model.unsaid, advantage, settings.temperature, captions)
-                    # DistributedDataParallel takes the mean over processes
+                    # DistributedDataParallel averages over processes
                     self.optimiser.backward(loss * self.processes.count)
                 loss_now = loss.item()
             sums += [loss_now, reward.sum(), int(drawn.lengths.sum() - drawn.ended.sum()), self._ending_badly(drawn)]
@@ -123,7 +123,7 @@ class SelfCriticalTrainer(Trainer):
         return found
 
     def _explore(self, seen: Tensor, batch: Batch) -> tuple[Drawn, Float64Array, Float64Array]:
-        """Draw captions of some photos; what they are worth and what they are compared with, (photos, samples)."""
+        """Draws captions of photos; returns them with rewards and baselines, both (photos, samples)."""
         settings, most = self.settings, self.task.config.search.max_length
         greedy = None
         with torch.no_grad(), self.watch.measure("drawing"), self.optimiser.autocast():
@@ -152,7 +152,7 @@ class SelfCriticalTrainer(Trainer):
         return worth.reshape(-1, samples)
 
     def _ending_badly(self, drawn: Drawn) -> int:
-        words = drawn.lengths - drawn.ended.long()  # START is before the first, and no bad ending
+        words = drawn.lengths - drawn.ended.long()  # for an empty caption this is START, which is not a bad ending
         last = drawn.tokens.gather(2, words.unsqueeze(2)).squeeze(2)
         return int(torch.isin(last, self._bad_endings.to(last.device)).sum())
 
@@ -183,7 +183,11 @@ class SelfCriticalTrainer(Trainer):
 
 
 def others_mean(reward: Float64Array) -> Float64Array:
-    """Of each of a photo's samples, the mean reward of its others; (photos, samples), two samples at least."""
+    """Returns for each sample the mean reward of the photo's other samples.
+
+    Args:
+        reward: float64 (photos, samples), with at least two samples.
+    """
     others: Float64Array = (reward.sum(1, keepdims=True) - reward) / (reward.shape[1] - 1)
     return others
 
@@ -191,17 +195,19 @@ def others_mean(reward: Float64Array) -> Float64Array:
 def self_critical_loss(
     teacher: Teacher, unsaid: Tensor, advantage: Tensor, temperature: float, captions: int
 ) -> Tensor:
-    """What has the gradient of the expected reward, negated (Williams, 1992; Rennie et al., 2017, equation 7).
+    """Computes a loss with the gradient of the negated expected reward.
+
+    See Williams (1992) and equation 7 in Rennie et al. (2017).
 
     Args:
-        teacher: what the model says to the captions that were drawn.
-        unsaid: (vocabulary,), -inf for what is never drawn.
+        teacher: the model's predictions for the drawn captions.
+        unsaid: (vocabulary,), -inf for pieces that are never drawn.
         advantage: (photos, samples), reward minus baseline.
-        temperature: at which they were drawn.
-        captions: in the whole step, over all processes and accumulated parts: what the sum over captions is divided by.
+        temperature: the temperature of the draws.
+        captions: number of captions in the whole step, over all processes and parts; the sum is divided by it.
 
     Returns:
-        A scalar; its value says nothing, its gradient is unbiased if the captions were drawn from this very model.
+        A scalar whose value has no meaning; its gradient is unbiased if the captions were drawn from this model.
     """
     log_prob = functional.log_softmax((teacher.logits.float() + unsaid) / temperature, dim=1)
     said = log_prob.gather(1, teacher.targets[:, None]).squeeze(1)
@@ -209,6 +215,6 @@ def self_critical_loss(
 
 
 def bad_ending_ids(vocabulary: Vocabulary, settings: SelfCriticalConfig) -> Tensor:
-    """Ids of the pieces that are a whole word no caption should end with, int64."""
+    """Returns the ids, int64 (pieces,), of pieces that are a whole word of `settings.bad_endings`."""
     bad = {vocabulary.joining.word_start + word for word in settings.bad_endings}
     return torch.tensor([index for index, piece in enumerate(vocabulary.pieces) if piece in bad], dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""A training from its command line to its checkpoints: data, vocabulary, features, model, loop."""
+"""Runs a training from its options to its checkpoints: data, vocabulary, features, model, loop."""
 
 from __future__ import annotations
 
@@ -22,15 +22,9 @@ from captioner.datasets.joining import split_sizes
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.rewards import CaptionRewards
-from captioner.evaluation.words import tokenize
 from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
-from captioner.reports.run import RunReports
-from captioner.text.build import build_tokenizer, language_of, restore_tokenizer
-from captioner.text.tokenizer import Tokenizer
-from captioner.text.words import SPECIAL
-from captioner.training.batches import Batches, Source
-from captioner.training.checkpoint import (
+from captioner.models.checkpoint import (
     BEST,
     LAST,
     Checkpoint,
@@ -40,15 +34,21 @@ from captioner.training.checkpoint import (
     load_checkpoint,
     locked_folder,
 )
-from captioner.training.features import FeatureCache, Features, content_keys
-from captioner.training.loop import State, Task, Trainer
+from captioner.reports.run import RunReports
+from captioner.text.build import build_tokenizer, language_of, restore_tokenizer
+from captioner.text.metric_words import tokenize
+from captioner.text.tokenizer import Tokenizer
+from captioner.text.words import SPECIAL
+from captioner.training.inputs.batches import Batches, Source
+from captioner.training.inputs.features import FeatureCache, Features, content_keys
+from captioner.training.inputs.sources import CachedFeatures, PhotoFiles, View, report_unreadable, unreadable_photos
+from captioner.training.inputs.views import is_mirrored, may_be_mirrored
+from captioner.training.loop import Task, Trainer, TrainingState
 from captioner.training.processes import Processes
 from captioner.training.self_critical import SelfCriticalTrainer
-from captioner.training.sources import CachedFeatures, PhotoFiles, View, report_unreadable, unreadable_photos
 from captioner.training.validation import PHOTOS, Validation, validate
-from captioner.training.views import is_mirrored, may_be_mirrored
 
-_SAMPLES = 16  # validation photos that a checkpoint carries, for its export to prove itself on
+_SAMPLES = 16  # validation photos in a checkpoint, for the verification of its export
 
 Say = Callable[[str], None]
 Splits = dict[str, list[Example]]
@@ -56,7 +56,7 @@ Splits = dict[str, list[Example]]
 
 @dataclass(frozen=True)
 class Job:
-    """What `captioner train` was asked to do."""
+    """The options of `captioner train`."""
 
     dataset: Dataset
     config: Config
@@ -66,18 +66,17 @@ class Job:
     processes: Processes = field(default_factory=Processes)
     allow_missing: bool = False
     resumed: Checkpoint | None = None
-    """The checkpoint to go on from; its model and vocabulary are used as they are."""
+    """The checkpoint to resume; its model and vocabulary are used unchanged."""
     init: Path | None = None
-    """The checkpoint whose model and vocabulary a training begins with; of a resumed one, what it began with is in
-    `resumed`."""
+    """The checkpoint with the initial model and vocabulary; not used when a training is resumed."""
 
 
-def train(job: Job, say: Say) -> State:
-    """Train, and leave `best.pt`, `last.pt` and the reports in the job's output folder.
+def train(job: Job, say: Say) -> TrainingState:
+    """Trains a model and writes `best.pt`, `last.pt` and the reports to the job's output folder.
 
     Raises:
-        CaptionerError: bad data, weights that cannot be had, or a disk that cannot be written.
-        KeyboardInterrupt: it was asked to stop; everything done is in `last.pt`.
+        CaptionerError: the data are bad, weights are unavailable, or the disk cannot be written.
+        KeyboardInterrupt: a signal arrived; `last.pt` holds every finished step.
     """
     config, processes = job.config, job.processes
     known = _known(job)
@@ -97,8 +96,8 @@ def train(job: Job, say: Say) -> State:
 
 def _learn(
     job: Job, known: Checkpoint | None, splits: Splits, tokenizer: Tokenizer, model: CaptionModel, say: Say
-) -> State:
-    """Trains `model` on the photos of `splits` that can be read; the output folder is this training's alone."""
+) -> TrainingState:
+    """Trains `model` on the readable photos of `splits`, with the output folder locked."""
     config, processes = job.config, job.processes
     spec = image_spec(config, model)
     sources, splits = _sources(model, spec, splits, job, say)
@@ -162,30 +161,27 @@ def _learn(
 def _check_selection(select_by: str, dataset: Dataset) -> None:
     _, at, name = select_by.partition("@")
     if at and name not in dataset.names:
-        there = ", ".join(dataset.names) or "one dataset, which needs no name"
-        raise CaptionerError(f"train.select_by is {select_by}, and there is no dataset {name!r}; there are: {there}.")
+        there = ", ".join(dataset.names) or "one dataset without a name"
+        raise CaptionerError(f"train.select_by is {select_by}, but there is no dataset {name!r}; there are: {there}.")
 
 
 def _known(job: Job) -> Checkpoint | None:
-    """The checkpoint whose model and vocabulary are taken.
+    """Returns the checkpoint with the initial model and vocabulary, if any.
 
     Raises:
-        CaptionerError: there is none and the stage needs one, or it cannot be read.
+        CaptionerError: the stage needs a checkpoint and there is none, or it cannot be read.
     """
     if job.resumed is not None:
         return job.resumed
     if job.init is not None:
         return load_checkpoint(job.init)
     if job.config.train.stage == "self-critical":
-        raise CaptionerError(
-            "The self-critical stage goes on from a trained model, and here is none to go on from; name its checkpoint "
-            "with --init."
-        )
+        raise CaptionerError("The self-critical stage starts from a trained model; name its checkpoint with --init.")
     return None
 
 
 def _trainer(model: CaptionModel, task: Task, processes: Processes, say: Say, examples: Sequence[Example]) -> Trainer:
-    """Of the stage that is asked for; `examples` are the training split."""
+    """Returns the trainer of the configured stage; `examples` is the training split."""
     if task.config.train.stage == "cross-entropy":
         return Trainer(model, task, processes, say)
     references = [[tokenize(reference) for reference in example.references] for example in examples]
@@ -196,28 +192,28 @@ def _trainer(model: CaptionModel, task: Task, processes: Processes, say: Say, ex
 def _go_on(trainer: Trainer, job: Job, say: Say) -> None:
     if job.resumed is None:
         return
-    assert job.resumed.training is not None, "the command looked"
+    assert job.resumed.training is not None, "the command checks this"
     try:
         trainer.resume(job.resumed.training)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CaptionerError(
-            f"{job.output / LAST} cannot be resumed: its state is of another training, or not whole ({reason})."
+            f"{job.output / LAST} cannot be resumed, because its state is incomplete or of another training ({reason})."
         ) from error
     done = trainer.state
     say(f"resumed: {done.epoch} of {job.config.train.epochs} epochs and {done.batch} steps of the next are done")
     if done.epoch and job.processes.first and not (job.output / BEST).exists():
-        raise CaptionerError(f"{job.output / BEST} is missing; put it back beside {LAST}, or begin another training.")
+        raise CaptionerError(f"{job.output / BEST} is missing; put it back beside {LAST}, or begin a new training.")
     threads = job.resumed.provenance.get("threads")
     if threads != torch.get_num_threads() and job.processes.device.type == "cpu":
         say(
-            f"warning: it began with {threads} threads and goes on with {torch.get_num_threads()}: sums may round in "
-            "another way than they would have"
+            f"warning: training began with {threads} threads and continues with {torch.get_num_threads()}, so sums may "
+            "round differently"
         )
 
 
 def _report(trainer: Trainer, reports: RunReports | None, say: Say) -> None:
-    """On the best epoch."""
+    """Writes the report of the best epoch."""
     first = trainer.processes.first
     best = trainer.processes.from_first(load_checkpoint(trainer.task.output / BEST) if first else None)
     assert best is not None
@@ -231,7 +227,7 @@ def _report(trainer: Trainer, reports: RunReports | None, say: Say) -> None:
 
 
 _MANY = 0.5
-"""Share of the pieces of captions; where a model knows no more of what could be known, it is refused for them."""
+"""A model is refused for captions if more than this share of the knowable pieces is unknown to it."""
 
 
 def _tokenizer(job: Job, known: Checkpoint | None, captions: Sequence[str], say: Say) -> Tokenizer:
@@ -241,16 +237,14 @@ def _tokenizer(job: Job, known: Checkpoint | None, captions: Sequence[str], say:
         tokenizer = build_tokenizer(job.config.data, captions)
     unknown = tokenizer.unknown_share(captions)
     if job.init is not None and unknown > _MANY:
-        # a vocabulary of these very captions leaves rare words out too
+        # a vocabulary of these captions would leave out rare words too
         least = build_tokenizer(job.config.data, captions).unknown_share(captions)
         if unknown - least > _MANY * (1 - least):
             raise CaptionerError(
-                f"{unknown:.0%} of the words in the training captions are not in the vocabulary of {job.init}: it was "
-                "trained on other words; train from the beginning, without --init."
+                f"{unknown:.0%} of the words in the training captions are not in the vocabulary of {job.init}; train "
+                "a new model without --init."
             )
-    say(
-        f"vocabulary: {len(tokenizer.vocabulary)} pieces, {unknown:.1%} of those in the training captions unknown to it"
-    )
+    say(f"vocabulary: {len(tokenizer.vocabulary)} pieces; {unknown:.1%} of the pieces in training captions are unknown")
     return tokenizer
 
 
@@ -276,7 +270,7 @@ def _describe(model: CaptionModel, config: Config) -> str:
 def _sources(
     model: CaptionModel, spec: ImageSpec, splits: Splits, job: Job, say: Say
 ) -> tuple[dict[str, Source], Splits]:
-    """Where the photos of each split come from, and those of them that can be read."""
+    """Returns the source of each split's photos, and the splits without unreadable photos."""
     photos = [example.image for examples in splits.values() for example in examples]
     sided = job.config.data.sided_words
     if job.config.data.augment or model.encoder.stem() is None:
@@ -311,7 +305,7 @@ def _sources(
 
 
 def _cached(keys: Mapping[Path, str], model: CaptionModel, spec: ImageSpec, view: int, job: Job, say: Say) -> Features:
-    """Returns the features of a view; the first process computes them, and the others find them done."""
+    """Returns the features of a view; the first process computes them, and the others read its cache."""
     cache = FeatureCache(job.cache, model.encoder, spec, view)
     photos, digests = list(keys), list(keys.values())
     found = cache.compute(photos, job.processes.device, say, digests) if job.processes.first else None
@@ -320,7 +314,7 @@ def _cached(keys: Mapping[Path, str], model: CaptionModel, spec: ImageSpec, view
 
 
 def _readable(splits: Splits, problems: Sequence[str | None], job: Job, say: Say) -> Splits:
-    """The photos that can be read; a problem, or none, for each photo of all splits in turn."""
+    """Returns the splits without unreadable photos; `problems` has an entry for each photo of all splits in order."""
     report_unreadable([problem for problem in problems if problem], say, allow_missing=job.allow_missing)
     each = iter(problems)
     readable = {name: [e for e in examples if next(each) is None] for name, examples in splits.items()}
@@ -331,7 +325,7 @@ def _readable(splits: Splits, problems: Sequence[str | None], job: Job, say: Say
 
 
 def _described(dataset: Dataset) -> list[dict[str, Any]]:
-    """Name, format, weight and photos of each dataset, for a checkpoint."""
+    """Returns name, format, weight and photos of each dataset for a checkpoint."""
     sizes = split_sizes(dataset)
     return [
         {"name": part.name, "format": part.format, "weight": part.weight, "photos": sizes[part.name]}
@@ -340,7 +334,7 @@ def _described(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def _digest(examples: Sequence[Example], batches: Batches) -> str:
-    """Of the photos' names and their captions: two splits of the same digest are the same."""
+    """Returns a digest of the photos' names and captions, which identifies a split."""
     names = "\n".join(example.image.name for example in examples)
     return hashlib.sha256(f"{batches.digest}\n{names}".encode(errors="surrogateescape")).hexdigest()
 
@@ -352,7 +346,7 @@ def _samples(examples: Sequence[Example], spec: ImageSpec) -> torch.Tensor:
 
 def _provenance(job: Job, known: Checkpoint | None) -> dict[str, Any]:
     if job.resumed is not None:
-        return dict(job.resumed.provenance)  # what a model is from is how its training began
+        return dict(job.resumed.provenance)  # provenance describes how a training began
     data = job.config.data
     first = {}
     if known is not None and job.init is not None:
@@ -370,7 +364,7 @@ def _provenance(job: Job, known: Checkpoint | None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": {
             "captioner": version("captioner"),
-            "torch": str(torch.__version__),  # a class of its own otherwise, which no checkpoint may hold
+            "torch": str(torch.__version__),  # a plain string, because checkpoints hold no other classes
             "python": platform.python_version(),
         },
     }

@@ -1,4 +1,4 @@
-"""Validation at the end of an epoch: teacher-forced numbers, and the scores of free-running captions."""
+"""Validation at the end of an epoch: teacher-forced scores and the scores of free-running captions."""
 
 from __future__ import annotations
 
@@ -17,73 +17,73 @@ from caprun.search.decoding import search
 from caprun.search.hypothesis import Hypothesis
 from caprun.search.neutral import Neutralizer
 from caprun.search.options import SearchOptions
+from captioner.backends.pytorch import ModelSteps
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import score, scores_by_dataset
 from captioner.evaluation.teacher_forced import TeacherForced, tally
-from captioner.evaluation.words import tokenize
-from captioner.inference import ModelSteps
 from captioner.models.caption_model import CaptionModel
 from captioner.text.gender_neutral import neutral_words
-from captioner.training.batches import Batches
+from captioner.text.metric_words import tokenize
+from captioner.training.inputs.batches import Batches
 from captioner.training.processes import Processes
 
 PHOTOS = 50
-"""A batch, for there is no gradient to hold."""
+"""Photos per batch; larger than in training, because no gradients are stored."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The dev split and how it is captioned."""
+    """The dev split and the options of its captions."""
 
     batches: Batches
     references: Sequence[Sequence[str]]
     protocol: Mapping[str, Any]
-    """Said beside every score: split, photos, references."""
+    """Stored with the scores: split, photos, references."""
     vocabulary: Vocabulary
     special: Special
     search: SearchOptions
     meteor: Meteor | None = None
-    """In the first process, where there is Java."""
+    """Only in the first process, if Java is installed."""
     bad_endings: Collection[str] = ()
     """Words that a caption should not end with."""
     dataset_of: Sequence[str] = ()
-    """Name of each photo's dataset, where there are several; their scores are computed apart, too."""
+    """The name of each photo's dataset; several datasets are also scored separately."""
     language: str | None = None
-    """Code of the captions' language, where it is known."""
+    """Code of the captions' language, if it is known."""
 
     def __post_init__(self) -> None:
-        # refuses now what it would after an epoch
+        # checks these options now, not after an epoch
         Bans.of(self.search, self.special.end, self.vocabulary)
         if self.search.neutral and self.neutral is None:
-            raise UsageError("search.neutral is true and there are no neutral words for this vocabulary; leave it out.")
+            raise UsageError("search.neutral is true, but this vocabulary has no neutral words; leave it out.")
 
     @functools.cached_property
     def neutral(self) -> Neutralizer | None:
-        """What `search.neutral` says; None where the vocabulary has no neutral words."""
+        """The replacements of `search.neutral`; None if the vocabulary has no neutral words."""
         words = neutral_words(self.vocabulary, self.language)
         return None if words is None else words.neutralizer(self.vocabulary)
 
 
 @dataclass(frozen=True)
 class Validated:
-    """What came of it."""
+    """The result of a validation."""
 
     scores: dict[str, float]
-    """dev_loss (nats a word), accuracy and top_5 (shares of words) with a teacher; BLEU and its kin without, and of the
-    captions the mean `words` and the share that has a bad ending. With several datasets, also the scores of each:
-    `cider@NAME`."""
+    """Teacher-forced `dev_loss` (nats per word), `accuracy` and `top_5` (shares of words); the scores of the captions,
+    their mean number of `words`, and the share of `bad_endings`. With several datasets, also the scores of each, such
+    as `cider@NAME`."""
     captions: list[Hypothesis]
-    """Of every photo, in order."""
+    """The caption of every photo, in order."""
 
 
 @torch.inference_mode()
 def validate(model: CaptionModel, validation: Validation, processes: Processes) -> Validated:
-    """Look at every photo of the split, each process at its share; all processes return the same.
+    """Validates a model on all photos of a split; each process takes a share, and all return the same result.
 
     Args:
-        model: put it in eval mode first.
+        model: the model, in eval mode.
         validation: the split.
-        processes: who else takes a share.
+        processes: the processes that share the work.
     """
     device = model.unsaid.device
     special, options = validation.special, validation.search
@@ -118,7 +118,7 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
 
 
 def form(captions: Sequence[str], bad_endings: Collection[str]) -> dict[str, float]:
-    """Of one caption or more, the mean number of `words`, and `bad_endings`: the share that ends with such a word."""
+    """Returns the mean number of `words` of captions and the share that ends with one of `bad_endings`."""
     words = [tokenize(caption) for caption in captions]
     return {
         "words": float(np.mean([len(caption) for caption in words])),

@@ -31,11 +31,12 @@ from caprun.engine import Captioner
 from caprun.inference.devices import choose_device
 from caprun.inference.precisions import choose_precision
 from caprun.inference.session import OnnxBackend
+from captioner.backends.pytorch import ModelBackend, model_spec
+from captioner.backends.torchscript import ScriptBackend
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
-from captioner.inference import ModelBackend, ScriptBackend, model_spec
 from captioner.models.attention import HardAttention
-from captioner.training.checkpoint import build_model, load_checkpoint
+from captioner.models.checkpoint import build_model, load_checkpoint
 
 Format = Literal["onnx", "torchscript"]
 Say = Callable[[str], None]

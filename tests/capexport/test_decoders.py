@@ -20,9 +20,10 @@ from caprun.cli import main
 from caprun.engine import Captioner
 from caprun.inference.session import OnnxBackend
 from caprun.search.steps import StepOutput
-from captioner.inference import ModelBackend, ScriptBackend, model_spec
+from captioner.backends.pytorch import ModelBackend, model_spec
+from captioner.backends.torchscript import ScriptBackend
 from captioner.models.caption_model import CaptionModel
-from captioner.training.checkpoint import Checkpoint, build_model, save_checkpoint
+from captioner.models.checkpoint import Checkpoint, build_model, save_checkpoint
 from tests.capexport.conftest import draw_photos, make_checkpoint
 
 # each option of a decoder with one of them or another: an export takes seconds

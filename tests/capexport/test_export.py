@@ -20,7 +20,7 @@ from capexport.export import Request, export
 from capexport.verify import ParityError
 from caprun.bundle.reading import read_bundle
 from caprun.errors import BundleError, CaprunError
-from captioner.training.checkpoint import build_model, load_checkpoint
+from captioner.models.checkpoint import build_model, load_checkpoint
 from tests.capexport.conftest import draw_photos
 
 FORMATS = {"onnx": onnx_export, "torchscript": torchscript_export}

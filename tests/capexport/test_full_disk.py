@@ -21,10 +21,10 @@ from capexport.quantization import acceptance, int8
 from caprun.bundle.manifest import Manifest
 from caprun.bundle.reading import read_bundle
 from caprun.errors import BundleError, CaprunError
+from captioner.backends.loading import load_captioner
 from captioner.cli import main
 from captioner.datasets import Example
-from captioner.inference import load_captioner
-from captioner.training.checkpoint import build_model, load_checkpoint
+from captioner.models.checkpoint import build_model, load_checkpoint
 from tests.capexport.conftest import draw_photos
 from tests.scarcity import fill, obeying_permissions, small_disk
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from capexport.fused_step import FusedStep
 from captioner.models.caption_model import CaptionModel
+from captioner.models.checkpoint import build_model
 from captioner.models.decoder import Encoded
-from captioner.training.checkpoint import build_model
 from tests.capexport.conftest import make_checkpoint
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -12,9 +12,9 @@ from caprun.bundle.reading import read_bundle
 from caprun.bundle.vocabulary import Vocabulary
 from caprun.engine import Captioner
 from caprun.search.options import SearchOptions
-from captioner.inference import load_captioner
+from captioner.backends.loading import load_captioner
+from captioner.models.checkpoint import save_checkpoint
 from captioner.text.tokenizer import SPECIAL_PIECES
-from captioner.training.checkpoint import save_checkpoint
 from tests.capexport.conftest import draw_photos, make_checkpoint
 
 WORDS = "a the dog man woman person boy girl child runs sits in on and two people grass water red blue"

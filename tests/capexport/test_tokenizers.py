@@ -15,10 +15,10 @@ from capexport.export import Request, export
 from caprun.bundle.reading import read_bundle
 from caprun.caption import Caption
 from caprun.engine import Captioner
+from captioner.backends.loading import load_captioner
 from captioner.config import DataConfig
-from captioner.inference import load_captioner
+from captioner.models.checkpoint import load_checkpoint, save_checkpoint
 from captioner.text.build import build_tokenizer, restore_tokenizer
-from captioner.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.capexport.conftest import draw_photos, make_checkpoint
 
 CAPTIONS = (

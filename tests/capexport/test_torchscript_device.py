@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from capexport.export import Request, export
+from captioner.backends.loading import load_captioner
 from captioner.cli import main
 from captioner.errors import CaptionerError
-from captioner.inference import load_captioner
 from tests.capexport.conftest import draw_photos
 
 PHOTOS = draw_photos(6, seed=1)

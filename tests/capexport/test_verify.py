@@ -14,8 +14,9 @@ from capexport.verify import verify
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.engine import Captioner
 from caprun.inference.session import OnnxBackend
-from captioner.inference import ModelBackend, ScriptBackend, model_spec
-from captioner.training.checkpoint import Checkpoint, build_model, save_checkpoint
+from captioner.backends.pytorch import ModelBackend, model_spec
+from captioner.backends.torchscript import ScriptBackend
+from captioner.models.checkpoint import Checkpoint, build_model, save_checkpoint
 from tests.capexport.conftest import draw_photos, make_checkpoint
 
 FORMATS = ("onnx", "torchscript")

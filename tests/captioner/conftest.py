@@ -15,8 +15,8 @@ from torch import nn
 from caprun.photos.preprocessing import ImageSpec
 from captioner.config import Config, load_config
 from captioner.datasets import load_dataset
+from captioner.models.checkpoint import LAST, Checkpoint, load_checkpoint
 from captioner.models.encoder import Encoder
-from captioner.training.checkpoint import LAST, Checkpoint, load_checkpoint
 from captioner.training.train import Job, train
 
 SIZE = 48

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from captioner.cli import main
-from captioner.training.checkpoint import BEST, LAST, load_checkpoint
+from captioner.models.checkpoint import BEST, LAST, load_checkpoint
 from captioner.training.train import Job
 
 Run = Callable[..., Result]

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from capexport.export import Request
 from captioner.cli import main
 from captioner.datasets import load_dataset
-from captioner.training.checkpoint import BEST
+from captioner.models.checkpoint import BEST
 
 Export = Callable[..., tuple[Result, list[Request]]]
 

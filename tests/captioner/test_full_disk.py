@@ -17,19 +17,19 @@ from click.testing import CliRunner
 from PIL import Image
 
 from caprun.photos.preprocessing import ImageSpec
+from captioner.backends.loading import load_captioner
 from captioner.cli import main
 from captioner.datasets import load_dataset
 from captioner.datasets.inspection import inspect
 from captioner.errors import CaptionerError
 from captioner.evaluation.report import evaluate
-from captioner.inference import load_captioner
+from captioner.models.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
 from captioner.models.encoder import Encoder
 from captioner.reports.events import Events
 from captioner.reports.page import Content, write_report
 from captioner.reports.table import Table
-from captioner.training import features as features_module
-from captioner.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
-from captioner.training.features import FeatureCache
+from captioner.training.inputs import features as features_module
+from captioner.training.inputs.features import FeatureCache
 from tests.scarcity import files_of_at_most, fill, obeying_permissions, small_disk
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and limits are those of POSIX")

@@ -16,8 +16,8 @@ from captioner.config import TrainConfig, load_config
 from captioner.datasets import Dataset, DataSource, load_datasets
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import score, scores_by_dataset
+from captioner.models.checkpoint import BEST, LAST, load_checkpoint
 from captioner.recipes.folder import data_digest
-from captioner.training.checkpoint import BEST, LAST, load_checkpoint
 from captioner.training.train import Job, train
 
 ENGLISH = ["A dog runs on the grass .", "A man rides a red bicycle .", "Two children play on the beach ."]

@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 from caprun.bundle.reading import read_bundle
 from captioner.cli import main
 from captioner.config import SELF_CRITICAL
+from captioner.models.checkpoint import BEST, LAST, load_checkpoint
 from captioner.recipes.recipe import find_recipe, read_recipe
-from captioner.training.checkpoint import BEST, LAST, load_checkpoint
 from tests.captioner import dying
 from tests.captioner.test_cli import assert_one_line
 from tests.captioner.trees import differing

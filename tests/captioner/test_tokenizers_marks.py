@@ -7,7 +7,7 @@ import random
 import pytest
 
 from caprun.bundle.vocabulary import Vocabulary
-from captioner.evaluation.metrics import tokenize
+from captioner.text.metric_words import tokenize
 from captioner.text.splitting import joining, split
 
 

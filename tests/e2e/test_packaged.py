@@ -14,8 +14,8 @@ from caprun.bundle.manifest import FULL_PRECISION
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.engine import Captioner, packaged_bundle
 from caprun.inference.session import OnnxBackend
-from captioner.inference import ModelBackend, model_spec
-from captioner.training.checkpoint import build_model, load_checkpoint
+from captioner.backends.pytorch import ModelBackend, model_spec
+from captioner.models.checkpoint import build_model, load_checkpoint
 
 CHECKPOINT = Path(__file__).parents[2] / "weights" / "checkpoints" / "flickr8k_lite2.pt"
 

@@ -24,8 +24,8 @@ from caprun.bundle.writing import Replacement, write_manifest
 from caprun.inference.session import OnnxBackend
 from caprun.photos.preprocessing import ImageSpec
 from caprun.search.options import SearchOptions
+from captioner.backends.pytorch import ModelBackend
 from captioner.config import ModelConfig
-from captioner.inference import ModelBackend
 from captioner.models.caption_model import CaptionModel
 from captioner.models.encoder import Encoder
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from captioner.evaluation.cider import Cider, cider_scores
-from captioner.evaluation.metrics import tokenize
-from captioner.evaluation.ngrams import sentence
+from captioner.evaluation.ngrams import count, sentence
+from captioner.text.metric_words import tokenize
 
 _SHARES = {
     0.5: "at least half as well as",
@@ -69,4 +69,4 @@ def agreement(references: Sequence[Sequence[str]]) -> float:
 def scores_of(captions: Sequence[str], references: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
     """Returns the CIDEr-D of each caption, (captions,); document frequencies are those of these photos."""
     words = [[tokenize(text) for text in of_photo] for of_photo in references]
-    return cider_scores([tokenize(caption) for caption in captions], words)
+    return cider_scores(count([tokenize(caption) for caption in captions], words))

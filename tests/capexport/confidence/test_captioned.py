@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from capexport.confidence.captioned import caption_all, encode_all
-from captioner.inference import load_captioner
+from captioner.backends.loading import load_captioner
 from tests.capexport.conftest import draw_photos
 
 

@@ -23,8 +23,8 @@ from caprun.bundle.manifest import MODEL_CARD
 from caprun.bundle.reading import read_bundle
 from caprun.engine import Captioner
 from caprun.photos.preprocessing import load
+from captioner.backends.loading import load_captioner
 from captioner.datasets import Example
-from captioner.inference import load_captioner
 from tests.capexport.conftest import draw_photos
 
 LITTLE = Effort(train=220, outliers=4, measured=3)

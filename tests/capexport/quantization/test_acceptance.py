@@ -37,7 +37,7 @@ from caprun.inference.session import OnnxBackend
 from caprun.search.steps import Steps
 from captioner.cli import main as captioner
 from captioner.datasets import Example
-from captioner.training.checkpoint import build_model, load_checkpoint
+from captioner.models.checkpoint import build_model, load_checkpoint
 from tests.capexport.conftest import draw_photos
 
 PHOTOS = draw_photos(16, seed=4)

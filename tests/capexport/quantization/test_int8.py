@@ -19,7 +19,7 @@ from caprun.bundle.reading import Bundle, read_bundle
 from caprun.bundle.writing import write_manifest
 from caprun.engine import Captioner
 from caprun.inference.session import OnnxBackend
-from captioner.training.checkpoint import save_checkpoint
+from captioner.models.checkpoint import save_checkpoint
 from tests.capexport.conftest import draw_photos, make_checkpoint
 from tests.capexport.quantization.cnn import DEAD, computed, images, write_cnn
 

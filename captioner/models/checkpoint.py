@@ -1,0 +1,218 @@
+"""Checkpoints: trained models on disk, written atomically and read without running code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caprun.atomic_write import atomic_write
+from caprun.bundle.plain_data import from_dict
+from caprun.bundle.vocabulary import Special, Vocabulary
+from caprun.photos.preprocessing import ImageSpec
+from captioner.config import Config, config_from_dict
+from captioner.errors import CaptionerError
+from captioner.models.build import build_caption_model
+from captioner.models.caption_model import CaptionModel
+from captioner.pytorch_file import DamagedError, load_unpickled, save_sealed
+
+FORMAT_VERSION = 1
+BEST, LAST = "best.pt", "last.pt"
+"""Names of the checkpoints in the folder of a run."""
+_KIND = "captioner checkpoint"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and its origin."""
+
+    config: Config
+    vocabulary: Vocabulary
+    special: Special
+    model: Mapping[str, Tensor]
+    """The state dict of a CaptionModel, encoder included."""
+    samples: Tensor
+    """uint8 (photos, height, width, 3): prepared validation photos for the verification of an export."""
+    metrics: Mapping[str, Any]
+    """Validation scores with their split and protocol, and the epoch."""
+    provenance: Mapping[str, Any]
+    """Command, data and versions of the training."""
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
+    """State of the tokenizer beyond configuration and vocabulary."""
+    training: Mapping[str, Any] | None = None
+    """State of the training for resuming it; None if the checkpoint cannot be resumed."""
+
+    @property
+    def scores(self) -> dict[str, int | float]:
+        """The scores that identify a checkpoint: epoch, CIDEr and BLEU-4, and the latter two of each dataset."""
+        keys = ["epoch", "cider", "bleu_4", *(key for key in self.metrics if key.startswith(("cider@", "bleu_4@")))]
+        return {key: value for key in keys if isinstance(value := self.metrics.get(key), int | float)}
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Prepares the folder of a training and locks it against other trainings while the context lasts.
+
+    Incomplete checkpoints of a killed training are removed.
+
+    Raises:
+        CaptionerError: the folder cannot be written, or another training is writing to it.
+    """
+    from filelock import FileLock, Timeout
+
+    prepare_folder(folder)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CaptionerError(f"Another training is writing to {folder}; wait, or name another --output.") from None
+    except OSError as error:
+        raise CaptionerError(f"{folder}/.lock cannot be written: {error.strerror}; name another --output.") from error
+    try:
+        for unfinished in folder.glob(".*.pt-*"):
+            unfinished.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def prepare_folder(folder: Path) -> None:
+    """Creates a folder for checkpoints and checks that it can be written.
+
+    Raises:
+        CaptionerError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CaptionerError(
+            f"The folder {folder} cannot be written: {error.strerror}; name another --output."
+        ) from error
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint with a checksum, atomically.
+
+    Raises:
+        CaptionerError: the file cannot be written.
+    """
+    content = {
+        "kind": _KIND,
+        "format_version": FORMAT_VERSION,
+        "config": dataclasses.asdict(checkpoint.config),
+        "vocabulary": checkpoint.vocabulary.as_dict(),
+        "special": dataclasses.asdict(checkpoint.special),
+        "model": dict(checkpoint.model),
+        "samples": checkpoint.samples,
+        "metrics": dict(checkpoint.metrics),
+        "provenance": dict(checkpoint.provenance),
+        "tokenizer": dict(checkpoint.tokenizer),
+        "training": None if checkpoint.training is None else dict(checkpoint.training),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            save_sealed(content, file)
+    except OSError as error:
+        reason = error.strerror or "PyTorch gives no reason"
+        raise CaptionerError(f"The checkpoint {path} cannot be written: {reason}; the one before is intact.") from error
+
+
+def checkpoint_file(path: Path) -> Path:
+    """Returns the file of a checkpoint: the path itself, or the best checkpoint of a run's folder."""
+    best = path / BEST
+    return best if best.is_file() else path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint, or the best one of a run's folder.
+
+    Raises:
+        CaptionerError: the file is missing, damaged, not a checkpoint, or of a newer version.
+    """
+    path = checkpoint_file(path)
+    try:
+        content = load_unpickled(path)
+    except FileNotFoundError:
+        raise CaptionerError(f"There is no checkpoint {path}; `captioner train` prints where it writes them.") from None
+    except IsADirectoryError:
+        raise CaptionerError(f"{path} is a folder without {BEST}; name a checkpoint or the folder of a run.") from None
+    except OSError as error:
+        raise CaptionerError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
+    except Exception as error:  # a wrong byte can raise anything
+        why = str(error) if isinstance(error, DamagedError) else type(error).__name__
+        raise CaptionerError(f"{path} is not a checkpoint, or is damaged ({why}); copy it again.") from error
+    if not isinstance(content, dict) or content.get("kind") != _KIND:
+        raise CaptionerError(f"{path} is a PyTorch file but not a checkpoint of captioner.")
+    version = content.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        raise CaptionerError(f"{path} was written by a newer captioner; upgrade captioner.")
+    try:
+        return _checkpoint(content, str(path))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CaptionerError(f"{path} is not a complete checkpoint ({error}); copy it again.") from None
+
+
+def _checkpoint(content: Mapping[str, Any], source: str) -> Checkpoint:
+    """Builds a checkpoint; raises KeyError, TypeError or ValueError if a part is missing or has a wrong type."""
+    if type(content["format_version"]) is not int:
+        raise ValueError("format_version is not a number")
+    vocabulary = Vocabulary.from_dict(content["vocabulary"])
+    special = from_dict(Special, content["special"], "special")
+    if not all(0 <= index < len(vocabulary) for index in dataclasses.astuple(special)):
+        raise ValueError("a special id is outside the vocabulary")
+    samples, training = content["samples"], content["training"]
+    if not isinstance(samples, Tensor) or samples.dtype != torch.uint8 or samples.dim() != 4 or samples.shape[-1] != 3:
+        raise ValueError("samples are not photos")
+    if training is not None and not isinstance(training, dict):
+        raise ValueError("training is not a table")
+    weights = _table(content, "model")
+    if not all(isinstance(weight, Tensor) for weight in weights.values()):
+        raise ValueError("model holds values other than tensors")
+    plain = {name: _table(content, name) for name in ("metrics", "provenance")}
+    plain["tokenizer"] = _table({"tokenizer": {}, **content}, "tokenizer")  # checkpoints of version 0.1 have none
+    json.dumps(plain)  # these must be plain data, because they are copied into bundles
+    settings = dict(_table(content, "config"))
+    train = settings.get("train")
+    if isinstance(train, dict) and train.get("stage", "cross-entropy") == "cross-entropy":
+        settings.pop("self_critical", None)  # unused defaults, which may differ in this version
+    config = config_from_dict(settings, source)
+    return Checkpoint(config, vocabulary, special, weights, samples, training=training, **plain)
+
+
+def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    table = content[name]
+    if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
+        raise ValueError(f"{name} is not a table")
+    return table
+
+
+def build_model(checkpoint: Checkpoint) -> CaptionModel:
+    """Builds a checkpoint's model in eval mode.
+
+    Raises:
+        CaptionerError: the weights do not fit the configuration.
+    """
+    model = build_caption_model(checkpoint.config, len(checkpoint.vocabulary), checkpoint.special)
+    try:
+        model.load_state_dict(dict(checkpoint.model))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]  # PyTorch names every parameter
+        raise CaptionerError(f"The checkpoint's weights do not fit its configuration ({reason}).") from error
+    return model.eval()
+
+
+def image_spec(config: Config, model: CaptionModel) -> ImageSpec:
+    """Returns how photos are prepared for the model."""
+    height, width = model.encoder.size
+    return ImageSpec(height, width, config.data.fit, config.data.resample, model.encoder.mean, model.encoder.std)

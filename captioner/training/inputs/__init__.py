@@ -1,0 +1,1 @@
+"""The inputs of training: batches, cached features, photo files, and augmented views."""

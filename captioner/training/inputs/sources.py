@@ -1,0 +1,182 @@
+"""Sources of the photos of a batch: cached features, or files that are read again in every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from caprun.errors import ImageError
+from caprun.photos.preprocessing import ImageSpec, prepare
+from caprun.photos.reading import open_photo
+from captioner.errors import CaptionerError
+from captioner.progress import Progress
+from captioner.training.inputs.batches import Indices
+from captioner.training.inputs.features import Features, content_key
+from captioner.training.inputs.views import cut, is_mirrored, recolour, show
+
+R = TypeVar("R")
+
+_READERS = 4  # threads; Pillow releases the GIL while it decodes and resizes
+_AHEAD = 3  # batches that are read in advance
+
+
+class View(NamedTuple):
+    """Another view of the photos of a split."""
+
+    features: Features
+    allowed: npt.NDArray[np.bool_]  # (photos,): whether the photo's captions are true of the view
+
+
+class CachedFeatures:
+    """Yields cached features; implements `captioner.training.inputs.batches.Source`.
+
+    Args:
+        features: the features of the split's photos.
+        views: other views of the same photos; `varied` draws one view per photo, which may be the photo itself.
+    """
+
+    def __init__(self, features: Features, views: Sequence[View] = ()) -> None:
+        self._views = [View(features, np.ones(len(features.rows), bool)), *views]
+
+    def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
+        """Yields float32 (photos, *shape) for each group."""
+        return (self._views[0].features.of(group) for group in photos)
+
+    def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
+        """Yields the same, with a view drawn for each photo."""
+        count = len(self._views[0].features.rows)
+        allowed = np.array([view.allowed for view in self._views])
+        drawn = {}
+        for time in _times(photos, count):
+            views = _draw_views(count, len(self._views), seed, epoch, time)
+            drawn[time] = np.where(allowed[views, np.arange(count)], views, 0)
+        for group in photos:
+            shown = [(int(index) % count, int(index) // count) for index in group]
+            yield torch.cat([self._views[drawn[time][photo]].features.of([photo]) for photo, time in shown])
+
+
+class PhotoFiles:
+    """Reads photos from files; implements `captioner.training.inputs.batches.Source`.
+
+    Training uses it for augmentation and for encoders that are trained completely.
+
+    Args:
+        photos: the files of the photos.
+        spec: the preprocessing.
+        may_mirror: for each photo, whether its captions stay true when it is mirrored.
+        augmented: whether `varied` draws a crop, side and colour for each photo.
+        views: without `augmented`, the number of numbered views that `varied` draws from, as in `CachedFeatures`.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Path],
+        spec: ImageSpec,
+        may_mirror: Sequence[bool],
+        *,
+        augmented: bool,
+        views: int = 1,
+    ) -> None:
+        self._photos, self._spec, self._may_mirror = photos, spec, may_mirror
+        self._augmented, self._views = augmented, views
+        self._key = cache(content_key)  # hashes each file once, not in every epoch
+
+    def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
+        """Yields uint8 (photos, height, width, 3) for each group."""
+        return self._read(photos, lambda index: prepare(open_photo(self._photos[index]), self._spec))
+
+    def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
+        """Yields the same, with random choices that depend on seed, epoch and index."""
+        count = len(self._photos)
+        drawn = {time: _draw_views(count, self._views, seed, epoch, time) for time in _times(photos, count)}
+
+        def augmented(index: int) -> npt.NDArray[np.uint8]:
+            rng = np.random.default_rng((seed, epoch, 2, index))
+            index %= count
+            photo = cut(open_photo(self._photos[index]), rng, mirror=self._may_mirror[index])
+            return recolour(prepare(photo, self._spec), rng)
+
+        def viewed(index: int) -> npt.NDArray[np.uint8]:
+            time, index = divmod(index, count)
+            file, view = self._photos[index], int(drawn[time][index])
+            if is_mirrored(view) and not self._may_mirror[index]:
+                view = 0
+            return prepare(show(open_photo(file), view, self._key(file)), self._spec)
+
+        return self._read(photos, augmented if self._augmented else viewed)
+
+    def _read(self, photos: Sequence[Indices], read: Callable[[int], npt.NDArray[np.uint8]]) -> Iterator[Tensor]:
+        with ThreadPoolExecutor(_READERS) as pool:
+            groups = ([pool.submit(read, int(index)) for index in group] for group in photos)
+            try:
+                for waiting in _ahead(groups, _AHEAD):
+                    yield torch.from_numpy(np.stack([future.result() for future in waiting]))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _draw_views(photos: int, views: int, seed: int, epoch: int, time: int = 0) -> Indices:
+    """Draws the view of each photo for its showing number `time` in an epoch."""
+    return np.random.default_rng((seed, epoch, 1, time) if time else (seed, epoch, 1)).integers(views, size=photos)
+
+
+def _times(photos: Sequence[Indices], count: int) -> range:
+    """Returns the range of showing numbers of `count` photos in an epoch."""
+    return range(1 + max((int(group.max()) // count for group in photos), default=0))
+
+
+def _ahead(groups: Iterator[list[Future[R]]], count: int) -> Iterator[list[Future[R]]]:
+    """Yields the same groups, each started while the `count` groups before it are in use."""
+    begun = list(islice(groups, count))
+    while begun:
+        yield begun.pop(0)
+        begun.extend(islice(groups, 1))
+
+
+def report_unreadable(problems: Sequence[str], say: Callable[[str], None], *, allow_missing: bool) -> None:
+    """Refuses photos that cannot be read, or prints that they are left out.
+
+    Args:
+        problems: one sentence per unreadable photo.
+        say: prints a line.
+        allow_missing: whether unreadable photos may be left out.
+
+    Raises:
+        CaptionerError: there are unreadable photos and `allow_missing` is false.
+    """
+    if not problems:
+        return
+    shown = " ".join(problems[:3])
+    if not allow_missing:
+        raise CaptionerError(
+            f"{len(problems)} photos cannot be read: {shown} Repair them, or leave them out with --allow-missing."
+        )
+    say(f"warning: {len(problems)} photos left out: {shown}")
+
+
+def unreadable_photos(photos: Sequence[Path], *, quiet: bool = False) -> dict[Path, str]:
+    """Opens every photo before training starts; returns a sentence for each photo that cannot be read."""
+
+    def problem(photo: Path) -> str | None:
+        try:
+            open_photo(photo)
+        except ImageError as error:
+            return str(error)
+        return None
+
+    problems = {}
+    with ThreadPoolExecutor(_READERS) as pool, Progress("photos", len(photos), "photos", quiet=quiet) as progress:
+        for photo, found in zip(photos, pool.map(problem, photos), strict=True):
+            progress.advance(1)
+            if found:
+                problems[photo] = found
+    return problems

@@ -1,0 +1,163 @@
+"""`captioner evaluate`: every number with its protocol, samples, and the page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from caprun.bundle.reading import read_bundle
+from caprun.bundle.writing import write_manifest
+from captioner.backends.loading import load_captioner
+from captioner.cli import main
+from captioner.datasets import load_dataset
+from captioner.evaluation.meteor import Meteor
+from captioner.models.checkpoint import BEST, load_checkpoint
+
+TINY = Path(__file__).parents[2] / "tiny" / "bundle"
+
+
+@pytest.fixture(autouse=True)
+def no_java(monkeypatch):
+    """METEOR's tests are elsewhere: it takes seconds to start."""
+    monkeypatch.setattr(Meteor, "find", lambda say: None)
+
+
+@pytest.fixture
+def run():
+    return lambda *arguments: CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def test_a_checkpoint_has_a_table_a_protocol(run, trained, shapes):
+    result = run(trained / BEST, "--data", shapes, "--split", "test")
+    assert result.exit_code == 0, result.output
+    head, taught, free = result.stdout.strip().split("\n\n")
+    assert head.startswith("best on test: 3 photos, 6 references, beam 3, mean length ")
+    assert taught.startswith("Teacher-forced: split test, 3 photos, 6 references, each reference separately;")
+    assert taught.splitlines()[-2].split() == ["Loss", "Accuracy", "Top-5"]
+    assert free.startswith("Free-running: split test, 3 photos, 6 references, all references of a photo together;")
+    titles = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "NIST-2", "NIST-4", "ROUGE-L", "CIDEr"]
+    assert free.splitlines()[-2].split() == titles
+    assert len(free.splitlines()[-1].split()) == len(titles)
+
+
+def test_a_bundle_has_free_running_scores_alone(run, shapes, tmp_path):
+    result = run(TINY, "--data", shapes, "--json", tmp_path / "report.json")
+    assert result.exit_code == 0, result.output
+    assert "Free-running: " in result.stdout
+    assert "Teacher-forced" not in result.stdout
+    assert "teacher_forced" not in json.loads((tmp_path / "report.json").read_text())
+
+
+def test_the_numbers_are_those_that_the_training_validated_with(run, trained, shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr("captioner.evaluation.report._BATCH", 3)  # which 4 photos do not fill
+    run(trained / BEST, "--data", shapes, "--json", tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text())
+    metrics = load_checkpoint(trained / BEST).metrics
+    assert report["scores"] == pytest.approx({name: metrics[name] for name in report["scores"]}, abs=1e-9)
+    # the training's features are cached in half precision
+    taught = {"loss": metrics["dev_loss"], "accuracy": metrics["accuracy"], "top_5": metrics["top_5"]}
+    assert report["teacher_forced"] == pytest.approx(taught, abs=1e-3)
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(0, 0), (2, 2), (100, 4)])
+def test_samples_are_photos_with_caption_and_references(run, trained, shapes, asked, shown):
+    lines = run(trained / BEST, "--data", shapes, "--samples", asked).stdout.splitlines()
+    captioner = load_captioner(trained / BEST, "cpu")
+    expected = {example.image.name: example for example in load_dataset(shapes).split("dev")}
+    photos = [line for line in lines if line.split(": ")[0] in expected]
+    assert len(photos) == shown
+    for line in photos:
+        name, caption = line.split(": ", 1)
+        assert caption == captioner.caption(expected[name].image).text
+        at = lines.index(line)
+        assert lines[at + 1 : at + 3] == [f"    {reference}" for reference in expected[name].references]
+
+
+def test_a_page_is_written_with_the_history_of_the_run(run, trained, shapes, tmp_path):
+    shutil.copy(trained / BEST, tmp_path / BEST)
+    header = "Epoch,Loss,Accuracy,Top-5,BLEU-1,BLEU-2,BLEU-3,BLEU-4,NIST-2,NIST-4,ROUGE-L,METEOR,CIDEr\n"
+    (tmp_path / "validation_results.csv").write_text(header + "1,2.5,0.1,0.2,0.3,0.2,0.1,0.05,3,3.5,0.4,,0.6\n")
+    result = run(tmp_path / BEST, "--data", shapes, "--report", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<h1>best on dev</h1>" in html
+    assert "<td>2.500</td>" in html
+    assert "encoder = &#34;timm/test_efficientnet&#34;" in html
+
+
+def test_a_bundles_page_has_no_history(run, shapes, tmp_path):
+    result = run(TINY, "--data", shapes, "--report", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<h2>Epochs</h2>" not in html
+    assert "<h2>Configuration</h2>" not in html
+
+
+def test_a_page_that_cannot_be_written_is_one_line(run, trained, shapes, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run(trained / BEST, "--data", shapes, "--report", tmp_path / "file" / "page.html")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"Error: The report {tmp_path / 'file' / 'page.html'} cannot be")
+
+
+def undivided(shapes: Path, folder: Path) -> Path:
+    shutil.copytree(shapes, folder)
+    for file in folder.glob("Flickr_8k.*Images.txt"):
+        file.unlink()
+    return folder
+
+
+def photos_of(run, tmp_path, *arguments: object) -> list[str]:
+    result = run(*arguments, "--json", tmp_path / "report.json")
+    assert result.exit_code == 0, result.output
+    return [row["image"] for row in json.loads((tmp_path / "report.json").read_text())["captions"]]
+
+
+def test_splits_are_drawn_as_asked(run, trained, shapes, tmp_path):
+    data = undivided(shapes, tmp_path / "data")
+    asked = ("--split", "test", "--splits", 20, 20, 60, "--split-seed", 3)
+    expected = [e.image.name for e in load_dataset(data, splits=(20, 20, 60), seed=3).split("test")]
+    assert photos_of(run, tmp_path, trained / BEST, "--data", data, *asked) == expected
+
+
+def test_splits_are_drawn_as_the_training_drew_them(run, train_shapes, shapes, tmp_path):
+    data = undivided(shapes, tmp_path / "data")
+    settings = ("train.epochs=1", "data.splits=[50, 40, 10]", "data.split_seed=5")
+    train_shapes(tmp_path / "run", *settings, data=data)
+    expected = [e.image.name for e in load_dataset(data, splits=(50, 40, 10), seed=5).split("dev")]
+    assert photos_of(run, tmp_path, tmp_path / "run" / BEST, "--data", data) == expected
+
+
+def bundle_of(training: dict[str, object], folder: Path) -> Path:
+    """The tiny bundle, as if exported from such a training."""
+    shutil.copytree(TINY, folder)
+    bundle = read_bundle(TINY)
+    write_manifest(folder, replace(bundle.manifest, provenance={"training": training}), bundle.vocabulary, "A card.")
+    return folder
+
+
+def test_a_bundle_is_scored_on_the_splits_of_its_training(run, shapes, tmp_path):
+    data = undivided(shapes, tmp_path / "data")
+    bundle = bundle_of({"splits": [50, 10, 40], "split_seed": 3}, tmp_path / "bundle")
+    for split in ("dev", "test"):
+        expected = [e.image.name for e in load_dataset(data, splits=(50, 10, 40), seed=3).split(split)]
+        assert photos_of(run, tmp_path, bundle, "--data", data, "--split", split) == expected
+
+
+def test_a_bundle_that_does_not_know_its_splits_is_scored_on_those_drawn_by_default(run, shapes, tmp_path):
+    data = undivided(shapes, tmp_path / "data")
+    older = bundle_of({"command": "captioner train"}, tmp_path / "bundle")
+    expected = [e.image.name for e in load_dataset(data).split("test")]
+    assert photos_of(run, tmp_path, older, "--data", data, "--split", "test") == expected
+
+
+def test_splits_without_photos_to_learn_from_are_refused(run, trained, shapes, tmp_path):
+    data = undivided(shapes, tmp_path / "data")
+    result = run(trained / BEST, "--data", data, "--splits", -1, 50, 50)
+    assert result.exit_code in (1, 2)
+    assert result.stderr.count("\n") == 1

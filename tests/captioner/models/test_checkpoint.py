@@ -1,0 +1,307 @@
+"""Checkpoints: whole or not at all on the disk, and read without running code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from caprun.bundle.vocabulary import Joining, Vocabulary
+from captioner.config import load_config
+from captioner.errors import CaptionerError
+from captioner.models.caption_model import CaptionModel
+from captioner.models.checkpoint import BEST, Checkpoint, build_model, load_checkpoint, locked_folder, save_checkpoint
+from captioner.text.words import SPECIAL
+from tests.captioner.trees import differing
+
+
+@pytest.fixture
+def small() -> Checkpoint:
+    """Of no model, but with everything that a checkpoint may hold."""
+    return Checkpoint(
+        config=load_config(None, ["train.lr=0.25", 'data.sided_words=["gauche", "droite"]', "search.beam_size=7"]),
+        vocabulary=Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "chó", "개"), Joining(no_space_before=(",",))),
+        special=SPECIAL,
+        model={"weight": torch.randn(3, 5), "count": torch.tensor(3)},
+        samples=torch.randint(0, 256, (2, 4, 4, 3), dtype=torch.uint8),
+        metrics={"cider": 0.5, "split": "dev"},
+        provenance={"command": "captioner train", "photos": {"train": 3}},
+        training={
+            "averaged": [torch.ones(2)],
+            "steps": 3,
+            "history": [{"epoch": 1.0}],
+            "random": torch.get_rng_state(),
+        },
+    )
+
+
+@pytest.fixture
+def file(small: Checkpoint, tmp_path: Path) -> Path:
+    path = tmp_path / "run" / "best.pt"
+    save_checkpoint(path, small)
+    return path
+
+
+def plain(value: Any) -> Any:
+    """Comparable with ==."""
+    if isinstance(value, torch.Tensor):
+        return (str(value.dtype), value.tolist())
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def contents(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {key: plain(value) for key, value in vars(checkpoint).items()}
+
+
+def names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
+# --- Whole or not at all
+
+
+def test_a_checkpoint_comes_back_as_it_was(file, small):
+    assert contents(load_checkpoint(file)) == contents(small)
+    save_checkpoint(file, replace(small, training=None))
+    assert load_checkpoint(file).training is None
+
+
+def test_a_checkpoint_is_loaded_without_trust_in_its_pickle(file):
+    assert torch.load(file, weights_only=True)["kind"] == "captioner checkpoint"
+
+
+def test_a_checkpoint_is_readable_by_whoever_may_read_the_folder(file):
+    assert oct(file.stat().st_mode & 0o777) == "0o644"
+    assert names(file.parent) == ["best.pt"]
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def save(_content: object, file: Any) -> None:
+        file.write(b"half of it")
+        raise error
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (
+            RuntimeError("[enforce fail] PytorchStreamWriter failed writing file\nbacktrace"),
+            "PytorchStreamWriter failed",
+        ),
+        (RuntimeError(), ""),
+    ],
+    ids=["disk full", "no permission", "torch's disk full", "no reason"],
+)
+def test_a_write_that_fails_leaves_the_file_before_and_nothing_else(file, small, monkeypatch, error, said):
+    before = file.read_bytes()
+    monkeypatch.setattr(torch, "save", failing(error))
+    with pytest.raises(CaptionerError, match=rf"^The checkpoint {file} cannot be written: .*{said}.*is intact\.$") as e:
+        save_checkpoint(file, replace(small, metrics={}))
+    assert "backtrace" not in str(e.value)
+    assert names(file.parent) == ["best.pt"]
+    assert file.read_bytes() == before
+
+
+def test_an_interrupted_write_leaves_the_file_before_and_nothing_else(file, small, monkeypatch):
+    before = file.read_bytes()
+    monkeypatch.setattr(torch, "save", failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(file, small)
+    assert names(file.parent) == ["best.pt"]
+    assert file.read_bytes() == before
+
+
+def test_a_rename_that_fails_leaves_the_file_before_and_nothing_else(file, small, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    before = file.read_bytes()
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(CaptionerError, match="cannot be written: Invalid cross-device link"):
+        save_checkpoint(file, replace(small, metrics={}))
+    assert names(file.parent) == ["best.pt"]
+    assert file.read_bytes() == before
+
+
+def test_what_is_renamed_into_place_is_on_the_disk_already(small, tmp_path, monkeypatch):
+    events: list[str] = []
+    fsync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append("flush"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("rename"), rename(*paths)))
+    save_checkpoint(tmp_path / "best.pt", small)
+    assert events == ["flush", "rename"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(small, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(CaptionerError, match=r"^The checkpoint .*run/best\.pt cannot be written: "):
+        save_checkpoint(tmp_path / "run" / "best.pt", small)
+
+
+# --- What is no checkpoint
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CaptionerError, match=r"^There is no checkpoint .*best\.pt; `captioner train` says"):
+        load_checkpoint(tmp_path / "best.pt")
+
+
+def test_a_directory_is_told_the_file(tmp_path):
+    with pytest.raises(
+        CaptionerError, match=r"is a folder without best\.pt; name a checkpoint, or the folder of a run\.$"
+    ):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x80\x02}", bytes(range(256)) * 9], ids=len)
+def test_what_is_no_pytorch_file_is_refused(tmp_path, content):
+    (tmp_path / "best.pt").write_bytes(content)
+    with pytest.raises(CaptionerError, match=r"best\.pt is no checkpoint, or is damaged"):
+        load_checkpoint(tmp_path / "best.pt")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_refused(file, share):
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CaptionerError, match=r"best\.pt is no checkpoint, or is damaged"):
+        load_checkpoint(file)
+
+
+def test_a_flipped_bit_of_a_weight_is_refused(file, small):
+    content = bytearray(file.read_bytes())
+    at = content.index(small.model["weight"].numpy().tobytes())
+    content[at] ^= 1  # the least bit of a float: torch.load takes it without a word
+    file.write_bytes(content)
+    assert torch.load(file, weights_only=True)["kind"]
+    with pytest.raises(CaptionerError, match="damaged"):
+        load_checkpoint(file)
+
+
+def rewritten(file: Path, **change: Any) -> Path:
+    content = torch.load(file, weights_only=True) | change
+    torch.save({key: value for key, value in content.items() if value != "leave out"}, file)
+    return file
+
+
+@pytest.mark.parametrize("content", [{"weight": torch.zeros(3)}, [1, 2], torch.zeros(3), {"kind": "other"}], ids=str)
+def test_a_pytorch_file_of_another_kind_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "best.pt")
+    with pytest.raises(CaptionerError, match=r"best\.pt is a PyTorch file, but no checkpoint of captioner's\.$"):
+        load_checkpoint(tmp_path / "best.pt")
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(file):
+    with pytest.raises(CaptionerError, match=r"best\.pt was written by a newer captioner; upgrade this one\.$"):
+        load_checkpoint(rewritten(file, format_version=2))
+
+
+def test_what_the_other_stage_would_do_by_default_does_not_matter(checkpoint, tmp_path):
+    """Its defaults of today are not those of the day the checkpoint was written."""
+    other = replace(checkpoint.config.self_critical, length=0.5)
+    config = copy(checkpoint.config)
+    object.__setattr__(config, "self_critical", other)
+    save_checkpoint(tmp_path / "old.pt", replace(checkpoint, config=config))
+    assert load_checkpoint(tmp_path / "old.pt").config == checkpoint.config
+
+
+@pytest.mark.parametrize("key", ["format_version", "config", "vocabulary", "special", "model", "samples", "training"])
+def test_a_checkpoint_that_lacks_a_part_is_refused(file, key):
+    with pytest.raises(CaptionerError, match=rf"best\.pt is no whole checkpoint .*{key}"):
+        load_checkpoint(rewritten(file, **{key: "leave out"}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format_version": "1"},
+        {"config": {"train": {"epoch": 3}}},
+        {"config": 3},
+        {"config": {"train": 3}},
+        {"vocabulary": {"pieces": ["a", "a"]}},
+        {"vocabulary": None},
+        {"special": {"pad": 0}},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_with_a_wrong_part_is_refused_by_name(file, change):
+    with pytest.raises(CaptionerError, match=r"best\.pt"):
+        load_checkpoint(rewritten(file, **change))
+
+
+class Code:
+    """What runs when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (str(self.target),))
+
+
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, file):
+    content = torch.load(file, weights_only=True)
+    target = tmp_path / "ran"
+    torch.save(content | {"metrics": Code(target)}, file)
+    with pytest.raises(CaptionerError, match=r"is no checkpoint, or is damaged \(UnpicklingError\)"):
+        load_checkpoint(file)
+    assert not target.exists()
+    torch.load(file, weights_only=False)
+    assert target.exists()  # it would have
+
+
+# --- Models
+
+
+def test_the_model_of_a_checkpoint_is_the_one_that_was_trained(checkpoint):
+    model = build_model(checkpoint)
+    assert isinstance(model, CaptionModel)
+    assert not model.training
+    state = model.state_dict()
+    assert state.keys() == checkpoint.model.keys()
+    assert all(torch.equal(state[key], value) for key, value in checkpoint.model.items())
+
+
+def test_weights_that_do_not_fit_the_configuration_are_refused_in_a_line(checkpoint):
+    other = replace(checkpoint, config=replace(checkpoint.config, model=replace(checkpoint.config.model, units=7)))
+    with pytest.raises(CaptionerError, match=r"^The checkpoint's weights do not fit its configuration") as error:
+        build_model(other)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_a_copied_checkpoint_is_the_checkpoint(file, tmp_path, small):
+    assert contents(load_checkpoint(Path(shutil.copy(file, tmp_path / "copy.pt")))) == contents(small)
+
+
+def test_a_runs_folder_stands_for_its_best_checkpoint(trained):
+    assert differing(dict(load_checkpoint(trained).model), dict(load_checkpoint(trained / BEST).model)) == []
+
+
+def test_a_folder_is_one_trainings_at_a_time_and_what_a_kill_left_is_removed(tmp_path):
+    left = tmp_path / ".best.pt-half"
+    left.touch()
+    with locked_folder(tmp_path):
+        assert not left.exists()
+        left.touch()
+        with (
+            pytest.raises(CaptionerError, match=f"Another training is writing to {tmp_path}; wait"),
+            locked_folder(tmp_path),
+        ):
+            pass
+        assert left.exists()  # the running training's own
+    with locked_folder(tmp_path):
+        pass

@@ -1,0 +1,310 @@
+"""What a training leaves in its folder: rows that a kill neither loses nor doubles, settings, sizes and pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from captioner.backends.loading import load_captioner
+from captioner.config import load_config
+from captioner.datasets import load_dataset
+from captioner.errors import CaptionerError
+from captioner.models.checkpoint import BEST
+from captioner.reports import run as module
+from captioner.reports.run import History, RunReports
+from captioner.reports.summary import config_toml, model_summary
+from captioner.reports.table import Table
+
+TRAIN, VALIDATION = "train_results.csv", "validation_results.csv"
+BATCHES = 5
+MODEL = nn.Linear(2, 3)
+
+
+@pytest.fixture(scope="module")
+def captioner(trained):
+    return load_captioner(trained / BEST, "cpu")
+
+
+@pytest.fixture
+def make(tmp_path, shapes):
+    """Makes the reports of a run in a folder, and takes what they say."""
+    said: list[str] = []
+    opened: list[RunReports] = []
+
+    def reports(directory: Path = tmp_path / "run") -> RunReports:
+        opened.append(RunReports(directory, load_config(None), load_dataset(shapes).split("dev"), said.append))
+        opened[-1].said = said  # type: ignore[attr-defined]
+        return opened[-1]
+
+    yield reports
+    for each in opened:
+        each.close()
+
+
+def steps_of(reports: RunReports, epoch: int, first: int = 1, last: int = BATCHES) -> None:
+    for batch in range(first, last + 1):
+        reports.step(epoch, batch, 1 / (epoch * 10 + batch), batch / 10)
+
+
+def scores_of(epoch: int) -> dict[str, float]:
+    scores = {"dev_loss": 3 / epoch, "accuracy": 0.3, "top_5": 0.6, "bleu_1": 0.5, "bleu_4": 0.1 * epoch, "cider": 0.4}
+    return {"epoch": float(epoch), "train_loss": 1.0, "seconds": 2.0, **scores}
+
+
+def whole(reports: RunReports, captioner, epochs: int = 3) -> None:
+    reports.open(None, MODEL)
+    for epoch in range(1, epochs + 1):
+        steps_of(reports, epoch)
+        reports.epoch(scores_of(epoch), captioner)
+    reports.close()
+
+
+@pytest.fixture(scope="module")
+def expected(captioner, shapes, tmp_path_factory):
+    """The folder of a training of three epochs that was never killed; do not write to it."""
+    directory = tmp_path_factory.mktemp("whole")
+    whole(RunReports(directory, load_config(None), load_dataset(shapes).split("dev"), print), captioner)
+    return directory
+
+
+# --- Tables
+
+
+def test_the_tables_have_the_promised_columns_and_a_row_a_step_and_an_epoch(make, captioner, tmp_path):
+    whole(make(), captioner, epochs=2)
+    train = (tmp_path / "run" / TRAIN).read_text().splitlines()
+    assert train[:2] == ["Epoch,Batch,Loss,Accuracy", "1,1,0.0909091,0.1"]
+    assert [row.split(",")[:2] for row in train[1:]] == [[str(e), str(b)] for e in (1, 2) for b in range(1, 6)]
+    assert (tmp_path / "run" / VALIDATION).read_text().splitlines() == [
+        "Epoch,Loss,Accuracy,Top-5,BLEU-1,BLEU-2,BLEU-3,BLEU-4,NIST-2,NIST-4,ROUGE-L,METEOR,CIDEr",
+        "1,3,0.3,0.6,0.5,,,0.1,,,,,0.4",
+        "2,1.5,0.3,0.6,0.5,,,0.2,,,,,0.4",
+    ]
+
+
+def test_rows_are_in_the_file_as_soon_as_they_are_written(make, tmp_path):
+    reports = make()
+    reports.open(None, MODEL)
+    steps_of(reports, 1, last=2)
+    assert len((tmp_path / "run" / TRAIN).read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("resume_at", [(0, 0), (0, 3), (0, 5), (1, 0), (1, 1), (2, 5), (3, 0)])
+def test_a_resumed_training_leaves_the_tables_of_one_that_was_never_killed(
+    make, captioner, expected, tmp_path, resume_at
+):
+    # what it wrote after its last checkpoint is on the disk too, and beyond it a torn line
+    shutil.copytree(expected, tmp_path / "run")
+    with (tmp_path / "run" / TRAIN).open("a") as file:
+        file.write("4,1,0.0")
+    resumed = make()
+    resumed.open(resume_at, MODEL)
+    epochs, batches = resume_at
+    for epoch in range(epochs + 1, 4):
+        steps_of(resumed, epoch, first=batches + 1 if epoch == epochs + 1 else 1)
+        resumed.epoch(scores_of(epoch), captioner)
+    resumed.close()
+    for name in (TRAIN, VALIDATION, "curves.png"):
+        assert (tmp_path / "run" / name).read_bytes() == (expected / name).read_bytes(), name
+    assert sorted((tmp_path / "run").rglob("*.png")) == sorted(
+        tmp_path / "run" / path.relative_to(expected) for path in expected.rglob("*.png")
+    )
+
+
+def test_a_table_torn_at_any_byte_keeps_its_whole_rows(tmp_path):
+    table = Table(tmp_path / "t.csv", ("Epoch", "Batch", "Loss"), numbering=2)
+    table.open(None)
+    rows = [(1.0, 9.0, 0.5), (1.0, 10.0, 0.25), (2.0, 1.0, None)]
+    for row in rows:
+        table.add(row)
+    table.close()
+    content = table.path.read_bytes()
+    for length in range(len(content) + 1):
+        table.path.write_bytes(content[:length])
+        ends = content[:length].count(b"\n")
+        assert list(table.read()) == rows[: max(0, ends - 1)]
+    table.path.write_bytes(content[:-4] + b"\0" * 30)  # what a power cut may leave
+    assert table.open((2, 1)) == rows[:2]
+    table.close()
+    assert table.path.read_bytes() == content[: content.rindex(b"2,1,")]
+
+
+def test_a_row_that_is_there_twice_is_read_once(tmp_path):
+    table = Table(tmp_path / "t.csv", ("Epoch", "Loss"), numbering=1)
+    table.path.write_text("Epoch,Loss\n1,0.5\n2,0.4\n2,0.4\n3,0.3\n")
+    assert list(table.read()) == [(1, 0.5), (2, 0.4)]
+
+
+def test_a_training_that_begins_anew_leaves_nothing_of_the_one_before(make, captioner, tmp_path):
+    whole(make(), captioner, epochs=2)
+    make().open(None, MODEL)
+    assert History.read(tmp_path / "run") == History([], [])
+    assert list((tmp_path / "run" / "pictures").iterdir()) == []
+
+
+_KILLED = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from captioner.reports.table import Table
+
+    directory, at = Path(sys.argv[1]), int(sys.argv[2])
+    table = Table(directory / "t.csv", ("Epoch", "Batch", "Loss"), numbering=2)
+    table.open((1, at) if at else None)
+    while True:
+        at += 1
+        table.add((1, at, at / 7))
+        if at % 100 == 0:
+            table.flush()
+            (directory / "checkpoint.tmp").write_text(str(at))
+            (directory / "checkpoint.tmp").replace(directory / "checkpoint")
+    """
+)
+
+
+def test_killed_for_real_again_and_again_no_row_is_lost_or_doubled(tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    done = 0
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", _KILLED, str(tmp_path), str(done)])
+        try:
+            while process.poll() is None and (not checkpoint.exists() or int(checkpoint.read_text()) <= done):
+                time.sleep(0.002)
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        done = int(checkpoint.read_text())
+    table = Table(tmp_path / "t.csv", ("Epoch", "Batch", "Loss"), numbering=2)
+    rows = table.open((1, done))
+    table.close()
+    assert [row[:2] for row in rows] == [(1, batch) for batch in range(1, done + 1)]
+    with (tmp_path / "t.csv").open() as file:
+        assert [row["Loss"] for row in csv.DictReader(file)] == [f"{batch / 7:.6g}" for batch in range(1, done + 1)]
+
+
+# --- Settings and sizes
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["data.sided_words=[]", "data.splits=[60, 30.5, 10]", "data.tokenizer='wordpiece:C:\\dir \"é\"\\vocab.txt'"],
+        ["model.decoder=rnetvhcattention", "train.lr=1e-5", "train.clip_value=0.1", "search.length_penalty=0"],
+    ],
+)
+def test_the_configuration_is_written_as_it_is_read(tmp_path, settings):
+    config = load_config(None, settings)
+    (tmp_path / "config.toml").write_text(config_toml(config), encoding="utf-8")
+    assert load_config(tmp_path / "config.toml") == config
+
+
+def test_the_model_summary_counts_parameters_and_megabytes():
+    model = nn.Sequential()
+    model.add_module("seen", nn.Sequential(nn.Linear(9, 100), nn.ReLU()).requires_grad_(requires_grad=False))
+    model.add_module("said", nn.Linear(100, 1000, bias=False))
+    lines = {line.split()[0]: line.split()[1:] for line in model_summary(model).splitlines() if line.strip()}
+    assert lines["seen"] == ["1,000", "0", "0.00"]
+    assert lines["seen.0"] == ["1,000", "0", "0.00"]
+    assert lines["said"] == ["100,000", "100,000", "0.40"]
+    assert lines["total"] == ["101,000", "100,000", "0.40"]
+    assert "seen.1" not in lines  # it has nothing to count
+
+
+def test_what_two_modules_share_counts_once_in_the_total():
+    model = nn.ModuleDict({"read": nn.Embedding(10, 4), "said": nn.Linear(4, 10, bias=False)})
+    model["said"].weight = model["read"].weight
+    total = model_summary(model).splitlines()[-1]
+    assert total.split() == ["total", "40", "40", "0.00"]
+
+
+def test_opening_writes_configuration_and_summary(make, tmp_path):
+    make().open(None, MODEL)
+    assert load_config(tmp_path / "run" / "config.toml") == load_config(None)
+    assert "total" in (tmp_path / "run" / "model.txt").read_text()
+
+
+# --- Pictures
+
+
+def test_every_epoch_is_drawn_and_the_newest_is_on_top(make, captioner, tmp_path):
+    whole(make(), captioner, epochs=2)
+    folder = tmp_path / "run"
+    names = [f"epoch-{epoch:03d}-{kind}.png" for epoch in (1, 2) for kind in ("attention", "caption")]
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == names
+    for kind in ("attention", "caption"):
+        assert (folder / f"{kind}.png").read_bytes() == (folder / "pictures" / f"epoch-002-{kind}.png").read_bytes()
+        with Image.open(folder / f"{kind}.png") as picture:
+            assert min(picture.size) > 100
+
+
+def test_a_model_that_does_not_attend_has_no_attention_picture(make, captioner, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    monkeypatch.setattr(captioner, "spec", replace(captioner.spec, attention_grid=None))
+    whole(make(), captioner, epochs=1)
+    assert not (tmp_path / "run" / "attention.png").exists()
+    assert (tmp_path / "run" / "caption.png").is_file()
+
+
+def test_a_training_goes_on_where_pictures_cannot_be_drawn(make, captioner, tmp_path, monkeypatch):
+    def no_font(*arguments: object, **options: object) -> None:
+        raise module.UsageError("no font here has a glyph for 猫")
+
+    monkeypatch.setattr(module, "caption_picture", no_font)
+    reports = make()
+    whole(reports, captioner)
+    (line,) = reports.said
+    assert line == "warning: no pictures of validation photos: no font here has a glyph for 猫"
+    assert (tmp_path / "run" / "curves.png").is_file()
+
+
+def test_drawing_changes_no_random_state(make, captioner):
+    reports = make()
+    reports.open(None, MODEL)
+    before = torch.get_rng_state()
+    reports.epoch(scores_of(1), captioner)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# --- What cannot be written
+
+
+@pytest.mark.parametrize("name", [TRAIN, VALIDATION, "config.toml", "model.txt"])
+def test_a_file_that_cannot_be_written_is_one_sentence(make, tmp_path, name):
+    (tmp_path / "run" / name / "x").mkdir(parents=True)
+    with pytest.raises(CaptionerError, match=rf"^The [\w ]+ .*{name} cannot be (written|read): [^\n]+\.$"):
+        make().open(None, MODEL)
+
+
+def test_a_full_disk_is_one_sentence(make, tmp_path, monkeypatch):
+    reports = make()
+    reports.open(None, MODEL)
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reports._steps, "_file", Full())
+    with pytest.raises(CaptionerError, match=r"train_results.csv cannot be written: No space left on device\.$"):
+        reports.step(1, 1, 1.0, 0.5)
+
+
+def test_closing_twice_does_no_harm(make):
+    reports = make()
+    reports.open(None, MODEL)
+    reports.close()
+    reports.close()

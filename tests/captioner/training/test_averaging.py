@@ -1,0 +1,160 @@
+"""One model of several: their mean, and only of those that have one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from caprun.bundle.writing import describe_file
+from captioner.cli import main
+from captioner.datasets import load_dataset
+from captioner.errors import CaptionerError
+from captioner.models.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
+from captioner.training.averaging import average
+
+
+@pytest.fixture
+def moved(trained: Path, tmp_path: Path) -> Path:
+    """The trained model, all its weights one more."""
+    checkpoint = load_checkpoint(trained / BEST)
+    weights = {name: value + 1 if value.is_floating_point() else value for name, value in checkpoint.model.items()}
+    save_checkpoint(tmp_path / "moved.pt", replace(checkpoint, model=weights))
+    return tmp_path / "moved.pt"
+
+
+def test_weights_are_the_mean_by_their_shares(trained: Path, moved: Path):
+    first, mean = load_checkpoint(trained / BEST), average([trained / BEST, moved], [3, 1], "command")
+    floats = [name for name, value in first.model.items() if value.is_floating_point()]
+    assert floats
+    assert mean.model.keys() == first.model.keys()
+    for name in floats:
+        torch.testing.assert_close(mean.model[name], first.model[name] + 0.25)
+        assert mean.model[name].dtype == first.model[name].dtype
+    assert [part["share"] for part in mean.provenance["average"]] == [0.75, 0.25]
+
+
+def test_it_says_what_it_is_of_and_counts_no_training_twice(trained: Path, tmp_path: Path):
+    def trained_on(name: str, before: Path, seconds: int) -> Path:
+        first = load_checkpoint(before)
+        scores = {"epoch": 2, "cider": 0.5}
+        init = {**first.provenance, "checkpoint_sha256": describe_file(before).sha256, "scores": first.scores}
+        provenance = {**first.provenance, "command": name, "train_seconds": seconds, "init": init}
+        save_checkpoint(tmp_path / name, replace(first, metrics=scores, provenance=provenance))
+        return tmp_path / name
+
+    second = trained_on("second", trained / BEST, 20)
+    third = trained_on("third", second, 30)
+    told = average([third, second], [1, 1], "the mean").provenance
+    first = load_checkpoint(trained / BEST)
+    assert (told["command"], "init" in told) == ("the mean", False)
+    assert [stage["command"] for stage in told["stages"]] == [first.provenance["command"], "second", "third"]
+    assert told["stages"][0]["cider"] == first.metrics["cider"]
+    assert told["stages"][2] == {"command": "third", "seconds": 30, "epoch": 2, "cider": 0.5}
+    assert told["train_seconds"] == first.provenance["train_seconds"] + 50
+
+
+def test_a_mean_that_is_worse_than_each_is_warned_of(trained: Path, shapes: Path, tmp_path: Path):
+    first = load_checkpoint(trained / BEST)
+    for name in ("a.pt", "b.pt"):
+        save_checkpoint(tmp_path / name, replace(first, metrics={"cider": first.metrics["cider"] + 1}))
+    arguments = ["average", str(tmp_path / "a.pt"), str(tmp_path / "b.pt"), "--data", str(shapes), "--threads", "1"]
+    result = CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / "mean.pt")])
+    assert result.exit_code == 0, result.output
+    assert "warning: the mean is worse" in result.stderr
+
+
+def test_photos_that_are_missing_may_be(trained: Path, own_shapes: Path, tmp_path: Path):
+    dev = load_dataset(own_shapes).split("dev")
+    dev[0].image.unlink()
+    dev[1].image.write_bytes(b"")
+    arguments = ["average", str(trained / BEST), str(trained / LAST), "--data", str(own_shapes), "--threads", "1"]
+    arguments += ["--output", str(tmp_path / "mean.pt")]
+    assert "with --allow-missing" in CliRunner().invoke(main, arguments).output
+    result = CliRunner().invoke(main, [*arguments, "--allow-missing"])
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(tmp_path / "mean.pt").metrics["photos"] == len(dev) - 2
+
+
+def test_huge_shares_are_shares_too(trained: Path, moved: Path):
+    first, mean = load_checkpoint(trained / BEST), average([trained / BEST, moved], [1e308, 1e308], "command")
+    for name in (name for name, value in first.model.items() if value.is_floating_point()):
+        torch.testing.assert_close(mean.model[name], first.model[name] + 0.5)
+
+
+def test_what_is_tied_stays_one_tensor(trained: Path):
+    mean = average([trained / BEST, trained / BEST], [1, 1], "command").model
+    tied = {mean["decoder.embedding.weight"].data_ptr(), mean["decoder.output.weight"].data_ptr()}
+    assert len(tied) == 1
+
+
+def test_a_model_and_itself_is_the_model(trained: Path):
+    same = average([trained / BEST, trained / BEST], [1, 2], "command")
+    for name, value in load_checkpoint(trained / BEST).model.items():
+        torch.testing.assert_close(same.model[name], value)
+
+
+def test_an_average_is_scored_as_its_training_would_have_scored_it(trained: Path, shapes: Path, tmp_path: Path):
+    output = tmp_path / "average.pt"
+    best = load_checkpoint(trained / BEST)
+    arguments = ["average", str(trained / BEST), str(trained / BEST), "--data", str(shapes), "--output", str(output)]
+    result = CliRunner().invoke(main, [*arguments, "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    written = load_checkpoint(output)
+    assert written.training is None
+    for name in ("dev_loss", "accuracy", "bleu_4", "cider"):
+        assert written.metrics[name] == pytest.approx(best.metrics[name], abs=1e-3)
+    assert {"split", "photos", "references", "captions"} <= written.metrics.keys()
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code != 0
+    assert "is there already" in again.output
+
+
+def altered(checkpoint: Checkpoint, **model: object) -> Checkpoint:
+    return replace(checkpoint, config=replace(checkpoint.config, model=replace(checkpoint.config.model, **model)))
+
+
+def test_another_model_is_refused_and_what_captions_do_not_depend_on_is_not(trained: Path, tmp_path: Path):
+    best, other = load_checkpoint(trained / BEST), tmp_path / "other.pt"
+    save_checkpoint(other, altered(best, gate=False))
+    with pytest.raises(
+        CaptionerError, match=r"^.*other\.pt is of another model than .* \(model\.gate is False and True "
+    ):
+        average([trained / BEST, other], [1, 1], "command")
+    save_checkpoint(other, replace(best, model={**best.model, "decoder.embedding.weight": torch.zeros(2, 3)}))
+    with pytest.raises(CaptionerError, match=r"\(weights of other shapes\)"):
+        average([trained / BEST, other], [1, 1], "command")
+    save_checkpoint(other, altered(best, fine_tune=3, dropout=0.25))
+    average([trained / BEST, other], [1, 1], "command")
+
+
+@pytest.mark.parametrize(
+    ("count", "shares", "message"),
+    [
+        (1, [1.0], "two checkpoints or more"),
+        (2, [1.0], "2 checkpoints and 1 weights"),
+        (2, [1.0, 0.0], "numbers above 0"),
+        (2, [1.0, float("nan")], "numbers above 0"),
+    ],
+)
+def test_what_is_no_average_is_one_sentence(trained: Path, count, shares, message):
+    with pytest.raises(CaptionerError, match=message):
+        average([trained / LAST] * count, shares, "command")
+
+
+def test_what_another_training_is_writing_beside_it_stays(trained: Path, shapes: Path, tmp_path: Path):
+    (tmp_path / ".last.pt-1").touch()
+    arguments = ["average", str(trained / BEST), str(trained / LAST), "--data", str(shapes), "--threads", "1"]
+    assert CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / "mean.pt")]).exit_code == 0
+    assert (tmp_path / ".last.pt-1").exists()
+
+
+def test_where_nothing_can_be_written_is_known_before_anything_is_read(tmp_path: Path):
+    (tmp_path / "file").touch()
+    output, nothing = tmp_path / "file" / "mean.pt", str(tmp_path / "nothing")
+    result = CliRunner().invoke(main, ["average", nothing, nothing, "--data", nothing, "--output", str(output)])
+    assert result.exit_code == 1
+    assert f"The folder {output.parent} cannot be written" in result.output

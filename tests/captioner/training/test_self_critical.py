@@ -1,0 +1,458 @@
+"""Self-critical training: what is drawn, what is learnt from it, and that the stage repeats, resumes and refuses."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from tests.captioner.test_training import sighted_weights
+
+from caprun.bundle.vocabulary import Joining, Vocabulary
+from caprun.search.decoding import search
+from caprun.search.options import SearchOptions
+from captioner.backends.pytorch import ModelSteps
+from captioner.cli import main
+from captioner.config import Config, SelfCriticalConfig, load_config, load_second_config
+from captioner.datasets import load_dataset
+from captioner.errors import CaptionerError
+from captioner.models.caption_model import CaptionModel
+from captioner.models.checkpoint import BEST, LAST, Checkpoint, build_model, load_checkpoint
+from captioner.text.words import SPECIAL
+from captioner.training import loop, self_critical
+from captioner.training.optimiser import Optimiser
+from captioner.training.sampling import sample
+from captioner.training.self_critical import bad_ending_ids, others_mean, self_critical_loss
+from captioner.training.train import Job, train
+from tests.captioner.trees import differing
+
+Second = Callable[..., list[str]]
+STAGE = "train.stage=self-critical"
+
+
+@pytest.fixture(scope="module")
+def second(shapes: Path, cache: Path, trained: Path) -> Second:
+    """Train the stage on the shapes, from the model that is trained on them, or go on with it."""
+
+    def run(output: Path, *settings: str, resumed: Checkpoint | None = None, init: Path = trained / LAST) -> list[str]:
+        first = load_checkpoint(init).config
+        small = ("train.epochs=2", "train.batch_size=4")
+        config = resumed.config if resumed else load_second_config(None, [STAGE, *small, *settings], first)
+        said: list[str] = []
+        job = Job(
+            load_dataset(shapes), config, output, cache, "the tests", resumed=resumed, init=None if resumed else init
+        )
+        train(job, said.append)
+        return said
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def learnt(second: Second, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished stage; do not write to it."""
+    output = tmp_path_factory.mktemp("second")
+    second(output)
+    return output
+
+
+@pytest.fixture(params=["soft-attention", "hard-attention", "rnetvi", "rnetvhc"])
+def any_model(request: pytest.FixtureRequest, encoder: Any) -> CaptionModel:
+    from captioner.config import ModelConfig
+
+    sizes = {"projection": 16, "embedding": 16, "units": 24, "attention": 8}
+    torch.manual_seed(1)
+    model = CaptionModel(encoder, ModelConfig(decoder=request.param, **sizes), 30, SPECIAL)
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.mul_(4)  # else it says the same of every photo
+    return model.eval()
+
+
+def photos(count: int) -> torch.Tensor:
+    return 4 * torch.rand(count, 9, 8, generator=torch.Generator().manual_seed(2))
+
+
+# --- What is drawn
+
+
+@torch.no_grad()
+def test_the_greedy_path_is_the_runtimes(any_model):
+    encoded = any_model.start(photos(20))
+    rambling = sample(any_model, encoded, 1, 9, 0.0).tokens[:, 0, 2:]
+    ends: set[int] = set()
+    for end in {*rambling.flatten().tolist()} - {SPECIAL.pad}:  # whichever piece is the last
+        any_model.special = replace(SPECIAL, end=end)
+        expected = search(
+            ModelSteps(any_model, encoded), 20, SPECIAL.start, end, SearchOptions(beam_size=1, max_length=9)
+        )
+        drawn = sample(any_model, encoded, 1, 9, 0.0)
+        lengths = (drawn.lengths - drawn.ended.long())[:, 0].tolist()
+        said = [tuple(row[1 : 1 + n]) for row, n in zip(drawn.tokens[:, 0].tolist(), lengths, strict=True)]
+        assert said == [hypothesis.ids for hypothesis in expected]
+        assert drawn.ended[:, 0].tolist() == [hypothesis.finished for hypothesis in expected]
+        ends |= set(lengths)
+    assert len(ends) > 1  # some photos were done before others
+
+
+@torch.no_grad()
+def test_captions_are_drawn_with_the_probabilities_the_model_states(any_model):
+    encoded = any_model.start(photos(1))
+    torch.manual_seed(0)
+    drawn = sample(any_model, encoded, 20_000, 2, 0.5)
+    start = torch.full((1, 1), SPECIAL.start)
+    logits, *_ = any_model.decoder.step(
+        start, encoded.hidden[:, None], encoded.cell[:, None], encoded.regions, encoded.keys
+    )
+    expected = torch.softmax((logits[0, 0] + any_model.unsaid) / 0.5, 0)
+    found = torch.bincount(drawn.tokens[0, :, 1], minlength=30) / 20_000
+    assert torch.allclose(found, expected, atol=0.015)
+    assert not found[[SPECIAL.pad, SPECIAL.start, SPECIAL.unk]].any()
+
+
+@torch.no_grad()
+def test_drawn_captions_are_whole_padded_and_longest_first(any_model):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        any_model.decoder.output.weight.mul_(0.2)  # nothing is said for certain, so that END comes now and then
+        any_model.decoder.output.bias[SPECIAL.end] += 1.5
+    drawn = sample(any_model, any_model.start(photos(6)), 7, 8, 1.0)
+    assert drawn.tokens.shape[:2] == (6, 7)
+    assert len(drawn.lengths.unique()) > 3
+    assert bool((drawn.lengths.diff(dim=1) <= 0).all())
+    for rows, lengths, ended in zip(drawn.tokens.tolist(), drawn.lengths.tolist(), drawn.ended.tolist(), strict=True):
+        for row, length, end in zip(rows, lengths, ended, strict=True):
+            assert row[0] == SPECIAL.start
+            assert set(row[1 + length :]) <= {SPECIAL.pad}
+            assert (row[length] == SPECIAL.end) == end
+            assert SPECIAL.end not in row[1:length]
+            assert end or length == 8
+
+
+def test_each_caption_is_drawn_of_its_own_photo(any_model):
+    """Rows move while others end: what a caption is said of must not."""
+    seen = photos(5)
+    with torch.no_grad():
+        together = sample(any_model, any_model.start(seen), 3, 9, 0.0)
+        for index in range(5):
+            alone = sample(any_model, any_model.start(seen[index : index + 1]), 3, 9, 0.0)
+            length = alone.tokens.shape[2]
+            assert torch.equal(alone.tokens[0], together.tokens[index, :, :length])
+
+
+# --- What is learnt
+
+
+def test_the_baselines_of_a_photo_leave_advantages_that_sum_to_zero():
+    reward = np.random.default_rng(0).random((4, 5))
+    advantage = reward - others_mean(reward)
+    assert np.abs(advantage.sum(1)).max() < 1e-12
+    assert advantage[0, 0] == pytest.approx(reward[0, 0] - reward[0, 1:].mean())
+
+
+def test_the_gradient_is_reinforces(any_model):
+    """By the formula: the sum over words of (probability - one hot) / temperature, times the advantage."""
+    seen, temperature = photos(2), 0.7
+    torch.manual_seed(3)
+    drawn = sample(any_model, any_model.start(seen), 3, 6, temperature)
+    advantage = torch.randn(2, 3)
+    teacher = any_model(seen, drawn.tokens)
+    teacher.logits.retain_grad()
+    self_critical_loss(teacher, any_model.unsaid, advantage, temperature, 6).backward()
+    probability = torch.softmax((teacher.logits.detach() + any_model.unsaid) / temperature, 1)
+    one_hot = torch.nn.functional.one_hot(teacher.targets, 30)
+    expected = (probability - one_hot) / temperature * advantage.flatten()[teacher.caption][:, None] / 6
+    assert torch.allclose(teacher.logits.grad, expected, atol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_expected_reward():
+    """Of a policy that says one of four words, with every outcome weighed by its probability."""
+    from captioner.models.decoder import Teacher
+
+    logits = torch.tensor([0.3, -0.2, 0.9, 0.0], requires_grad=True)
+    worth, temperature = torch.tensor([1.0, 0.2, 0.5, 3.0]), 1.3
+    probability = torch.softmax(logits / temperature, 0)
+    (expected,) = torch.autograd.grad(probability @ worth, logits)
+    said = torch.arange(4)
+    teacher = Teacher(logits.expand(4, 4), said, None, torch.ones(1, 4, dtype=torch.int64), said)
+    baseline = 0.77  # any that does not depend on the word changes nothing
+    weighed = (probability.detach() * (worth - baseline))[None]
+    (found,) = torch.autograd.grad(self_critical_loss(teacher, torch.zeros(4), weighed, temperature, 1), logits)
+    assert torch.allclose(-found, expected, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def sighted(train_shapes: Any, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that says something of its photos, and not yet the right thing."""
+    output = tmp_path_factory.mktemp("sighted")
+    weights = sighted_weights(load_dataset(shapes).split("train"), output / "weights.pth")
+    nothing = ("model.dropout=0", "model.word_dropout=0", "train.label_smoothing=0", "train.average=0.5")
+    train_shapes(output, "train.epochs=14", "train.lr=0.02", f"model.encoder_weights={weights}", *nothing)
+    return output / LAST
+
+
+def test_the_reward_rises(second, sighted, tmp_path):
+    fast = ("train.epochs=8", "train.lr=0.005", "train.average=0.5", "self_critical.samples=10")
+    said = second(tmp_path, *fast, init=sighted)
+    rewards = [row["reward"] for row in load_checkpoint(tmp_path / LAST).training["state"]["history"]]
+    print(rewards)
+    assert rewards[-1] > rewards[0] + 1
+    assert said[4].startswith("before: cider ")
+
+
+PLAIN = ("train.epochs=1", "train.schedule=constant", "train.clip_norm=0")
+
+
+@pytest.fixture(scope="module")
+def plainly_learnt(second: Second, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a stage of which every gradient counts as it is; do not write to it."""
+    output = tmp_path_factory.mktemp("plain")
+    second(output, *PLAIN)
+    return output
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["samples=3", "temperature=0.6", "baseline=greedy", "bleu_4=5", "length=0", "cider=3", "dropout=off", "dropout=on"],
+)
+def test_every_setting_changes_what_is_learnt(second, plainly_learnt, tmp_path, setting):
+    second(tmp_path, *PLAIN, f"self_critical.{setting}")
+    first, other = load_checkpoint(plainly_learnt / LAST).model, load_checkpoint(tmp_path / LAST).model
+    assert differing(dict(first), dict(other))
+
+
+@pytest.mark.parametrize(
+    ("dropout", "drawing", "learning"), [("off", False, False), ("learning", False, True), ("on", True, True)]
+)
+def test_dropout_is_where_it_is_asked_for(second, tmp_path, monkeypatch, dropout, drawing, learning):
+    modes: dict[str, set[bool]] = {"drawing": set(), "learning": set()}
+    teach = CaptionModel.forward
+
+    def draw(model: CaptionModel, *arguments: Any) -> Any:
+        modes["drawing"].add(model.training)
+        return sample(model, *arguments)
+
+    def learn(model: CaptionModel, *arguments: Any) -> Any:
+        if torch.is_grad_enabled():  # and not validation
+            modes["learning"].add(model.training)
+        return teach(model, *arguments)
+
+    monkeypatch.setattr(self_critical, "sample", draw)
+    monkeypatch.setattr(CaptionModel, "forward", learn)
+    second(tmp_path, "train.epochs=1", f"self_critical.dropout={dropout}")
+    assert modes == {"drawing": {drawing}, "learning": {learning}}
+
+
+def test_the_frozen_encoder_stays_as_it_was_and_a_tuned_one_learns(second, trained, learnt, tmp_path):
+    def changed(run: Path) -> list[str]:
+        before, after = load_checkpoint(trained / LAST).model, load_checkpoint(run / LAST).model
+        return [name for name in differing(dict(before), dict(after)) if name.startswith("/encoder")]
+
+    assert changed(learnt) == []
+    second(tmp_path, "model.fine_tune=3", "train.epochs=1", "train.encoder_lr=0.01")
+    assert changed(tmp_path)
+
+
+# --- The stage as a training
+
+
+def test_a_stage_leaves_what_a_training_leaves_and_says_what_it_began_with(learnt, trained):
+    best, last = load_checkpoint(learnt / BEST), load_checkpoint(learnt / LAST)
+    assert best.config.train.stage == "self-critical"
+    assert best.provenance["init"]["command"] == "the tests"
+    assert len(best.provenance["init"]["checkpoint_sha256"]) == 64
+    assert best.vocabulary == load_checkpoint(trained / LAST).vocabulary
+    row = last.training["state"]["history"][-1]
+    assert row.keys() >= {"reward", "sample_words", "sample_bad_endings", "cider", "words", "bad_endings", "dev_loss"}
+    assert last.training["state"]["before"].keys() >= {"cider", "bleu_4", "words", "bad_endings"}
+    header, *rows = (learnt / "train_results.csv").read_text().splitlines()
+    assert header == "Epoch,Batch,Reward,Words,Bad endings"
+    assert len(rows) == 2 * 5
+    assert (learnt / "curves.png").stat().st_size > 1000
+
+
+def test_a_stage_that_makes_something_worse_says_so(second, tmp_path, monkeypatch):
+    scores = iter([{"cider": 0.5, "bleu_4": 0.2}, {"cider": 0.6, "bleu_4": 0.1}])
+    validate = self_critical.validate
+
+    def scripted(*arguments: Any) -> Any:
+        found = validate(*arguments)
+        return type(found)(found.scores | next(scores, {}), found.captions)
+
+    monkeypatch.setattr(self_critical, "validate", scripted)
+    monkeypatch.setattr(loop, "validate", scripted)
+    said = second(tmp_path, "train.epochs=1")
+    warned = [line for line in said if line.startswith("warning:")]
+    assert len(warned) == 1
+    assert "bleu_4 went from 0.200 to 0.100" in warned[0]
+    assert "cider" not in warned[0]
+
+
+@pytest.mark.parametrize("settings", [(), ("self_critical.dropout=on", "train.accumulate=2", "train.precision=bf16")])
+def test_a_resumed_stage_ends_as_one_that_was_never_interrupted(second, tmp_path, monkeypatch, settings):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    settings = ("train.save_minutes=0", "self_critical.samples=3", *settings)
+    second(whole, *settings)
+    learn = loop.Trainer._learn
+
+    def interrupted(trainer: loop.Trainer, *arguments: Any) -> bool:
+        if trainer.optimiser.steps == 7:  # five an epoch
+            raise KeyboardInterrupt
+        return learn(trainer, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "_learn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            second(broken, *settings)
+    torch.manual_seed(12345)
+    second(broken, resumed=load_checkpoint(broken / LAST))
+    for name in (BEST, LAST):
+        first, other = load_checkpoint(whole / name), load_checkpoint(broken / name)
+        assert differing(dict(first.model), dict(other.model)) == []
+        assert differing(dict(first.metrics), dict(other.metrics)) == []
+    assert differing(dict(load_checkpoint(whole / LAST).training), dict(load_checkpoint(broken / LAST).training)) == []
+    for table in ("train_results.csv", "validation_results.csv"):
+        assert (whole / table).read_text() == (broken / table).read_text()
+
+
+def test_accumulated_parts_learn_what_the_whole_step_learns(second, tmp_path, monkeypatch):
+    # what is drawn depends on the parts: let it be the same
+    monkeypatch.setattr(self_critical, "sample", lambda *given: sample(*given[:-1], 0.0))
+    monkeypatch.setattr(self_critical, "others_mean", lambda reward: reward - np.linspace(-1, 2, reward.shape[1]))
+    steps: list[list[torch.Tensor]] = []
+    step = Optimiser.step
+
+    def noted(optimiser: Optimiser, rate: Any) -> bool:
+        steps.append([p.grad.clone() for p in optimiser.parameters.values()])
+        return step(optimiser, rate)
+
+    monkeypatch.setattr(Optimiser, "step", noted)
+    alike = ("train.epochs=1", "self_critical.dropout=off")
+    second(tmp_path / "whole", *alike)
+    second(tmp_path / "parts", *alike, "train.accumulate=3")
+    assert len(steps) == 2 * 5
+    assert any(gradient.abs().max() > 1e-3 for gradient in steps[0])
+    assert all(torch.allclose(whole, parts, atol=1e-6) for whole, parts in zip(steps[0], steps[5], strict=True))
+
+
+def test_cross_entropy_too_may_begin_with_a_model(second, trained, tmp_path, shapes, cache):
+    config = load_second_config(None, ["train.epochs=1", "train.lr=1e-9"], load_checkpoint(trained / LAST).config)
+    assert config.train.label_smoothing == 0.1
+    train(Job(load_dataset(shapes), config, tmp_path, cache, "the tests", init=trained / LAST), lambda _: None)
+    before, after = load_checkpoint(trained / LAST), load_checkpoint(tmp_path / LAST)
+    assert after.metrics["cider"] == pytest.approx(before.metrics["cider"], abs=1e-3)
+
+
+# --- What is refused, in a sentence
+
+
+def refusal(*arguments: str) -> str:
+    result = CliRunner().invoke(main, ["train", *arguments])
+    assert result.exit_code in (1, 2)
+    assert "Traceback" not in result.output
+    return result.output.strip().splitlines()[-1]
+
+
+def test_the_stage_needs_a_model_to_go_on_from(shapes, cache, tmp_path):
+    where = ("--data", str(shapes), "--cache", str(cache), "--output", str(tmp_path / "run"))
+    assert refusal("--stage", "self-critical", *where).endswith(
+        "here is none to go on from; name its checkpoint with --init."
+    )
+    missing = tmp_path / "missing.pt"
+    assert f"There is no checkpoint {missing}" in refusal("--stage", "self-critical", "--init", str(missing), *where)
+    (tmp_path / "photo.pt").write_bytes(b"no checkpoint")
+    assert "is no checkpoint" in refusal("--stage", "self-critical", "--init", str(tmp_path / "photo.pt"), *where)
+    assert "leave out --init" in refusal("--resume", "--init", str(missing), *where)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("model.units=64", "model.units (64, and 32 in the checkpoint)"),
+        ("model.decoder=rnetvh", "model.decoder ('rnetvh', and 'soft-attention' in the checkpoint)"),
+        ("data.image_size=96", "data.image_size (96, and 48 in the checkpoint)"),
+        ("data.tokenizer=bpe", "data.tokenizer ('bpe', and 'word' in the checkpoint)"),
+        ("data.split_seed=1", "data.split_seed (1, and 0 in the checkpoint)"),
+        ("train.label_smoothing=0.1", "train.label_smoothing is of cross-entropy"),
+        ("train.scheduled_sampling=0.1", "train.scheduled_sampling is of cross-entropy"),
+        ("self_critical.samples=1", "self_critical.samples is 1"),
+        ("self_critical.cider=0 self_critical.bleu_4=0", "then no caption is worth anything"),
+        ("self_critical.temperature=0", "temperature is 0"),
+        ("self_critical.baseline=none", "self_critical.baseline is 'none'"),
+    ],
+)
+def test_a_setting_that_contradicts_the_checkpoint_or_the_stage_is_refused(trained, tmp_path, setting, named):
+    given = [part for one in setting.split() for part in ("--set", one)]
+    said = refusal("--stage", "self-critical", "--init", str(trained / LAST), "--output", str(tmp_path), *given)
+    assert named in said
+
+
+def test_the_stages_settings_without_the_stage_are_refused(tmp_path):
+    assert "self_critical is set, and train.stage is not self-critical" in refusal("--set", "self_critical.samples=3")
+
+
+def test_captions_that_the_model_cannot_say_are_refused(second, own_shapes, trained, tmp_path, cache):
+    captions = own_shapes / "captions.txt"
+    header, *rows = captions.read_text().splitlines()
+    captions.write_text("\n".join([header, *(f"{row.split(',')[0]},один круг на фоне" for row in rows)]))
+    config = load_second_config(None, [STAGE], load_checkpoint(trained / LAST).config)
+    job = Job(load_dataset(own_shapes), config, tmp_path / "run", cache, "the tests", init=trained / LAST)
+    with pytest.raises(
+        CaptionerError, match=r"of the words in the training captions are not in the vocabulary of .*last"
+    ):
+        train(job, lambda _: None)
+
+
+def test_captions_of_rare_words_are_no_others(own_shapes, settings, tmp_path, cache):
+    captions = own_shapes / "captions.txt"
+    header, *rows = captions.read_text().splitlines()
+    captions.write_text("\n".join([header, *(f"{row.split(',')[0]},a p{i} q{i} r{i}" for i, row in enumerate(rows))]))
+    few = ["data.min_count=2", "train.epochs=1"]
+    for name, init in (("first", None), ("second", tmp_path / "first" / LAST)):
+        if init is None:
+            config = load_config(None, [*settings, *few])
+        else:
+            config = load_second_config(None, few[1:], load_checkpoint(init).config)
+        said: list[str] = []
+        train(Job(load_dataset(own_shapes), config, tmp_path / name, cache, "the tests", init=init), said.append)
+        assert any("75.0% of those in the training captions unknown" in line for line in said)
+
+
+def test_a_resumed_stage_stays_the_stage_it_is(learnt, shapes, cache, tmp_path):
+    run = shutil.copytree(learnt, tmp_path / "run")
+    where = ("--resume", "--data", str(shapes), "--cache", str(cache), "--output", str(run))
+    assert "leave out train.stage" in refusal(*where, "--stage", "cross-entropy", "--set", "train.label_smoothing=0")
+    assert "leave out self_critical.samples" in refusal(*where, "--set", "self_critical.samples=9")
+
+
+def test_a_checkpoint_of_before_the_stage_existed_loads_with_its_defaults(trained, tmp_path):
+    content = torch.load(trained / LAST, weights_only=True)
+    del content["config"]["self_critical"], content["config"]["train"]["stage"]
+    torch.save(content, tmp_path / "older.pt")
+    config = load_checkpoint(tmp_path / "older.pt").config
+    assert config == load_checkpoint(trained / LAST).config
+    assert config.self_critical == SelfCriticalConfig()
+    assert config.train.stage == "cross-entropy"
+    assert Config().self_critical.bad_endings[:3] == ("a", "an", "the")
+
+
+def test_the_stages_model_captions_in_the_runtime_as_any_other(learnt, shapes):
+    from captioner.backends.loading import load_captioner
+
+    captioner = load_captioner(learnt / BEST, "cpu")
+    assert captioner.caption(load_dataset(shapes).split("dev")[0].image).text
+    assert build_model(load_checkpoint(learnt / BEST)).training is False
+
+
+def test_bad_endings_are_whole_words_of_any_vocabulary():
+    settings = SelfCriticalConfig(bad_endings=("a", "the"))
+    plain = Vocabulary(("<pad>", "a", "dog", "the"))
+    begun = Vocabulary(("a", "▁a", "▁the", "▁dog"), Joining(word_start="▁"))
+    continued = Vocabulary(("##a", "a", "the", "##the"), Joining(continuation="##"))
+    assert [bad_ending_ids(v, settings).tolist() for v in (plain, begun, continued)] == [[1, 3], [1, 2], [1, 2]]

@@ -66,7 +66,15 @@ def measure(captioner: Captioner, images: list[np.ndarray], options: SearchOptio
         for image in images:
             steps = TimedSteps(captioner.backend.encode(image[None]))
             began = time.perf_counter()
-            search(steps, 1, special.start, special.end, options, vocabulary=captioner.vocabulary)
+            search(
+                steps,
+                1,
+                special.start,
+                special.end,
+                options,
+                vocabulary=captioner.vocabulary,
+                neutral=captioner.neutral if options.neutral else None,
+            )
             ended = time.perf_counter()
             if turn:
                 inside += [end - start for start, end in zip(steps.began, steps.ended, strict=True)]
@@ -84,6 +92,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--bans", action="store_true", help="also with bans, in groups, and sampling")
+    parser.add_argument("--neutral", action="store_true", help="each also with neutral words, if the bundle has them")
     arguments = parser.parse_args()
     captioner = Captioner.load(arguments.bundle, device="cpu", threads=arguments.threads, precision=arguments.precision)
     images = [load(path, captioner.spec.image) for path in sorted(arguments.photos.glob("*.jpg"))]
@@ -97,6 +106,8 @@ def main() -> None:
             "sampled, top-k 50": replace(plain(1), temperature=1.0, top_k=50),
             "sampled, top-p 0.9": replace(plain(1), temperature=1.0, top_p=0.9),
         }
+    if arguments.neutral:
+        searches |= {f"{name}, neutral": replace(options, neutral=True) for name, options in searches.items()}
     print(
         f"{len(images)} photos, batch 1, {arguments.threads} thread(s), {platform.machine()}, NumPy {np.__version__}, "
         f"onnxruntime {onnxruntime.__version__}"

@@ -97,6 +97,8 @@ def _english_phrases() -> Iterator[tuple[str, str]]:
             single, several = f"{adjective} {one}".strip(), f"{adjective} {many}".strip()
             yield f"{article} {single} and {article} {single}", f"two {several}"
             yield f"{article} {single} and {one}", f"two {several}"
+            if adjective:
+                yield f"{article} {single} and a {one}", f"two {many}"
         yield f"one {one} and one {one}", f"two {many}"
         yield f"the {one} and the {one}", f"the two {many}"
         yield f"the {one} and {one}", f"the two {many}"

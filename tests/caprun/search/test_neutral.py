@@ -154,7 +154,7 @@ def test_gendered_words_are_said_without_it_and_never_with_it() -> None:
 
 def test_the_decoder_is_asked_for_the_whole_vocabulary_and_the_search_gets_what_it_asked_for() -> None:
     """A group is not summed up without its least likely words."""
-    spoken = world(0)
+    spoken = World(0, words=200)
     neutral = NeutralWords("en", WORDS).neutralizer(vocabulary(spoken))
     steps = neutral.steps(FakeSteps(spoken, [0]))
     zero = np.zeros((1, 1), np.int64)
@@ -243,6 +243,13 @@ def test_a_clumsy_phrase_is_rewritten_and_its_words_stand_for_what_was_said(
     assert positions == list(range(len(before.ids))), "everything said is in one word, once"
     assert after.log_prob == before.log_prob
     np.testing.assert_array_equal(after.log_probs, before.log_probs)
+
+
+def test_the_longest_phrase_is_rewritten() -> None:
+    phrases = {"a person": "a child", **PHRASES}
+    neutral = NeutralWords("en", {"is": "person"}, phrases).neutralizer(PIECES)
+    said = ("a person and a person is", "a person is and a person")
+    assert [words(neutral.rephrased(hypothesis(one))) for one in said] == ["two people is", "a child is and a child"]
 
 
 def test_alternatives_that_now_read_alike_are_one_unless_they_were_drawn(neutral: Neutralizer) -> None:

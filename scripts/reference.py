@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import re
 import sys
 import textwrap
 import types
@@ -22,8 +23,8 @@ import click
 
 import caprun.cli
 import captioner.cli
-from caprun.bundle import Manifest
-from caprun.decoding import SearchOptions
+from caprun.bundle.manifest import Manifest
+from caprun.search.options import SearchOptions
 from captioner.config import Config, load_config
 
 Row = tuple[str, ...]
@@ -41,17 +42,26 @@ def command_line(name: str, group: click.Group) -> str:
 
 def _command(command: click.Command, context: click.Context) -> str:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    options = [option for option in command.get_params(context) if isinstance(option, click.Option)]
+    options = [option for option in command.get_params(context) if isinstance(option, click.Option) and option.name != "help"]
     records = [record for option in options if (record := option.get_help_record(context))]
-    rows = [(f"`{names}`", _cell(meaning)) for names, meaning in records]
+    rows = [(f"`{names}`", *_meaning(text)) for names, text in records]
     return "\n".join(
         [
             f"## {context.command_path}\n",
             f"```text\n{usage}\n```\n",
             f"{_paragraphs(command.help or '')}\n",
-            _table(("option", "meaning"), rows),
+            _table(("option", "meaning", "default and range"), rows),
         ]
     )
+
+
+def _meaning(text: str) -> tuple[str, str]:
+    """Separates what `--help` says of an option from the brackets at its end."""
+    limits: list[str] = []
+    while found := re.fullmatch(r"(.*?)\s*\[([^\[\]]*)\]", text, re.DOTALL):
+        text = found[1]
+        limits.insert(0, found[2])
+    return _cell(text), _cell("; ".join(limits))
 
 
 def configuration() -> str:

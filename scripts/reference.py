@@ -24,6 +24,7 @@ import click
 import caprun.cli
 import captioner.cli
 from caprun.bundle.manifest import Manifest
+from caprun.search.option_table import SEARCH_OPTIONS
 from caprun.search.options import SearchOptions
 from captioner.config import Config, load_config
 
@@ -69,7 +70,7 @@ def configuration() -> str:
     parts = []
     special = load_config(None, ["train.stage=self-critical"]).train
     for section, kind in _sections(Config):
-        rows = _fields(kind, f"{section}.")
+        rows = _search_options() if kind is SearchOptions else _fields(kind, f"{section}.")
         parts.append(f"## {section}\n\n{_summary(kind)}\n\n{_table(('setting', 'values', 'default', 'meaning'), rows)}")
         if isinstance(special, kind):
             usual = kind()
@@ -80,6 +81,17 @@ def configuration() -> str:
             ]
             parts.append("The self-critical stage has other defaults:\n\n" + _table(("setting", "default"), others))
     return "\n".join(parts)
+
+
+def _search_options() -> list[Row]:
+    """Returns a row for each search option, with its range; they are defined in a table of their own."""
+    names, rows = {"integer": "integer", "number": "number", "words": "list of text", "flag": "true or false"}, list[Row]()
+    for name, option in SEARCH_OPTIONS.items():
+        values = names[option.kind]
+        if option.kind in ("integer", "number"):
+            values += f", {option.low:g} to {option.high:g}"
+        rows.append((f"`search.{name}`", values, f"`{_toml(option.default)}`", _cell(option.help)))
+    return rows
 
 
 def _sections(config: type[Any]) -> Iterator[tuple[str, type[Any]]]:

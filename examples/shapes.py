@@ -2,8 +2,8 @@
 
     python examples/shapes.py shapes
 
-It stands in for photos of your own where you want to see a training from end to end in a few minutes. The folder is in the format of
-Flickr8k: `captions.txt` and `images/`.
+It stands in for photos of your own where you want to see a training from end to end in a few minutes. The folder is in
+the format of Flickr8k: `captions.txt` and `images/`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Prints the shell commands of a page, for CI to run as a reader would.
 
-    python scripts/commands.py docs/start.md | bash -euxo pipefail
+python scripts/commands.py docs/start.md | bash -euxo pipefail
 """
 
 from __future__ import annotations

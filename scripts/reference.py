@@ -15,7 +15,7 @@ import re
 import sys
 import textwrap
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -43,7 +43,7 @@ def command_line(name: str, group: click.Group) -> str:
 
 def _command(command: click.Command, context: click.Context) -> str:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    options = [option for option in command.get_params(context) if isinstance(option, click.Option) and option.name != "help"]
+    options = [option for option in command.params if isinstance(option, click.Option)]
     records = [record for option in options if (record := option.get_help_record(context))]
     rows = [(f"`{names}`", *_meaning(text)) for names, text in records]
     return "\n".join(
@@ -85,7 +85,8 @@ def configuration() -> str:
 
 def _search_options() -> list[Row]:
     """Returns a row for each search option, with its range; they are defined in a table of their own."""
-    names, rows = {"integer": "integer", "number": "number", "words": "list of text", "flag": "true or false"}, list[Row]()
+    names = {"integer": "integer", "number": "number", "words": "list of text", "flag": "true or false"}
+    rows = list[Row]()
     for name, option in SEARCH_OPTIONS.items():
         values = names[option.kind]
         if option.kind in ("integer", "number"):
@@ -208,7 +209,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _table(head: Row, rows: list[Row]) -> str:
+def _table(head: Row, rows: Sequence[Row]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 

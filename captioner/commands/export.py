@@ -62,9 +62,9 @@ def export(
 ) -> None:
     """Write a bundle from CHECKPOINT (the newest run's best), and prove that it says the same as PyTorch."""
     from captioner.datasets import load_datasets
-    from captioner.models.checkpoint import BEST, load_checkpoint
+    from captioner.models.checkpoint import BEST, checkpoint_file, load_checkpoint
 
-    checkpoint = checkpoint or newest(Path("runs"), BEST)
+    checkpoint = checkpoint_file(checkpoint or newest(Path("runs"), BEST))
     run_name = checkpoint.resolve().parent.name
     output = output or Path("weights") / (run_name if kind == "onnx" else f"{run_name}-{kind}")
     if kind != "onnx" and (other := next((one for one in precisions if one != "fp32"), None)):

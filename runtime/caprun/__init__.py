@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from caprun.errors import BundleError, CaprunError, DeviceError, ImageError, OutputError, UsageError
     from caprun.search.options import SearchOptions
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BundleError",

@@ -57,3 +57,14 @@ def test_photos_that_cannot_be_read_are_known_first_and_may_be_left_out(export, 
     assert result.exit_code == 0, result.output
     assert not {first.image, second.image} & {e.image for e in request.train}
     assert len(request.train) == 15
+
+
+def test_the_folder_of_a_run_is_its_best_checkpoint(trained, tmp_path, monkeypatch):
+    asked: list[Request] = []
+    monkeypatch.setattr("capexport.export.export", lambda request, _: asked.append(request))
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["export", str(trained)])
+    assert result.exit_code == 0, result.output
+    (request,) = asked
+    assert request.checkpoint == trained / BEST
+    assert request.output == Path("weights") / trained.name

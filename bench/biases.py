@@ -37,11 +37,11 @@ from caprun.caption import Caption
 from caprun.engine import Captioner, packaged_bundle
 from caprun.errors import CaprunError
 from caprun.search.options import SearchOptions
+from captioner.config.self_critical import BAD_ENDINGS
 from captioner.datasets import DataSource, load_datasets
 from captioner.errors import CaptionerError
 from captioner.evaluation.words import tokenize
 from captioner.inference import splits_of
-from captioner.self_critical_config import BAD_ENDINGS
 
 Words = tuple[str, ...]
 

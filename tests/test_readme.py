@@ -16,8 +16,7 @@ from click.testing import CliRunner, Result
 
 import caprun.cli
 import captioner.cli
-import captioner.config
-from captioner.config import Config, load_config
+from captioner.config import Config, load_config, load_second_config, parse_settings
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 PROGRAMS = {"captioner": captioner.cli.main, "caprun": caprun.cli.main}
@@ -124,15 +123,15 @@ FIRST = [c for c in [*TRAININGS, *FRAGMENTS] if c not in SECOND]
 @pytest.mark.parametrize("command", [pytest.param(c, id=f"line {c.line}") for c in SECOND])
 def test_the_settings_of_every_second_training_load(command, somewhere, monkeypatch):
     loaded = []
-    load = captioner.config.load_second_config
+    load = load_second_config
 
-    def load_and_stop(*arguments: object) -> NoReturn:
-        loaded.append(load(*arguments))
+    def load_and_stop(*arguments: object, **further: object) -> NoReturn:
+        loaded.append(load(*arguments, **further))
         raise click.exceptions.Exit
 
-    trained = SimpleNamespace(config=load_config(None, []))
+    trained = SimpleNamespace(config=load_config(parse_settings([])))
     monkeypatch.setattr("captioner.training.checkpoint.load_checkpoint", lambda _: trained)
-    monkeypatch.setattr(captioner.config, "load_second_config", load_and_stop)
+    monkeypatch.setattr("captioner.commands.train.load_second_config", load_and_stop)
     result = parse(command if "--init" in command.words else replace(command, text=f"{command.text} --init best.pt"))
     assert loaded, f"{command.text}\n{result.output}"
 
@@ -141,11 +140,11 @@ def test_the_settings_of_every_second_training_load(command, somewhere, monkeypa
 def test_the_settings_of_every_training_load(command, somewhere, monkeypatch):
     loaded = []
 
-    def load_and_stop(*arguments: object) -> NoReturn:
-        loaded.append(load_config(*arguments))
+    def load_and_stop(*arguments: object, **further: object) -> NoReturn:
+        loaded.append(load_config(*arguments, **further))
         raise click.exceptions.Exit
 
-    monkeypatch.setattr(captioner.config, "load_config", load_and_stop)
+    monkeypatch.setattr("captioner.commands.train.load_config", load_and_stop)
     result = parse(command)
     assert loaded, f"{command.text}\n{result.output}"
 
@@ -158,7 +157,7 @@ def test_every_setting_that_is_named_exists(name):
 
 @pytest.mark.parametrize("setting", sorted({text for _, text in _SPANS if re.fullmatch(_SETTING + "=.*", text)}))
 def test_every_setting_with_a_value_can_have_it(setting):
-    load_config(None, [setting])
+    load_config(parse_settings([setting]))
 
 
 def our_options() -> Iterator[str]:

@@ -27,8 +27,7 @@ from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
 from captioner.reports.run import RunReports
 from captioner.text.build import build_tokenizer, language_of, restore_tokenizer
-from captioner.text.tokenizer import Tokenizer
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL, Tokenizer
 from captioner.training.batches import Batches, Source
 from captioner.training.checkpoint import (
     BEST,

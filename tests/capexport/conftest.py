@@ -13,7 +13,7 @@ import torch
 from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import Config, DataConfig, ModelConfig
 from captioner.models.build import build_caption_model
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 from captioner.training.checkpoint import Checkpoint, save_checkpoint
 
 _TEXT = "a the dog cat child man woman runs jumps sits stands in on through grass water snow red blue big small two"

@@ -17,7 +17,7 @@ from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded, Teacher
 from captioner.models.draws import draw
 from captioner.models.encoder import Encoder
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 from captioner.training.batches import pad_captions
 from captioner.training.losses import caption_loss
 

@@ -19,8 +19,8 @@ from captioner.cli import main
 from captioner.config import SELF_CRITICAL
 from captioner.recipes.recipe import find_recipe, read_recipe
 from captioner.training.checkpoint import BEST, LAST, load_checkpoint
-from tests.captioner.recipes import dying
 from tests.captioner.commands.test_cli import assert_one_line
+from tests.captioner.recipes import dying
 from tests.captioner.trees import differing
 
 STAGES = ("1-first", "2-tuned", "3-own", "4-mean")

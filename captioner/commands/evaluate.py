@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caprun.commands.click_types import Integer
 from caprun.commands.search_options import search_options, with_search_options
 from captioner.commands.console import say
 from captioner.commands.options import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--report", "page", type=FILE, metavar="FILE.html", help="Write a page with scores and photos.")
 @click.option(
     "--samples",
-    type=click.IntRange(0),
+    type=Integer(0),
     default=0,
     show_default=True,
     metavar="N",

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from click.core import ParameterSource
 
+from caprun.commands.click_types import Integer, Number
 from caprun.errors import UsageError
 from captioner.config import SELF_CRITICAL, Config, ExportSettings, merged, parse_settings
 from captioner.config.ranges import field_types
@@ -31,7 +32,7 @@ allow_missing_option = click.option(
     "--allow-missing", is_flag=True, help="Leave out photos that are missing or cannot be read."
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(1), show_default="all cores", help="CPU threads of each process."
+    "--threads", type=Integer(1), show_default="all cores", help="CPU threads of each process."
 )
 cache_option = click.option(
     "--cache", type=FILE, metavar="DIR", show_default="~/.cache/captioner", help="Cache of the encoder's features."
@@ -82,8 +83,8 @@ def field_option(config: object, name: str, option: str, help_text: str, **chang
     if get_origin(kind) is Literal:
         settings["type"] = click.Choice(get_args(kind))
     elif allowed is not None:
-        of_kind: Any = click.IntRange if kind is int else click.FloatRange
-        settings["type"] = of_kind(allowed.low, allowed.high if allowed.high < _UNLIMITED else None)
+        high: Any = allowed.high if allowed.high < _UNLIMITED else None
+        settings["type"] = Integer(allowed.low, high) if kind is int else Number("number", allowed.low, high)
     else:
         settings["type"] = kind
     return click.option(option, name, help=help_text, **{**settings, **changes})

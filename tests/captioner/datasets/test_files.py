@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from caprun.batch.listing import EXTENSIONS
+from caprun.photos.extensions import EXTENSIONS
 from captioner.datasets.files import is_photo_name
 from tests.captioner.datasets.folders import found, write
 

@@ -38,9 +38,9 @@ from caprun.engine import Captioner, packaged_bundle
 from caprun.errors import CaprunError
 from caprun.search.options import SearchOptions
 from captioner.backends.loading import splits_of
+from captioner.config.self_critical import BAD_ENDINGS
 from captioner.datasets import DataSource, load_datasets
 from captioner.errors import CaptionerError
-from captioner.self_critical_config import BAD_ENDINGS
 from captioner.text.metric_words import tokenize
 
 Words = tuple[str, ...]

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from captioner.config import load_second_config
+from captioner.config import load_second_config, parse_settings
 from captioner.datasets import load_dataset
 from captioner.evaluation.cider import Cider
 from captioner.evaluation.ngrams import sentence
@@ -61,7 +61,7 @@ def main() -> None:
         "model.fine_tune=-1",
         f"self_critical.samples={options.samples}",
     ]
-    config = load_second_config(None, asked, first.config)
+    config = load_second_config(parse_settings(asked), first.config)
     model = build_model(replace(first, config=config))
     examples = load_dataset(options.data).split("train")
     words = [[tokenize(reference) for reference in example.references] for example in examples]

@@ -1,4 +1,4 @@
-"""`python -m captioner`: the command line."""
+"""Runs the command line as `python -m captioner`."""
 
 from captioner.cli import main
 

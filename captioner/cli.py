@@ -1,4 +1,4 @@
-"""The command line. A command imports what it needs when it is run."""
+"""The command line of `captioner`. Commands import torch and other large packages only when they run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from captioner.commands.train import train
 @click.group(cls=ErrorsAsSentences, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="captioner")
 def main() -> None:
-    """Train an image captioner, export it, and measure it. What it exports runs with `caprun`, without torch."""
+    """Train, evaluate and export image captioners. An exported bundle runs with `caprun`, without torch."""
 
 
 for command in (train, average, caption, evaluate, data, export, recipe):

@@ -1,7 +1,7 @@
-"""The one error of the training package that is meant for a person."""
+"""The error of the training package."""
 
 from caprun.errors import CaprunError
 
 
 class CaptionerError(CaprunError):
-    """What captioner refuses to do: one sentence that says what, with which file, and what to do."""
+    """An error with a message for the user: what is wrong, with which file, and what to do."""

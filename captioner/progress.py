@@ -1,4 +1,4 @@
-"""How long work shows: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Shows the progress of long work: tqdm's bar on a terminal, a line from time to time elsewhere."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _LINE_EVERY = 30.0  # seconds between lines where there is no terminal
 
 
 class Progress:
-    """Counts work on stderr.
+    """Shows on stderr how much of some work is done.
 
     Args:
-        what: its name.
-        total: how much there is.
-        unit: of what, in the plural.
-        done: how much was done before.
-        quiet: whether nothing is to be shown.
+        what: name of the work.
+        total: number of units.
+        unit: name of a unit, in the plural.
+        done: number of units that were done before; they do not count for the rate.
+        quiet: whether to show nothing.
     """
 
     def __init__(self, what: str, total: int, unit: str, *, done: int = 0, quiet: bool = False) -> None:
@@ -40,10 +40,10 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         elif kind is None and self._said > self._began and self._done > self._told:
-            self._line()  # whoever saw a line sees the last one too
+            self._line()  # completes the lines that were shown
 
     def advance(self, count: int, note: str = "") -> None:
-        """So much more is done; `note` stands beside the count until the next."""
+        """Adds finished units; `note` is shown beside the count."""
         self._done += count
         self._note = note
         if self._bar is not None:

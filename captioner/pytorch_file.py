@@ -1,7 +1,7 @@
-"""Files of `torch.save`: sealed with a checksum when written, and read as they were written, without running code.
+"""Writes files of `torch.save` with a checksum, and reads them without running code from them.
 
-`torch.load` takes flipped bits without a word, and unpacks whatever a zip says it holds. What is written here ends with
-a sha256 over all of it, where a zip has room for a comment, which PyTorch passes over.
+`torch.load` accepts flipped bits without an error, and unpacks a zip of any declared size. Files written here end with
+a sha256 of their content in the zip's comment, which PyTorch ignores.
 """
 
 from __future__ import annotations
@@ -19,19 +19,23 @@ import torch
 
 _MARK = b"captioner sha256 "
 _SEAL = len(_MARK) + 64  # bytes
-_END, _END_SIZE = b"PK\5\6", 22  # of a zip, and the last two of these bytes are the comment's length
+_END, _END_SIZE = b"PK\5\6", 22  # end record of a zip; its last two bytes are the length of the comment
 _ZIP = b"PK\3\4"
 
 
 class DamagedError(ValueError):
-    """It is not as it was written, or nothing that `torch.save` wrote; in a few words."""
+    """A file is altered or was not written by `torch.save`; the message is a phrase."""
 
 
 def save_sealed(content: object, file: BinaryIO) -> None:
-    """Write what `load_unpickled` will find unaltered, to an empty file that may be read as well.
+    """Writes an object with `torch.save`, and a checksum that `load_unpickled` verifies.
+
+    Args:
+        content: tensors and plain data.
+        file: an empty file, open for writing and reading.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     watched = _Watched(file)
     try:
@@ -49,7 +53,7 @@ def save_sealed(content: object, file: BinaryIO) -> None:
 
 
 class _Watched:
-    """A file whose failure is remembered: PyTorch's writer speaks of a wrong position where the disk is full."""
+    """A file that keeps the error of a failed write, which PyTorch's writer replaces by one about a position."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -67,32 +71,32 @@ class _Watched:
 
 
 def load_unpickled(path: Path, *, old: bool = False) -> Any:
-    """What `torch.save` wrote, if it is nothing but tensors and plain data; whatever else is in it is not made.
+    """Reads tensors and plain data that `torch.save` wrote; other objects are refused.
 
     Args:
-        path: of the file.
-        old: take also what is no zip, as PyTorch wrote before version 1.6: a checksum it has none.
+        path: path of the file.
+        old: whether to accept files of PyTorch before version 1.6, which are not zips and have no checksum.
 
     Raises:
-        DamagedError: it is altered, cut off, packed so as to fill the memory, or no such file.
-        OSError: it cannot be read.
-        Exception: whatever a byte that is wrong leads an unpickler to.
+        DamagedError: the file is altered, cut off, declares more data than it has, or has another format.
+        OSError: the file cannot be read.
+        Exception: the unpickler failed; any type is possible.
     """
     with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise DamagedError("it is no regular file")
+            raise DamagedError("it is not a regular file")
         if file.read(len(_ZIP)) == _ZIP:
             _refuse_damaged(file)
         elif not old:
-            raise DamagedError("it does not begin as one")
+            raise DamagedError("it is not a zip")
         file.seek(0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that PyTorch would not have written: they are refused, or read
+            warnings.simplefilter("ignore")  # about unusual pickles, which are refused or read
             return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe's opening would wait for who writes to it
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would wait for a writer
 
 
 def _refuse_damaged(file: BinaryIO) -> None:
@@ -105,7 +109,7 @@ def _refuse_damaged(file: BinaryIO) -> None:
             raise DamagedError("its checksum is wrong")
         sealed = True
     elif plain.startswith(_END) and plain.endswith(b"\0\0"):
-        sealed = False  # of version 0.1, or of somebody else
+        sealed = False  # from version 0.1, or from another program
     else:
         raise DamagedError("its end is missing or altered")
     try:
@@ -115,9 +119,9 @@ def _refuse_damaged(file: BinaryIO) -> None:
                 any(part.compress_type != zipfile.ZIP_STORED for part in parts)
                 or sum(p.file_size for p in parts) > size
             ):
-                raise DamagedError("it says that it unpacks to more than it has")
+                raise DamagedError("it declares more data than it has")
             if not sealed and archive.testzip() is not None:
-                raise DamagedError("a checksum in it is wrong")
+                raise DamagedError("one of its checksums is wrong")
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise DamagedError(f"{error}".rstrip(".")) from error
 

@@ -188,7 +188,7 @@ def test_the_settings_of_every_second_training_load(command, somewhere, monkeypa
         raise click.exceptions.Exit
 
     trained = SimpleNamespace(config=load_config(None, []))
-    monkeypatch.setattr("captioner.training.checkpoint.load_checkpoint", lambda _: trained)
+    monkeypatch.setattr("captioner.models.checkpoint.load_checkpoint", lambda _: trained)
     monkeypatch.setattr(captioner.config, "load_second_config", load_and_stop)
     result = parse(command if "--init" in command.words else replace(command, text=f"{command.text} --init best.pt"))
     assert loaded, f"{command.text}\n{result.output}"

@@ -1,1 +1,1 @@
-"""The subcommands of `captioner`, a module each."""
+"""The subcommands of `captioner`, one module each, and the options they share."""

@@ -1,15 +1,21 @@
-"""`captioner average`: one model of several, and how good it is."""
+"""`captioner average`: averages the weights of several models."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from captioner.commands.console import DEVICES, FILE, data_option, say
+from captioner.commands.console import own_command, say
+from captioner.commands.options import (
+    FILE,
+    allow_missing_option,
+    data_option,
+    device_option,
+    set_threads,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from captioner.datasets import DataSource
@@ -17,12 +23,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("checkpoints", type=FILE, nargs=-1, required=True)
-@click.option("--weight", "weights", type=float, multiple=True, help="Of each checkpoint in turn.  [default: alike]")
-@click.option("--output", type=FILE, required=True, metavar="FILE.pt", help="The checkpoint to write.")
+@click.option("--weight", "weights", type=float, multiple=True, help="Weight of each checkpoint, in their order.")
+@click.option("--output", type=FILE, required=True, metavar="FILE.pt", help="Checkpoint to write.")
 @data_option("Folder of captioned photos.")
-@click.option("--device", type=DEVICES, default="auto", show_default=True, help="To score it on.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
-@click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
+@device_option
+@threads_option
+@allow_missing_option
 def average(
     checkpoints: tuple[Path, ...],
     weights: tuple[float, ...],
@@ -32,13 +38,12 @@ def average(
     threads: int | None,
     allow_missing: bool,
 ) -> None:
-    """Write the mean of the weights of CHECKPOINTS, and score it on dev.
+    """Average the weights of CHECKPOINTS, and score the result on dev.
 
-    They are of trainings that began with the same model (--init), and may have that model among them. The mean is as
-    fast as one of them, and often better than each.
+    The checkpoints must come from trainings that started from the same model (--init); that model may be one of them.
+    The average is as fast as one model, and often better than each. Without --weight, all weigh the same.
     """
     from captioner.backends.pytorch import torch_device
-    from captioner.commands.train import set_threads
     from captioner.datasets import load_datasets
     from captioner.errors import CaptionerError
     from captioner.evaluation.metrics import keys_by_dataset
@@ -47,19 +52,14 @@ def average(
     from captioner.training.averaging import scored
 
     if output.exists():
-        raise CaptionerError(f"{output} is there already; name another --output.")
+        raise CaptionerError(f"{output} already exists; name another --output.")
     prepare_folder(output.parent)
     set_threads(threads)
-    command = shlex.join(["captioner", *sys.argv[1:]])
-    made = mean(checkpoints, weights or [1.0] * len(checkpoints), command)
+    made = mean(checkpoints, weights or [1.0] * len(checkpoints), own_command())
     drawn = made.config.data
     dataset = load_datasets(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
     made = scored(made, dataset.split("dev"), torch_device(device), say, allow_missing=allow_missing)
     save_checkpoint(output, made)
-    say(
-        "  ".join(
-            f"{name} {made.metrics[name]:.3f}"
-            for name in ("dev_loss", "bleu_4", "cider", *keys_by_dataset(made.metrics))
-        )
-    )
+    names = ("dev_loss", "bleu_4", "cider", *keys_by_dataset(made.metrics))
+    say("  ".join(f"{name} {made.metrics[name]:.3f}" for name in names))
     say(f"average of {len(checkpoints)}: {output}")

@@ -1,4 +1,4 @@
-"""`captioner caption`: what `caprun` does, with PyTorch."""
+"""`captioner caption`: captions photos with PyTorch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import click
 from caprun.commands.caption import caption_photos
 from caprun.commands.options import many_options, output_options, photos_argument
 from caprun.commands.search_options import search_options
-from captioner.commands.console import DEVICES, FILE
+from captioner.commands.options import FILE, device_option, precision_option
 
 
 @click.command()
 @photos_argument
-@click.option("--model", required=True, type=FILE, help="A TorchScript or ONNX bundle, or a checkpoint.")
-@click.option("--device", type=DEVICES, default="auto", show_default=True)
-@click.option("--precision", help="Of an ONNX bundle, such as fp32.  [default: the fastest measured on such hardware]")
+@click.option("--model", required=True, type=FILE, help="Checkpoint, TorchScript bundle or ONNX bundle.")
+@device_option
+@precision_option
 @search_options
 @output_options
 @many_options
 def caption(photos: tuple[str, ...], model: Path, device: str, precision: str | None, **options: Any) -> int:
-    """Print a caption for every PHOTO, with PyTorch: what `caprun` does, for checkpoints and TorchScript bundles."""
+    """Caption every PHOTO, as `caprun` does, with a checkpoint or a bundle."""
     from captioner.backends.loading import load_captioner
 
     return caption_photos(lambda many: load_captioner(model, device, precision, many=many), photos, **options)

@@ -1,4 +1,4 @@
-"""`captioner evaluate`: how good a model is on a split, number by number and photo by photo."""
+"""`captioner evaluate`: scores a model on a split."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caprun.commands.click_types import Integer
 from caprun.commands.search_options import search_options, with_search_options
-from captioner.commands.console import DEVICES, FILE, data_option, say
+from captioner.commands.console import say
+from captioner.commands.options import (
+    FILE,
+    allow_missing_option,
+    data_option,
+    device_option,
+    precision_option,
+    setting_option,
+)
+from captioner.datasets.example import SPLITS
 
 if TYPE_CHECKING:
     from caprun.engine import Captioner
@@ -22,21 +32,22 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=FILE, metavar="CHECKPOINT|BUNDLE")
 @data_option("Folder of captioned photos; several are scored each and together.")
-@click.option("--split", type=click.Choice(["train", "dev", "test"]), default="dev", show_default=True)
-@click.option(
-    "--splits",
-    type=float,
-    nargs=3,
-    metavar="TRAIN DEV TEST",
-    help="Parts to draw, where the dataset has no splits.  [default: those of the training]",
-)
-@click.option("--split-seed", type=click.IntRange(0), help="Of that draw.  [default: that of the training]")
-@click.option("--device", type=DEVICES, default="auto", show_default=True)
+@click.option("--split", type=click.Choice(SPLITS), default="dev", show_default=True, help="Split to caption.")
+@setting_option("data.splits", default=None, show_default="the training's")
+@setting_option("data.split_seed", default=None, show_default="the training's")
+@device_option
 @click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write the scores and every caption.")
 @click.option("--report", "page", type=FILE, metavar="FILE.html", help="Write a page with scores and photos.")
-@click.option("--samples", type=click.IntRange(0), default=0, metavar="N", help="Print N photos' captions, references.")
-@click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
-@click.option("--precision", help="Of a bundle, such as fp32.  [default: the fastest measured on such hardware]")
+@click.option(
+    "--samples",
+    type=Integer(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Number of photos whose captions and references are printed.",
+)
+@allow_missing_option
+@precision_option
 @search_options
 def evaluate(
     model: Path,
@@ -52,9 +63,10 @@ def evaluate(
     precision: str | None,
     search: Mapping[str, Any],
 ) -> None:
-    """Caption a split, photos to words, and score the captions against all references.
+    """Caption the photos of a split, and score the captions against all references.
 
-    Of a checkpoint it also says how well each word is guessed by who knows the words before (teacher-forced).
+    For a checkpoint, also measures how well it predicts each word of a reference from the words before it
+    (teacher-forced).
     """
     from captioner.datasets import load_datasets
     from captioner.evaluation.meteor import Meteor
@@ -79,7 +91,7 @@ def evaluate(
 
 
 def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, Config]:
-    """A captioner, and the configuration of its training; a bundle knows of it how the splits were drawn."""
+    """Returns a captioner and its configuration; of a bundle's configuration only the splits are known."""
     from caprun.errors import UsageError
     from captioner.backends.loading import load_captioner, splits_of
     from captioner.backends.pytorch import torch_device
@@ -92,7 +104,7 @@ def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, C
     if model.is_dir():
         return load_captioner(model, device, precision), Config(data=splits_of(model))
     if precision is not None:
-        raise UsageError(f"{model} is no ONNX bundle and has one precision; leave out --precision.")
+        raise UsageError(f"{model} is not an ONNX bundle and has a single precision; leave out --precision.")
     checkpoint = load_checkpoint(model)
     config = checkpoint.config
     tokenizer = restore_tokenizer(config.data, checkpoint.vocabulary, checkpoint.tokenizer)
@@ -100,7 +112,7 @@ def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, C
 
 
 def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Config, run: Path | None) -> None:
-    """The report; `run` is the folder of the training, where it is known."""
+    """Writes the report as a page; `run` is the folder of the training, if known."""
     from captioner.reports.page import Content, write_report
     from captioner.reports.run import History
     from captioner.reports.summary import config_toml

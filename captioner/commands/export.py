@@ -1,130 +1,118 @@
-"""`captioner export`: a checkpoint to a bundle, proved."""
+"""`captioner export`: exports a checkpoint to a bundle, and proves it."""
 
 from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from captioner.commands.console import FILE, data_option, say
+from captioner.commands.console import say
 from captioner.commands.files import newest
+from captioner.commands.options import FILE, allow_missing_option, data_option, export_options
+from captioner.config import ExportSettings
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
     from captioner.datasets import Dataset, DataSource
 
+Format = Literal["onnx", "torchscript"]
+
 
 @click.command()
 @click.argument("checkpoint", type=FILE, required=False)
-@click.option("--format", "kind", type=click.Choice(["onnx", "torchscript"]), default="onnx", show_default=True)
-@click.option("--output", type=FILE, help="Folder of the bundle.  [default: weights/RUN]")
-@click.option("--name", help="The model's name.  [default: the folder's]")
-@click.option("--licence", default="unknown", show_default=True, help="Licence of the weights, for the model card.")
-@click.option("--card", type=FILE, metavar="FILE.md", help="Text to begin the model card with.")
 @click.option(
-    "--precision",
-    "precisions",
-    type=click.Choice(["fp32", "int8", "fp16"]),
-    multiple=True,
-    default=["fp32"],
+    "--format",
+    "kind",
+    type=click.Choice(["onnx", "torchscript"]),
+    default="onnx",
     show_default=True,
-    help="Graphs to write; those of fp32 always are. int8 is for CPUs, fp16 for GPUs. Needs --data.",
+    help="Format of the graphs.",
 )
-@click.option(
-    "--calibration",
-    type=click.Choice(["minmax", "entropy", "percentile"]),
-    default="minmax",
-    show_default=True,
-    help="How int8 chooses its ranges, on training photos.",
-)
+@click.option("--output", type=FILE, metavar="DIR", show_default="weights/RUN", help="Folder of the bundle.")
+@export_options()
 @data_option(
-    "Dataset it was trained on: proves the export on dev photos too, and fits the confidence.",
+    "Dataset of the training: proves the export on dev photos too, and fits the confidence. int8 and fp16 need it.",
     default=None,
 )
-@click.option("--data-photos", type=click.IntRange(1), default=200, show_default=True, help="To prove it on.")
-@click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
+@allow_missing_option
 def export(
     checkpoint: Path | None,
-    kind: Any,
+    kind: Format,
     output: Path | None,
-    name: str | None,
-    licence: str,
-    card: Path | None,
-    precisions: tuple[str, ...],
-    calibration: Any,
+    export: Mapping[str, Any],
     data: tuple[DataSource, ...],
-    data_photos: int,
     allow_missing: bool,
 ) -> None:
-    """Write a bundle from CHECKPOINT (the newest run's best), and prove that it says the same as PyTorch."""
+    """Write a bundle from CHECKPOINT, and prove that it gives the same captions as PyTorch.
+
+    Without CHECKPOINT, exports the best one of the newest training.
+    """
     from captioner.datasets import load_datasets
     from captioner.models.checkpoint import BEST, checkpoint_file, load_checkpoint
 
     checkpoint = checkpoint_file(checkpoint or newest(Path("runs"), BEST))
     run_name = checkpoint.resolve().parent.name
     output = output or Path("weights") / (run_name if kind == "onnx" else f"{run_name}-{kind}")
-    if kind != "onnx" and (other := next((one for one in precisions if one != "fp32"), None)):
-        raise click.UsageError(f"--precision {other} is for --format onnx; leave one of the two out")
+    settings = ExportSettings(**export)
+    if kind != "onnx" and (other := next((one for one in settings.precisions if one != "fp32"), None)):
+        raise click.UsageError(f"--precision {other} needs --format onnx; leave one of the two out.")
     dataset = None
     if data:
-        check_bundle(output, card)  # before all photos are opened
-        drawn = load_checkpoint(checkpoint).config.data  # what it learnt from must not pass for what it has not seen
+        check_bundle(output, settings)  # before all photos are opened
+        drawn = load_checkpoint(checkpoint).config.data  # the same splits, so that dev photos are unseen ones
         dataset = load_datasets(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
-    write_bundle(
-        checkpoint,
-        kind,
-        output,
-        dataset,
-        name,
-        licence,
-        card,
-        precisions,
-        calibration,
-        data_photos=data_photos,
-        allow_missing=allow_missing,
-    )
+    write_bundle(checkpoint, output, dataset, settings, kind=kind, allow_missing=allow_missing)
 
 
 def write_bundle(
     checkpoint: Path,
-    kind: Any,
     output: Path,
     dataset: Dataset | None,
-    name: str | None,
-    licence: str,
-    card: Path | None,
-    precisions: Sequence[str],
-    calibration: Any,
+    settings: ExportSettings,
     *,
-    data_photos: int,
+    kind: Format = "onnx",
     allow_missing: bool,
 ) -> None:
-    """Export, and print the line that uses the bundle; the arguments are the command's.
+    """Exports a checkpoint, and prints a command that uses the bundle.
 
     Raises:
-        CaprunError: see `capexport.export.export`; or a photo cannot be read and none may be left out.
+        CaprunError: see `capexport.export.export`; or a photo cannot be read and `allow_missing` is false.
     """
     from capexport.export import Request
     from capexport.export import export as run
 
     if dataset is not None:
         dataset = _readable(dataset, allow_missing=allow_missing)
-    others: Any = tuple(dict.fromkeys(precision for precision in precisions if precision != "fp32"))
+    others: Any = tuple(dict.fromkeys(precision for precision in settings.precisions if precision != "fp32"))
     dev = dataset.split("dev") if dataset else []
-    train = [example for example in dataset.examples if example.split == "train"] if dataset else []
-    photos = [example.image for example in dev[:data_photos]]
-    name = name or output.resolve().name
-    run(Request(checkpoint, kind, output, name, licence, card, photos, others, calibration, train, dev), say)
+    request = Request(
+        checkpoint,
+        kind,
+        output,
+        name=settings.name or output.resolve().name,
+        licence=settings.licence,
+        card=_card(settings),
+        photos=[example.image for example in dev[: settings.data_photos]],
+        precisions=others,
+        calibration=settings.calibration,
+        train=[example for example in dataset.examples if example.split == "train"] if dataset else [],
+        dev=dev,
+    )
+    run(request, say)
     program = "caprun" if kind == "onnx" else "captioner caption"
     click.echo(f"{program} --model {shlex.quote(str(output))} PHOTO")
 
 
+def _card(settings: ExportSettings) -> Path | None:
+    return Path(settings.card) if settings.card else None
+
+
 def _readable(dataset: Dataset, *, allow_missing: bool) -> Dataset:
-    """Without the photos of train and dev that cannot be read; found out before anything is written."""
+    """Returns the dataset without the train and dev photos that cannot be read."""
     from captioner.training.inputs.sources import report_unreadable, unreadable_photos
 
     problems = unreadable_photos([example.image for example in dataset.examples if example.split != "test"])
@@ -132,23 +120,24 @@ def _readable(dataset: Dataset, *, allow_missing: bool) -> Dataset:
     return dataset.without(problems)
 
 
-def check_bundle(output: Path, card: Path | None) -> None:
-    """Find out before a long training whether a bundle can be written there.
+def check_bundle(output: Path, settings: ExportSettings) -> None:
+    """Checks, before a long training, that a bundle can be written.
 
     Raises:
-        CaprunError: it cannot, something else is there, or the card's text cannot be read.
+        CaprunError: the exporter is not installed, the folder cannot be written or holds something else, or the card's
+            text cannot be read.
     """
-    import capexport.export  # noqa: F401  (what it needs is installed)
+    import capexport.export  # noqa: F401  (fails unless its requirements are installed)
     from caprun.bundle.writing import Replacement
 
-    if card is not None:
+    if card := _card(settings):
         try:
             card.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CaptionerError(f"The text {card} for the model card cannot be read ({error}).") from None
-    with contextlib.suppress(_SoonerThanLater), Replacement(output):
-        raise _SoonerThanLater  # what fails leaves what is there alone
+    with contextlib.suppress(_NothingToWrite), Replacement(output):
+        raise _NothingToWrite  # a replacement that fails leaves the folder unchanged
 
 
-class _SoonerThanLater(Exception):  # noqa: N818  (nothing is wrong)
-    """A bundle could be written."""
+class _NothingToWrite(Exception):  # noqa: N818  (signals no fault)
+    """Ends a replacement that was only tried."""

@@ -1,4 +1,4 @@
-"""Which files a command means where it was told none."""
+"""Default files of the commands."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from captioner.errors import CaptionerError
 
 
 def newest(runs: Path, name: str) -> Path:
-    """The newest file of that name in a folder of runs.
+    """Returns the newest file of a name in a folder of runs.
 
     Raises:
-        CaptionerError: there is none.
+        CaptionerError: there is no such file.
     """
     found = sorted(runs.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
     if not found:

@@ -1,4 +1,4 @@
-"""`captioner recipe`: photos and captions to a bundle, in one command."""
+"""`captioner recipe`: makes a bundle from captioned photos in one command."""
 
 from __future__ import annotations
 
@@ -7,70 +7,60 @@ import json
 import os
 import shlex
 import shutil
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from caprun.errors import CaprunError
-from captioner.commands.console import DEVICES, FILE, data_option, say
+from captioner.commands.console import own_command, say
 from captioner.commands.export import check_bundle, write_bundle
-from captioner.commands.train import default_cache, set_threads
+from captioner.commands.options import (
+    FILE,
+    RunOptions,
+    data_option,
+    export_options,
+    run_options,
+    set_threads,
+    training_options,
+)
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
-    from captioner.datasets import Dataset, DataSource
+    from captioner.datasets import DataSource
     from captioner.recipes.folder import RunFolder
     from captioner.recipes.recipe import Recipe
+    from captioner.recipes.stages import Request
 
 
 @click.command()
 @click.argument("file", required=False, metavar="[FILE.toml]")
 @data_option("Folder of captioned photos; WEIGHT is how often each of its photos is shown in an epoch.")
-@click.option("--output", type=FILE, metavar="BUNDLE", help="Folder of the bundle; needed.")
-@click.option("--run", "run_path", type=FILE, metavar="DIR", help="Folder of the trainings.  [default: runs/BUNDLE]")
-@click.option("--seed", type=click.IntRange(0), help="Of every stage.  [default: the recipe's, which is 0]")
-@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="A setting of every stage.")
-@click.option("--name", help="The model's name.  [default: the recipe's, or the bundle's folder]")
-@click.option("--licence", help="Licence of the weights, for the model card.  [default: the recipe's, or unknown]")
-@click.option("--card", type=FILE, metavar="FILE.md", help="Text to begin the model card with.")
+@click.option("--output", type=FILE, metavar="BUNDLE", help="Folder of the bundle; required.")
 @click.option(
-    "--precision",
-    "precisions",
-    type=click.Choice(["fp32", "int8", "fp16"]),
-    multiple=True,
-    help="Graphs to write; those of fp32 always are.  [default: the recipe's]",
+    "--run", "run_path", type=FILE, metavar="DIR", show_default="runs/BUNDLE", help="Folder of the trainings."
 )
-@click.option("--device", type=DEVICES, default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
-@click.option("--cache", type=FILE, help="Folder for the encoder's features.  [default: ~/.cache/captioner]")
-@click.option("--allow-missing", is_flag=True, help="Go on without photos that are missing or cannot be read.")
-@click.option("--show", is_flag=True, help="Print the recipe, to begin one of your own with, and do nothing.")
+@training_options("train.seed", default=None, show_default="the recipe's")
+@export_options(default=None, show_default="the recipe's")
+@run_options
+@click.option("--show", is_flag=True, help="Print the recipe, as a start for your own, and exit.")
 def recipe(
     file: str | None,
     data: tuple[DataSource, ...],
     output: Path | None,
     run_path: Path | None,
-    seed: int | None,
-    settings: tuple[str, ...],
-    name: str | None,
-    licence: str | None,
-    card: Path | None,
-    precisions: tuple[str, ...],
-    device: str,
-    threads: int | None,
-    cache: Path | None,
-    allow_missing: bool,
+    settings: Mapping[str, Any],
+    export: Mapping[str, Any],
+    run: RunOptions,
     show: bool,
 ) -> None:
-    """Make a bundle from captioned photos: every training that FILE lists, one after the other, then the export.
+    """Make a bundle from captioned photos: run every training that FILE lists, one after the other, then export.
 
-    Without FILE it is the recipe of the packaged model, which is also the best that is known for photos of your own.
-    Everything is checked before the first training. A run that was stopped or killed goes on where it was when the same
-    command is given again; only what the export is told (name, licence, card, precision) may change then.
+    Without FILE, uses the recipe of the packaged model, which is also the best known one for other photos. Everything
+    is checked before the first training. The same command continues a run that was interrupted or killed; only options
+    of the export may change then.
     """
     from captioner.recipes.recipe import find_recipe, read_recipe
 
@@ -79,69 +69,47 @@ def recipe(
         click.echo(path.read_text(encoding="utf-8"), nl=False)
         return
     if output is None:
-        raise click.UsageError("Missing option '--output'")
+        raise click.UsageError("Missing option '--output'.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise CaptionerError("A recipe is trained by one process; start it without torchrun.")
-    seeds = [] if seed is None else [f"train.seed={seed}"]
-    given = read_recipe(path, [*settings, *seeds])
-    asked = given.exported(name=name, licence=licence, card=card, precisions=precisions or None)
-    command = shlex.join(["captioner", *sys.argv[1:]])
+    given = read_recipe(path, settings)
+    asked = replace(given, export=replace(given.export, **export))
     try:
-        _run(
-            asked,
-            data,
-            output,
-            run_path or Path("runs") / output.resolve().name,
-            command,
-            device,
-            threads,
-            cache,
-            allow_missing,
-        )
+        _run(asked, data, output, run_path or Path("runs") / output.resolve().name, run)
     except KeyboardInterrupt:
-        raise CaptionerError(f"Interrupted; the same command goes on from there: `{command}`.") from None
+        raise CaptionerError(f"Interrupted; the same command continues from here: `{own_command()}`.") from None
 
 
-def _run(
-    recipe: Recipe,
-    data: Sequence[DataSource],
-    output: Path,
-    run_path: Path,
-    command: str,
-    device: str,
-    threads: int | None,
-    cache: Path | None,
-    allow_missing: bool,
-) -> None:
+def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Path, options: RunOptions) -> None:
     from captioner.datasets import load_datasets
     from captioner.recipes.folder import RunFolder, data_digest
     from captioner.recipes.stages import Request, check_stages, train_stages
 
-    set_threads(threads)
+    set_threads(options.threads)
     first = recipe.stages[0].config.data
-    dataset = load_datasets(data, allow_missing=allow_missing, splits=first.splits, seed=first.split_seed)
+    dataset = load_datasets(data, allow_missing=options.allow_missing, splits=first.splits, seed=first.split_seed)
     for split in ("train", "dev"):
         dataset.split(split)
-    check_bundle(output, recipe.card)
-    cache = cache or default_cache()
-    _warn_of_little_room(cache, check_stages(recipe, device, dataset))
+    check_bundle(output, recipe.export)
+    cache = options.cache_folder
+    _warn_if_disk_is_small(cache, check_stages(recipe, options.device, dataset))
     names = ", ".join(stage.name for stage in recipe.stages)
     say(f"recipe {recipe.name}: {names}, then {', '.join(recipe.export.precisions)} to {output}")
     folder = RunFolder(run_path, recipe, data_digest(dataset), output)
     try:
         if folder.work("export").done and folder.state.exported == _description(recipe, output):
-            say(f"done before: {run_path}")
+            say(f"already done: {run_path}")
             click.echo(f"caprun --model {shlex.quote(str(output))} PHOTO")
             return
-        request = Request(recipe, dataset, cache, command, device, allow_missing)
+        request = Request(recipe, dataset, cache, own_command(), options.device, options.allow_missing)
         checkpoint = train_stages(request, folder, say)
-        _export(recipe, checkpoint, output, dataset, folder, allow_missing=allow_missing)
+        _export(checkpoint, output, request, folder)
     finally:
         folder.close()
 
 
-def _warn_of_little_room(cache: Path, needed: int) -> None:
-    """Some of what is needed may be there from before, so it is no reason to refuse."""
+def _warn_if_disk_is_small(cache: Path, needed: int) -> None:
+    """Warns only, because some of the features may be in the cache already."""
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())).free
     if needed > free:
         say(
@@ -150,44 +118,30 @@ def _warn_of_little_room(cache: Path, needed: int) -> None:
         )
 
 
-def _export(
-    recipe: Recipe, checkpoint: Path, output: Path, dataset: Dataset, folder: RunFolder, *, allow_missing: bool
-) -> None:
-    export = recipe.export
+def _export(checkpoint: Path, output: Path, request: Request, folder: RunFolder) -> None:
+    recipe = request.recipe
     say(f"export: {checkpoint}")
     try:
         with folder.working("export") as state:
-            write_bundle(
-                checkpoint,
-                "onnx",
-                output,
-                dataset,
-                export.name or None,
-                export.licence,
-                recipe.card,
-                export.precisions,
-                export.calibration,
-                data_photos=export.data_photos,
-                allow_missing=allow_missing,
-            )
+            write_bundle(checkpoint, output, request.dataset, recipe.export, allow_missing=request.allow_missing)
             state.exported = _description(recipe, output)
     except CaprunError as error:
-        others = [precision for precision in export.precisions if precision != "fp32"]
-        hint = f", and with --precision fp32 the bundle is without {', '.join(others)}" if others else ""
+        others = [precision for precision in recipe.export.precisions if precision != "fp32"]
+        hint = f"; with --precision fp32 it leaves out {', '.join(others)}" if others else ""
         raise CaptionerError(
-            f"{str(error).rstrip('.')}. All stages are trained: the same command only exports again{hint}."
+            f"{str(error).rstrip('.')}. All stages are trained: the same command repeats only the export{hint}."
         ) from error
 
 
 def _description(recipe: Recipe, output: Path) -> str:
-    """Of a bundle and the settings it is of: it need not be made again where both are what they were."""
+    """Returns a digest of a bundle and its settings; while it is the same, the export need not be repeated."""
     from caprun.bundle.manifest import MANIFEST
     from caprun.bundle.reading import read_bundle
 
-    card = recipe.card.read_text(encoding="utf-8") if recipe.card else ""
+    card = Path(recipe.export.card).read_text(encoding="utf-8") if recipe.export.card else ""
     try:
         read_bundle(output)
         made = (output / MANIFEST).read_text(encoding="utf-8")
     except CaprunError:
-        made = ""  # gone, or no longer whole
+        made = ""  # missing or damaged
     return hashlib.sha256(json.dumps([asdict(recipe.export), card, made]).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Captioned photos on disk: one module a format, each of which yields `Example`s."""
+"""Datasets of captioned photos on disk: a module for each format, which yields `Example`s."""
 
 from captioner.datasets.dataset import Dataset, load_dataset
 from captioner.datasets.example import Example

@@ -1,7 +1,7 @@
-"""COCO captions (Chen et al., 2015): JSON with `images` and `annotations`, one file, or one a split.
+"""COCO captions (Chen et al., 2015): JSON with `images` and `annotations`, in one file or in one for each split.
 
-Some copies have a folder a split with its own captions.json, and no `images`: a photo is then called by its id, of 12
-digits.
+Some copies have a folder for each split with its own captions.json, without `images`; the name of a photo is then its
+id, written with 12 digits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WHAT = "COCO's JSON of captions"
 
 
 def find(directory: Path) -> list[Path]:
-    """The files of captions: one of no split, or those of the splits."""
+    """Returns the files of captions: one without a split, or those of the splits."""
     single = directory / "captions.json"
     if single.is_file():
         return [single]
@@ -34,10 +34,10 @@ def find(directory: Path) -> list[Path]:
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
-    """Yield the photos in the files' order; annotations and photos that are not right go to `problems`."""
+    """Yields the photos in the order of the files; adds faulty annotations and missing photos to `problems`."""
     for file in files:
         names, captions = _parse(file, problems)
-        # photos of two splits may have the same name; captions_val2017.json speaks of those in val2017
+        # photos of two splits may have the same name; those of captions_val2017.json are in val2017
         own = _own_folder(directory, file)
         photos = PhotoFinder(directory, *((own, f"{own}/images", f"{own}/image", f"images/{own}") if own else ()))
         for key, name in names.items():
@@ -51,7 +51,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
 
 
 def _of_one_year(directory: Path, files: list[Path]) -> list[Path]:
-    """2014 and 2017 are the same photos under other names, in other splits; the year is read whose photos are here."""
+    """Chooses the year with photos in the folder: 2014 and 2017 have the same photos in different splits."""
     years = {file: match[0] if (match := re.search(r"20\d\d", file.stem)) else "" for file in files}
     there = {
         years[file]
@@ -63,7 +63,7 @@ def _of_one_year(directory: Path, files: list[Path]) -> list[Path]:
 
 
 def _own_folder(directory: Path, file: Path) -> str:
-    """Where the photos of a file that is about one split are; nothing for a file about all of them."""
+    """Returns the folder with the photos of a file's split; empty for a file that has all splits."""
     if file.name == "captions.json":
         return "" if file.parent == directory else file.parent.name
     return file.stem.removeprefix("captions_")
@@ -80,7 +80,7 @@ def _by_id(key: object) -> list[str]:
 
 
 def _parse(file: Path, problems: Problems) -> tuple[dict[Any, str], dict[Any, list[str]]]:
-    """Names and captions of photos by their ids."""
+    """Returns the names and the captions of photos, by their ids."""
     data = read_json(file, _WHAT)
     try:
         annotations = list(data if isinstance(data, list) else data["annotations"])

@@ -1,4 +1,4 @@
-"""A dataset as training and evaluation see it: every photo in one split, and the problems that were found."""
+"""A dataset for training and evaluation: every photo in one split, and the problems that were found."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Dataset:
     splits_from: str
     """Origin of the splits: the dataset's own files, or a draw by photo."""
     unlisted: int = 0
-    """Photos in none of the dataset's own splits; they are not used."""
+    """Number of photos in none of the dataset's own splits; they are not used."""
     source: str = ""
-    """Format and files, where the format's name does not say which file it is."""
+    """Format and files, where the format's name does not identify the file."""
     unused: tuple[str, ...] = ()
-    """Further formats that the folder is in too, each with its file."""
+    """Other formats found in the folder, each with its file."""
     name: str = ""
-    """Name among the datasets of a training: that of its folder."""
+    """Name of the dataset's folder, where several datasets are trained on."""
     weight: float = 1.0
-    """How often a training photo is shown in an epoch, on average."""
+    """Average number of times a training photo is shown in an epoch."""
     parts: tuple[Dataset, ...] = ()
     """The datasets that were joined; empty for a single one."""
     notes: tuple[str, ...] = ()
@@ -53,10 +53,10 @@ class Dataset:
         return replace(self, examples=kept, parts=tuple(part.without(images) for part in self.parts))
 
     def split(self, name: str) -> list[Example]:
-        """The examples of a split, in the dataset's order.
+        """Returns the examples of a split, in the dataset's order.
 
         Raises:
-            CaptionerError: there is no such split, or nothing in it.
+            CaptionerError: the split has no photos.
         """
         chosen = [example for example in self.examples if example.split == name]
         if not chosen:
@@ -65,7 +65,7 @@ class Dataset:
         return chosen
 
     def summary(self) -> list[str]:
-        """Describes what was found, one line each, for a person."""
+        """Describes the dataset, one finding in each line."""
         if self.parts:
             lines = [f"{part.name}: {line}" for part in self.parts for line in part.summary()]
             return [*lines, *(f"warning: {note}" for note in self.notes)]
@@ -74,45 +74,48 @@ class Dataset:
         splits = ", ".join(f"{split} {counts[split]}" for split in SPLITS if counts[split])
         return [
             f"dataset: {self.source or self.format}, {len(self.examples)} photos, {captions} captions",
-            *(f"also there, and not used: {other}" for other in self.unused),
+            *(f"also found, and not used: {other}" for other in self.unused),
             f"splits ({self.splits_from}): {splits} photos",
             *([f"weight {self.weight:g}: shown {self.weight:g} times in an epoch"] * (self.weight != 1)),
-            *([f"warning: {self.unlisted} photos are in none of the split lists and not used"] * bool(self.unlisted)),
+            *([f"warning: {self.unlisted} photos are in no split and not used"] * bool(self.unlisted)),
             *(f"warning: {line}" for line in self.problems.lines()),
         ]
 
 
 def load_dataset(directory: Path, *, allow_missing: bool = False, splits: Parts = PARTS, seed: int = 0) -> Dataset:
-    """Read a folder of captioned photos, whichever of the known formats it is in.
+    """Reads a folder of captioned photos in any of the known formats.
 
-    Where the dataset has no splits, or train and no dev, they are drawn by photo (`split_examples`).
+    Missing splits are drawn by photo (`split_examples`).
 
     Args:
         directory: the folder.
-        allow_missing: go on without the photos that are captioned but not there.
-        splits: parts for train, dev and test of a draw.
-        seed: of a draw.
+        allow_missing: whether photos that have captions may be missing.
+        splits: relative sizes of train, dev and test, where splits are drawn.
+        seed: seed for drawing the splits.
 
     Raises:
-        CaptionerError: no such folder, no known format, no captions, missing photos, or a photo in two splits.
-        UsageError: parts that cannot be drawn.
+        CaptionerError: the folder is missing or in no known format, has no captions, lacks photos, or has a photo in
+            two splits.
+        UsageError: the sizes are invalid.
     """
     reading = read_folder(directory)
     problems = reading.problems
     if problems.missing and not allow_missing:
         raise CaptionerError(
-            f"{len(problems.missing)} photos that {directory} captions are missing, such as "
-            f"{such_as(problems.missing)}; put them there, or go on without them with --allow-missing."
+            f"{len(problems.missing)} photos of {directory} have captions but are missing, such as "
+            f"{such_as(problems.missing)}; add them, or leave them out with --allow-missing."
         )
     if not reading.examples and problems.missing:
-        raise CaptionerError(f"None of the photos that {directory} captions is there.")
+        raise CaptionerError(f"All photos that have captions in {directory} are missing; check the path.")
     if not reading.examples:
-        raise CaptionerError(f"{directory} has no captions ({'; '.join(problems.lines()) or 'its file is empty'}).")
+        raise CaptionerError(
+            f"{directory} has no captions ({'; '.join(problems.lines()) or 'its file is empty'}); check the path."
+        )
     shared = [example.image.name for example in reading.in_two_splits()]
     if shared:
         raise CaptionerError(
             f"{len(shared)} photos of {directory} are in two of its splits, such as {such_as(shared)}; "
-            "leave each in one."
+            "list each in one."
         )
     drawn = split_examples(reading.examples, splits, seed)
     listed = tuple(example for example in drawn.examples if example.split is not None)

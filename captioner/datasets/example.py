@@ -1,4 +1,4 @@
-"""What every reader of a format yields: photos with their captions, and what it had to pass over."""
+"""An example of a dataset, its split, and the problems of reading one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 _NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
-    "restval": "train",  # Karpathy's: photos of COCO's validation set that everybody trains on
+    "restval": "train",  # Karpathy's name for photos of COCO's validation set that are used for training
     "dev": "dev",
     "val": "dev",
     "valid": "dev",
@@ -22,7 +22,7 @@ _NAMES: dict[str, Split] = {
     "testing": "test",
 }
 SPLIT_FOLDERS = tuple(name for name in _NAMES if name != "restval")
-"""What people call the folders of splits."""
+"""Names of the folders of splits."""
 
 _SHOWN = 3
 
@@ -34,44 +34,44 @@ class Example:
     image: Path
     references: tuple[str, ...]
     split: Split | None
-    """None where the dataset does not say."""
+    """None if the dataset does not name one."""
     dataset: str = ""
-    """Name of its dataset where several are trained on; empty where there is one."""
+    """Name of its dataset, where several are trained on; otherwise empty."""
 
 
 @dataclass
 class Problems:
-    """What a reader met that is not right."""
+    """Faults that were found while reading a dataset."""
 
     malformed: list[str] = field(default_factory=list)
-    """Rows that hold no photo and caption; they are not used."""
+    """Rows without a photo and a caption; they are not used."""
     mended: list[str] = field(default_factory=list)
-    """Rows that are wrong in a known way; they are used."""
+    """Rows with a known fault; they are used."""
     missing: list[str] = field(default_factory=list)
-    """Photos that have captions and are not there."""
+    """Photos that have captions but do not exist."""
     uncaptioned: list[str] = field(default_factory=list)
-    """Photos that should have a caption and have none; they are not used."""
+    """Photos without a caption; they are not used."""
 
     def lines(self) -> list[str]:
-        """One sentence a kind, with the first few of it."""
+        """Describes each kind of fault in a phrase, with its first few occurrences."""
         kinds = (
-            ("malformed rows passed over", self.malformed),
-            ("malformed rows mended", self.mended),
+            ("malformed rows skipped", self.malformed),
+            ("malformed rows repaired", self.mended),
             ("captioned photos missing", self.missing),
-            ("photos without a caption passed over", self.uncaptioned),
+            ("photos without a caption skipped", self.uncaptioned),
         )
         return [f"{len(seen)} {kind}, such as {such_as(seen)}" for kind, seen in kinds if seen]
 
 
 def split_named(name: object) -> Split | None:
-    """The split that datasets call by this name, if it is one."""
+    """Returns the split of a name that datasets use, or None."""
     return _NAMES.get(name.lower()) if isinstance(name, str) else None
 
 
 def caption_in(value: object) -> str | None:
-    """A value of a file as a caption, without the white space around it; None if it is none.
+    """Returns a value of a file as a caption without surrounding white space, or None if it is not one.
 
-    Half of a surrogate pair, which JSON can write and UTF-8 cannot, becomes a question mark.
+    Half of a surrogate pair, which JSON can encode but UTF-8 cannot, becomes a question mark.
     """
     if not isinstance(value, str):
         return None
@@ -79,5 +79,5 @@ def caption_in(value: object) -> str | None:
 
 
 def such_as(seen: Sequence[str]) -> str:
-    """The first few of many, for a sentence."""
+    """Lists the first few of many for a sentence."""
     return ", ".join(seen[:_SHOWN]) + (", ..." if len(seen) > _SHOWN else "")

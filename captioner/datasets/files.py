@@ -1,4 +1,4 @@
-"""Where a dataset's photos and texts are."""
+"""Finds and reads the photos and texts of a dataset."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ PHOTO_FOLDERS = (
     "val2017",
     "test2017",
 )
-"""Where datasets keep their photos."""
+"""Folders in which datasets keep their photos."""
 
 
 class PhotoFinder:
-    """Finds photos by name, in the folders `first`, the dataset's own, and those that datasets keep them in.
+    """Finds photos by name, in the folders `first`, in the dataset's own, and in `PHOTO_FOLDERS`.
 
-    Every folder is listed once, so that a dataset of 100,000 photos is not asked 100,000 times. Names are compared in
-    Unicode's composed form: a copy that went through a Mac spells them decomposed.
+    Every folder is listed only once, also for 100,000 photos. Names are compared in Unicode's composed form, because a
+    dataset that was copied on a Mac has decomposed ones.
     """
 
     def __init__(self, directory: Path, *first: str) -> None:
@@ -43,9 +43,9 @@ class PhotoFinder:
         self._places: dict[str, list[tuple[Path, dict[str, str]]]] = {}
 
     def find(self, *names: str) -> Path | None:
-        """The photo that has the first of these names that is there; names may hold folders.
+        """Returns the photo with the first of these names that exists; a name may include folders.
 
-        Names that lead out of the dataset are not looked for.
+        Names that lead out of the dataset are skipped.
         """
         for name in names:
             if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
@@ -69,34 +69,38 @@ class PhotoFinder:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Names of the files in a folder, in order; none if there is no such folder.
+    """Returns the sorted names of the files in a folder; none if the folder does not exist.
 
     Raises:
-        CaptionerError: the folder may not be listed.
+        CaptionerError: the folder cannot be listed.
     """
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if _is_file(entry))
     except PermissionError as error:
         raise CaptionerError(f"The folder {folder} cannot be listed: {error.strerror}.") from None
-    except (OSError, ValueError):  # a malformed row may name a folder with a NUL, or longer than names can be
+    except (OSError, ValueError):  # a malformed row may have a NUL in its name, or be too long for a name
         return []
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
-    except OSError:  # a link to where we may not look
+    except OSError:  # a link into a folder without permission
         return False
 
 
 def is_photo_name(name: str) -> bool:
-    """Whether a file of this name would be a photo of a format that is read."""
+    """Whether a file of this name is a photo in a known format."""
     return PurePath(name).suffix.lower() in EXTENSIONS
 
 
 def read_text(file: Path) -> str:
-    r"""Read UTF-8, with or without a byte order mark; lines end in \n, whichever editor wrote them."""
+    r"""Returns UTF-8 text without its byte order mark; all lines end in \n.
+
+    Raises:
+        CaptionerError: the file cannot be read, or is not UTF-8.
+    """
     try:
         return file.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -106,7 +110,7 @@ def read_text(file: Path) -> str:
 
 
 def first_line(file: Path) -> str:
-    """The first line of a text, or what can be read of it: enough to tell a format by."""
+    """Returns the beginning of the first line of a text, for telling its format; empty if it cannot be read."""
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as lines:
             return lines.readline(4096).strip()
@@ -115,10 +119,14 @@ def first_line(file: Path) -> str:
 
 
 def read_json(file: Path, what: str) -> Any:
-    """Read JSON, which `what` says what it should be.
+    """Reads JSON.
+
+    Args:
+        file: path of the file.
+        what: noun for the expected content, used in errors.
 
     Raises:
-        CaptionerError: it cannot be read, or is no JSON.
+        CaptionerError: the file cannot be read, or is not JSON.
     """
     try:
         return json.loads(read_text(file))

@@ -1,6 +1,6 @@
 """Flickr30k as Kaggle distributes it (Young et al., 2014): `results.csv`, rows `image_name| comment_number| comment`.
 
-Some copies have commas, or call the file captions.txt. In every copy with bars one row has lost its second:
+Some copies have commas, or name the file captions.txt. Every copy with bars has a row that lacks its second one:
 `2199200615.jpg| 4   A dog runs across the grass .`
 """
 
@@ -18,38 +18,35 @@ NAME = "Flickr30k results.csv"
 FILES = "Flickr30k's results.csv"
 
 _HEADER = "image_name|comment_number|comment"
-_BARS = re.compile(r"[^|]+\.\w+\s*\|\s*\d+\s*\|.*")
-_LOST_BAR = re.compile(r"\s*(\d+)\s+(\S.*)")
+_FIRST = re.compile(r"[^|]+\.\w+\s*\|\s*\d+\s*\|.*")
+_WITH_BARS = re.compile(r"([^|]+)\|\s*\d+(\s*\||\s)\s*(\S.*)")
 
 
 def find(directory: Path) -> list[Path]:
-    """The file of captions, told by its first row: other things are called results.csv too."""
+    """Returns the file of captions, recognised by its first row, because other files are named results.csv too."""
     places = [directory / name for name in ("results.csv", "captions.txt", "captions.csv")]
-    return [file for file in places if file.is_file() and _is_ours(first_line(file))][:1]
+    return [file for file in places if file.is_file() and _is_flickr30k(first_line(file))][:1]
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
-    """Yield the photos in the order of their first caption; rows and photos that are not right go to `problems`."""
+    """Yields the photos in the order of their first caption; adds faulty rows and missing photos to `problems`."""
     first = first_line(files[0])
 
     def with_bars(line: str) -> rows.Row | None:
-        name, _, rest = line.partition("|")
-        number, bar, caption = rest.partition("|")
-        if bar:
-            return (name.strip(), caption.strip()) if number.strip().isdecimal() else None
-        lost = _LOST_BAR.fullmatch(rest)
-        if lost is None:
+        row = _WITH_BARS.fullmatch(line)
+        if row is None:
             return None
-        problems.mended.append(f"{files[0].name} {line[:60]!r}")
-        return name.strip(), lost[2].strip()
+        if "|" not in row[2]:
+            problems.mended.append(f"{files[0].name} {line[:60]!r}")
+        return row[1].strip(), row[3].strip()
 
     parse = with_bars if "|" in first else _with_commas
     captions = rows.read_rows(files[0], rows.plain(first) if _is_header(first) else "", parse, problems)
     yield from rows.examples(directory, captions, {}, problems)
 
 
-def _is_ours(first: str) -> bool:
-    return _is_header(first) or _BARS.fullmatch(first) is not None
+def _is_flickr30k(first: str) -> bool:
+    return _is_header(first) or _FIRST.fullmatch(first) is not None
 
 
 def _is_header(first: str) -> bool:

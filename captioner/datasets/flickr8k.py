@@ -1,6 +1,6 @@
 """Flickr8k as Kaggle distributes it (Hodosh et al., 2013): `captions.txt`, photos, and the official split lists.
 
-`captions.txt` has a header and rows `image,caption`, five a photo; a caption may hold commas and quotes.
+`captions.txt` has a header and rows `image,caption`, five for each photo; a caption may contain commas and quotes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ FILES = "Flickr8k's captions.txt"
 
 
 def find(directory: Path) -> list[Path]:
-    """The file of captions, if there is one."""
+    """Returns the file of captions, if it exists."""
     file = directory / "captions.txt"
     return [file] if file.is_file() else []
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
-    """Yield the photos in the order of their first caption; rows and photos that are not right go to `problems`."""
+    """Yields the photos in the order of their first caption; adds faulty rows and missing photos to `problems`."""
     captions = rows.read_rows(files[0], "image,caption", _row, problems)
     yield from rows.examples(directory, captions, rows.listed_splits(directory), problems)
 

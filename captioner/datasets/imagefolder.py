@@ -1,8 +1,8 @@
-"""Hugging Face's image folder: `metadata.jsonl` or `metadata.csv`, of the whole dataset or in the folder of a split.
+"""Hugging Face's image folder: `metadata.jsonl` or `metadata.csv`, for the whole dataset or in the folder of a split.
 
-A row has `file_name`, its place from the folder of the metadata, and captions: `text`, `caption` or the like, which is
-a caption or a list of them, or `caption_0`, `caption_1` ... In metadata about all photos, the split is what the row
-says (`split`), or the folder that `file_name` begins with.
+A row has `file_name`, a path relative to the metadata, and captions: `text`, `caption` or a similar key with a caption
+or a list of them, or `caption_0`, `caption_1` and so on. In metadata for the whole dataset, the split is the value of
+`split`, or the first folder of `file_name`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _PLACE = "file_name"
 
 
 def find(directory: Path) -> list[Path]:
-    """The metadata of the dataset and of its splits; jsonl where a folder has both kinds."""
+    """Returns the metadata of the dataset and of its splits; where a folder has both kinds, the jsonl."""
     found = (_metadata(directory / folder) for folder in ("", *SPLIT_FOLDERS))
     return [file for file in found if file is not None]
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
-    """Yield the photos in the files' order; rows and photos that are not right go to `problems`."""
+    """Yields the photos in the order of the files; adds faulty rows and missing photos to `problems`."""
     for file in files:
         of_file = None if file.parent == directory else split_named(file.parent.name)
         photos = PhotoFinder(file.parent)
@@ -55,12 +55,12 @@ def _metadata(folder: Path) -> Path | None:
     lines, table = folder / "metadata.jsonl", folder / "metadata.csv"
     if lines.is_file():
         return lines
-    # other things are called metadata.csv too
+    # other programs write a metadata.csv too
     return table if table.is_file() and _PLACE in first_line(table).replace('"', "").split(",") else None
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Each row and its number; an empty one where a line is no row."""
+    """Yields each row with its line number; a malformed row is empty."""
     text = read_text(file)
     if file.suffix == ".csv":
         table = csv.DictReader(io.StringIO(text))
@@ -68,7 +68,7 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             for row in table:
                 yield table.line_num, {key: value for key, value in row.items() if isinstance(key, str)}
         except csv.Error as error:
-            raise CaptionerError(f"{file} is not CSV ({error}).") from None
+            raise CaptionerError(f"{file} is not valid CSV ({error}); export it again.") from None
         return
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -81,7 +81,7 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _references(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The captions of a row: of the first column that has any."""
+    """Returns the captions of a row, from the first column that has any."""
     numbered = {int(match[1]): value for key, value in row.items() if (match := _NUMBERED.fullmatch(key))}
     columns = [*(row.get(column) for column in _COLUMNS), [numbered[i] for i in sorted(numbered)]]
     for column in columns:

@@ -1,4 +1,4 @@
-"""What is in a folder of captioned photos, and what is wrong with it: counts, words, and every photo opened."""
+"""Describes a dataset and its problems: counts, words, and whether its photos can be opened."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 from caprun.atomic_write import atomic_write
 from caprun.errors import ImageError
 from caprun.photos.reading import open_photo
+from captioner.config import DataConfig
 from captioner.datasets.example import SPLITS, Example
 from captioner.datasets.files import is_photo_name, list_files
 from captioner.datasets.formats import Reading, read_folder
@@ -24,30 +25,30 @@ from captioner.output_files import refusals
 from captioner.progress import Progress
 from captioner.text.metric_words import tokenize
 
-FREQUENT = 5
-"""A word seen this often is learnt, unless a training is told otherwise (`data.min_count`)."""
+FREQUENT = DataConfig().min_count
+"""Number of occurrences from which a training learns a word by default."""
 
 _UNLISTED = "unlisted"
 _WORDS = 30  # most frequent words in a report
-_SHOWN = 10  # of each kind of problem, where a person reads
-_CHUNK = 256  # photos opened between two looks at the keyboard
+_SHOWN = 10  # problems of each kind in the text
+_CHUNK = 256  # photos opened before an interruption is noticed
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How a number is spread; all zero where there is none."""
+    """Distribution of a number; all zero if there are no values."""
 
     minimum: int
     median: float
     mean: float
     p95: int
-    """The least that 95 of 100 are not larger than."""
+    """95th percentile."""
     maximum: int
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """How much a split has."""
+    """Size of a split."""
 
     photos: int
     captions: int
@@ -55,81 +56,81 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class Report:
-    """A dataset, described. Photos are named by their place in its folder."""
+    """Description of a dataset; photos are named by their paths in its folder."""
 
     directory: str
     format: str
-    """Format and files."""
+    """Format and files of the captions."""
     unused: tuple[str, ...]
-    """Further formats that the folder is in too, each with its file."""
+    """Other formats found in the folder, each with its file."""
     photos: int
     captions: int
     captions_per_photo: Spread
     splits_from: str
     splits: dict[str, SplitCounts]
     unlisted: int
-    """Photos in none of the dataset's own splits."""
+    """Number of photos in none of the dataset's own splits."""
     words_per_caption: Spread
     vocabulary: int
-    """Different words, as the metrics count words."""
+    """Number of different words, as the metrics count words."""
     frequent: int
-    """Those of them that are seen at least `FREQUENT` times."""
+    """Number of words that occur at least `FREQUENT` times."""
     words: tuple[tuple[str, int], ...]
-    """The most frequent ones, and how often they are seen."""
+    """The most frequent words, with their counts."""
     opened: int
-    """Photos that were opened; none if that was not asked for, and then nothing is known about the next three."""
+    """Number of photos opened; 0 if they were not to be opened, and then the next three are empty."""
     unreadable: tuple[str, ...]
-    """A sentence for each photo that cannot be read."""
+    """An error message for each photo that cannot be read."""
     same_across_splits: tuple[tuple[str, ...], ...]
-    """Photos that have the same pixels, of more than one split; each with its split in front."""
+    """Groups of photos in different splits that have the same pixels; each photo follows its split."""
     same_within_split: tuple[tuple[str, ...], ...]
-    """Photos that have the same pixels, of one split."""
+    """Groups of photos in one split that have the same pixels."""
     in_two_splits: tuple[str, ...]
-    """Photos that two splits list; a training refuses them."""
+    """Photos in two splits; a training refuses them."""
     repeated: tuple[str, ...]
-    """Photos listed more than once in a split; their captions are taken together."""
+    """Photos that are listed more than once in a split; their captions are joined."""
     missing: tuple[str, ...]
-    """Photos that have captions and are not there; a training refuses them unless told otherwise."""
+    """Photos that have captions but do not exist; a training refuses them without --allow-missing."""
     uncaptioned: tuple[str, ...]
-    """Photos that are there and have no caption."""
+    """Photos without a caption."""
     malformed: tuple[str, ...]
-    """Rows passed over."""
+    """Malformed rows, which are skipped."""
     mended: tuple[str, ...]
-    """Rows that are wrong in a known way, and used."""
+    """Rows with a known fault, which are used."""
 
     def problems(self) -> dict[str, Sequence[str]]:
-        """What is wrong, by a sentence that names it; kinds of which there is nothing are left out."""
+        """Returns the problems by kind, without the kinds that have none."""
         kinds: dict[str, Sequence[str]] = {
             "photos cannot be read": self.unreadable,
             "photos are listed in two splits": self.in_two_splits,
             "photos are in two splits under different names": [" = ".join(same) for same in self.same_across_splits],
-            "photos have captions and are not there": self.missing,
+            "photos have captions but are missing": self.missing,
             "photos have no caption": self.uncaptioned,
-            "rows are malformed and passed over": self.malformed,
-            "rows are malformed and mended": self.mended,
+            "rows are malformed and skipped": self.malformed,
+            "rows are malformed and repaired": self.mended,
             "photos are listed more than once": self.repeated,
             "photos are in a split under different names": [" = ".join(same) for same in self.same_within_split],
         }
         return {kind: found for kind, found in kinds.items() if found}
 
     def lines(self) -> list[str]:
-        """All of it for a person, the first few of each kind of problem."""
+        """Returns the report as text, with the first few problems of each kind."""
         per_photo, lengths = self.captions_per_photo, self.words_per_caption
         splits = "; ".join(f"{name} {c.photos} photos, {c.captions} captions" for name, c in self.splits.items())
         words = (
-            f"words a caption: {lengths.minimum} to {lengths.maximum}, median {lengths.median:g}, "
+            f"words in a caption: {lengths.minimum} to {lengths.maximum}, median {lengths.median:g}, "
             f"mean {lengths.mean:.1f}, 95% have at most {lengths.p95}"
         )
         lines = [
             f"dataset: {self.directory}",
             f"format: {self.format}",
-            *(f"also there, and not used: {other}" for other in self.unused),
+            *(f"also found, and not used: {other}" for other in self.unused),
             f"photos: {self.photos}",
             f"captions: {self.captions}, {per_photo.minimum} to {per_photo.maximum} a photo, mean {per_photo.mean:.2f}",
             f"splits ({self.splits_from}): {splits or 'none'}",
             *([f"in no split, and not used: {self.unlisted} photos"] * bool(self.unlisted)),
             words,
-            f"vocabulary: {self.vocabulary} words, {self.frequent} of them seen {FREQUENT} times or more",
+            f"vocabulary: {self.vocabulary} words, {self.frequent} of them at least {FREQUENT} times",
             *([f"most frequent: {', '.join(f'{word} {count}' for word, count in self.words)}"] * bool(self.words)),
             f"photos opened: {self.opened}" if self.opened else "photos opened: none",
         ]
@@ -146,26 +147,26 @@ def write_reports(reports: Sequence[Report], path: Path) -> None:
     """Writes one report as a JSON object, several as a list of objects.
 
     Raises:
-        CaptionerError: the file cannot be written; the file that was there stays.
+        CaptionerError: the file cannot be written; an earlier one is kept.
     """
     found = [asdict(report) for report in reports]
     text = json.dumps(found if len(found) > 1 else found[0], ensure_ascii=False, indent=1) + "\n"
     with refusals("The report", path), atomic_write(path) as file:
-        file.write(text.encode(errors="backslashreplace"))  # a name that is not UTF-8 becomes an escape that JSON knows
+        file.write(text.encode(errors="backslashreplace"))  # escapes names that are not UTF-8, as JSON does
 
 
 def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bool = True) -> Report:
-    """Read a dataset, open its photos, and say what is there; it may have any of the problems a training refuses.
+    """Describes a dataset, including problems for which a training would refuse it.
 
     Args:
         directory: the folder.
-        splits: parts for train, dev and test, where the dataset has no splits.
-        seed: of their draw.
-        photos: whether to open every photo, some hundred a second.
+        splits: relative sizes of train, dev and test, where the dataset has no splits.
+        seed: seed for drawing the splits.
+        photos: whether to open every photo, which takes some ten milliseconds each.
 
     Raises:
-        CaptionerError: no such folder, no known format, or captions that cannot be read at all.
-        UsageError: parts that cannot be drawn.
+        CaptionerError: the folder does not exist or is in no known format, or its captions cannot be read.
+        UsageError: the sizes are invalid.
     """
     reading = read_folder(directory)
     drawn = split_examples(reading.examples, splits, seed)
@@ -208,7 +209,7 @@ def _inside(directory: Path, photo: Path) -> str:
 
 
 def _printable(text: str) -> str:
-    """A file may be called anything, line breaks included."""
+    """Quotes names with line breaks and other control characters."""
     return text if text.isprintable() else repr(text)
 
 
@@ -226,7 +227,7 @@ def _counts(examples: Iterable[Example], split: str) -> SplitCounts:
 
 
 def _words(examples: Sequence[Example]) -> tuple[list[int], Counter[str]]:
-    """Lengths of all captions in words, and how often each word is seen."""
+    """Returns the lengths of all captions in words, and the count of each word."""
     lengths: list[int] = []
     words: Counter[str] = Counter()
     with Progress("captions", len(examples), "photos") as progress:
@@ -240,11 +241,11 @@ def _words(examples: Sequence[Example]) -> tuple[list[int], Counter[str]]:
 
 
 def _open_all(directory: Path, examples: Sequence[Example]) -> tuple[list[str], list[list[Path]]]:
-    """A sentence for each photo that cannot be read, and the groups of photos that have the same pixels."""
+    """Returns an error message for each unreadable photo, and the groups of photos that have the same pixels."""
     photos = list(dict.fromkeys(example.image for example in examples))
     unreadable: list[str] = []
     by_pixels: defaultdict[bytes, list[Path]] = defaultdict(list)
-    workers = min(os.cpu_count() or 1, 8)  # Pillow decodes without the interpreter's lock
+    workers = min(os.cpu_count() or 1, 8)  # Pillow releases the GIL while it decodes
     with ThreadPoolExecutor(workers) as pool, Progress("opening photos", len(photos), "photos") as progress:
         for first in range(0, len(photos), _CHUNK):
             chunk = photos[first : first + _CHUNK]
@@ -258,7 +259,7 @@ def _open_all(directory: Path, examples: Sequence[Example]) -> tuple[list[str], 
 
 
 def _open(directory: Path, photo: Path) -> bytes | str:
-    """A digest of the pixels, which finds copies whose files differ in metadata; or what is wrong with the photo."""
+    """Returns a digest of the pixels, which is the same for files that differ in metadata, or an error message."""
     try:
         image = open_photo(photo, name=_inside(directory, photo))
     except ImageError as error:
@@ -267,7 +268,7 @@ def _open(directory: Path, photo: Path) -> bytes | str:
 
 
 def _uncaptioned(directory: Path, reading: Reading) -> list[str]:
-    """Photos that nobody captions, in the folders where captioned ones are."""
+    """Returns the photos without captions in the folders of the captioned ones."""
     captioned = {example.image for example in reading.examples}
     folders = sorted({photo.parent for photo in captioned})
     photos = (folder / name for folder in folders for name in list_files(folder) if is_photo_name(name))

@@ -20,7 +20,7 @@ from captioner.text.splitting import split
 
 _COMPARED = 5000  # captions a dataset, enough to tell its language
 _FOREIGN = 0.4  # share of known words below which captions are taken to be in another language
-_OTHER_CASE = 0.5  # difference of the shares of captions that have a capital letter
+_OTHER_CASE = 0.5  # difference between the shares of captions that have a capital letter
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DataSource:
 
     directory: Path
     weight: float = 1.0
-    """How often a training photo is shown in an epoch, on average: 2 is twice, 0.2 every fifth photo."""
+    """Average number of times a training photo is shown in an epoch: 2 is twice, 0.2 is every fifth epoch."""
 
     @classmethod
     def parse(cls, text: str) -> DataSource:
@@ -44,7 +44,7 @@ class DataSource:
         try:
             value = float(weight)
         except ValueError:
-            return cls(Path(text))  # a folder that is missing, which loading says
+            return cls(Path(text))  # a missing folder, which loading reports
         if not 0 < value < math.inf:
             raise UsageError(f"The weight of --data {text} is {weight}; give a number above 0, or leave it out.")
         return cls(Path(directory), value)
@@ -64,11 +64,11 @@ def load_datasets(
 
     Args:
         sources: the folders and their weights.
-        allow_missing, splits, seed: see `load_dataset`; they hold for every dataset.
+        allow_missing, splits, seed: as for `load_dataset`, applied to every dataset.
 
     Raises:
-        CaptionerError: a folder is named twice, or see `load_dataset`.
-        UsageError: the splits cannot be drawn.
+        CaptionerError: a folder is named twice, or as for `load_dataset`.
+        UsageError: the sizes of the splits are invalid.
     """
     seen: dict[Path, Path] = {}
     for source in sources:
@@ -142,7 +142,7 @@ def _same_files(datasets: Sequence[Dataset]) -> list[list[Example]]:
             try:
                 by_size[example.image.stat().st_size].append(example)
             except OSError:
-                continue  # found again, and told, when photos are opened
+                continue  # reported when photos are opened
     groups: defaultdict[str, list[Example]] = defaultdict(list)
     for size, examples in by_size.items():
         if len({example.dataset for example in examples}) > 1:

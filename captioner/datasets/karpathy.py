@@ -1,6 +1,6 @@
-"""Karpathy's splits (Karpathy and Fei-Fei, 2015): `dataset_coco.json` and its like, captions and splits in one file.
+"""Karpathy's splits (Karpathy and Fei-Fei, 2015): captions and splits in one file, such as `dataset_coco.json`.
 
-Each of `images` has `filename`, perhaps `filepath` (its folder), `split`, and `sentences` of `raw` text and `tokens`.
+Each of `images` has `filename`, `split`, `sentences` with `raw` text and `tokens`, and in COCO `filepath`, its folder.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _PEEKED = 2**16  # characters
 
 
 def find(directory: Path) -> list[Path]:
-    """The one file of captions and splits that is about the photos here.
+    """Returns the file of captions and splits with the most photos in the folder.
 
-    All of Karpathy's files come in one archive; if several are here, it is the one that has the most photos here.
+    All of Karpathy's files come in one archive, so a folder often has several.
     """
     files = sorted([*directory.glob("dataset.json"), *directory.glob("dataset_*.json")])
-    files = [file for file in files if file.is_file() and (file.name in _KNOWN or _speaks_of_sentences(file))]
+    files = [file for file in files if file.is_file() and (file.name in _KNOWN or _has_sentences(file))]
     if len(files) > 1:
         photos = PhotoFinder(directory)
         files = [max(files, key=lambda file: sum(_photo(photos, image) is not None for image in _images(file)))]
@@ -35,7 +35,7 @@ def find(directory: Path) -> list[Path]:
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
-    """Yield the photos in the file's order; sentences and photos that are not right go to `problems`."""
+    """Yields the photos in the order of the file; adds faulty sentences and missing photos to `problems`."""
     photos = PhotoFinder(directory)
     for position, image in enumerate(_images(files[0])):
         where = f"{files[0].name}, image {position}"
@@ -55,8 +55,8 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
             yield Example(photo, references, split_named(image.get("split")))
 
 
-def _speaks_of_sentences(file: Path) -> bool:
-    """Other things are called dataset_infos.json and the like."""
+def _has_sentences(file: Path) -> bool:
+    """Tells a file of captions from others such as dataset_infos.json."""
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as text:
             return '"sentences"' in text.read(_PEEKED)
@@ -68,7 +68,7 @@ def _images(file: Path) -> list[Any]:
     data = read_json(file, _WHAT)
     images = data.get("images") if isinstance(data, dict) else None
     if not isinstance(images, list):
-        raise CaptionerError(f"{file} is not {_WHAT} (it has no list of images).")
+        raise CaptionerError(f"{file} is not {_WHAT}: it has no list of images.")
     return images
 
 

@@ -1,4 +1,4 @@
-"""Captions in rows, each of a photo's name and a caption: what the formats of Flickr8k and Flickr30k share."""
+"""Rows of a photo's name and a caption, as the formats of Flickr8k and Flickr30k have them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LISTS: dict[str, Split] = {
     "Flickr_8k.devImages.txt": "dev",
     "Flickr_8k.testImages.txt": "test",
 }
-"""Flickr8k's official splits, a photo's name a line."""
+"""Files with Flickr8k's official splits, a photo's name in each line."""
 
 TEXT_FOLDERS = ("", "Flickr8k_text")
-"""Where Flickr8k's texts are: in the dataset, or in the folder they were unpacked to."""
+"""Folders of Flickr8k's texts: the dataset itself, or the folder in their archive."""
 
 _STRAY_NUMBER = re.compile(r"(.*\.(?:jpe?g|png))\.\d+", re.IGNORECASE)  # 2258277193_586949ec62.jpg.1 in Flickr8k
 
@@ -27,13 +27,13 @@ Row = tuple[str, str]
 
 
 def read_rows(file: Path, header: str, parse: Callable[[str], Row | None], problems: Problems) -> dict[str, list[str]]:
-    """Captions by photo's name, in the order of each photo's first; rows that are none go to `problems`.
+    """Returns the captions of each photo by its name, in the order of the photos' first captions.
 
     Args:
-        file: of UTF-8 text.
-        header: the first line, if there is one, without spaces, quotes and capitals.
-        parse: a row, or None if it is malformed.
-        problems: is added to.
+        file: UTF-8 text.
+        header: the header as `plain` returns it; empty if there is none.
+        parse: returns the row of a line, or None if it is malformed.
+        problems: receives malformed rows.
     """
     captions: dict[str, list[str]] = {}
     for number, line in enumerate(read_text(file).split("\n"), 1):
@@ -41,26 +41,21 @@ def read_rows(file: Path, header: str, parse: Callable[[str], Row | None], probl
             continue
         row = parse(line)
         if row is None or not all(row):
-            problems.malformed.append(described(file, number, line))
+            problems.malformed.append(f"{file.name}:{number} {line[:60]!r}")
         else:
             captions.setdefault(row[0], []).append(row[1])
     return captions
 
 
 def plain(line: str) -> str:
-    """A header as it is compared: without spaces, quotes and capitals."""
+    """Returns a line in lower case, without spaces and quotes, to compare headers."""
     return re.sub(r'[\s"]', "", line).lower()
 
 
-def described(file: Path, number: int, line: str) -> str:
-    """A row, for a person who looks for it."""
-    return f"{file.name}:{number} {line[:60]!r}"
-
-
 def fields(line: str, count: int) -> list[str] | None:
-    """The fields of a row with commas between them, white space around them removed.
+    """Splits a row at its commas, and strips its fields; returns None if it is malformed.
 
-    A last field that holds commas is quoted in some copies and not in others.
+    A last field that contains commas is quoted in some copies of a dataset and not in others.
     """
     plain_fields = line.split(",", count - 1)
     if plain_fields[-1].lstrip().startswith('"'):
@@ -74,7 +69,7 @@ def fields(line: str, count: int) -> list[str] | None:
 def examples(
     directory: Path, captions: dict[str, list[str]], splits: Mapping[str, Split], problems: Problems
 ) -> Iterator[Example]:
-    """Find the photos that are captioned; those that are not there go to `problems`."""
+    """Yields the photos that have captions; adds missing ones to `problems`."""
     photos = PhotoFinder(directory)
     captions = _without_stray_numbers(captions, photos, problems)
     for name, references in captions.items():
@@ -88,7 +83,7 @@ def examples(
 def _without_stray_numbers(
     captions: dict[str, list[str]], photos: PhotoFinder, problems: Problems
 ) -> dict[str, list[str]]:
-    """`photo.jpg.1` is no photo's name: its captions are photo.jpg's if that is there, and nobody's if not."""
+    """Moves captions of `photo.jpg.1`, which is not a photo, to photo.jpg if that exists; else they are malformed."""
     mended: dict[str, list[str]] = {}
     for name, references in captions.items():
         stray = _STRAY_NUMBER.fullmatch(name)
@@ -96,7 +91,7 @@ def _without_stray_numbers(
         if stray and photos.find(name) is None:
             own = stray[1]
             if photos.find(own) is None:
-                problems.malformed += [f"{name} is no photo's name"] * len(references)
+                problems.malformed += [f"{name} is not the name of a photo"] * len(references)
                 continue
             problems.mended += [f"{name} for {own}"] * len(references)
         mended.setdefault(own, []).extend(references)
@@ -104,7 +99,7 @@ def _without_stray_numbers(
 
 
 def listed_splits(directory: Path) -> dict[str, Split]:
-    """Splits by photo's name, as far as there are Flickr8k's lists."""
+    """Returns the splits of photos by their names, from Flickr8k's lists that exist."""
     splits: dict[str, Split] = {}
     for folder in TEXT_FOLDERS:
         for name, split in LISTS.items():

@@ -1,4 +1,4 @@
-"""A folder of photos with their captions beside them: `photo.jpg` and `photo.txt`, one caption a line."""
+"""A folder of photos with texts beside them: `photo.jpg` and `photo.txt`, which has a caption in each line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FILES = "beside each photo a .txt of the same name"
 
 
 def find(directory: Path) -> list[Path]:
-    """The folders that have photos with captions: the dataset's, those that photos are kept in, and those of splits."""
+    """Returns the folders with captioned photos: the dataset's own, `PHOTO_FOLDERS`, and those of splits."""
     of_splits = [f"{split}/{folder}" for split in SPLIT_FOLDERS for folder in ("", "images")]
     folders = [directory / folder for folder in (*PHOTO_FOLDERS, *of_splits)]
     return [folder for folder in folders if any(caption for _, caption in _pairs(folder))]
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
-    """Yield the photos in order of their names; photos without a caption and captions without a photo are problems."""
+    """Yields the photos in the order of their names; adds photos and texts without a partner to `problems`."""
     for folder in files:
         inside = folder.relative_to(directory)
         split = split_named(inside.parts[0]) if inside.parts else None
@@ -37,7 +37,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
 
 
 def _pairs(folder: Path) -> list[tuple[str, str | None]]:
-    """The photos of a folder, each with its text if it has one."""
+    """Returns the photos of a folder, each with the name of its text or None."""
     names = list_files(folder)
     texts = {PurePath(name).stem: name for name in names if name.lower().endswith(".txt")}
     return [(name, texts.get(PurePath(name).stem)) for name in names if is_photo_name(name)]

@@ -1,4 +1,4 @@
-"""Which photo is learnt, which validated and which tested, where a dataset does not say."""
+"""Draws the splits of datasets that have none."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from caprun.errors import UsageError
+from captioner.config import DataConfig
 from captioner.datasets.example import Example, Split
 
 Parts = tuple[float, float, float]
-"""Of the photos for train, dev and test, relative to each other: they need not add up to 100."""
+"""Relative sizes of train, dev and test; they need not add up to 100."""
 
-PARTS: Parts = (80, 10, 10)
+PARTS: Parts = DataConfig().splits
 
 
 class Splitting(NamedTuple):
@@ -22,17 +23,17 @@ class Splitting(NamedTuple):
 
     examples: list[Example]
     source: str
-    """Where the splits are from, for a person."""
+    """Origin of the splits, for messages."""
 
 
 def split_examples(examples: Sequence[Example], parts: Parts, seed: int) -> Splitting:
-    """Draw the splits that a dataset does not have: all of them, or dev from train where it has train alone.
+    """Draws the splits that a dataset lacks: all of them, or dev from train.
 
-    A photo's split is drawn from its name and the seed, never by caption, so that a photo that is added changes nobody
-    else's. An example whose split is None beside others that have one is left as it is.
+    A photo's split depends only on its name and the seed, so adding a photo does not move others. Examples without a
+    split are left as they are if other examples have one.
 
     Raises:
-        UsageError: a part is negative or not finite, or train or dev has none.
+        UsageError: a size is negative or not finite, or that of train or dev is 0.
     """
     _check(parts)
     there = {example.split for example in examples}
@@ -52,7 +53,7 @@ def split_examples(examples: Sequence[Example], parts: Parts, seed: int) -> Spli
 def _check(parts: Parts) -> None:
     if len(parts) != 3 or not math.isfinite(sum(parts)) or min(parts) < 0 or min(parts[:2]) == 0:
         given = " ".join(f"{part:g}" for part in parts)
-        raise UsageError(f"Splits of {given} cannot be drawn: train and dev need a part each, and none is negative.")
+        raise UsageError(f"--splits {given} is invalid: train and dev must be above 0, and test must not be negative.")
 
 
 def _drawn(examples: Sequence[Example], parts: Parts, seed: int) -> list[Example]:
@@ -68,7 +69,7 @@ def _drawn(examples: Sequence[Example], parts: Parts, seed: int) -> list[Example
 
 
 def _with_dev(examples: list[Example]) -> list[Example]:
-    """A handful of photos may all be drawn for one split; then the last is for dev, so that training can validate."""
+    """Moves the last photo to dev if train or dev is empty, as happens with a handful of photos."""
     if {"train", "dev"} <= {example.split for example in examples}:
         return examples
     return [replace(e, split="dev" if i == len(examples) - 1 else "train") for i, e in enumerate(examples)]

@@ -15,13 +15,13 @@ _NAMES = ("Flickr8k.token.txt", "results_20130124.token")
 
 
 def find(directory: Path) -> list[Path]:
-    """The files of captions; only the first is read."""
+    """Returns the file of captions, if it exists."""
     places = [directory / folder / name for name in _NAMES for folder in rows.TEXT_FOLDERS]
     return [file for file in places if file.is_file()][:1]
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
-    """Yield the photos in the order of their first caption; rows and photos that are not right go to `problems`."""
+    """Yields the photos in the order of their first caption; adds faulty rows and missing photos to `problems`."""
     captions = rows.read_rows(files[0], "", _row, problems)
     yield from rows.examples(directory, captions, rows.listed_splits(directory), problems)
 

@@ -1,1 +1,1 @@
-"""Recipes: all the trainings that make a model, and its export, in a file. Those beside this come with captioner."""
+"""Recipes: files that list the trainings and the export of a model. Those in this folder come with captioner."""

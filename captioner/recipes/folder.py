@@ -1,4 +1,4 @@
-"""The folder of a recipe's run: what was begun there, which stages are done, and that one process works in it."""
+"""The folder of a recipe's run: its recipe and data, the stages that are done, and a lock for one process."""
 
 from __future__ import annotations
 
@@ -23,43 +23,46 @@ _FORMAT_VERSION = 1
 
 @dataclass
 class Work:
-    """How far a stage is, or the export."""
+    """Progress of a stage or of the export."""
 
     seconds: float = 0.0
     """Wall time so far."""
     began: float | None = None
-    """Where somebody is at it, or was killed: when that began (`time.time`)."""
+    """Start of the current work as `time.time`, also after it was killed; None if there is none."""
     done: bool = False
 
 
 @dataclass
 class State:
-    """What stands in `recipe.json`."""
+    """Content of `recipe.json`."""
 
     format_version: int
     recipe: str
-    """Its name."""
+    """Name of the recipe."""
     trained: tuple[Mapping[str, Any], ...]
-    """See `Recipe.trained`."""
+    """Result of `Recipe.trained`."""
     data: str
-    """See `data_digest`."""
+    """Result of `data_digest`."""
     output: str
+    """Folder of the bundle."""
     work: dict[str, Work]
-    """By the stage's folder, and `export`."""
+    """Progress by the stage's folder, or `export`."""
     exported: str = ""
-    """What describes the bundle that was made, and the settings it was made with."""
+    """Digest of the bundle and its settings; empty before the export."""
 
 
 class RunFolder:
-    """A run's folder, which is this process's alone until it is closed.
+    """The folder of a run, locked for this process until it is closed.
 
     Args:
-        path: made if it is not there.
-        recipe, data, output: what is asked for; `data` from `data_digest`.
+        path: the folder; created if it is missing.
+        recipe: the recipe to run.
+        data: digest of the dataset, from `data_digest`.
+        output: folder of the bundle.
 
     Raises:
-        CaptionerError: somebody else works in it, it holds something else or what was begun with another recipe, data
-            or output, or it cannot be written.
+        CaptionerError: another process uses the folder, it holds something else or a run with another recipe, data or
+            output, or it cannot be written.
     """
 
     def __init__(self, path: Path, recipe: Recipe, data: str, output: Path) -> None:
@@ -78,11 +81,15 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             others = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
             if others and STATE not in others:
-                raise CaptionerError(f"{path} holds {others[0]} and no recipe's run; name another folder with --run.")
+                raise CaptionerError(
+                    f"{path} holds {others[0]} and no run of a recipe; name another folder with --run."
+                )
             self._lock = FileLock(path / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise CaptionerError(f"Somebody is at work in {path}; wait, or name another folder with --run.") from None
+            raise CaptionerError(
+                f"Another process is working in {path}; wait, or name another folder with --run."
+            ) from None
         except OSError as error:
             raise CaptionerError(
                 f"The folder {path} cannot be written: {error.strerror}; name another --run."
@@ -90,23 +97,23 @@ class RunFolder:
         try:
             self.state = self._read() if (path / STATE).exists() else asked
             self._refuse_another(asked)
-            self._count_what_was_killed()
+            self._count_killed_work()
             self._write()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Leave it to others."""
+        """Releases the lock."""
         self._lock.release()
 
     def work(self, name: str) -> Work:
-        """How far a stage is, by its folder, or `export`."""
+        """Returns the progress of a stage, by its folder, or of `export`."""
         return self.state.work[name]
 
     @contextmanager
     def working(self, name: str) -> Iterator[State]:
-        """Note that this is being worked at, how long it took, and that it is done if nothing is raised."""
+        """Records that work began, how long it took, and, unless an exception is raised, that it is done."""
         work, began = self.work(name), time.monotonic()
         work.began, work.done = time.time(), False
         self._write()
@@ -118,8 +125,8 @@ class RunFolder:
             work.began = None
             self._write()
 
-    def _count_what_was_killed(self) -> None:
-        """The time up to the last checkpoint counts: what came after it is done again."""
+    def _count_killed_work(self) -> None:
+        """Counts the time until the last checkpoint of killed work; what came after it is repeated."""
         for name, work in self.state.work.items():
             if work.began is not None:
                 last = self.path / name / "last.pt"
@@ -131,7 +138,7 @@ class RunFolder:
         state = self.state
         found = differences(state.trained, asked.trained)
         if found:
-            more = f", and {len(found) - 3} settings more" if len(found) > 3 else ""
+            more = f" and {len(found) - 3} more settings" if len(found) > 3 else ""
             self._refuse(f"another recipe: {', '.join(found[:3])}{more}")
         if state.data != asked.data:
             self._refuse("other photos or captions")
@@ -140,7 +147,7 @@ class RunFolder:
 
     def _refuse(self, what: str) -> None:
         raise CaptionerError(
-            f"What is in {self.path} was begun with {what}; ask for the same to go on, or name another --run."
+            f"The run in {self.path} was started with {what}; use the same again, or name another --run."
         )
 
     def _read(self) -> State:
@@ -152,13 +159,11 @@ class RunFolder:
                 raise CaptionerError(f"{file} was written by a newer captioner; upgrade this one.")
             state = from_dict(State, data)
             if state.format_version != _FORMAT_VERSION:
-                raise ValueError("its format_version is another")
+                raise ValueError(f"format_version is {state.format_version}")
         except OSError as error:
             raise CaptionerError(f"{file} cannot be read: {error.strerror}.") from error
         except (ValueError, RecursionError) as error:
-            raise CaptionerError(
-                f"{file} does not say what was done here ({error}); name another folder with --run."
-            ) from None
+            raise CaptionerError(f"{file} is damaged ({error}); name another folder with --run.") from None
         return state
 
     def _write(self) -> None:
@@ -171,23 +176,23 @@ class RunFolder:
 
 
 def best_of(run: Path, stage: Stage) -> Path:
-    """The best checkpoint of a stage that is done.
+    """Returns the best checkpoint of a finished stage.
 
     Raises:
-        CaptionerError: it is no longer there.
+        CaptionerError: the checkpoint is missing.
     """
     from captioner.models.checkpoint import BEST
 
     best = run / stage.folder / BEST
     if not best.is_file():
         raise CaptionerError(
-            f"Stage {stage.number} was done and its {best} is gone; put it back, or name another folder with --run."
+            f"Stage {stage.number} is done, but its {best} is missing; restore it, or name another folder with --run."
         )
     return best
 
 
 def data_digest(dataset: Dataset) -> str:
-    """Returns the sha256 of the photos' names, splits, captions and weights; the folder's place does not matter."""
+    """Returns the sha256 of the photos' names, splits, captions and weights, whatever the folder's path."""
     rows: list[object] = [[example.image.name, example.split, *example.references] for example in dataset.examples]
     if dataset.parts:
         rows += [[part.weight, len(part.examples)] for part in dataset.parts]

@@ -1,4 +1,4 @@
-"""A recipe's stages, one after the other, each from where it stands; and the checkpoint that comes of them."""
+"""Trains the stages of a recipe, each from where it stopped, and writes the checkpoint to export."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from captioner.models.checkpoint import BEST, LAST, load_checkpoint, save_checkp
 from captioner.recipes.folder import RunFolder, best_of
 from captioner.recipes.recipe import Recipe, Stage
 from captioner.text.build import build_tokenizer
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 from captioner.training.averaging import average, scored
 from captioner.training.optimiser import Optimiser
 from captioner.training.processes import Processes
 from captioner.training.train import Job, train
 
 MODEL = "model.pt"
-"""The last stage's best, which also knows what the whole recipe took."""
-_PIECES = 8  # in the vocabulary of a model that is built to see whether it can be
+"""The best checkpoint of the last stage, with the provenance of the whole recipe."""
+_PIECES = 8  # vocabulary size of the models that are built to check a recipe
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `captioner recipe` was asked to train."""
+    """The arguments of `train_stages`."""
 
     recipe: Recipe
     dataset: Dataset
@@ -45,13 +45,13 @@ class Request:
 
 
 def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> int:
-    """Find out now, and not after hours, whether every stage's model can be built, trained here and searched as asked.
+    """Checks, before hours of training, that the model of every stage can be built, trained on the device and searched.
 
     Returns:
-        Bytes that the features of all stages take in the cache, together.
+        Total size in bytes of the features of all stages in the cache.
 
     Raises:
-        CaptionerError: one cannot.
+        CaptionerError: a stage cannot be trained.
     """
     needed = 0
     searches = [stage.config.search for stage in recipe.stages]
@@ -76,18 +76,18 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> int:
 
 
 def train_stages(request: Request, folder: RunFolder, say: Say) -> Path:
-    """Train what is not trained yet, and write the checkpoint to export into the run's folder.
+    """Trains the stages that are not done, and writes the checkpoint to export into the folder of the run.
 
     Raises:
         CaptionerError: see `captioner.training.train.train`.
-        KeyboardInterrupt: it was asked to stop; what was learnt is kept.
+        KeyboardInterrupt: the training was interrupted; its last checkpoint is kept.
     """
     stages = request.recipe.stages
     best: dict[str, Path] = {}
     for stage in stages:
         title = f"stage {stage.number} of {len(stages)}, {stage.name}"
         if folder.work(stage.folder).done:
-            say(f"{title}: done before")
+            say(f"{title}: already done")
         else:
             say(f"{title}: {folder.path / stage.folder}")
             work = _average_stage if stage.average else _train_stage
@@ -96,7 +96,7 @@ def train_stages(request: Request, folder: RunFolder, say: Say) -> Path:
     before = best[stages[-1].name]
     model = folder.path / MODEL
     made = load_checkpoint(before)
-    own = {name: value for name, value in made.provenance.items() if name != "stages"}  # of an average, as below
+    own = {name: value for name, value in made.provenance.items() if name != "stages"}
     provenance = {**own, **_provenance(request, folder)}
     save_checkpoint(model, replace(made, provenance=provenance))
     return model
@@ -107,9 +107,9 @@ def _train_stage(request: Request, stage: Stage, before: Path | None, folder: Ru
     last = output / LAST
     resumed = load_checkpoint(last) if last.exists() else None
     if resumed is not None and (resumed.training is None or resumed.config != stage.config):
-        raise CaptionerError(f"{last} is of another training than the recipe's; name another folder with --run.")
+        raise CaptionerError(f"{last} belongs to another training; name another folder with --run.")
     processes = Processes(device=torch_device(request.device))
-    init = before if resumed is None else None  # a resumed one knows what it began with
+    init = before if resumed is None else None  # a resumed training has its start in the checkpoint
     job = Job(
         request.dataset,
         stage.config,
@@ -147,7 +147,7 @@ def _numbered(request: Request, stage: Stage, say: Say) -> Say:
 
 
 def _provenance(request: Request, folder: RunFolder) -> dict[str, Any]:
-    """What the model card says of the training: of all stages, where a stage's checkpoint knows its own."""
+    """Returns the provenance of all stages for the model card; the checkpoint of a stage has only its own."""
     recipe = request.recipe
     stages = []
     for stage in recipe.stages:

@@ -1,1 +1,1 @@
-"""From captions to pieces: tokenizers, each of which ends as one vocabulary of printable pieces."""
+"""Tokenizers, which turn captions into ids of a vocabulary of printable pieces."""

@@ -1,9 +1,9 @@
-"""Byte-pair encoding (Sennrich et al., 2016) learnt from the captions, on characters, so that every piece prints.
+"""Byte-pair encoding (Sennrich et al., 2016) of characters, learnt from the captions; every piece is printable.
 
-A word is cut into the pieces that its captions' most frequent merges lead to, single characters at the worst: no
-caption whose characters were seen has an unknown piece, whatever its words. The first piece of a word begins with `▁`.
-Scripts that write no spaces (Chinese, Japanese, Thai) have no words to begin: there every piece counts as one, `▁`
-stands only where the caption has a space, and `Joining.unspaced` lists their letters.
+A word is split by the most frequent merges, in the worst case into single characters, so a caption has no unknown piece
+if its characters are known. The first piece of a word begins with `▁`. In scripts without spaces (Chinese, Japanese,
+Thai) words have no visible beginning: `▁` stands only where the caption has a space, and `Joining.unspaced` lists their
+letters.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ Merges = list[tuple[str, str]]
 
 
 def build_bpe(config: DataConfig, captions: Iterable[str]) -> BpeTokenizer:
-    """Learn the merges of pairs seen at least `min_count` times, until the vocabulary has its size.
+    """Learns merges of pairs that occur at least `min_count` times, until the vocabulary is full.
 
     Raises:
-        CaptionerError: the captions have no word, or more characters than the vocabulary is to have pieces.
+        CaptionerError: the captions have no words, or more characters than the vocabulary has room for.
     """
     library = _library()
     texts = [_text(caption, config) for caption in captions]
     size = config.vocabulary_size or DEFAULT_SIZE
     characters = len(set(chain(*texts)) - {" "}) + len(SPECIAL_PIECES)
     if not any(texts):
-        raise CaptionerError("No word is in the training captions, so bpe has nothing to learn from; add captions.")
+        raise CaptionerError("The training captions have no words, which bpe needs; add captions.")
     if characters > size:
         raise CaptionerError(
-            f"data.vocabulary_size is {size}, and the captions' characters and the special pieces are {characters}; "
-            "raise it to several times that."
+            f"data.vocabulary_size is {size}, but characters and special pieces alone are {characters}; raise it to "
+            "several times that."
         )
     learner = library.Tokenizer(library.models.BPE())
     learner.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
@@ -55,10 +55,10 @@ def build_bpe(config: DataConfig, captions: Iterable[str]) -> BpeTokenizer:
 
 
 def restore_bpe(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, Any]) -> BpeTokenizer:
-    """See `captioner.text.tokenizer.restore_tokenizer`.
+    """Restores a tokenizer; see `captioner.text.build.restore_tokenizer`.
 
     Raises:
-        CaptionerError: the state holds no merges of this vocabulary.
+        CaptionerError: the state has no merges, or those of another vocabulary.
     """
     try:
         merges = [(left, right) for left, right in state["merges"]]
@@ -66,22 +66,24 @@ def restore_bpe(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, 
         if not all({left, right, left + right} <= pieces for left, right in merges):
             raise ValueError("merges of another vocabulary")
     except (KeyError, TypeError, ValueError):
-        raise CaptionerError("The checkpoint's merges are missing or not its vocabulary's; copy it again.") from None
+        raise CaptionerError(
+            "The checkpoint's merges are missing or do not match its vocabulary; copy it again."
+        ) from None
     return BpeTokenizer(vocabulary, config, merges)
 
 
 class BpeTokenizer(Tokenizer):
-    """Captions to ids of pieces of their words.
+    """Turns captions into ids of parts of words.
 
     Args:
-        vocabulary: as `build_bpe` made it.
-        config: how captions are written (lower_case, punctuation) and cut (max_length).
-        merges: the pairs of pieces that become one, the first learnt first.
+        vocabulary: from `build_bpe`.
+        config: see `Tokenizer`.
+        merges: pairs of pieces that are joined, in the order in which they were learnt.
     """
 
     def __init__(self, vocabulary: Vocabulary, config: DataConfig, merges: Merges) -> None:
-        super().__init__(vocabulary, config.max_length)
-        self._config, self._merges = config, merges
+        super().__init__(vocabulary, config)
+        self._merges = merges
         library = _library()
         unknown = SPECIAL_PIECES[SPECIAL.unk]
         pieces = {piece: index for index, piece in enumerate(vocabulary.pieces)}
@@ -89,27 +91,27 @@ class BpeTokenizer(Tokenizer):
         self._model.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
 
     def ids(self, caption: str) -> list[int]:
-        """Of its pieces; see `Tokenizer.ids`."""
+        """Returns the ids of a caption's pieces; see `Tokenizer.ids`."""
         return list(self._model.encode(_text(caption, self._config)).ids)
 
     def state(self) -> dict[str, Any]:
-        """The merges: `{"merges": [[left, right], ...]}`."""
+        """Returns the merges, as `{"merges": [[left, right], ...]}`."""
         return {"merges": [list(pair) for pair in self._merges]}
 
 
 def _text(caption: str, config: DataConfig) -> str:
-    """The parts of a caption that merges stay within, a space between them."""
+    """Returns the parts of a caption, within which pieces are merged, with spaces between them."""
     return " ".join(_parts(caption, config))
 
 
 def _parts(caption: str, config: DataConfig) -> Iterator[str]:
     before = ""
-    # a mark that someone typed is not to be taken for ours
+    # a `▁` in a caption must not look like the beginning of a word
     for token in split(caption.replace(WORD_START, " "), lower_case=config.lower_case, punctuation=config.punctuation):
         for position, run in enumerate(_runs(token.text)):
             spaced = position == 0 and token.spaced
             if is_unspaced(run[0]):
-                # apart from the run, which would otherwise have each of its beginnings in the vocabulary twice
+                # a part of its own, or the vocabulary would have each beginning of the run twice
                 yield from (WORD_START,) if spaced and before else ()
                 yield run
             elif spaced or (position == 0 and not is_unspaced(before)):
@@ -120,7 +122,7 @@ def _parts(caption: str, config: DataConfig) -> Iterator[str]:
 
 
 def _runs(token: str) -> Iterator[str]:
-    """The runs of characters of scripts that write spaces between words, and of those that do not, by turns."""
+    """Yields alternating runs of characters from scripts with and without spaces between words."""
     return ("".join(run) for _, run in groupby(token, is_unspaced))
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer that a configuration asks for: built from captions, or restored from a checkpoint."""
+"""Builds the tokenizer of a configuration from captions, or restores it from a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from captioner.text.tokenizer import SPECIAL_PIECES, Tokenizer
 
 
 def build_tokenizer(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
-    """Make the vocabulary of the training captions.
+    """Builds a tokenizer with the vocabulary of the training captions.
 
     Raises:
-        CaptionerError: no such tokenizer, its package or file cannot be had, or the captions leave no piece.
+        CaptionerError: the tokenizer is unknown, its package is not installed, its file cannot be read, or the captions
+            have no frequent piece.
     """
     room = config.vocabulary_size - len(SPECIAL_PIECES)
     if config.vocabulary_size and room < 1:
         raise CaptionerError(
-            f"data.vocabulary_size is {config.vocabulary_size}, and {len(SPECIAL_PIECES)} pieces are special; raise it."
+            f"data.vocabulary_size ({config.vocabulary_size}) must exceed the {len(SPECIAL_PIECES)} special pieces."
         )
     kind, argument = _parse(config.tokenizer)
     if kind == "wordpiece":
@@ -41,10 +42,10 @@ def build_tokenizer(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
 
 
 def restore_tokenizer(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer whose configuration, vocabulary and `state()` these are; it needs no captions and no file.
+    """Restores a tokenizer from its configuration, vocabulary and `state()`; it needs no captions and no file.
 
     Raises:
-        CaptionerError: no such tokenizer, its package cannot be had, or the state is not this tokenizer's.
+        CaptionerError: the tokenizer is unknown, its package is not installed, or the state is of another tokenizer.
     """
     kind, argument = _parse(config.tokenizer)
     if kind == "wordpiece":
@@ -61,7 +62,7 @@ def restore_tokenizer(config: DataConfig, vocabulary: Vocabulary, state: Mapping
         return SpacyTokenizer(vocabulary, config, argument)
     from captioner.text.words import WordTokenizer
 
-    return WordTokenizer(vocabulary, config.max_length, config.lower_case, config.punctuation)
+    return WordTokenizer(vocabulary, config)
 
 
 def language_of(config: DataConfig) -> str | None:
@@ -71,12 +72,12 @@ def language_of(config: DataConfig) -> str | None:
 
 
 def _parse(tokenizer: str) -> tuple[str, str]:
-    """The kind of tokenizer and what follows its colon."""
+    """Returns the kind of tokenizer and its argument, which follows the colon."""
     kind, colon, argument = tokenizer.partition(":")
     if kind == "spacy" and not colon:
         argument = "en"
-    is_one = argument != "" if kind in ("wordpiece", "spacy") else kind in ("word", "bpe") and not colon
-    if not is_one:
+    is_known = argument != "" if kind in ("wordpiece", "spacy") else kind in ("word", "bpe") and not colon
+    if not is_known:
         raise CaptionerError(
             f"data.tokenizer is {tokenizer!r}; it must be word, bpe, wordpiece:FILE (BERT's vocab.txt), spacy, or "
             "spacy:LANGUAGE such as spacy:fr."

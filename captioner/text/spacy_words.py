@@ -1,4 +1,4 @@
-"""The words of spaCy's blank, rule-based tokenizers, which know a language's contractions and abbreviations."""
+"""Words of spaCy's blank, rule-based tokenizers, which know contractions and abbreviations of a language."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captioner.text.splitting import joining, split
 from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, import_error
 from captioner.text.words import frequent
 
-# spaCy makes words of the hyphens inside words; `split` leaves no others
+# spaCy makes hyphens inside words tokens of their own; `split` leaves no other hyphens
 _INSIDE_WORDS = ("-",)
 
 
@@ -25,10 +25,10 @@ class _Part(NamedTuple):
 
 
 def build_spacy(config: DataConfig, language: str, captions: Iterable[str]) -> SpacyTokenizer:
-    """The tokenizer of the words that spaCy finds in these captions.
+    """Builds a tokenizer of the words that spaCy finds in the captions.
 
-    Words that the captions mostly write without a space before them (`n't`, `'s`), or after them (French `l'`), are
-    joined so.
+    Words that are mostly written without a space before them (`n't`, `'s`) or after them (French `l'`) are joined in
+    the same way.
 
     Raises:
         CaptionerError: spaCy is not installed or cannot tokenize the language, or no word is frequent enough.
@@ -48,24 +48,24 @@ def build_spacy(config: DataConfig, language: str, captions: Iterable[str]) -> S
 
 
 class SpacyTokenizer(Tokenizer):
-    """Captions to ids of the words that spaCy finds.
+    """Turns captions into ids of the words that spaCy finds.
 
     Args:
-        vocabulary: as `build_spacy` made it.
-        config: how captions are written (lower_case, punctuation) and cut (max_length).
-        language: spaCy's code of it, such as `en`.
+        vocabulary: from `build_spacy`.
+        config: see `Tokenizer`.
+        language: spaCy's code of the language, such as `en`.
 
     Raises:
         CaptionerError: spaCy is not installed or cannot tokenize the language.
     """
 
     def __init__(self, vocabulary: Vocabulary, config: DataConfig, language: str) -> None:
-        super().__init__(vocabulary, config.max_length)
+        super().__init__(vocabulary, config)
         self._ids = {word: index for index, word in enumerate(vocabulary.pieces) if word not in SPECIAL_PIECES}
-        self._config, self._model = config, load_rules(language)
+        self._model = load_rules(language)
 
     def ids(self, caption: str) -> list[int]:
-        """Of its words; see `Tokenizer.ids`."""
+        """Returns the ids of a caption's words; see `Tokenizer.ids`."""
         return [self._ids.get(part.text, SPECIAL.unk) for part in _parts(self._model, caption, self._config)]
 
 
@@ -81,9 +81,9 @@ def _parts(model: Any, caption: str, config: DataConfig) -> list[_Part]:
 
 
 def _text(caption: str) -> str:
-    """The caption as spaCy is to see it: in upper case too, which its rules know, and with all marks apart but points.
+    """Prepares a caption for spaCy: keeps upper case, which its rules use, and puts spaces around marks except periods.
 
-    A point may be a word's (`Mr.`, `a.m.`), which spaCy knows better; of other marks it leaves some inside words.
+    spaCy knows which periods belong to words (`Mr.`, `a.m.`), but leaves some other marks inside words.
     """
     text, apart = "", True
     for token in split(caption, lower_case=False, punctuation=True):
@@ -98,7 +98,7 @@ def _is_word(text: str) -> bool:
 
 
 def _glued(captions: Iterable[Sequence[_Part]]) -> tuple[set[str], set[str]]:
-    """The words that captions mostly write without a space before them, and those without one after them."""
+    """Returns the words that are mostly written without a space before them, and those without one after them."""
     counts, before, after = Counter[str](), Counter[str](), Counter[str]()
     for caption in captions:
         counts.update(part.text for part in caption)
@@ -116,10 +116,10 @@ def _glued(captions: Iterable[Sequence[_Part]]) -> tuple[set[str], set[str]]:
 
 @lru_cache(maxsize=4)
 def load_rules(language: str) -> Any:
-    """A language's blank tokenizer, of type spacy.tokenizer.Tokenizer.
+    """Returns a language's blank tokenizer, a spacy.tokenizer.Tokenizer.
 
     Raises:
-        CaptionerError: spaCy is not installed or has none for the language.
+        CaptionerError: spaCy is not installed or does not have the language.
     """
     try:
         import spacy
@@ -129,4 +129,6 @@ def load_rules(language: str) -> Any:
         return spacy.blank(language).tokenizer
     except (ImportError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise CaptionerError(f"data.tokenizer is spacy:{language}, which spaCy cannot tokenize: {reason}.") from None
+        raise CaptionerError(
+            f"data.tokenizer is spacy:{language}, but spaCy cannot tokenize that language: {reason}."
+        ) from None

@@ -1,4 +1,4 @@
-"""What words and marks a caption is made of, in any script, and how marks are spaced."""
+"""Splits captions of any script into words and marks, and gives the rules that join them again."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from caprun.bundle.vocabulary import Joining
 
 
 class Token(NamedTuple):
-    """A word or a mark of a caption."""
+    """A word or a punctuation mark of a caption."""
 
     text: str
     spaced: bool
-    """Whether it stands apart from the token before it; the first one does."""
+    """Whether a space separates it from the token before; true for the first."""
     mark: bool
     """Whether it is a punctuation mark or a run of symbols."""
 
 
-# One letter stands for each kind of character, so that the pattern of a word is plain: `re` has no class of combining
-# marks, and without them it would cut Hindi and decomposed accents apart. A word does not start with a mark, or the
-# invisible variation selector behind an emoji would be one.
+# The patterns match kinds of characters, one letter each, because `re` has no class for combining marks and would split
+# Hindi and decomposed accents. A word does not start with a combining mark; otherwise the invisible variation selector
+# behind an emoji would be a word.
 _LETTER, _DIGIT, _MARK, _JOINER, _INNER, _POINT, _SYMBOL, _NO_WIDTH, _SPACE = "LDMJIPSZ "
 _START = f"[{_LETTER}{_DIGIT}]"
 _WORD = (
@@ -34,22 +34,22 @@ _WORDS = re.compile(f"(?P<word>{_WORD})")
 _WORDS_AND_MARKS = re.compile(f"(?P<word>{_WORD})|{_SYMBOL}[{_SYMBOL}{_MARK}]*|[{_JOINER}{_INNER}{_POINT}]")
 _LEFT_OUT = re.compile(f"[{_JOINER}{_INNER}{_POINT}{_SYMBOL}]")
 
-# Typographic variants of a joiner become the plain one: which of them a keyboard made says nothing about a caption.
+# Typographic variants of apostrophe and hyphen become the plain one.
 _PLAIN_JOINERS = str.maketrans({"’": "'", "\N{HYPHEN}": "-", "\N{NON-BREAKING HYPHEN}": "-"})
 _ZERO_WIDTH_SPACE = "\N{ZERO WIDTH SPACE}"
 
-# how the names of their characters begin: the standard library knows no scripts
+# beginnings of the characters' Unicode names, because the standard library has no property for scripts
 _UNSPACED_SCRIPTS = (
     *("CJK ", "IDEOGRAPHIC ", "HIRAGANA ", "KATAKANA", "HALFWIDTH KATAKANA"),
     *("THAI ", "LAO ", "KHMER ", "MYANMAR "),
 )
 
-# Flickr8k's captions are tokenized already: `a man 's hat`
+# Flickr8k's captions are already tokenized: `a man 's hat`
 _DETACHED_ENDING = re.compile(r"(?<=\w) (?=(?:'(?:s|m|d|ll|re|ve)|n't)(?!\w))", re.IGNORECASE)
 
 _QUOTES = {"“”": '"“”„‟', "«»": "«»"}
 
-# A full-width mark has its space in itself, and so has none on either side.
+# A full-width mark includes its space, so there is none on either side.
 _FULL_WIDTH_CLOSING = "、。，．；：！？％）］｝」』】〉》〕"
 _FULL_WIDTH_OPENING = "（［｛「『【〈《〔"
 _CLOSING = ".,;:!?…%)]}”’»›°،؛؟۔।॥" + _FULL_WIDTH_CLOSING
@@ -58,19 +58,19 @@ _BOTH = "/／～〜・"
 
 
 def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -> list[Token]:
-    """Split a caption into its words and, with `punctuation`, its marks, in Unicode's composed form (NFC).
+    """Splits a caption into words and, with `punctuation`, marks, in Unicode's composed form (NFC).
 
-    A word is a run of letters, digits and combining marks of any script; a hyphen or an apostrophe inside it stays
-    (`t-shirt`, `l'eau`), and so does, with `punctuation`, a mark between digits (`3.5`). Everything else separates
-    words. Invisible characters (joiners, soft hyphens) are left out.
+    A word is a run of letters, digits and combining marks of any script. It keeps a hyphen or an apostrophe inside it
+    (`t-shirt`, `l'eau`) and, with `punctuation`, a mark between digits (`3.5`). All other characters separate words.
+    Invisible characters (joiners, soft hyphens) are removed.
 
-    Marks are written one way, however a caption was typed, since which way says nothing about a photo: double quotes
-    open or close by the space beside them, and in turn where that does not say (`"a"` and `„a“` are `“a”`, `»a«` is
-    `«a»`), a single quote opens behind a space and closes elsewhere, a hyphen between words is a dash (`–`), and
-    English endings typed apart (`man 's`) are not. How marks are spaced is `joining`'s affair.
+    Variants of a mark become one: double quotes open or close according to the space beside them, or alternately
+    (`"a"` and `„a“` become `“a”`, `»a«` becomes `«a»`), a single quote opens after a space and closes elsewhere, a
+    hyphen between words becomes a dash (`–`), and detached English endings (`man 's`) are attached. `joining` describes
+    the spaces around marks.
     """
-    # Joiners and soft hyphens are inside words, so they go without a trace, and first, as a combining mark behind one
-    # could not be composed with its letter. The zero-width space is the one of their category that ends a word.
+    # Joiners and soft hyphens stand inside words. They are removed first, because a combining mark after one could not
+    # be composed with its letter. The zero-width space has the same category, but ends a word.
     visible = (c for c in caption if c == _ZERO_WIDTH_SPACE or unicodedata.category(c) != "Cf")
     text = unicodedata.normalize("NFC", "".join(visible)).translate(_PLAIN_JOINERS)
     if lower_case:
@@ -94,10 +94,10 @@ def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -
 
 
 def _stands_apart(gap: str, before: str, after: str) -> bool:
-    """`gap` holds the kinds of what is left out between two tokens: a mark there leaves a space, as in `and/or`."""
+    """Whether a space separates two tokens; `gap` has the kinds of the characters removed between them."""
     if _SPACE in gap:
         return True
-    # In Chinese a space in a mark's place would be one that nobody writes.
+    # a removed mark leaves a space, as in `and/or`, but not in scripts without spaces
     marked = _LEFT_OUT.search(gap) is not None
     return marked and not (is_unspaced(before) and is_unspaced(after))
 
@@ -134,10 +134,7 @@ def _kind_without_marks(character: str) -> str:
 
 @lru_cache(maxsize=4096)
 def is_unspaced(character: str) -> bool:
-    """Whether it belongs to a script that writes no spaces between words, such as Chinese, Japanese and Thai.
-
-    Punctuation of those scripts does not: only letters, digits and their combining marks do.
-    """
+    """Whether a letter, digit or combining mark belongs to a script without spaces, such as Chinese and Thai."""
     return unicodedata.category(character)[0] in "LNM" and unicodedata.name(character, "").startswith(_UNSPACED_SCRIPTS)
 
 
@@ -150,17 +147,17 @@ def joining(
     after: Iterable[str] = (),
     unspaced: bool = False,
 ) -> Joining:
-    """The rules that join these pieces, their marks spaced as in print: `a dog, wet (very)!`, `¿qué?`, `狗，猫`.
+    """Returns the rules that join pieces, with marks spaced as in print: `a dog, wet (very)!`, `¿qué?`, `狗，猫`.
 
-    French's spaces before `! ? : ;` and inside `« »` are not written: captions typed with and without are the same.
+    French spaces before `! ? : ;` and inside `« »` are left out, because captions are typed with and without them.
 
     Args:
-        pieces: all of the vocabulary's.
-        continuation: see `caprun.bundle.vocabulary.Joining`, as for word_start.
-        word_start: the prefix of pieces that begin a word.
-        before: further words written without a space before them.
-        after: further words written without a space after them.
-        unspaced: whether captions in scripts that write no spaces are cut into words.
+        pieces: all pieces of the vocabulary.
+        continuation: prefix of pieces that continue a word; see `caprun.bundle.vocabulary.Joining`.
+        word_start: prefix of pieces that begin a word.
+        before: further words without a space before them.
+        after: further words without a space after them.
+        unspaced: whether captions in scripts without spaces are split into words.
     """
     pieces = list(pieces)
     words = {piece.removeprefix(word_start) for piece in pieces}

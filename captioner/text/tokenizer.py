@@ -1,6 +1,6 @@
-"""What a tokenizer is; `captioner.text.build` makes the one that a configuration asks for.
+"""The interface of tokenizers, which `captioner.text.build` creates from a configuration.
 
-Each ends as one vocabulary of printable pieces with the rules that join them, which is all that a bundle holds of it.
+A bundle holds only the vocabulary: printable pieces and the rules that join them.
 """
 
 from __future__ import annotations
@@ -10,46 +10,47 @@ from collections.abc import Iterable
 from typing import Any
 
 from caprun.bundle.vocabulary import Special, Vocabulary
+from captioner.config import DataConfig
 from captioner.errors import CaptionerError
 
 SPECIAL = Special(pad=0, start=1, end=2, unk=3)
 SPECIAL_PIECES = ("<pad>", "<start>", "<end>", "<unk>")
-"""The first pieces of every vocabulary, by id; no caption can write one."""
+"""The first pieces of every vocabulary, by id; no caption can contain one."""
 
 
 class Tokenizer(ABC):
-    """Captions to ids of a vocabulary.
+    """Turns captions into ids of a vocabulary.
 
     Args:
-        vocabulary: every piece, the special ones first.
-        max_length: captions are cut after as many pieces.
+        vocabulary: all pieces, the special ones first.
+        config: how captions are written (lower_case, punctuation) and cut (max_length).
     """
 
-    def __init__(self, vocabulary: Vocabulary, max_length: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, config: DataConfig) -> None:
         self.vocabulary = vocabulary
-        self._max_length = max_length
+        self._config = config
 
     @abstractmethod
     def ids(self, caption: str) -> list[int]:
-        """All pieces of a caption, however many; SPECIAL.unk where the vocabulary has none."""
+        """Returns the ids of all pieces of a caption; SPECIAL.unk for a piece outside the vocabulary."""
 
     def encode(self, caption: str) -> list[int]:
-        """START, the caption's pieces up to max_length, END."""
-        return [SPECIAL.start, *self.ids(caption)[: self._max_length], SPECIAL.end]
+        """Returns the ids of START, the caption's pieces up to max_length, and END."""
+        return [SPECIAL.start, *self.ids(caption)[: self._config.max_length], SPECIAL.end]
 
     def unknown_share(self, captions: Iterable[str]) -> float:
-        """The share of pieces, in 0..1, that the vocabulary does not have; 0 where there is no piece."""
+        """Returns the share of pieces outside the vocabulary, from 0 to 1; 0 if there are no pieces."""
         ids = [index for caption in captions for index in self.encode(caption)[1:-1]]
         return ids.count(SPECIAL.unk) / max(1, len(ids))
 
     def state(self) -> dict[str, Any]:
-        """What `restore_tokenizer` needs besides configuration and vocabulary: plain lists, numbers and text."""
+        """Returns what `restore_tokenizer` needs besides configuration and vocabulary, as plain data."""
         return {}
 
 
 def import_error(package: str, extra: str, tokenizer: str) -> CaptionerError:
-    """What to say where a tokenizer's package is not installed."""
+    """Returns the error for a tokenizer whose package is not installed."""
     return CaptionerError(
-        f"data.tokenizer {tokenizer} needs the package {package}, which is not installed: "
-        f'pip install "captioner[{extra}]"'
+        f"data.tokenizer {tokenizer} needs the package {package}, which is not installed; run "
+        f'`pip install "captioner[{extra}]"`.'
     )

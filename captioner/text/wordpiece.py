@@ -1,9 +1,9 @@
-"""BERT's WordPiece: the pieces of a `vocab.txt` that the training captions are made of, the longest first.
+"""BERT's WordPiece, with only those pieces of a `vocab.txt` that occur in the training captions.
 
-A word is cut by the greedy longest match of BERT's tokenizer (Devlin et al., 2019; Wu et al., 2016). Its vocabulary is
-made for all of Wikipedia, and most of its 30,522 pieces are never said of a photo, so only those are kept that are seen
-at least `min_count` times, and the single characters that spell the words which lose a piece by it: what BERT knows in
-the training captions is never unknown. In lower case accents are stripped, as BERT's uncased models have it.
+A word is split by the greedy longest match of BERT's tokenizer (Devlin et al., 2019; Wu et al., 2016). Its vocabulary
+was made for Wikipedia, and captions use few of its 30,522 pieces. So only pieces that occur at least `min_count` times
+are kept, and the single characters that spell words with rarer pieces: a word of the training captions that BERT knows
+is never unknown. In lower case, accents are removed, as in BERT's uncased models.
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, import_
 
 _CONTINUATION = "##"
 _UNKNOWN = SPECIAL_PIECES[SPECIAL.unk]
-_LONGEST_WORD = 100  # characters; BERT takes longer ones for unknown
+_LONGEST_WORD = 100  # characters; to BERT, longer words are unknown
 
-# BERT makes pieces of the marks inside words, `t - shirt`; `split` leaves no others of their kind
+# BERT makes marks inside words pieces of their own, `t - shirt`; `split` leaves no other marks of that kind
 _INSIDE_WORDS = ("-", "'")
 
 
 def build_wordpiece(config: DataConfig, file: str, captions: Iterable[str]) -> WordPieceTokenizer:
-    """Keep the pieces that these captions need.
+    """Builds a tokenizer with the pieces that the captions need.
 
     Raises:
-        CaptionerError: the file cannot be read or has none of the pieces, or the vocabulary's size leaves no room for
+        CaptionerError: the file cannot be read or has no piece of the captions, or the vocabulary has no room for
             single characters.
     """
     known = _read(Path(file).expanduser())
     texts = [_text(caption, config) for caption in captions]
     counts = _count(texts, known, config)
     if not counts:
-        raise CaptionerError(f"None of the pieces in {file} is in the training captions; is it a BERT vocab.txt?")
+        raise CaptionerError(
+            f"No piece of {file} is in the training captions; name a BERT vocab.txt of their language."
+        )
     characters = _count(texts, (p for p in known if len(p.removeprefix(_CONTINUATION)) == 1), config)
     frequent = [p for p in _by_count(counts) if counts[p] >= config.min_count and p not in characters]
     used = _count(texts, (*characters, *frequent), config)
@@ -46,8 +48,8 @@ def build_wordpiece(config: DataConfig, file: str, captions: Iterable[str]) -> W
         room = config.vocabulary_size - len(SPECIAL_PIECES) - len(characters)
         if room < 0:
             raise CaptionerError(
-                f"data.vocabulary_size is {config.vocabulary_size}, and the captions' characters and the special "
-                f"pieces are {len(characters) + len(SPECIAL_PIECES)}; raise it to several times that."
+                f"data.vocabulary_size is {config.vocabulary_size}, but characters and special pieces alone are "
+                f"{len(characters) + len(SPECIAL_PIECES)}; raise it to several times that."
             )
         used = _count(texts, (*characters, *frequent[:room]), config)
     pieces = _by_count(used)
@@ -56,27 +58,28 @@ def build_wordpiece(config: DataConfig, file: str, captions: Iterable[str]) -> W
 
 
 class WordPieceTokenizer(Tokenizer):
-    """Captions to ids of pieces of their words.
+    """Turns captions into ids of parts of words.
 
     Args:
-        vocabulary: as `build_wordpiece` made it.
-        config: how captions are written (lower_case, punctuation) and cut (max_length).
+        vocabulary: from `build_wordpiece`.
+        config: see `Tokenizer`.
     """
 
     def __init__(self, vocabulary: Vocabulary, config: DataConfig) -> None:
-        super().__init__(vocabulary, config.max_length)
-        self._config = config
+        super().__init__(vocabulary, config)
         self._model = _model({piece: index for index, piece in enumerate(vocabulary.pieces)}, config.lower_case)
 
     def ids(self, caption: str) -> list[int]:
-        """Of its pieces; see `Tokenizer.ids`."""
+        """Returns the ids of a caption's pieces; see `Tokenizer.ids`."""
         return list(self._model.encode(_text(caption, self._config)).ids)
 
 
 def _read(file: Path) -> list[str]:
-    """Its pieces, without those that stand for no text."""
+    """Returns the pieces of a file, without blank and special ones."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")  # and not at BERT's pieces that are line breaks too
+        lines = file.read_text(encoding="utf-8-sig").split(
+            "\n"
+        )  # splitlines() would also split at pieces that are Unicode line breaks
     except OSError as error:
         raise CaptionerError(
             f"The WordPiece vocabulary {file} cannot be read: {error.strerror}; name BERT's vocab.txt as "
@@ -94,7 +97,7 @@ def _text(caption: str, config: DataConfig) -> str:
 
 
 def _count(texts: Iterable[str], pieces: Iterable[str], config: DataConfig) -> Counter[str]:
-    """How often each piece is in the texts, if these are all there are."""
+    """Counts the pieces of the texts, split with a vocabulary of only these pieces."""
     model = _model({piece: index for index, piece in enumerate((_UNKNOWN, *pieces))}, config.lower_case)
     counts = Counter(piece for text in texts for piece in model.encode(text).tokens)
     del counts[_UNKNOWN]

@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from caprun.arrays import Float64Array
 from caprun.bundle.vocabulary import Vocabulary
+from captioner.config.self_critical import SelfCriticalConfig
 from captioner.evaluation.rewards import CaptionRewards
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Teacher
-from captioner.self_critical_config import SelfCriticalConfig
 from captioner.training.inputs.batches import Batch, Step
 from captioner.training.loop import Task, Trainer, TrainingState, goodness
 from captioner.training.processes import Processes

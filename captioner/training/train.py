@@ -37,8 +37,7 @@ from captioner.models.checkpoint import (
 from captioner.reports.run import RunReports
 from captioner.text.build import build_tokenizer, language_of, restore_tokenizer
 from captioner.text.metric_words import tokenize
-from captioner.text.tokenizer import Tokenizer
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL, Tokenizer
 from captioner.training.inputs.batches import Batches, Source
 from captioner.training.inputs.features import FeatureCache, Features, content_keys
 from captioner.training.inputs.sources import CachedFeatures, PhotoFiles, View, report_unreadable, unreadable_photos

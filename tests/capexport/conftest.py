@@ -14,7 +14,7 @@ from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import Config, DataConfig, ModelConfig
 from captioner.models.build import build_caption_model
 from captioner.models.checkpoint import Checkpoint, save_checkpoint
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 
 _TEXT = "a the dog cat child man woman runs jumps sits stands in on through grass water snow red blue big small two"
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from caprun.photos.preprocessing import ImageSpec
-from captioner.config import Config, load_config
+from captioner.config import Config, load_config, parse_settings
 from captioner.datasets import load_dataset
 from captioner.models.checkpoint import LAST, Checkpoint, load_checkpoint
 from captioner.models.encoder import Encoder
@@ -105,7 +105,7 @@ def train_shapes(shapes: Path, cache: Path) -> Train:
     """Train on the shapes, or go on with a training; returns what was said."""
 
     def run(output: Path, *settings: str, resumed: Checkpoint | None = None, data: Path = shapes) -> list[str]:
-        config: Config = resumed.config if resumed else load_config(None, [*_SETTINGS, *settings])
+        config: Config = resumed.config if resumed else load_config(parse_settings([*_SETTINGS, *settings]))
         said: list[str] = []
         job = Job(load_dataset(data), config, output, cache, "the tests", resumed=resumed)
         train(job, said.append)

@@ -14,19 +14,27 @@ import pytest
 import torch
 
 from caprun.bundle.vocabulary import Joining, Vocabulary
-from captioner.config import load_config
+from captioner.config import load_config, parse_settings
 from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel
-from captioner.models.checkpoint import BEST, Checkpoint, build_model, load_checkpoint, locked_folder, save_checkpoint
-from captioner.text.words import SPECIAL
+from captioner.models.checkpoint import (
+    BEST,
+    Checkpoint,
+    build_model,
+    load_checkpoint,
+    locked_folder,
+    save_checkpoint,
+)
+from captioner.text.tokenizer import SPECIAL
 from tests.captioner.trees import differing
 
 
 @pytest.fixture
 def small() -> Checkpoint:
     """Of no model, but with everything that a checkpoint may hold."""
+    settings = parse_settings(["train.lr=0.25", 'data.sided_words=["gauche", "droite"]', "search.beam_size=7"])
     return Checkpoint(
-        config=load_config(None, ["train.lr=0.25", 'data.sided_words=["gauche", "droite"]', "search.beam_size=7"]),
+        config=load_config(settings),
         vocabulary=Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "chó", "개"), Joining(no_space_before=(",",))),
         special=SPECIAL,
         model={"weight": torch.randn(3, 5), "count": torch.tensor(3)},

@@ -25,7 +25,7 @@ from captioner.errors import CaptionerError
 from captioner.models import backbones
 from captioner.models.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
 from captioner.pytorch_file import DamagedError, load_unpickled, save_sealed
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 from tests.scarcity import obeying_permissions
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
     """A checkpoint of no model."""
     path = tmp_path / "run" / "best.pt"
     checkpoint = Checkpoint(
-        config=load_config(None),
+        config=load_config(),
         vocabulary=Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "dog")),
         special=SPECIAL,
         model={"weight": torch.arange(600.0).view(20, 30)},
@@ -143,7 +143,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     if not hasattr(os, "mkfifo"):
         pytest.skip("no pipes")
     os.mkfifo(tmp_path / "best.pt")
-    assert "it is no regular file" in refused(tmp_path / "best.pt")
+    assert "it is not a regular file" in refused(tmp_path / "best.pt")
 
 
 def test_a_checkpoint_that_may_not_be_read_is_refused_as_such(file: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_zip_bomb_is_refused_before_anything_is_unpacked(file: Path, unread: N
         for name, part in parts.items():
             archive.writestr(name, bytes(2**28) if name == weights else part)
     assert file.stat().st_size < 2**20
-    assert "it says that it unpacks to more than it has" in refused(file)
+    assert "it declares more data than it has" in refused(file)
 
 
 def test_parts_that_lie_over_each_other_are_refused(tmp_path: Path, unread: None) -> None:
@@ -194,7 +194,7 @@ def test_parts_that_lie_over_each_other_are_refused(tmp_path: Path, unread: None
             again.CRC = whole.CRC
             archive.filelist.append(again)
     (tmp_path / "best.pt").write_bytes(content.getvalue())
-    assert "it says that it unpacks to more than it has" in refused(tmp_path / "best.pt")
+    assert "it declares more data than it has" in refused(tmp_path / "best.pt")
 
 
 # --- Code
@@ -286,7 +286,7 @@ def test_old_weights_of_an_encoder_are_still_read(tmp_path: Path) -> None:
     state = {"weight": torch.ones(3)}
     (tmp_path / "old.pth").write_bytes(_old(state))
     assert torch.equal(backbones._read_state(tmp_path / "old.pth")["weight"], torch.ones(3))
-    with pytest.raises(DamagedError, match="it does not begin as one"):
+    with pytest.raises(DamagedError, match="it is not a zip"):
         load_unpickled(tmp_path / "old.pth")
 
 
@@ -297,7 +297,7 @@ def test_weights_of_an_encoder_with_a_flipped_bit_are_refused(tmp_path: Path) ->
     content[content.index(torch.arange(100.0).numpy().tobytes()) + 8] ^= 1
     path.write_bytes(content)
     with pytest.raises(
-        CaptionerError, match=r"new\.pth is not a file of PyTorch weights \(a checksum in it is wrong\)"
+        CaptionerError, match=r"new\.pth is not a file of PyTorch weights \(one of its checksums is wrong\)"
     ):
         backbones._read_state(path)
 

@@ -17,7 +17,7 @@ from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded, Teacher, pad_captions
 from captioner.models.draws import draw
 from captioner.models.encoder import Encoder
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 from captioner.training.losses import caption_loss
 
 WORDS = 12

@@ -22,7 +22,7 @@ from captioner.models import backbones
 from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
 from captioner.models.encoder import Encoder, build_encoder, children_of
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 
 HALF = (0.5, 0.5, 0.5)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from captioner.config import load_config
+from captioner.config import load_config, parse_settings
 from captioner.models import decoder
 from captioner.models.build import build_caption_model
 from captioner.models.encoder import build_encoder
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 
 
 def test_only_pointwise_convolutions_of_a_tuned_encoder_run_in_bf16():
@@ -33,7 +33,7 @@ def test_only_pointwise_convolutions_of_a_tuned_encoder_run_in_bf16():
 def test_padded_products_give_one_row_a_word(words, monkeypatch):
     torch.manual_seed(0)
     settings = ["data.image_size=48", "model.encoder=timm/test_efficientnet", "model.encoder_weights=none"]
-    model = build_caption_model(load_config(None, [*settings, "model.dropout=0.0"]), 20, SPECIAL)
+    model = build_caption_model(load_config(parse_settings([*settings, "model.dropout=0.0"])), 20, SPECIAL)
     features = torch.rand(1, model.encoder.regions, model.encoder.channels)
     tokens = torch.tensor([[[SPECIAL.start, *[7] * (words - 1), SPECIAL.end]]])
     sizes = []

@@ -15,7 +15,7 @@ from captioner.models.attention import HardAttention
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Teacher
 from captioner.models.encoder import Encoder
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 from captioner.training.losses import caption_loss
 
 REGIONS = 3

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from captioner.backends.loading import load_captioner
-from captioner.config import load_config
+from captioner.config import load_config, parse_settings, read_toml
 from captioner.datasets import load_dataset
 from captioner.errors import CaptionerError
 from captioner.models.checkpoint import BEST
@@ -45,7 +45,7 @@ def make(tmp_path, shapes):
     opened: list[RunReports] = []
 
     def reports(directory: Path = tmp_path / "run") -> RunReports:
-        opened.append(RunReports(directory, load_config(None), load_dataset(shapes).split("dev"), said.append))
+        opened.append(RunReports(directory, load_config(), load_dataset(shapes).split("dev"), said.append))
         opened[-1].said = said  # type: ignore[attr-defined]
         return opened[-1]
 
@@ -76,7 +76,7 @@ def whole(reports: RunReports, captioner, epochs: int = 3) -> None:
 def expected(captioner, shapes, tmp_path_factory):
     """The folder of a training of three epochs that was never killed; do not write to it."""
     directory = tmp_path_factory.mktemp("whole")
-    whole(RunReports(directory, load_config(None), load_dataset(shapes).split("dev"), print), captioner)
+    whole(RunReports(directory, load_config(), load_dataset(shapes).split("dev"), print), captioner)
     return directory
 
 
@@ -207,9 +207,9 @@ def test_killed_for_real_again_and_again_no_row_is_lost_or_doubled(tmp_path):
     ],
 )
 def test_the_configuration_is_written_as_it_is_read(tmp_path, settings):
-    config = load_config(None, settings)
+    config = load_config(parse_settings(settings))
     (tmp_path / "config.toml").write_text(config_toml(config), encoding="utf-8")
-    assert load_config(tmp_path / "config.toml") == config
+    assert load_config(read_toml(tmp_path / "config.toml")) == config
 
 
 def test_the_model_summary_counts_parameters_and_megabytes():
@@ -233,7 +233,7 @@ def test_what_two_modules_share_counts_once_in_the_total():
 
 def test_opening_writes_configuration_and_summary(make, tmp_path):
     make().open(None, MODEL)
-    assert load_config(tmp_path / "run" / "config.toml") == load_config(None)
+    assert load_config(read_toml(tmp_path / "run" / "config.toml")) == load_config()
     assert "total" in (tmp_path / "run" / "model.txt").read_text()
 
 

@@ -23,7 +23,7 @@ def steps_by_tag(directory: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def reports(directory: Path) -> RunReports:
-    return RunReports(directory, load_config(None), [], print)
+    return RunReports(directory, load_config(), [], print)
 
 
 def test_steps_and_epochs_are_in_the_event_files_by_number(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from captioner.backends.loading import load_captioner
-from captioner.config import load_config
+from captioner.config import load_config, parse_settings
 from captioner.datasets import load_dataset
 from captioner.models.checkpoint import BEST, LAST, load_checkpoint
 from captioner.training.processes import Processes
@@ -21,7 +21,7 @@ def train_on(
     device: str, output: Path, shapes: Path, cache: Path, settings: list[str], *, resume: bool = False
 ) -> None:
     resumed = load_checkpoint(output / LAST) if resume else None
-    config = resumed.config if resumed else load_config(None, settings)
+    config = resumed.config if resumed else load_config(parse_settings(settings))
     processes = Processes(device=torch.device(device))
     train(Job(load_dataset(shapes), config, output, cache, "the tests", processes, resumed=resumed), lambda _: None)
 

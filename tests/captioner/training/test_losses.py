@@ -13,7 +13,7 @@ from captioner.config import ModelConfig, TrainConfig
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Teacher
 from captioner.models.encoder import Encoder
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 from captioner.training.losses import Losses, attention_spread, caption_loss
 
 

@@ -13,9 +13,9 @@ from captioner.models.checkpoint import LAST, load_checkpoint
 _GRADIENTS = """
 import sys
 import torch
-from captioner.config import load_config
+from captioner.config import load_config, parse_settings
 from captioner.models.caption_model import CaptionModel
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 from captioner.training.inputs.batches import Batches
 from captioner.training.losses import caption_loss
 from captioner.training.processes import join_processes, leave_processes
@@ -31,7 +31,8 @@ torch.manual_seed(0)
 decoder, parts, output = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 processes = join_processes("cpu")
 sizes = [f"model.{name}=16" for name in ("projection", "embedding", "units", "attention")]
-config = load_config(None, [*sizes, f"model.decoder={decoder}", "model.dropout=0", "train.label_smoothing=0.1"])
+settings = [*sizes, f"model.decoder={decoder}", "model.dropout=0", "train.label_smoothing=0.1"]
+config = load_config(parse_settings(settings))
 encoder = Encoder("tiny", torch.nn.Conv2d(3, 8, 16, 16), (32, 32), (0.5,) * 3, (0.5,) * 3)
 model = CaptionModel(encoder, config.model, 20, SPECIAL)
 lengths = [3, 9, 1, 5, 7, 2, 8]

@@ -19,12 +19,12 @@ from caprun.search.decoding import search
 from caprun.search.options import SearchOptions
 from captioner.backends.pytorch import ModelSteps
 from captioner.cli import main
-from captioner.config import Config, SelfCriticalConfig, load_config, load_second_config
+from captioner.config import Config, SelfCriticalConfig, load_config, load_second_config, parse_settings
 from captioner.datasets import load_dataset
 from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel
 from captioner.models.checkpoint import BEST, LAST, Checkpoint, build_model, load_checkpoint
-from captioner.text.words import SPECIAL
+from captioner.text.tokenizer import SPECIAL
 from captioner.training import loop, self_critical
 from captioner.training.optimiser import Optimiser
 from captioner.training.sampling import sample
@@ -43,7 +43,7 @@ def second(shapes: Path, cache: Path, trained: Path) -> Second:
     def run(output: Path, *settings: str, resumed: Checkpoint | None = None, init: Path = trained / LAST) -> list[str]:
         first = load_checkpoint(init).config
         small = ("train.epochs=2", "train.batch_size=4")
-        config = resumed.config if resumed else load_second_config(None, [STAGE, *small, *settings], first)
+        config = resumed.config if resumed else load_second_config(parse_settings([STAGE, *small, *settings]), first)
         said: list[str] = []
         job = Job(
             load_dataset(shapes), config, output, cache, "the tests", resumed=resumed, init=None if resumed else init
@@ -342,7 +342,8 @@ def test_accumulated_parts_learn_what_the_whole_step_learns(second, tmp_path, mo
 
 
 def test_cross_entropy_too_may_begin_with_a_model(second, trained, tmp_path, shapes, cache):
-    config = load_second_config(None, ["train.epochs=1", "train.lr=1e-9"], load_checkpoint(trained / LAST).config)
+    settings = parse_settings(["train.epochs=1", "train.lr=1e-9"])
+    config = load_second_config(settings, load_checkpoint(trained / LAST).config)
     assert config.train.label_smoothing == 0.1
     train(Job(load_dataset(shapes), config, tmp_path, cache, "the tests", init=trained / LAST), lambda _: None)
     before, after = load_checkpoint(trained / LAST), load_checkpoint(tmp_path / LAST)
@@ -401,7 +402,7 @@ def test_captions_that_the_model_cannot_say_are_refused(second, own_shapes, trai
     captions = own_shapes / "captions.txt"
     header, *rows = captions.read_text().splitlines()
     captions.write_text("\n".join([header, *(f"{row.split(',')[0]},один круг на фоне" for row in rows)]))
-    config = load_second_config(None, [STAGE], load_checkpoint(trained / LAST).config)
+    config = load_second_config(parse_settings([STAGE]), load_checkpoint(trained / LAST).config)
     job = Job(load_dataset(own_shapes), config, tmp_path / "run", cache, "the tests", init=trained / LAST)
     with pytest.raises(
         CaptionerError, match=r"of the words in the training captions are not in the vocabulary of .*last"
@@ -416,9 +417,9 @@ def test_captions_of_rare_words_are_no_others(own_shapes, settings, tmp_path, ca
     few = ["data.min_count=2", "train.epochs=1"]
     for name, init in (("first", None), ("second", tmp_path / "first" / LAST)):
         if init is None:
-            config = load_config(None, [*settings, *few])
+            config = load_config(parse_settings([*settings, *few]))
         else:
-            config = load_second_config(None, few[1:], load_checkpoint(init).config)
+            config = load_second_config(parse_settings(few[1:]), load_checkpoint(init).config)
         said: list[str] = []
         train(Job(load_dataset(own_shapes), config, tmp_path / name, cache, "the tests", init=init), said.append)
         assert any("75.0% of those in the training captions unknown" in line for line in said)

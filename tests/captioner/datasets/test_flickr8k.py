@@ -80,7 +80,7 @@ def test_malformed_rows_are_counted_and_shown_and_the_others_read(tmp_path):
     assert len(dataset.problems.malformed) == 4
     assert dataset.problems.missing == [long]
     (warning,) = (line for line in dataset.summary() if "malformed" in line)
-    assert warning.startswith("warning: 4 malformed rows passed over, such as captions.txt:2 'no comma'")
+    assert warning.startswith("warning: 4 malformed rows skipped, such as captions.txt:2 'no comma'")
     assert warning.endswith(", ...")
 
 
@@ -98,7 +98,7 @@ def test_split_lists_decide_the_splits_and_photos_in_none_are_left_out(tmp_path)
     assert names == {"train": ["a.jpg", "c.jpg"], "dev": ["b.jpg"]}
     assert len(dataset.examples) == 3
     assert dataset.splits_from == "from the dataset"
-    assert "warning: 1 photos are in none of the split lists and not used" in dataset.summary()
+    assert "warning: 1 photos are in no split and not used" in dataset.summary()
     with pytest.raises(CaptionerError, match=r"no photos in split 'test'; it has train, dev\.$"):
         dataset.split("test")
 

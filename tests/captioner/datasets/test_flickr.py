@@ -8,7 +8,7 @@ import pytest
 
 from captioner.datasets import load_dataset
 from captioner.errors import CaptionerError
-from tests.captioner.folders import found, without_splits, write
+from tests.captioner.datasets.folders import found, without_splits, write
 
 # --- Flickr30k
 
@@ -32,7 +32,7 @@ def test_the_row_of_flickr30k_that_lost_its_bar_keeps_its_caption(tmp_path):
     assert dataset.examples[0].references == ("A dog .", "A dog runs across the grass .")
     assert dataset.problems.malformed == []
     assert len(dataset.problems.mended) == 1
-    assert any(line.startswith("warning: 1 malformed rows mended, such as results.csv") for line in dataset.summary())
+    assert any(line.startswith("warning: 1 malformed rows repaired, such as results.csv") for line in dataset.summary())
 
 
 @pytest.mark.parametrize("row", ["1.jpg| 5", "1.jpg| 5|  ", "1.jpg", "| 0| A dog .", "1.jpg| x| A dog .", "1.jpg|4 "])
@@ -143,5 +143,5 @@ def test_names_that_no_photo_can_have_are_missing_photos(tmp_path, name):
 
 def test_a_folder_that_holds_the_dataset_is_told_so(tmp_path):
     write(tmp_path, {"flickr30k_images/results.csv": f"{HEADER}1.jpg| 0| A dog .\n"}, "flickr30k_images/1.jpg")
-    with pytest.raises(CaptionerError, match=r"flickr30k_images is one: did you mean that\?$"):
+    with pytest.raises(CaptionerError, match=r"flickr30k_images is one; did you mean that\?$"):
         load_dataset(tmp_path)

@@ -11,7 +11,7 @@ from caprun.bundle.vocabulary import Joining, Vocabulary
 from captioner.text.gender_neutral import LANGUAGES, neutral_words
 from captioner.text.tokenizer import SPECIAL_PIECES
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
 
 import biases
 

@@ -83,7 +83,7 @@ def test_a_training_without_an_output_is_a_run_of_its_date(run, small):
 def test_an_output_that_holds_a_training_is_refused(run, small, trained):
     before = (trained / LAST).read_bytes()
     result = run("train", *small, "--output", trained)
-    assert_one_line(result, 1, str(trained), "holds a training already", "--resume")
+    assert_one_line(result, 1, str(trained), "already holds a training", "--resume")
     assert (trained / LAST).read_bytes() == before
 
 
@@ -117,7 +117,7 @@ def test_resume_where_there_is_nothing_to_resume_is_refused(run, shapes, trained
     )
     (tmp_path / "run").mkdir()
     shutil.copy(trained / BEST, tmp_path / "run" / LAST)
-    assert_one_line(run("train", "--resume", "--output", tmp_path / "run"), 1, "it holds no optimiser")
+    assert_one_line(run("train", "--resume", "--output", tmp_path / "run"), 1, "it holds no optimiser state")
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -131,10 +131,10 @@ def test_an_interrupted_training_is_told_how_to_go_on(run, small, shapes, cache,
     monkeypatch.setattr("captioner.training.train.train", interrupt)
     result = run("train", *small, "--output", tmp_path / "a run", "--threads", 1)
     if kept:  # with what decides how sums are rounded, and where things are
-        on = f"`captioner train --resume --data {shapes} --output '{tmp_path}/a run' --threads 1 --cache {cache}"
-        assert_one_line(result, 1, on, "goes on from there.")
+        on = f"`captioner train --resume --data {shapes} --output '{tmp_path}/a run' --threads 1 --cache {cache}`"
+        assert_one_line(result, 1, on, f"continues from the last checkpoint in {tmp_path}/a run.")
     else:
-        assert_one_line(result, 1, "Interrupted before the first checkpoint; begin again.")
+        assert_one_line(result, 1, "Interrupted before the first checkpoint; start again.")
 
 
 def test_a_dataset_without_splits_is_split_alike_for_every_seed(run, small, own_shapes, tmp_path):
@@ -188,7 +188,7 @@ def test_a_checkpoint_has_one_precision(run, trained, shapes):
         ("evaluate", trained / BEST, "--data", shapes),
         ("caption", "photo.jpg", "--model", trained / BEST),
     ):
-        assert_one_line(run(*command, "--precision", "int8"), 2, "is no ONNX bundle and has one precision")
+        assert_one_line(run(*command, "--precision", "int8"), 2, "is not an ONNX bundle and has a single precision")
 
 
 def test_evaluate_leaves_out_photos_that_cannot_be_read_when_allowed(run, trained, own_shapes):
@@ -222,7 +222,7 @@ def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
     [
         (["train", "--data", "nowhere"], 1, "There is no dataset folder nowhere; name one with --data."),
         (["train", "--data", "empty"], 1, "empty has no captions"),
-        (["train", "--data", "."], 1, ". is no dataset that is known"),
+        (["train", "--data", "."], 1, ". is not a dataset in a known format"),
         (["train", "--data", "{shapes}", "--device", "cuda"], 1, "PyTorch finds none here; use --device cpu."),
         (["train", "--data", "{shapes}", "--config", "none.toml"], 1, "The configuration none.toml cannot be read"),
         (["train", "--set", "train.epoch=3"], 1, "unknown key 'train.epoch'; known here are stage,"),
@@ -272,7 +272,7 @@ def test_what_cannot_be_done_is_one_line(run, trained, shapes, monkeypatch, argu
     [
         (["--encoder", "resnet19"], "There is no encoder named 'resnet19': use "),
         (["--encoder-weights", "none.pth"], "There is no file none.pth; --encoder-weights takes "),
-        (["--set", "data.min_count=99"], "No word is in the training captions 99 times; lower data.min_count"),
+        (["--set", "data.min_count=99"], "No word occurs 99 times in the training captions; lower data.min_count"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

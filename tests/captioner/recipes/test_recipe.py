@@ -19,8 +19,8 @@ from captioner.cli import main
 from captioner.config import SELF_CRITICAL
 from captioner.models.checkpoint import BEST, LAST, load_checkpoint
 from captioner.recipes.recipe import find_recipe, read_recipe
-from tests.captioner import dying
-from tests.captioner.test_cli import assert_one_line
+from tests.captioner.commands.test_cli import assert_one_line
+from tests.captioner.recipes import dying
 from tests.captioner.trees import differing
 
 STAGES = ("1-first", "2-tuned", "3-own", "4-mean")
@@ -184,14 +184,14 @@ def test_a_run_that_is_done_is_not_done_again(again):
     assert result.exit_code == 0, result.output
     assert result.stdout == "caprun --model bundle PHOTO\n"
     # its description is of the bundle, which is the same file for file
-    assert "done before" in result.stderr
+    assert "already done" in result.stderr
     assert Path("bundle/model.json").read_bytes() == before
 
 
 def test_what_the_export_is_told_may_change_without_training_again(again):
     result = again("--licence", "theirs", "--name", "other")
     assert result.exit_code == 0, result.output
-    assert "stage 4 of 4, mean: done before" in result.stderr
+    assert "stage 4 of 4, mean: already done" in result.stderr
     manifest = read_bundle(Path("bundle")).manifest
     assert (manifest.licence, manifest.name) == ("theirs", "other")
 
@@ -225,8 +225,8 @@ def test_a_failed_export_says_that_nothing_is_lost(again, monkeypatch):
     result = again("--precision", "int8")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == (
-        "Error: int8 is slow. All stages are trained: the same command only exports again, and with --precision fp32 "
-        "the bundle is without int8."
+        "Error: int8 is slow. All stages are trained: the same command repeats only the export; with --precision fp32 "
+        "it leaves out int8."
     )
 
 
@@ -238,7 +238,7 @@ def test_interrupted_it_says_that_the_same_command_goes_on(run, tiny, small, mon
     result = run(tiny, *small, "--output", "bundle")
     assert result.exit_code == 1
     assert "stage 1 of 4, first: runs/bundle/1-first" in result.stderr.splitlines()
-    assert "Interrupted; the same command goes on from there: `captioner " in result.stderr.splitlines()[-1]
+    assert "Interrupted; the same command continues from here: `captioner " in result.stderr.splitlines()[-1]
 
 
 # --- what it refuses
@@ -248,7 +248,7 @@ def test_another_recipe_in_the_same_run_is_refused_naming_what_differs(again, ru
     other = tmp_path / "other.toml"
     other.write_text(tiny.read_text().replace("fine_tune = 2", "fine_tune = 3"))
     result = run(other, *small, "--output", "bundle", "--run", "run")
-    assert_one_line_at_the_end(result, "run was begun with another recipe: model.fine_tune of stage 2 was 2 and is 3")
+    assert_one_line_at_the_end(result, "run was started with another recipe: model.fine_tune of stage 2 was 2 and is 3")
     assert_one_line_at_the_end(again("--seed", 5), "train.seed of stage 1 was 0 and is 5")
 
 
@@ -263,7 +263,7 @@ def assert_one_line_at_the_end(result: Result, *words: str) -> None:
 def test_other_captions_in_the_same_run_are_refused(again, own_shapes):
     captions = own_shapes / "captions.txt"
     captions.write_text(captions.read_text().replace("A red circle", "A round circle", 1))
-    assert_one_line_at_the_end(again("--data", own_shapes), "begun with other photos or captions")
+    assert_one_line_at_the_end(again("--data", own_shapes), "started with other photos or captions")
 
 
 def test_the_same_photos_elsewhere_are_the_same(again, own_shapes):
@@ -271,32 +271,32 @@ def test_the_same_photos_elsewhere_are_the_same(again, own_shapes):
 
 
 def test_another_output_for_the_same_run_is_refused(again):
-    assert_one_line_at_the_end(again("--output", "elsewhere"), "begun with --output", "bundle", "--run")
+    assert_one_line_at_the_end(again("--output", "elsewhere"), "started with --output", "bundle", "--run")
 
 
 def test_a_checkpoint_that_is_gone_is_missed(again):
     (Path("run") / STAGES[1] / BEST).unlink()
-    assert_one_line_at_the_end(again("--licence", "x"), f"run/{STAGES[1]}/{BEST} is gone")
+    assert_one_line_at_the_end(again("--licence", "x"), f"run/{STAGES[1]}/{BEST} is missing")
 
 
 def test_a_folder_of_something_else_is_refused(run, tiny, small):
     Path("runs/bundle").mkdir(parents=True)
     Path("runs/bundle/last.pt").touch()
     result = run(tiny, *small, "--output", "bundle")
-    assert_one_line_at_the_end(result, "runs/bundle holds last.pt and no recipe's run")
+    assert_one_line_at_the_end(result, "runs/bundle holds last.pt and no run of a recipe")
 
 
 def test_two_cannot_work_in_one_run(again):
     from filelock import FileLock
 
     with FileLock(Path("run") / ".lock"):
-        assert_one_line_at_the_end(again(), "Somebody is at work in run")
+        assert_one_line_at_the_end(again(), "Another process is working in run")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 1}', "\xff"])
 def test_a_damaged_note_of_what_was_done_is_a_sentence(again, content):
     (Path("run") / "recipe.json").write_text(content, encoding="latin-1")
-    assert_one_line_at_the_end(again(), "run/recipe.json does not say what was done here")
+    assert_one_line_at_the_end(again(), "run/recipe.json is damaged")
 
 
 WRONG = {
@@ -306,17 +306,21 @@ WRONG = {
     "a wrong value": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.lr='x'", "stage 2", "(b)", "train.lr is 'x'"),
     "out of range": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.epochs=0", "stage 2", "epochs"),
     "another model": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\nmodel.units=7", "stage 2", "model.units (7, and 512"),
-    "begins late": ("[[stage]]\nname='a'\ntrain.stage='self-critical'", "stage 1", "needs one before it"),
+    "begins late": (
+        "[[stage]]\nname='a'\ntrain.stage='self-critical'",
+        "stage 1",
+        "needs an earlier stage to start from",
+    ),
     "of another stage": ("[[stage]]\nname='a'\nself_critical.samples=3", "stage 1", "self_critical"),
     "an average of what comes later": (
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1,c=1}\n[[stage]]\nname='c'",
         "stage 2",
-        "no stage 'c' before it; there are: a",
+        "average names 'c'; name earlier stages (a)",
     ),
     "a beginning that comes later": (
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\ninit='c'\n[[stage]]\nname='c'",
         "stage 2",
-        "init is 'c'; it must name a stage before it: a",
+        "init is 'c'; name an earlier stage (a)",
     ),
     "an average of one": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1}", "two stages or more"),
     "an average with settings": (
@@ -327,7 +331,7 @@ WRONG = {
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\n[[stage]]\nname='c'\naverage={a=1,b=0}",
         "the weight of b is 0",
     ),
-    "a name twice": ("[[stage]]\nname='a'\n[[stage]]\nname='a'", "that of a stage before it"),
+    "a name twice": ("[[stage]]\nname='a'\n[[stage]]\nname='a'", "that of an earlier stage"),
     "no name": ("[[stage]]\ntrain.epochs=3", "The name of stage 1"),
     "a path for a name": ("[[stage]]\nname='../x'", "The name of stage 1", "'../x'"),
     "no stages": ("[export]\nlicence='x'", "has no stages"),
@@ -395,7 +399,7 @@ def test_usage_is_said_in_a_sentence(run, small, tiny, monkeypatch):
 def test_a_packaged_recipe_is_right_in_every_stage(file):
     recipe = read_recipe(find_recipe(file.stem))
     assert recipe.stages[0].config.train.stage == "cross-entropy"
-    assert read_recipe(file, ["train.seed=3"]).stages[-1].config.train.seed == 3
+    assert read_recipe(file, {"train": {"seed": 3}}).stages[-1].config.train.seed == 3
 
 
 def test_a_recipe_can_be_shown_to_begin_ones_own_with(run):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from caprun.errors import UsageError
 from captioner.cli import main
-from captioner.config import TrainConfig, load_config
+from captioner.config import TrainConfig, load_config, parse_settings
 from captioner.datasets import Dataset, DataSource, load_datasets
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import score, scores_by_dataset
@@ -156,7 +156,7 @@ def two(shapes: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_dev_is_scored_for_each_and_together_and_one_may_decide(two, settings, cache, tmp_path):
-    config = load_config(None, [*settings, "train.epochs=1", "train.select_by=cider@mirrored"])
+    config = load_config(parse_settings([*settings, "train.epochs=1", "train.select_by=cider@mirrored"]))
     said: list[str] = []
     train(Job(together(*two, weights=(1, 0.5)), config, tmp_path / "run", cache, "the tests"), said.append)
     best = load_checkpoint(tmp_path / "run" / BEST)
@@ -170,7 +170,7 @@ def test_dev_is_scored_for_each_and_together_and_one_may_decide(two, settings, c
 
 
 def test_a_dataset_that_is_not_there_cannot_decide(two, settings, cache, tmp_path):
-    config = load_config(None, [*settings, "train.select_by=cider@elsewhere"])
+    config = load_config(parse_settings([*settings, "train.select_by=cider@elsewhere"]))
     with pytest.raises(CaptionerError, match="there is no dataset 'elsewhere'; there are: "):
         train(Job(together(*two), config, tmp_path / "run", cache, "the tests"), lambda _: None)
 

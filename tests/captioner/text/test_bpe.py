@@ -131,5 +131,5 @@ def test_learning_does_not_depend_on_the_seed_of_hashes() -> None:
 )
 def test_merges_that_are_missing_or_of_another_vocabulary_are_refused(state: dict[str, Any]) -> None:
     vocabulary = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "▁", "a", "▁a"))
-    with pytest.raises(CaptionerError, match=r"^The checkpoint's merges are missing or not its vocabulary's"):
+    with pytest.raises(CaptionerError, match=r"^The checkpoint's merges are missing or do not match its vocabulary"):
         restore_tokenizer(DataConfig(tokenizer="bpe"), vocabulary, state)

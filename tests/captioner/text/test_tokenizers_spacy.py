@@ -81,6 +81,6 @@ def test_words_seen_fewer_times_than_min_count_are_unknown() -> None:
 @pytest.mark.parametrize("language", ["zz", "../en", "EN ", "english"])
 def test_a_language_that_spacy_does_not_have_is_one_sentence(language: str) -> None:
     with pytest.raises(
-        CaptionerError, match=rf"^data\.tokenizer is spacy:{language}, which spaCy cannot tokenize: .*\.$"
+        CaptionerError, match=rf"^data\.tokenizer is spacy:{language}, but spaCy cannot tokenize that language: .*\.$"
     ):
         build(["a dog"], f"spacy:{language}")

@@ -8,13 +8,18 @@ from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
 from captioner.text.build import build_tokenizer
-from captioner.text.words import SPECIAL, WordTokenizer, build_vocabulary
+from captioner.text.tokenizer import SPECIAL
+from captioner.text.words import WordTokenizer, build_words
 
 SPECIAL_PIECES = ("<pad>", "<start>", "<end>", "<unk>")
 
 
+def build_vocabulary(captions: list[str], min_count: int) -> Vocabulary:
+    return build_words(DataConfig(min_count=min_count), captions).vocabulary
+
+
 def test_the_vocabulary_holds_the_words_behind_the_special_pieces_the_most_frequent_first():
-    vocabulary = build_vocabulary(["A dog sees a Cat.", "a cat, a bird"], min_count=1)
+    vocabulary = build_vocabulary(["A dog sees a Cat.", "a cat, a bird"], 1)
     assert vocabulary.pieces == (*SPECIAL_PIECES, "a", "cat", "bird", "dog", "sees")
     assert [vocabulary.pieces[i] for i in (SPECIAL.pad, SPECIAL.start, SPECIAL.end, SPECIAL.unk)] == [*SPECIAL_PIECES]
 
@@ -31,7 +36,9 @@ def test_words_seen_fewer_times_than_min_count_are_left_out(min_count, words):
 
 @pytest.mark.parametrize("captions", [["a dog", "a cat"], ["...", ""], []])
 def test_a_vocabulary_without_any_word_is_refused(captions):
-    with pytest.raises(CaptionerError, match=r"^No word is in the training captions 3 times; lower data\.min_count"):
+    with pytest.raises(
+        CaptionerError, match=r"^No word occurs 3 times in the training captions; lower data\.min_count"
+    ):
         build_vocabulary(captions, 3)
 
 
@@ -41,29 +48,35 @@ def vocabulary() -> Vocabulary:
 
 
 def test_a_caption_is_start_its_words_and_end(vocabulary):
-    assert WordTokenizer(vocabulary, 20).encode("A dog, runs!") == [SPECIAL.start, 4, 5, 6, SPECIAL.end]
+    assert WordTokenizer(vocabulary, DataConfig(max_length=20)).encode("A dog, runs!") == [
+        SPECIAL.start,
+        4,
+        5,
+        6,
+        SPECIAL.end,
+    ]
 
 
 def test_a_word_that_is_not_in_the_vocabulary_is_unknown(vocabulary):
-    tokenizer = WordTokenizer(vocabulary, 20)
+    tokenizer = WordTokenizer(vocabulary, DataConfig(max_length=20))
     assert tokenizer.encode("a zebra runs") == [SPECIAL.start, 4, SPECIAL.unk, 6, SPECIAL.end]
     assert tokenizer.unknown_share(["a zebra runs", "a zebra"]) == 2 / 5
     assert tokenizer.unknown_share([]) == 0
 
 
 def test_a_caption_is_cut_after_max_length_words_and_still_ends(vocabulary):
-    tokenizer = WordTokenizer(vocabulary, 2)
+    tokenizer = WordTokenizer(vocabulary, DataConfig(max_length=2))
     assert tokenizer.encode("a dog runs a dog") == [SPECIAL.start, 4, 5, SPECIAL.end]
     assert tokenizer.encode("a dog") == [SPECIAL.start, 4, 5, SPECIAL.end]
 
 
 def test_a_caption_without_a_word_is_start_and_end(vocabulary):
-    assert WordTokenizer(vocabulary, 20).encode(" ... ") == [SPECIAL.start, SPECIAL.end]
+    assert WordTokenizer(vocabulary, DataConfig(max_length=20)).encode(" ... ") == [SPECIAL.start, SPECIAL.end]
 
 
 @pytest.mark.parametrize("text", ["<pad>", "<start>", "<end>", "<unk>", "a <end> dog"])
 def test_a_caption_cannot_write_a_special_piece(vocabulary, text):
-    inside = WordTokenizer(vocabulary, 20).encode(text)[1:-1]
+    inside = WordTokenizer(vocabulary, DataConfig(max_length=20)).encode(text)[1:-1]
     assert not {SPECIAL.pad, SPECIAL.start, SPECIAL.end} & set(inside)
 
 
@@ -78,8 +91,8 @@ def test_a_caption_cannot_write_a_special_piece(vocabulary, text):
     ids=["Vietnamese", "Korean", "French", "decomposed Vietnamese"],
 )
 def test_captions_of_other_languages_come_back_from_their_ids(caption, text):
-    vocabulary = build_vocabulary([caption], min_count=1)
-    ids = WordTokenizer(vocabulary, 20).encode(caption)
+    vocabulary = build_vocabulary([caption], 1)
+    ids = WordTokenizer(vocabulary, DataConfig(max_length=20)).encode(caption)
     assert SPECIAL.unk not in ids
     assert vocabulary.text(ids[1:-1]) == text
 

@@ -97,7 +97,7 @@ def test_malformed_annotations_are_counted_and_the_others_read(tmp_path):
     dataset = load_dataset(tmp_path)
     assert [row[:2] for row in found(dataset)] == [("1.jpg", ("A dog .",)), ("2.jpg", ("A cat .",))]
     assert len(dataset.problems.malformed) == 7
-    assert any(line.startswith("warning: 7 malformed rows passed over, such as capt") for line in dataset.summary())
+    assert any(line.startswith("warning: 7 malformed rows skipped, such as capt") for line in dataset.summary())
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_draw_may_leave_test_out(tmp_path):
 
 @pytest.mark.parametrize("parts", [(0, 1, 1), (1, 0, 1), (1, 1, -1), (math.nan, 1, 1), (math.inf, 1, 1), (1, 1)])
 def test_parts_that_cannot_be_drawn_are_refused(tmp_path, parts):
-    with pytest.raises(UsageError, match=r"^Splits of .* cannot be drawn: train and dev need a part each"):
+    with pytest.raises(UsageError, match=r"^--splits .* is invalid: train and dev must be above 0"):
         load_dataset(flickr8k(tmp_path, ["a.jpg", "b.jpg"]), splits=parts)
 
 
@@ -224,7 +224,7 @@ def test_missing_photos_are_counted_named_and_refused(own_shapes):
     for name in ("red-circle-white.png", "blue-square-grey.png", "green-circle-black.png", "red-square-grey.png"):
         (own_shapes / "images" / name).unlink()
     with pytest.raises(
-        CaptionerError, match=r"^4 photos that .* captions are missing, such as .*--allow-missing\.$"
+        CaptionerError, match=r"^4 photos of .* have captions but are missing, such as .*--allow-missing\.$"
     ) as e:
         load_dataset(own_shapes)
     assert "red-circle-white.png" in str(e.value)
@@ -239,9 +239,9 @@ def test_missing_photos_are_gone_on_without_when_allowed(own_shapes):
 
 def test_captions_without_any_photo_are_told_from_no_captions(tmp_path):
     (tmp_path / "captions.txt").write_text("a.jpg,A dog .\nb.jpg,A cat .\n")
-    with pytest.raises(CaptionerError, match=r"^2 photos that .* captions are missing, such as a\.jpg, b\.jpg;"):
+    with pytest.raises(CaptionerError, match=r"^2 photos of .* have captions but are missing, such as a\.jpg, b\.jpg;"):
         load_dataset(tmp_path)
-    with pytest.raises(CaptionerError, match=r"^None of the photos that .* captions is there\.$"):
+    with pytest.raises(CaptionerError, match=r"^All photos that have captions in .* are missing; check the path\.$"):
         load_dataset(tmp_path, allow_missing=True)
 
 
@@ -266,7 +266,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def test_a_folder_of_no_known_format_is_told_the_formats(tmp_path):
     write_photos(tmp_path / "a.jpg")
-    with pytest.raises(CaptionerError, match="is no dataset that is known: its photos need one of these: ") as error:
+    with pytest.raises(CaptionerError, match="is not a dataset in a known format; its photos need one of ") as error:
         load_dataset(tmp_path)
     for file in (
         "dataset_*.json",

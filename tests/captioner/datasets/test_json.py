@@ -6,7 +6,7 @@ import pytest
 
 from captioner.datasets import load_dataset
 from captioner.errors import CaptionerError
-from tests.captioner.folders import Files, found, without_splits, write
+from tests.captioner.datasets.folders import Files, found, without_splits, write
 
 # --- COCO
 
@@ -134,8 +134,8 @@ def test_karpathys_file_goes_before_other_captions_and_the_summary_says_so(tmp_p
     summary = load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).summary()
     assert summary[:3] == [
         "dataset: Karpathy's JSON (dataset_flickr8k.json), 2 photos, 2 captions",
-        "also there, and not used: captions.txt (Flickr8k captions.txt)",
-        "also there, and not used: Flickr8k.token.txt (Flickr token file)",
+        "also found, and not used: captions.txt (Flickr8k captions.txt)",
+        "also found, and not used: Flickr8k.token.txt (Flickr token file)",
     ]
 
 

@@ -65,8 +65,8 @@ def test_counts_splits_lengths_and_words_are_those_of_the_captions(tmp_path):
     assert "captions: 8, 1 to 4 a photo, mean 2.67" in lines
     assert "splits (from the dataset): train 1 photos, 3 captions; dev 1 photos, 1 captions" in lines
     assert "in no split, and not used: 1 photos" in lines
-    assert "words a caption: 1 to 9, median 2, mean 2.9, 95% have at most 9" in lines
-    assert "vocabulary: 14 words, 1 of them seen 5 times or more" in lines
+    assert "words in a caption: 1 to 9, median 2, mean 2.9, 95% have at most 9" in lines
+    assert "vocabulary: 14 words, 1 of them at least 5 times" in lines
 
 
 def test_a_dataset_with_nothing_wrong_has_no_problems(pair):
@@ -88,7 +88,7 @@ def test_unreadable_photos_are_named_with_their_reasons(pair):
 def test_of_many_problems_the_first_are_named_and_the_others_counted(pair):
     (pair / "captions.txt").write_text("a.png,A dog .\nb.png,A cat .\n" + "".join(f"{i}.png,A .\n" for i in range(25)))
     out = run(pair).stdout
-    assert "  25 photos have captions and are not there:\n    0.png\n    1.png\n" in out
+    assert "  25 photos have captions but are missing:\n    0.png\n    1.png\n" in out
     assert "    9.png\n    ... and 15 more\n" in out
     assert "    10.png" not in out
 
@@ -128,9 +128,9 @@ def test_captions_without_photo_photos_without_caption_and_rows_passed_over_are_
     photo(pair / "images" / "alone.png", 9)
     (pair / "images" / "notes.txt").write_text("no photo")
     out = run(pair).stdout
-    assert "  1 photos have captions and are not there:\n    gone.png\n" in out
+    assert "  1 photos have captions but are missing:\n    gone.png\n" in out
     assert "  1 photos have no caption:\n    images/alone.png\n" in out
-    assert "  1 rows are malformed and passed over:\n    captions.txt:3 'no comma'\n" in out
+    assert "  1 rows are malformed and skipped:\n    captions.txt:3 'no comma'\n" in out
 
 
 def test_photos_listed_twice_are_listed(tmp_path):
@@ -199,8 +199,8 @@ def test_names_that_are_no_text_are_reported(tmp_path):
     ("arguments", "code", "message"),
     [
         (["nowhere"], 2, "Error: Invalid value for 'DIR': Directory 'nowhere' does not exist; see"),
-        (["{empty}"], 1, "is no dataset that is known"),
-        (["{pair}", "--splits", "0", "1", "1"], 2, "Error: Splits of 0 1 1 cannot be drawn"),
+        (["{empty}"], 1, "is not a dataset in a known format"),
+        (["{pair}", "--splits", "0", "1", "1"], 2, "Error: --splits 0 1 1 is invalid"),
     ],
 )
 def test_what_cannot_be_reported_is_one_sentence(pair, tmp_path, arguments, code, message):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from captioner.datasets import load_dataset
-from tests.captioner.folders import found, without_splits, write
+from tests.captioner.datasets.folders import found, without_splits, write
 
 # --- Hugging Face
 

@@ -1,0 +1,27 @@
+"""The configuration of a training: frozen dataclasses, read from TOML and from `--set section.key=value`."""
+
+from captioner.config.data import DataConfig
+from captioner.config.export import ExportSettings
+from captioner.config.loading import load_config, load_second_config, merged, parse_settings, read_toml
+from captioner.config.model import Decoder, ModelConfig
+from captioner.config.self_critical import SelfCriticalConfig
+from captioner.config.train import SELF_CRITICAL, Stage, TrainConfig
+from captioner.config.training import Config, config_from_dict
+
+__all__ = [
+    "SELF_CRITICAL",
+    "Config",
+    "DataConfig",
+    "Decoder",
+    "ExportSettings",
+    "ModelConfig",
+    "SelfCriticalConfig",
+    "Stage",
+    "TrainConfig",
+    "config_from_dict",
+    "load_config",
+    "load_second_config",
+    "merged",
+    "parse_settings",
+    "read_toml",
+]

@@ -1,0 +1,50 @@
+"""The `data` section: how photos and captions are prepared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from caprun.errors import UsageError
+from captioner.config.ranges import Count, Range, Seed, check_ranges
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How photos and captions are prepared."""
+
+    image_size: Annotated[int, Range(1, 4096)] = 224
+    """Height and width in pixels of the encoder's input."""
+    fit: Literal["squash", "crop"] = "squash"
+    """How a photo is made square: `squash` ignores its aspect ratio, `crop` cuts off the ends of its long side."""
+    resample: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
+    """Filter used for resizing."""
+    min_count: Count = 5
+    """Minimum number of occurrences in the training captions. Rarer words become the unknown word; bpe does not merge
+    rarer pairs, and wordpiece spells rarer pieces with smaller ones."""
+    views: Annotated[int, Range(1, 100)] = 2
+    """Views of each training photo: the photo, its mirror image, then crops. The output of the frozen part of the
+    encoder is cached for each view if it is no larger than the photo; otherwise photos are read again every epoch."""
+    sided_words: tuple[str, ...] = ("left", "right")
+    """A photo is never mirrored if one of its captions contains one of these words."""
+    max_length: Annotated[int, Range(1, 1000)] = 30
+    """Maximum number of pieces in a training caption; longer captions are cut."""
+    augment: bool = False
+    """Draws new crops, mirror images and colours every epoch; features are not cached then."""
+    tokenizer: str = "word"
+    """Tokenizer of captions: `word`, `wordpiece:vocab.txt` (BERT's), `bpe`, `spacy` or `spacy:LANG`."""
+    vocabulary_size: Annotated[int, Range(0, 10**6)] = 0
+    """Maximum number of pieces in the vocabulary, including the special ones; 0: no limit (bpe: 8,000)."""
+    lower_case: bool = True
+    """Converts captions to lower case."""
+    punctuation: bool = False
+    """Keeps punctuation marks as pieces; otherwise they are removed."""
+    splits: tuple[float, float, float] = (80, 10, 10)
+    """Relative sizes of train, dev and test, drawn by photo where a dataset has no splits of its own."""
+    split_seed: Seed = 0
+    """Seed for drawing the splits."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if min(self.splits) < 0 or min(self.splits[:2]) == 0:
+            raise UsageError(f"splits are {self.splits}; train and dev need a part each, and none may be negative.")

@@ -1,0 +1,29 @@
+"""The `[export]` table of a recipe, which is also the options of `captioner export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from captioner.config.ranges import Count, check_ranges
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How a checkpoint is exported."""
+
+    precisions: tuple[Literal["fp32", "int8", "fp16"], ...] = ("fp32",)
+    """Precisions of the graphs; fp32 is always written."""
+    calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
+    """How int8 determines the ranges of its activations, on training photos."""
+    name: str = ""
+    """Name of the model; empty: the name of the bundle's folder."""
+    licence: str = "unknown"
+    """Licence of the weights."""
+    card: str = ""
+    """File with introductory text for the model card, relative to the recipe; empty: none."""
+    data_photos: Count = 200
+    """Number of dev photos on which the graphs are compared with PyTorch."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)

@@ -1,0 +1,130 @@
+"""Reads settings from TOML files and the command line, and lays them over the defaults or over another training's."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from captioner.config.train import SELF_CRITICAL, TrainConfig
+from captioner.config.training import Config, config_from_dict
+from captioner.errors import CaptionerError
+
+Settings = Mapping[str, Any]
+"""Settings by section, `{"train": {"lr": 0.001}}`; not yet checked."""
+
+GIVEN = "the options given"
+
+
+def load_config(settings: Settings | None = None, *, base: Config | None = None, source: str = GIVEN) -> Config:
+    """Lays settings over the defaults.
+
+    Args:
+        settings: settings by section.
+        base: a configuration to use instead of the defaults, which for the self-critical stage are `SELF_CRITICAL`.
+        source: origin of the settings, named in errors.
+
+    Raises:
+        CaptionerError: a key is unknown, or a value has a wrong type or is out of range.
+    """
+    settings = settings or {}
+    return _over(base or Config(train=_stage_defaults(settings)), settings, source)
+
+
+def load_second_config(settings: Settings, first: Config, *, source: str = GIVEN) -> Config:
+    """Lays settings over those of a trained model that the training starts from.
+
+    Args:
+        settings: settings by section.
+        first: the configuration that the model was trained with; `data`, `model` and `search` are taken from it.
+        source: origin of the settings, named in errors.
+
+    Raises:
+        CaptionerError: as for `load_config`, or a setting contradicts the trained model.
+    """
+    config = _over(Config(first.data, first.model, _stage_defaults(settings), search=first.search), settings, source)
+    contradicting = [
+        f"{section}.{key} ({value!r}, and {mine!r} in the checkpoint)"
+        for section in ("data", "model")
+        for key, value in vars(getattr(config, section)).items()
+        if value != (mine := getattr(getattr(first, section), key)) and f"{section}.{key}" not in _FREE
+    ]
+    if contradicting:
+        raise CaptionerError(
+            f"In the configuration ({source}): a trained model (--init) keeps its settings; leave out "
+            f"{', '.join(contradicting)}, or train a new model."
+        )
+    return config
+
+
+_FREE = {
+    *("data.views", "data.augment", "data.sided_words", "data.max_length"),
+    *("model.dropout", "model.word_dropout", "model.fine_tune"),
+}
+"""Settings of data and model that may differ from those of the trained model."""
+
+
+def read_toml(file: Path, what: str = "configuration") -> dict[str, Any]:
+    """Reads a TOML file.
+
+    Args:
+        file: path of the file.
+        what: noun for the file's content, used in errors.
+
+    Raises:
+        CaptionerError: the file cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CaptionerError(f"The {what} {file} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CaptionerError(f"The {what} {file} is not TOML: {error}.") from None
+
+
+def parse_settings(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Parses `section.key=value` assignments; a later one replaces an earlier one.
+
+    A value is TOML, such as `0.001`, `true` or `["a", "the"]`; anything else is text, without quotes.
+
+    Raises:
+        CaptionerError: an assignment does not have that form.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        section, _, key = name.strip().partition(".")
+        if not (equals and section and key):
+            raise CaptionerError(f"--set {assignment!r} is not of the form section.key=value, such as train.lr=0.001.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        settings.setdefault(section, {})[key] = value
+    return settings
+
+
+def merged(*layers: Settings) -> dict[str, Any]:
+    """Merges settings section by section; later layers take precedence."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for section, values in layer.items():
+            below = result.get(section, {})
+            if isinstance(below, Mapping):  # otherwise it is refused later, and must not be hidden until then
+                result[section] = {**below, **values} if isinstance(values, Mapping) else values
+    return result
+
+
+def _stage_defaults(settings: Settings) -> TrainConfig:
+    train = settings.get("train")
+    return SELF_CRITICAL if isinstance(train, Mapping) and train.get("stage") == SELF_CRITICAL.stage else TrainConfig()
+
+
+def _over(base: Config, settings: Settings, source: str) -> Config:
+    result = merged(asdict(base), settings)
+    model, given = result["model"], settings.get("model", {})
+    if isinstance(model, dict) and model.get("decoder") != base.model.decoder and "projection" not in given:
+        model["projection"] = 0  # its default depends on the decoder
+    return config_from_dict(result, source)

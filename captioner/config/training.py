@@ -1,0 +1,50 @@
+"""The whole configuration of a training, as its checkpoint keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from caprun.bundle.plain_data import from_dict
+from caprun.errors import UsageError
+from caprun.search.options import SearchOptions
+from captioner.config.data import DataConfig
+from captioner.config.model import ModelConfig
+from captioner.config.self_critical import SelfCriticalConfig
+from captioner.config.train import SELF_CRITICAL, TrainConfig
+from captioner.errors import CaptionerError
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration of a training, as its checkpoint keeps it."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    search: SearchOptions = field(default_factory=SearchOptions)
+    """Search options of validation; an exported bundle takes them as its defaults."""
+    self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
+
+    def __post_init__(self) -> None:
+        if self.train.stage != SELF_CRITICAL.stage and self.self_critical != SelfCriticalConfig():
+            raise UsageError(
+                "self_critical has no effect unless train.stage is self-critical; set train.stage, or leave it out."
+            )
+
+
+def config_from_dict(data: Mapping[str, Any], source: str) -> Config:
+    """Builds a configuration from nested mappings.
+
+    Args:
+        data: a mapping of settings for each section.
+        source: origin of the settings, named in errors.
+
+    Raises:
+        CaptionerError: a key is unknown, or a value has a wrong type or is out of range.
+    """
+    try:
+        return from_dict(Config, data)
+    except (ValueError, UsageError) as error:
+        raise CaptionerError(f"In the configuration ({source}): {str(error).rstrip('.')}.") from None

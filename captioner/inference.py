@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from caprun.arrays import Float32Array, Ids
-from caprun.bundle.manifest import ModelSpec
-from caprun.bundle.manifest_check import FIRST_STATE, NEXT
+from caprun.bundle.manifest import FIRST_STATE, NEXT, ModelSpec
 from caprun.bundle.plain_data import from_dict
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.bundle.writing import describe_file

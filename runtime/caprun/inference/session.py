@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from caprun.arrays import Float32Array, Ids
-from caprun.bundle.external_data import has_external_data
-from caprun.bundle.manifest import GraphSpec, TensorSpec
-from caprun.bundle.manifest_check import FIRST_STATE, NEXT
+from caprun.bundle.checking import has_external_data
+from caprun.bundle.manifest import FIRST_STATE, NEXT, GraphSpec, TensorSpec
 from caprun.bundle.reading import Bundle
 from caprun.errors import BundleError, DeviceError
 from caprun.inference.devices import PROVIDERS, Device, choose_device, onnxruntime

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from caprun.arrays import Float32Array, Ids
-from caprun.bundle.manifest_check import FIRST_STATE, NEXT
+from caprun.bundle.manifest import FIRST_STATE, NEXT
 from caprun.bundle.reading import Bundle
 from caprun.inference.session import refuse_unknown_pieces
 from caprun.search.steps import StepOutput, photo_vectors

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from capexport.fused_step import FusedStep
-from caprun.bundle.manifest import Graphs, GraphSpec, TensorSpec
-from caprun.bundle.manifest_check import NEXT
+from caprun.bundle.manifest import NEXT, Graphs, GraphSpec, TensorSpec
 from captioner.models.attention import SoftAttention
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded

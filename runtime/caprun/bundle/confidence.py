@@ -1,4 +1,4 @@
-"""How likely a caption is to be good: a probability from what the model thought of it and of the photo."""
+"""Confidence: the probability that a caption is good, from the caption's log-probabilities and the photo's state."""
 
 import functools
 import math
@@ -12,24 +12,24 @@ import numpy.typing as npt
 from caprun.search.hypothesis import Hypothesis
 
 _LIMIT = 30.0
-"""No logit is further from 0: a probability says no more beyond, and its exponential stays finite."""
+"""Logits are clipped to this distance from 0, so that their exponentials stay finite."""
 
 
 @dataclass(frozen=True)
 class Linear:
-    """The logit of a probability, linear in features of a caption and of its photo."""
+    """A logit that is linear in features of a caption and of its photo."""
 
     bias: float
     caption: Mapping[str, float] = field(default_factory=dict)
-    """Weights of `CAPTION_FEATURES`, by their names."""
+    """Weights of `CAPTION_FEATURES`, by name."""
     photo: tuple[float, ...] = ()
-    """Weights of the photo's vector, one a number of it; empty where it does not matter."""
+    """Weights of the photo's vector; empty if the photo is not used."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.caption) - set(CAPTION_FEATURES))
         if unknown:
             raise ValueError(
-                f"confidence has a weight for {unknown[0]!r}, which this caprun does not know; upgrade captioner"
+                f"its confidence has a weight for {unknown[0]!r}, which this caprun does not know; upgrade caprun"
             )
 
     @functools.cached_property
@@ -37,15 +37,15 @@ class Linear:
         return np.array(self.photo)
 
     def logit(self, photo: npt.NDArray[np.float32], hypothesis: Hypothesis) -> float:
-        """For one caption of one photo; see `Confidence.probability`."""
+        """Computes the logit for a caption of a photo; see `Confidence.probability`."""
         logit = self.bias
         for name, weight in self.caption.items():
             logit += weight * CAPTION_FEATURES[name](hypothesis)
         if self.photo:
             if photo.shape != (len(self.photo),):
-                raise ValueError(f"the photo has {photo.size} numbers and {len(self.photo)} weights")
+                raise ValueError(f"the photo has {photo.size} features and the confidence {len(self.photo)} weights")
             logit += float(np.dot(self._of_photo, photo.astype(np.float64)))
-        return min(max(logit, -_LIMIT), _LIMIT) if not math.isnan(logit) else -_LIMIT  # of nonsense, nothing is likely
+        return -_LIMIT if math.isnan(logit) else min(max(logit, -_LIMIT), _LIMIT)
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,23 @@ class Confidence:
     """
 
     event: str
-    """What it is the probability of, as a sentence."""
+    """The event whose probability it is, as a sentence."""
     good: Linear
-    """Of the event, for photos like those the model was trained on."""
+    """The event's logit for a photo like the training photos."""
     familiar: Linear
-    """Of the photo being like those, and not blank, noise, a text, an icon."""
+    """Logit of the photo being like the training photos, rather than blank, noise, text or an icon."""
     measured: Mapping[str, Any] = field(default_factory=dict)
-    """How well it was found to hold, on photos it was not fitted on."""
+    """How well it holds on photos that it was not fitted on."""
 
     def probability(self, photo: npt.NDArray[np.float32], hypothesis: Hypothesis) -> float:
-        """How likely a caption is to be good.
+        """Computes the probability that a caption is good.
 
         Args:
-            photo: float32 (features,): the decoder's first hidden state, then its first cell state, all layers.
-            hypothesis: the caption, of whatever search.
+            photo: The decoder's first hidden state, then its first cell state, all layers; float32 (features,).
+            hypothesis: The caption, from any search.
 
         Returns:
-            0..1; it depends on nothing but the arguments. Of an empty caption, or one that was cut, 0.
+            A probability in 0..1 that depends on the arguments alone; 0 for an empty caption and for one that was cut.
         """
         if not is_whole(hypothesis):
             return 0.0
@@ -80,7 +80,7 @@ class Confidence:
 
 
 def is_whole(hypothesis: Hypothesis) -> bool:
-    """Whether it says something of the photo, and all that it began to; else none of it is likely to be good."""
+    """Tells whether a caption has words and ended by itself."""
     return bool(hypothesis.ids) and hypothesis.finished
 
 
@@ -108,4 +108,4 @@ CAPTION_FEATURES: Mapping[str, Callable[[Hypothesis], float]] = {
     "pieces": lambda hypothesis: float(hypothesis.log_probs.size - hypothesis.finished),  # as searched
     "finished": lambda hypothesis: float(hypothesis.finished),
 }
-"""What is looked at in a caption; bundles name them, so none ever changes its meaning. Logarithms are natural."""
+"""Features of a caption. Bundles name them, so none ever changes its meaning. Logarithms are natural."""

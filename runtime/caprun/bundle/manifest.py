@@ -1,4 +1,8 @@
-"""The manifest of a bundle, `model.json`: what it holds, as frozen dataclasses."""
+"""The manifest of a bundle, `model.json`, as frozen dataclasses.
+
+`model.schema.json` beside this module is generated from these classes; run `python scripts/bundle_schema.py` after a
+change.
+"""
 
 import hashlib
 import json
@@ -13,38 +17,46 @@ from caprun.errors import UsageError
 from caprun.photos.preprocessing import ImageSpec
 from caprun.search.options import SearchOptions
 
-FORMAT_VERSION = 4  # 1 had no parity of a precision, 2 no confidence, 3 no neutral words
-WITHOUT_NEUTRAL_WORDS, _WITHOUT_CONFIDENCE = 3, 2  # what is written where there are none: an older caprun reads it
+FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "model.json"
 VOCABULARY = "vocab.json"
 MODEL_CARD = "MODEL_CARD.md"
 FULL_PRECISION = "fp32"
-"""The precision that every bundle has, and that says the same as PyTorch."""
+"""The precision that every bundle has, and whose captions equal PyTorch's."""
+
+FIRST_STATE = ("hidden", "cell")
+"""Encoder outputs that a confidence reads, in this order."""
+NEXT = "next_"
+"""Prefix of a state that the decoder returns: a graph cannot use one name for an input and an output."""
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What a file of the bundle must be."""
+    """Size and checksum of a file of the bundle."""
 
     bytes: int
+    """Size of the file."""
     sha256: str
+    """SHA-256 of the content, in hexadecimal."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A graph's input or output."""
+    """An input or output of a graph."""
 
     name: str
+    """Name in the graph."""
     role: Literal["image", "state", "context", "index", "output"]
-    """`state` changes at every step, `context` is seen by every step and never changes."""
+    """`state` changes at every step; `context` is read by every step and never changes."""
     dtype: str
+    """`float32`, `int64` or `uint8`."""
     shape: tuple[int | str, ...]
-    """Text for what varies."""
+    """Sizes of the dimensions; a dimension that varies has a name."""
 
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """The tensors of a graph, in its own order."""
+    """The tensors of a graph, in the order of the graph."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -52,7 +64,7 @@ class GraphSpec:
 
 @dataclass(frozen=True)
 class Graphs:
-    """The two graphs of every bundle."""
+    """The two graphs of a bundle."""
 
     encoder: GraphSpec
     decoder: GraphSpec
@@ -60,80 +72,92 @@ class Graphs:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a precision was found to do on a device, on the same photos as fp32."""
+    """Speed and score of a precision on a device."""
 
     device: str
     """`cuda`, or `cpu/` and the architecture."""
     photos_per_second: float
-    """One photo at a time, uint8 array to caption, one thread, with the bundle's own search."""
+    """Photos per second, one at a time and in one thread, from uint8 array to caption with the bundle's search."""
     cider: float
-    """0..1 and above, on dev; of fp32 the same photos'."""
+    """CIDEr of the scored photos of the dev split."""
     photos: int = 0
-    """How many were scored."""
+    """Number of photos scored, the same for every precision."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """The graph files of one precision, and where it was measured."""
+    """The graph files of a precision, and where they were measured."""
 
     encoder: str
+    """File of the encoder graph."""
     decoder: str
+    """File of the decoder graph."""
     measured: tuple[Measurement, ...] | Literal["unmeasured"] = "unmeasured"
+    """Measurements, one for each device."""
     parity: Mapping[str, Any] = field(default_factory=dict)
-    """Of another precision than fp32: how many captions are fp32's."""
+    """For a precision other than fp32: how many of its captions equal fp32's."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What captioning needs to know of a model, exported or not."""
+    """What captioning needs to know about a model, exported or not."""
 
     name: str
+    """Name of the model."""
     image: ImageSpec
+    """Input of the encoder."""
     special: Special
+    """Ids of the special pieces."""
     search: SearchOptions
-    """Used unless others are given."""
+    """Search options used unless others are given."""
     attention_grid: tuple[int, int] | None
-    """Rows and columns of the regions behind alpha; none for a model that does not attend."""
+    """Rows and columns of the regions that alpha weights; null for a model without attention."""
     confidence: Confidence | None = field(default=None, kw_only=True)
-    """How likely its captions are to be good; none where it was not calibrated."""
+    """Probability that a caption is good; null where it was not calibrated."""
     neutral: NeutralWords | None = field(default=None, kw_only=True)
-    """What it says where no gender may be said; none where its language is not known."""
+    """Words that replace gendered words on request; null where the captions' language is unknown."""
 
 
 @dataclass(frozen=True)
 class Manifest(ModelSpec):
-    """Everything the runtime needs to know; `model.json` is this and its own digest."""
+    """Everything the runtime needs to know about a bundle; `model.json` adds a digest of it."""
 
     format: Literal["onnx", "torchscript"]
+    """Format of the graphs."""
     licence: str
+    """Licence of the weights."""
     files: Mapping[str, FileEntry]
+    """Every file of the bundle other than `model.json`, by name."""
     precisions: Mapping[str, Precision]
+    """Graphs of each precision, by name."""
     graphs: Graphs
+    """Tensors of the graphs, the same in every precision."""
     parity: Mapping[str, Any] = field(default_factory=dict)
-    """What the export compared with PyTorch, and how large the differences were."""
+    """What the export compared with PyTorch, and the largest differences."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """Scores with their split and protocol."""
+    """Scores, with their split and protocol."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """The checkpoint's sha256 and the versions that made the bundle."""
-    format_version: int = _WITHOUT_CONFIDENCE
+    """SHA-256 of the checkpoint, its training, and the versions that made the bundle."""
+    format_version: Literal[1] = FORMAT_VERSION
+    """Version of this format."""
 
 
 def digest_of(data: Mapping[str, Any]) -> str:
-    """sha256 over the canonical JSON of a manifest without its digest."""
+    """Computes the SHA-256 of the canonical JSON of a manifest without its digest."""
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def refuse_uncalibrated(spec: ModelSpec, least: float | None, option: str = "--min-confidence") -> None:
-    """Refuse to compare the confidence of a model that has none.
+    """Refuses a minimum confidence for a model without a calibrated confidence.
 
     Args:
-        spec: the model's.
-        least: the confidence that is asked for; None for none.
-        option: how that was said.
+        spec: The model.
+        least: The minimum confidence; None for none.
+        option: The option that sets it, for the message.
 
     Raises:
-        UsageError: it was, and there is none.
+        UsageError: A minimum is set and the model has no confidence.
     """
     if least is not None and spec.confidence is None:
         raise UsageError(f"The model {spec.name} has no calibrated confidence to abstain by; leave out {option}.")

@@ -1,4 +1,4 @@
-"""Whether a manifest makes sense: whoever writes one with the right digest can still write what no runtime can run."""
+"""Validates a manifest beyond its schema: ids, shapes and names that the runtime relies on."""
 
 import math
 import re
@@ -6,47 +6,43 @@ from collections.abc import Iterator
 from dataclasses import astuple
 
 from caprun.bundle.confidence import Confidence
-from caprun.bundle.manifest import Graphs, Manifest, TensorSpec
+from caprun.bundle.manifest import FIRST_STATE, NEXT, Graphs, Manifest, TensorSpec
+from caprun.bundle.vocabulary import Vocabulary
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}(?<!\.)")
-"""Of a file or a precision: nothing that any system takes for a path, a drive or a stream, or that a terminal obeys."""
-_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # what Windows has in every directory
+"""Names of files and precisions: no system reads them as a path, drive or stream, and no terminal as a control code."""
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # reserved in every Windows directory
 _MOST_SIDE = 2**14  # pixels
 _INDICES = ("row", "parent", "token", "k")
-NEXT = "next_"
-"""A graph cannot have one name for an input and an output: the decoder's output `next_hidden` is its next `hidden`."""
-
-FIRST_STATE = ("hidden", "cell")
-"""The encoder's outputs that a confidence sees of a photo, in this order."""
-_MOST_SENTENCE, _MOST_WEIGHT = 500, 1e9  # no probability wants larger weights, whose products might be no numbers
+_MOST_SENTENCE, _MOST_WEIGHT = 500, 1e9  # larger weights serve no probability, and their products could be NaN
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether it is the name of a file in the directory at hand, on every system."""
+    """Tells whether a name is a file in its directory on every system."""
     return _NAME.fullmatch(name) is not None and not _DEVICES.fullmatch(name)
 
 
-def problems(manifest: Manifest, pieces: int) -> Iterator[str]:
-    """What makes no sense in a manifest that has the right keys and types, in a few words each; none where it does.
+def problems(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[str]:
+    """Finds contradictions in a manifest whose keys and types are right, and describes each in a few words.
 
     Args:
-        manifest: whose files have names that are plain.
-        pieces: in its vocabulary.
+        manifest: The manifest; its files have plain names.
+        vocabulary: The vocabulary of the same bundle.
     """
-    if manifest.format_version < 1:
-        yield "there is no such format version"
     special = astuple(manifest.special)
-    if len(set(special)) != len(special) or not all(0 <= index < pieces for index in special):
-        yield "its special ids are not in the vocabulary, or not four"
+    if len(set(special)) != len(special) or not all(0 <= index < len(vocabulary) for index in special):
+        yield "its special ids are not four different ids of the vocabulary"
     image = manifest.image
     if not (1 <= image.height <= _MOST_SIDE and 1 <= image.width <= _MOST_SIDE):
-        yield f"its image has not from 1 to {_MOST_SIDE} pixels a side"
+        yield f"its image size is not between 1 and {_MOST_SIDE} pixels a side"
     if not all(map(is_plain_name, manifest.precisions)):
-        yield "a precision has no plain name"
+        yield "the name of a precision is not a plain name"
     yield from _problems_of_graphs(manifest.graphs, (image.height, image.width, 3))
     yield from _problems_of_attention(manifest)
     if manifest.search.neutral and manifest.neutral is None:
-        yield "its search says neutral words and it has none"
+        yield "its search uses neutral words and it has none"
+    if manifest.neutral is not None:
+        yield from manifest.neutral.problems(vocabulary, frozenset(special))
     if manifest.confidence is not None:
         yield from _problems_of_confidence(manifest.confidence, manifest.graphs)
 
@@ -55,20 +51,21 @@ def _problems_of_graphs(graphs: Graphs, image: tuple[int, int, int]) -> Iterator
     encoder, decoder = graphs.encoder, graphs.decoder
     for tensors in (encoder.inputs, encoder.outputs, decoder.inputs, decoder.outputs):
         if len({tensor.name for tensor in tensors}) < len(tensors):
-            yield "a graph has two tensors of one name"
+            yield "two tensors of a graph have one name"
     if [(one.role, one.dtype, one.shape[1:]) for one in encoder.inputs] != [("image", "uint8", image)]:
         yield "its encoder does not take the image that it describes"
-    seen, given = _by_name(encoder.outputs), _by_name(decoder.inputs)
-    found = _by_name(decoder.outputs)
-    if not {"parent", "token", "k"} <= set(given) <= {*_INDICES, *seen}:
-        yield "its decoder does not take what its encoder gives"
-    states = {name.removeprefix(NEXT): tensor for name, tensor in found.items() if tensor.role == "state"}
-    for name, tensor in states.items():
-        if not tensor.name.startswith(NEXT) or name not in given or given[name].shape[1:] != tensor.shape[1:]:
-            yield "its decoder does not take the state that it gives"
+    encoded, given, returned = _by_name(encoder.outputs), _by_name(decoder.inputs), _by_name(decoder.outputs)
+    if not {"parent", "token", "k"} <= set(given) <= {*_INDICES, *encoded}:
+        yield "its decoder does not take the outputs of its encoder"
+    for name, tensor in returned.items():
+        state = given.get(name.removeprefix(NEXT))
+        if tensor.role == "state" and (
+            not name.startswith(NEXT) or state is None or state.shape[1:] != tensor.shape[1:]
+        ):
+            yield "its decoder does not take the state that it returns"
     for name, dtype in (("log_prob", "float32"), ("candidate", "int64")):
-        if name not in found or found[name].dtype != dtype or len(found[name].shape) != 3:
-            yield f"its decoder gives no {name}"
+        if name not in returned or returned[name].dtype != dtype or len(returned[name].shape) != 3:
+            yield f"its decoder returns no {name} of type {dtype} and three dimensions"
 
 
 def _problems_of_attention(manifest: Manifest) -> Iterator[str]:
@@ -77,23 +74,23 @@ def _problems_of_attention(manifest: Manifest) -> Iterator[str]:
     rows, columns = manifest.attention_grid
     alpha = _by_name(manifest.graphs.decoder.outputs).get("alpha")
     if rows < 1 or columns < 1 or alpha is None or alpha.shape[2:] != (rows * columns,):
-        yield "its decoder does not attend to such a grid"
+        yield "its decoder returns no alpha for the attention grid"
 
 
 def _problems_of_confidence(confidence: Confidence, graphs: Graphs) -> Iterator[str]:
     event = confidence.event
     if not event.strip() or len(event) > _MOST_SENTENCE or not event.isprintable():
-        yield f"its confidence does not say in one line of at most {_MOST_SENTENCE} characters what it is of"
+        yield f"the event of its confidence is not one line of at most {_MOST_SENTENCE} characters"
     parts = confidence.good, confidence.familiar
     if any(abs(weight) > _MOST_WEIGHT for one in parts for weight in (one.bias, *one.caption.values(), *one.photo)):
         yield "its confidence has weights that are too large"
     features = _features(graphs)
     if features is None or any(len(one.photo) not in (0, features) for one in parts):
-        yield "its confidence is not of such a state as its encoder gives"
+        yield "its confidence does not fit the state that its encoder returns"
 
 
 def _features(graphs: Graphs) -> int | None:
-    """How many numbers a photo's first hidden and cell state are together; None where there are no such states."""
+    """Counts the numbers in a photo's first hidden and cell state; None without such states."""
     outputs = _by_name(graphs.encoder.outputs)
     sizes: list[int] = []
     for tensor in map(outputs.get, FIRST_STATE):

@@ -1,4 +1,4 @@
-"""Plain data (as JSON and TOML give it) to frozen dataclasses: every key known, every type right."""
+"""Converts plain data, as JSON and TOML give it, to frozen dataclasses: every key is known and every type is right."""
 
 import dataclasses
 import functools
@@ -13,13 +13,18 @@ T = TypeVar("T")
 
 
 def from_dict(cls: type[T], data: object, where: str = "") -> T:
-    """Build the dataclass `cls` from a mapping.
+    """Builds the dataclass `cls` from a mapping.
 
     Fields may be dataclasses, str, int, float, bool, Literal, tuple, Mapping, `X | None`, or Any. An int is
-    taken where a float is meant; nothing else is converted.
+    accepted for a float; nothing else is converted.
+
+    Args:
+        cls: The dataclass.
+        data: The mapping.
+        where: Path of the mapping, for messages; empty for the top level.
 
     Raises:
-        ValueError: an unknown key, a missing one, or a value of another type; the message names it with its path.
+        ValueError: A key is unknown or missing, or a value has another type; the message names it with its path.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"{where or 'the top level'} must be a table of keys and values")
@@ -47,7 +52,7 @@ def _value(hint: Any, value: object, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     if origin is Literal:
-        # a set would take True for 1
+        # `in` would accept True for 1
         if any(type(value) is type(choice) and value == choice for choice in arguments):
             return value
         raise ValueError(f"{where} is {shown(value)}; it must be one of {', '.join(map(str, arguments))}")
@@ -99,7 +104,7 @@ def _path(where: str, key: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a sentence can name it: on one line, and however large it is, in a few words."""
+    """Shortens a value of any size to a few words on one line, for a message."""
     return _short.repr(value)
 
 

@@ -1,7 +1,7 @@
-"""ids -> pieces -> text: the one definition of detokenizing.
+"""Detokenizes: ids -> pieces -> words -> text.
 
-A tokenizer, whichever it was, leaves a list of printable pieces and the rules by which pieces join into words and
-words into text; the runtime needs nothing else of it.
+Of any tokenizer, the runtime needs only the list of printable pieces and the rules that join pieces into words and
+words into text.
 """
 
 import unicodedata
@@ -12,31 +12,31 @@ from typing import Any, NamedTuple
 from caprun.bundle.plain_data import from_dict
 from caprun.errors import UsageError
 
-_ATTACHED = ("Mn", "Mc", "Me", "Lm")  # vowel signs, tone marks and repetition marks: none begins a word
+_ATTACHED = ("Mn", "Mc", "Me", "Lm")  # vowel signs, tone and repetition marks never begin a word
 
 
 @dataclass(frozen=True)
 class Joining:
-    """How pieces become words and words become text."""
+    """Rules that join pieces into words and words into text."""
 
     separator: str = " "
-    """Between words; empty for languages that write none."""
+    """Text between words; empty for languages without spaces."""
     continuation: str = ""
-    """Prefix of a piece that continues the word before it (`##` in BERT's vocabularies); empty: none does."""
+    """Prefix of a piece that continues the word before it (`##` in BERT's vocabularies); empty if no piece does."""
     word_start: str = ""
-    """Prefix of a piece that begins a word (`▁`), all others continuing one; empty: every piece begins one."""
+    """Prefix of a piece that begins a word (`▁`); other pieces continue one. Empty if every piece begins a word."""
     no_space_before: tuple[str, ...] = ()
     """Words written without a separator before them, such as a comma."""
     no_space_after: tuple[str, ...] = ()
     """Words written without a separator after them, such as an opening bracket."""
     unspaced: str = ""
-    """Letters of scripts that write no spaces between words (Chinese, Japanese, Thai): beside one of them a piece
-    begins a word even without `word_start`, and words are written without a separator unless it is there."""
+    """Letters of scripts without spaces between words (Chinese, Japanese, Thai). Beside such a letter a piece begins a
+    word even without `word_start`, and a separator is written only where `word_start` is."""
 
 
 @dataclass(frozen=True)
 class Special:
-    """Ids of the pieces that are not words; the runtime never says the first two nor the last."""
+    """Ids of the special pieces; captions never contain `pad`, `start` and `unk`."""
 
     pad: int
     start: int
@@ -45,7 +45,7 @@ class Special:
 
 
 class WordSpan(NamedTuple):
-    """One word of a caption and where its pieces stand in it."""
+    """A word of a caption and the positions of its pieces in the caption."""
 
     text: str
     positions: tuple[int, ...]
@@ -53,7 +53,7 @@ class WordSpan(NamedTuple):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """All pieces a model can say, by id."""
+    """The pieces of a model, by id."""
 
     pieces: tuple[str, ...]
     joining: Joining = field(default_factory=Joining)
@@ -69,10 +69,10 @@ class Vocabulary:
             option: The search option that names them, for the message.
 
         Returns:
-            Their ids. A word that is not in a vocabulary of whole words has none: the model never says it.
+            Their ids. A word outside a vocabulary of whole words has no id, since the model cannot produce it.
 
         Raises:
-            UsageError: A word is in the vocabulary in lower case only, or may be spelled in several pieces.
+            UsageError: A word is in the vocabulary in lower case only, or may consist of several pieces.
         """
         joining = self.joining
         spells = bool(joining.continuation or joining.word_start or joining.unspaced)
@@ -93,16 +93,16 @@ class Vocabulary:
         return tuple(ids)
 
     def words(self, ids: Sequence[int]) -> list[WordSpan]:
-        """Group the pieces of a caption (END not among them) into words."""
+        """Groups the pieces of a caption, without END, into words."""
         return [word for word, _ in self._words(ids)]
 
     def text(self, ids: Sequence[int]) -> str:
-        """Write the pieces of a caption (END not among them) as a person would read them."""
+        """Joins the pieces of a caption, without END, into text."""
         rules = self.joining
         text = ""
         glued = True
         for word, spaced in self._words(ids):
-            if not word.text:  # a `word_start` that nothing followed
+            if not word.text:  # a `word_start` with nothing behind it
                 continue
             separated = spaced and not glued and word.text not in rules.no_space_before
             text += rules.separator + word.text if separated else word.text
@@ -110,7 +110,7 @@ class Vocabulary:
         return text
 
     def _words(self, ids: Sequence[int]) -> list[tuple[WordSpan, bool]]:
-        """The words, and whether each is written with a separator before it, as far as its pieces know."""
+        """Returns the words, each with whether its pieces ask for a separator before it."""
         words: list[tuple[WordSpan, bool]] = []
         for position, index in enumerate(ids):
             last, last_spaced = words[-1] if words else (WordSpan("", ()), True)
@@ -122,7 +122,7 @@ class Vocabulary:
         return words
 
     def _begins_word(self, piece: str, before: str) -> tuple[bool, bool, str]:
-        """Whether it begins a word behind the word `before`, with a separator, and its text."""
+        """Tells whether a piece begins a word behind the word `before`, whether with a separator, and its text."""
         rules = self.joining
         if rules.continuation and piece.startswith(rules.continuation):
             return False, False, piece.removeprefix(rules.continuation)
@@ -140,13 +140,13 @@ class Vocabulary:
         return before[-1] in letters or piece[0] in letters
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of `vocab.json`."""
+        """Returns the content of `vocab.json`."""
         return {"pieces": list(self.pieces), "joining": asdict(self.joining)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Vocabulary":
-        """Read what `as_dict` wrote; ValueError says what is wrong with it."""
+        """Reads the data that `as_dict` returns; raises ValueError where it is not a vocabulary."""
         vocabulary = from_dict(cls, data)
         if len(set(vocabulary.pieces)) != len(vocabulary.pieces):
-            raise ValueError("the vocabulary holds a piece twice")
+            raise ValueError("a piece is repeated")
         return vocabulary

@@ -1,4 +1,4 @@
-"""Writing a bundle: its manifest, and a directory that replaces another on success."""
+"""Writes a bundle: its manifest, and a directory that replaces another on success."""
 
 import hashlib
 import json
@@ -9,45 +9,30 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from caprun.atomic_write import flush
-from caprun.bundle.manifest import (
-    FORMAT_VERSION,
-    MANIFEST,
-    MODEL_CARD,
-    VOCABULARY,
-    WITHOUT_NEUTRAL_WORDS,
-    FileEntry,
-    Manifest,
-    digest_of,
-)
+from caprun.bundle.manifest import MANIFEST, MODEL_CARD, VOCABULARY, FileEntry, Manifest, digest_of
 from caprun.bundle.reading import read_manifest
 from caprun.bundle.vocabulary import Vocabulary
 from caprun.errors import BundleError, CaprunError
 
 
 def describe_file(path: Path) -> FileEntry:
-    """What the manifest says of a file."""
+    """Measures the size and the checksum of a file, as a manifest lists them."""
     content = path.read_bytes()
     return FileEntry(len(content), hashlib.sha256(content).hexdigest())
 
 
 def write_manifest(directory: Path, manifest: Manifest, vocabulary: Vocabulary, model_card: str) -> Manifest:
-    """Write vocabulary, model card and, last, the manifest beside the graphs that are in `directory` already.
+    """Writes vocabulary, model card and, last, the manifest beside the graphs that `directory` already holds.
 
     Returns:
-        The manifest with every file's size and checksum.
+        The manifest with the size and checksum of every file.
     """
     _write(directory / VOCABULARY, json.dumps(vocabulary.as_dict(), ensure_ascii=False, indent=0))
     _write(directory / MODEL_CARD, model_card)
     files = {path.name: describe_file(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
-    version = manifest.format_version if manifest.confidence is None else WITHOUT_NEUTRAL_WORDS
-    version = version if manifest.neutral is None else FORMAT_VERSION
-    manifest = replace(manifest, files=files, format_version=version)
-    # through JSON once: the digest is over what a reader will see, lists for tuples among it
-    content = asdict(manifest) | {"search": manifest.search.as_dict()}
-    for newer in ("confidence", "neutral"):
-        if content[newer] is None:
-            del content[newer]
-    data = json.loads(json.dumps(content, allow_nan=False))
+    manifest = replace(manifest, files=files)
+    # through JSON once: the digest covers the data as a reader sees it, with lists for tuples
+    data = json.loads(json.dumps(asdict(manifest) | {"search": manifest.search.as_dict()}, allow_nan=False))
     _write(directory / MANIFEST, json.dumps(data | {"digest": digest_of(data)}, ensure_ascii=False, indent=2) + "\n")
     return manifest
 
@@ -57,10 +42,10 @@ def _write(path: Path, text: str) -> None:
 
 
 class Replacement:
-    """A directory written beside its target, and renamed into its place on success; a failure leaves the target alone.
+    """A directory that is written beside its target and renamed into its place on success; a failure leaves the target.
 
     Raises:
-        BundleError: the target exists and is not a bundle and nothing else, or it cannot be written.
+        BundleError: The target exists and is not a bundle alone, or it cannot be written.
     """
 
     def __init__(self, target: Path) -> None:
@@ -69,7 +54,7 @@ class Replacement:
     def __enter__(self) -> Path:
         try:
             self._refuse_to_lose_files()
-            self._place = self.target.resolve()  # where it is a link, what it leads to
+            self._place = self.target.resolve()  # a link stays, and its target is replaced
             self._place.parent.mkdir(parents=True, exist_ok=True)
             self.directory = self._place.with_name(f".{self._place.name}-{secrets.token_hex(4)}")
             self.directory.mkdir()
@@ -103,7 +88,7 @@ class Replacement:
 
     def _put_in_place(self) -> None:
         for path in (*self.directory.iterdir(), self.directory):
-            _flush(path)  # or the rename could reach the disk before the content
+            _flush(path)  # else the rename could reach the disk before the content
         previous = self.directory.with_name(self.directory.name + "-previous")
         try:
             if self._place.exists():
@@ -119,12 +104,12 @@ class Replacement:
         where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else self.directory
         place = self.target / where.relative_to(self.directory) if where.is_relative_to(self.directory) else where
         return BundleError(
-            f"{place} cannot be written: {error.strerror or error}; what was at {self.target} before is as it was."
+            f"{place} cannot be written: {error.strerror or error}; the previous content of {self.target} is unchanged."
         )
 
 
 def _flush(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # which cannot be opened there
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a directory
         return
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     try:

@@ -1,23 +1,25 @@
-"""Pictures of a caption: the photo with its caption below, and one heat map a word."""
+"""Pictures of a caption: the photo with its caption below it, and a heat map for each word."""
 
+import io
 import math
 import os
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from caprun.drawing.fonts import find_font
 from caprun.errors import UsageError
 from caprun.photos.reading import open_photo
 
-_FontFile = str | os.PathLike[str] | None
+FontFile: TypeAlias = str | os.PathLike[str] | None
 
 _PAPER = (255, 255, 255)
 _INK = (28, 28, 32)
-_BEHIND_PHOTO = (238, 238, 240)  # where a photo is too narrow to fill its place
+_BEHIND_PHOTO = (238, 238, 240)  # beside a photo that is too narrow for its place
 
 _LONGEST_SIDE = 1024
 _SHORTEST_LONG_SIDE = 480
@@ -25,19 +27,31 @@ _PANEL_SIDE = 300
 _PANEL_LEAST = 96
 _MARGIN = 20
 
-# From little to much attention: dark violet, crimson, orange, pale yellow. Lightness rises all the way, so that it
-# reads the same without colour vision and in print.
+_MOST_NAMED = 8  # letters in a message
+_PROBE_SIZE = 24  # pixels; large enough to tell different glyphs apart
+_UNASSIGNED = "\U0010ffff"  # never assigned by Unicode, so every font draws its sign for a missing glyph
+_WITHOUT_GLYPH = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # categories of spaces, controls and joiners
+
+# From little to much attention: dark violet, crimson, orange, pale yellow. Lightness only rises, so that the scale
+# reads the same in print and without colour vision.
 _HEAT_COLOURS = np.array([(66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (255, 232, 130)], np.float32)
 _HEAT_OPACITY = np.array([0.0, 0.45, 0.64, 0.76, 0.84], np.float32)
 
 
-def caption_picture(photo: Image.Image, caption: str, *, font: _FontFile = None) -> Image.Image:
-    """The photo with its caption below it, centred on white and wrapped: an RGB image.
+def caption_picture(photo: Image.Image, caption: str, *, font: FontFile = None) -> Image.Image:
+    """Draws the photo with its caption below it, centred on white and wrapped.
 
-    The photo's long side becomes at most 1024 pixels, and at least 480. `font` is a font file, if the letters of the
-    caption need a special one (see `find_font`).
+    Args:
+        photo: The photo; its long side is scaled to between 480 and 1024 pixels.
+        caption: The caption.
+        font: A font file; None for Pillow's own font.
 
-    Raises `ImageError` for a photo that cannot be read, `UsageError` where no font has the caption's letters.
+    Returns:
+        An RGB image.
+
+    Raises:
+        ImageError: The photo cannot be read.
+        UsageError: The font cannot be read or lacks a letter of the caption.
     """
     photo = open_photo(photo)
     longest = max(photo.size)
@@ -63,23 +77,30 @@ def attention_picture(
     words: Sequence[tuple[str, npt.NDArray[np.float32]]],
     *,
     region_box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
-    font: _FontFile = None,
+    font: FontFile = None,
 ) -> Image.Image:
-    """A grid of panels: the photo, and then for each word the photo under the word's heat map. An RGB image.
+    """Draws a grid of panels: the photo, then for each word the photo under the word's heat map.
 
-    `words` holds each word with its alpha: float (grid_height, grid_width), the weight of each region of the photo,
-    at least 0. Colours are scaled for each word: the mean weight is clear and the largest the brightest, but less
-    bright where it is under three times the mean, so that evenly spread attention leaves the photo as it is.
+    Colours are scaled for each word: the mean weight is transparent and the largest weight is brightest. A largest
+    weight below three times the mean is less bright, so that evenly spread attention leaves the photo as it is.
 
-    `region_box` is the part of the photo that the encoder saw, (left, top, right, bottom) in fractions, as
-    `caprun.photos.preprocessing.seen_box` returns it. The grid covers it, and what is outside of it is darkened.
+    Args:
+        photo: The photo.
+        words: Each word with its alpha, the weights of the photo's regions; float (grid_height, grid_width), >= 0.
+        region_box: The part of the photo that the encoder saw, (left, top, right, bottom) as fractions of its size;
+            see `caprun.photos.preprocessing.seen_box`. The grid covers this part, and the rest is darkened.
+        font: A font file; None for Pillow's own font.
 
-    Raises `ImageError` for a photo that cannot be read, `UsageError` where no font has the words' letters or an alpha
-    or `region_box` is of the wrong shape.
+    Returns:
+        An RGB image.
+
+    Raises:
+        ImageError: The photo cannot be read.
+        UsageError: The font cannot be read or lacks a letter, or an alpha or `region_box` has the wrong shape.
     """
     left, top, right, bottom = region_box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise UsageError(f"region_box is (left, top, right, bottom) from 0 to 1, not {region_box}; use seen_box")
+        raise UsageError(f"region_box is {region_box}; it must be (left, top, right, bottom) between 0 and 1.")
     photo = open_photo(photo)
     photo = _scale(photo, _PANEL_SIDE / max(photo.size))
     labels = [_tidy(word) for word, _ in words]
@@ -117,9 +138,58 @@ def heat_picture(
     region_box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
     side: int = _PANEL_SIDE,
 ) -> Image.Image:
-    """The photo under one heat map, its long side of `side` pixels, as a panel of `attention_picture` has it."""
+    """Draws the photo under one heat map, as in a panel of `attention_picture`; its long side has `side` pixels."""
     photo = open_photo(photo)
     return _heat(_mute(_scale(photo, side / max(photo.size)), region_box), alpha, region_box)
+
+
+def find_font(text: str, size: int, font: FontFile = None) -> ImageFont.FreeTypeFont:
+    """Loads a font and checks that it has a glyph for every letter of a text.
+
+    Args:
+        text: The text.
+        size: Size in pixels.
+        font: A font file; None for Pillow's own font, which is the same on every host.
+
+    Raises:
+        UsageError: The font cannot be read or lacks a letter.
+    """
+    name = "Pillow's own font" if font is None else f"The font {os.fsdecode(font)}"
+    try:
+        if font is None:
+            face = probe = _own_font(size)
+        else:
+            content = Path(os.fsdecode(font)).read_bytes()  # Pillow would look for a missing file among system fonts
+            face = ImageFont.truetype(io.BytesIO(content), size)
+            # libraqm would put a lone accent on a dotted circle, whether or not the font has the accent
+            probe = ImageFont.truetype(io.BytesIO(content), _PROBE_SIZE, layout_engine=ImageFont.Layout.BASIC)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{name} cannot be read ({reason}); give a TrueType or OpenType file to `--font`.") from error
+    lacking = [f"{letter!r} (U+{ord(letter):04X})" for letter in sorted(set(text)) if not _has_glyph(probe, letter)]
+    if lacking:
+        more = f" and {len(lacking) - _MOST_NAMED} more" if len(lacking) > _MOST_NAMED else ""
+        raise UsageError(
+            f"{name} has no glyph for {', '.join(lacking[:_MOST_NAMED])}{more}; name a font that has one with `--font`."
+        )
+    return face
+
+
+def _own_font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "with a size, Pillow loads its outline font"
+    return font
+
+
+def _has_glyph(font: ImageFont.FreeTypeFont, letter: str) -> bool:
+    """Tells whether a font draws a letter other than its sign for a missing glyph; Pillow shows no character map."""
+    if unicodedata.category(letter) in _WITHOUT_GLYPH or unicodedata.name(letter, "").startswith("VARIATION SELECTOR"):
+        return True
+    try:
+        drawn, missing = font.getmask(letter), font.getmask(_UNASSIGNED)
+    except (OSError, ValueError):  # a bitmap font without this size, a damaged one, or half of a surrogate pair
+        return False
+    return any(drawn) and (drawn.size, bytes(drawn)) != (missing.size, bytes(missing))
 
 
 def _scale(photo: Image.Image, factor: float) -> Image.Image:
@@ -128,7 +198,7 @@ def _scale(photo: Image.Image, factor: float) -> Image.Image:
 
 
 def _tidy(text: str) -> str:
-    """One line, letters and their accents joined where Unicode can: more fonts have those."""
+    """Puts a text on one line and joins letters with their accents (NFC), since more fonts have the joined form."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
@@ -142,7 +212,7 @@ def _write(draw: ImageDraw.ImageDraw, line: str, centre_top: tuple[float, float]
 
 
 def _wrap(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Lines of at most `width` pixels, as few as possible and then as even as possible."""
+    """Breaks a text into the fewest lines of at most `width` pixels, and makes the lines as even as possible."""
     lines = _fill(text, face, width)
     longest_word = max(face.getlength(word) for word in text.split(" "))
     low, high = max(width / 2, longest_word), width
@@ -157,7 +227,7 @@ def _wrap(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
 
 
 def _fill(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Lines filled one after the other; a word is broken only where it is too long for a line of its own."""
+    """Fills lines one after the other; only a word that is too long for a line of its own is broken."""
     lines, line = [], ""
     for word in text.split(" "):
         longer = f"{line} {word}" if line else word
@@ -168,7 +238,7 @@ def _fill(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
             lines.append(line)
         line = ""
         for letter in word:
-            # A line may be one letter too long for the width, but never empty; an accent stays with its letter.
+            # A line is never empty, though one letter may exceed the width; an accent stays with its letter.
             if line and not unicodedata.combining(letter) and face.getlength(line + letter) > width:
                 lines.append(line)
                 line = ""
@@ -177,7 +247,7 @@ def _fill(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
 
 
 def _columns(panels: int, width: int, height: int) -> tuple[int, int]:
-    """Columns and rows for a grid of about 3:2 with few empty places."""
+    """Chooses columns and rows for a grid of about 3:2 with few empty places."""
 
     def cost(across: int) -> float:
         down = math.ceil(panels / across)
@@ -188,7 +258,7 @@ def _columns(panels: int, width: int, height: int) -> tuple[int, int]:
 
 
 def _pixel_box(size: tuple[int, int], region_box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
-    """`region_box` in whole pixels, at least one across and one down."""
+    """Converts `region_box` to whole pixels, at least one across and one down."""
     width, height = size
     left, top = min(round(region_box[0] * width), width - 1), min(round(region_box[1] * height), height - 1)
     right, bottom = max(round(region_box[2] * width), left + 1), max(round(region_box[3] * height), top + 1)
@@ -196,7 +266,7 @@ def _pixel_box(size: tuple[int, int], region_box: tuple[float, float, float, flo
 
 
 def _mute(photo: Image.Image, region_box: tuple[float, float, float, float]) -> Image.Image:
-    """The photo with less colour and light, so that the heat has most of both, and dark where it was not seen."""
+    """Mutes the photo, so that the heat map stands out, and darkens what the encoder did not see."""
     muted = Image.blend(photo, photo.convert("L").convert("RGB"), 0.55).point(lambda value: value * 0.85)
     dark = muted.point(lambda value: value * 0.3)
     box = _pixel_box(photo.size, region_box)
@@ -208,7 +278,7 @@ def _heat(
     backdrop: Image.Image, alpha: npt.NDArray[np.float32], region_box: tuple[float, float, float, float]
 ) -> Image.Image:
     if alpha.ndim != 2 or alpha.size == 0:
-        raise UsageError(f"a word's alpha has the shape (grid_height, grid_width), not {alpha.shape}; reshape it")
+        raise UsageError(f"A word's alpha has the shape {alpha.shape}; it must be (grid_height, grid_width).")
     box = _pixel_box(backdrop.size, region_box)
     warmth = _warmth(alpha, (box[2] - box[0], box[3] - box[1]))
     stops = np.linspace(0, 1, len(_HEAT_OPACITY))
@@ -221,13 +291,13 @@ def _heat(
 
 
 def _warmth(alpha: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """float32 (height, width) of `size` (width, height): 0 at or below the mean weight, up to 1 at the largest."""
+    """Scales weights to heat of `size` (width, height): 0 up to the mean, at most 1; float32 (height, width)."""
     weights = np.nan_to_num(alpha.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
     mean, most = float(weights.mean()), float(weights.max())
     if most <= mean:
         return np.zeros((size[1], size[0]), np.float32)
     above = ((weights - mean) / (most - mean)).clip(min=0)
-    # Bicubic alone leaves the grid to be seen; a blur of a third of a cell does away with it.
+    # Bicubic resizing alone leaves the grid visible; a blur of a third of a cell removes it.
     cell = min(size[0] / alpha.shape[1], size[1] / alpha.shape[0])
     grey = Image.fromarray(np.rint(above * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
     smooth = np.asarray(grey.filter(ImageFilter.GaussianBlur(cell / 3)), np.float32)

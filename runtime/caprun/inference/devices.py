@@ -1,18 +1,29 @@
-"""ONNX Runtime as it is installed, and the device to run on."""
+"""The installed ONNX Runtime, and the device to run on."""
 
 import contextlib
+import importlib.metadata
 import os
 from typing import Any, Literal
 
 from caprun.errors import DeviceError
+from caprun.inference import cuda
 
 Device = Literal["auto", "cpu", "cuda"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
+_REINSTALL = (
+    "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install one of them: onnxruntime, or onnxruntime-gpu "
+    "for CUDA."
+)
+
 
 def onnxruntime() -> Any:
-    """Import ONNX Runtime, or say in one sentence what to install."""
-    # from 1.29 on it tells its makers what it loads and runs, unless this was said before it is first imported
+    """Imports ONNX Runtime.
+
+    Raises:
+        DeviceError: It is not installed, or badly; the message says what to install.
+    """
+    # ONNX Runtime 1.29 and newer send telemetry, unless this is set before the first import
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
@@ -21,22 +32,14 @@ def onnxruntime() -> Any:
             f"ONNX Runtime is not installed or does not load ({error}): "
             'pip install onnxruntime, or "onnxruntime-gpu[cuda,cudnn]" for CUDA.'
         ) from error
-    # Two packages unpack into the same folder; a half-removed one leaves a module with nothing in it.
+    # Two packages share one folder; uninstalling one leaves an empty module
     if not hasattr(onnxruntime, "InferenceSession"):
         raise DeviceError(f"ONNX Runtime is installed badly. {_REINSTALL}")
     return onnxruntime
 
 
-_REINSTALL = (
-    "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install one of them: onnxruntime, or onnxruntime-gpu "
-    "for CUDA."
-)
-
-
 def installed_packages() -> dict[str, str]:
-    """The ONNX Runtime packages installed, with their versions; two at once overwrite each other's files."""
-    import importlib.metadata
-
+    """Finds the installed packages of ONNX Runtime, with their versions; two at once overwrite each other's files."""
     versions = {}
     for name in ("onnxruntime", "onnxruntime-gpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -45,21 +48,26 @@ def installed_packages() -> dict[str, str]:
 
 
 def choose_device(device: Device) -> Literal["cpu", "cuda"]:
-    """`auto` is CUDA where ONNX Runtime was built with it.
+    """Chooses where to run: `auto` is CUDA where ONNX Runtime was built with it and the driver supports it.
 
     Raises:
-        DeviceError: CUDA is asked for and this ONNX Runtime has none.
+        DeviceError: `cuda` is asked for, and ONNX Runtime was built without it or the driver is missing or too old.
     """
+    if device == "cpu":
+        return "cpu"
     has_cuda = PROVIDERS["cuda"] in onnxruntime().get_available_providers()
+    problem = cuda.problem() if has_cuda else _without_cuda()
+    if problem is None:
+        return "cuda"
     if device == "auto":
-        return "cuda" if has_cuda else "cpu"
-    if device == "cuda" and not has_cuda:
-        if len(installed_packages()) > 1:
-            raise DeviceError(
-                f"onnxruntime and onnxruntime-gpu are both installed and one hides the other: {_REINSTALL}"
-            )
-        raise DeviceError(
-            "CUDA was asked for and the ONNX Runtime installed here runs on the CPU alone: "
-            'pip uninstall -y onnxruntime, then pip install "onnxruntime-gpu[cuda,cudnn]", or use --device cpu.'
-        )
-    return device
+        return "cpu"
+    raise DeviceError(problem)
+
+
+def _without_cuda() -> str:
+    if len(installed_packages()) > 1:
+        return f"onnxruntime and onnxruntime-gpu are both installed and one hides the other: {_REINSTALL}"
+    return (
+        "The ONNX Runtime installed here runs on the CPU alone: pip uninstall -y onnxruntime, then pip install "
+        '"onnxruntime-gpu[cuda,cudnn]", or use --device cpu.'
+    )

@@ -1,5 +1,6 @@
-"""A bundle's graphs in ONNX Runtime, and a decoder whose state stays on the device."""
+"""Runs a bundle's graphs in ONNX Runtime; the decoder's state stays on the device."""
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from caprun.arrays import Float32Array, Ids
-from caprun.bundle.external_data import has_external_data
-from caprun.bundle.manifest import GraphSpec, TensorSpec
-from caprun.bundle.manifest_check import FIRST_STATE, NEXT
+from caprun.bundle.checking import has_external_data
+from caprun.bundle.manifest import FIRST_STATE, NEXT, GraphSpec, TensorSpec
 from caprun.bundle.reading import Bundle
 from caprun.errors import BundleError, DeviceError
+from caprun.inference import cuda
 from caprun.inference.devices import PROVIDERS, Device, choose_device, onnxruntime
 from caprun.inference.precisions import choose_precision
 from caprun.search.steps import StepOutput, photo_vectors
@@ -21,12 +22,13 @@ from caprun.search.steps import StepOutput, photo_vectors
 _OPTIONS = {
     "cpu": {},
     "cuda": {
-        # batches come in many sizes, and an exhaustive search would be made anew for each
+        # an exhaustive search would run again for every batch size
         "cudnn_conv_algo_search": "HEURISTIC",
         "cudnn_conv_use_max_workspace": "1",
-        # memory as it is needed, not doubled at every turn: others use the device, too
+        # allocate what is needed instead of doubling: other processes use the device, too
         "arena_extend_strategy": "kSameAsRequested",
-        "use_tf32": "0",  # fp32 is fp32: the words must be those of training
+        # captions must equal those of training, which computes in full fp32
+        "use_tf32": "0",
     },
 }
 
@@ -35,26 +37,22 @@ class OnnxBackend:
     """A bundle's two graphs in ONNX Runtime.
 
     Args:
-        bundle: an ONNX bundle.
+        bundle: An ONNX bundle.
         device: `auto` falls back to the CPU where CUDA does not start; `cuda` runs on CUDA or fails.
-        threads: threads of one operation; None lets ONNX Runtime take every core.
-        precision: one of the bundle's; None for the one that `choose_precision` finds.
+        threads: Threads of one operation; None for all cores.
+        precision: A precision of the bundle; None for the one that `choose_precision` finds.
 
     Attributes:
-        device: where it runs.
-        precision: of the graphs that run.
+        device: The device that the graphs run on.
+        precision: The precision of the graphs.
 
     Raises:
-        BundleError: the bundle is not of ONNX graphs, has not that precision, or ONNX Runtime refuses them.
-        DeviceError: no ONNX Runtime, or no CUDA where it is asked for.
+        BundleError: The bundle has no ONNX graphs or lacks the precision, or ONNX Runtime refuses its graphs.
+        DeviceError: ONNX Runtime is not installed, or `cuda` is asked for and does not start.
     """
 
     def __init__(
-        self,
-        bundle: Bundle,
-        device: Device = "auto",
-        threads: int | None = None,
-        precision: str | None = None,
+        self, bundle: Bundle, device: Device = "auto", threads: int | None = None, precision: str | None = None
     ) -> None:
         if bundle.manifest.format != "onnx":
             raise BundleError(
@@ -74,33 +72,41 @@ class OnnxBackend:
         files, specs = bundle.graph_files(self.precision), bundle.manifest.graphs
         with ThreadPoolExecutor(2) as pool:
             contents = list(pool.map(partial(_complete_graph, bundle), files))  # both are checked before either is used
-            # one after the other on a GPU, where starting a session takes much memory
-            each: Any = map if device == "cuda" else pool.map
+            each: Any = map if device == "cuda" else pool.map  # a session starts with much of a GPU's memory
             start = partial(_Session, bundle, device, threads)
             self._encoder, self._decoder = each(start, contents, (specs.encoder, specs.decoder))
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> "OnnxSteps":
-        """Show photos, uint8 (photos, height, width, 3), to the decoder; `alpha`: attention weights are wanted."""
+        """Encodes photos and returns the decoder at its first step.
+
+        Args:
+            images: Photos, uint8 (photos, height, width, 3).
+            alpha: Whether steps return attention weights.
+        """
         (image,) = self._encoder.spec.inputs
         names = [tensor.name for tensor in self._encoder.spec.outputs]
         outputs = self._encoder.run({image.name: images}, names, staying=names)
         return OnnxSteps(self._decoder, self._pieces, outputs, alpha=alpha)
 
     def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> "OnnxSteps":
-        """Start the decoder from given state and context, float32 by the names of the manifest."""
+        """Returns the decoder with given state and context, float32 arrays by their names in the manifest."""
         return OnnxSteps(self._decoder, self._pieces, tensors, alpha=alpha)
 
 
 def refuse_unknown_pieces(candidate: npt.NDArray[np.int64], pieces: int) -> None:
-    """Refuse a decoder's candidates that its vocabulary of so many pieces has not.
+    """Refuses ids outside the vocabulary.
+
+    Args:
+        candidate: Ids that a decoder proposes, of any shape.
+        pieces: Size of the vocabulary.
 
     Raises:
-        BundleError: there are such.
+        BundleError: An id is negative or too large.
     """
-    if candidate.size and candidate.view(np.uint64).max() >= pieces:  # a negative one is large
+    if candidate.size and candidate.view(np.uint64).max() >= pieces:  # as unsigned, a negative id is large
         raise BundleError(
-            f"The decoder says pieces that its vocabulary of {pieces} has not: they are not of one bundle; export it "
-            "again."
+            f"The decoder returns an id outside its vocabulary ({pieces} pieces), so they belong to different models; "
+            "export the bundle again."
         )
 
 
@@ -109,10 +115,10 @@ class OnnxSteps:
 
     def __init__(self, decoder: "_Session", pieces: int, tensors: Mapping[str, Any], *, alpha: bool) -> None:
         self._decoder, self._pieces = decoder, pieces
-        self._tensors = dict(tensors)  # OrtValues or arrays by name: the state, and the context that never changes
+        self._tensors = dict(tensors)  # state and context by name, each an OrtValue or an array
         self._first = {name: tensors[name] for name in FIRST_STATE if name in tensors}
         outputs = decoder.spec.outputs
-        # the state's names, as they come out of a step and go into the next
+        # names of the state as a step returns it, and as the next step takes it
         self._states = {t.name: t.name.removeprefix(NEXT) for t in outputs if t.role == "state"}
         self._names = [t.name for t in outputs if alpha or t.name != "alpha"]
 
@@ -131,30 +137,29 @@ class OnnxSteps:
         return StepOutput(outputs["log_prob"], outputs["candidate"], outputs.get("alpha"))
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """State and context as they are now, copied to the host."""
+        """Copies the current state and context to the host."""
         return {name: _on_host(value) for name, value in self._tensors.items()}
 
 
 def _on_host(value: Any) -> npt.NDArray[Any]:
-    """An array, or an OrtValue as one."""
     array: npt.NDArray[Any] = value if isinstance(value, np.ndarray) else value.numpy()
     return array
 
 
 def _complete_graph(bundle: Bundle, file: str) -> bytes:
-    """Reads a graph that holds all its weights: a manifest does not vouch for other files that a graph refers to."""
+    """Reads a graph that holds all its weights: a manifest vouches for no file that ONNX Runtime would follow it to."""
     content, path = bundle.read(file), bundle.path / file
     try:
         incomplete = has_external_data(content)
     except ValueError as error:
         raise BundleError(f"{path} is no ONNX model ({error}); export the bundle again.") from None
     if incomplete:
-        raise BundleError(f"{path} has weights in another file, which a bundle cannot; export it again.")
+        raise BundleError(f"{path} keeps weights in another file, which a bundle may not; export the bundle again.")
     return content
 
 
 class _Session:
-    """One session; on a GPU, tensors move between host and device only where asked."""
+    """One graph in ONNX Runtime; on a GPU, tensors move between host and device only where asked."""
 
     def __init__(
         self, bundle: Bundle, device: Literal["cpu", "cuda"], threads: int | None, content: bytes, spec: GraphSpec
@@ -162,34 +167,33 @@ class _Session:
         ort = onnxruntime()
         self.spec, self._device = spec, device
         try:
-            if device == "cuda" and hasattr(ort, "preload_dlls"):
-                ort.preload_dlls()
-            self._session = _start(ort, device, threads, content)
-        except Exception as error:  # ONNX Runtime raises classes of its own, derived from nothing narrower
+            with cuda.started_quietly(ort) if device == "cuda" else contextlib.nullcontext():
+                self._session = _start(ort, device, threads, content)
+        except Exception as error:  # ONNX Runtime's own classes share no narrower base
             if device == "cuda":
-                raise DeviceError(f"CUDA does not start ({_brief(error)}); use --device cpu.") from error
+                raise DeviceError(cuda.failure(_brief(error))) from error
             raise BundleError(f"ONNX Runtime refuses the graphs of {bundle.path} ({_brief(error)}).") from error
         if self._session.get_providers()[0] != PROVIDERS[device]:
-            raise DeviceError("CUDA was asked for and ONNX Runtime fell back to the CPU; see its CUDA requirements.")
+            raise DeviceError(cuda.failure(""))
         self._session.disable_fallback()
-        described = self.spec.inputs, self.spec.outputs
+        described = spec.inputs, spec.outputs
         for tensors, nodes in zip(described, (self._session.get_inputs(), self._session.get_outputs()), strict=True):
-            if not _are(tensors, nodes):
-                raise BundleError(f"The graphs of {bundle.path} are not those its manifest describes; export it again.")
+            if not _match(tensors, nodes):
+                raise BundleError(f"The graphs of {bundle.path} differ from their manifest; export the bundle again.")
 
     def run(self, inputs: dict[str, Any], names: list[str], *, staying: Collection[str]) -> dict[str, Any]:
-        """Run the graph.
+        """Runs the graph.
 
         Args:
-            inputs: arrays, or OrtValues that an earlier run left on the device; names the graph has not are ignored.
-            names: of the outputs that are wanted.
-            staying: those that stay on a GPU, as OrtValues; the others are copied to NumPy.
+            inputs: Arrays, or OrtValues that an earlier run left on the device; names outside the graph are ignored.
+            names: Outputs to return.
+            staying: Outputs that stay on a GPU, as OrtValues; the others are copied to NumPy.
 
         Raises:
             DeviceError: ONNX Runtime failed; a GPU's memory may be full.
         """
         try:
-            if self._device == "cpu":  # arrays are where the graph needs them, and binding them would only cost time
+            if self._device == "cpu":  # binding arrays that are in place already would only cost time
                 given = {tensor.name: inputs[tensor.name] for tensor in self.spec.inputs}
                 return dict(zip(names, self._session.run(names, given), strict=True))
             return self._run_bound(inputs, names, staying)
@@ -216,22 +220,25 @@ class _Session:
 
 def _start(ort: Any, device: Literal["cpu", "cuda"], threads: int | None, content: bytes) -> Any:
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong arrives as an exception, and is said in a sentence
+    options.log_severity_level = 4  # errors arrive as exceptions
     options.intra_op_num_threads = threads or 0
-    # threads that wait in a loop for the next operation take the core from whoever else has work
+    # threads that spin while they wait take the core from other work
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # what was checked, not guessed
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # the format that was checked, no guess
     return ort.InferenceSession(content, options, providers=[(PROVIDERS[device], _OPTIONS[device])])
 
 
-def _are(tensors: Sequence[TensorSpec], nodes: Sequence[Any]) -> bool:
-    """Whether a graph's inputs or outputs have the names, types and sizes that a manifest gives them."""
+_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)"}
+
+
+def _match(tensors: Sequence[TensorSpec], nodes: Sequence[Any]) -> bool:
+    """Tells whether a graph's inputs or outputs have the names, types and sizes that a manifest gives them."""
     found = {node.name: node for node in nodes}
     return len(found) == len(tensors) and all(
         tensor.name in found
         and found[tensor.name].type == _TYPES.get(tensor.dtype)
         and len(found[tensor.name].shape) == len(tensor.shape)
-        # what varies is text in either, and ONNX Runtime need not know that a size does not
+        # a varying size is text on either side, and ONNX Runtime may not know that a size is fixed
         and all(
             size == there
             for size, there in zip(tensor.shape, found[tensor.name].shape, strict=True)
@@ -239,9 +246,6 @@ def _are(tensors: Sequence[TensorSpec], nodes: Sequence[Any]) -> bool:
         )
         for tensor in tensors
     )
-
-
-_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)"}
 
 
 def _brief(error: Exception) -> str:

@@ -30,8 +30,5 @@ def test_more_pictures_begin_with_those_of_fewer() -> None:
     assert many[:2] == few
 
 
-def test_fonts_without_other_scripts_still_give_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    from caprun.drawing import fonts
-
-    monkeypatch.setattr(fonts, "_installed_fonts", tuple)
+def test_text_is_drawn_with_the_font_of_every_host() -> None:
     assert len(list(draw_outliers("text", 10, 0))) == 10

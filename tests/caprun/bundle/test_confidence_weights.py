@@ -14,7 +14,7 @@ def test_a_confidence_refuses_weights_of_what_it_does_not_know() -> None:
 
 def test_a_photo_of_another_size_than_the_weights_is_refused() -> None:
     confidence = Confidence("It is good.", Linear(0.0, {}, (1.0, 2.0)), Linear(0.0))
-    with pytest.raises(ValueError, match="3 numbers and 2 weights"):
+    with pytest.raises(ValueError, match="3 features and the confidence 2 weights"):
         confidence.probability(np.zeros(3, np.float32), Hypothesis((1,), np.zeros(2), True, None))
 
 

@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 
 from caprun import BundleError, Captioner
-from caprun.bundle import file_access
+from caprun.bundle import checking
 from caprun.bundle.manifest import Precision
 from caprun.bundle.reading import read_bundle
 from caprun.bundle.writing import write_manifest
@@ -163,7 +163,7 @@ def test_what_is_no_file_of_the_bundles_own_is_refused(
     sessions: list[object], spoilt: Path, file: str, replaced: Callable[[Path], None]
 ) -> None:
     replaced(spoilt / file)
-    assert "is a link out of the bundle or no file at all; copy the file itself" in refused(spoilt, file)
+    assert "is a link out of the bundle or not a regular file; copy the file itself" in refused(spoilt, file)
     assert sessions == []
 
 
@@ -199,7 +199,7 @@ def test_a_file_that_is_not_there_is_refused(sessions: list[object], spoilt: Pat
 def test_a_file_that_may_not_be_read_is_refused(sessions: list[object], spoilt: Path, file: str) -> None:
     (spoilt / file).chmod(0)
     with obeying_permissions():
-        assert "cannot be read (Permission denied); see to it" in refused(spoilt, file)
+        assert "cannot be read (Permission denied); change its permissions" in refused(spoilt, file)
     assert sessions == []
 
 
@@ -252,7 +252,7 @@ def test_what_was_checked_is_what_is_run(spoilt: Path, images: Images, monkeypat
     """Whoever replaces each file as soon as it is opened changes nothing: it is not read again."""
     right = [one.ids for one in Captioner.load(spoilt, device="cpu", threads=1).hypotheses(images)]
     given: list[bytes] = []
-    real, session = file_access.open_own, onnxruntime.InferenceSession
+    real, session = checking.open_own, onnxruntime.InferenceSession
     sound = {name: (spoilt / name).read_bytes() for name in FP32}
 
     def opened(path: Path) -> Any:
@@ -269,7 +269,7 @@ def test_what_was_checked_is_what_is_run(spoilt: Path, images: Images, monkeypat
         return session(model, *arguments, **settings)
 
     reading: list[str] = []
-    monkeypatch.setattr(file_access, "open_own", opened)
+    monkeypatch.setattr(checking, "open_own", opened)
     monkeypatch.setattr("caprun.bundle.reading.open_own", opened)
     monkeypatch.setattr(onnxruntime, "InferenceSession", make)
     captioner = Captioner.load(spoilt, device="cpu", threads=1, precision="fp32")

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from caprun.bundle.external_data import _MESSAGES, has_external_data
+from caprun.bundle.checking import MESSAGES, has_external_data
 
 Put = Callable[[ModelProto, TensorProto], None]
 
@@ -94,7 +94,7 @@ def test_every_way_to_a_tensor_that_onnx_has_is_walked() -> None:
     while more := {n for n, inner in fields.items() if leads_there & {*inner.values()}} - leads_there:
         leads_there |= more
     expected = {n: {k: kind for k, kind in fields[n].items() if kind in leads_there} for n in leads_there}
-    assert expected == _MESSAGES
+    assert expected == MESSAGES
 
 
 @pytest.mark.parametrize("half", ["data_location", "external_data"])

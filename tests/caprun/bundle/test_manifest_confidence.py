@@ -1,4 +1,4 @@
-"""A bundle may say how sure its model is; an older one need not, and nonsense is refused in a sentence."""
+"""A bundle may say how sure its model is; another need not, and nonsense is refused in a sentence."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,6 @@ import pytest
 from caprun import BundleError
 from caprun.bundle.confidence import Linear
 from caprun.bundle.reading import read_bundle
-from caprun.bundle.writing import write_manifest
 from tests.caprun.bundle.support.calibrated import CONFIDENCE, FEATURES, calibrate
 from tests.caprun.bundle.test_manifest import OTHERS, assert_read_or_refused_in_a_line, places, put
 
@@ -27,20 +26,6 @@ def test_a_bundle_without_one_has_none(tiny: Path) -> None:
     assert read_bundle(tiny).manifest.confidence is None
 
 
-def test_a_bundle_without_one_is_written_for_an_older_caprun_too(bundle: Path) -> None:
-    """Which refuses keys it does not know."""
-    opened = read_bundle(bundle)
-    write_manifest(bundle, replace(opened.manifest, format_version=2), opened.vocabulary, "")
-    written = json.loads((bundle / "model.json").read_text())
-    assert "confidence" not in written
-    assert written["format_version"] == 2
-
-
-def test_a_bundle_with_one_tells_an_older_caprun_that_it_is_newer(bundle: Path) -> None:
-    calibrate(bundle)
-    assert json.loads((bundle / "model.json").read_text())["format_version"] == 3
-
-
 def test_null_is_no_confidence(bundle: Path, edit_manifest: Edit) -> None:
     edit_manifest(bundle, lambda data: data.update(confidence=None))
     assert read_bundle(bundle).manifest.confidence is None
@@ -50,19 +35,19 @@ def test_null_is_no_confidence(bundle: Path, edit_manifest: Edit) -> None:
     ("path", "value", "problem"),
     [
         ((), "0.5", "confidence must be a table of keys and values"),
-        (("event",), "", "its confidence does not say in one line"),
-        (("event",), " ", "its confidence does not say in one line"),
-        (("event",), "a\nb", "its confidence does not say in one line"),
-        (("event",), "\x1b[31mred", "its confidence does not say in one line"),
-        (("event",), "x" * 501, "its confidence does not say in one line"),
+        (("event",), "", "the event of its confidence is not one line"),
+        (("event",), " ", "the event of its confidence is not one line"),
+        (("event",), "a\nb", "the event of its confidence is not one line"),
+        (("event",), "\x1b[31mred", "the event of its confidence is not one line"),
+        (("event",), "x" * 501, "the event of its confidence is not one line"),
         (("good",), None, "confidence.good must be a table of keys and values"),
         (("good", "bias"), "1", "confidence.good.bias is '1'"),
         (("good", "bias"), 10**400, "confidence.good.bias is inf"),
         (("good", "bias"), 1e300, "its confidence has weights that are too large"),
         (("good", "caption", "mean_log_prob"), -1e10, "its confidence has weights that are too large"),
         (("good", "caption", "mood"), 1.0, "mood"),
-        (("good", "photo"), [0.5] * (FEATURES - 1), "its confidence is not of such a state as its encoder gives"),
-        (("familiar", "photo"), [0.5] * (FEATURES + 1), "its confidence is not of such a state as its encoder gives"),
+        (("good", "photo"), [0.5] * (FEATURES - 1), "its confidence does not fit the state that its encoder returns"),
+        (("familiar", "photo"), [0.5] * (FEATURES + 1), "does not fit the state that its encoder returns"),
         (("familiar", "photo"), [0.5, None], "confidence.familiar.photo[1] is None"),
         (("familiar", "photo"), [1e308] * FEATURES, "its confidence has weights that are too large"),
         (("odd",), 1, "unknown key 'confidence.odd'"),
@@ -106,7 +91,7 @@ def test_a_confidence_of_another_state_than_the_encoder_gives_is_refused(bundle:
                 tensor["name"] = tensor["name"].replace("cell", "memory")
 
     edit_manifest(bundle, rename)
-    with pytest.raises(BundleError, match="not of such a state as its encoder gives"):
+    with pytest.raises(BundleError, match="does not fit the state that its encoder returns"):
         read_bundle(bundle)
 
 

@@ -24,19 +24,14 @@ def test_neutral_words_that_are_written_are_read(bundle: Path) -> None:
     assert manifest.confidence is not None
 
 
-def test_a_bundle_without_them_has_none_and_is_read_by_an_older_caprun(tiny: Path, bundle: Path) -> None:
+def test_a_bundle_without_them_has_none(tiny: Path) -> None:
     assert read_bundle(tiny).manifest.neutral is None
-    calibrate(bundle)
-    written = json.loads((bundle / "model.json").read_text())
-    assert "neutral" not in written
-    assert written["format_version"] == 3
 
 
-def test_a_bundle_with_them_tells_an_older_caprun_that_it_is_newer(bundle: Path) -> None:
+def test_they_are_in_the_manifest_as_pairs(bundle: Path) -> None:
     make_neutral(bundle)
     written = json.loads((bundle / "model.json").read_text())
     assert written["neutral"]["words"] == {"man": "child", "woman": "child"}
-    assert written["format_version"] == 4
 
 
 def test_null_is_no_neutral_words(bundle: Path, edit_manifest: Edit) -> None:
@@ -54,23 +49,23 @@ def test_they_may_be_said_always(bundle: Path) -> None:
     [
         ((), ["man"], "neutral must be a table of keys and values"),
         (("language",), None, "neutral.language is None"),
-        (("language",), "English please", "its neutral words are of the language 'English please'"),
-        (("language",), "", "its neutral words are of the language ''"),
-        (("words",), {}, "its neutral words have no word"),
+        (("language",), "English please", "its neutral words have the language 'English please'"),
+        (("language",), "", "its neutral words have the language ''"),
+        (("words",), {}, "its neutral words are empty"),
         (("words",), [["man", "child"]], "neutral.words must be a table of keys and values"),
         (("words", "boy"), "child", "its neutral words name 'boy', which is no word of its vocabulary"),
         (("words", "man"), "person", "its neutral words name 'person', which is no word of its vocabulary"),
         (("words", "man"), "", "its neutral words name '', which is no word of its vocabulary"),
         (("words", "man"), "<end>", "its neutral words name '<end>', which is no word of its vocabulary"),
         (("words", "<end>"), "child", "its neutral words name '<end>', which is no word of its vocabulary"),
-        (("words", "child"), "man", "its neutral words say 'child' in another word's place"),
-        (("words", "dog"), "dog", "its neutral words say 'dog' in another word's place"),
+        (("words", "child"), "man", "its neutral words replace 'child' and replace another word with it"),
+        (("words", "dog"), "dog", "its neutral words replace 'dog' and replace another word with it"),
         (("words", "man"), 7, "neutral.words.man is 7"),
         (("phrases",), {"a boy": "a child"}, "its neutral words name 'boy', which is no word of its vocabulary"),
         (("phrases",), {"a child": "two children"}, "its neutral words name 'children'"),
-        (("phrases",), {"child": "a child"}, "its neutral words write 'a child' for 'child', which is longer or empty"),
-        (("phrases",), {"a child": ""}, "its neutral words write '' for 'a child', which is longer or empty"),
-        (("phrases",), {"": ""}, "its neutral words write '' for '', which is longer or empty"),
+        (("phrases",), {"child": "a child"}, "replace 'child' with 'a child', which is longer or empty"),
+        (("phrases",), {"a child": ""}, "its neutral words replace 'a child' with '', which is longer or empty"),
+        (("phrases",), {"": ""}, "its neutral words replace '' with '', which is longer or empty"),
         (("phrases",), {"x" * 10**4: "a"}, "which is no word of its vocabulary"),
         (("odd",), 1, "unknown key 'neutral.odd'"),
     ],
@@ -92,7 +87,7 @@ def test_what_cannot_be_said_is_refused(
 def test_a_search_that_says_neutral_words_must_have_them(bundle: Path, edit_manifest: Edit) -> None:
     make_neutral(bundle, always=True)
     edit_manifest(bundle, lambda data: data.pop("neutral"))
-    with pytest.raises(BundleError, match="its search says neutral words and it has none"):
+    with pytest.raises(BundleError, match="its search uses neutral words and it has none"):
         read_bundle(bundle)
 
 

@@ -133,12 +133,12 @@ def test_a_newer_format_is_refused_as_such_whatever_else_it_changed(refuse: Refu
     (bundle / "model.json").write_text(json.dumps(newer))
     sentence = refuse(bundle)
     assert f"{bundle} has format version {FORMAT_VERSION + 1}" in sentence
-    assert "upgrade captioner" in sentence
+    assert "upgrade caprun" in sentence
 
 
-def test_the_first_format_is_still_read(tiny: Path) -> None:
-    assert json.loads((tiny / "model.json").read_text())["format_version"] == 1
-    assert read_bundle(tiny).manifest.precisions["fp32"].parity == {}
+def test_a_manifest_without_a_version_is_refused(refuse: Refuse, bundle: Path, edit_manifest: Edit) -> None:
+    edit_manifest(bundle, lambda data: data.pop("format_version"))
+    assert "is not a manifest: format_version is None; it must be one of 1" in refuse(bundle)
 
 
 def _set(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
@@ -156,7 +156,7 @@ def _set(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
         (_set("speed", value=3), "unknown key 'speed'"),
         (lambda data: data.pop("image"), "key 'image' is missing"),
         (_set("image", "fit", value="stretch"), "image.fit is 'stretch'"),
-        (_set("search", "beam_size", value=0), "beam_size is 0"),
+        (_set("search", "beam_size", value=0), "`beam_size` is 0"),
         (_set("search", "beam_size", value="3"), "search.beam_size is '3'"),
         (_set("search", "length_penalty", value=10**400), "search.length_penalty is inf"),
         (_set("format_version", value="1"), "format_version is '1'"),

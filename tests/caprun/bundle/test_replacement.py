@@ -75,7 +75,7 @@ def test_a_directory_that_cannot_be_put_in_place_leaves_the_bundle_before_as_it_
     monkeypatch.setattr(Path, "rename", rename_once)
     with (
         pytest.raises(
-            BundleError, match=f"^{bundle} cannot be written: Permission denied; what was at .* before is as it was"
+            BundleError, match=f"^{bundle} cannot be written: Permission denied; the previous content .* is unchanged"
         ),
         Replacement(bundle) as directory,
     ):

@@ -135,7 +135,7 @@ def test_its_length_is_the_number_of_pieces() -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        ({"pieces": ["a", "b", "a"]}, "a piece twice"),
+        ({"pieces": ["a", "b", "a"]}, "a piece is repeated"),
         ({}, "'pieces' is missing"),
         ({"pieces": ["a", 1]}, r"pieces\[1\] is 1; it must be text"),
         ({"pieces": "abc"}, "pieces must be a list"),

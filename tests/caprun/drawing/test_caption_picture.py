@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from caprun.drawing.fonts import find_font
-from caprun.drawing.pictures import caption_picture
+from caprun.drawing.pictures import caption_picture, find_font
 from caprun.errors import ImageError
 from tests.caprun.drawing.support.pictures import GREEN, as_array, font_file, ink, runs
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from tests.captioner.test_training import sighted_weights
 
 from caprun.bundle.vocabulary import Joining, Vocabulary
 from caprun.search.decoding import search
@@ -30,6 +29,7 @@ from captioner.training.optimiser import Optimiser
 from captioner.training.sampling import sample
 from captioner.training.self_critical import bad_ending_ids, others_mean, self_critical_loss
 from captioner.training.train import Job, train
+from tests.captioner.training.test_training import sighted_weights
 from tests.captioner.trees import differing
 
 Second = Callable[..., list[str]]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from caprun.drawing.fonts import find_font
+from caprun.drawing.pictures import find_font
 from caprun.errors import UsageError
 
 Random = np.random.Generator

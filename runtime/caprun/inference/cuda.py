@@ -1,0 +1,107 @@
+"""CUDA on this host: what the installed ONNX Runtime needs, and what the NVIDIA driver offers.
+
+ONNX Runtime lists its CUDA provider wherever it was built with it, and prints several lines where CUDA does not start.
+So the driver is looked for first, and ONNX Runtime is kept quiet while it starts.
+"""
+
+import contextlib
+import ctypes
+import importlib.metadata
+import io
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+_FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's logger; it starts with the second
+_CUDNN = re.compile(r"nvidia-cudnn-cu\d+\s*\D+(\d+)")
+
+
+class Requirements(NamedTuple):
+    """What the installed package of ONNX Runtime was built for."""
+
+    package: str
+    """Name and version."""
+    cuda: int | None
+    """Major version of CUDA; None if the package does not say."""
+    cudnn: int | None
+    """Major version of cuDNN; None if the package does not say."""
+
+    def __str__(self) -> str:
+        libraries = [f"{name} {major}" for name, major in (("CUDA", self.cuda), ("cuDNN", self.cudnn)) if major]
+        return f"{self.package} needs {' and '.join(libraries) or 'CUDA'}"
+
+
+def requirements() -> Requirements:
+    """Reads the requirements from the installed package."""
+    try:
+        from onnxruntime.capi import build_and_package_info as built
+    except ImportError:
+        built = None
+    name = getattr(built, "package_name", "onnxruntime-gpu")
+    package, cudnn = name, None
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        package = f"{name} {importlib.metadata.version(name)}"
+        needed = map(_CUDNN.match, importlib.metadata.requires(name) or [])
+        cudnn = next((int(found[1]) for found in needed if found), None)
+    cuda = re.match(r"\d+", str(getattr(built, "cuda_version", "")))
+    return Requirements(package, int(cuda[0]) if cuda else None, cudnn)
+
+
+def driver() -> tuple[int, int] | None:
+    """Asks the NVIDIA driver for the newest version of CUDA that it supports; None where there is no driver."""
+    version = ctypes.c_int()
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        failed = library.cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if failed or not version.value else (version.value // 1000, version.value % 1000 // 10)
+
+
+def problem() -> str | None:
+    """Says in one sentence why CUDA cannot start here, as far as the driver tells; None where it may start."""
+    found, needed = driver(), requirements()
+    if found is None:
+        return f"This host has no NVIDIA driver, and {needed}; install a driver, or use --device cpu."
+    if needed.cuda is not None and found[0] < needed.cuda:
+        return (
+            f"The NVIDIA driver here supports CUDA {_dotted(found)} at most, and {needed}; update the driver, install "
+            f"an onnxruntime-gpu for CUDA {found[0]}, or use --device cpu."
+        )
+    return None
+
+
+def failure(reason: str) -> str:
+    """Says in one sentence that CUDA did not start although there is a driver for it.
+
+    Args:
+        reason: The error of ONNX Runtime; empty if it gave none.
+    """
+    found, needed = driver(), requirements()
+    there = "there is no NVIDIA driver" if found is None else f"the NVIDIA driver here supports CUDA {_dotted(found)}"
+    return (
+        f"CUDA does not start{f' ({reason})' if reason else ''}: {needed}, and {there}; install the libraries with "
+        f'pip install "{needed.package.split()[0]}[cuda,cudnn]", or use --device cpu.'
+    )
+
+
+@contextlib.contextmanager
+def started_quietly(runtime: Any) -> Iterator[None]:
+    """Loads the CUDA libraries of installed packages, and keeps ONNX Runtime from printing while a session starts.
+
+    Args:
+        runtime: The module `onnxruntime`.
+    """
+    runtime.set_default_logger_severity(_FATAL)
+    try:
+        if hasattr(runtime, "preload_dlls"):
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints what it misses, and stdout is for captions
+                runtime.preload_dlls()
+        yield
+    finally:
+        runtime.set_default_logger_severity(_WARNING)
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

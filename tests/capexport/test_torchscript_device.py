@@ -19,7 +19,7 @@ from captioner.errors import CaptionerError
 from tests.capexport.conftest import draw_photos
 
 PHOTOS = draw_photos(6, seed=1)
-REFUSAL = "CUDA was asked for and PyTorch finds none here; use --device cpu."
+REFUSAL = "PyTorch finds no CUDA device; use --device cpu."
 
 
 @pytest.fixture(scope="module")

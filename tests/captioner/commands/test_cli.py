@@ -223,7 +223,7 @@ def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
         (["train", "--data", "nowhere"], 1, "There is no dataset folder nowhere; name one with --data."),
         (["train", "--data", "empty"], 1, "empty has no captions"),
         (["train", "--data", "."], 1, ". is not a dataset in a known format"),
-        (["train", "--data", "{shapes}", "--device", "cuda"], 1, "PyTorch finds none here; use --device cpu."),
+        (["train", "--data", "{shapes}", "--device", "cuda"], 1, "PyTorch finds no CUDA device; use --device cpu."),
         (["train", "--data", "{shapes}", "--config", "none.toml"], 1, "The configuration none.toml cannot be read"),
         (["train", "--set", "train.epoch=3"], 1, "unknown key 'train.epoch'; known here are stage,"),
         (["train", "--set", "train.epochs=many"], 1, "train.epochs is 'many'; it must be a whole number."),

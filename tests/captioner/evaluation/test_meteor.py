@@ -19,7 +19,7 @@ REFERENCES = [
     ["dogs are running on grass", "two dogs run", "some dogs"],
 ]
 
-needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="there is no Java here")
+needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="Java is not installed")
 
 
 def words_of(sentences: list[str]) -> list[list[str]]:
@@ -60,7 +60,7 @@ def test_meteor_equals_pycocoevalcap_and_goes_on_with_one_process():
 
 
 @pytest.mark.parametrize(
-    ("missing", "reason"), [("java", "there is no Java"), ("jar", "pycocoevalcap is not installed")]
+    ("missing", "reason"), [("java", "Java is not installed"), ("jar", "pycocoevalcap is not installed")]
 )
 def test_without_java_or_package_meteor_is_left_out_and_one_line_says_why(monkeypatch, missing, reason):
     monkeypatch.setattr(module.shutil, "which", lambda name: None if missing == "java" else "/usr/bin/java")

@@ -177,7 +177,7 @@ def test_a_directory_is_told_the_file(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x80\x02}", bytes(range(256)) * 9], ids=len)
 def test_what_is_no_pytorch_file_is_refused(tmp_path, content):
     (tmp_path / "best.pt").write_bytes(content)
-    with pytest.raises(CaptionerError, match=r"best\.pt is no checkpoint, or is damaged"):
+    with pytest.raises(CaptionerError, match=r"best\.pt is not a checkpoint, or is damaged"):
         load_checkpoint(tmp_path / "best.pt")
 
 
@@ -185,7 +185,7 @@ def test_what_is_no_pytorch_file_is_refused(tmp_path, content):
 def test_a_truncated_checkpoint_is_refused(file, share):
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(CaptionerError, match=r"best\.pt is no checkpoint, or is damaged"):
+    with pytest.raises(CaptionerError, match=r"best\.pt is not a checkpoint, or is damaged"):
         load_checkpoint(file)
 
 
@@ -264,7 +264,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, file):
     content = torch.load(file, weights_only=True)
     target = tmp_path / "ran"
     torch.save(content | {"metrics": Code(target)}, file)
-    with pytest.raises(CaptionerError, match=r"is no checkpoint, or is damaged \(UnpicklingError\)"):
+    with pytest.raises(CaptionerError, match=r"is not a checkpoint, or is damaged \(UnpicklingError\)"):
         load_checkpoint(file)
     assert not target.exists()
     torch.load(file, weights_only=False)

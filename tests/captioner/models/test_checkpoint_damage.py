@@ -82,7 +82,7 @@ def test_every_flipped_bit_is_refused(file: Path) -> None:
         damaged = bytearray(sound)
         damaged[at] ^= 1 << chance.randrange(8)
         file.write_bytes(damaged)
-        assert "is no checkpoint, or is damaged (" in refused(file)
+        assert "is not a checkpoint, or is damaged (" in refused(file)
     file.write_bytes(sound)
     load_checkpoint(file)
 
@@ -92,7 +92,7 @@ def test_every_truncation_is_refused(file: Path) -> None:
     chosen = random.Random(1).sample(range(len(sound)), 20)
     for cut in [0, 1, 4, 22, len(sound) - 1, len(sound) - SEAL, len(sound) - SEAL - 1, len(sound) - SEAL - 22, *chosen]:
         file.write_bytes(sound[:cut])
-        assert "is no checkpoint, or is damaged (" in refused(file)
+        assert "is not a checkpoint, or is damaged (" in refused(file)
 
 
 def test_what_is_put_before_or_behind_is_refused(file: Path) -> None:
@@ -358,7 +358,7 @@ def test_nothing_in_the_repository_loads_with_trust() -> None:
 )
 def test_a_part_of_another_kind_is_refused(file: Path, change: dict[str, Any]) -> None:
     torch.save(content_of(file) | change, file)
-    assert "is no whole checkpoint (" in refused(file)
+    assert "is not a complete checkpoint (" in refused(file)
 
 
 @pytest.mark.parametrize("version", [2, 99, 10**30])

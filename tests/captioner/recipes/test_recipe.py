@@ -346,7 +346,7 @@ WRONG = {
         "Stage 2",
         "model.fine_tune is 99",
     ),
-    "not here": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.precision='fp16'", "Stage 2", "fp16 is for GPUs"),
+    "not here": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.precision='fp16'", "Stage 2", "fp16 needs a GPU"),
     "no such word": (
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\nsearch.suppress=['Background']",
         "Stage 2",

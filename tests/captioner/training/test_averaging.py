@@ -121,7 +121,7 @@ def test_another_model_is_refused_and_what_captions_do_not_depend_on_is_not(trai
     best, other = load_checkpoint(trained / BEST), tmp_path / "other.pt"
     save_checkpoint(other, altered(best, gate=False))
     with pytest.raises(
-        CaptionerError, match=r"^.*other\.pt is of another model than .* \(model\.gate is False and True "
+        CaptionerError, match=r"^The model in .*other\.pt differs from the one in .* \(model\.gate is False and True "
     ):
         average([trained / BEST, other], [1, 1], "command")
     save_checkpoint(other, replace(best, model={**best.model, "decoder.embedding.weight": torch.zeros(2, 3)}))
@@ -134,10 +134,10 @@ def test_another_model_is_refused_and_what_captions_do_not_depend_on_is_not(trai
 @pytest.mark.parametrize(
     ("count", "shares", "message"),
     [
-        (1, [1.0], "two checkpoints or more"),
+        (1, [1.0], "at least two checkpoints"),
         (2, [1.0], "2 checkpoints and 1 weights"),
-        (2, [1.0, 0.0], "numbers above 0"),
-        (2, [1.0, float("nan")], "numbers above 0"),
+        (2, [1.0, 0.0], "must be above 0"),
+        (2, [1.0, float("nan")], "must be above 0"),
     ],
 )
 def test_what_is_no_average_is_one_sentence(trained: Path, count, shares, message):

@@ -98,5 +98,5 @@ def test_two_processes_train_as_one_and_leave_one_log_and_one_checkpoint(setting
 def test_more_processes_than_photos_a_step_are_one_sentence(settings, shapes, cache, tmp_path):
     chosen = [part for setting in [*settings, "train.batch_size=1"] for part in ("--set", setting)]
     train = ["-m", "captioner", "train", "--data", shapes, "--cache", cache, "--threads", 1, "--device", "cpu", *chosen]
-    with pytest.raises(AssertionError, match=r"Error: A step has as few as 1 photos and there are 2 processes; raise"):
+    with pytest.raises(AssertionError, match=r"Error: The smallest step has 1 photos for 2 processes; raise"):
         torchrun(2, *train, "--output", tmp_path / "run")

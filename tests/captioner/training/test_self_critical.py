@@ -363,7 +363,7 @@ def refusal(*arguments: str) -> str:
 def test_the_stage_needs_a_model_to_go_on_from(shapes, cache, tmp_path):
     where = ("--data", str(shapes), "--cache", str(cache), "--output", str(tmp_path / "run"))
     assert refusal("--stage", "self-critical", *where).endswith(
-        "here is none to go on from; name its checkpoint with --init."
+        "The self-critical stage starts from a trained model; name its checkpoint with --init."
     )
     missing = tmp_path / "missing.pt"
     assert f"There is no checkpoint {missing}" in refusal("--stage", "self-critical", "--init", str(missing), *where)

@@ -25,7 +25,7 @@ def test_neutral_words_that_the_vocabulary_has_not_are_refused_before_the_first_
     pieces = ("<pad>", "<start>", "<end>", "<unk>", "a", "the", "man")
     batches, neutral = cast("Any", None), SearchOptions(neutral=True)
     assert Validation(batches, [], {}, Vocabulary((*pieces, "person")), SPECIAL, neutral).neutral is not None
-    with pytest.raises(UsageError, match=r"search\.neutral is true and there are no neutral words"):
+    with pytest.raises(UsageError, match=r"search\.neutral is true, but this vocabulary has no neutral words"):
         Validation(batches, [], {}, Vocabulary(pieces), SPECIAL, neutral)
-    with pytest.raises(UsageError, match=r"search\.neutral is true and there are no neutral words"):
+    with pytest.raises(UsageError, match=r"search\.neutral is true, but this vocabulary has no neutral words"):
         Validation(batches, [], {}, Vocabulary((*pieces, "person")), SPECIAL, neutral, language="fr")

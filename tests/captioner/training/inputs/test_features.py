@@ -292,7 +292,7 @@ def test_what_half_precision_cannot_hold_is_refused_and_not_kept(tmp_path, encod
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     with monkeypatch.context() as patch:
         patch.setattr(module, "_runner", lambda *_: lambda images: np.full((len(images), 9, 8), value, np.float32))
-        with pytest.raises(CaptionerError, match=r"beyond half precision.*data\.augment=true nothing is kept\.$"):
+        with pytest.raises(CaptionerError, match=r"the half precision .*augment=true to train without the cache\.$"):
             cache.compute(write_photos(tmp_path, 2), CPU, quiet)
     assert json.loads((cache.directory / "index.json").read_text()) == {}
 
@@ -324,5 +324,5 @@ def test_of_an_encoder_that_is_tuned_what_its_frozen_part_gives_is_cached(spec, 
 
 def test_the_features_of_an_encoder_that_is_tuned_from_its_beginning_are_not_cached(encoder, spec, tmp_path):
     encoder.features.requires_grad_(True)
-    with pytest.raises(CaptionerError, match=r"fine-tuned from its beginning cannot be cached"):
+    with pytest.raises(CaptionerError, match=r"fine-tuned from its first child cannot be cached"):
         FeatureCache(tmp_path, encoder, spec)

@@ -236,7 +236,7 @@ def _known_options() -> set[str]:
         for command in group.commands.values()
         for parameter in command.params
         if isinstance(parameter, click.Option)
-        for name in parameter.opts
+        for name in (*parameter.opts, *parameter.secondary_opts)
     }
 
 
@@ -301,6 +301,17 @@ def test_every_link_leads_to_a_file(document):
     for target in re.findall(r"\]\(([^)#\s]+)", document.prose):
         if "://" not in target:
             assert (document.path.parent / target).exists(), target
+
+
+_PLACES = {"caprun": "runtime/caprun", "capexport": "export/capexport"}
+_PATH = r"(captioner|caprun|capexport|runtime|export|tests|bench|scripts|examples|docs)/[\w./-]*"
+
+
+@pytest.mark.parametrize("path", sorted({text for *_, text in _SPANS if re.fullmatch(_PATH, text)} - {"caprun/"}))
+def test_every_path_that_is_named_exists(path):
+    first, _, rest = path.partition("/")
+    place = ROOT / _PLACES.get(first, first) / rest
+    assert place.exists() or place.with_suffix(".py").exists()
 
 
 def test_every_page_is_in_the_navigation_of_the_site():

@@ -82,6 +82,7 @@ def write_bundle(
     Raises:
         CaprunError: see `capexport.export.export`; or a photo cannot be read and `allow_missing` is false.
     """
+    from capexport.examples import from_each_dataset
     from capexport.export import Request
     from capexport.export import export as run
 
@@ -96,7 +97,7 @@ def write_bundle(
         name=settings.name or output.resolve().name,
         licence=settings.licence,
         card=_card(settings),
-        photos=[example.image for example in dev[: settings.data_photos]],
+        photos=[example.image for example in from_each_dataset(dev, settings.data_photos)],
         precisions=others,
         calibration=settings.calibration,
         train=[example for example in dataset.examples if example.split == "train"] if dataset else [],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from capexport.confidence.outliers import KINDS, draw_outliers
+from capexport.confidence.outliers.canvas import _ALL_SCRIPTS, _ALPHABETS, _LATIN_FONTS, _load_font
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -30,5 +31,16 @@ def test_more_pictures_begin_with_those_of_fewer() -> None:
     assert many[:2] == few
 
 
-def test_text_is_drawn_with_the_font_of_every_host() -> None:
-    assert len(list(draw_outliers("text", 10, 0))) == 10
+@pytest.mark.parametrize("letters", _ALPHABETS)
+def test_every_script_has_its_letters(letters: str) -> None:
+    """A missing letter is drawn as the same box as any other."""
+    face = _load_font(_ALL_SCRIPTS, 40)
+    missing = bytes(face.getmask("\U0010fffe"))
+    drawn = {bytes(face.getmask(letter)) for letter in letters}
+    assert missing not in drawn
+    assert len(drawn) > 0.9 * len(letters)
+
+
+def test_latin_is_drawn_in_several_fonts() -> None:
+    drawn = {bytes(_load_font(font, 40).getmask("Rag")) for font in _LATIN_FONTS}
+    assert len(drawn) == len(_LATIN_FONTS)

@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 def write_cnn(path: Path) -> None:
-    """Writes five convolutions, one depthwise and one pointwise in a residual block, and a matrix product."""
+    """Writes six convolutions, one depthwise and one pointwise in a residual block, and a matrix product."""
     rng = np.random.default_rng(0)
     weights: list[TensorProto] = []
 

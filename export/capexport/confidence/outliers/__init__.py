@@ -28,7 +28,7 @@ KINDS: Mapping[str, Callable[[Random], Image.Image]] = {
 
 
 def draw_outliers(kind: str, count: int, seed: int) -> Iterator[Image.Image]:
-    """Yields pictures of one of `KINDS`; equal seeds give equal pictures where the same fonts are installed."""
+    """Yields pictures of one of `KINDS`; equal seeds give equal pictures on every host."""
     rng = np.random.default_rng([seed, *kind.encode()])
     for _ in range(count):
         yield _worn(rng, KINDS[kind](rng))

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import colorsys
+import functools
 import math
+from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
-
-from caprun.drawing.pictures import find_font
-from caprun.errors import UsageError
 
 Random = np.random.Generator
 Colour = tuple[int, int, int]
 
 _SIDES = (48, 96, 160, 224, 320, 480, 640, 800, 1024)
-LATIN = "abcdefghijklmnopqrstuvwxyz"
+_LATIN = "abcdefghijklmnopqrstuvwxyz"
 _ALPHABETS = (
-    LATIN,
-    LATIN.upper(),
+    _LATIN,
+    _LATIN.upper(),
     "0123456789.,:-+=%$",
     "абвгдежзийклмнопрстуфхцчшщъыьэюя",
     "αβγδεζηθικλμνξοπρστυφχψω",
     "אבגדהוזחטיכלמנסעפצקרשת",
     "ابتثجحخدذرزسشصضطظعغفقكلمنهوي",
-    "的一是不了人我在有他这为之大来以个中上们",
-    "あいうえおかきくけこさしすせそたちつてと",
-    "가나다라마바사아자차카타파하",
-    "अआइईउऊएऐओऔकखगघचछजझटठडढणतथदधनपफबभमयरलवशषसह",
 )
+_ALL_SCRIPTS = "DejaVuSans"
+"""A font that matplotlib brings, the same on every host; it has every letter above."""
+_LATIN_FONTS = (_ALL_SCRIPTS, "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono")
 
 
 def image(pixels: npt.NDArray[np.floating[Any]]) -> Image.Image:
@@ -119,20 +118,17 @@ def shape(rng: Random, draw: ImageDraw.ImageDraw, of: tuple[int, int], share: fl
 
 
 class Writing:
-    """Words in one script that an installed font has. Latin is as frequent as all other scripts together."""
+    """Words in one script and font. Latin is as frequent as all other scripts together."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
-        letters = LATIN if rng.random() < 0.5 else _ALPHABETS[int(rng.integers(len(_ALPHABETS)))]
-        try:
-            find_font(letters, 12)
-        except UsageError:  # Pillow's own font has Latin on every host
-            letters = LATIN
-        self._letters = list(letters)
+        latin = rng.random() < 0.5
+        self._letters = list(_LATIN if latin else _ALPHABETS[int(rng.integers(len(_ALPHABETS)))])
+        self._font = _LATIN_FONTS[int(rng.integers(len(_LATIN_FONTS)))] if latin else _ALL_SCRIPTS
 
     def font(self, pixels: float) -> ImageFont.FreeTypeFont:
-        """Returns a font of a height."""
-        return find_font("".join(self._letters), max(6, round(pixels)))
+        """Returns the font at a height in pixels."""
+        return _load_font(self._font, max(6, round(pixels)))
 
     def word(self) -> str:
         """Draws a word of random letters."""
@@ -142,3 +138,10 @@ class Writing:
     def words(self, most: int) -> str:
         """Draws one word or more, up to `most`."""
         return " ".join(self.word() for _ in range(int(self._rng.integers(1, most + 1))))
+
+
+@functools.lru_cache(maxsize=64)
+def _load_font(name: str, pixels: int) -> ImageFont.FreeTypeFont:
+    file = Path(mpl.get_data_path(), "fonts", "ttf", f"{name}.ttf")
+    # not every Pillow has libraqm, which would place letters differently
+    return ImageFont.truetype(str(file), pixels, layout_engine=ImageFont.Layout.BASIC)

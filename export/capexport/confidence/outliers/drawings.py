@@ -40,7 +40,7 @@ def icon(rng: Random) -> Image.Image:
         box = (side * 0.08, side * 0.08, side * 0.92, side * 0.92)
         draw.rounded_rectangle(box, side * float(rng.choice([0, 0.15, 0.25, 0.42])), fill=colour(rng))
     if rng.random() < 0.35:
-        writing = Writing(rng)  # one object, because its font has the letters of its own script only
+        writing = Writing(rng)  # one object, because each draws a font and a script
         font = writing.font(side * rng.uniform(0.4, 0.8))
         draw.text((side / 2, side / 2), writing.word()[:1], fill=colour(rng), font=font, anchor="mm")
     else:

@@ -204,7 +204,7 @@ def is_error(answer: httpx.Response, status: int, *words: str) -> None:
 def is_sentence(text: str, *words: str) -> None:
     assert text.endswith(".")
     assert "\n" not in text
-    assert text[0].isupper() or text.split()[0] in parameters(Settings())
+    assert text[0].isupper() or text.split()[0].strip("`") in parameters(Settings())
     for word in words:
         assert word in text, text
 

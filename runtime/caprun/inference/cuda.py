@@ -6,7 +6,6 @@ So the driver is looked for first, and ONNX Runtime is kept quiet while it start
 
 import contextlib
 import ctypes
-import importlib.metadata
 import io
 import re
 import sys
@@ -34,6 +33,8 @@ class Requirements(NamedTuple):
 
 def requirements() -> Requirements:
     """Reads the requirements from the installed package."""
+    import importlib.metadata  # slow to import, and needed for a message alone
+
     try:
         from onnxruntime.capi import build_and_package_info as built
     except ImportError:

@@ -1,7 +1,6 @@
 """The installed ONNX Runtime, and the device to run on."""
 
 import contextlib
-import importlib.metadata
 import os
 from typing import Any, Literal
 
@@ -40,6 +39,8 @@ def onnxruntime() -> Any:
 
 def installed_packages() -> dict[str, str]:
     """Finds the installed packages of ONNX Runtime, with their versions; two at once overwrite each other's files."""
+    import importlib.metadata  # slow to import, and needed for a message alone
+
     versions = {}
     for name in ("onnxruntime", "onnxruntime-gpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""What this machine has for us: instruction sets that decide how fast a graph runs, cores, and memory used so far."""
+"""The hardware of this machine: instruction sets that graphs profit from, usable cores, and peak memory."""
 
 import contextlib
 import math
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
-_FIRST_CORE = 16384  # characters that say all of a core; the system takes its time to write the hundredth
+_FIRST_CORE = 16384  # characters that describe the first core; the system takes long to write a hundred cores
 
-# What it is called in /proc/cpuinfo on Linux, or as the last part of a sysctl on macOS, both in lower case
+# Names in /proc/cpuinfo on Linux, or last parts of a sysctl on macOS, both in lower case
 _FEATURES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "x86": {
         "AVX2": ("avx2", "avx2_0"),
@@ -34,15 +34,15 @@ _FEATURES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Cpu:
-    """The processor as far as it matters here."""
+    """The processor, as far as it matters for speed."""
 
     name: str
     features: Mapping[str, bool] | None
-    """Whether it has what makes graphs fast: AVX2 (floats), VNNI or dot product (int8), ...; None where unknown."""
+    """Instruction sets that make graphs fast, with whether the processor has them; None where unknown."""
 
 
 def cpu() -> Cpu:
-    """Ask the system; what it does not say is unknown, never an error."""
+    """Asks the system about the processor; missing answers are unknown, never an error."""
     if sys.platform == "darwin":
         return _from_sysctl(_sysctl())
     with contextlib.suppress(OSError), (PROC / "cpuinfo").open(encoding="utf-8", errors="replace") as file:
@@ -51,7 +51,7 @@ def cpu() -> Cpu:
 
 
 def _from_cpuinfo(text: str) -> Cpu:
-    first: dict[str, str] = {}  # of what is said of every core, what is said of the first
+    first: dict[str, str] = {}  # values of the first core
     for line in text.splitlines():
         key, _, value = line.partition(":")
         first.setdefault(key.strip().lower(), value.strip())
@@ -83,7 +83,7 @@ def _sysctl() -> str:
 
 
 def _known(flags: list[str]) -> Mapping[str, bool] | None:
-    """Which of the features that matter are among the flags; None where there are no flags to look among."""
+    """Looks for the features that matter among the flags; None without flags."""
     if not flags:
         return None
     found = {flag.lower() for flag in flags}
@@ -93,34 +93,34 @@ def _known(flags: list[str]) -> Mapping[str, bool] | None:
 
 @dataclass(frozen=True)
 class Cores:
-    """How much of the machine's processor this process may use."""
+    """Cores of the machine, and how many of them this process may use."""
 
     present: int
     allowed: int
-    """By CPU affinity (`taskset`, a container's cpuset)."""
+    """Cores allowed by CPU affinity (`taskset`, a container's cpuset)."""
     quota: float | None
-    """Cores' worth of time that its control group may have (`docker --cpus`); None for no limit or where unknown."""
+    """Cores' worth of time that the control group allows (`docker --cpus`); None without a limit or where unknown."""
 
     @property
     def usable(self) -> float:
-        """The least of these."""
+        """The smallest of these numbers."""
         return min(self.allowed, self.quota or self.allowed)
 
 
 def cores() -> Cores:
-    """Ask the system; see `Cores`."""
+    """Asks the system about the cores."""
     present = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else present
     return Cores(present, allowed, _quota())
 
 
 def threads_for_all_cores() -> int:
-    """Returns how many threads keep every core busy that this process may use."""
+    """Computes how many threads keep every usable core busy."""
     return math.ceil(cores().usable)
 
 
 def _quota() -> float | None:
-    """The tightest limit of this process's control group and those around it."""
+    """Finds the tightest limit of this process's control group and its parents."""
     limits = []
     try:
         groups = (PROC / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
@@ -134,7 +134,7 @@ def _quota() -> float | None:
             base, files = CGROUP / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         else:
             continue
-        # in a container the path may be the host's, and what is mounted is the group itself
+        # in a container the path may be that of the host, while the group itself is mounted
         directory = base / path.lstrip("/")
         places = {base, *(place for place in (directory, *directory.parents) if place.is_relative_to(base))}
         limits += [limit for place in places if (limit := _limit(place, files)) is not None]
@@ -145,14 +145,14 @@ def _limit(group: Path, files: list[str]) -> float | None:
     try:
         quota, period = " ".join((group / file).read_text(encoding="ascii") for file in files).split()
         return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):  # `max` is no limit; so is -1
+    except (OSError, ValueError, ZeroDivisionError):  # `max` and -1 mean no limit
         return None
 
 
 def peak_memory() -> int | None:
-    """Most bytes of memory this process has had so far; None where the system does not say."""
+    """Reads the peak memory of this process in bytes; None where the system does not tell."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
-        # not ru_maxrss, which begins with that of the process which started this one
+        # not ru_maxrss, which starts with the value of the parent process
         lines = (PROC / "self" / "status").read_text(encoding="utf-8").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
     try:

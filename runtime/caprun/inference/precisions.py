@@ -1,4 +1,4 @@
-"""Which of a bundle's precisions to run on this hardware."""
+"""Chooses the precision of a bundle that is fastest on this hardware."""
 
 import os
 from typing import Literal
@@ -7,7 +7,7 @@ from caprun.bundle.manifest import FULL_PRECISION, Manifest
 
 
 def measured_on(device: Literal["cpu", "cuda"]) -> str:
-    """How a manifest names the hardware that a precision was measured on: `cuda`, or `cpu/x86_64`."""
+    """Names this hardware as a manifest does: `cuda`, or `cpu/x86_64`."""
     if device == "cuda":
         return device
     machine = os.uname().machine if hasattr(os, "uname") else os.environ.get("PROCESSOR_ARCHITECTURE", "")
@@ -16,9 +16,9 @@ def measured_on(device: Literal["cpu", "cuda"]) -> str:
 
 
 def choose_precision(manifest: Manifest, device: Literal["cpu", "cuda"]) -> str:
-    """The fastest precision of those measured on such hardware; fp32 where nothing was.
+    """Chooses the fastest precision measured on this hardware; fp32 without a measurement.
 
-    An export measures how fast a precision is and how well it captions, and writes none that is worse than fp32.
+    Speed decides alone, since an export keeps no precision that captions worse than fp32.
     """
     hardware = measured_on(device)
     speeds = {

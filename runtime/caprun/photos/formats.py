@@ -1,8 +1,8 @@
-"""What a decoder needs of a photo's file: the pixels' data without metadata, their number, and which way up they are.
+"""Takes a photo's file apart: pixel data without metadata, size, orientation, and the memory that decoding needs.
 
-Decoders read metadata before pixels, and hostile metadata costs them minutes or gigabytes. So they never see any: a
-photo's file is taken apart here, by what its format says and in time linear in its bytes, and what pixels depend on is
-put together again. Whatever would still take too long to decode is refused.
+Decoders read metadata before pixels, and hostile metadata costs them minutes or gigabytes, so they never see any. A
+file is parsed here by the rules of its format, in time linear in its bytes, and only the parts that pixels depend on
+are put together again. A file that would still take too long to decode is refused.
 """
 
 import re
@@ -13,44 +13,48 @@ from typing import NamedTuple
 
 
 class TooMuchError(Exception):
-    """A photo that would take too long or too much memory; the message goes on after its name."""
+    """A photo would take too long or too much memory to decode; the message continues a sentence after its name."""
 
 
 class Picture(NamedTuple):
     """A photo's file, ready for a decoder."""
 
     data: bytes
-    """A file of the same format that gives the same pixels, of the first picture only and without metadata."""
+    """A file of the same format with the same pixels, of the first picture only and without metadata."""
     size: tuple[int, int]
-    """Width and height, as declared."""
+    """Declared width and height."""
     orientation: int
-    """As EXIF has it, or else XMP: 1..8, and any other number for nonsense."""
+    """Orientation by EXIF, or else by XMP: 1..8; any other number is invalid."""
     decoding: int
-    """Bytes of memory while it is decoded, `data` not counted."""
+    """Bytes of memory during decoding, without `data`."""
     decoded: int
     """Bytes of the decoded picture."""
     rgb: bool
-    """Whether it is decoded as opaque RGB."""
+    """Whether decoding gives opaque RGB."""
 
 
-_MOST_PIECES = 10_000  # of a header, or of a JPEG's scans; real ones have dozens
-_MOST_CHUNKS = 100_000  # of a PNG, whose data may be in many: 50 megapixels of 16-bit RGBA by 4 KiB
-_MOST_TABLES = 2**20  # bytes of a JPEG's tables before the first scan; real ones have hundreds
+_MOST_PIECES = 10_000  # segments of a header or of a JPEG's scans; real ones have dozens
+_MOST_CHUNKS = 100_000  # of a PNG; 50 megapixels of 16-bit RGBA in chunks of 4 KiB
+_MOST_TABLES = 2**20  # bytes of a JPEG's tables before the first scan; real ones take hundreds
 _MOST_SCAN_PIXELS = 5_000_000_000  # scans x pixels of a JPEG: 100 scans at 50 megapixels; real ones have a dozen
-_MOST_JPEG_BYTES = 12  # of a pixel; four are noise at the best quality
-_MOST_RLE_PIXELS = 5_000_000  # a run takes Pillow half a microsecond
-_MOST_PALETTE = 2**18  # bytes between where a BMP says its pixels begin, and where they do
-_MOST_TEXT = 2**20  # bytes of a compressed text
+_MOST_JPEG_BYTES = 12  # per pixel; noise at the best quality takes four
+_MOST_RLE_PIXELS = 5_000_000  # Pillow takes half a microsecond for a run
+_MOST_PALETTE = 2**18  # bytes between the declared and the real start of a BMP's pixels
+_MOST_TEXT = 2**20  # bytes of a decompressed text chunk
 _ORIENTATION = 0x112
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
 def take_apart(kind: str, data: bytes) -> Picture:
-    """The picture in an encoded file of a kind: Jpeg, Png, WebP, Gif or Bmp.
+    """Parses an encoded file.
+
+    Args:
+        kind: Its format: Jpeg, Png, WebP, Gif or Bmp.
+        data: Its bytes.
 
     Raises:
-        TooMuchError: it is not to be decoded.
-        ValueError, IndexError, struct.error: it is damaged.
+        TooMuchError: It would take too long or too much memory to decode.
+        ValueError, IndexError, struct.error: It is damaged.
     """
     return _KINDS[kind](data)
 
@@ -87,29 +91,29 @@ def _jpeg(data: bytes) -> Picture:
             xmp = data[position:end]
         position = end
         if tables > _MOST_TABLES:
-            raise TooMuchError("has more tables than any JPEG needs; save it anew")
+            raise TooMuchError("has more tables than any JPEG needs; save it again")
     else:
-        raise TooMuchError(f"has more than {_MOST_PIECES:,} pieces before its picture; save it anew")
+        raise TooMuchError(f"has more than {_MOST_PIECES:,} segments before its picture; save it again")
     if frame is None:
         raise ValueError("no frame")
     marker, header = frame
     _, height, width, components = struct.unpack_from(">BHHB", header)
     decoded = width * height * (1 if components == 1 else 4)
     waiting = 0
-    # of others, only the first scan is decoded
+    # of other JPEGs, only the first scan is decoded
     if marker in _JPEG_PROGRESSIVE or data[start + 4] < components:
         scans = _scans(data, start)
         if scans * width * height > _MOST_SCAN_PIXELS:
-            raise TooMuchError(f"has {scans:,} scans, too many for its size; save it anew")
-        waiting = _coefficients(header, width, height)  # kept until the last scan has come
-    end = min(len(data), start + _MOST_JPEG_BYTES * width * height + _MOST_TABLES)  # what follows is no part of it
+            raise TooMuchError(f"has {scans:,} scans, too many for its size; save it again")
+        waiting = _coefficients(header, width, height)  # kept until the last scan is read
+    end = min(len(data), start + _MOST_JPEG_BYTES * width * height + _MOST_TABLES)  # later bytes do not belong to it
     if start != sum(map(len, kept)) or end < len(data):
         data = b"".join([*kept, memoryview(data)[start:end]])
     return Picture(data, (width, height), _orientation(exif, xmp), decoded + waiting, decoded, components == 3)
 
 
 def _scans(data: bytes, position: int) -> int:
-    """How many there are from here to the picture's end, which a film or another picture may follow."""
+    """Counts the scans from a position to the end of the picture, behind which a film or another picture may follow."""
     scans = 0
     for _ in range(_MOST_PIECES):
         found = _JPEG_LATER.search(data, position)
@@ -117,19 +121,19 @@ def _scans(data: bytes, position: int) -> int:
             return scans
         scans += found[1] == b"\xda"
         position = found.end() + struct.unpack_from(">H", data, found.end())[0]
-    raise TooMuchError(f"has more than {_MOST_PIECES:,} scans and tables; save it anew")
+    raise TooMuchError(f"has more than {_MOST_PIECES:,} scans and tables; save it again")
 
 
 _JPEG_MARKER = re.compile(rb"\xff([^\xff\0])")
-_JPEG_LATER = re.compile(rb"\xff([^\xff\0\1\xd0-\xd8])")  # within a scan are zeros and restarts
+_JPEG_LATER = re.compile(rb"\xff([^\xff\0\1\xd0-\xd8])")  # scans contain zeros and restart markers
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _JPEG_TABLES = _JPEG_FRAMES | {0xC4, 0xCC, 0xDB, 0xDD}
-_JPEG_COLOUR = {0xE0: b"JFIF", 0xEE: b"Adobe"}  # by these a decoder tells YCbCr from RGB
+_JPEG_COLOUR = {0xE0: b"JFIF", 0xEE: b"Adobe"}  # segments by which a decoder tells YCbCr from RGB
 
 
 def _coefficients(header: bytes, width: int, height: int) -> int:
-    """Bytes of all of a JPEG's coefficients: 64 of 16 bits a block."""
+    """Computes the bytes of all coefficients of a JPEG, 64 of 16 bits a block."""
     sampling = [(value >> 4, value & 15) for value in header[7::3]]
     across, down = max(h for h, _ in sampling), max(v for _, v in sampling)
     if min(map(min, sampling)) < 1:
@@ -169,28 +173,28 @@ def _png(data: bytes) -> Picture:
         elif not name.isalnum() or name in (b"IHDR", b"PLTE", b"tRNS"):
             break
     else:
-        raise TooMuchError(f"has more than {_MOST_CHUNKS:,} pieces; save it anew")
+        raise TooMuchError(f"has more than {_MOST_CHUNKS:,} chunks; save it again")
     original = data
     if len(pieces) > 1 or pieces[0][1] < len(data):
         data = b"".join([memoryview(data)[start:end] for start, end in pieces])
     if exif is None and b"Raw profile type exif" in texts:
         exif = _unhex(_png_text(original, *texts[b"Raw profile type exif"]))
     xmp = _png_text(original, *texts[b"XML:com.adobe.xmp"]) if b"XML:com.adobe.xmp" in texts else None
-    # one colour: a byte a pixel, or four where there are 16 bits; whatever has more takes four
+    # grey or palette takes a byte a pixel, everything else four
     decoded = width * height * (1 if colour in (0, 3) and depth <= 8 else 4)
     return Picture(data, (width, height), _orientation(exif, xmp), decoded, decoded, False)
 
 
 def _png_text(data: bytes, name: bytes, start: int) -> bytes:
-    """The text of a chunk of text."""
+    """Reads the text of a text chunk."""
     length = struct.unpack_from(">I", data, start)[0]
     text = data[start + 8 : start + 8 + min(length, 2 * _MOST_TEXT)].partition(b"\0")[2]
     packed = name == b"zTXt"
     if name == b"zTXt":
-        text = text[1:]  # the method, of which there is one
+        text = text[1:]  # the compression method; only one exists
     elif name == b"iTXt":
         packed = text[:1] == b"\1"
-        text = text[2:].split(b"\0", 2)[-1]  # language, and the keyword in it
+        text = text[2:].split(b"\0", 2)[-1]  # language and translated keyword
     try:
         return zlib.decompressobj().decompress(text, _MOST_TEXT) if packed else text
     except zlib.error:
@@ -198,7 +202,7 @@ def _png_text(data: bytes, name: bytes, start: int) -> bytes:
 
 
 def _unhex(text: bytes) -> bytes | None:
-    """The bytes of a profile as ImageMagick writes it: a line of nothing, its name, its length, and hexadecimal."""
+    """Decodes a profile as ImageMagick writes it: an empty line, its name, its length, then hexadecimal digits."""
     try:
         return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
     except ValueError:
@@ -221,9 +225,9 @@ def _webp(data: bytes) -> Picture:
             found[name] = data[position:end]
         position = end
         if b"VP8X" not in found:
-            break  # the one chunk of the simple format
+            break  # the simple format has one chunk
     else:
-        raise TooMuchError(f"has more than {_MOST_PIECES:,} pieces; save it anew")
+        raise TooMuchError(f"has more than {_MOST_PIECES:,} chunks; save it again")
     moving, still = [b"ANIM", b"ANMF"], [b"ALPH", b"VP8 ", b"VP8L"]
     names = still
     if extended := found.get(b"VP8X"):
@@ -240,13 +244,13 @@ def _webp(data: bytes) -> Picture:
     body = b"WEBP" + b"".join([found[name] for name in (b"VP8X", *names) if name in found])
     data = b"RIFF" + struct.pack("<I", len(body)) + body
     pixels = width * height
-    # two canvases and a copy of one, as Pillow decodes every WebP as an animation; and its copy of the file
+    # Pillow decodes every WebP as an animation: two canvases, a copy of one, and a copy of the file
     decoding = max(12 * pixels, 9 * pixels + _webp_tables(data, pixels)) + len(data)
     return Picture(data, (width, height), _orientation(exif, xmp), decoding, 4 * pixels, False)
 
 
 def _webp_tables(data: bytes, pixels: int) -> int:
-    """Bytes of the tables that a lossless WebP, or lossless alpha, may have for every 4 x 4 pixels, of 20 bits each."""
+    """Bounds the bytes of the tables in a lossless WebP or lossless alpha: one per 4 x 4 pixels, of 20 bits or more."""
     if b"VP8L" not in data[:64] and b"ALPH" not in data[:64]:
         return 0
     return _WEBP_TABLE * min(65_536, pixels // 16, len(data) * 8 // 20)
@@ -254,9 +258,9 @@ def _webp_tables(data: bytes, pixels: int) -> int:
 
 _WEBP_PICTURE = frozenset((b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"))
 _WEBP_KEPT = _WEBP_PICTURE | {b"EXIF", b"XMP "}
-_WEBP_TABLE = 6_000  # bytes of the least one, as libwebp unpacks it
+_WEBP_TABLE = 6_000  # bytes of the smallest table, as libwebp unpacks it
 _WEBP_ANIMATION = 0x02
-_WEBP_METADATA = 0x20 | 0x08 | 0x04  # profile, EXIF and XMP
+_WEBP_METADATA = 0x20 | 0x08 | 0x04  # flags of colour profile, EXIF and XMP
 
 
 def _gif(data: bytes) -> Picture:
@@ -269,7 +273,7 @@ def _gif(data: bytes) -> Picture:
             length = data[position]
             position += 1 + length
             inside = length > 0
-            if not inside and data[start + 1] == 0xF9:  # which colour is transparent
+            if not inside and data[start + 1] == 0xF9:  # holds the transparent colour
                 kept.append(data[start:position])
             continue
         found = _GIF_BLOCK.search(data, position)
@@ -280,12 +284,12 @@ def _gif(data: bytes) -> Picture:
             break
         position, inside = start + 2, True
     else:
-        raise TooMuchError(f"has more than {_MOST_CHUNKS:,} pieces before its picture; save it anew")
+        raise TooMuchError(f"has more than {_MOST_CHUNKS:,} segments before its picture; save it again")
     left, top, across, down = struct.unpack_from("<4H", data, start + 1)
     width, height = max(width, left + across), max(height, top + down)
     if start != sum(map(len, kept)):
         data = b"".join([*kept, memoryview(data)[start:]])
-    # the picture, and what Pillow prepares for a frame after it
+    # the picture, and the canvas that Pillow prepares for the next frame
     return Picture(data, (width, height), 1, 2 * width * height, width * height, False)
 
 
@@ -299,7 +303,7 @@ def _bmp(data: bytes) -> Picture:
         width, height, _, bits = struct.unpack_from("<4H", data, 18)
     elif header in (40, 52, 56, 64, 108, 124):
         width, height, _, bits, compression = struct.unpack_from("<IIHHI", data, 18)
-        if data[25] == 0xFF:  # rows from the top
+        if data[25] == 0xFF:  # rows are stored from the top
             height = 2**32 - height
     else:
         raise ValueError("an unknown header")
@@ -309,7 +313,7 @@ def _bmp(data: bytes) -> Picture:
             f"is a run-length encoded BMP of more than {_MOST_RLE_PIXELS // 10**6} megapixels; save it as PNG"
         )
     if compression in (1, 2):
-        # at most two bytes a pixel, and an end of line each; what is beyond cannot be seen
+        # at most two bytes a pixel and an end of line for each row; later bytes cannot be visible
         data = data[: struct.unpack_from("<I", data, 10)[0] + _MOST_PALETTE + 2 * (pixels + height)]
     decoded = pixels * (1 if bits <= 8 else 4)
     return Picture(data, (width, height), 1, decoded, decoded, False)
@@ -325,7 +329,7 @@ _KINDS: Mapping[str, Callable[[bytes], Picture]] = {
 
 
 def _orientation(exif: bytes | None, xmp: bytes | None) -> int:
-    """What EXIF says, or where it says nothing, XMP; 1, upright, where both are silent or broken."""
+    """Reads the orientation from EXIF, or else from XMP; 1 (upright) where both are missing or broken."""
     found = _exif_orientation(exif) if exif else None
     if found is None and xmp and (match := _XMP_ORIENTATION.search(xmp)):
         found = int(match[1])
@@ -333,7 +337,7 @@ def _orientation(exif: bytes | None, xmp: bytes | None) -> int:
 
 
 def _exif_orientation(exif: bytes) -> int | None:
-    """Tag 0x112 of the first directory of EXIF 2.32, 4.6.2 and 4.6.4."""
+    """Reads tag 0x112 from the first directory (EXIF 2.32, 4.6.2 and 4.6.4)."""
     start = 0
     while start < 12 and exif.startswith(b"Exif\0\0", start):
         start += 6
@@ -350,10 +354,10 @@ def _exif_orientation(exif: bytes) -> int | None:
                 if values * struct.calcsize(_EXIF_NUMBERS[kind]) > 4:
                     at = start + struct.unpack_from(order + "I", exif, at)[0]
                 return int(struct.unpack_from(order + _EXIF_NUMBERS[kind], exif, at)[0])
-    except struct.error:  # it is cut
+    except struct.error:  # the directory is cut
         return None
     return None
 
 
-_EXIF_STARTS = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"MM\0+")  # as Pillow takes them, sloppy ones too
+_EXIF_STARTS = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"MM\0+")  # all that Pillow accepts, including malformed ones
 _EXIF_NUMBERS = {3: "H", 4: "I", 8: "h", 9: "i"}

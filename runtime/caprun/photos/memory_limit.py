@@ -1,4 +1,4 @@
-"""How many large photos may be decoded at once: as many as fit into a share of the memory, the first to come first."""
+"""Limits the memory used by concurrent image decoding, first come, first served."""
 
 import contextlib
 import functools
@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator
 class MemoryLimit:
     """A semaphore that counts bytes.
 
-    Whoever asks waits for those who asked before, so that none is passed over for ever by smaller ones. One that is
-    larger than all there is takes it all. A thread that has entered is let in again, for nobody else would let it.
+    Requests are served in order, so that small ones never starve a large one. A request above the capacity takes all
+    of it. A thread that has entered may enter again, since waiting for itself would never end.
 
     Args:
-        capacity: bytes that may be in use at once.
-        free: bytes up to which nobody is asked, nor waits.
+        capacity: Bytes that may be in use at once.
+        free: Bytes up to which a request is not counted and does not wait.
     """
 
     def __init__(self, capacity: int, free: int) -> None:
         self.capacity, self.free = capacity, free
         self._start()
         if hasattr(os, "register_at_fork"):
-            # the threads that were inside are not in the child, and would never leave
+            # threads that are inside do not exist in a forked child, and would never leave
             os.register_at_fork(after_in_child=self._start)
 
     def _start(self) -> None:
@@ -35,7 +35,7 @@ class MemoryLimit:
 
     @contextlib.contextmanager
     def entered(self, size: int) -> Iterator[None]:
-        """Wait until `size` bytes are free, and have them until the end."""
+        """Waits until `size` bytes are free, and holds them inside the context."""
         thread = threading.get_ident()
         if size <= self.free or thread in self._inside:
             yield
@@ -49,14 +49,14 @@ class MemoryLimit:
                 changed.wait_for(lambda: self._waiting[0] is ticket and self._used + size <= self.capacity)
                 self._used += size
                 self._inside.add(thread)
-            finally:  # one that is interrupted does not hold up the others
+            finally:  # a request that is interrupted must not block the others
                 self._waiting.remove(ticket)
                 changed.notify_all()
         try:
             _return_memory()(0)
             yield
         finally:
-            if changed is self._changed:  # not in a child that began meanwhile
+            if changed is self._changed:  # not in a child that was forked meanwhile
                 with changed:
                     self._used -= size
                     self._inside.discard(thread)
@@ -65,10 +65,10 @@ class MemoryLimit:
 
 @functools.cache
 def _return_memory() -> Callable[[int], object]:
-    """A function that gives the system what glibc keeps for a thread that has decoded a large photo and may again."""
+    """Finds the function that returns memory to the system, which glibc would keep after a large photo."""
     if sys.platform == "linux":
-        import ctypes  # here, for few photos are large
+        import ctypes  # imported here, since few photos are large
 
-        with contextlib.suppress(OSError, AttributeError):  # of another C library
+        with contextlib.suppress(OSError, AttributeError):  # another C library
             return ctypes.CDLL(None).malloc_trim
     return lambda _: None

@@ -1,4 +1,4 @@
-"""A decoded picture of any mode as opaque RGB, the right way up."""
+"""Converts a decoded picture of any mode to opaque, upright RGB."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 STRIP = 4_000_000
-"""Pixels converted at a time: an ordinary photo's at once, and of a large one little is there twice."""
+"""Pixels converted at a time: an ordinary photo at once, a large one in strips, so that little of it exists twice."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -19,11 +19,11 @@ TURNS = {
 }
 
 _SIDEWAYS = (5, 6, 7, 8)  # rows become columns
-_BACKWARDS = (3, 4, 6, 7)  # the last row comes first
+_BACKWARDS = (3, 4, 6, 7)  # the last row becomes the first
 
 
 def upright_rgb(image: Image.Image, orientation: int) -> Image.Image:
-    """A loaded image of any mode as RGB, on white where it is transparent, and turned as EXIF says."""
+    """Converts a loaded image of any mode to RGB, composites it on white, and turns it by its EXIF orientation."""
     width, height = image.size
     turn = TURNS.get(orientation)
     bounds = _float_bounds(image) if image.mode == "F" else None
@@ -42,14 +42,14 @@ def upright_rgb(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _make_opaque(image: Image.Image, bounds: tuple[float, float] | None) -> Image.Image:
-    """A loaded image of any mode as RGB, on white where it is transparent; `bounds`: an `F` image's black and white."""
+    """Converts a loaded image of any mode to RGB on white; `bounds` are black and white of an `F` image."""
     if bounds is not None or image.mode.startswith("I"):
         return _scale_to_bytes(image, bounds)
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     key = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
-        # A 16-bit PNG: Pillow kept each pixel's high byte, and the whole transparent colour.
+        # A 16-bit PNG: Pillow keeps the high byte of each pixel, but all of the transparent colour.
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in key)
     if image.mode == "La":
@@ -61,7 +61,7 @@ def _make_opaque(image: Image.Image, bounds: tuple[float, float] | None) -> Imag
 
 
 def _float_bounds(image: Image.Image) -> tuple[float, float]:
-    """What is black and what is white in an `F` image."""
+    """Finds the values of black and white in an `F` image."""
     rows = max(1, STRIP // image.width)
     low, high = math.inf, -math.inf
     for top in range(0, image.height, rows):
@@ -69,7 +69,7 @@ def _float_bounds(image: Image.Image) -> tuple[float, float]:
         finite = values[np.isfinite(values)]
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    if low > high:  # nothing is finite
+    if low > high:  # no value is finite
         return 0.0, 1.0
     if low >= 0 and high <= 65535:
         return 0.0, next(top for top in (1.0, 255.0, 65535.0) if high <= top)
@@ -77,7 +77,7 @@ def _float_bounds(image: Image.Image) -> tuple[float, float]:
 
 
 def _scale_to_bytes(image: Image.Image, bounds: tuple[float, float] | None) -> Image.Image:
-    """`I`, `I;16...` and `F`, which Pillow would saturate at 255."""
+    """Scales `I`, `I;16...` and `F` to bytes, where Pillow would saturate at 255."""
     values = np.asarray(image)
     if bounds is not None:
         low, high = bounds

@@ -1,4 +1,4 @@
-"""Photo -> uint8 array: the one definition of preprocessing, for training and every runtime."""
+"""Converts a photo to a uint8 array: the one definition of preprocessing, for training and every runtime."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,59 +11,83 @@ from caprun.errors import ImageError
 from caprun.photos.file import Photo
 from caprun.photos.reading import opened
 
-_MOST_RESIZED = 32_000_000  # pixels of a photo that has its width already and not yet its height
+_MOST_RESIZED = 32_000_000  # pixels of a photo that is resized in width and not yet in height
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a bundle's encoder takes; `model.json` stores it as `image`."""
+    """Input of a bundle's encoder; `model.json` stores it as `image`."""
 
     height: int
-    """Rows of the array given to the encoder."""
+    """Height of the array in pixels."""
 
     width: int
-    """Columns of the array given to the encoder."""
+    """Width of the array in pixels."""
 
     fit: Literal["squash", "crop"]
-    """`squash` resizes the whole photo, whatever its aspect; `crop` scales the short side and keeps the centre."""
+    """`squash` resizes the whole photo, whatever its aspect ratio; `crop` scales it and keeps the centre."""
 
     resample: Literal["bilinear", "bicubic", "lanczos"]
-    """The one filter used, with antialiasing."""
+    """Resampling filter, with antialiasing."""
 
     mean: tuple[float, float, float]
-    """Per channel, of pixels / 255; subtracted inside the encoder graph, never here."""
+    """Mean of each channel of pixels / 255; the encoder graph subtracts it."""
 
     std: tuple[float, float, float]
-    """Per channel, of pixels / 255; divided by inside the encoder graph, never here."""
+    """Standard deviation of each channel of pixels / 255; the encoder graph divides by it."""
 
 
 def load(photo: Photo, spec: ImageSpec, *, name: str | None = None) -> npt.NDArray[np.uint8]:
-    """`open_photo`, then `prepare`: uint8 (height, width, 3), or an `ImageError`."""
-    with opened(photo, name=name) as image:  # large photos come one after the other until they are small
+    """Reads a photo and prepares it for the encoder.
+
+    Args:
+        photo: The photo.
+        spec: The input of the encoder.
+        name: Name of the photo for messages; None for its path.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        ImageError: The photo cannot be read.
+    """
+    with opened(photo, name=name) as image:  # large photos wait for each other until they are resized
         return prepare(image, spec)
 
 
 def prepare(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.uint8]:
-    """Resize an image from `open_photo` once, as `spec` says.
+    """Resizes an image once; an image that has the size already is not resampled.
 
-    Returns a writable, C-contiguous uint8 array (height, width, 3), RGB. An image that has the size already is not
-    resampled. Raises `ImageError` if the image is not RGB.
+    Args:
+        image: An RGB image from `open_photo`.
+        spec: The input of the encoder.
+
+    Returns:
+        RGB, uint8 (height, width, 3), writable and C-contiguous.
+
+    Raises:
+        ImageError: The image is not RGB.
     """
     if image.mode != "RGB":
-        raise ImageError(f"an image to prepare is RGB, and this one is {image.mode}; pass it through open_photo first")
+        raise ImageError(f"The image has the mode {image.mode} and must be RGB; pass it through open_photo first.")
     size = (spec.width, spec.height)
     if image.size != size:
         resample = Image.Resampling[spec.resample.upper()]
-        # Pillow scales rows first, so that a photo of many is large in between: then whole pixels are joined before
+        # Pillow scales the width first, so a tall photo stays large in between; reducing it first avoids that
         gap = 4.0 if spec.width * image.height > _MOST_RESIZED else None
         image = image.resize(size, resample, box=_seen_pixels(image.size, spec), reducing_gap=gap)
     return np.array(image)
 
 
 def seen_box(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, float, float]:
-    """The part of a photo of `size` (width, height) that the encoder sees.
+    """Computes the part of a photo that the encoder sees.
 
-    Returns (left, top, right, bottom) as fractions of the photo's width and height: (0, 0, 1, 1) unless cropped.
+    Args:
+        size: Width and height of the photo.
+        spec: The input of the encoder.
+
+    Returns:
+        (left, top, right, bottom) as fractions of the photo's width and height; (0, 0, 1, 1) unless cropped.
     """
     width, height = size
     left, top, right, bottom = _seen_pixels(size, spec)
@@ -74,7 +98,7 @@ def _seen_pixels(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, 
     width, height = size
     seen_width, seen_height = float(width), float(height)
     if spec.fit == "crop":
-        # In whole numbers, so that a photo of the very aspect is never trimmed by a rounding error.
+        # Integers, so that rounding never trims a photo of the right aspect ratio.
         if width * spec.height > height * spec.width:
             seen_width = height * spec.width / spec.height
         else:

@@ -1,7 +1,7 @@
-"""Photo -> uint8 array: the one definition of preprocessing.
+"""Reads a photo from any source as an upright, opaque RGB image.
 
-`open_photo` turns whatever holds a photo into an upright, opaque RGB image; `prepare` resizes it as an `ImageSpec`
-says. Training and every runtime go through both, so that a caption cannot depend on who opened the photo.
+Training and every runtime read photos through `open_photo`, so that a caption does not depend on the program that
+opened the photo.
 """
 
 import contextlib
@@ -27,33 +27,36 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 50_000_000
-MAX_SIDE = 500_000  # Pillow has a pointer for each row, and a weight for each pixel that a row of the result is made of
+MAX_SIDE = 500_000  # Pillow keeps a pointer for each row, and resampling weights for each pixel of a side
 MAX_MEMORY = 560_000_000
-"""Most bytes that decoding may take, of one photo as of all the large ones that are decoded at once."""
+"""Most bytes that decoding may take, for one photo and for all large photos decoded at once."""
 
-_MUCH = 16 * 2**20  # bytes of a file that can keep a decoder busy for seconds, whatever its pixels
+_MUCH = 16 * 2**20  # bytes of a file that may keep a decoder busy for seconds, whatever its size in pixels
 _MOST_SECONDS = 4
-_gate = MemoryLimit(MAX_MEMORY, free=128_000_000)  # 16 megapixels of RGB, and as many turned upright
+_gate = MemoryLimit(MAX_MEMORY, free=128_000_000)  # 16 megapixels of RGB, and a turned copy
 
 
 def open_photo(photo: Photo, *, name: str | None = None) -> Image.Image:
-    """The photo upright, opaque and RGB.
+    """Reads a photo as an upright, opaque RGB image.
 
-    JPEG, PNG, WebP, GIF and BMP, told by their content and not by their name, up to `MAX_PIXELS` (checked before pixels
-    are decoded); the first frame of an animation. EXIF orientation is applied, transparency is composited on white, and
-    colour profiles are ignored. 16-bit (and `I`, always read as 0..65535) keeps the high byte, as Pillow itself does
-    with 16-bit colour. `F`: black to white is the smallest of 0..1, 0..255 and 0..65535 that holds every finite value,
-    or else from the least of them to the greatest; NaN and -inf are black, +inf white.
+    JPEG, PNG, WebP, GIF and BMP are recognised by content, up to `MAX_PIXELS`, which is checked before decoding. Of an
+    animation, the first frame is read. EXIF orientation is applied, transparency is composited on white, and colour
+    profiles are ignored. 16-bit values (and `I`, read as 0..65535) keep their high byte, as in Pillow. For `F`, black
+    to white is the smallest of 0..1, 0..255 and 0..65535 that holds every finite value, or else the range of the finite
+    values; NaN and -inf are black, +inf is white.
 
-    A PIL image may have any format, is taken at its current frame, and is never altered; one that is already upright
-    opaque RGB is returned itself, so do not draw on the result.
+    A PIL image may have any format, is read at its current frame, and is never altered. An image that is upright opaque
+    RGB already is returned itself, so do not draw on the result.
 
-    Photos that take more than `MAX_MEMORY` to decode are refused, and so are those that were made to take minutes.
-    Threads may call it at once; large photos then wait for each other.
+    Photos that take more than `MAX_MEMORY` or several seconds to decode are refused. Several threads may call this
+    function at once; large photos then wait for each other.
 
-    `name` stands for the photo in messages; the default is its path, or "the photo".
+    Args:
+        photo: The photo.
+        name: Name of the photo for messages; None for its path, or "the photo".
 
-    Raises `ImageError` for everything that can be wrong with a photo.
+    Raises:
+        ImageError: The photo cannot be read.
     """
     with opened(photo, name=name) as image:
         return image
@@ -61,7 +64,7 @@ def open_photo(photo: Photo, *, name: str | None = None) -> Image.Image:
 
 @contextlib.contextmanager
 def opened(photo: Photo, *, name: str | None = None) -> Iterator[Image.Image]:
-    """`open_photo`, for those who make the photo small: other large photos wait until the context ends."""
+    """Reads a photo as `open_photo` does; other large photos wait until the context ends, so resize inside it."""
     label = printable(name if name is not None else name_of(photo))
     with contextlib.ExitStack() as stack:
         try:
@@ -79,23 +82,23 @@ def opened(photo: Photo, *, name: str | None = None) -> Iterator[Image.Image]:
         except ImageError:
             raise
         except TooMuchError as error:
-            raise ImageError(f"{label} {error}") from error
+            raise ImageError(f"{label} {error}.") from error
         except MemoryError as error:
-            raise ImageError(f"{label} does not fit in the memory that is free; scale it down first") from error
-        # Pillow's decoders raise whatever a hostile byte led to: OSError, SyntaxError, ValueError, IndexError,
-        # KeyError, struct.error, zlib.error, AssertionError ... and a batch must outlive all of them.
+            raise ImageError(f"{label} does not fit in the memory that is free; scale it down first.") from error
+        # A hostile file makes Pillow's decoders raise anything: OSError, SyntaxError, ValueError, IndexError, KeyError,
+        # struct.error, zlib.error, AssertionError ... and a batch must survive all of them.
         except Exception as error:
             raise ImageError(
-                f"{label} is damaged or incomplete and cannot be decoded; get another copy of it"
+                f"{label} is damaged or incomplete and cannot be decoded; get another copy of it."
             ) from error
         if upright is not photo:
-            upright.info = {}  # an orientation or transparency left there would be applied again by who opens it again
+            upright.info = {}  # an orientation or transparency left here would be applied again at the next opening
         yield upright
 
 
-# The plugins are called directly: Image.open would refuse and warn by a pixel limit of its own, which any other code in
-# the process may have set, and would look for further pictures in a JPEG, of which only the first is wanted. Each is
-# imported with the first photo that needs it, for together they take as long as a small photo.
+# The plugins are called directly: Image.open would apply its own pixel limit, which other code in the process may have
+# changed, and would look for further pictures in a JPEG. Each plugin is imported for the first photo that needs it,
+# since importing all of them takes as long as a small photo.
 _FORMATS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "Jpeg"),
     (b"\x89PNG\r\n\x1a\n", "Png"),
@@ -105,15 +108,15 @@ _FORMATS: tuple[tuple[bytes, str], ...] = (
 )
 
 _quiet_lock = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a thread of the parent may have held it, and is not in the child
+if hasattr(os, "register_at_fork"):  # a thread of the parent may hold it, and does not exist in the child
     os.register_at_fork(after_in_child=lambda: _quiet_lock._at_fork_reinit())  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings from Pillow about bad metadata or large pictures: open_photo judges those itself.
+    """Silences Pillow's warnings about bad metadata and large pictures, which `open_photo` judges itself.
 
-    Warning filters belong to the whole process, hence the lock; what is done under it is short and waits for no disk.
+    Warning filters belong to the whole process, hence the lock; the work under it is short and waits for no disk.
     """
     with _quiet_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -121,25 +124,25 @@ def _quiet() -> Iterator[None]:
 
 
 def _picture(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> Picture:
-    """The photo's file, taken apart."""
+    """Reads the photo's file and takes it apart."""
     data = read(photo, label)
     found = _kind(data)
     if found is None:
-        raise FormatError(f"{label} is not a JPEG, PNG, WebP, GIF or BMP image; convert it to one of these")
+        raise FormatError(f"{label} is not a JPEG, PNG, WebP, GIF or BMP image; convert it to one of these.")
     picture = take_apart(found, data)
     _check_size(picture.size, label)
     return picture
 
 
 def _memory(picture: Picture, label: str) -> int:
-    """Bytes that the picture takes until it is upright RGB; refused where they are too many."""
+    """Computes the bytes that the picture takes until it is upright RGB, and refuses too many."""
     width, height = picture.size
     copied = 0 if picture.rgb and picture.orientation not in TURNS else 4 * width * height
     memory = max(len(picture.data) + picture.decoding, picture.decoded + copied)
     if memory > MAX_MEMORY:
         raise TooLargeError(
             f"{label} would take {memory // 10**6} MB of memory to decode, more than {MAX_MEMORY // 10**6}; "
-            "scale it down first, or save it as a plain JPEG"
+            "scale it down first, or save it as a plain JPEG."
         )
     return memory
 
@@ -150,7 +153,7 @@ def _kind(data: bytes) -> str | None:
 
 
 def _decode(picture: Picture, label: str) -> "ImageFile":
-    """The picture's pixels, as they are stored."""
+    """Decodes the pixels as they are stored."""
     found = _kind(picture.data)
     plugin: Any = getattr(importlib.import_module(f"PIL.{found}ImagePlugin"), f"{found}ImageFile")
     with (_Patient if len(picture.data) > _MUCH else io.BytesIO)(picture.data) as file:
@@ -159,7 +162,7 @@ def _decode(picture: Picture, label: str) -> "ImageFile":
                 image: ImageFile = plugin(file)
         except Image.DecompressionBombError as error:
             raise TooLargeError(
-                f"{label} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first"
+                f"{label} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first."
             ) from error
         _check_size(image.size, label)
         if found == "WebP":
@@ -170,10 +173,10 @@ def _decode(picture: Picture, label: str) -> "ImageFile":
 
 
 class _Patient(io.BytesIO):
-    """A photo's file that is read to its end only if that does not take too long.
+    """A photo's file that stops being read when decoding takes too long.
 
-    Of some compressed data much says nothing at all, and only decoding it tells. Counted is the processor's time, so
-    that how busy the machine is does not matter.
+    Some compressed data decodes to nothing, which only decoding shows. Processor time is counted, so that other load on
+    the machine does not matter.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -187,7 +190,7 @@ class _Patient(io.BytesIO):
 
 
 def _load_webp(image: Any) -> None:
-    """Have it give up its decoder, twice as large as itself, as soon as that has given the first frame."""
+    """Loads a WebP and frees its decoder, twice the size of the picture, right after the first frame."""
     get_next = getattr(image, "_get_next", None)
 
     def get_last() -> Any:
@@ -200,7 +203,7 @@ def _load_webp(image: Any) -> None:
         image._get_next = get_last
     try:
         image.load()
-    finally:  # nothing that refers to itself, and so would outlive its use
+    finally:  # a reference cycle would outlive its use
         vars(image).pop("_get_next", None)
         image._decoder = None
 
@@ -209,20 +212,22 @@ def _check_size(size: tuple[int, int], label: str) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
         limit = MAX_PIXELS // 10**6
-        raise TooLargeError(f"{label} has {width} x {height} pixels, more than {limit} megapixels; scale it down first")
+        raise TooLargeError(
+            f"{label} has {width} x {height} pixels, more than {limit} megapixels; scale it down first."
+        )
     if max(size) > MAX_SIDE:
         raise TooLargeError(
-            f"{label} has {width} x {height} pixels, more than {MAX_SIDE:,} to a side; cut it in pieces"
+            f"{label} has {width} x {height} pixels, more than {MAX_SIDE:,} on a side; cut it in pieces."
         )
     if width * height == 0:
-        raise ImageError(f"{label} has no pixels ({width} x {height}); check how it was made")
+        raise ImageError(f"{label} has no pixels ({width} x {height}); check how it was made.")
 
 
 def _orientation(image: Image.Image) -> int:
-    """What the EXIF of a loaded image of the caller's says."""
+    """Reads the EXIF orientation of a loaded image."""
     try:
         with _quiet():
             found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001  (broken metadata raises as variously as broken pixels, but the photo is fine)
+    except Exception:  # noqa: BLE001  (broken metadata may raise anything, but the pixels are fine)
         return 1
     return found if isinstance(found, int) else 1

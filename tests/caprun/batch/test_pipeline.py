@@ -74,7 +74,7 @@ def test_a_photo_that_cannot_be_read_is_an_error_in_its_place(
     for i, (photo, result) in enumerate(zip(photos, results, strict=True)):
         if i in bad:
             assert isinstance(result, ImageError)
-            assert str(result) == f"nowhere/{i}.jpg does not exist; check the path"
+            assert str(result) == f"nowhere/{i}.jpg does not exist; check the path."
         else:
             assert not isinstance(result, ImageError)
             assert result.text == captioner.caption(photo).text

@@ -88,7 +88,7 @@ def test_a_bad_photo_is_told_in_its_place_and_counted_at_the_end(run: Run, folde
     result = run(folder)
     assert (result.exit_code, result.stdout.count("\n")) == (1, 3)
     assert result.stderr.splitlines() == [
-        f"Error: {folder}/d.jpg is not a JPEG, PNG, WebP, GIF or BMP image; convert it to one of these",
+        f"Error: {folder}/d.jpg is not a JPEG, PNG, WebP, GIF or BMP image; convert it to one of these.",
         "Error: 1 of 4 photos could not be captioned.",
     ]
 

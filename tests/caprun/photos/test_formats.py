@@ -189,7 +189,7 @@ class TestMemory:
 
     def test_a_gigapixel_of_one_row_is_refused(self) -> None:
         header = flat_png(8, 1, 1, 0).replace(struct.pack(">II", 8, 1), struct.pack(">II", 1, 40_000_000))
-        with pytest.raises(TooLargeError, match="1 x 40000000 pixels, more than 500,000 to a side"):
+        with pytest.raises(TooLargeError, match="1 x 40000000 pixels, more than 500,000 on a side"):
             open_photo(header)
 
     def test_a_long_photo_is_joined_before_it_is_scaled_and_looks_the_same(

@@ -51,7 +51,7 @@ class TestRefusals:
 
     def test_no_such_file(self, tmp_path: Path) -> None:
         path = tmp_path / "absent.jpg"
-        assert self.refusal(path) == f"{path} does not exist; check the path"
+        assert self.refusal(path) == f"{path} does not exist; check the path."
 
     def test_a_folder(self, tmp_path: Path) -> None:
         assert self.refusal(tmp_path).startswith(f"{tmp_path} is a folder")
@@ -106,7 +106,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("error", "said"),
         [
-            (PermissionError(13, "Permission denied"), "may not be read by this user"),
+            (PermissionError(13, "Permission denied"), "is not readable by this user"),
             (OSError(5, "Input/output error"), "cannot be read (Input/output error)"),
         ],
         ids=["permission denied", "a disk that fails"],

@@ -211,7 +211,7 @@ def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
     assert several.exit_code == 1
     assert several.stdout.splitlines()[0] == f"{photo}: {caption}"
     assert len(several.stdout.splitlines()) == 2
-    assert several.stderr == "Error: nowhere.jpg does not exist; check the path\n"
+    assert several.stderr == "Error: nowhere.jpg does not exist; check the path.\n"
 
 
 # --- What cannot be done

@@ -1,6 +1,6 @@
 """How far a bundle's confidence can be trusted: on dev, on other photos, and on pictures that are no photo.
 
-    python bench/confidence.py weights/caprun_weights/flickr8k_lite2 --data flickr8k --photos FOLDER
+    python bench/confidence.py weights/caprun_weights/everyday_lite2 --data flickr8k --photos FOLDER
 
 The manifest's figures come first: of dev photos that each were left out of the fit (folds by photo) and, where the
 confidence was fitted on several datasets (--data may be repeated), of each dataset by a fit without it. Then the

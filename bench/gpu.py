@@ -110,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, default=ROOT / "examples", help="folder of .jpg files")
     parser.add_argument("--bundle", type=Path, help="the packaged one by default")
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "weights" / "checkpoints" / "flickr8k_lite2.pt")
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "weights" / "checkpoints" / "everyday_lite2.pt")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32, 256])
     parser.add_argument("--rounds", type=int, default=15)

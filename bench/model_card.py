@@ -24,7 +24,7 @@ from caprun.bundle.writing import Replacement, write_manifest
 from caprun.engine import packaged_bundle
 from caprun.errors import CaprunError
 
-INTRODUCTION = Path(__file__).parents[1] / "weights" / "checkpoints" / "flickr8k_lite2.md"
+INTRODUCTION = Path(__file__).parents[1] / "weights" / "checkpoints" / "everyday_lite2.md"
 
 
 def write_card(path: Path, introduction: str) -> None:

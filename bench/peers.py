@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, default=ROOT / "examples", help="folder of .jpg files")
     parser.add_argument("--limit", type=int, help="the first so many of them")
     parser.add_argument("--bundle", type=Path, help="the packaged one by default")
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "weights" / "checkpoints" / "flickr8k_lite2.pt")
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "weights" / "checkpoints" / "everyday_lite2.pt")
     parser.add_argument("--torchscript", type=Path, help="TorchScript bundle; by default it is exported first")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)

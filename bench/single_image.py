@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, default=ROOT / "examples", help="folder of .jpg files")
     parser.add_argument("--bundle", type=Path, default=None, help="the packaged one by default")
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "weights" / "checkpoints" / "flickr8k_lite2.pt")
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "weights" / "checkpoints" / "everyday_lite2.pt")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

@@ -17,7 +17,7 @@ from caprun.inference.session import OnnxBackend
 from captioner.backends.pytorch import ModelBackend, model_spec
 from captioner.models.checkpoint import build_model, load_checkpoint
 
-CHECKPOINT = Path(__file__).parents[2] / "weights" / "checkpoints" / "flickr8k_lite2.pt"
+CHECKPOINT = Path(__file__).parents[2] / "weights" / "checkpoints" / "everyday_lite2.pt"
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-DEFAULT = "flickr8k_lite2"
+DEFAULT = "everyday_lite2"
 
 
 def default_bundle() -> Path:

@@ -346,7 +346,7 @@ def test_an_interruption_is_one_line(run: Run, photo: Path, monkeypatch: pytest.
 
 
 def test_doctor_says_what_is_installed_and_that_the_packaged_model_is_sound(run: Run) -> None:
-    if not (files("caprun_weights") / "flickr8k_lite2").is_dir():
+    if not (files("caprun_weights") / "everyday_lite2").is_dir():
         pytest.skip("the packaged weights are not there yet")
     result = run("doctor")
     assert (result.exit_code, result.stderr) == (0, "")

@@ -130,7 +130,7 @@ def test_pytorch_itself_reads_what_is_sealed(file: Path) -> None:
 
 
 def test_the_checkpoint_in_the_repository_is_read() -> None:
-    path = ROOT / "weights" / "checkpoints" / "flickr8k_lite2.pt"
+    path = ROOT / "weights" / "checkpoints" / "everyday_lite2.pt"
     if not path.exists():
         pytest.skip("it is in the repository alone")
     assert len(load_checkpoint(path).vocabulary) > 2000

@@ -188,7 +188,7 @@ def test_a_checkpoint_has_one_precision(run, trained, shapes):
         ("evaluate", trained / BEST, "--data", shapes),
         ("caption", "photo.jpg", "--model", trained / BEST),
     ):
-        assert_one_line(run(*command, "--precision", "int8"), 2, "is not an ONNX bundle and has a single precision")
+        assert_one_line(run(*command, "--precision", "int8"), 2, "is not an ONNX bundle and has one precision")
 
 
 def test_evaluate_leaves_out_photos_that_cannot_be_read_when_allowed(run, trained, own_shapes):
@@ -270,7 +270,7 @@ def test_what_cannot_be_done_is_one_line(run, trained, shapes, monkeypatch, argu
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--encoder", "resnet19"], "There is no encoder named 'resnet19': use "),
+        (["--encoder", "resnet19"], "There is no encoder named 'resnet19'; use "),
         (["--encoder-weights", "none.pth"], "There is no file none.pth; --encoder-weights takes "),
         (["--set", "data.min_count=99"], "No word occurs 99 times in the training captions; lower data.min_count"),
     ],
@@ -294,10 +294,11 @@ def test_an_output_that_cannot_be_written_is_found_out_before_training(run, smal
 
 
 def test_a_report_that_cannot_be_written_is_one_line(run, trained, shapes, tmp_path):
+    (tmp_path / "none").touch()
     result = run("evaluate", trained / BEST, "--data", shapes, "--json", tmp_path / "none" / "report.json")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"Error: The report {tmp_path}/none/report.json cannot be written: No such file")
+    assert line.startswith(f"Error: The report {tmp_path}/none/report.json cannot be written: File exists")
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

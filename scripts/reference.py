@@ -26,7 +26,8 @@ import captioner.cli
 from caprun.bundle.manifest import Manifest
 from caprun.search.option_table import SEARCH_OPTIONS
 from caprun.search.options import SearchOptions
-from captioner.config import Config, load_config
+from captioner.config import SELF_CRITICAL, Config
+from captioner.config.ranges import field_types
 
 Row = tuple[str, ...]
 
@@ -68,16 +69,15 @@ def _meaning(text: str) -> tuple[str, str]:
 def configuration() -> str:
     """Describes every setting of a training, a table for each section."""
     parts = []
-    special = load_config(None, ["train.stage=self-critical"]).train
     for section, kind in _sections(Config):
         rows = _search_options() if kind is SearchOptions else _fields(kind, f"{section}.")
         parts.append(f"## {section}\n\n{_summary(kind)}\n\n{_table(('setting', 'values', 'default', 'meaning'), rows)}")
-        if isinstance(special, kind):
+        if isinstance(SELF_CRITICAL, kind):
             usual = kind()
             others = [
                 (f"`{section}.{field.name}`", f"`{_toml(value)}`")
                 for field in dataclasses.fields(kind)
-                if (value := getattr(special, field.name)) != getattr(usual, field.name) and field.name != "stage"
+                if (value := getattr(SELF_CRITICAL, field.name)) != getattr(usual, field.name) and field.name != "stage"
             ]
             parts.append("The self-critical stage has other defaults:\n\n" + _table(("setting", "default"), others))
     return "\n".join(parts)
@@ -115,14 +115,15 @@ def _fields(kind: type[Any], prefix: str, described: dict[type[Any], str] | None
         described: paths of the dataclasses that have their rows already; empty for those described elsewhere.
     """
     described = {} if described is None else described
-    documented, hints, rows = _docstrings(kind), get_type_hints(kind), list[Row]()
+    documented, hints, rows = _docstrings(kind), field_types(kind), list[Row]()
     for field in dataclasses.fields(kind):
-        hint, name = hints[field.name], f"{prefix}{field.name}"
+        (hint, allowed), name = hints[field.name], f"{prefix}{field.name}"
+        limits = f", {allowed.shown}" if allowed else ""
         meaning = _cell(documented.get(field.name, ""))
         inner = list(_nested(hint))
         if same := next((described[one] for one, _ in inner if described.get(one)), None):
             meaning = f"{meaning} Same fields as `{same}`.".strip()
-        rows.append((f"`{name}`", _values(hint), _default(field), meaning))
+        rows.append((f"`{name}`", f"{_values(hint)}{limits}", _default(field), meaning))
         for one, suffix in inner:
             if one not in described:
                 described[one] = f"{name}{suffix}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 import pytest
@@ -19,8 +19,7 @@ from click.testing import CliRunner, Result
 
 import caprun.cli
 import captioner.cli
-import captioner.config
-from captioner.config import Config, load_config
+from captioner.config import Config, load_config, load_second_config, parse_settings, read_toml
 from scripts.commands import blocks
 
 ROOT = Path(__file__).parents[1]
@@ -181,15 +180,14 @@ FIRST = [c for c in [*TRAININGS, *FRAGMENTS] if c not in SECOND]
 @pytest.mark.parametrize("command", [pytest.param(command, id=command.id) for command in SECOND])
 def test_the_settings_of_every_second_training_load(command, somewhere, monkeypatch):
     loaded = []
-    load = captioner.config.load_second_config
 
-    def load_and_stop(*arguments: object) -> NoReturn:
-        loaded.append(load(*arguments))
+    def load_and_stop(*arguments: Any, **further: Any) -> NoReturn:
+        loaded.append(load_second_config(*arguments, **further))
         raise click.exceptions.Exit
 
-    trained = SimpleNamespace(config=load_config(None, []))
+    trained = SimpleNamespace(config=load_config())
     monkeypatch.setattr("captioner.models.checkpoint.load_checkpoint", lambda _: trained)
-    monkeypatch.setattr(captioner.config, "load_second_config", load_and_stop)
+    monkeypatch.setattr("captioner.commands.train.load_second_config", load_and_stop)
     result = parse(command if "--init" in command.words else replace(command, text=f"{command.text} --init best.pt"))
     assert loaded, f"{command.text}\n{result.output}"
 
@@ -198,11 +196,11 @@ def test_the_settings_of_every_second_training_load(command, somewhere, monkeypa
 def test_the_settings_of_every_training_load(command, somewhere, monkeypatch):
     loaded = []
 
-    def load_and_stop(*arguments: object) -> NoReturn:
-        loaded.append(load_config(*arguments))
+    def load_and_stop(*arguments: Any, **further: Any) -> NoReturn:
+        loaded.append(load_config(*arguments, **further))
         raise click.exceptions.Exit
 
-    monkeypatch.setattr(captioner.config, "load_config", load_and_stop)
+    monkeypatch.setattr("captioner.commands.train.load_config", load_and_stop)
     result = parse(command)
     assert loaded, f"{command.text}\n{result.output}"
 
@@ -216,9 +214,9 @@ def test_every_setting_that_is_named_exists(name):
 @pytest.mark.parametrize("setting", sorted({text for *_, text in _SPANS if re.fullmatch(_SETTING + "=.*", text)}))
 def test_every_setting_with_a_value_can_have_it(setting):
     if setting.startswith("self_critical."):
-        load_config(None, ["train.stage=self-critical", setting])
+        load_config(parse_settings(["train.stage=self-critical", setting]))
     else:
-        load_config(None, [setting])
+        load_config(parse_settings([setting]))
 
 
 def test_every_toml_block_is_a_configuration(tmp_path):
@@ -226,7 +224,7 @@ def test_every_toml_block_is_a_configuration(tmp_path):
     assert len(found) >= 2
     for text in found:
         (tmp_path / "config.toml").write_text(text, encoding="utf-8")
-        load_config(tmp_path / "config.toml", [])
+        load_config(read_toml(tmp_path / "config.toml"))
 
 
 def _known_options() -> set[str]:

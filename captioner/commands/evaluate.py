@@ -104,7 +104,7 @@ def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, C
     if model.is_dir():
         return load_captioner(model, device, precision), Config(data=splits_of(model))
     if precision is not None:
-        raise UsageError(f"{model} is not an ONNX bundle and has a single precision; leave out --precision.")
+        raise UsageError(f"{model} is not an ONNX bundle and has one precision; leave out --precision.")
     checkpoint = load_checkpoint(model)
     config = checkpoint.config
     tokenizer = restore_tokenizer(config.data, checkpoint.vocabulary, checkpoint.tokenizer)

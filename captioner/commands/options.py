@@ -20,7 +20,6 @@ from captioner.config.ranges import field_types
 Decorator = Callable[[Callable[..., Any]], Any]
 
 FILE = click.Path(path_type=Path)
-_UNLIMITED = 10**6  # upper limits from here on are not shown
 
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Device to run on."
@@ -83,8 +82,8 @@ def field_option(config: object, name: str, option: str, help_text: str, **chang
     if get_origin(kind) is Literal:
         settings["type"] = click.Choice(get_args(kind))
     elif allowed is not None:
-        high: Any = allowed.high if allowed.high < _UNLIMITED else None
-        settings["type"] = Integer(int(allowed.low), high) if kind is int else Number("number", allowed.low, high)
+        limits: Any = (allowed.low, allowed.shown_high)
+        settings["type"] = Integer(*limits) if kind is int else Number("number", *limits)
     else:
         settings["type"] = kind
     return click.option(option, name, help=help_text, **{**settings, **changes})

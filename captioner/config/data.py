@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -46,5 +48,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if min(self.splits) < 0 or min(self.splits[:2]) == 0:
-            raise UsageError(f"splits are {self.splits}; train and dev need a part each, and none may be negative.")
+        check_splits(self.splits)
+
+
+def check_splits(splits: Sequence[float]) -> None:
+    """Checks the relative sizes of train, dev and test.
+
+    Raises:
+        UsageError: a size is negative or not finite, or that of train or dev is 0.
+    """
+    if len(splits) != 3 or not math.isfinite(sum(splits)) or min(splits) < 0 or min(splits[:2]) == 0:
+        given = " ".join(f"{size:g}" for size in splits)
+        raise UsageError(f"The splits {given} are invalid: train and dev must be above 0, and test not below 0.")

@@ -13,6 +13,16 @@ class Range(NamedTuple):
     low: float
     high: float
 
+    @property
+    def shown_high(self) -> float | None:
+        """The highest value if it limits anyone; None if it only keeps numbers representable."""
+        return self.high if self.high < 10**6 else None
+
+    @property
+    def shown(self) -> str:
+        """The range as text, such as `0 to 1`."""
+        return f"{self.low:g} or more" if self.shown_high is None else f"{self.low:g} to {self.shown_high:g}"
+
 
 Count = Annotated[int, Range(1, 10**9)]
 Size = Annotated[int, Range(1, 2**16)]
@@ -42,7 +52,8 @@ def check_ranges(config: object) -> None:
     Raises:
         UsageError: a value is out of its range; the message names the first such field.
     """
-    for name, (_, allowed) in field_types(type(config)).items():
+    kind: Any = type(config)
+    for name, (_, allowed) in field_types(kind).items():
         value = getattr(config, name)
         if allowed and not allowed.low <= value <= allowed.high:
             raise UsageError(f"{name} is {value}; it must lie between {allowed.low} and {allowed.high}.")

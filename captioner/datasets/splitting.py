@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from caprun.errors import UsageError
-from captioner.config import DataConfig
+from captioner.config.data import DataConfig, check_splits
 from captioner.datasets.example import Example, Split
 
 Parts = tuple[float, float, float]
@@ -35,7 +33,7 @@ def split_examples(examples: Sequence[Example], parts: Parts, seed: int) -> Spli
     Raises:
         UsageError: a size is negative or not finite, or that of train or dev is 0.
     """
-    _check(parts)
+    check_splits(parts)
     there = {example.split for example in examples}
     of_draw = f"{':'.join(f'{part:g}' for part in parts)}, seed {seed}"
     if there <= {None}:
@@ -48,12 +46,6 @@ def split_examples(examples: Sequence[Example], parts: Parts, seed: int) -> Spli
             mixed[i] = example
         return Splitting(mixed, f"from the dataset; dev, which it lacks, drawn from train by photo, {of_draw}")
     return Splitting(list(examples), "from the dataset")
-
-
-def _check(parts: Parts) -> None:
-    if len(parts) != 3 or not math.isfinite(sum(parts)) or min(parts) < 0 or min(parts[:2]) == 0:
-        given = " ".join(f"{part:g}" for part in parts)
-        raise UsageError(f"--splits {given} is invalid: train and dev must be above 0, and test must not be negative.")
 
 
 def _drawn(examples: Sequence[Example], parts: Parts, seed: int) -> list[Example]:

@@ -1,4 +1,4 @@
-"""Gender-neutral words by language: the tables from which a bundle's neutral words are taken."""
+"""Gender-neutral words of each language, from which the neutral words of a bundle are chosen."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from caprun.bundle.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Language:
-    """A language's gendered words and what is said in their place, in lower case."""
+    """Gendered words of a language and their replacements, in lower case."""
 
     marks: tuple[str, ...]
-    """Words by which a vocabulary is known to be of this language: it has all of them."""
+    """Words that identify the language: a vocabulary in it has all of them."""
     words: Mapping[str, tuple[str, ...]]
-    """A gendered word to neutral ones, of which the first that a vocabulary has is said."""
+    """Neutral words for each gendered word; the first one in the vocabulary is used."""
     phrases: Mapping[str, str]
-    """Phrases that neutral words make clumsy to what is written in their place."""
+    """Replacements of phrases that neutral words make clumsy."""
 
 
 def _words(table: str) -> dict[str, tuple[str, ...]]:
-    """Reads lines of neutral words, the best first, a colon, and the gendered words they stand for."""
+    """Parses lines of neutral words, the best first, a colon, and the gendered words that they replace."""
     lines = [line.split(":") for line in table.strip().splitlines()]
     return {word: tuple(neutral.split()) for neutral, gendered in lines for word in gendered.split()}
 
 
-# Left out on purpose: what names a thing and guesses nothing (`snowman`, `superman`, `king` as in king-size), and
-# `cowboy`, which mostly stands before `hat`. `her` is mostly a possessive in captions.
+# Words that do not guess a person's gender are left out on purpose (`snowman`, `superman`, `king` as in king-size), and
+# so is `cowboy`, which mostly stands before `hat`. `her` is mostly a possessive in captions.
 _ENGLISH_WORDS = _words("""
     person: man woman guy lady gentleman male female dude gal fellow mans womans bride groom
     person: businessman businesswoman fisherman salesman saleswoman waiter waitress hostess stewardess
@@ -90,7 +90,7 @@ _AGREEMENT = {
 
 
 def _english_phrases() -> Iterator[tuple[str, str]]:
-    """Yields what a man and a woman, a boy and a girl leave behind, then articles and verbs that no longer agree."""
+    """Yields replacements for repeated nouns (`a man and a woman`), then for words that no longer agree."""
     for one, many in _PAIRS.items():
         for adjective in ("", *_ADJECTIVES.get(one, ())):
             article = "an" if adjective[:1] in ("o", "e") else "a"
@@ -109,18 +109,18 @@ def _english_phrases() -> Iterator[tuple[str, str]]:
 
 
 LANGUAGES: Mapping[str, Language] = {"en": Language(("a", "the"), _ENGLISH_WORDS, dict(_english_phrases()))}
-"""By their codes."""
+"""Languages by their codes."""
 
 
 def neutral_words(vocabulary: Vocabulary, language: str | None = None) -> NeutralWords | None:
-    """Chooses the neutral words that a vocabulary can say.
+    """Chooses the neutral words that are in a vocabulary.
 
     Args:
-        vocabulary: of the captions; its pieces are words, or some of them are.
-        language: code of its language; None where it is not known, and the vocabulary tells.
+        vocabulary: vocabulary of the captions, at least some of whose pieces are words.
+        language: code of the language; None to detect it from the vocabulary.
 
     Returns:
-        Entries whose pieces are all in the vocabulary, in lower case and capitalised; None where there are none.
+        Entries whose pieces are all in the vocabulary, in lower case and capitalised; None if there are none.
     """
     pieces, start = set(vocabulary.pieces), vocabulary.joining.word_start
     for code, table in LANGUAGES.items():

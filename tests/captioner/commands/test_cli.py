@@ -188,7 +188,7 @@ def test_a_checkpoint_has_one_precision(run, trained, shapes):
         ("evaluate", trained / BEST, "--data", shapes),
         ("caption", "photo.jpg", "--model", trained / BEST),
     ):
-        assert_one_line(run(*command, "--precision", "int8"), 2, "is not an ONNX bundle and has one precision")
+        assert_one_line(run(*command, "--precision", "int8"), 2, "ONNX bundle", "leave out --precision.")
 
 
 def test_evaluate_leaves_out_photos_that_cannot_be_read_when_allowed(run, trained, own_shapes):

@@ -200,7 +200,7 @@ def test_names_that_are_no_text_are_reported(tmp_path):
     [
         (["nowhere"], 2, "Error: Invalid value for 'DIR': Directory 'nowhere' does not exist; see"),
         (["{empty}"], 1, "is not a dataset in a known format"),
-        (["{pair}", "--splits", "0", "1", "1"], 2, "Error: --splits 0 1 1 is invalid"),
+        (["{pair}", "--splits", "0", "1", "1"], 2, "Error: The splits 0 1 1 are invalid"),
     ],
 )
 def test_what_cannot_be_reported_is_one_sentence(pair, tmp_path, arguments, code, message):

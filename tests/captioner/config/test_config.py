@@ -193,8 +193,8 @@ def test_a_configuration_comes_back_from_its_dictionary():
             ["model.decoder=rnetvh", "model.initial_state=projection", "model.projection=300"],
             r"projection \(300\) and units \(512\) must be equal\.",
         ),
-        (["data.splits=[80, 0, 20]"], "train and dev need a part each"),
-        (["data.splits=[80, 30, -10]"], "none may be negative"),
+        (["data.splits=[80, 0, 20]"], "The splits 80 0 20 are invalid: train and dev must be above 0"),
+        (["data.splits=[80, 30, -10]"], "test not below 0"),
         (["train.batch_size=2", "train.accumulate=3"], r"accumulate is 3; it must not exceed batch_size \(2\)"),
     ],
 )

@@ -184,7 +184,7 @@ def test_a_draw_may_leave_test_out(tmp_path):
 
 @pytest.mark.parametrize("parts", [(0, 1, 1), (1, 0, 1), (1, 1, -1), (math.nan, 1, 1), (math.inf, 1, 1), (1, 1)])
 def test_parts_that_cannot_be_drawn_are_refused(tmp_path, parts):
-    with pytest.raises(UsageError, match=r"^--splits .* is invalid: train and dev must be above 0"):
+    with pytest.raises(UsageError, match=r"^The splits .* are invalid: train and dev must be above 0"):
         load_dataset(flickr8k(tmp_path, ["a.jpg", "b.jpg"]), splits=parts)
 
 

@@ -163,13 +163,13 @@ def test_a_folder_that_cannot_be_made_is_named(small, tmp_path):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CaptionerError, match=r"^There is no checkpoint .*best\.pt; `captioner train` says"):
+    with pytest.raises(CaptionerError, match=r"^There is no checkpoint .*best\.pt; `captioner train` prints"):
         load_checkpoint(tmp_path / "best.pt")
 
 
 def test_a_directory_is_told_the_file(tmp_path):
     with pytest.raises(
-        CaptionerError, match=r"is a folder without best\.pt; name a checkpoint, or the folder of a run\.$"
+        CaptionerError, match=r"is a folder without best\.pt; name a checkpoint or the folder of a run\.$"
     ):
         load_checkpoint(tmp_path)
 
@@ -208,12 +208,12 @@ def rewritten(file: Path, **change: Any) -> Path:
 @pytest.mark.parametrize("content", [{"weight": torch.zeros(3)}, [1, 2], torch.zeros(3), {"kind": "other"}], ids=str)
 def test_a_pytorch_file_of_another_kind_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "best.pt")
-    with pytest.raises(CaptionerError, match=r"best\.pt is a PyTorch file, but no checkpoint of captioner's\.$"):
+    with pytest.raises(CaptionerError, match=r"best\.pt is a PyTorch file but not a checkpoint of captioner\.$"):
         load_checkpoint(tmp_path / "best.pt")
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused(file):
-    with pytest.raises(CaptionerError, match=r"best\.pt was written by a newer captioner; upgrade this one\.$"):
+    with pytest.raises(CaptionerError, match=r"best\.pt was written by a newer captioner; upgrade captioner\.$"):
         load_checkpoint(rewritten(file, format_version=2))
 
 
@@ -228,7 +228,7 @@ def test_what_the_other_stage_would_do_by_default_does_not_matter(checkpoint, tm
 
 @pytest.mark.parametrize("key", ["format_version", "config", "vocabulary", "special", "model", "samples", "training"])
 def test_a_checkpoint_that_lacks_a_part_is_refused(file, key):
-    with pytest.raises(CaptionerError, match=rf"best\.pt is no whole checkpoint .*{key}"):
+    with pytest.raises(CaptionerError, match=rf"best\.pt is not a complete checkpoint .*{key}"):
         load_checkpoint(rewritten(file, **{key: "leave out"}))
 
 

@@ -364,7 +364,7 @@ def test_a_part_of_another_kind_is_refused(file: Path, change: dict[str, Any]) -
 @pytest.mark.parametrize("version", [2, 99, 10**30])
 def test_a_future_version_is_refused_with_what_to_do(file: Path, version: int) -> None:
     torch.save(content_of(file) | {"format_version": version, "model": "of another kind"}, file)
-    assert refused(file) == f"{file} was written by a newer captioner; upgrade this one."
+    assert refused(file) == f"{file} was written by a newer captioner; upgrade captioner."
 
 
 # --- The commands
@@ -414,5 +414,5 @@ def test_a_state_that_is_not_whole_cannot_be_resumed(
     content = content_of(tmp_path / LAST)
     training = {key: value for key, value in (content["training"] | change).items() if value != "leave out"}
     torch.save(content | {"training": training}, tmp_path / LAST)
-    with pytest.raises(CaptionerError, match=rf"^{tmp_path / LAST} cannot be resumed: [^\n]+\.$"):
+    with pytest.raises(CaptionerError, match=rf"^{tmp_path / LAST} cannot be resumed, because [^\n]+\.$"):
         train_shapes(tmp_path, resumed=load_checkpoint(tmp_path / LAST))

@@ -107,7 +107,7 @@ def test_an_encoder_knows_the_statistics_of_its_pretrained_weights(name):
 @pytest.mark.parametrize("axes", [(0, 2, 3, 1), (0, 1, 2)], ids=["channels last", "a row of tokens"])
 def test_what_gives_no_grid_of_regions_is_refused(axes):
     features = Permuted(*axes) if len(axes) == 4 else nn.Flatten(2)
-    with pytest.raises(CaptionerError, match=r"^Encoder 'some' gives no grid of regions; choose a CNN, resnet50"):
+    with pytest.raises(CaptionerError, match=r"^Encoder 'some' has no grid of regions; choose a CNN such as resnet50"):
         Encoder("some", features, (64, 64), HALF, HALF)
 
 
@@ -289,7 +289,7 @@ def test_a_stem_that_gives_more_than_the_photo_has_is_none():
 
 @pytest.mark.parametrize("first", [8, 100])
 def test_children_that_are_not_there_are_refused(first):
-    message = rf"fine_tune is {first}, .* of timm/test_resnet that can be trained are 0 \(conv1\) to 7 \(layer4\)"
+    message = rf"fine_tune is {first}, .* children of timm/test_resnet are 0 \(conv1\) to 7 \(layer4\)"
     with pytest.raises(CaptionerError, match=message):
         build_encoder("timm/test_resnet", (64, 64), fine_tune=first)
 
@@ -339,7 +339,7 @@ def test_training_mode_gives_the_features_of_evaluation_mode():
 
 @pytest.mark.parametrize("name", ["resnet19", "timm/none_such", "", "timm/", "../resnet18"])
 def test_an_unknown_encoder_is_refused_by_name(name):
-    with pytest.raises(CaptionerError, match=rf"^There is no encoder named {name!r}: use efficientnet_lite2, "):
+    with pytest.raises(CaptionerError, match=rf"^There is no encoder named {name!r}; use efficientnet_lite2, "):
         build_encoder(name, (64, 64))
 
 

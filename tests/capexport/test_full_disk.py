@@ -102,7 +102,7 @@ def test_an_export_on_a_full_disk_leaves_the_bundle_before(
         before = contents(disk / "bundle")
         fill(disk, leave=room)
         with pytest.raises(
-            BundleError, match=rf"^{disk}/bundle[^\n]* cannot be written: No space left on device; what "
+            BundleError, match=rf"^{disk}/bundle[^\n]* cannot be written: No space left on device; the previous "
         ):
             run(disk / "bundle", kind, *precisions, name="after")
         assert contents(disk / "bundle") == before
@@ -123,7 +123,7 @@ def test_a_calibration_whose_folder_for_temporary_files_fills_up_leaves_the_bund
         fill(disk, leave=room)
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
         with pytest.raises(
-            BundleError, match=rf"^{disk}[^\n]* cannot be written: [^\n]*; what was at {tmp_path}/bundle"
+            BundleError, match=rf"^{disk}[^\n]* cannot be written: [^\n]*; the previous content of {tmp_path}/bundle"
         ):
             run(tmp_path / "bundle", "onnx", "int8", name="after")
         assert [path.name for path in disk.iterdir()] == ["ballast"]

@@ -36,6 +36,7 @@ def test_nothing_counted_is_no_division_by_zero():
     assert TeacherForced().as_dict() == {"dev_loss": 0, "accuracy": 0, "top_5": 0}
 
 
+@torch.inference_mode()
 def taught(model, seen, tokens):
     teacher = model(seen, tokens)
     return tally(teacher.logits, teacher.targets)

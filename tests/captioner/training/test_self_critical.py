@@ -422,7 +422,7 @@ def test_captions_of_rare_words_are_no_others(own_shapes, settings, tmp_path, ca
             config = load_second_config(parse_settings(few[1:]), load_checkpoint(init).config)
         said: list[str] = []
         train(Job(load_dataset(own_shapes), config, tmp_path / name, cache, "the tests", init=init), said.append)
-        assert any("75.0% of those in the training captions unknown" in line for line in said)
+        assert any("75.0% of the pieces in training captions are unknown" in line for line in said)
 
 
 def test_a_resumed_stage_stays_the_stage_it_is(learnt, shapes, cache, tmp_path):

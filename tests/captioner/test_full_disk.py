@@ -39,7 +39,7 @@ Train = Callable[..., list[str]]
 
 def hidden(directory: Path) -> list[Path]:
     """What somebody began to write, and left."""
-    return [path for path in directory.rglob(".*") if path.is_file()]
+    return [path for path in directory.rglob(".*") if path.is_file() and path.name != ".lock"]
 
 
 def names(directory: Path) -> list[str]:

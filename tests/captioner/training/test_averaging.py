@@ -110,7 +110,7 @@ def test_an_average_is_scored_as_its_training_would_have_scored_it(trained: Path
     assert {"split", "photos", "references", "captions"} <= written.metrics.keys()
     again = CliRunner().invoke(main, arguments)
     assert again.exit_code != 0
-    assert "is there already" in again.output
+    assert "already exists" in again.output
 
 
 def altered(checkpoint: Checkpoint, **model: object) -> Checkpoint:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PROGRAMS = {"captioner": captioner.cli.main, "caprun": caprun.cli.main}
 
-_SETTING = r"(?<![\w./-])(?:data|model|train|search|self_critical)\.(?!(?:py|pt|txt|json|toml)\b)[a-z_0-9]+"
+_SETTING = r"(?<![\w./-])(?:data|model|train|search|self_critical)\.(?!(?:py|pt|txt|json|toml|schema)\b)[a-z_0-9]+"
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def test_a_resumed_training_says_how_it_began_and_that_its_best_is_missing(
     shutil.copy(trained / BEST, tmp_path)
     (tmp_path / ".last.pt-1234").write_text("half of a checkpoint")
     said = train_shapes(tmp_path, resumed=resumed)
-    assert any(line.startswith("warning: it began with 7 threads and goes on with 1") for line in said)
+    assert any(line.startswith("warning: training began with 7 threads and continues with 1") for line in said)
     assert not (tmp_path / ".last.pt-1234").exists()
     told = [line for line in said if line.startswith("resumed:")]
     assert told == ["resumed: 3 of 3 epochs and 0 steps of the next are done"]

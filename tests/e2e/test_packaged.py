@@ -62,5 +62,5 @@ def test_it_ships_in_a_wheel(bundle: Bundle) -> None:
 
 def test_its_card_names_data_licence_and_split(bundle: Bundle) -> None:
     card = bundle.read("MODEL_CARD.md").decode()
-    for word in ("Flickr8k", "non-commercial", "Split dev: 1000 photos", "captioner train"):
+    for word in ("Flickr8k", "COCO", "non-commercial", "Split dev: 1500 photos", "captioner recipe"):
         assert word in card

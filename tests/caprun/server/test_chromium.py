@@ -367,7 +367,7 @@ def test_a_caption_is_text_whatever_it_holds(visit: Visit, photos: list[bytes]) 
     visit.caption(photos[0])
     assert visit.said == hostile
     assert visit.page.locator("main img").count() == 1
-    assert visit.page.title() == "Alt text for a photo"
+    assert visit.page.title() == "Draft alt text to check"
 
 
 @pytest.mark.parametrize("caption", ["", "二匹の犬が走る", "a dog, running", "naïve café"])

@@ -62,7 +62,7 @@ def test_a_caption_says_all_its_statuses_bodies_and_options(api: dict[str, Any])
     assert {"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "application/json"} <= set(content)
     assert content["application/json"]["schema"]["properties"]["photos"]["maxItems"] == 32
     parameters = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
-    words = {"suppress", "bad_endings"}  # lists, which a service does not take
+    words = {"suppress", "bad_endings", "neutral"}  # a service takes none of these yet
     assert set(parameters) == {field.name for field in fields(SearchOptions)} - words | {"attention", "min_confidence"}
     assert parameters["beam_size"] == {"type": "integer", "minimum": 1, "maximum": 10, "default": 3}
     assert parameters["max_length"]["default"] == 12, "the model's own"

@@ -116,7 +116,7 @@ def test_a_training_leaves_checkpoints_and_reports_and_nothing_else(trained):
     tables = ["train_results.csv", "validation_results.csv"]
     pictures = ["attention.png", "caption.png", "curves.png", "pictures"]
     others = ["config.toml", "model.txt", "report.html", "tensorboard"]
-    assert sorted(path.name for path in trained.iterdir()) == sorted([BEST, LAST, *tables, *pictures, *others])
+    assert sorted(path.name for path in trained.iterdir()) == sorted([".lock", BEST, LAST, *tables, *pictures, *others])
     rows = log(trained)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert rows[0]["train_loss"] > rows[2]["train_loss"]

@@ -96,7 +96,7 @@ def test_asked_to_stop_it_keeps_the_step_it_is_in(command, tmp_path, number):
         said = process.stderr.read()
     assert process.returncode == 1
     assert "stopping after this step or validation; press Ctrl-C again to stop immediately" in said.splitlines()
-    assert said.splitlines()[-1].startswith(f"Error: Interrupted; what was learnt is in {output}, and `captioner train")
+    assert said.splitlines()[-1].startswith("Error: Interrupted; `captioner train --resume ")
     state = load_checkpoint(output / LAST).training["state"]
     assert state["batch"] > 0  # within an epoch, where nothing else would have saved it
 
@@ -104,7 +104,7 @@ def test_asked_to_stop_it_keeps_the_step_it_is_in(command, tmp_path, number):
 _KILLED_WHILE_WRITING = """
 import os, signal, sys, torch
 from pathlib import Path
-from captioner.training import checkpoint
+from captioner.models import checkpoint
 path, moment = Path(sys.argv[1]), sys.argv[2]
 found = checkpoint.load_checkpoint(path)
 kill = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)

@@ -368,7 +368,7 @@ def test_the_stage_needs_a_model_to_go_on_from(shapes, cache, tmp_path):
     missing = tmp_path / "missing.pt"
     assert f"There is no checkpoint {missing}" in refusal("--stage", "self-critical", "--init", str(missing), *where)
     (tmp_path / "photo.pt").write_bytes(b"no checkpoint")
-    assert "is no checkpoint" in refusal("--stage", "self-critical", "--init", str(tmp_path / "photo.pt"), *where)
+    assert "is not a checkpoint" in refusal("--stage", "self-critical", "--init", str(tmp_path / "photo.pt"), *where)
     assert "leave out --init" in refusal("--resume", "--init", str(missing), *where)
 
 
@@ -380,10 +380,10 @@ def test_the_stage_needs_a_model_to_go_on_from(shapes, cache, tmp_path):
         ("data.image_size=96", "data.image_size (96, and 48 in the checkpoint)"),
         ("data.tokenizer=bpe", "data.tokenizer ('bpe', and 'word' in the checkpoint)"),
         ("data.split_seed=1", "data.split_seed (1, and 0 in the checkpoint)"),
-        ("train.label_smoothing=0.1", "train.label_smoothing is of cross-entropy"),
-        ("train.scheduled_sampling=0.1", "train.scheduled_sampling is of cross-entropy"),
+        ("train.label_smoothing=0.1", "train.label_smoothing has no effect in the self-critical stage"),
+        ("train.scheduled_sampling=0.1", "train.scheduled_sampling has no effect in the self-critical stage"),
         ("self_critical.samples=1", "self_critical.samples is 1"),
-        ("self_critical.cider=0 self_critical.bleu_4=0", "then no caption is worth anything"),
+        ("self_critical.cider=0 self_critical.bleu_4=0", "self_critical.cider and self_critical.bleu_4 are both 0"),
         ("self_critical.temperature=0", "temperature is 0"),
         ("self_critical.baseline=none", "self_critical.baseline is 'none'"),
     ],
@@ -395,7 +395,7 @@ def test_a_setting_that_contradicts_the_checkpoint_or_the_stage_is_refused(train
 
 
 def test_the_stages_settings_without_the_stage_are_refused(tmp_path):
-    assert "self_critical is set, and train.stage is not self-critical" in refusal("--set", "self_critical.samples=3")
+    assert "self_critical has no effect unless train.stage is self-critical" in refusal("--set", "self_critical.samples=3")
 
 
 def test_captions_that_the_model_cannot_say_are_refused(second, own_shapes, trained, tmp_path, cache):

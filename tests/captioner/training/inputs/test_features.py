@@ -260,7 +260,7 @@ def test_features_that_do_not_fit_on_the_disk_are_refused_before_they_are_comput
     usage = namedtuple("usage", "total used free")
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 0, free - 1))
-    with pytest.raises(CaptionerError, match=r"^The features need 432 bytes in .*, but 454 bytes are free; .*--cache"):
+    with pytest.raises(CaptionerError, match=r"^The features need 432 bytes in .*, but 454 bytes are free\. .*--cache"):
         cache.compute(photos, CPU, quiet)
     assert encoded == []
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 0, free))

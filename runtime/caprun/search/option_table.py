@@ -56,7 +56,7 @@ class SearchOption(NamedTuple):
         if self.kind == "words":
             return "words, such as 'a the' or ['a', 'the']"
         if self.kind == "flag":
-            return "True or False"
+            return "true or false"
         number = "a whole number" if self.kind == "integer" else "a number"
         return f"{number} from {self.low} to {self.high}"
 

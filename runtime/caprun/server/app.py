@@ -1,8 +1,11 @@
 """The HTTP API: `create_app(Service(captioner, settings))`."""
 
+import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
@@ -11,81 +14,83 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 import caprun
+from caprun.caption import as_row
+from caprun.errors import ImageError
 from caprun.photos.reading import MAX_PIXELS
-from caprun.server import answers, description, query
-from caprun.server.batching import Batcher
-from caprun.server.captioning import answer, error_response
+from caprun.server import schema
+from caprun.server.batching import Batcher, CaptionedPhoto, encode
+from caprun.server.body import ClientLeft, body_head, listed_photos, read_body, wait_until_gone
 from caprun.server.docs import docs_page
 from caprun.server.metrics import CONTENT_TYPE, Metrics
+from caprun.server.middleware import ServiceMiddleware
+from caprun.server.options import ask_of, openapi_parameters, query_options, request_options
 from caprun.server.page import add_page
-from caprun.server.queueing import Draining
-from caprun.server.refusal import Refusal, refusal_for
+from caprun.server.refusal import Refusal, as_sentence, error_response, refusal_for, shutting_down
 from caprun.server.settings import Settings
-from caprun.server.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from caprun.engine import Captioner
 
+_CLIENT_LEFT = 499  # what nginx counts a request under whose client did not wait for the answer
 _SENTENCES = {
     404: "There is nothing at this path; /docs says what there is.",
     405: "This path does not take that method; /docs says what it takes.",
 }
 
+log = logging.getLogger(__name__)
+
 
 class Service:
-    """What a process serves: a model, its queue and its counters. Its threads run from the beginning.
+    """What a process serves: a model, its queue and its counters.
 
     Args:
-        captioner: the model; loaded with `many=True` it is in memory once.
-        settings: limits.
+        captioner: The model; loaded with `many=True` it is in memory once.
+        settings: The limits.
 
     Attributes:
-        draining: it is about to end, and says so; requests are answered until `close`.
+        draining: Whether the process is about to end, so that it is not ready for more.
+        unanswered: Requests that were not answered when the grace period ended.
     """
 
     def __init__(self, captioner: "Captioner", settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.metrics = Metrics()
-        self.batcher = Batcher(captioner, self.settings, self.metrics, answers.photo_caption)
+        self.batcher = Batcher(captioner, self.settings, self.metrics)
         self.captioner = self.batcher.captioner
-        self.parameters = query.parameters(self.settings)
+        self.options = request_options(self.settings)
         self.draining = False
+        self.unanswered = 0
 
     def warm_up(self) -> None:
-        """Caption a photo, so that the first client does not wait for what the first photo of all needs.
+        """Captions a photo, so that the first client does not wait for what only the first photo needs.
 
         Raises:
-            DeviceError: the model does not run.
+            DeviceError: The model does not run.
         """
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "JPEG")
         self.captioner.caption(file.getvalue())
 
-    async def close(self) -> None:
-        """Accept nothing more, and wait until everything accepted is done and the threads have ended."""
-        self.draining = True
-        await self.batcher.close()
-
 
 def create_app(service: Service) -> FastAPI:
-    """The application of a service; when it ends, the service is closed."""
+    """Makes the ASGI application of a service, which is closed when the application ends."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        await service.close()
+        service.batcher.close()
 
     app = FastAPI(
         title="caprun",
-        summary=description.SUMMARY,
-        description=description.TEXT,
+        summary=schema.SUMMARY,
+        description=schema.DESCRIPTION,
         version=caprun.__version__,
         lifespan=lifespan,
-        docs_url=None,  # which would load scripts from elsewhere
+        docs_url=None,  # FastAPI's page loads scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(Surroundings, service=service)
+    app.add_middleware(ServiceMiddleware, service=service)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _http_error)
     _add_api(app, service)
@@ -94,38 +99,48 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
-    spec, settings = service.captioner.spec, service.settings
+    parameters = openapi_parameters(service.options, service.captioner.spec)
 
-    @app.post("/v1/caption", tags=["captions"], **description.caption_route(service.parameters, spec, settings))
+    @app.post("/v1/caption", tags=["captions"], **schema.caption_route(parameters, service.settings))
     async def caption(request: Request) -> Response:
-        return await answer(service, request)
+        try:
+            return Response(await _caption(service, request), media_type="application/json")
+        except ClientLeft:
+            return Response(status_code=_CLIENT_LEFT)
+        except Exception as error:
+            refusal = refusal_for(error)
+            if refusal.status == 500:
+                log.exception("A request failed.")
+            if refusal.reason is not None:
+                service.metrics.refused(refusal.reason)
+            return error_response(refusal)
 
     model = _model(service)
 
-    @app.get("/v1/model", tags=["captions"], summary="What model it is, and what may be asked of it.")
-    async def about() -> answers.Model:
+    @app.get("/v1/model", tags=["captions"], summary="The model, and what may be asked of it.")
+    async def about() -> schema.ServedModel:
         return model
 
     @app.get("/healthz", tags=["operation"], summary="Whether the process lives.")
-    async def health() -> answers.State:
+    async def health() -> schema.ServiceStatus:
         return {"status": "alive"}
 
     @app.get(
         "/readyz",
         tags=["operation"],
         summary="Whether requests are accepted.",
-        response_model=answers.State,
-        responses=description.errors(503),
+        response_model=schema.ServiceStatus,
+        responses=schema.error_responses(503),
     )
     async def ready() -> Response:
         if service.draining:
-            return error_response(refusal_for(Draining(1)))
-        return Response(answers.encode(answers.State(status="ready")), media_type="application/json")
+            return error_response(shutting_down())
+        return Response(encode(schema.ServiceStatus(status="ready")), media_type="application/json")
 
     @app.get(
         "/metrics",
         tags=["operation"],
-        summary="Counters for Prometheus, of all processes together.",
+        summary="Counters for Prometheus, added up over the workers.",
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
@@ -137,7 +152,65 @@ def _add_api(app: FastAPI, service: Service) -> None:
         return docs_page(app.openapi())
 
 
-def _model(service: Service) -> answers.Model:
+async def _caption(service: Service, request: Request) -> bytes:
+    began = time.perf_counter()
+    settings, batcher = service.settings, service.batcher
+    head = body_head(request.headers, settings)
+    given = query_options(request.scope["query_string"], service.options)
+    ask = ask_of(given, service.captioner.spec, settings)
+    with batcher.admit(ask, head.size) as admission:
+        body = await read_body(request.receive, settings)
+        received = time.perf_counter() - began
+        photos: list[bytes | ImageError] = [body]
+        if head.is_json:
+            photos = await asyncio.to_thread(listed_photos, body, settings)
+        work = asyncio.create_task(batcher.caption(admission, photos))
+        gone = asyncio.create_task(wait_until_gone(request.receive))
+        del body, photos  # there may be many, and each is of use only until it is decoded
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientLeft
+            results = work.result()
+        finally:
+            gone.cancel()
+            work.cancel()
+            await asyncio.wait({work})
+    total = time.perf_counter() - began
+    timing = encode(_timing(received, results, total))
+    if head.is_json:
+        rows = b", ".join(_row(result) for result in results)
+        answer = b'{"results": [%s], "timing_ms": %s}' % (rows, timing)
+    elif isinstance(result := results[0], ImageError):
+        raise result
+    else:
+        answer = b'%s, "timing_ms": %s}' % (result.row[:-1], timing)
+    service.metrics.served(received, total)
+    return answer
+
+
+def _row(result: CaptionedPhoto | ImageError) -> bytes:
+    if isinstance(result, CaptionedPhoto):
+        return result.row
+    return encode({name: as_sentence(text) for name, text in as_row(result).items()})
+
+
+def _timing(received: float, results: Sequence[CaptionedPhoto | ImageError], total: float) -> schema.Timing:
+    captioned = [result for result in results if isinstance(result, CaptionedPhoto)]
+
+    def slowest(seconds: Sequence[float]) -> float:
+        return round(1000 * max(seconds, default=0.0), 3)
+
+    return {
+        "receive": slowest([received]),
+        "decode": slowest([result.decode_time for result in captioned]),
+        "queue": slowest([result.queue_time for result in captioned]),
+        "caption": slowest([result.caption_time for result in captioned]),
+        "total": slowest([total]),
+    }
+
+
+def _model(service: Service) -> schema.ServedModel:
     spec, settings, backend = service.captioner.spec, service.settings, service.captioner.backend
     return {
         "name": spec.name,
@@ -145,6 +218,7 @@ def _model(service: Service) -> answers.Model:
         "precision": str(getattr(backend, "precision", "fp32")),
         "device": str(getattr(backend, "device", "cpu")),
         "attention": spec.attention_grid is not None,
+        "neutral": spec.neutral is not None,
         "confidence": spec.confidence.event if spec.confidence else None,
         "min_confidence": settings.min_confidence or 0.0,
         "search": spec.search.as_dict(),
@@ -161,8 +235,9 @@ def _model(service: Service) -> answers.Model:
 
 
 def _http_error(_request: Request, error: Exception) -> Response:
-    """What FastAPI refuses, in the words and the shape of our own refusals."""
+    """Answers what FastAPI refuses in our words."""
     if not isinstance(error, HTTPException):
         return error_response(Refusal(422, "The request is not as /docs describes it; see there."))
-    text = _SENTENCES.get(error.status_code, str(error.detail))
-    return error_response(Refusal(error.status_code, text), error.headers)
+    response = error_response(Refusal(error.status_code, _SENTENCES.get(error.status_code, as_sentence(error.detail))))
+    response.headers.update(error.headers or {})
+    return response

@@ -1,231 +1,342 @@
-"""Photos of many requests captioned together: threads that decode, threads that caption, and who waits for them.
+"""The bounded queue and the batches: which requests are accepted, and which photos are captioned together.
 
-The event loop accepts requests and hears of results; a photo goes from thread to thread without it.
+All state belongs to the event loop. Threads decode photos and caption batches, and nothing else.
 """
 
 import asyncio
 import contextlib
+import functools
+import json
 import logging
+import math
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from caprun.caption import Abstention, abstention
+from caprun.caption import as_row, rounded
 from caprun.engine import default_batch_size
 from caprun.errors import DeviceError, ImageError
 from caprun.inference.hardware import threads_for_all_cores
 from caprun.photos.preprocessing import prepare, seen_box
 from caprun.photos.reading import opened
+from caprun.search.options import SearchOptions
 from caprun.server.metrics import Metrics
-from caprun.server.priority import step_back
-from caprun.server.queueing import Ask, Captioned, DeadlinePassed, Photo, Place, Queue, Result
+from caprun.server.refusal import queue_full, shutting_down, too_late
 from caprun.server.settings import MOST_DECODERS, Settings
 
 if TYPE_CHECKING:
-    from caprun.caption import Caption
     from caprun.engine import Captioner
 
-T = TypeVar("T")
-Box: TypeAlias = tuple[float, float, float, float]
-Render: TypeAlias = "Callable[[Caption, Box | None, Abstention | None], bytes]"
-"""How a caption is answered, or why it is not; with the box of `seen_box` where attention is wanted."""
+_FEWEST = 2  # photos that idle workers do not divide: together they take a fifth less than one by one
+_LONGEST_RETRY = 60
+_NICE = 5  # how far the threads step back, so that the event loop answers at once where all cores are busy
 
 log = logging.getLogger(__name__)
 
 
+class Ask(NamedTuple):
+    """What a request asks about its photos; only photos with the same ask share a batch."""
+
+    options: SearchOptions
+    alpha: bool = False
+    """Return where the model looked for each word."""
+    min_confidence: float | None = None
+    """Abstain below this confidence; None returns every caption."""
+
+
+class CaptionedPhoto(NamedTuple):
+    """A photo's result and how long it took."""
+
+    row: bytes
+    """JSON of its caption or abstention."""
+    decode_time: float
+    """Seconds until it was decoded, waiting for a thread included."""
+    queue_time: float
+    """Seconds that it then waited to be captioned."""
+    caption_time: float
+    """Seconds that its batch took."""
+
+
+class Admission:
+    """A request's room in the queue."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+        self.photos = self.arriving = 1
+        """Photos that are not yet being captioned; and those of them that are not yet decoded."""
+        self.deadline = math.inf
+        """When it has waited too long, in the event loop's time."""
+
+
+class _DecodedPhoto:
+    """A photo that is ready to be captioned."""
+
+    def __init__(self, admission: Admission, image: npt.NDArray[np.uint8], box: tuple[float, ...]) -> None:
+        self.admission, self.image, self.box = admission, image, box
+        self.decoded = self.taken = time.perf_counter()
+        self.is_taken = asyncio.Event()
+        self.outcome: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
+
+
+class _Outcome(NamedTuple):
+    """What a worker made of a photo."""
+
+    row: bytes | Exception
+    abstained: bool = False
+    seconds: float = 0.0
+
+
 class Batcher:
-    """Captions what requests bring, in batches.
+    """Captions the photos of many requests, in batches.
 
     Args:
-        captioner: what captions; as many threads do as it has workers when it is made for many photos.
-        settings: limits.
-        metrics: what is counted.
-        render: how a caption is answered, which is worked out in the threads that caption.
+        captioner: The model; loaded with `many=True` it is in memory once.
+        settings: The limits.
+        metrics: Told the length of the queue, the batches, and what became of each photo.
     """
 
-    def __init__(self, captioner: "Captioner", settings: Settings, metrics: Metrics, render: Render) -> None:
+    def __init__(self, captioner: "Captioner", settings: Settings, metrics: Metrics) -> None:
         self.captioner = captioner.for_many()
-        self._metrics, self._render = metrics, render
-        self.queue = Queue(settings, metrics, settings.batch_size or default_batch_size(self.captioner))
-        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._settings, self._metrics = settings, metrics
+        self._batch_size = settings.batch_size or default_batch_size(self.captioner)
+        self._most_bytes = max(settings.queue_bytes, settings.max_bytes)
         decoders = settings.decoders or min(MOST_DECODERS, threads_for_all_cores())
-        # daemons: a process that is told to end now does not wait for them
-        self._decoders = [
-            threading.Thread(target=self._decode_all, name=f"caprun-decoder-{i}", daemon=True) for i in range(decoders)
-        ]
-        self._workers = [
-            threading.Thread(target=self._caption_all, name=f"caprun-worker-{i}", daemon=True)
-            for i in range(self.captioner.workers)
-        ]
-        for thread in (*self._decoders, *self._workers):
-            thread.start()
+        self._decoders = ThreadPoolExecutor(decoders, "caprun-decoder", _step_back)
+        self._workers = ThreadPoolExecutor(self.captioner.workers, "caprun-worker", _step_back)
+        self._idle = self.captioner.workers
+        self._ready: dict[Ask, deque[_DecodedPhoto]] = {}
+        self._arriving: Counter[Ask] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+        self._bytes = 0
+        self._pace = 0.0  # seconds a photo, lately
+        self._closed = False
+        self.photos = 0
+        """Photos that are accepted and not yet being captioned."""
 
-    def admit(self, ask: Ask, size: int) -> Place:
-        """Accept a request before its body is read; see `Queue.admit`."""
-        return self.queue.admit(ask, size)
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds in which the photos that wait now are captioned, at the present pace."""
+        return max(1, min(_LONGEST_RETRY, math.ceil(self.photos * self._pace)))
 
-    async def caption(self, place: Place, photos: Sequence[bytes | ImageError]) -> list[Result]:
-        """Caption a request's photos.
+    @contextlib.contextmanager
+    def admit(self, ask: Ask, size: int | None) -> Iterator[Admission]:
+        """Accepts a request of one photo before its body is read, until the block ends.
 
         Args:
-            place: the request's, its body received.
-            photos: encoded photos, or why there is none.
+            ask: What is asked.
+            size: Bytes of the body; None where they are unknown, which counts as the most that are allowed.
+
+        Raises:
+            Refusal: There is no room, or the batcher is closed.
+        """
+        if self._closed:
+            raise shutting_down()
+        size = self._settings.max_bytes if size is None else size
+        if self.photos >= self._settings.queue or self._bytes + size > self._most_bytes:
+            raise queue_full(self.retry_after)
+        admission = Admission(ask)
+        self._bytes += size
+        self._arriving[ask] += 1
+        self._count(1)
+        try:
+            yield admission
+        finally:
+            self._bytes -= size
+            self._count(-admission.photos)
+            self._arrived(admission, admission.arriving)
+
+    async def caption(
+        self, admission: Admission, photos: Sequence[bytes | ImageError]
+    ) -> list[CaptionedPhoto | ImageError]:
+        """Captions a request's photos, whose deadline begins now.
+
+        Args:
+            admission: The request's.
+            photos: Encoded photos, or why there is none.
 
         Returns:
-            In their order, a caption or what is wrong with the photo.
+            A result for each photo, in their order.
 
         Raises:
-            QueueFull: there is no room for so many.
-            DeadlinePassed: they have waited too long.
-            DeviceError: the model failed.
+            Refusal: There is no room for so many, or they have waited too long.
+            DeviceError: The model failed.
         """
-        waiting = [Photo(place, index, photo) for index, photo in enumerate(photos) if isinstance(photo, bytes)]
-        place.results = [None if isinstance(photo, bytes) else photo for photo in photos]
+        more = len(photos) - admission.photos
+        if more > 0 and self.photos + more > self._settings.queue:
+            raise queue_full(self.retry_after)
+        admission.deadline = asyncio.get_running_loop().time() + self._settings.deadline
+        admission.photos += more
+        admission.arriving += more
+        self._arriving[admission.ask] += more
+        self._count(more)
+        tasks = [asyncio.create_task(self._result(admission, photo)) for photo in photos]
         del photos  # each is given up when it is decoded
-        self.queue.put(place, list(waiting))
-        for photo in waiting:
-            self._jobs.put(partial(self._decode, photo))
-        if waiting:
-            timer = place.loop.call_at(place.deadline, self._expire, place)
-            try:
-                await place.future
-            finally:
-                timer.cancel()
-        return [result for result in place.results if result is not None]
-
-    async def run(self, place: Place, job: Callable[[], T]) -> T:
-        """Do something of the decoders' kind for a request, where they do.
-
-        Raises:
-            DeadlinePassed: none of them had time for it.
-        """
-        loop = place.loop
-        future: asyncio.Future[T] = loop.create_future()
-
-        def work() -> None:
-            if future.done():
-                return
-            try:
-                value = job()
-            except Exception as error:  # noqa: BLE001  (whatever it is, it is the caller's)
-                _tell(loop, _settle, future, error)
-            else:
-                _tell(loop, _settle, future, value)
-
-        self._jobs.put(work)
         try:
-            async with asyncio.timeout_at(place.deadline):
-                return await future
+            return await asyncio.gather(*tasks)
         except TimeoutError:
-            raise DeadlinePassed(self.queue.retry_after()) from None
+            raise too_late(self.retry_after) from None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def close(self) -> None:
-        """Accept nothing more, finish what was accepted, and end the threads."""
-        empty = asyncio.Event()
-        self.queue.close(empty.set)
-        await empty.wait()
-        for _ in self._decoders:
-            self._jobs.put(None)
-        await asyncio.to_thread(self._join)
+    def close(self) -> None:
+        """Accepts nothing more; the threads end with what they are doing."""
+        self._closed = True
+        for pool in (self._decoders, self._workers):
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _join(self) -> None:
-        for thread in (*self._decoders, *self._workers):  # what they still do is for nobody
-            thread.join()
+    # In the event loop
 
-    def _expire(self, place: Place) -> None:
-        if place.waiting:
-            place.withdraw(DeadlinePassed(self.queue.retry_after()))
-
-    def _deliver(self, results: list[tuple[Photo, Result | Exception]]) -> None:
-        for photo, result in results:
-            place = photo.place
-            if isinstance(result, Captioned | ImageError):
-                place.results[photo.index] = result
-                if not place.future.done() and None not in place.results:
-                    place.future.set_result(None)
-            else:
-                place.withdraw(result)
-
-    # Threads that decode
-
-    def _decode_all(self) -> None:
-        step_back()
-        while (job := self._jobs.get()) is not None:
-            job()
-            del job  # nothing of it is kept while there is nothing to do
-
-    def _decode(self, photo: Photo) -> None:
-        data, photo.data = photo.data, None
-        if not photo.waits or data is None:
-            return
-        spec = self.captioner.spec.image
+    async def _result(self, admission: Admission, data: bytes | ImageError) -> CaptionedPhoto | ImageError:
+        received = time.perf_counter()
         try:
-            with opened(data, name="the photo") as image:  # large ones come one after the other until they are small
-                photo.box = seen_box(image.size, spec)
-                photo.array = prepare(image, spec)
-        except Exception as error:
-            if not isinstance(error, ImageError):  # a fault of ours, which must not cost the thread
-                log.exception("A photo could not be decoded.")
-            if self.queue.drop(photo):
-                self._metrics.failed("bad")
-                _tell(photo.place.loop, self._deliver, [(photo, error)])
-            return
-        photo.decoded = time.perf_counter()
-        self.queue.ready(photo)
+            if isinstance(data, ImageError):
+                raise data
+            async with asyncio.timeout_at(admission.deadline):
+                job = functools.partial(self._decode, data)
+                del data
+                image, box = await asyncio.get_running_loop().run_in_executor(self._decoders, job)
+                del job
+        except ImageError as error:
+            self._metrics.failed("bad")
+            self._leave_queue(admission)
+            return error
+        finally:
+            self._arrived(admission, 1)
+        photo = _DecodedPhoto(admission, image, box)
+        self._ready.setdefault(admission.ask, deque()).append(photo)
+        try:
+            async with asyncio.timeout_at(admission.deadline):
+                await photo.is_taken.wait()
+        finally:
+            if not photo.is_taken.is_set():  # nobody waits for it any more
+                self._ready[admission.ask].remove(photo)
+                self._forget_empty(admission.ask)
+        row, abstained, took = await photo.outcome
+        if isinstance(row, Exception):
+            self._metrics.failed("failed")
+            raise row
+        result = CaptionedPhoto(row, photo.decoded - received, photo.taken - photo.decoded, took)
+        self._metrics.captioned(*result[1:], abstained=abstained)
+        return result
 
-    # Threads that caption
+    def _dispatch(self) -> None:
+        """Gives idle workers what is due, and comes back when the next photos are."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._idle and self._ready:
+            now = time.perf_counter()
+            waits = {ask: self._wait(ask, now) for ask in self._ready}
+            ask = min(waits, key=lambda ask: (waits[ask], self._ready[ask][0].decoded))
+            if waits[ask] > 0:
+                self._timer = asyncio.get_running_loop().call_later(waits[ask], self._dispatch)
+                return
+            self._start(ask)
 
-    def _caption_all(self) -> None:
-        step_back()
-        while batch := self.queue.take():
-            results = self._caption(batch)
-            _tell(batch[0].place.loop, self._deliver, results)
-            del batch, results
+    def _wait(self, ask: Ask, now: float) -> float:
+        """Seconds that the photos of an ask still wait for others that are on their way."""
+        ready = self._ready[ask]
+        if not self._arriving[ask] or len(ready) >= self._share(ask):
+            return 0.0
+        return max(0.0, ready[0].decoded + self._settings.batch_delay - now)
 
-    def _caption(self, batch: list[Photo]) -> list[tuple[Photo, Result | Exception]]:
-        ask, began = batch[0].place.ask, time.perf_counter()
+    def _share(self, ask: Ask) -> int:
+        """How many of an ask's photos one worker takes where the idle workers divide them."""
+        photos = len(self._ready[ask]) + self._arriving[ask]
+        return min(self._batch_size, max(_FEWEST, math.ceil(photos / self._idle)))
+
+    def _start(self, ask: Ask) -> None:
+        ready = self._ready[ask]
+        batch = [ready.popleft() for _ in range(min(len(ready), self._share(ask)))]
+        self._forget_empty(ask)
+        now = time.perf_counter()
+        for photo in batch:
+            photo.taken = now
+            photo.is_taken.set()
+            self._leave_queue(photo.admission)
+        self._idle -= 1
         self._metrics.batch(len(batch))
+        work = asyncio.get_running_loop().run_in_executor(self._workers, self._caption, ask, batch)
+        work.add_done_callback(functools.partial(self._deliver, batch))
+
+    def _deliver(self, batch: list[_DecodedPhoto], work: "asyncio.Future[list[_Outcome]]") -> None:
+        self._idle += 1
+        if work.cancelled():
+            return
+        took = sum(outcome.seconds / len(batch) for outcome in work.result()) / self.captioner.workers
+        self._pace = 0.9 * self._pace + 0.1 * took / len(batch) if self._pace else took / len(batch)
+        for photo, outcome in zip(batch, work.result(), strict=True):
+            if not photo.outcome.done():
+                photo.outcome.set_result(outcome)
+        self._dispatch()
+
+    def _arrived(self, admission: Admission, photos: int) -> None:
+        """Counts photos of a request that are not on their way any more."""
+        admission.arriving -= photos
+        self._arriving[admission.ask] -= photos
+        if not self._arriving[admission.ask]:
+            del self._arriving[admission.ask]
+        # not at once: the photo that has arrived is about to be ready
+        asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _leave_queue(self, admission: Admission) -> None:
+        admission.photos -= 1
+        self._count(-1)
+
+    def _count(self, more: int) -> None:
+        self.photos += more
+        self._metrics.queue(self.photos)
+
+    def _forget_empty(self, ask: Ask) -> None:
+        if not self._ready[ask]:
+            del self._ready[ask]
+
+    # In threads
+
+    def _decode(self, data: bytes) -> tuple[npt.NDArray[np.uint8], tuple[float, ...]]:
+        spec = self.captioner.spec.image
+        with opened(data, name="the photo") as image:  # large ones come one after the other until they are small
+            return prepare(image, spec), seen_box(image.size, spec)
+
+    def _caption(self, ask: Ask, batch: list[_DecodedPhoto]) -> list[_Outcome]:
+        began = time.perf_counter()
         try:
-            arrays = np.stack([photo.array for photo in batch if photo.array is not None])
-            captions = self.captioner.caption_arrays(arrays, ask.options, alpha=ask.alpha)
-            abstentions = [abstention(caption, ask.min_confidence) for caption in captions]
-            bodies = [
-                self._render(caption, photo.box if ask.alpha else None, why)
-                for photo, caption, why in zip(batch, captions, abstentions, strict=True)
-            ]
+            images = np.stack([photo.image for photo in batch])
+            captions = self.captioner.caption_arrays(images, ask.options, alpha=ask.alpha)
+            rows = [as_row(caption, ask.min_confidence) for caption in captions]
         except Exception as error:
-            if len(batch) > 1:  # what is wrong with one is not the others' affair; and a full memory may hold one
-                return [result for photo in batch for result in self._caption([photo])]
+            if len(batch) > 1:  # one of them may be at fault; or they may fit into the memory one by one
+                return [outcome for photo in batch for outcome in self._caption(ask, [photo])]
             if isinstance(error, DeviceError):
                 log.error("A photo could not be captioned: %s", error)
-            else:  # a fault of ours, which must not cost the thread
+            else:
                 log.exception("A photo could not be captioned.")
-            self._metrics.failed("failed")
-            return [(batch[0], error)]
+            return [_Outcome(error)]
+        for photo, row in zip(batch, rows, strict=True):
+            if ask.alpha and "caption" in row:
+                row["attention_box"] = [rounded(edge) for edge in photo.box]
+        encoded = [encode(row) for row in rows]
         took = time.perf_counter() - began
-        self.queue.went(took / len(batch) / len(self._workers))
-        results: list[tuple[Photo, Result | Exception]] = []
-        for photo, body, why in zip(batch, bodies, abstentions, strict=True):
-            decoding, waiting = photo.decoded - photo.received, photo.taken - photo.decoded
-            self._metrics.captioned(decoding, waiting, took, abstained=why is not None)
-            results.append((photo, Captioned(body, decoding, waiting, took)))
-        return results
+        return [_Outcome(row, "abstained" in data, took) for row, data in zip(encoded, rows, strict=True)]
 
 
-def _settle(future: "asyncio.Future[T]", outcome: T | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+def encode(answer: object) -> bytes:
+    """Returns plain data as JSON in UTF-8."""
+    return json.dumps(answer, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
-def _tell(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *arguments: object) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
-        loop.call_soon_threadsafe(what, *arguments)
+def _step_back() -> None:
+    """Lowers the priority of the calling thread; on Linux only, where threads have priorities of their own."""
+    with contextlib.suppress(AttributeError, OSError):
+        if os.uname().sysname == "Linux":
+            nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

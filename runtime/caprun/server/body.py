@@ -1,112 +1,86 @@
-"""A request's body: what may be sent, read within its limits, and the photos in it."""
+"""The body of a request: what may be sent, read within its limits, and the photos in it."""
 
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from starlette.types import Receive
 
 from caprun.errors import ImageError
-from caprun.server.queueing import Place
 from caprun.server.refusal import Refusal
 from caprun.server.settings import Settings
 
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
 _WANTED = 'send {"photos": ["<base64>", ...]}'
-_MOST_BRACKETS = 16
-_MOST_DIGITS = 18
+_MOST_BRACKETS = 16  # of JSON: what is small as text may be large as objects
 
 
-class ClientGone(Exception):  # noqa: N818  (as clients do)
+class ClientLeft(Exception):  # noqa: N818  (as clients do)
     """The client closed the connection: nobody waits for an answer."""
 
 
-class Announced(NamedTuple):
+class BodyHead(NamedTuple):
     """What a request's head says of its body."""
 
-    json: bool
-    """It is a list of photos; else it is a photo."""
+    is_json: bool
     size: int | None
-    """Bytes; None: it will be seen."""
+    """Bytes; None where they are not announced."""
 
 
-def announced(headers: Mapping[str, str], settings: Settings) -> Announced:
-    """Read a request's head.
+def body_head(headers: Mapping[str, str], settings: Settings) -> BodyHead:
+    """Reads what a request's head says of its body.
 
     Raises:
-        Refusal: such a body is not taken.
+        Refusal: Such a body is not taken.
     """
-    media = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media.startswith("multipart/"):
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type.startswith("multipart/"):
         raise Refusal(415, "Forms are not taken; send the bytes of one photo as the body, or JSON with a list.")
     if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         raise Refusal(415, "A Content-Encoding is not taken; send the photo as it is, for it is compressed already.")
     length = headers.get("content-length")
-    if length is None:
-        return Announced(media == "application/json", None)
-    if not (length.isascii() and length.isdigit()):
-        raise Refusal(400, "Content-Length is no number; say how many bytes the body has.", closes=True)
-    if len(length) > _MOST_DIGITS or int(length) > settings.max_bytes:
+    if length is not None and int(length) > settings.max_bytes:
         raise _too_large(settings)
-    return Announced(media == "application/json", int(length))
+    return BodyHead(media_type == "application/json", None if length is None else int(length))
 
 
-async def read(receive: Receive, size: int | None, place: Place, settings: Settings) -> bytes:
-    """Receive a body.
-
-    Args:
-        receive: gives it in parts.
-        size: that it was said to have.
-        place: the request's; told how much there is where that was not said.
-        settings: limits.
+async def read_body(receive: Receive, settings: Settings) -> bytes:
+    """Receives a body.
 
     Raises:
-        Refusal: it is too large, takes too long, or is empty.
-        QueueFull: there is no room for more bytes.
-        ClientGone: it did not come.
+        Refusal: It is too large, takes too long or is empty.
+        ClientLeft: It did not come.
     """
     body = bytearray()
     try:
-        async with asyncio.timeout(settings.body_timeout) as timeout:
-
-            def give_way() -> None:
-                if not timeout.expired():  # else its own time is over, at the same moment
-                    timeout.reschedule(place.loop.time())
-
-            place.on_eviction = give_way
+        async with asyncio.timeout(settings.body_timeout):
             more = True
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ClientGone
+                    raise ClientLeft
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
                 if len(body) > settings.max_bytes:
                     raise _too_large(settings)
-                if size is None:
-                    place.holds(len(body))
-        place.received()
     except TimeoutError:
-        place.received()
-    if place.left:
-        raise Refusal(408, "The body came too slowly while others waited; send it faster, or later.", closes=True)
-    if more:
-        text = f"The body took longer than {settings.body_timeout:g} seconds; send a smaller photo."
-        raise Refusal(408, text, closes=True)
+        sentence = f"The body took longer than {settings.body_timeout:g} seconds; send a smaller photo."
+        raise Refusal(408, sentence, closes=True) from None
     if not body:
         raise Refusal(400, "The body is empty; send the bytes of a photo.")
     return bytes(body)
 
 
-def photos_of(body: bytes, settings: Settings) -> list[bytes | ImageError]:
-    """The photos in a JSON body, each as bytes or with what is wrong with it.
+def listed_photos(body: bytes, settings: Settings) -> list[bytes | ImageError]:
+    """Reads the photos of a JSON body.
+
+    Returns:
+        The bytes of each, or what is wrong with it.
 
     Raises:
-        Refusal: it is no such list.
+        Refusal: The body is no list of photos.
     """
-    # What is small as text may be large as objects: what cannot be a list of photos is not even read,
-    # and nothing is nested deeply.
     if body.count(b"[") + body.count(b"{") > _MOST_BRACKETS:
         raise Refusal(422, f"The body is no list of photos; {_WANTED}.")
     if body.count(b",") > 2 * settings.max_photos + _MOST_BRACKETS:
@@ -121,22 +95,28 @@ def photos_of(body: bytes, settings: Settings) -> list[bytes | ImageError]:
     if not photos:
         raise Refusal(422, f"The list of photos is empty; {_WANTED}.")
     if not all(isinstance(photo, str) for photo in photos):
-        raise Refusal(422, f"The list holds something else than text; {_WANTED}.")
+        raise Refusal(422, f"The list has an item that is not text; {_WANTED}.")
     if len(photos) > settings.max_photos:
         raise _too_many(settings)
-    return [_decoded(photo) for photo in photos]
+    return [_from_base64(photo) for photo in photos]
 
 
-def _decoded(text: str) -> bytes | ImageError:
+async def wait_until_gone(receive: Receive) -> None:
+    """Returns when the client closes the connection; its body was received."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _from_base64(text: str) -> bytes | ImageError:
     try:
         photo = base64.b64decode(text, validate=True)
     except ValueError:
-        return ImageError("the photo is not base64; encode its bytes, with nothing before or after")
-    return photo or ImageError("the photo is empty; get another copy of it")
+        return ImageError("The photo is not base64; encode its bytes, with nothing before or after.")
+    return photo or ImageError("The photo is empty; get another copy of it.")
 
 
 def _too_large(settings: Settings) -> Refusal:
-    return Refusal(413, f"The body has more than {settings.max_bytes:,} bytes; scale the photo down.", closes=True)
+    return Refusal(413, f"The body has more than {settings.max_bytes:,} bytes; scale the photo down.")
 
 
 def _too_many(settings: Settings) -> Refusal:

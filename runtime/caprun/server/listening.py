@@ -1,4 +1,4 @@
-"""The listening socket: made before anything is loaded, and closed so that nobody who has connected is turned away."""
+"""The listening socket: bound before anything is loaded, and closed without turning away who has connected."""
 
 import contextlib
 import ctypes
@@ -10,19 +10,19 @@ import sys
 from caprun.errors import CaprunError, UsageError
 
 BACKLOG = 2048
-"""Connections that the system keeps for us until we take them."""
+"""Connections that the system keeps until they are accepted."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket of that address, which does not listen yet.
+    """Binds a socket, which does not listen yet.
 
     Args:
-        host: a name or an address of this machine; 0.0.0.0 and :: are all of them.
-        port: 0 for any that is free.
+        host: A name or an address of this machine; 0.0.0.0 and :: are all its addresses.
+        port: The port; 0 for any that is free.
 
     Raises:
-        UsageError: it is no address of this machine.
-        CaprunError: the port is taken or not ours to take.
+        UsageError: It is no address of this machine.
+        CaprunError: The port is taken, or this user may not take it.
     """
     try:
         found = socket.getaddrinfo(host or "-", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -43,10 +43,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def listen(listener: socket.socket) -> None:
-    """Let clients connect.
+    """Lets clients connect.
 
     Raises:
-        CaprunError: somebody else has listened at this address since it was bound.
+        CaprunError: Somebody else has listened at this address since it was bound.
     """
     try:
         listener.listen(BACKLOG)
@@ -66,7 +66,7 @@ def _explained(error: OSError, host: str, port: int) -> CaprunError:
 
 
 def url(listener: socket.socket) -> str:
-    """Where a browser finds it."""
+    """Returns the address for a browser."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -81,11 +81,11 @@ _NO_SYN = (  # of a packet: code, jump if true, jump if false, value
 
 
 def close_door(listener: socket.socket) -> None:
-    """Let nobody else connect, while whoever has connected can still be accepted.
+    """Lets nobody else connect, while connections that were made can still be accepted.
 
-    Closing a listening socket resets the connections that the system has made and nobody has accepted yet. Linux can
-    be told to ignore those who begin to connect: they try again, and find a socket that is closed, or its successor's.
-    Elsewhere nothing is done, and a connection that comes in the last moment may be reset.
+    Closing a listening socket resets the connections that the system has made and nobody has accepted. On Linux, the
+    first packet of a new connection is dropped: the client tries again, and finds a socket that is closed, or its
+    successor's. Elsewhere nothing is done, and a connection that comes in the last moment may be reset.
     """
     if sys.platform != "linux":
         return

@@ -29,7 +29,7 @@ PAGE_HEADERS = {
     # An update is seen at once, and what has not changed is not sent again.
     "Cache-Control": "no-cache",
 }
-"""Of every answer of the page."""
+"""Headers of every answer of the page."""
 
 
 class PageFile(NamedTuple):
@@ -41,7 +41,7 @@ class PageFile(NamedTuple):
 
 
 def page_files() -> dict[str, PageFile]:
-    """The files of the page by the path that each is served at: `/`, and `/page/NAME`."""
+    """Returns the files of the page by the path that each is served at: `/`, and `/page/NAME`."""
     found = {}
     for entry in files("caprun.server").joinpath("page").iterdir():
         media_type = _TYPES.get("." + entry.name.rpartition(".")[2])
@@ -54,7 +54,7 @@ def page_files() -> dict[str, PageFile]:
 
 
 def add_page(app: FastAPI) -> None:
-    """Serve the page. A path of its own for each file: none of a request's is ever looked for on a disk."""
+    """Adds the page to an application, each file at a path of its own: no path of a request is looked for on a disk."""
     for path, file in page_files().items():
         app.add_api_route(path, _serving(file), methods=["GET", "HEAD"], include_in_schema=False)
 
@@ -71,6 +71,6 @@ def _serving(file: PageFile) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _has(request: Request, etag: str) -> bool:
-    """Whether the client says that it holds the file already (RFC 9110, 13.1.2)."""
+    """Returns whether the client says that it holds the file already (RFC 9110, 13.1.2)."""
     known = [value.strip().removeprefix("W/") for value in request.headers.get("If-None-Match", "").split(",")]
     return etag in known or known == ["*"]

@@ -1,56 +1,78 @@
-"""A request that is not served: the status, and one sentence that says what was wrong and what to do."""
+"""Requests that are not served: the status, and one sentence that says what was wrong and what to do."""
 
-from collections.abc import Mapping
+from typing import Any, Literal
+
+from fastapi.responses import JSONResponse
 
 from caprun.errors import DeviceError, FormatError, ImageError, TooLargeError, UsageError
-from caprun.server.metrics import Reason
-from caprun.server.queueing import Busy
 
-_BUSY: Mapping[Reason, tuple[int, str]] = {
-    "queue": (429, "Too many photos are waiting; try again later."),
-    "deadline": (503, "The photo waited too long to be captioned; try again later."),
-    "draining": (503, "The service is shutting down; try again soon."),
+Reason = Literal["queue", "deadline", "draining"]
+"""Why a request is refused that could be served at another time."""
+
+STATUSES = {
+    400: "The body is empty, or it is not the JSON that its header announces.",
+    404: "There is nothing at this path.",
+    408: "The body took too long to arrive.",
+    413: "The body or a photo is too large, or the list is too long.",
+    415: "The body is not a photo of a known format; or it is a form, or has a `Content-Encoding`.",
+    422: "The photo is damaged, or an option has a value that it cannot have.",
+    429: "Too many photos are waiting.",
+    500: "The service failed.",
+    503: "The request waited too long, the model failed, or the service is shutting down.",
 }
+"""What each status of an error means."""
 
 
-class Refusal(Exception):  # noqa: N818  (it may be nobody's error)
+class Refusal(Exception):  # noqa: N818  (the fault may be nobody's)
     """An answer that says why there is no caption.
 
     Args:
-        status: of HTTP.
-        sentence: for a person.
-        retry_after: seconds, where trying again will do.
-        closes: the connection is of no more use, for the rest of the request is still to come, and long.
+        status: The HTTP status.
+        sentence: What was wrong and what to do.
+        retry_after: Seconds after which it is worth trying again, in whole seconds.
+        reason: What `/metrics` counts it under.
+        closes: Whether the connection is of no more use.
     """
 
-    reason: Reason | None = None
-    """Of one that is nobody's fault."""
-
-    def __init__(self, status: int, sentence: str, *, retry_after: int | None = None, closes: bool = False) -> None:
+    def __init__(
+        self,
+        status: int,
+        sentence: str,
+        *,
+        retry_after: int | None = None,
+        reason: Reason | None = None,
+        closes: bool = False,
+    ) -> None:
         super().__init__(sentence)
-        self.status, self.sentence, self.retry_after, self.closes = status, sentence, retry_after, closes
+        self.status, self.sentence, self.retry_after, self.reason = status, sentence, retry_after, reason
+        self.closes = closes
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """Those that belong to it."""
-        retry = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        return retry | ({"Connection": "close"} if self.closes else {})
+
+def queue_full(retry_after: int) -> Refusal:
+    """Returns the refusal of a request for which there is no room."""
+    return Refusal(429, "Too many photos are waiting; try again later.", retry_after=retry_after, reason="queue")
+
+
+def too_late(retry_after: int) -> Refusal:
+    """Returns the refusal of a request that has waited too long."""
+    sentence = "The photo waited too long to be captioned; try again later."
+    return Refusal(503, sentence, retry_after=retry_after, reason="deadline")
+
+
+def shutting_down() -> Refusal:
+    """Returns the refusal of a request that comes, or is not answered, before the service ends."""
+    return Refusal(503, "The service is shutting down; try again soon.", retry_after=1, reason="draining", closes=True)
 
 
 def refusal_for(error: Exception) -> Refusal:
-    """What to answer where an error came up; 500 for one that nobody foresaw."""
+    """Returns what is answered when an error is raised; 500 for one that nobody foresaw."""
     match error:
         case Refusal():
             return error
-        case Busy():
-            status, text = _BUSY[error.reason]
-            refusal = Refusal(status, text, retry_after=error.retry_after, closes=error.reason == "draining")
-            refusal.reason = error.reason
-            return refusal
         case DeviceError():
             return Refusal(503, "The model failed, and the log says how; try again.", retry_after=1)
         case UsageError():
-            return Refusal(422, str(error))
+            return Refusal(422, as_sentence(error))
         case FormatError():
             return Refusal(415, as_sentence(error))
         case TooLargeError():
@@ -61,7 +83,16 @@ def refusal_for(error: Exception) -> Refusal:
             return Refusal(500, "The service failed, and the log says how; please report it.")
 
 
-def as_sentence(error: Exception) -> str:
-    """What an error says, from its capital letter to its full stop."""
+def error_response(error: Exception) -> JSONResponse:
+    """Returns an error as every path answers it: `{"error": "one sentence"}`."""
+    refusal = refusal_for(error)
+    headers: dict[str, Any] = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+    if refusal.closes:
+        headers["Connection"] = "close"
+    return JSONResponse({"error": refusal.sentence}, refusal.status, headers)
+
+
+def as_sentence(error: Exception | str) -> str:
+    """Returns what an error says, from its capital letter to its full stop."""
     text = str(error)
     return text[:1].upper() + text[1:].rstrip(".") + "."

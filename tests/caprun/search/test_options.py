@@ -112,7 +112,7 @@ def test_options_that_do_not_go_together_are_refused_in_a_sentence(options: dict
 
 @pytest.mark.parametrize("value", [1, "yes", None])
 def test_a_switch_is_on_or_off(value: object) -> None:
-    with pytest.raises(UsageError, match=f"`neutral` is {value!r}; it must be True or False"):
+    with pytest.raises(UsageError, match=f"`neutral` is {value!r}; it must be true or false"):
         SearchOptions(neutral=value)  # type: ignore[arg-type]
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import random
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,16 +19,13 @@ from caprun.server.app import Service, create_app
 from caprun.server.settings import Settings
 from tests.caprun.server.support.service import (
     JSON,
-    LONG,
     PHOTO,
     Running,
-    gated,
     is_error,
     is_sentence,
     listed,
     photos,
     running,
-    wait_until,
     watched,
 )
 
@@ -169,31 +165,6 @@ def test_a_fault_anywhere_is_an_answer_too(captioner: Captioner, monkeypatch: py
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-# The end
-
-
-def test_who_shuts_down_says_so_and_answers_what_is_asked_until_it_is_closed(captioner: Captioner) -> None:
-    with gated(captioner) as (service, backend), ThreadPoolExecutor(4) as clients:
-        accepted = [clients.submit(service.caption, photo) for photo in photos(3)]
-        wait_until(lambda: backend.batches and service.service.batcher.queue.photos == 2)
-        assert service.client.get("/readyz").status_code == 200
-        service.service.draining = True
-        is_error(ready := service.client.get("/readyz"), 503, "shutting down")
-        assert service.client.get("/healthz").status_code == 200
-        accepted.append(clients.submit(service.caption, PHOTO))
-        wait_until(lambda: service.service.batcher.queue.photos == 3)
-        closing = service.in_loop(service.service.close)
-        is_error(refused := service.caption(PHOTO), 503, "shutting down")
-        for answer in (ready, refused):
-            assert int(answer.headers["retry-after"]) >= 1
-            assert answer.headers["connection"] == "close"
-        backend.gate.set()
-        closing.result(LONG)
-        answers = [future.result() for future in accepted]
-        assert [answer.status_code for answer in answers] == [200] * 4
-        assert {answer.headers["connection"] for answer in answers} == {"close"}
-
-
 # The rest
 
 
@@ -206,6 +177,7 @@ def test_it_says_what_model_it_is_and_what_may_be_asked_of_it(service: Running) 
         "precision": "fp32",
         "device": "cpu",
         "attention": True,
+        "neutral": False,
         "confidence": None,
         "min_confidence": 0.0,
         "search": {"beam_size": 3, "max_length": 12, "length_penalty": 1.0},
@@ -257,7 +229,7 @@ def test_the_api_works_without_a_server_too(captioner: Captioner) -> None:
         transport = httpx.ASGITransport(create_app(service))
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             answer = await client.post("/v1/caption", content=PHOTO)
-        await service.close()
+        service.batcher.close()
         return answer
 
     assert asyncio.run(ask()).json()["caption"] == captioner.caption(PHOTO).text
@@ -265,12 +237,10 @@ def test_the_api_works_without_a_server_too(captioner: Captioner) -> None:
 
 def test_warming_up_captions_a_photo(captioner: Captioner) -> None:
     many, backend = watched(captioner)
-    before = threading.active_count()
     service = Service(many)
     service.warm_up()
     assert backend.batches == [1]
-    asyncio.run(service.close())
-    assert threading.active_count() == before
+    service.batcher.close()
 
 
 def test_a_large_photo_within_the_limits_is_captioned(captioner: Captioner) -> None:

@@ -1,6 +1,7 @@
 """Photos of many requests: captioned together with equal results, and only while somebody waits for them."""
 
 import asyncio
+import contextlib
 import json
 import random
 import threading
@@ -10,8 +11,12 @@ import numpy as np
 import pytest
 
 from caprun import Captioner, DeviceError, ImageError, SearchOptions
-from caprun.server import answers, batching
-from caprun.server.queueing import Ask, Captioned, DeadlinePassed, Draining
+from caprun.caption import as_row
+from caprun.server import batching
+from caprun.server.batching import Ask, CaptionedPhoto
+from caprun.server.metrics import Metrics
+from caprun.server.refusal import Refusal
+from caprun.server.settings import Settings
 from tests.caprun.server.support.service import ASK, batcher, one, photos, until, wait, watched
 
 LONG = 3600.0
@@ -54,14 +59,14 @@ def test_photos_have_the_captions_of_each_alone_whatever_is_asked_of_the_others(
     async def work() -> list[Any]:
         together = batcher(many, batch_size=5, batch_delay=0.05)
         found = await asyncio.gather(*(one(together, photo, ask) for photo, ask in wanted))
-        await together.close()
+        together.close()
         return found
 
     found = wait(work())
     assert max(backend.batches) > 2
     for (photo, ask), answer in zip(wanted, found, strict=True):
         alone = captioner.caption(photo, ask.options, alpha=ask.alpha)
-        expected = json.loads(answers.photo_caption(alone, (0, 0, 1, 1) if ask.alpha else None))
+        expected = as_row(alone) | ({"attention_box": [0, 0, 1, 1]} if ask.alpha else {})
         assert same(answer, expected)
     assert len({answer["caption"] for answer in found}) > 5
 
@@ -72,13 +77,13 @@ def test_a_list_has_captions_and_errors_in_its_order(captioner: Captioner) -> No
 
     async def work() -> list[Any]:
         together = batcher(captioner, batch_size=2)
-        with together.admit(ASK, 100) as place:
-            found = await together.caption(place, files)
-        await together.close()
+        with together.admit(ASK, 100) as admission:
+            found = await together.caption(admission, files)
+        together.close()
         return found
 
     found = wait(work())
-    texts = [json.loads(r.body)["caption"] if isinstance(r, Captioned) else str(r) for r in found]
+    texts = [json.loads(r.row)["caption"] if isinstance(r, CaptionedPhoto) else str(r) for r in found]
     assert texts[1].startswith("the photo is not a JPEG")
     assert texts[2] == "the photo is not base64"
     alone = [captioner.caption(photo).text for photo in photos(5)]
@@ -94,7 +99,7 @@ def test_photos_that_arrive_together_share_a_batch(captioner: Captioner) -> None
     async def work() -> None:
         together = batcher(many, batch_delay=LONG)
         await asyncio.gather(*(one(together, photo) for photo in photos(4)))
-        await together.close()
+        together.close()
 
     wait(work())
     assert backend.batches == [4]
@@ -104,7 +109,7 @@ def test_a_photo_alone_waits_for_nobody(captioner: Captioner) -> None:
     async def work() -> None:
         together = batcher(captioner, batch_delay=LONG)
         await one(together, photos(1)[0])
-        await together.close()
+        together.close()
 
     wait(work())
 
@@ -114,7 +119,7 @@ def test_a_photo_does_not_wait_long_for_one_that_does_not_come(captioner: Captio
         together = batcher(captioner, batch_delay=0.02)
         with together.admit(ASK, 10):
             await one(together, photos(1)[0])
-        await together.close()
+        together.close()
 
     wait(work())
 
@@ -122,12 +127,11 @@ def test_a_photo_does_not_wait_long_for_one_that_does_not_come(captioner: Captio
 def test_a_photo_waits_no_longer_when_the_one_on_its_way_is_given_up(captioner: Captioner) -> None:
     async def work() -> None:
         together = batcher(captioner, batch_delay=LONG)
-        other = together.admit(ASK, 10)
-        task = asyncio.create_task(one(together, photos(1)[0]))
-        await until(lambda: together.queue._ready and together.queue._changed._waiters)  # type: ignore[attr-defined]
-        together.queue.leave(other)
+        with together.admit(ASK, 10):
+            task = asyncio.create_task(one(together, photos(1)[0]))
+            await until(lambda: together._timer)
         await task
-        await together.close()
+        together.close()
 
     wait(work())
 
@@ -137,7 +141,7 @@ def test_a_photo_does_not_wait_for_one_of_which_something_else_is_asked(captione
         together = batcher(captioner, batch_delay=LONG)
         with together.admit(Ask(ASK.options, True), 10):
             await one(together, photos(1)[0])
-        await together.close()
+        together.close()
 
     wait(work())
 
@@ -149,7 +153,7 @@ def test_a_batch_has_at_most_its_size(captioner: Captioner, size: int) -> None:
     async def work() -> None:
         together = batcher(many, batch_size=size, batch_delay=LONG)
         await asyncio.gather(*(one(together, photo) for photo in photos(10)))
-        await together.close()
+        together.close()
 
     wait(work())
     assert sum(backend.batches) == 10
@@ -166,7 +170,7 @@ def test_idle_workers_divide_what_is_ready(captioner: Captioner) -> None:
         await until(lambda: len(backend.batches) == 2)
         backend.gate.set()
         await asyncio.gather(*tasks)
-        await together.close()
+        together.close()
 
     wait(work())
     assert backend.batches == [4, 4]
@@ -181,10 +185,10 @@ def test_while_all_workers_are_busy_a_batch_grows(captioner: Captioner) -> None:
         first = asyncio.create_task(one(together, photos(1)[0]))
         await until(lambda: backend.batches)
         others = [asyncio.create_task(one(together, photo)) for photo in photos(6)]
-        await until(lambda: sum(map(len, together.queue._ready.values())) == 6)
+        await until(lambda: sum(map(len, together._ready.values())) == 6)
         backend.gate.set()
         await asyncio.gather(first, *others)
-        await together.close()
+        together.close()
 
     wait(work())
     assert backend.batches == [1, 6]
@@ -201,13 +205,14 @@ def test_who_waits_too_long_is_told_so_and_not_captioned(captioner: Captioner) -
         backend.gate.clear()
         first = asyncio.create_task(one(together, photos(1)[0]))
         await until(lambda: backend.batches)
-        with pytest.raises(DeadlinePassed) as passed:
+        with pytest.raises(Refusal) as passed:
             await one(together, photos(1)[0])
-        assert passed.value.retry_after >= 1
-        assert together.queue.photos == 0
+        assert (passed.value.status, passed.value.reason) == (503, "deadline")
+        assert passed.value.retry_after
+        assert together.photos == 0
         backend.gate.set()
         assert await first, "what is being captioned is not given up"
-        await together.close()
+        together.close()
 
     wait(work())
     assert backend.batches == [1]
@@ -223,14 +228,14 @@ def test_what_nobody_waits_for_is_not_captioned(captioner: Captioner) -> None:
         await until(lambda: backend.batches)
         given_up = [asyncio.create_task(one(together, photo)) for photo in photos(5)]
         kept = asyncio.create_task(one(together, photos(1)[0]))
-        await until(lambda: sum(map(len, together.queue._ready.values())) == 6)
+        await until(lambda: sum(map(len, together._ready.values())) == 6)
         for task in given_up:
             task.cancel()
         await asyncio.wait(given_up)
-        assert together.queue.photos == 1
+        assert together.photos == 1
         backend.gate.set()
         await asyncio.gather(first, kept)
-        await together.close()
+        together.close()
 
     wait(work())
     assert backend.batches == [1, 1]
@@ -254,7 +259,7 @@ def test_what_nobody_waits_for_is_not_even_decoded(captioner: Captioner, monkeyp
             task.cancel()
         await asyncio.wait(tasks)
         gate.set()
-        await together.close()
+        together.close()
 
     wait(work())
     assert len(opened) == 1
@@ -281,7 +286,7 @@ def test_a_photo_that_the_model_fails_on_takes_no_other_with_it(captioner: Capti
         together = batcher(many, batch_delay=LONG)
         found = await asyncio.gather(*(one(together, photo) for photo in files), return_exceptions=True)
         again = await one(together, files[0])
-        await together.close()
+        together.close()
         return [*found, again]
 
     found = wait(work())
@@ -298,41 +303,130 @@ def test_a_fault_in_decoding_costs_no_thread(captioner: Captioner, monkeypatch: 
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
                 await one(together, photos(1)[0])
-        await together.close()
+        together.close()
 
     wait(work())
 
 
-# The end
+def test_a_batch_that_is_tried_again_one_by_one_is_counted_once(captioner: Captioner) -> None:
+    many, backend = watched(captioner)
+
+    def fail(images: Any) -> None:
+        if len(images) > 1:
+            raise MemoryError
+
+    backend.before = fail
+
+    async def work() -> bytes:
+        metrics = Metrics()
+        together = batching.Batcher(many, Settings(batch_delay=LONG), metrics)
+        await asyncio.gather(*(one(together, photo) for photo in photos(3)))
+        together.close()
+        return metrics.text()
+
+    lines = wait(work()).decode().splitlines()
+    assert {"caprun_batch_size_sum 3.0", "caprun_batch_size_count 1.0"} <= set(lines)
+    assert 'caprun_photos_total{result="captioned"} 3.0' in lines
+    assert backend.batches == [3, 1, 1, 1]
 
 
-def test_what_was_accepted_is_captioned_before_the_end_and_no_thread_stays(captioner: Captioner) -> None:
+# The queue
+
+
+def test_beyond_its_length_the_queue_is_full_until_a_request_leaves(captioner: Captioner) -> None:
+    async def work() -> None:
+        together = batcher(captioner, queue=2)
+        with together.admit(ASK, 0):
+            with together.admit(ASK, 0), pytest.raises(Refusal) as full, together.admit(ASK, 0):
+                pass
+            assert (full.value.status, full.value.reason) == (429, "queue")
+            assert full.value.retry_after
+            with together.admit(ASK, 0):
+                assert together.photos == 2
+        together.close()
+
+    wait(work())
+
+
+def test_photos_that_are_being_captioned_are_not_in_the_queue(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 
     async def work() -> None:
-        together = batcher(many, batch_size=1)
+        together = batcher(many, queue=1)
         backend.gate.clear()
-        tasks = [asyncio.create_task(one(together, photo)) for photo in photos(5)]
-        await until(lambda: backend.batches and together.queue.photos == 4)
-        arriving = together.admit(ASK, 10)
-        closing = asyncio.create_task(together.close())
-        await asyncio.sleep(0)
-        with pytest.raises(Draining):
-            together.admit(ASK, 0)
+        first = asyncio.create_task(one(together, photos(1)[0]))
+        await until(lambda: backend.batches)
+        assert together.photos == 0
+        second = asyncio.create_task(one(together, photos(1)[0]))
+        await until(lambda: together.photos == 1)
+        with pytest.raises(Refusal), together.admit(ASK, 0):
+            pass
         backend.gate.set()
-        assert len(await asyncio.gather(*tasks)) == 5
-        assert not closing.done()
-        with arriving:
-            assert len(await together.caption(arriving, photos(1))) == 1
-        await closing
-        assert not any(thread.is_alive() for thread in (*together._decoders, *together._workers))
+        await asyncio.gather(first, second)
+        together.close()
 
     wait(work())
 
 
-def test_an_idle_batcher_ends_at_once(captioner: Captioner) -> None:
-    wait(batcher_closed(captioner))
+def test_a_list_counts_as_so_many_photos(captioner: Captioner) -> None:
+    async def work() -> None:
+        together = batcher(captioner, queue=4)
+        with together.admit(ASK, 0), together.admit(ASK, 0) as admission, pytest.raises(Refusal):
+            await together.caption(admission, photos(4))
+        assert together.photos == 0
+        with together.admit(ASK, 0), together.admit(ASK, 0) as admission:
+            assert len(await together.caption(admission, photos(3))) == 3
+        together.close()
+
+    wait(work())
 
 
-async def batcher_closed(captioner: Captioner) -> None:
-    await batcher(captioner).close()
+def test_bytes_of_bodies_are_bounded_and_a_body_of_unknown_length_counts_as_the_longest(captioner: Captioner) -> None:
+    async def work() -> None:
+        together = batcher(captioner, max_bytes=1000, queue_bytes=2000)
+        with together.admit(ASK, 500):
+            with together.admit(ASK, None):
+                with pytest.raises(Refusal), together.admit(ASK, 501):
+                    pass
+                with together.admit(ASK, 500):
+                    pass
+            with together.admit(ASK, 1000):
+                pass
+        together.close()
+
+    wait(work())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_in_whatever_order_nothing_is_left_behind(captioner: Captioner, seed: int) -> None:
+    draw = random.Random(seed)
+    asks = [ASK, Ask(ASK.options, True)]
+    files = photos(4)
+
+    async def client(together: batching.Batcher) -> None:
+        with contextlib.suppress(Refusal), together.admit(draw.choice(asks), draw.randrange(1000)) as admission:
+            await asyncio.sleep(0.001 * draw.randrange(10))
+            sent = [draw.choice([*files, b"no photo", ImageError("It is bad.")]) for _ in range(draw.randrange(1, 4))]
+            await together.caption(admission, sent)
+
+    async def work() -> None:
+        together = batcher(captioner, queue=20, batch_size=3, decoders=2)
+        tasks = [asyncio.create_task(client(together)) for _ in range(60)]
+        for task in tasks:
+            assert 0 <= together.photos <= 20
+            await asyncio.sleep(0)
+            if draw.random() < 0.3:
+                asyncio.get_running_loop().call_later(0.001 * draw.randrange(20), task.cancel)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await until(lambda: together._idle == together.captioner.workers)
+        assert together.photos == together._bytes == len(together._ready) == len(together._arriving) == 0
+        together.close()
+
+    wait(work())
+
+
+def test_a_batcher_that_is_closed_accepts_nothing(captioner: Captioner) -> None:
+    together = batcher(captioner)
+    together.close()
+    with pytest.raises(Refusal, match="shutting down"), together.admit(ASK, 0):
+        pass

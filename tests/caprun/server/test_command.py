@@ -68,7 +68,7 @@ def test_a_file_of_its_name_is_captioned_as_a_path(tiny: Path, photo: Path, tmp_
 
 
 def test_what_is_not_installed_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"uvicorn": object(), "httptools": object(), "prometheus_client": object()}
+    found = {"uvicorn": object(), "prometheus_client": object()}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found.get(name))
     result = CliRunner().invoke(cli.main, ["serve"])
     assert result.exit_code == 1
@@ -141,14 +141,14 @@ class TestWhatCannotBeServed:
     def test_no_folder_for_what_workers_count(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import tempfile
 
-        from caprun.server import supervisor
+        from caprun.server import workers
 
-        def none(prefix: str) -> str:
+        def none(prefix: str, **_: object) -> NoReturn:
             raise FileNotFoundError(f"No usable temporary directory found for {prefix}")
 
-        monkeypatch.setattr(tempfile, "mkdtemp", none)
-        monkeypatch.setattr(supervisor.os, "fork", lambda: pytest.fail("a worker was started"))
-        monkeypatch.setattr("caprun.server.places.divide", lambda *_: [object(), object()])
+        monkeypatch.setattr(tempfile, "TemporaryDirectory", none)
+        monkeypatch.setattr(workers.Supervisor, "_start", lambda *_: pytest.fail("a worker was started"))
+        monkeypatch.setattr("caprun.server.placement.divide", lambda *_: [object(), object()])
         result = CliRunner().invoke(cli.main, ["serve", "--workers", "2", "--port", "0", "--model", str(tiny)])
         assert (result.exit_code, "set TMPDIR" in result.stderr) == (1, True)
 

@@ -129,7 +129,7 @@ def test_what_is_no_probability_is_refused(service: Running, value: str) -> None
 def test_a_model_without_a_confidence_cannot_be_asked_for_one(captioner: Captioner, value: float) -> None:
     with running(captioner) as found:
         answer = found.caption(PHOTOS[0], min_confidence=value)
-        is_error(answer, 422, "The model tiny has no calibrated confidence to abstain by; leave out min_confidence.")
+        is_error(answer, 422, "The model tiny has no calibrated confidence to abstain by; leave out `min_confidence`.")
         assert "confidence" not in found.caption(PHOTOS[0]).json()
 
 
@@ -139,13 +139,13 @@ def test_the_description_says_how_it_abstains(service: Running, strict: Running)
     (parameter,) = (one for one in operation["parameters"] if one["name"] == "min_confidence")
     assert parameter["schema"] == {"type": "number", "minimum": 0, "maximum": 1, "default": 0}
     answers = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
-    assert {"$ref": "#/components/schemas/OneAbstained"} in answers
-    assert set(api["components"]["schemas"]["OneAbstained"]["required"]) == {"abstained", "confidence", "timing_ms"}
-    assert "confidence" not in api["components"]["schemas"]["OneAnswer"]["required"]
+    assert {"$ref": "#/components/schemas/OneAbstention"} in answers
+    assert set(api["components"]["schemas"]["OneAbstention"]["required"]) == {"abstained", "confidence", "timing_ms"}
+    assert "confidence" not in api["components"]["schemas"]["OneCaption"]["required"]
     assert "min_confidence" in api["info"]["description"]
     page = service.client.get("/docs").text
     assert "min_confidence" in page
-    assert "OneAbstained" in page
+    assert "OneAbstention" in page
     (parameter,) = (
         one
         for one in strict.client.get("/openapi.json").json()["paths"]["/v1/caption"]["post"]["parameters"]

@@ -1,17 +1,14 @@
 """What a service refuses: one sentence for everything that is wrong, and no work for what will not be answered."""
 
 import base64
-import contextlib
 import socket
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
 
@@ -85,8 +82,8 @@ def test_what_is_no_good_photo_is_said_in_a_sentence(service: Running, photo: by
         (b"1" * 5_000, 400, "not JSON"),
         (b'{"photos": 3}', 422, "no list of photos"),
         (b'{"photos": []}', 422, "empty"),
-        (b'{"photos": [3]}', 422, "something else than text"),
-        (b'{"photos": [null, [], {}]}', 422, "something else than text"),
+        (b'{"photos": [3]}', 422, "not text"),
+        (b'{"photos": [null, [], {}]}', 422, "not text"),
         (b'{"photos": ["QQ=="], "beam_size": 3}', 422, "no list of photos"),
         (b'{"Photos": ["QQ=="]}', 422, "no list of photos"),
         (listed(*[PHOTO] * 5), 413, "more than 4 photos"),
@@ -115,11 +112,11 @@ def test_forms_and_encodings_are_not_taken(service: Running, headers: dict[str, 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("beam_size=0", "between 1 and 10"),
-        ("beam_size=11", "between 1 and 10"),
-        ("beam_size=-1", "between 1 and 10"),
-        (f"beam_size={10**9}", "between 1 and 10"),
-        (f"beam_size={10**18}", "between 1 and 10"),
+        ("beam_size=0", "from 1 to 10"),
+        ("beam_size=11", "from 1 to 10"),
+        ("beam_size=-1", "from 1 to 10"),
+        (f"beam_size={10**9}", "from 1 to 10"),
+        (f"beam_size={10**18}", "from 1 to 10"),
         (f"beam_size={10**30}", "whole number"),
         (f"beam_size={'9' * 20_000}", "whole number"),
         ("beam_size=", "whole number"),
@@ -132,35 +129,35 @@ def test_forms_and_encodings_are_not_taken(service: Running, headers: dict[str, 
         ("beam_size=3%00", "whole number"),
         ("beam_size=3%0A", "whole number"),
         ("beam_size=3&beam_size=3", "twice"),
-        ("Beam_size=3", "no parameter"),
-        ("beam=3", "no parameter"),
-        ("=3", "no parameter"),
-        ("suppress=man", "no parameter"),
-        ("__class__=3", "no parameter"),
-        ("%F0%9F%98%80" * 30 + "=1", "no parameter"),
-        ("n_best=11", "between 1 and 10"),
+        ("Beam_size=3", "no option"),
+        ("beam=3", "no option"),
+        ("=3", "no option"),
+        ("suppress=man", "no option"),
+        ("__class__=3", "no option"),
+        ("%F0%9F%98%80" * 30 + "=1", "no option"),
+        ("n_best=11", "from 1 to 10"),
         ("n_best=4", "at most `beam_size`"),
-        ("groups=11", "between 1 and 10"),
+        ("groups=11", "from 1 to 10"),
         ("groups=2", "must divide"),
-        ("max_length=65", "between 1 and 64"),
+        ("max_length=65", "from 1 to 64"),
         ("min_length=12", "at most 11"),
         ("length_penalty=nan", "a number"),
         ("length_penalty=inf", "a number"),
         ("length_penalty=-Infinity", "a number"),
-        ("length_penalty=1e999", "between 0 and 10"),
-        ("length_penalty=-0.1", "between 0 and 10"),
+        ("length_penalty=1e999", "from 0 to 10"),
+        ("length_penalty=-0.1", "from 0 to 10"),
         ("length_penalty=1e", "a number"),
         ("length_penalty=%EF%BC%91", "a number"),
         ("temperature=0.0001", "at least 0.001"),
         ("temperature=1&groups=3", "is for search"),
         ("top_k=3", "is for sampling"),
         ("temperature=1&top_p=0", "above 0"),
-        ("seed=9223372036854775808&temperature=1", "between 0 and 9223372036854775807"),
+        ("seed=9223372036854775808&temperature=1", "from 0 to 9223372036854775807"),
         ("diversity=1", "needs several `groups`"),
         ("attention=1", "true or false"),
         ("attention=True", "true or false"),
         ("attention=", "true or false"),
-        ("&".join(f"a{i}=1" for i in range(1000)), "more than 64 parameters"),
+        ("&".join(f"a{i}=1" for i in range(1000)), "more than 64 options"),
     ],
 )
 def test_an_option_that_cannot_be_is_said_in_a_sentence(service: Running, query: str, words: str) -> None:
@@ -185,7 +182,7 @@ def test_a_full_queue_refuses_at_once_before_the_body(captioner: Captioner) -> N
         first = clients.submit(service.caption, PHOTO)
         wait_until(lambda: backend.batches)
         second = clients.submit(service.caption, PHOTO)
-        wait_until(lambda: service.service.batcher.queue.photos == 1)
+        wait_until(lambda: service.service.batcher.photos == 1)
         assert service.metric("caprun_queue_length") == 1
         with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
             client.sendall(head("Content-Length: 50000"))
@@ -203,8 +200,8 @@ def test_a_body_that_is_said_to_be_too_large_is_refused_before_it_comes(service:
     for length in (100_001, 10**12):
         with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
             client.sendall(head(f"Content-Length: {length}"))
-            status, headers, body = answer_of(client)
-        assert (status, headers["connection"]) == (413, "close")
+            status, _, body = answer_of(client)
+        assert status == 413
         is_sentence(body["error"], "100,000 bytes")
 
 
@@ -213,10 +210,9 @@ def test_a_body_of_unknown_length_is_capped_as_it_comes(service: Running) -> Non
         for _ in range(20):
             yield bytes(10_000)
 
-    with contextlib.suppress(httpx.WriteError, httpx.ReadError):  # the service hangs up on whoever goes on sending
-        is_error(service.client.post("/v1/caption", content=parts()), 413, "100,000 bytes")
+    is_error(service.client.post("/v1/caption", content=parts()), 413, "100,000 bytes")
     assert service.client.post("/v1/caption", content=iter([PHOTO[:50], PHOTO[50:]])).status_code == 200
-    wait_until(lambda: service.service.batcher.queue.photos == 0)
+    wait_until(lambda: service.service.batcher.photos == 0)
 
 
 def test_a_body_that_comes_too_slowly_is_given_up(captioner: Captioner) -> None:
@@ -226,21 +222,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(captioner: Captioner) -> None:
             status, headers, body = answer_of(client)
         assert (status, headers["connection"]) == (408, "close")
         is_sentence(body["error"], "took longer than 0.05 seconds")
-        assert service.service.batcher.queue.photos == 0
-
-
-def test_who_sends_slowly_keeps_nobody_out(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caprun.server.queueing._PATIENCE", 0.0)
-    with running(captioner, Settings(queue=2)) as service, contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", service.port), LONG)) for _ in range(2)]
-        for client in slow:
-            client.sendall(head("Content-Length: 1000") + b"\xff\xd8\xff")
-        wait_until(lambda: service.service.batcher.queue.photos == 2)
-        assert service.caption(PHOTO).status_code == 200
-        status, _, body = answer_of(slow[0])
-        assert status == 408
-        is_sentence(body["error"], "too slowly while others waited")
-        assert service.service.batcher.queue.photos == 1
+        assert service.service.batcher.photos == 0
 
 
 # What nobody waits for
@@ -254,10 +236,10 @@ def test_a_client_that_left_is_not_captioned(captioner: Captioner) -> None:
         for client in leaving:
             client.sendall(head(f"Content-Length: {len(PHOTO)}") + PHOTO)
         staying = clients.submit(service.caption, PHOTO)
-        wait_until(lambda: service.service.batcher.queue.photos == 4)
+        wait_until(lambda: service.service.batcher.photos == 4)
         for client in leaving:
             client.close()
-        wait_until(lambda: service.service.batcher.queue.photos == 1)
+        wait_until(lambda: service.service.batcher.photos == 1)
         backend.gate.set()
         assert first.result().status_code == staying.result().status_code == 200
         assert backend.batches == [1, 1]
@@ -265,22 +247,11 @@ def test_a_client_that_left_is_not_captioned(captioner: Captioner) -> None:
 
 
 def test_a_client_that_left_in_the_middle_of_its_body_has_no_place_any_more(service: Running) -> None:
-    queue = service.service.batcher.queue
+    batcher = service.service.batcher
     with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
         client.sendall(head("Content-Length: 1000") + b"\xff\xd8\xff")
-        wait_until(lambda: queue.photos == 1)
-    wait_until(lambda: queue.photos == 0)
-
-
-def test_a_list_that_nobody_has_time_to_read_is_past_its_deadline_too(
-    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    busy = threading.Event()
-    monkeypatch.setattr("caprun.server.batching.opened", lambda *_, **__: busy.wait(LONG) and 1 / 0)
-    with running(captioner, Settings(deadline=0.05, decoders=1)) as service:
-        is_error(service.caption(PHOTO), 503, "waited too long")
-        is_error(service.client.post("/v1/caption", content=listed(PHOTO), headers=JSON), 503, "waited too long")
-        busy.set()
+        wait_until(lambda: batcher.photos == 1)
+    wait_until(lambda: batcher.photos == 0)
 
 
 def test_a_request_past_its_deadline_is_answered_and_not_captioned(captioner: Captioner) -> None:

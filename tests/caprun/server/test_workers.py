@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import subprocess
-import time
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,20 +12,142 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
-from caprun.errors import UsageError
 from caprun.inference import hardware
-from caprun.server import places
-from caprun.server.places import Place, divide
-from tests.caprun.server.support.serving import LONG, Serving, command, head, read_answers, serving, until
+from tests.caprun.server.support.serving import LONG, Serving, head, read_answers, serving, until
 from tests.caprun.server.test_process import Load, begin, refuses
 
-if hardware.cores().usable < 2:
-    pytest.skip("two workers want two cores", allow_module_level=True)
+# Workers that do nothing: how they are started and ended
+
+
+SUPERVISED = """
+import os, signal, sys, time
+from caprun.errors import CaprunError
+from caprun.server import listening, workers
+from caprun.server.log import say
+from caprun.server.placement import Placement
+from caprun.server.settings import Settings
+
+workers._FIRST_DELAY = 0.05
+gone = []
+
+def work(placement, ready):
+    if os.path.exists(sys.argv[1]):
+        raise CaprunError(open(sys.argv[1]).read())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(sys.argv[2])) if sys.argv[2] != "never" else None)
+    ready(f"{placement.threads}")
+    while True:
+        signal.pause()
+
+def announce(served):
+    say(f"serves {served}: " + " ".join(map(str, supervisor._workers)))
+
+listener = listening.bind("127.0.0.1", 0)
+supervisor = workers.Supervisor(listener, [Placement(1), Placement(1)], work, Settings(drain=0), gone.append)
+code = supervisor.run(announce)
+say(f"gone {len(gone)}")
+sys.exit(code)
+"""
+
+
+class Supervised(Serving):
+    """A supervisor and two workers, which end with an exit code, or never."""
+
+    def __init__(self, broken: Path, code: object = 0) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SUPERVISED, str(broken), str(code)], stderr=subprocess.PIPE, text=True
+        )
+        super().__init__(process)
+        self.broken = broken
+
+    @property
+    def workers(self) -> list[int]:
+        return list(map(int, self.wait_for("serves 1: (.*)")[1].split()))
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A file with the reason why no worker can start, where there is one."""
+    return tmp_path / "broken"
+
+
+def test_all_workers_end_with_the_supervisor(broken: Path) -> None:
+    supervised = Supervised(broken)
+    workers = supervised.workers
+    assert all(map(lives, workers))
+    supervised.signal()
+    assert supervised.ends() == 0
+    assert not any(map(lives, workers))
+    assert supervised.lines[1:] == [
+        "SIGTERM: answering what was asked, for 20 s at most; again to end at once.",
+        "gone 2",
+    ]
+
+
+def test_a_worker_that_left_requests_without_an_answer_is_in_the_exit_code(broken: Path) -> None:
+    supervised = Supervised(broken, code=1)
+    assert supervised.workers
+    supervised.signal()
+    assert supervised.ends() == 1
+
+
+def test_a_worker_that_died_is_started_again(broken: Path) -> None:
+    supervised = Supervised(broken)
+    victim = supervised.workers[0]
+    os.kill(victim, signal.SIGKILL)
+    supervised.wait_for(rf"Worker {victim} died of signal 9; another starts in 0.05 s")
+    until(lambda: len(children(supervised)) == 2 and victim not in children(supervised))
+    supervised.signal()
+    assert supervised.ends() == 0
+    assert supervised.lines[-1] == "gone 3"
+
+
+def test_a_worker_that_cannot_start_again_is_tried_until_it_can(broken: Path) -> None:
+    supervised = Supervised(broken)
+    victim = supervised.workers[0]
+    broken.write_text("The model is gone.")
+    os.kill(victim, signal.SIGKILL)
+    supervised.wait_for("a worker cannot start: The model is gone.")
+    supervised.wait_for("with exit code 1; another starts in 0.1 s")
+    broken.unlink()
+    until(lambda: len(children(supervised)) == 2)
+    supervised.signal()
+    assert supervised.ends() == 0
+
+
+def test_a_worker_that_cannot_start_ends_the_whole_with_its_sentence(broken: Path) -> None:
+    broken.write_text("The model is gone.")
+    supervised = Supervised(broken)
+    assert supervised.ends() == 1
+    assert supervised.lines[-1] == "caprun.errors.CaprunError: The model is gone."
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_all_now(broken: Path, number: signal.Signals, code: int) -> None:
+    supervised = Supervised(broken, code="never")
+    workers = supervised.workers
+    supervised.signal(number)
+    supervised.wait_for(number.name)
+    supervised.signal(number)
+    assert supervised.ends() == code
+    assert not any(map(lives, workers))
+
+
+def test_no_worker_outlives_its_parent(broken: Path) -> None:
+    supervised = Supervised(broken)
+    workers = supervised.workers
+    supervised.signal(signal.SIGKILL)
+    until(lambda: not any(map(lives, workers)))
+
+
+# Workers that serve
+
+
+two_cores = pytest.mark.skipif(hardware.cores().usable < 2, reason="two workers want two cores")
 
 
 @pytest.fixture
 def service(tiny: Path) -> Iterator[Serving]:
-    with serving(tiny, "--workers", 2, "--drain", 0.3) as running:
+    with serving(tiny, "--workers", 2, "--drain", 0.1) as running:
         yield running
 
 
@@ -55,18 +177,21 @@ def count(service: Serving, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if re.match(rf"{name}[ {{]", line))
 
 
+@two_cores
 def test_it_says_where_it_serves_when_all_workers_do(service: Serving) -> None:
     expected = f"tiny (fp32 on cpu) serves at http://127.0.0.1:{service.port}, 2 workers; Ctrl-C ends it."
     assert service.lines == [expected]
     assert len(children(service)) == 2
 
 
+@two_cores
 def test_each_worker_has_cores_of_its_own(service: Serving) -> None:
-    mine = [os.sched_getaffinity(pid) for pid in children(service)]
+    mine = [os.sched_getaffinity(pid) for pid in sorted(children(service))]
     assert mine[0].isdisjoint(mine[1])
     assert mine[0] | mine[1] == os.sched_getaffinity(0)
 
 
+@two_cores
 def test_every_worker_counts_what_all_did(service: Serving, photo: Path) -> None:
     clients = [service.connect() for _ in range(8)]
     for client in clients:
@@ -76,6 +201,7 @@ def test_every_worker_counts_what_all_did(service: Serving, photo: Path) -> None
     assert [count(service, "caprun_photos_total") for _ in range(6)] == [8] * 6
 
 
+@two_cores
 def test_a_worker_that_is_killed_is_started_again_and_what_it_counted_stays(service: Serving, photo: Path) -> None:
     for _ in range(4):
         assert service.post(photo.read_bytes()).status == 200
@@ -93,6 +219,7 @@ def test_a_worker_that_is_killed_is_started_again_and_what_it_counted_stays(serv
     assert service.ends() == 0
 
 
+@two_cores
 def test_a_worker_that_is_told_to_end_ends_alone(service: Serving, photo: Path) -> None:
     victim = min(children(service))
     os.kill(victim, signal.SIGTERM)
@@ -103,12 +230,13 @@ def test_a_worker_that_is_told_to_end_ends_alone(service: Serving, photo: Path) 
     assert service.ends() == 0
 
 
+@two_cores
 def test_all_end_with_what_was_asked_answered(service: Serving) -> None:
     workers, folder = children(service), metrics_folder(service)
     with begin(service) as asking:
         service.signal()
         until(lambda: refuses(service), "no more connections")
-        asking.sendall(b"x" * 990)
+        asking.sendall(b"x" * 991)
         (last,) = read_answers(asking)
         assert (last.status, last.headers["connection"]) == (415, "close")
     assert service.ends() == 0
@@ -117,6 +245,7 @@ def test_all_end_with_what_was_asked_answered(service: Serving) -> None:
     assert not folder.exists()
 
 
+@two_cores
 @pytest.mark.parametrize("to_all", [False, True])
 def test_under_load_every_request_that_was_accepted_is_answered(tiny: Path, photo: Path, to_all: bool) -> None:
     with serving(tiny, "--workers", 2, "--drain", 0.1) as service:
@@ -131,113 +260,4 @@ def test_under_load_every_request_that_was_accepted_is_answered(tiny: Path, phot
         for thread in load.threads:
             thread.join(LONG)
         assert (load.wrong, code) == ([], 0)
-        assert load.seen.keys() <= {200, 503, 429}
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_all_now(service: Serving, number: signal.Signals, code: int) -> None:
-    workers, folder = children(service), metrics_folder(service)
-    with begin(service):
-        until(lambda: service.get("/healthz").status == 200)
-        service.signal(number)
-        service.wait_for(number.name)
-        service.signal(number)
-        assert service.ends() == code
-    assert not any(map(lives, workers))
-    assert not folder.exists()
-    assert len(service.lines) == 2
-
-
-def test_what_is_not_answered_in_the_grace_period_is_answered_503_and_the_exit_code_says_so(tiny: Path) -> None:
-    with serving(tiny, "--workers", 2, "--grace", 1, "--drain", 0.1) as service, begin(service) as asking:
-        until(lambda: service.get("/healthz").status == 200)
-        service.signal()
-        (last,) = read_answers(asking)
-        assert last.status == 503
-        assert service.ends() == 1
-        assert service.lines[2:] == ["Error: 1 request was not answered within 1 s."]
-
-
-def test_no_worker_outlives_its_parent(service: Serving) -> None:
-    workers, folder = children(service), metrics_folder(service)
-    service.signal(signal.SIGKILL)
-    service.process.wait(LONG)
-    until(lambda: not any(map(lives, workers)))
-    until(lambda: refuses(service))
-    assert not folder.exists()
-
-
-def test_a_worker_that_cannot_start_ends_the_whole_with_its_sentence(bundle: Path) -> None:
-    (bundle / "vocab.json").write_text("[]", encoding="utf-8")
-    done = subprocess.run(command(bundle, "--workers", 2), capture_output=True, text=True, timeout=LONG, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("Error: ")
-    assert "vocab.json" in line
-
-
-def test_a_worker_that_cannot_start_again_is_tried_until_it_can(bundle: Path) -> None:
-    with serving(bundle, "--workers", 2) as service:
-        sound = (bundle / "vocab.json").read_bytes()
-        (bundle / "vocab.json").write_text("[]", encoding="utf-8")
-        os.kill(min(children(service)), signal.SIGKILL)
-        service.wait_for("a worker cannot start: .*vocab.json")
-        service.wait_for("another starts in 1 s")
-        assert service.get("/readyz").status == 200
-        (bundle / "vocab.json").write_bytes(sound)
-        until(lambda: len(children(service)) == 2)
-
-
-def test_idle_workers_use_hardly_any_processor_time(service: Serving) -> None:
-    def ticks() -> int:  # hundredths of a second
-        stats = [Path(f"/proc/{pid}/stat").read_text("utf-8") for pid in (service.process.pid, *children(service))]
-        return sum(int(field) for stat in stats for field in stat.rpartition(")")[2].split()[11:13])
-
-    before = ticks()
-    time.sleep(2)
-    assert ticks() - before <= 15
-
-
-def machine(monkeypatch: pytest.MonkeyPatch, allowed: int, quota: float | None = None, *gpus: str) -> None:
-    monkeypatch.setattr(places, "cores", lambda: hardware.Cores(64, allowed, quota))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)))
-    monkeypatch.setattr(places, "gpus", lambda _: list(gpus))
-
-
-def test_cores_are_divided_among_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, 8)
-    assert divide(1, None, "cpu") == [Place(8)]
-    assert divide(2, None, "cpu") == [Place(4, (0, 1, 2, 3)), Place(4, (4, 5, 6, 7))]
-    assert divide(3, 1, "cpu") == [Place(1, (0, 1)), Place(1, (2, 3, 4)), Place(1, (5, 6, 7))]
-
-
-def test_time_that_is_limited_is_divided_and_cores_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, 8, 2.5)
-    assert divide(2, None, "cpu") == [Place(1), Place(1)]
-    machine(monkeypatch, 8, 0.5)
-    assert divide(1, None, "auto") == [Place(1)]
-
-
-@pytest.mark.parametrize(("workers", "threads"), [(9, None), (3, 3), (1, 9)])
-def test_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch, workers: int, threads: int) -> None:
-    machine(monkeypatch, 8)
-    with pytest.raises(UsageError, match=r"wants 9 cores, and 8 cores may be used here; lower --workers"):
-        divide(workers, threads, "cpu")
-
-
-def test_each_worker_has_a_gpu_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, 8, None, "0", "GPU-abc")
-    assert divide(2, None, "auto") == [Place(4, gpu="0"), Place(4, gpu="GPU-abc")]
-    assert divide(2, None, "cpu") == [Place(4, (0, 1, 2, 3)), Place(4, (4, 5, 6, 7))]
-    with pytest.raises(UsageError, match="--workers is 3 and there are 2 GPUs"):
-        divide(3, None, "cuda")
-
-
-@pytest.mark.parametrize(
-    ("visible", "expected"), [("2,0", ["2", "0"]), ("", []), ("1,-1,2", ["1"]), (" a , b", ["a", "b"])]
-)
-def test_the_gpus_are_those_that_the_environment_shows(
-    monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]
-) -> None:
-    monkeypatch.setattr("importlib.metadata.version", lambda _: "1.21")
-    assert places.gpus({"CUDA_VISIBLE_DEVICES": visible}) == expected
+        assert load.seen.keys() <= {200, 429}

@@ -7,25 +7,22 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import httpx
 import numpy as np
 import numpy.typing as npt
-import pytest
 import uvicorn
 from PIL import Image
 
 from caprun import Captioner, SearchOptions
 from caprun.search.steps import Steps
-from caprun.server import answers
-from caprun.server.app import Service, create_app
-from caprun.server.batching import Batcher
+from caprun.server.app import Service
+from caprun.server.batching import Ask, Batcher, CaptionedPhoto
 from caprun.server.metrics import Metrics
-from caprun.server.query import parameters
-from caprun.server.queueing import Ask, Captioned, Place
+from caprun.server.options import request_options
+from caprun.server.process import server_config
 from caprun.server.settings import Settings
 from tests.caprun.photos.support.encoding import encode
 
@@ -94,33 +91,27 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
-ASK = Ask(SearchOptions(3, 12, 1.0), False)
+ASK = Ask(SearchOptions(3, 12, 1.0))
 
 
 def batcher(captioner: Captioner, **settings: Any) -> Batcher:
-    return Batcher(captioner, Settings(**settings), Metrics(), answers.photo_caption)
+    return Batcher(captioner, Settings(**settings), Metrics())
 
 
-def one(batcher: Batcher, photo: bytes, ask: Ask = ASK) -> Coroutine[Any, Any, Any]:
-    """The answer to a photo, which is on its way from now on."""
-    return _answer(batcher, batcher.admit(ask, len(photo)), photo)
-
-
-async def _answer(batcher: Batcher, place: Place, photo: bytes) -> Any:
-    with place:
-        place.received()
-        (result,) = await batcher.caption(place, [photo])
-    assert isinstance(result, Captioned), result
-    return json.loads(result.body)
+async def one(batcher: Batcher, photo: bytes, ask: Ask = ASK) -> Any:
+    """The answer to a photo."""
+    with batcher.admit(ask, len(photo)) as admission:
+        (result,) = await batcher.caption(admission, [photo])
+    assert isinstance(result, CaptionedPhoto), result
+    return json.loads(result.row)
 
 
 class Running:
     """A service that answers on a port."""
 
-    def __init__(self, service: Service, port: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.service, self.port, self._loop = service, port, loop
-        self.address = f"http://127.0.0.1:{port}"
-        self.client = httpx.Client(base_url=self.address, timeout=LONG, trust_env=False)
+    def __init__(self, service: Service, port: int) -> None:
+        self.service, self.port = service, port
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG, trust_env=False)
 
     def caption(self, photo: bytes, **query: Any) -> httpx.Response:
         return self.client.post("/v1/caption", content=photo, params=query)
@@ -130,40 +121,24 @@ class Running:
         lines = self.client.get("/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name)
 
-    def in_loop(self, what: Callable[[], Awaitable[T]]) -> Future[T]:
-        """Run something in the service's event loop, before whatever is asked from now on."""
-
-        async def run() -> T:
-            return await what()
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop)
-
 
 @contextlib.contextmanager
 def running(captioner: Captioner, settings: Settings | None = None) -> Iterator[Running]:
     """Serve a model until the block ends."""
     service = Service(captioner, settings)
-    config = uvicorn.Config(create_app(service), port=0, http="httptools", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def main() -> None:
-        loops.append(asyncio.get_running_loop())
-        await server.serve()
-
-    thread = threading.Thread(target=lambda: asyncio.run(main()))
-    thread.start()
-    try:
-        wait_until(lambda: server.started or not thread.is_alive())
-        port = server.servers[0].sockets[0].getsockname()[1]
-        found = Running(service, port, loops[0])
-        with found.client:
-            yield found
-    finally:
-        server.should_exit = True
-        thread.join(LONG)
-        if thread.is_alive():
-            pytest.fail("the service did not end")
+    server = uvicorn.Server(server_config(service))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+        thread.start()
+        found = Running(service, listener.getsockname()[1])
+        try:
+            with found.client:
+                yield found
+        finally:
+            wait_until(lambda: server.started)
+            server.should_exit = True
+            thread.join(LONG)
+            assert not thread.is_alive(), "the service did not end"
 
 
 @contextlib.contextmanager
@@ -204,7 +179,7 @@ def is_error(answer: httpx.Response, status: int, *words: str) -> None:
 def is_sentence(text: str, *words: str) -> None:
     assert text.endswith(".")
     assert "\n" not in text
-    assert text[0].isupper() or text.split()[0].strip("`") in parameters(Settings())
+    assert text[0].isupper() or text.split()[0].strip("`") in request_options(Settings())
     for word in words:
         assert word in text, text
 

@@ -1,4 +1,4 @@
-"""What each process of a service computes on: a GPU, or a set of cores."""
+"""Where each process of a service computes: on a GPU, or on a set of cores."""
 
 import contextlib
 import importlib.metadata
@@ -18,34 +18,34 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Where one process computes."""
 
     threads: int
-    """Of the CPU."""
+    """CPU threads."""
     cores: tuple[int, ...] | None = None
-    """The only ones it may use; None for any."""
+    """The cores it may use; None for any."""
     gpu: str | None = None
-    """As CUDA numbers or names it; None for any, or none."""
+    """The GPU it may use, as CUDA numbers or names it; None for any."""
 
     def take(self) -> None:
-        """Make it this process's; to be called before anything that computes is imported."""
+        """Makes it this process's; to be called before anything that computes is imported."""
         if self.gpu is not None:
             os.environ[_VISIBLE] = self.gpu
         if self.cores is not None and sys.platform == "linux":
             os.sched_setaffinity(0, self.cores)
 
 
-def divide(workers: int, threads: int | None, device: str) -> list[Place]:
-    """The places of so many processes.
+def divide(workers: int, threads: int | None, device: str) -> list[Placement]:
+    """Divides the machine among processes.
 
     Args:
-        workers: how many.
-        threads: of each; None for an equal share of the cores.
+        workers: The number of processes.
+        threads: CPU threads of each; None for an equal share of the cores.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        UsageError: there are not so many cores or GPUs.
+        UsageError: There are fewer cores or GPUs.
     """
     found = cores()
     usable = max(1, int(found.usable))
@@ -64,12 +64,12 @@ def divide(workers: int, threads: int | None, device: str) -> list[Place]:
                 f"--workers is {workers} and there {'is 1 GPU' if len(visible) == 1 else f'are {len(visible)} GPUs'}: "
                 "one process keeps a GPU busy; lower it, or use --device cpu."
             )
-        return [Place(each, gpu=gpu) for gpu in visible[:workers]]
-    return [Place(each, mine) for mine in _shares(found, workers)]
+        return [Placement(each, gpu=gpu) for gpu in visible[:workers]]
+    return [Placement(each, mine) for mine in _shares(found, workers)]
 
 
 def _shares(found: Cores, workers: int) -> Sequence[tuple[int, ...] | None]:
-    """Neighbouring cores for each; any, where it is time that is limited, for others may be busy on the same few."""
+    """Returns neighbouring cores for each; None for any where a quota limits time, as others may use the same cores."""
     limited = found.quota is not None and found.quota < found.allowed
     if workers == 1 or limited or not hasattr(os, "sched_getaffinity"):
         return [None] * workers
@@ -79,7 +79,7 @@ def _shares(found: Cores, workers: int) -> Sequence[tuple[int, ...] | None]:
 
 
 def gpus(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that a process of this environment may use; none where the ONNX Runtime installed cannot use any."""
+    """Lists the GPUs that a process of this environment may use; none where ONNX Runtime cannot use any."""
     try:
         importlib.metadata.version("onnxruntime-gpu")
     except importlib.metadata.PackageNotFoundError:

@@ -1,0 +1,77 @@
+"""What every answer has in common: headers, counters, and one sentence where something fails."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from caprun.server.refusal import error_response, shutting_down
+
+if TYPE_CHECKING:
+    from caprun.server.app import Service
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Headers of answers that do not set their own."""
+_COUNTED = {"/", "/v1/caption", "/v1/model", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
+
+log = logging.getLogger(__name__)
+
+
+class ServiceMiddleware:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, service: "Service") -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":  # answered as GET is; the server leaves out the body
+            scope = {**scope, "method": "GET"}
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        counted = path if path in _COUNTED else "other"  # names that clients make up have no end
+        headers = Headers(scope=scope)
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        started = False
+
+        async def receive_all() -> Message:
+            nonlocal has_body
+            message = await receive()
+            has_body = has_body and message.get("more_body", False)
+            return message
+
+        async def send_all(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(raw=message["headers"])
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                # a connection that is closed before the body has come is reset, which may take the answer with it
+                if self.service.draining and not has_body:
+                    headers["Connection"] = "close"
+                self.service.metrics.answered(counted, message["status"])
+            await send(message)
+
+        try:
+            await self.app(scope, receive_all, send_all)
+        except asyncio.CancelledError:
+            if started or not self.service.draining:
+                raise
+            self.service.unanswered += 1  # the grace period is over
+            await error_response(shutting_down())(scope, receive, send_all)
+        except Exception as error:
+            if started:
+                raise
+            log.exception("A request failed.")
+            await error_response(error)(scope, receive, send_all)

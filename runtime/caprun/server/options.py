@@ -1,0 +1,113 @@
+"""The options of a request: those of the search, from their table, and two of the service."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl
+
+from caprun.bundle.manifest import ModelSpec, refuse_uncalibrated
+from caprun.errors import UsageError
+from caprun.search.option_table import SEARCH_OPTIONS, SearchOption
+from caprun.server.batching import Ask
+from caprun.server.settings import Settings
+
+_MOST_OPTIONS = 64  # those of a query that are looked at, to say what is wrong with them
+_LONGEST_SHOWN = 32
+_NUMBER = re.compile(r"-?\d+(\.\d*)?(e-?\d+)?", re.ASCII)  # Python also reads " 1", "1_000" and "nan"
+_TYPES = {"integer": "integer", "number": "number", "flag": "boolean"}
+
+
+def request_options(settings: Settings) -> Mapping[str, SearchOption]:
+    """Returns the options that a request may have, with the ranges that a service allows, by name."""
+    most = dict.fromkeys(("beam_size", "n_best", "groups"), settings.max_beam) | {"max_length": settings.max_length}
+    options = {
+        name: option._replace(high=min(option.high, most.get(name, option.high)))
+        for name, option in SEARCH_OPTIONS.items()
+        if option.kind != "words"
+    }
+    options["attention"] = SearchOption(
+        "flag", 0, 1, default=False, help="Return where the model looked for each word."
+    )
+    options["min_confidence"] = SearchOption(
+        "number",
+        0,
+        1,
+        default=settings.min_confidence or 0.0,
+        help="Abstain from a caption whose confidence is lower; 0 returns every caption.",
+    )
+    return options
+
+
+def openapi_parameters(options: Mapping[str, SearchOption], spec: ModelSpec) -> list[dict[str, Any]]:
+    """Describes the options of a model's requests as OpenAPI has it."""
+    described = []
+    for name, option in options.items():
+        schema = {"type": _TYPES[option.kind], "default": getattr(spec.search, name, option.default)}
+        if option.kind != "flag":
+            schema |= {"minimum": option.low, "maximum": option.high}
+        described.append({"name": name, "in": "query", "description": option.help, "schema": schema})
+    return described
+
+
+def query_options(query: bytes, options: Mapping[str, SearchOption]) -> dict[str, Any]:
+    """Reads the options in a query string.
+
+    Raises:
+        UsageError: An option is unknown, given twice, or has a value that it cannot have.
+    """
+    try:
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_OPTIONS)
+    except ValueError:
+        raise UsageError(f"The query has more than {_MOST_OPTIONS} options; leave some out.") from None
+    given: dict[str, Any] = {}
+    for name, text in pairs:
+        add_option(given, name, _value(text, options.get(name)), options)
+    return given
+
+
+def add_option(given: dict[str, Any], name: str, value: Any, options: Mapping[str, SearchOption]) -> None:
+    """Adds an option to those that a request gives.
+
+    Raises:
+        UsageError: It is unknown, given already, or has a value that it cannot have.
+    """
+    if name not in options:
+        raise UsageError(f"There is no option {_shown(name)}; there are {', '.join(options)}.")
+    if name in given:
+        raise UsageError(f"`{name}` is given twice; give it once.")
+    given[name] = options[name].validated(name, value)
+
+
+def ask_of(given: Mapping[str, Any], spec: ModelSpec, settings: Settings) -> Ask:
+    """Completes the options of a request with those of the model and the service.
+
+    Raises:
+        UsageError: Two options exclude each other, or the model cannot do what they ask for.
+    """
+    search = dict(given)
+    alpha = search.pop("attention", False)
+    if alpha and spec.attention_grid is None:
+        raise UsageError(f"The model {spec.name} has no attention to show; leave out `attention`.")
+    least = search.pop("min_confidence", None)
+    refuse_uncalibrated(spec, least, "`min_confidence`")
+    options = replace(spec.search, **search) if search else spec.search
+    if options.neutral and spec.neutral is None:
+        raise UsageError(f"The model {spec.name} has no neutral words; leave out `neutral`.")
+    return Ask(options, alpha, settings.min_confidence if least is None else least)
+
+
+def _value(text: str, option: SearchOption | None) -> Any:
+    """Returns what a text of a query says; the text itself where it says nothing that the option takes."""
+    if option is not None and option.kind == "flag":
+        return {"true": True, "false": False}.get(text, text)
+    if option is None or not _NUMBER.fullmatch(text):
+        return text
+    try:
+        return int(text) if option.kind == "integer" else float(text)
+    except ValueError:
+        return text
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")

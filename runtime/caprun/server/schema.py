@@ -1,0 +1,192 @@
+"""The schema of what is answered, as OpenAPI describes it. Rows are those of `caprun.caption.as_row`."""
+
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict  # that of Python 3.11 has no annotations for pydantic to read
+
+from caprun.server.refusal import STATUSES
+from caprun.server.settings import Settings
+
+
+class Word(TypedDict):
+    """A word of a caption."""
+
+    word: str
+    log_prob: Annotated[float, Field(description="Natural logarithm of its probability, given the words before it.")]
+    alpha: NotRequired[
+        Annotated[list[list[float]], Field(description="Attention weights: rows of columns, which sum to one.")]
+    ]
+
+
+class Alternative(TypedDict):
+    """A caption."""
+
+    caption: str
+    log_prob: Annotated[float, Field(description="Natural logarithm of the caption's probability.")]
+    finished: Annotated[bool, Field(description="False where the caption was cut at `max_length`.")]
+    confidence: NotRequired[
+        Annotated[float, Field(description="Calibrated probability that it is good; `/v1/model` says of what event.")]
+    ]
+    words: list[Word]
+
+
+class PhotoCaption(Alternative):
+    """The caption of a photo."""
+
+    alternatives: NotRequired[
+        Annotated[list[Alternative], Field(description="With `n_best` above 1: the other captions, the best first.")]
+    ]
+    attention_box: NotRequired[
+        Annotated[
+            list[float],
+            Field(
+                min_length=4,
+                max_length=4,
+                description="With `attention`: left, top, right and bottom of the part of the upright photo that alpha "
+                "covers, as fractions of its width and height.",
+            ),
+        ]
+    ]
+
+
+class Timing(TypedDict):
+    """Milliseconds of each stage; for several photos, of the slowest."""
+
+    receive: Annotated[float, Field(description="From the request's head to the end of its body.")]
+    decode: Annotated[float, Field(description="Until the photo was decoded.")]
+    queue: Annotated[float, Field(description="Until its batch began.")]
+    caption: Annotated[float, Field(description="Until its batch was captioned.")]
+    total: Annotated[float, Field(description="From the request's head to the answer.")]
+
+
+class OneCaption(PhotoCaption):
+    """The answer to one photo."""
+
+    timing_ms: Timing
+
+
+class AbstainedPhoto(TypedDict):
+    """A photo whose caption the model is less sure of than `min_confidence`."""
+
+    abstained: Annotated[str, Field(description="Why there is no caption, in one sentence.")]
+    confidence: Annotated[float, Field(description="Confidence in the caption that is not returned.")]
+
+
+class OneAbstention(AbstainedPhoto):
+    """The answer to one photo for which the model abstains."""
+
+    timing_ms: Timing
+
+
+class ErrorAnswer(TypedDict):
+    """What was wrong and what to do, in one sentence."""
+
+    error: str
+
+
+class ListAnswer(TypedDict):
+    """The answer to a list of photos, in their order."""
+
+    results: list[PhotoCaption | AbstainedPhoto | ErrorAnswer]
+    timing_ms: Timing
+
+
+class ServiceStatus(TypedDict):
+    """The state of the service."""
+
+    status: str
+
+
+class Limits(TypedDict):
+    """What a request may ask for."""
+
+    max_bytes: Annotated[int, Field(description="Bytes of its body.")]
+    max_photos: Annotated[int, Field(description="Photos of a list.")]
+    max_beam: Annotated[int, Field(description="`beam_size`, `n_best` and `groups`.")]
+    max_length: Annotated[int, Field(description="Pieces of a caption.")]
+    max_pixels: Annotated[int, Field(description="Pixels of a photo.")]
+    queue: Annotated[int, Field(description="Photos that may wait; beyond them, requests are refused.")]
+    deadline: Annotated[float, Field(description="Seconds that a photo may wait.")]
+
+
+class ServedModel(TypedDict):
+    """The model that is served."""
+
+    name: str
+    licence: str
+    precision: str
+    device: str
+    attention: Annotated[bool, Field(description="Whether it can return where it looked.")]
+    neutral: Annotated[bool, Field(description="Whether it has neutral words for `neutral`.")]
+    confidence: Annotated[
+        str | None,
+        Field(description="The event that a caption's confidence is the probability of; null without confidence."),
+    ]
+    min_confidence: Annotated[float, Field(description="The default of `min_confidence`; 0 returns every caption.")]
+    search: Annotated[dict[str, object], Field(description="The search options where a request gives none.")]
+    limits: Limits
+
+
+SUMMARY = "Captions of photos, with how sure the model is of each word and where it looked."
+DESCRIPTION = """\
+Where the model is less sure of a caption than `min_confidence`, the answer is 200 with `abstained`, a sentence, in
+place of the caption. `/v1/model` says the service's default.
+
+Every error is an object with one member, `error`: one sentence that says what was wrong and what to do.
+
+A request that comes while too many photos wait is refused at once, with 429; one that has waited too long is answered
+503. Both say in `Retry-After` after how many seconds it is worth trying again.
+"""
+_PHOTO_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "application/octet-stream")
+_RETRY_AFTER = {
+    "description": "Seconds after which it is worth trying again.",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 1},
+}
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describes the errors that a path may answer, as FastAPI's `responses`."""
+    return {
+        status: {"model": ErrorAnswer, "description": STATUSES[status]}
+        | ({"headers": {"Retry-After": _RETRY_AFTER}} if status in (429, 503) else {})
+        for status in statuses
+    }
+
+
+def caption_route(parameters: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
+    """Describes `POST /v1/caption`, as arguments of FastAPI's route."""
+    photo = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
+    photos = {
+        "type": "object",
+        "title": "PhotoList",
+        "description": "A list of photos.",
+        "required": ["photos"],
+        "additionalProperties": False,
+        "properties": {
+            "photos": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": settings.max_photos,
+                "items": {"type": "string", "contentEncoding": "base64"},
+            }
+        },
+    }
+    content: dict[str, Any] = dict.fromkeys(_PHOTO_TYPES, photo) | {"application/json": {"schema": photos}}
+    return {
+        "summary": "Caption a photo, or a list of photos.",
+        "description": (
+            "The body is the bytes of one photo's file, whose format is found by its content. Or it is JSON with a "
+            "list of photos in base64; each then has its caption or its error, in their order.\n\n"
+            f"A body has at most {settings.max_bytes:,} bytes, and a list {settings.max_photos} photos."
+        ),
+        "responses": {
+            200: {
+                "model": OneCaption | OneAbstention | ListAnswer,
+                "description": "A caption or an abstention; for a list, one of these or an error for each photo.",
+            }
+        }
+        | error_responses(400, 408, 413, 415, 422, 429, 500, 503),
+        "openapi_extra": {"parameters": parameters, "requestBody": {"required": True, "content": content}},
+    }

@@ -1,0 +1,55 @@
+"""Cores and GPUs are divided among the workers."""
+
+import os
+
+import pytest
+
+from caprun.errors import UsageError
+from caprun.inference import hardware
+from caprun.server import placement
+from caprun.server.placement import Placement, divide
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, allowed: int, quota: float | None = None, *gpus: str) -> None:
+    monkeypatch.setattr(placement, "cores", lambda: hardware.Cores(64, allowed, quota))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)))
+    monkeypatch.setattr(placement, "gpus", lambda _: list(gpus))
+
+
+def test_cores_are_divided_among_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 8)
+    assert divide(1, None, "cpu") == [Placement(8)]
+    assert divide(2, None, "cpu") == [Placement(4, (0, 1, 2, 3)), Placement(4, (4, 5, 6, 7))]
+    assert divide(3, 1, "cpu") == [Placement(1, (0, 1)), Placement(1, (2, 3, 4)), Placement(1, (5, 6, 7))]
+
+
+def test_time_that_is_limited_is_divided_and_cores_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 8, 2.5)
+    assert divide(2, None, "cpu") == [Placement(1), Placement(1)]
+    machine(monkeypatch, 8, 0.5)
+    assert divide(1, None, "auto") == [Placement(1)]
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(9, None), (3, 3), (1, 9)])
+def test_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch, workers: int, threads: int) -> None:
+    machine(monkeypatch, 8)
+    with pytest.raises(UsageError, match=r"wants 9 cores, and 8 cores may be used here; lower --workers"):
+        divide(workers, threads, "cpu")
+
+
+def test_each_worker_has_a_gpu_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 8, None, "0", "GPU-abc")
+    assert divide(2, None, "auto") == [Placement(4, gpu="0"), Placement(4, gpu="GPU-abc")]
+    assert divide(2, None, "cpu") == [Placement(4, (0, 1, 2, 3)), Placement(4, (4, 5, 6, 7))]
+    with pytest.raises(UsageError, match="--workers is 3 and there are 2 GPUs"):
+        divide(3, None, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [("2,0", ["2", "0"]), ("", []), ("1,-1,2", ["1"]), (" a , b", ["a", "b"])]
+)
+def test_the_gpus_are_those_that_the_environment_shows(
+    monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "1.21")
+    assert placement.gpus({"CUDA_VISIBLE_DEVICES": visible}) == expected

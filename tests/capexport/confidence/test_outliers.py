@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capexport.confidence.outliers import KINDS, draw_outliers
-from capexport.confidence.outliers.canvas import _ALL_SCRIPTS, _ALPHABETS, _LATIN_FONTS, _load_font
+from capexport.confidence.outliers import ALL_SCRIPTS, ALPHABETS, KINDS, draw_outliers, load_font
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_draws_different_rgb_pictures(kind: str) -> None:
-    pictures = list(draw_outliers(kind, 8, 3))
-    assert len(pictures) == 8
+    pictures = list(draw_outliers(kind, 6, 3))
+    assert len(pictures) == 6
     assert {picture.mode for picture in pictures} == {"RGB"}
-    assert len({picture.tobytes() for picture in pictures}) == 8
+    assert len({picture.tobytes() for picture in pictures}) == 6
     assert len({picture.size for picture in pictures}) > 1
 
 
@@ -31,16 +30,11 @@ def test_more_pictures_begin_with_those_of_fewer() -> None:
     assert many[:2] == few
 
 
-@pytest.mark.parametrize("letters", _ALPHABETS)
+@pytest.mark.parametrize("letters", ALPHABETS)
 def test_every_script_has_its_letters(letters: str) -> None:
     """A missing letter is drawn as the same box as any other."""
-    face = _load_font(_ALL_SCRIPTS, 40)
+    face = load_font(ALL_SCRIPTS, 40)
     missing = bytes(face.getmask("\U0010fffe"))
     drawn = {bytes(face.getmask(letter)) for letter in letters}
     assert missing not in drawn
     assert len(drawn) > 0.9 * len(letters)
-
-
-def test_latin_is_drawn_in_several_fonts() -> None:
-    drawn = {bytes(_load_font(font, 40).getmask("Rag")) for font in _LATIN_FONTS}
-    assert len(drawn) == len(_LATIN_FONTS)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from capexport.confidence.captioned import caption_all, photos_of
+from capexport.confidence.captioned import caption_all, caption_examples
 from capexport.confidence.event import scores_of
 from capexport.confidence.figures import auroc, calibration_error
 from capexport.confidence.measurement import probabilities
@@ -212,7 +212,7 @@ def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt
     own = captioner.spec.search
     of_own = np.empty(0)
     for options in (own, own.plain(1), own.plain(5)):
-        captioned = caption_all(captioner, photos_of(dev, captioner), options)
+        captioned = caption_examples(captioner, dev, options)
         found = probabilities(confidence, captioned)
         good = scores_of(captioned.texts, [one.references for one in dev]) >= confidence.measured["threshold"]
         print(

@@ -1,10 +1,10 @@
-"""Captions of many photos, with everything a confidence is computed from."""
+"""Captions of many photos, with everything that a confidence is computed from."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -33,6 +33,8 @@ class Captioned:
     """(photos, features): see `caprun.bundle.confidence.Confidence.probability`."""
     hypotheses: Sequence[Hypothesis]
     texts: Sequence[str]
+    examples: Sequence[Example] = ()
+    """The photos' references and datasets; empty for outliers."""
 
     @functools.cached_property
     def features(self) -> npt.NDArray[np.float64]:
@@ -45,10 +47,23 @@ class Captioned:
         """Whether each caption is neither empty nor cut, (photos,). The confidence of others is 0, not fitted."""
         return np.array([is_whole(one) for one in self.hypotheses], bool)
 
+    @property
+    def references(self) -> list[Sequence[str]]:
+        """People's captions of each photo."""
+        return [example.references for example in self.examples]
+
+    @property
+    def datasets(self) -> npt.NDArray[np.str_]:
+        """Name of each photo's dataset, (photos,)."""
+        return np.array([example.dataset for example in self.examples], str)
+
     def only(self, kept: npt.NDArray[np.bool_]) -> Captioned:
         """Returns the photos marked in `kept`, bool (photos,)."""
-        pairs = [pair for pair, keep in zip(zip(self.hypotheses, self.texts, strict=True), kept, strict=True) if keep]
-        return Captioned(self.photos[kept], [one for one, _ in pairs], [text for _, text in pairs])
+        chosen = np.flatnonzero(kept)
+        hypotheses, texts, examples = (
+            [values[i] for i in chosen] for values in (self.hypotheses, self.texts, self.examples)
+        )
+        return Captioned(self.photos[chosen], hypotheses, texts, examples)
 
 
 def caption_all(captioner: Captioner, images: Images, options: SearchOptions | None = None) -> Captioned:
@@ -72,14 +87,17 @@ def caption_all(captioner: Captioner, images: Images, options: SearchOptions | N
     return Captioned(np.concatenate(photos), hypotheses, [captioner.vocabulary.text(one.ids) for one in hypotheses])
 
 
+def caption_examples(
+    captioner: Captioner, examples: Sequence[Example], options: SearchOptions | None = None
+) -> Captioned:
+    """Captions the photos of examples, each read when it is needed; see `caption_all`."""
+    images = (load(example.image, captioner.spec.image) for example in examples)
+    return replace(caption_all(captioner, images, options), examples=examples)
+
+
 def encode_all(captioner: Captioner, images: Images) -> Float32Array:
     """Returns the features of prepared photos, (photos, features), without captioning them."""
     return np.concatenate([np.array(captioner.backend.encode(batch).photo) for batch in _batches(images)])
-
-
-def photos_of(examples: Iterable[Example], captioner: Captioner) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yields the prepared photos of examples, each read when it is needed."""
-    return (load(example.image, captioner.spec.image) for example in examples)
 
 
 def outliers_of(kind: str, count: int, seed: int, captioner: Captioner) -> Iterator[npt.NDArray[np.uint8]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
 
 from caprun.bundle.confidence import Confidence
 
 PICTURE = "confidence.svg"
 """Name of the picture, a file of the bundle beside the card."""
-_SIDE, _LEFT, _TOP, _GAP = 240, 56, 36, 90
-_INK, _LINE, _GRID = "#222222", "#1f6feb", "#d0d7de"
 _FIGURES = ("good", "mean confidence", "calibration error", "with equal widths", "AUROC")
 
 
@@ -19,6 +21,15 @@ def section(confidence: Confidence) -> str:
     measured = confidence.measured
     if not measured:
         return f"## Confidence\n\n{confidence.event}\n"
+    searches = [(one["precision"], one["beam_size"], *_figures(one)) for one in measured["found"]]
+    bins = [(_percent(one["confidence"]), _percent(one["good"]), one["captions"]) for one in measured["reliability"]]
+    kept = [
+        (_percent(one["coverage"]), f"{one['least']:.2f}", _percent(one["good"])) for one in measured["risk_coverage"]
+    ]
+    kinds = [
+        (one["kind"], f"{one['auroc']:.3f}", f"{one['left_out']:.3f}", f"{one['median']:.3f}")
+        for one in measured["outliers"]["kinds"]
+    ]
     return f"""\
 ## Confidence
 
@@ -31,18 +42,18 @@ teach which photos are familiar and which are captioned well. The expected calib
 same number of captions each, and over 10 bins of equal width. One fit serves all these precisions and searches. \
 Captions that are empty, or cut at the maximum length, have confidence 0.
 
-{_of_searches(measured)}
+{_table(("precision", "beam size", *_FIGURES), searches)}
 
 ![Reliability diagram and risk-coverage curve]({PICTURE})
 
 Reliability ({measured["precision"]}, {measured["search"]}): the share of good captions among those of about the same \
 confidence.
 
-{_reliability(measured)}
+{_table(("confidence", "good", "captions"), bins)}
 
 Risk and coverage: the share of good captions when the least confident are withheld (`--min-confidence`).
 
-{_coverage(measured)}
+{_table(("captions kept", "lowest confidence", "good"), kept)}
 
 {_of_datasets(measured)}
 
@@ -50,27 +61,11 @@ Pictures that are not photos should get a low confidence. The AUROC of dev photo
 {measured["outliers"]["of_each_kind"]} drawn pictures of each kind is {measured["outliers"]["auroc"]:.3f}. None of \
 these pictures was in the fit.
 
-{_of_outliers(measured)}
+{_table(("kind", "AUROC", "AUROC, fitted without this kind", "median confidence"), kinds)}
 
 These figures hold for photos like those of the dataset and say less about others. A photo of something that the model \
 has never seen may get a low confidence, too.
 """
-
-
-def _of_searches(measured: Mapping[str, Any]) -> str:
-    rows = [(one["precision"], one["beam_size"], *_figures(one)) for one in measured["found"]]
-    return _table(("precision", "beam size", *_FIGURES), rows)
-
-
-def _reliability(measured: Mapping[str, Any]) -> str:
-    rows = [(_percent(one["confidence"]), _percent(one["good"]), one["captions"]) for one in measured["reliability"]]
-    return _table(("confidence", "good", "captions"), rows)
-
-
-def _coverage(measured: Mapping[str, Any]) -> str:
-    curve = measured["risk_coverage"]
-    rows = [(_percent(one["coverage"]), f"{one['least']:.2f}", _percent(one["good"])) for one in curve]
-    return _table(("captions kept", "lowest confidence", "good"), rows)
 
 
 def _of_datasets(measured: Mapping[str, Any]) -> str:
@@ -98,14 +93,6 @@ This is what to expect of photos from yet another collection.
     return text
 
 
-def _of_outliers(measured: Mapping[str, Any]) -> str:
-    rows = [
-        (one["kind"], f"{one['auroc']:.3f}", f"{one['left_out']:.3f}", f"{one['median']:.3f}")
-        for one in measured["outliers"]["kinds"]
-    ]
-    return _table(("kind", "AUROC", "AUROC, fitted without this kind", "median confidence"), rows)
-
-
 def _figures(one: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the cells of `_FIGURES`."""
     errors = (f"{one[name]:.3f}" for name in ("error_equal_mass", "error_equal_width"))
@@ -114,61 +101,22 @@ def _figures(one: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def picture(confidence: Confidence) -> str:
-    """Returns an SVG of the reliability diagram and the risk-coverage curve."""
+    """Returns an SVG of the reliability diagram and the risk-coverage curve; equal figures give equal bytes."""
     bins, curve = confidence.measured["reliability"], confidence.measured["risk_coverage"]
-    width, height = 2 * (_LEFT + _SIDE) + _GAP, _TOP + _SIDE + 56
-    said = [(one["confidence"], one["good"]) for one in bins]
-    bad = [(one["coverage"], 1 - one["good"]) for one in curve]
-    return f"""\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" \
-aria-label="Reliability diagram and risk-coverage curve" font-family="sans-serif" font-size="11" fill="{_INK}">
-<rect width="100%" height="100%" fill="#ffffff"/>
-{_panel(_LEFT, "Reliability", "confidence", "good captions", said, ideal=True)}
-{_panel(2 * _LEFT + _SIDE + _GAP // 2, "Risk and coverage", "captions kept", "bad among them", bad)}
-</svg>
-"""
-
-
-def _panel(
-    left: int, title: str, across: str, up: str, points: Sequence[tuple[float, float]], *, ideal: bool = False
-) -> str:
-    """Draws axes from 0 to 100% and a line with a mark at each point.
-
-    Args:
-        left: x of the vertical axis.
-        title: title of the panel.
-        across: label of the horizontal axis.
-        up: label of the vertical axis.
-        points: coordinates, 0..1.
-        ideal: whether to draw the diagonal.
-    """
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return round(left + _SIDE * x, 1), round(_TOP + _SIDE * (1 - y), 1)
-
-    parts = [f'<text x="{left + _SIDE / 2}" y="{_TOP - 14}" text-anchor="middle" font-size="14">{title}</text>']
-    for tenth in range(0, 11, 2):
-        share = tenth / 10
-        (x, bottom), (_, top), (start, y), (end, _) = at(share, 0), at(share, 1), at(0, share), at(1, share)
-        parts += [
-            f'<path d="M{x} {bottom}V{top}M{start} {y}H{end}" stroke="{_GRID}"/>',
-            f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{10 * tenth}</text>',
-            f'<text x="{start - 6}" y="{y + 4}" text-anchor="end">{10 * tenth}</text>',
-        ]
-    middle, bottom = at(0.5, 0)
-    start, y = at(0, 0.5)
-    parts += [
-        f'<text x="{middle}" y="{bottom + 36}" text-anchor="middle">{across}, %</text>',
-        f'<text transform="translate({start - 36} {y}) rotate(-90)" text-anchor="middle">{up}, %</text>',
-    ]
-    if ideal:
-        (x0, y0), (x1, y1) = at(0, 0), at(1, 1)
-        parts.append(f'<path d="M{x0} {y0}L{x1} {y1}" stroke="{_INK}" stroke-dasharray="4 4"/>')
-    placed = [at(x, y) for x, y in points]
-    line = " ".join(f"{x},{y}" for x, y in placed)
-    parts.append(f'<polyline points="{line}" fill="none" stroke="{_LINE}" stroke-width="2"/>')
-    parts += [f'<circle cx="{x}" cy="{y}" r="3.5" fill="{_LINE}"/>' for x, y in placed]
-    return "\n".join(parts)
+    svg = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": PICTURE}):
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.plot([0, 100], [0, 100], "--", color="#222222", linewidth=1)
+        left.plot([100 * one["confidence"] for one in bins], [100 * one["good"] for one in bins], "o-")
+        left.set(title="Reliability", xlabel="confidence, %", ylabel="good captions, %")
+        right.plot([100 * one["coverage"] for one in curve], [100 - 100 * one["good"] for one in curve], "o-")
+        right.set(title="Risk and coverage", xlabel="captions kept, %", ylabel="bad among them, %")
+        for axes in (left, right):
+            axes.set(xlim=(0, 100), ylim=(0, 100))
+            axes.grid(alpha=0.25)
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return svg.getvalue()
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -12,6 +12,7 @@ Numbers = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.bool_]
 Bins = Literal["mass", "width"]
 """Bins with the same number of captions each, or of the same width each."""
+_BINS = 10
 
 
 class Bin(NamedTuple):
@@ -36,46 +37,37 @@ class Coverage(NamedTuple):
 
 
 def auroc(higher: Numbers, lower: Numbers) -> float:
-    """Returns the probability that a number of `higher` exceeds one of `lower`, ties counting half.
-
-    Args:
-        higher: (numbers,).
-        lower: (numbers,).
-
-    Returns:
-        0..1, or NaN where either is empty.
-    """
+    """Returns the probability that a number of `higher` exceeds one of `lower`, ties counting half; NaN if empty."""
     if not len(higher) or not len(lower):
         return float("nan")
     labels = np.repeat([True, False], [len(higher), len(lower)])
     return float(roc_auc_score(labels, np.concatenate([higher, lower])))
 
 
-def reliability(confidence: Numbers, good: Labels, bins: int = 10, of: Bins = "mass") -> list[Bin]:
+def reliability(confidence: Numbers, good: Labels, of: Bins = "mass") -> list[Bin]:
     """Returns the points of the reliability diagram, in order of confidence; empty bins are left out.
 
     Args:
         confidence: (captions,), 0..1.
         good: bool (captions,).
-        bins: number of bins.
-        of: how the bins are chosen.
+        of: how the ten bins are chosen.
     """
     order = np.argsort(confidence, kind="stable")
     if of == "mass":
-        groups = np.array_split(order, bins)
+        groups = np.array_split(order, _BINS)
     else:
-        edges = np.linspace(0, 1, bins + 1)[1:-1]
+        edges = np.linspace(0, 1, _BINS + 1)[1:-1]
         groups = np.split(order, np.searchsorted(confidence[order], edges, "left"))
     return [Bin(len(one), float(confidence[one].mean()), float(good[one].mean())) for one in groups if len(one)]
 
 
-def calibration_error(confidence: Numbers, good: Labels, bins: int = 10, of: Bins = "mass") -> float:
+def calibration_error(confidence: Numbers, good: Labels, of: Bins = "mass") -> float:
     """Returns the expected calibration error, 0..1: the mean gap between a bin's confidence and its good share.
 
     Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015). For the arguments see
     `reliability`.
     """
-    found = reliability(confidence, good, bins, of)
+    found = reliability(confidence, good, of)
     return sum(one.captions * abs(one.confidence - one.good) for one in found) / len(confidence)
 
 

@@ -4,62 +4,45 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from capexport.confidence.captioned import caption_all, encode_all, outliers_of, photos_of
+from capexport.confidence.captioned import caption_examples, encode_all, outliers_of
 from capexport.confidence.event import MODERATE, agreement, choose_event, scores_of
-from capexport.confidence.measurement import FEWEST_WHOLE, Fitted, Train, measure
+from capexport.confidence.measurement import FEWEST_WHOLE, Fitted, measure
 from capexport.confidence.outliers import KINDS
 from capexport.confidence.predictors import Key, Labelled, as_confidence, fit_direction, fit_familiar, fit_good
 from capexport.examples import drawn_from_each_dataset
 from caprun.bundle.confidence import Confidence
 from caprun.engine import Captioner
-from caprun.search.options import SearchOptions
 from captioner.datasets import Example
 
 FEWEST = 200
 """Photos of dev, and of training, that a fit needs."""
+TRAIN_PHOTOS = 6000
+"""Maximum number of training photos that are captioned."""
+OUTLIERS = 100
+"""Outliers of each kind in the fit."""
 _SEED = 0
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much is captioned."""
-
-    train: int = 6000
-    """Training photos, at most."""
-    outliers: int = 100
-    """Outliers of each kind to fit on."""
-    measured: int = 40
-    """Outliers of each kind to measure on."""
-
-
 def fit_confidence(
-    captioners: Mapping[str, Captioner],
-    train: Sequence[Example],
-    dev: Sequence[Example],
-    say: Callable[[str], None],
-    effort: Effort | None = None,
+    captioners: Mapping[str, Captioner], train: Sequence[Example], dev: Sequence[Example], say: Callable[[str], None]
 ) -> Confidence | None:
-    """Fits a confidence and measures it, or says why there is none.
+    """Fits a confidence and measures it, or prints why there is none.
 
-    Which photos are familiar is learnt from training photos against drawn outliers. Which photos are captioned well
-    is learnt from training photos too, whose captions are better than those of other photos. How far to trust that,
-    and the caption's own log-probabilities, is learnt from dev photos, over all precisions and searches together. All
-    figures are of photos that were not in the fit: dev photos by fold, and new outliers. Whatever rules a confidence
-    out is checked before the training photos are captioned, which takes longest.
+    Which photos are familiar is learnt from training photos and drawn outliers. Which photos are captioned well is
+    learnt from training photos too, although their captions are better than those of other photos. How far to trust
+    that, and the caption's own log-probabilities, is learnt from dev photos, over all precisions and searches together.
+    All figures are of photos that were not in the fit: dev photos by fold, and new outliers. Everything that rules out
+    a confidence is checked before the training photos are captioned, which takes longest.
 
     Args:
         captioners: the model in each precision, the one used by default first.
         train: photos that the model was trained on, with references.
         dev: photos that it was not trained on. Those with one caption are not used.
-        say: takes a line for each finding.
-        effort: how much to caption; None for the default.
+        say: prints a line.
     """
-    effort = effort or Effort()
     began = time.monotonic()
     dev = [example for example in dev if len(example.references) > 1]
     if min(len(dev), len(train)) < FEWEST:
@@ -74,74 +57,51 @@ def fit_confidence(
         say("no confidence: people's captions of the same dev photo agree no more than those of different photos")
         return None
     own, main = next(iter(captioners.items()))
-    first = caption_all(main, photos_of(dev, main))
-    scores = scores_of(first.texts, references)
+    first = caption_examples(main, dev)
     if first.whole.sum() < FEWEST_WHOLE:
         say(
             f"no confidence: {first.whole.sum()} of {len(dev)} captions of dev photos are neither empty nor cut at "
             f"the maximum length, and it needs {FEWEST_WHOLE}"
         )
         return None
-    event = choose_event(scores, human)
+    event = choose_event(scores_of(first.texts, references), human)
     if event is None:
         low, high = (round(100 * share) for share in MODERATE)
         say(f"no confidence: by no threshold between {low}% and {high}% of the captions of dev photos are good")
         return None
-    captioned = {Key(own, main.spec.search.beam_size): first}
+    search = main.spec.search
+    captioned = {Key(own, search.beam_size): first}
     for precision, captioner in captioners.items():
-        for options in _searches(captioner):
+        for options in (search, search.plain(1), search.plain(5)):
             key = Key(precision, options.beam_size)
             if key not in captioned:
-                captioned[key] = caption_all(captioner, photos_of(dev, captioner), options)
+                captioned[key] = caption_examples(captioner, dev, options)
     labelled = {
         key: Labelled(one, scores_of(one.texts, references) >= event.threshold) for key, one in captioned.items()
     }
-    drawn = drawn_from_each_dataset(train, effort.train)
-    trained = Train(
-        caption_all(main, photos_of(drawn, main)),
-        [example.references for example in drawn],
-        np.array([example.dataset for example in drawn]),
-    )
-    outliers = {kind: encode_all(main, outliers_of(kind, effort.outliers, _SEED, main)) for kind in KINDS}
-    direction = fit_direction(trained.captioned, trained.references)
-    familiar = fit_familiar(trained.captioned.photos, list(outliers.values()))
+    trained = caption_examples(main, drawn_from_each_dataset(train, TRAIN_PHOTOS))
+    outliers = {kind: encode_all(main, outliers_of(kind, OUTLIERS, _SEED, main)) for kind in KINDS}
+    direction = fit_direction(trained)
+    familiar = fit_familiar(trained.photos, list(outliers.values()))
     confidence = as_confidence(event, fit_good(labelled, direction), direction, familiar)
-    datasets = np.array([example.dataset for example in dev])
-    fitted = Fitted(confidence, direction, familiar, trained, labelled, datasets, outliers)
     measured: dict[str, Any] = {
         "split": "dev",
         "photos": len(dev),
         "threshold": event.threshold,
         "human_cider": round(event.human, 4),
-        "train_photos": len(drawn),
+        "train_photos": len(trained.texts),
         "precision": own,
-        "search": main.spec.search.text,
-        **measure(fitted, main, effort.measured),
+        "search": search.text,
+        **measure(Fitted(confidence, direction, familiar, trained, labelled, outliers), main),
     }
-    for line in _summary(measured, time.monotonic() - began):
-        say(line)
-    return replace(confidence, measured=measured)
-
-
-def _searches(captioner: Captioner) -> list[SearchOptions]:
-    """Returns the model's own search, then greedy search and a wide beam."""
-    own = captioner.spec.search
-    return [own, *(own.plain(beam) for beam in (1, 5) if beam != own.beam_size)]
-
-
-def _summary(measured: Mapping[str, Any], seconds: float) -> list[str]:
-    own = measured["found"][0]
-    share, photos, against = 100 * own["base_rate"], measured["photos"], measured["outliers"]["auroc"]
-    lines = [
-        f"confidence: {share:.0f}% of {photos} captions of dev photos are good ({seconds:.0f} s)",
-        f"confidence out of fold: {_errors(own)}; against outliers, AUROC {against:.3f}",
-    ]
+    share, against = 100 * measured["found"][0]["base_rate"], measured["outliers"]["auroc"]
+    seconds = time.monotonic() - began
+    say(f"confidence: {share:.0f}% of {len(dev)} captions of dev photos are good ({seconds:.0f} s)")
+    say(f"confidence out of fold: {_errors(measured['found'][0])}; against outliers, AUROC {against:.3f}")
     for one in measured.get("datasets", ()):
-        line = f"confidence on {one['dataset']}: {_errors(one)}"
-        if one["transfer"]:
-            line += f"; fitted without it, {_errors(one['transfer'])}"
-        lines.append(line)
-    return lines
+        transfer = f"; fitted without it, {_errors(one['transfer'])}" if one["transfer"] else ""
+        say(f"confidence on {one['dataset']}: {_errors(one)}{transfer}")
+    return replace(confidence, measured=measured)
 
 
 def _errors(figures: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,25 +29,11 @@ from caprun.engine import Captioner
 
 FEWEST_WHOLE = 50
 """Captions, neither empty nor cut, that a fit needs."""
+OUTLIERS = 40
+"""Outliers of each kind to measure on."""
 _SEED = 1
 Chances = npt.NDArray[np.float64]
 """Probabilities of captions, (photos,)."""
-
-
-@dataclass(frozen=True)
-class Train:
-    """Captions of training photos."""
-
-    captioned: Captioned
-    references: Sequence[Sequence[str]]
-    datasets: npt.NDArray[np.str_]
-    """Name of each photo's dataset, (photos,)."""
-
-    def without(self, dataset: str) -> Train:
-        """Returns the photos of the other datasets."""
-        kept = self.datasets != dataset
-        references = [one for one, keep in zip(self.references, kept, strict=True) if keep]
-        return Train(self.captioned.only(kept), references, self.datasets[kept])
 
 
 @dataclass(frozen=True)
@@ -57,10 +43,8 @@ class Fitted:
     confidence: Confidence
     direction: Weights
     familiar: Weights
-    train: Train
+    train: Captioned
     dev: Dev
-    datasets: npt.NDArray[np.str_]
-    """Name of each dev photo's dataset, (photos,)."""
     outliers: Mapping[str, Float32Array]
     """Features of drawn pictures, (pictures, features), by kind."""
 
@@ -70,16 +54,16 @@ class Fitted:
         return next(iter(self.dev))
 
 
-def measure(fitted: Fitted, captioner: Captioner, outliers: int) -> dict[str, Any]:
+def measure(fitted: Fitted, captioner: Captioner) -> dict[str, Any]:
     """Measures a confidence out of fold, by dataset where there are several, and against outliers.
 
     Args:
         fitted: the confidence.
         captioner: the model in the precision used by default.
-        outliers: number of outliers of each kind to draw.
     """
     own, dev = fitted.own, fitted.dev
-    fold = np.random.default_rng(0).permutation(len(fitted.datasets)) % FOLDS
+    datasets = dev[own].captioned.datasets
+    fold = np.random.default_rng(0).permutation(len(datasets)) % FOLDS
     good_chances = {key: chances_out_of_fold(dev, fitted.direction, fold, key) for key in dev}
     chances = {key: sigmoid(fitted.familiar(one.captioned.photos)) * good_chances[key] for key, one in dev.items()}
     confidence, good = chances[own], dev[own].good
@@ -88,11 +72,19 @@ def measure(fitted: Fitted, captioner: Captioner, outliers: int) -> dict[str, An
         "found": [key._asdict() | figures_of(chances[key], dev[key].good) for key in dev],
         "reliability": [_rounded(one._asdict()) for one in reliability(confidence, good)],
         "risk_coverage": [_rounded(one._asdict()) for one in risk_coverage(confidence, good)],
-        "outliers": _against_outliers(fitted, captioner, good_chances[own], outliers),
+        "outliers": _against_outliers(fitted, captioner, good_chances[own]),
     }
-    names = np.unique(fitted.datasets).tolist()
+    names = np.unique(datasets).tolist()
     if len(names) > 1:
-        measured["datasets"] = [_of_dataset(fitted, name, confidence) for name in names]
+        measured["datasets"] = [
+            {
+                "dataset": name,
+                "photos": int((datasets == name).sum()),
+                **figures_of(confidence[datasets == name], good[datasets == name]),
+                "transfer": _transfer(fitted, name),
+            }
+            for name in names
+        ]
     return measured
 
 
@@ -121,47 +113,35 @@ def figures_of(confidence: Chances, good: npt.NDArray[np.bool_]) -> dict[str, An
     )
 
 
-def _of_dataset(fitted: Fitted, name: str, confidence: Chances) -> dict[str, Any]:
-    """Measures one dataset's dev photos: out of fold, and by a fit without any photo of the dataset."""
-    own, of = fitted.dev[fitted.own], fitted.datasets == name
-    return {
-        "dataset": name,
-        "photos": int(of.sum()),
-        **figures_of(confidence[of], own.good[of]),
-        "transfer": _transfer(fitted, name),
-    }
-
-
 def _transfer(fitted: Fitted, name: str) -> dict[str, Any] | None:
     """Fits anew without a dataset's photos, of dev and of train, and measures on them; None where too few are left."""
-    own, others = fitted.dev[fitted.own], fitted.datasets != name
-    train = fitted.train.without(name)
-    if (own.captioned.whole & others).sum() < FEWEST_WHOLE or train.captioned.whole.sum() < FEWEST_WHOLE:
+    own = fitted.dev[fitted.own]
+    others, train = own.captioned.datasets != name, fitted.train.only(fitted.train.datasets != name)
+    if min((own.captioned.whole & others).sum(), train.whole.sum()) < FEWEST_WHOLE:
         return None
-    direction = fit_direction(train.captioned, train.references)
-    familiar = fit_familiar(train.captioned.photos, list(fitted.outliers.values()))
+    direction = fit_direction(train)
+    familiar = fit_familiar(train.photos, list(fitted.outliers.values()))
     good = fit_good(fitted.dev, direction, others)
     confidence = sigmoid(familiar(own.captioned.photos)) * chances_of_good(own.captioned, direction, good)
     return {"fitted_on": int(others.sum()), **figures_of(confidence[~others], own.good[~others])}
 
 
-def _against_outliers(fitted: Fitted, captioner: Captioner, good: Chances, count: int) -> dict[str, Any]:
+def _against_outliers(fitted: Fitted, captioner: Captioner, good: Chances) -> dict[str, Any]:
     """Measures AUROC of dev photos against new outliers: of every kind, and of each kind by a fit without it.
 
     Args:
         fitted: the confidence.
         captioner: the model in the precision used by default.
         good: each dev caption's probability of being good if its photo is familiar, out of fold.
-        count: number of outliers of each kind.
     """
     photos = fitted.dev[fitted.own].captioned.photos
     confidence = sigmoid(fitted.familiar(photos)) * good
     kinds, everything = [], []
     for kind in fitted.outliers:
-        drawn = caption_all(captioner, outliers_of(kind, count, _SEED, captioner))
+        drawn = caption_all(captioner, outliers_of(kind, OUTLIERS, _SEED, captioner))
         found = probabilities(fitted.confidence, drawn)
         rest = [pictures for other, pictures in fitted.outliers.items() if other != kind]
-        familiar = fit_familiar(fitted.train.captioned.photos, rest)
+        familiar = fit_familiar(fitted.train.photos, rest)
         pairs = zip(drawn.photos, drawn.hypotheses, strict=True)
         good_drawn = sigmoid(np.array([fitted.confidence.good.logit(*pair) for pair in pairs])) * drawn.whole
         figures = {
@@ -172,7 +152,7 @@ def _against_outliers(fitted: Fitted, captioner: Captioner, good: Chances, count
         kinds.append({"kind": kind} | _rounded(figures))
         everything.append(found)
     every = auroc(confidence, np.concatenate(everything))
-    return {"of_each_kind": count, "auroc": round(every, 4), "kinds": kinds}
+    return {"of_each_kind": OUTLIERS, "auroc": round(every, 4), "kinds": kinds}
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:

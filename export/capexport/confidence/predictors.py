@@ -21,11 +21,8 @@ _COMPONENTS = 128
 """Principal components of photo features in which photos are told from outliers."""
 _OUTLIER_WEIGHT = 2000.0
 """Weight of all photos and outliers together, against `_OUTLIER_PENALTY`."""
-_TRAIN_PENALTY, _DEV_PENALTY, _OUTLIER_PENALTY = (
-    1000.0,
-    1.0,
-    3.0,
-)  # chosen on one model; the result hardly depends on them
+# chosen on one model; the result hardly depends on them
+_TRAIN_PENALTY, _DEV_PENALTY, _OUTLIER_PENALTY = 1000.0, 1.0, 3.0
 
 
 class Key(NamedTuple):
@@ -48,17 +45,13 @@ Dev = Mapping[Key, Labelled]
 """The same photos, captioned in every precision and search."""
 
 
-def fit_direction(train: Captioned, references: Sequence[Sequence[str]]) -> Weights:
+def fit_direction(train: Captioned) -> Weights:
     """Fits the direction of photo features that says how well a training photo is captioned.
 
     Captions of training photos are better than those of other photos, so only their ranks count, and only what the
     features of the caption do not tell.
-
-    Args:
-        train: captions of training photos.
-        references: the captions that people wrote of each.
     """
-    rank = rankdata(scores_of(train.texts, references)) / len(references)
+    rank = rankdata(scores_of(train.texts, train.references)) / len(train.texts)
     both = ridge(np.column_stack([train.features, train.photos]), rank, _TRAIN_PENALTY)
     return Weights(0.0, both.of[train.features.shape[1] :])
 
@@ -73,11 +66,9 @@ def fit_familiar(photos: Float32Array, outliers: Sequence[Float32Array]) -> Weig
         outliers: (pictures, features) of each kind.
     """
     rows = np.concatenate([photos, *outliers]).astype(np.float64)
-    sizes = [len(photos), *map(len, outliers)]
-    shares = [0.5, *[0.5 / len(outliers)] * len(outliers)]
-    weights = np.concatenate(
-        [np.full(size, _OUTLIER_WEIGHT * share / size) for size, share in zip(sizes, shares, strict=True)]
-    )
+    sizes = np.array([len(photos), *map(len, outliers)])
+    shares = np.array([0.5, *[0.5 / len(outliers)] * len(outliers)])
+    weights = np.repeat(_OUTLIER_WEIGHT * shares / sizes, sizes)
     mean, scale = rows.mean(0), rows.std(0) + 1e-6
     rows = (rows - mean) / scale
     _, components = np.linalg.eigh((rows * weights[:, None]).T @ rows)

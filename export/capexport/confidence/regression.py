@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
 
 Numbers = npt.NDArray[np.floating[Any]]
 _LIMIT = 30.0
 """The largest logit, as in `caprun.bundle.confidence`."""
-_CONSTANT = 1e-6
-"""A feature that deviates by less from its mean gets no weight: it would be as large as the inverse."""
 
 
 class Weights(NamedTuple):
@@ -28,7 +27,7 @@ class Weights(NamedTuple):
 
 
 def sigmoid(logits: Numbers) -> npt.NDArray[np.float64]:
-    """Turns logits into probabilities, with logits cut where `caprun.bundle.confidence` cuts them."""
+    """Converts logits to probabilities, with logits clipped as in `caprun.bundle.confidence`."""
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -_LIMIT, _LIMIT))), np.float64)
 
 
@@ -44,25 +43,17 @@ def logistic(features: Numbers, labels: npt.NDArray[np.bool_], penalty: float, w
     if labels.all() or not labels.any():
         odds = (weights @ labels + 0.5) / (weights @ ~labels + 0.5)
         return Weights(float(np.log(odds)), np.zeros(features.shape[1]))
-    mean, scale = _mean_and_scale(features)
     model = LogisticRegression(C=1 / penalty, solver="newton-cholesky", tol=1e-8)
-    model.fit((features - mean) / scale, labels, weights)
-    return _unscaled(float(model.intercept_[0]), model.coef_[0], mean, scale)
+    return _fitted(model, features, labels, weights)
 
 
 def ridge(features: Numbers, targets: Numbers, penalty: float) -> Weights:
     """Fits least squares with a penalty on the squared weights of standardised features; see `logistic`."""
-    mean, scale = _mean_and_scale(features)
-    model = Ridge(penalty).fit((features - mean) / scale, targets)
-    return _unscaled(float(model.intercept_), model.coef_, mean, scale)
+    return _fitted(Ridge(penalty), features, targets)
 
 
-def _mean_and_scale(features: Numbers) -> tuple[Numbers, Numbers]:
-    """Returns each feature's mean and deviation; an infinite deviation turns a constant feature into zeros."""
-    mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
-    return mean, np.where(deviation > _CONSTANT, deviation, np.inf)
-
-
-def _unscaled(bias: float, of: Numbers, mean: Numbers, scale: Numbers) -> Weights:
-    of = of / scale
-    return Weights(float(bias - mean @ of), of)
+def _fitted(model: Any, features: Numbers, targets: npt.NDArray[Any], weights: Numbers | None = None) -> Weights:
+    scaler = StandardScaler()
+    model.fit(scaler.fit_transform(features.astype(np.float64)), targets, weights)
+    of = np.ravel(model.coef_) / scaler.scale_
+    return Weights(float(np.ravel(model.intercept_)[0] - scaler.mean_ @ of), of)

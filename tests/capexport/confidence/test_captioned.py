@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from capexport.confidence.captioned import caption_all, encode_all
 from captioner.backends.loading import load_captioner
+from tests.capexport.confidence.synthetic import examples
 from tests.capexport.conftest import draw_photos
 
 
@@ -22,7 +24,10 @@ def test_batches_of_photos_get_the_captioners_captions(checkpoint_file: Path) ->
 
 def test_some_of_them_keep_their_order(checkpoint_file: Path) -> None:
     captioned = caption_all(load_captioner(checkpoint_file, "cpu"), iter(draw_photos(6, seed=5)))
+    captioned = replace(captioned, examples=examples([[text] for text in captioned.texts], list("aabbcc")))
     kept = captioned.only(np.array([True, False, False, True, True, False]))
     assert kept.texts == [captioned.texts[i] for i in (0, 3, 4)]
     assert kept.hypotheses == [captioned.hypotheses[i] for i in (0, 3, 4)]
+    assert kept.references == [(captioned.texts[i],) for i in (0, 3, 4)]
+    assert kept.datasets.tolist() == ["a", "b", "c"]
     np.testing.assert_array_equal(kept.photos, captioned.photos[[0, 3, 4]])

@@ -16,7 +16,7 @@ from PIL import Image
 from capexport.confidence import fit as fitting
 from capexport.confidence import measurement
 from capexport.confidence.card import PICTURE
-from capexport.confidence.fit import Effort, fit_confidence
+from capexport.confidence.fit import fit_confidence
 from capexport.export import Format, Request, export
 from caprun.bundle.confidence import Confidence
 from caprun.bundle.manifest import MODEL_CARD
@@ -27,7 +27,6 @@ from captioner.backends.loading import load_captioner
 from captioner.datasets import Example
 from tests.capexport.conftest import draw_photos
 
-LITTLE = Effort(train=220, outliers=4, measured=3)
 WORDS = ("a", "the", "dog", "cat", "child", "man", "runs", "jumps", "in", "on", "through", "grass", "water", "snow")
 FIGURES = ("base_rate", "mean_confidence", "error_equal_mass", "error_equal_width", "auroc", "brier")
 MakeExamples = Callable[[str, int], list[Example]]
@@ -79,7 +78,8 @@ def calibrate(
 ) -> tuple[Confidence, list[str]]:
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "Effort", lambda: LITTLE)
+        patch.setattr(fitting, "OUTLIERS", 4)
+        patch.setattr(measurement, "OUTLIERS", 3)
         patch.setattr(measurement, "FEWEST_WHOLE", 20)  # a model with random weights seldom ends its captions
         export(Request(checkpoint_file, form, output, "small", train=train, dev=dev), lines.append)
     confidence = read_bundle(output).manifest.confidence
@@ -158,8 +158,8 @@ def test_the_card_has_the_figures_and_a_picture_that_the_manifest_lists(
         assert f" {one['transfer']['auroc']:.3f} |" in card
     assert f"]({PICTURE})" in card
     assert PICTURE in manifest.files
-    points = ET.parse(output / PICTURE).iter("{http://www.w3.org/2000/svg}circle")
-    assert len(list(points)) == len(measured["reliability"]) + 10
+    texts = [text.text for text in ET.parse(output / PICTURE).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"Reliability", "Risk and coverage"} < set(texts)
 
 
 def test_weights_have_no_more_digits_than_matter(calibrated: tuple[Path, list[str]]) -> None:
@@ -193,20 +193,20 @@ def test_a_torchscript_bundle_has_the_same_confidence_and_one_dataset_has_no_fig
 def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of photos that each search captioned."""
     counts: list[int] = []
-    caption_all = fitting.caption_all
+    caption_examples = fitting.caption_examples
 
     def counting(*arguments: Any) -> Any:
-        captioned = caption_all(*arguments)
+        captioned = caption_examples(*arguments)
         counts.append(len(captioned.texts))
         return captioned
 
-    monkeypatch.setattr(fitting, "caption_all", counting)
+    monkeypatch.setattr(fitting, "caption_examples", counting)
     return counts
 
 
 def refusal(model: Captioner, train: list[Example], dev: list[Example]) -> str:
     lines: list[str] = []
-    assert fit_confidence({"fp32": model, "int8": model}, train, dev, lines.append, LITTLE) is None
+    assert fit_confidence({"fp32": model, "int8": model}, train, dev, lines.append) is None
     assert len(lines) == 1
     return lines[0]
 

@@ -11,20 +11,33 @@ import pytest
 from capexport.confidence import measurement
 from capexport.confidence.captioned import Captioned
 from capexport.confidence.event import Event
-from capexport.confidence.measurement import Fitted, Train, figures_of
+from capexport.confidence.measurement import Fitted, figures_of
 from capexport.confidence.predictors import Labelled, as_confidence, fit_direction, fit_familiar, fit_good
 from capexport.confidence.regression import Weights
-from tests.capexport.confidence.synthetic import KEY, synthetic
+from tests.capexport.confidence.synthetic import KEY, examples, synthetic
 
 COUNT = 400
+DATASETS = ["one"] * COUNT + ["other"] * COUNT
 
 
-def joined(parts: Sequence[Captioned]) -> Captioned:
+def joined(parts: Sequence[Captioned], datasets: Sequence[str]) -> Captioned:
     return Captioned(
         np.concatenate([part.photos for part in parts]),
         [one for part in parts for one in part.hypotheses],
         [text for part in parts for text in part.texts],
+        examples([[f"a b c {name} {i}"] for i, name in enumerate(datasets)], datasets),
     )
+
+
+def named(fitted: Fitted, dev: Sequence[str], train: Sequence[str]) -> Fitted:
+    """The same photos in other datasets."""
+
+    def renamed(captioned: Captioned, datasets: Sequence[str]) -> Captioned:
+        return replace(captioned, examples=examples(captioned.references, datasets))
+
+    labelled = fitted.dev[KEY]
+    own = replace(labelled, captioned=renamed(labelled.captioned, dev))
+    return replace(fitted, dev={KEY: own}, train=renamed(fitted.train, train))
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +45,13 @@ def fitted() -> Fitted:
     """A confidence fitted on two datasets in which opposite captions are good."""
     rng = np.random.default_rng(0)
     parts = [synthetic(rng, COUNT, sign) for sign in (1, -1)]
-    dev = {KEY: Labelled(joined([part.captioned for part in parts]), np.concatenate([part.good for part in parts]))}
-    datasets = np.repeat(["one", "other"], COUNT)
-    references = [[f"a b c {name} {i}"] for i, name in enumerate(datasets)]
-    train = Train(dev[KEY].captioned, references, datasets)
+    captioned = joined([part.captioned for part in parts], DATASETS)
+    dev = {KEY: Labelled(captioned, np.concatenate([part.good for part in parts]))}
     outliers = {"noise": rng.normal(8, 1, (50, 12)).astype(np.float32)}
-    direction = fit_direction(train.captioned, references)
-    familiar = fit_familiar(train.captioned.photos, list(outliers.values()))
+    direction = fit_direction(captioned)
+    familiar = fit_familiar(captioned.photos, list(outliers.values()))
     confidence = as_confidence(Event(0.4, 0.8, "It is good."), fit_good(dev, direction), direction, familiar)
-    return Fitted(confidence, direction, familiar, train, dev, datasets, outliers)
+    return Fitted(confidence, direction, familiar, captioned, dev, outliers)
 
 
 @pytest.mark.parametrize("name", ["one", "other"])
@@ -50,7 +61,7 @@ def test_a_fit_without_a_dataset_has_seen_none_of_its_dev_photos(fitted: Fitted,
     assert found is not None
     assert found["fitted_on"] == COUNT
     assert found["auroc"] < 0.3
-    good = fitted.dev[KEY].good[fitted.datasets == name]
+    good = fitted.dev[KEY].good[np.array(DATASETS) == name]
     assert found["base_rate"] == pytest.approx(good.mean(), abs=1e-4)
 
 
@@ -61,10 +72,10 @@ def test_a_fit_without_a_dataset_has_seen_none_of_its_training_photos(
     seen: list[str] = []
     counts: list[int] = []
 
-    def direction(captioned: Captioned, references: Sequence[Sequence[str]]) -> Weights:
-        seen.extend(text for of_photo in references for text in of_photo)
+    def direction(captioned: Captioned) -> Weights:
+        seen.extend(text for of_photo in captioned.references for text in of_photo)
         counts.append(len(captioned.texts))
-        return fit_direction(captioned, references)
+        return fit_direction(captioned)
 
     def familiar(photos: np.ndarray, outliers: Sequence[np.ndarray]) -> Weights:
         counts.append(len(photos))
@@ -77,22 +88,12 @@ def test_a_fit_without_a_dataset_has_seen_none_of_its_training_photos(
     assert {text.split()[3] for text in seen} == {"one", "other"} - {name}
 
 
-def test_a_dataset_is_measured_on_its_own_photos(fitted: Fitted) -> None:
-    confidence = np.linspace(0, 1, 2 * COUNT)
-    for name in ("one", "other"):
-        of = fitted.datasets == name
-        found = measurement._of_dataset(fitted, name, confidence)
-        assert found["photos"] == COUNT
-        expected = figures_of(confidence[of], fitted.dev[KEY].good[of])
-        assert {key: found[key] for key in expected} == expected
-
-
 def test_datasets_without_enough_photos_beside_them_have_no_fit_without_them(fitted: Fitted) -> None:
-    few = np.where(np.arange(2 * COUNT) < measurement.FEWEST_WHOLE - 1, "few", "many")
-    assert measurement._transfer(replace(fitted, datasets=few), "many") is None
-    assert measurement._transfer(replace(fitted, datasets=few), "few") is not None
-    train = replace(fitted.train, datasets=few)
-    assert measurement._transfer(replace(fitted, train=train, datasets=np.roll(few, COUNT)), "many") is None
+    few = ["few"] * (measurement.FEWEST_WHOLE - 1)
+    few += ["many"] * (2 * COUNT - len(few))
+    assert measurement._transfer(named(fitted, few, DATASETS), "many") is None
+    assert measurement._transfer(named(fitted, few, DATASETS), "few") is not None
+    assert measurement._transfer(named(fitted, DATASETS, ["one"] * 2 * COUNT), "one") is None
 
 
 @pytest.mark.parametrize("good", [True, False])

@@ -23,7 +23,7 @@ from capexport.confidence.predictors import (
     fit_good,
 )
 from capexport.confidence.regression import Weights, sigmoid
-from tests.capexport.confidence.synthetic import KEY, synthetic
+from tests.capexport.confidence.synthetic import KEY, examples, synthetic
 
 DIRECTION = Weights(0.0, np.eye(12)[0])
 
@@ -74,7 +74,7 @@ def test_the_direction_says_which_training_photos_are_captioned_well() -> None:
     well = captioned.photos @ np.eye(12)[5] > 0
     texts = [f"dog {i} runs" for i in range(300)]
     references = [[f"dog {i} runs fast" if good else f"cat {i + 1}"] for i, good in enumerate(well)]
-    direction = fit_direction(replace(captioned, texts=texts), references)
+    direction = fit_direction(replace(captioned, texts=texts, examples=examples(references)))
     assert np.abs(direction.of).argmax() == 5
     assert direction.of[5] > 0
 
@@ -84,9 +84,10 @@ def test_the_direction_does_not_depend_on_the_order_of_photos() -> None:
     labelled = synthetic(np.random.default_rng(0), 90)
     texts = [f"dog {i}" if i % 3 else "zebra" for i in range(90)]
     references = [[f"dog {i}"] for i in range(90)]
-    forwards = fit_direction(replace(labelled.captioned, texts=texts), references)
-    turned = Captioned(labelled.captioned.photos[::-1], labelled.captioned.hypotheses[::-1], texts[::-1])
-    assert fit_direction(turned, references[::-1]).of == pytest.approx(forwards.of)
+    forwards = fit_direction(replace(labelled.captioned, texts=texts, examples=examples(references)))
+    photos, hypotheses = labelled.captioned.photos[::-1], labelled.captioned.hypotheses[::-1]
+    turned = Captioned(photos, hypotheses, texts[::-1], examples(references[::-1]))
+    assert fit_direction(turned).of == pytest.approx(forwards.of)
 
 
 def test_photos_are_told_from_outliers_of_a_kind_that_was_not_in_the_fit() -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from capexport.confidence.captioned import caption_all, caption_examples
-from capexport.confidence.event import scores_of
+from capexport.confidence.event import relative_scores
 from capexport.confidence.figures import auroc, calibration_error
 from capexport.confidence.measurement import probabilities
 from caprun.bundle.confidence import Confidence
@@ -214,7 +214,8 @@ def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt
     for options in (own, own.plain(1), own.plain(5)):
         captioned = caption_examples(captioner, dev, options)
         found = probabilities(confidence, captioned)
-        good = scores_of(captioned.texts, [one.references for one in dev]) >= confidence.measured["threshold"]
+        measured = confidence.measured
+        good = relative_scores(captioned.texts, dev, measured["human_cider"]) >= measured["share"]
         print(
             f"  dev as fitted, {options.text}: {len(dev)} photos, {100 * good.mean():.1f}% good, mean confidence "
             f"{100 * found.mean():.1f}%, calibration error {calibration_error(found, good):.3f} (equal mass) "

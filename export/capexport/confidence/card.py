@@ -33,8 +33,9 @@ def section(confidence: Confidence) -> str:
     return f"""\
 ## Confidence
 
-Every caption carries a probability, its confidence. It is the probability of this event: {confidence.event} On \
-average, people's own captions of a photo reach a CIDEr-D of {measured["human_cider"]:.2f} against each other.
+Every caption carries a probability, its confidence. It is the probability of this event: {confidence.event} \
+People's own captions of a photo reach a mean CIDEr-D of {_by_dataset(measured["human_cider"])} against each other. \
+So a caption is good from {_by_dataset(measured["human_cider"], measured["share"])}.
 
 The confidence is fitted on the {measured["photos"]} photos of {measured["split"]}. The figures are out of fold: each \
 photo is judged by a fit without it ({measured["folds"]} folds by photo). {measured["train_photos"]} training photos \
@@ -80,7 +81,7 @@ def _of_datasets(measured: Mapping[str, Any]) -> str:
         if one["transfer"] is not None
     ]
     text = f"""\
-By dataset, with the same fit and the same threshold for all:
+By dataset, with the same fit for all:
 
 {_table(("dataset", "photos", *_FIGURES), own)}"""
     if without:
@@ -122,6 +123,12 @@ def picture(confidence: Confidence) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
+def _by_dataset(scores: Mapping[str, float], share: float = 1.0) -> str:
+    if len(scores) == 1:
+        return f"{share * next(iter(scores.values())):.2f}"
+    return ", ".join(f"{share * score:.2f} ({_cell(name)})" for name, score in scores.items())
 
 
 def _cell(name: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from captioner.datasets import Example
 from captioner.evaluation.cider import Cider, cider_scores
 from captioner.evaluation.ngrams import count, sentence
 from captioner.text.metric_words import tokenize
@@ -23,50 +24,67 @@ MODERATE = (0.3, 0.7)
 
 
 class Event(NamedTuple):
-    """A caption is good if its CIDEr-D against what people wrote of its photo reaches a threshold."""
+    """A caption is good if its CIDEr-D reaches a share of the agreement among people in its dataset."""
 
-    threshold: float
-    human: float
-    """Mean CIDEr-D of one person's caption of a photo against the others'."""
+    share: float
     sentence: str
 
 
-def choose_event(scores: npt.NDArray[np.float64], human: float) -> Event | None:
-    """Chooses a threshold that is neither nearly always nor hardly ever reached; None where there is none.
+def choose_event(relative: npt.NDArray[np.float64]) -> Event | None:
+    """Chooses a share that is neither nearly always nor hardly ever reached; None where there is none.
 
     Args:
-        scores: (captions,), the CIDEr-D of a model's captions, see `scores_of`.
-        human: the agreement among people, see `agreement`.
+        relative: (captions,), see `relative_scores`.
     """
     for share, words in _SHARES.items():
-        threshold = round(share * human, 2)
-        if threshold > 0 and MODERATE[0] <= float((scores >= threshold).mean()) <= MODERATE[1]:
+        if MODERATE[0] <= float((relative >= share).mean()) <= MODERATE[1]:
             return Event(
-                threshold,
-                human,
-                f"The caption agrees with what people wrote of the photo {words} their captions agree with each other "
-                f"(CIDEr-D of {threshold:.2f} or more).",
+                share,
+                f"The caption agrees with what people wrote of the photo {words} their captions agree with each other.",
             )
     return None
 
 
-def agreement(references: Sequence[Sequence[str]]) -> float:
-    """Returns the mean CIDEr-D of each reference against the others of its photo.
+def agreement(examples: Sequence[Example]) -> dict[str, float]:
+    """Returns for each dataset the mean CIDEr-D of each caption by a person against the others of its photo.
 
     Args:
-        references: two captions or more of each photo.
+        examples: photos with two captions or more.
     """
-    photos = [[sentence(tokenize(text)) for text in of_photo] for of_photo in references]
-    cider = Cider(photos)
-    scores = [
-        cider.scores([one], [*photo[:index], *photo[index + 1 :]])[0]
-        for photo in photos
-        for index, one in enumerate(photo)
-    ]
-    return float(np.mean(scores))
+    found = {}
+    for dataset in dict.fromkeys(example.dataset for example in examples):
+        photos = [
+            [sentence(tokenize(text)) for text in example.references]
+            for example in examples
+            if example.dataset == dataset
+        ]
+        cider = Cider(photos)
+        scores = [
+            cider.scores([one], [*photo[:index], *photo[index + 1 :]])[0]
+            for photo in photos
+            for index, one in enumerate(photo)
+        ]
+        found[dataset] = float(np.mean(scores))
+    return found
 
 
-def scores_of(captions: Sequence[str], references: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
-    """Returns the CIDEr-D of each caption, (captions,); document frequencies are those of these photos."""
-    words = [[tokenize(text) for text in of_photo] for of_photo in references]
-    return cider_scores(count([tokenize(caption) for caption in captions], words))
+def scores_of(captions: Sequence[str], examples: Sequence[Example]) -> npt.NDArray[np.float64]:
+    """Returns the CIDEr-D of each caption, (captions,), with the document frequencies of its dataset's photos."""
+    datasets = np.array([example.dataset for example in examples])
+    scores = np.empty(len(captions))
+    for dataset in np.unique(datasets):
+        of = np.flatnonzero(datasets == dataset)
+        words = [[tokenize(text) for text in examples[index].references] for index in of]
+        scores[of] = cider_scores(count([tokenize(captions[index]) for index in of], words))
+    return scores
+
+
+def relative_scores(
+    captions: Sequence[str], examples: Sequence[Example], human: Mapping[str, float]
+) -> npt.NDArray[np.float64]:
+    """Returns each caption's CIDEr-D over the agreement among people in its dataset, (captions,).
+
+    Words that are rare in one dataset are common in another, so CIDEr-D cannot be compared between datasets. How far a
+    caption is from people's can.
+    """
+    return scores_of(captions, examples) / np.array([human[example.dataset] for example in examples])

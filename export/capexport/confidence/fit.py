@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from capexport.confidence.captioned import caption_examples, encode_all, outliers_of
-from capexport.confidence.event import MODERATE, agreement, choose_event, scores_of
+from capexport.confidence.event import MODERATE, agreement, choose_event, relative_scores
 from capexport.confidence.measurement import FEWEST_WHOLE, Fitted, measure
 from capexport.confidence.outliers import KINDS
 from capexport.confidence.predictors import Key, Labelled, as_confidence, fit_direction, fit_familiar, fit_good
@@ -51,9 +51,8 @@ def fit_confidence(
             f"--data has {len(dev)} and {len(train)}"
         )
         return None
-    references = [example.references for example in dev]
-    human = agreement(references)
-    if round(human, 2) <= 0:
+    human = agreement(dev)
+    if round(min(human.values()), 2) <= 0:
         say("no confidence: people's captions of the same dev photo agree no more than those of different photos")
         return None
     own, main = next(iter(captioners.items()))
@@ -64,7 +63,7 @@ def fit_confidence(
             f"the maximum length, and it needs {FEWEST_WHOLE}"
         )
         return None
-    event = choose_event(scores_of(first.texts, references), human)
+    event = choose_event(relative_scores(first.texts, dev, human))
     if event is None:
         low, high = (round(100 * share) for share in MODERATE)
         say(f"no confidence: by no threshold between {low}% and {high}% of the captions of dev photos are good")
@@ -77,7 +76,7 @@ def fit_confidence(
             if key not in captioned:
                 captioned[key] = caption_examples(captioner, dev, options)
     labelled = {
-        key: Labelled(one, scores_of(one.texts, references) >= event.threshold) for key, one in captioned.items()
+        key: Labelled(one, relative_scores(one.texts, dev, human) >= event.share) for key, one in captioned.items()
     }
     trained = caption_examples(main, drawn_from_each_dataset(train, TRAIN_PHOTOS))
     outliers = {kind: encode_all(main, outliers_of(kind, OUTLIERS, _SEED, main)) for kind in KINDS}
@@ -87,8 +86,8 @@ def fit_confidence(
     measured: dict[str, Any] = {
         "split": "dev",
         "photos": len(dev),
-        "threshold": event.threshold,
-        "human_cider": round(event.human, 4),
+        "share": event.share,
+        "human_cider": {dataset: round(score, 4) for dataset, score in human.items()},
         "train_photos": len(trained.texts),
         "precision": own,
         "search": search.text,

@@ -50,7 +50,7 @@ def fitted() -> Fitted:
     outliers = {"noise": rng.normal(8, 1, (50, 12)).astype(np.float32)}
     direction = fit_direction(captioned)
     familiar = fit_familiar(captioned.photos, list(outliers.values()))
-    confidence = as_confidence(Event(0.4, 0.8, "It is good."), fit_good(dev, direction), direction, familiar)
+    confidence = as_confidence(Event(0.5, "It is good."), fit_good(dev, direction), direction, familiar)
     return Fitted(confidence, direction, familiar, captioned, dev, outliers)
 
 

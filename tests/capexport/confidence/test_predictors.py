@@ -104,6 +104,6 @@ def test_the_runtime_gives_the_probability_that_the_fit_meant() -> None:
     captioned = synthetic(rng, 50).captioned
     good = Weights(-0.5, rng.normal(0, 0.5, 7))
     direction, familiar = Weights(0.0, rng.normal(0, 1, 12)), Weights(1.0, rng.normal(0, 1, 12))
-    confidence = as_confidence(Event(0.4, 0.8, "It is good."), good, direction, familiar)
+    confidence = as_confidence(Event(0.5, "It is good."), good, direction, familiar)
     expected = chances_of_good(captioned, direction, good) * sigmoid(familiar(captioned.photos))
     assert probabilities(confidence, captioned) == pytest.approx(expected, rel=1e-4)

@@ -73,7 +73,7 @@ def scores_of(captions: Sequence[str], examples: Sequence[Example]) -> npt.NDArr
     datasets = np.array([example.dataset for example in examples])
     scores = np.empty(len(captions))
     for dataset in np.unique(datasets):
-        of = np.flatnonzero(datasets == dataset)
+        of = np.flatnonzero(datasets == dataset).tolist()
         words = [[tokenize(text) for text in examples[index].references] for index in of]
         scores[of] = cider_scores(count([tokenize(captions[index]) for index in of], words))
     return scores
@@ -87,4 +87,5 @@ def relative_scores(
     Words that are rare in one dataset are common in another, so CIDEr-D cannot be compared between datasets. How far a
     caption is from people's can.
     """
-    return scores_of(captions, examples) / np.array([human[example.dataset] for example in examples])
+    of_people = np.array([human[example.dataset] for example in examples], np.float64)
+    return np.divide(scores_of(captions, examples), of_people, dtype=np.float64)

@@ -395,7 +395,9 @@ def test_a_setting_that_contradicts_the_checkpoint_or_the_stage_is_refused(train
 
 
 def test_the_stages_settings_without_the_stage_are_refused(tmp_path):
-    assert "self_critical has no effect unless train.stage is self-critical" in refusal("--set", "self_critical.samples=3")
+    assert "self_critical has no effect unless train.stage is self-critical" in refusal(
+        "--set", "self_critical.samples=3"
+    )
 
 
 def test_captions_that_the_model_cannot_say_are_refused(second, own_shapes, trained, tmp_path, cache):

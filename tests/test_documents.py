@@ -238,7 +238,17 @@ def _known_options() -> set[str]:
     }
 
 
-_OF_OTHERS = {"--build-arg", "--gpus", "--help", "--master-port", "--nproc-per-node", "--num-cpus", "--with-browser"}
+_OF_OTHERS = {
+    "--build-arg",
+    "--gpus",
+    "--help",
+    "--master-port",
+    "--nproc-per-node",
+    "--num-cpus",
+    "--durations",
+    "--slow",
+    "--with-browser",
+}
 """Options of docker, torchrun, ray, every program, and .ci/run."""
 
 

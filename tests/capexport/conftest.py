@@ -1,8 +1,10 @@
-"""A small model with random weights, and its checkpoint."""
+"""A small model with random weights: its checkpoint, its graphs and its bundles."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,19 @@ import numpy as np
 import pytest
 import torch
 
+from capexport import onnx_export, torchscript_export
+from capexport.export import Request, export
 from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import Config, DataConfig, ModelConfig
 from captioner.models.build import build_caption_model
-from captioner.models.checkpoint import Checkpoint, save_checkpoint
+from captioner.models.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from captioner.text.tokenizer import SPECIAL
+from tests.conftest import MakeOnce
+
+FORMATS = {"onnx": onnx_export, "torchscript": torchscript_export}
+Write = Callable[[object, Path], tuple[str, str]]
 
 _TEXT = "a the dog cat child man woman runs jumps sits stands in on through grass water snow red blue big small two"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def draw_photos(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
@@ -61,7 +64,40 @@ def checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def checkpoint_file(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "small" / "best.pt"
-    save_checkpoint(path, checkpoint)
-    return path
+def checkpoint_file(checkpoint: Checkpoint, make_once: MakeOnce) -> Path:
+    return make_once("small", lambda folder: save_checkpoint(folder / "best.pt", checkpoint)) / "best.pt"
+
+
+@pytest.fixture(scope="session")
+def graphs(checkpoint_file: Path, make_once: MakeOnce) -> Mapping[str, Path]:
+    """Folders with its graphs in each format, which take seconds to write; do not write to them."""
+    model = build_model(load_checkpoint(checkpoint_file))
+    return {form: make_once(f"graphs-{form}", partial(module.write, model)) for form, module in FORMATS.items()}
+
+
+@pytest.fixture(scope="session")
+def copies(graphs: Mapping[str, Path]) -> Mapping[str, Write]:
+    """For each format a stand-in for its `write`, which copies those graphs."""
+
+    def copying(folder: Path) -> Write:
+        def write(_: object, output: Path) -> tuple[str, str]:
+            decoder, encoder = sorted(path.name for path in folder.iterdir())
+            for name in (encoder, decoder):
+                (output / name).write_bytes((folder / name).read_bytes())
+            return encoder, decoder
+
+        return write
+
+    return {form: copying(folder) for form, folder in graphs.items()}
+
+
+@pytest.fixture(scope="session")
+def bundles(checkpoint_file: Path, copies: Mapping[str, Write], make_once: MakeOnce) -> Mapping[str, Path]:
+    """Its bundle in each format; do not write to it."""
+
+    def fill(folder: Path, form: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FORMATS[form], "write", copies[form])
+            export(Request(checkpoint_file, form, folder / "bundle", "small"), lambda _: None)
+
+    return {form: make_once(f"bundle-{form}", partial(fill, form=form)) / "bundle" for form in FORMATS}

@@ -34,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "soft-attention": {"gate": False, "initial_state": "projection", "projection": 32, "regions": 5, "fine_tune": 3},
     "hard-attention": {"layers": 2, "tie_words": True, "regions": 3},
 }
+_SLOW = {"rnetvh", "rnetvhc", "hard-attention"}
 ATTENDS = ("soft-attention", "hard-attention")
 PHOTOS = draw_photos(20, seed=1)
 
@@ -54,7 +55,9 @@ class Exported:
         return ScriptBackend(self.bundle)
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name in _SLOW)) for name in VARIANTS]
+)
 def decoder(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

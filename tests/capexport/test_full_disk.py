@@ -15,7 +15,6 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from capexport import onnx_export, torchscript_export
 from capexport.export import Request, export
 from capexport.quantization import acceptance, int8
 from caprun.bundle.manifest import Manifest
@@ -24,22 +23,8 @@ from caprun.errors import BundleError, CaprunError
 from captioner.backends.loading import load_captioner
 from captioner.cli import main
 from captioner.datasets import Example
-from captioner.models.checkpoint import build_model, load_checkpoint
-from tests.capexport.conftest import draw_photos
+from tests.capexport.conftest import FORMATS, Write, draw_photos
 from tests.scarcity import fill, obeying_permissions, small_disk
-
-KINDS = {"onnx": onnx_export, "torchscript": torchscript_export}
-
-
-@pytest.fixture(scope="module")
-def graphs(checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """The graphs of each format, which take seconds to write."""
-    directory = tmp_path_factory.mktemp("graphs")
-    model = build_model(load_checkpoint(checkpoint_file))
-    for kind, module in KINDS.items():
-        (directory / kind).mkdir()
-        module.write(model, directory / kind)
-    return {kind: directory / kind for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +40,11 @@ Run = Callable[..., Manifest]
 
 @pytest.fixture
 def run(
-    graphs: Mapping[str, Path], examples: list[Example], checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
+    copies: Mapping[str, Write], examples: list[Example], checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
     """Exports graphs that are already written; int8 need not be as good or as fast as fp32."""
-    for kind, module in KINDS.items():
-
-        def write(_: object, output: Path, kind: str = kind) -> tuple[str, str]:
-            encoder, decoder = sorted((path.name for path in graphs[kind].iterdir()), reverse=True)
-            for file in (encoder, decoder):
-                (output / file).write_bytes((graphs[kind] / file).read_bytes())
-            return encoder, decoder
-
-        monkeypatch.setattr(module, "write", write)
+    for form, module in FORMATS.items():
+        monkeypatch.setattr(module, "write", copies[form])
     monkeypatch.setattr(acceptance, "photos_per_second", lambda *_: [10.0, 20.0])
     monkeypatch.setattr(acceptance, "score", lambda *_: SimpleNamespace(cider=0.5))
 
@@ -87,9 +65,9 @@ CASES = [
     ("onnx", (), 450_000),
     ("torchscript", (), 100_000),
     ("torchscript", (), 470_000),
-    ("onnx", ("int8",), 520_000),
+    pytest.param("onnx", ("int8",), 520_000, marks=pytest.mark.slow),
     ("onnx", ("int8",), 600_000),
-    ("onnx", ("int8",), 680_000),
+    pytest.param("onnx", ("int8",), 680_000, marks=pytest.mark.slow),
 ]
 
 
@@ -158,29 +136,14 @@ def test_an_export_to_a_folder_that_may_not_be_written_is_one_line(checkpoint_fi
 # --- TorchScript
 
 
-@pytest.fixture(scope="module")
-def torchscript(graphs: Mapping[str, Path], checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A TorchScript bundle; do not write to it."""
-    output = tmp_path_factory.mktemp("weights") / "bundle"
-    with pytest.MonkeyPatch.context() as patch:
-        names = "encoder_model.pt", "decoder_model.pt"
-        patch.setattr(
-            torchscript_export,
-            "write",
-            lambda _, directory: [shutil.copy(graphs["torchscript"] / name, directory) for name in names] and names,
-        )
-        export(Request(checkpoint_file, "torchscript", output, "small"), lambda _: None)
-    return output
-
-
 @pytest.mark.parametrize("file", ["encoder_model.pt", "decoder_model.pt", "model.json", "vocab.json", "MODEL_CARD.md"])
 def test_a_torchscript_bundle_that_is_damaged_is_refused_before_pytorch_sees_it(
-    torchscript: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+    bundles: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("PyTorch was given a graph")
 
-    bundle = Path(shutil.copytree(torchscript, tmp_path / "bundle"))
+    bundle = Path(shutil.copytree(bundles["torchscript"], tmp_path / "bundle"))
     load_captioner(bundle)
     monkeypatch.setattr(torch.jit, "load", refuse)
     sound, chance = (bundle / file).read_bytes(), random.Random(file)
@@ -198,8 +161,8 @@ def test_a_torchscript_bundle_that_is_damaged_is_refused_before_pytorch_sees_it(
     load_captioner(bundle)
 
 
-def test_the_command_says_so_in_one_line(torchscript: Path, tmp_path: Path, examples: list[Example]) -> None:
-    bundle = Path(shutil.copytree(torchscript, tmp_path / "bundle"))
+def test_the_command_says_so_in_one_line(bundles: Mapping[str, Path], tmp_path: Path, examples: list[Example]) -> None:
+    bundle = Path(shutil.copytree(bundles["torchscript"], tmp_path / "bundle"))
     content = bytearray((bundle / "decoder_model.pt").read_bytes())
     content[len(content) // 2] ^= 4
     (bundle / "decoder_model.pt").write_bytes(content)

@@ -33,7 +33,10 @@ _PIECES = (
 )
 
 
-@pytest.fixture(scope="module", params=["word", "wordpiece", "bpe", "spacy"])
+_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("word", "spacy")]
+
+
+@pytest.fixture(scope="module", params=["wordpiece", "bpe", *_SLOW])
 def config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
     name = str(request.param)
     pytest.importorskip("spacy" if name == "spacy" else "tokenizers")
@@ -99,4 +102,4 @@ print(json.dumps([[caption.text, [word.text for word in caption.words]] for capt
 def _said_by_the_runtime_alone(bundle: Path, photos: Path) -> list[object]:
     np.save(photos, PHOTOS)
     command = [sys.executable, "-c", _ALONE, str(bundle), str(photos)]
-    return list(json.loads(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout))
+    return list(json.loads(subprocess.run(command, capture_output=True, check=True, timeout=600).stdout))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from capexport.export import Request, export
 from captioner.backends.loading import load_captioner
 from captioner.cli import main
 from captioner.errors import CaptionerError
@@ -23,10 +22,8 @@ REFUSAL = "PyTorch finds no CUDA device; use --device cpu."
 
 
 @pytest.fixture(scope="module")
-def bundle(checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("weights") / "bundle"
-    export(Request(checkpoint_file, "torchscript", output, "small"), lambda _: None)
-    return output
+def bundle(bundles: Mapping[str, Path]) -> Path:
+    return bundles["torchscript"]
 
 
 @pytest.fixture

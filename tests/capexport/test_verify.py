@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from capexport.export import Request, export
 from capexport.near_ties import log_probs_in
-from capexport.verify import verify
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.engine import Captioner
 from caprun.inference.session import OnnxBackend
 from captioner.backends.pytorch import ModelBackend, model_spec
 from captioner.backends.torchscript import ScriptBackend
-from captioner.models.checkpoint import Checkpoint, build_model, save_checkpoint
-from tests.capexport.conftest import draw_photos, make_checkpoint
+from captioner.models.checkpoint import Checkpoint, build_model
+from tests.capexport.conftest import FORMATS, draw_photos
 
-FORMATS = ("onnx", "torchscript")
 PHOTOS = draw_photos(20, seed=1)
 
 
@@ -28,10 +26,8 @@ def _backend(bundle: Bundle) -> OnnxBackend | ScriptBackend:
 
 
 @pytest.fixture(scope="module", params=FORMATS)
-def bundle(request: pytest.FixtureRequest, checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    output = tmp_path_factory.mktemp("weights") / request.param
-    export(Request(checkpoint_file, request.param, output, "small"), lambda _: None)
-    return read_bundle(output)
+def bundle(request: pytest.FixtureRequest, bundles: Mapping[str, Path]) -> Bundle:
+    return read_bundle(bundles[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +104,3 @@ def test_graphs_are_as_the_manifest_describes(bundle: Bundle) -> None:
     for tensor in graphs.encoder.outputs:
         assert found[tensor.name].dtype == tensor.dtype
         assert found[tensor.name].shape[1:] == tensor.shape[1:]
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_several_layers_and_tied_words_are_exported_too(form: str, tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(layers=2, tie_words=True)
-    save_checkpoint(tmp_path / "best.pt", checkpoint)
-    export(Request(tmp_path / "best.pt", form, tmp_path / "bundle", "deep"), lambda _: None)
-    bundle, model = read_bundle(tmp_path / "bundle"), build_model(checkpoint)
-    spec = model_spec(checkpoint, model, "deep")
-    verify(ModelBackend(model), _backend(bundle), spec, checkpoint.vocabulary, PHOTOS)

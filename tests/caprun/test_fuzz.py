@@ -21,6 +21,8 @@ from caprun.photos.preprocessing import load
 from tests.caprun.photos.support.encoding import spec
 from tests.caprun.photos.support.hostile import photos
 
+pytestmark = pytest.mark.slow  # thousands of examples
+
 # the same at every run, so that a red test stays red; tests/fuzz searches further
 BOUNDED = settings(
     deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -17,9 +19,12 @@ from captioner.config import Config, load_config, parse_settings
 from captioner.datasets import load_dataset
 from captioner.models.checkpoint import LAST, Checkpoint, load_checkpoint
 from captioner.models.encoder import Encoder
+from captioner.training.inputs import features
 from captioner.training.train import Job, train
+from tests.conftest import MakeOnce
 
 SIZE = 48
+_RUNNER = features._runner
 _HALF = (0.5, 0.5, 0.5)
 _COLOURS = ("red", "green", "blue", "orange")
 _BACKGROUNDS = ("white", "black", "grey")
@@ -43,22 +48,40 @@ _SETTINGS = (
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+def quick_trainings() -> Iterator[None]:
+    """Leaves out what takes most of the time of a small training: exporting its encoder, and matplotlib.
 
+    `training/inputs/test_features.py` and `reports/test_curves.py` test the two.
+    """
 
-@pytest.fixture(scope="session", autouse=True)
-def without_java() -> Iterator[None]:
-    """METEOR's program takes seconds to start; the tests that are about it look for it themselves."""
+    def runner(stem: nn.Module, *_: object) -> Callable[[np.ndarray], np.ndarray]:
+        return torch.no_grad()(lambda images: stem(torch.from_numpy(images)).numpy())
+
+    def curves_png(steps: object, epochs: list[object], *panels: object) -> bytes | None:
+        digest = hashlib.sha256(repr((steps, epochs, *panels)).encode()).digest()
+        file = io.BytesIO()
+        Image.frombytes("RGB", (5, 2), digest[:30]).save(file, "PNG")
+        return file.getvalue() if epochs else None
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("captioner.training.train.Meteor", SimpleNamespace(find=lambda _: None))
+        patch.setattr(features, "_runner", runner)
+        patch.setattr("captioner.reports.run.curves_png", curves_png)
         yield
 
 
+@pytest.fixture
+def encoder_in_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computes features as trainings do."""
+    monkeypatch.setattr(features, "_runner", _RUNNER)
+
+
 @pytest.fixture(scope="session")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shapes(make_once: MakeOnce) -> Path:
     """24 photos of a shape on a background with two captions each, in Flickr8k's format; do not write to it."""
-    directory = tmp_path_factory.mktemp("shapes")
+    return make_once("shapes", _draw_shapes)
+
+
+def _draw_shapes(directory: Path) -> None:
     (directory / "images").mkdir()
     rows, names = ["image,caption"], []
     for background in _BACKGROUNDS:
@@ -76,7 +99,6 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits["train"] = [name for name in names if name not in splits["dev"] + splits["test"]]  # 16 of them
     for split, chosen in splits.items():
         (directory / f"Flickr_8k.{split}Images.txt").write_text("\n".join(chosen) + "\n")
-    return directory
 
 
 @pytest.fixture
@@ -86,9 +108,9 @@ def own_shapes(shapes: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(make_once: MakeOnce) -> Path:
     """Shared by all trainings: their encoders have the same weights, so that features are computed once."""
-    return tmp_path_factory.mktemp("cache")
+    return make_once("cache", lambda _: None)
 
 
 @pytest.fixture(scope="session")
@@ -115,11 +137,9 @@ def train_shapes(shapes: Path, cache: Path) -> Train:
 
 
 @pytest.fixture(scope="session")
-def trained(train_shapes: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(train_shapes: Train, make_once: MakeOnce) -> Path:
     """The folder of a finished training of three epochs; do not write to it."""
-    output = tmp_path_factory.mktemp("trained")
-    train_shapes(output)
-    return output
+    return make_once("trained", train_shapes)
 
 
 @pytest.fixture

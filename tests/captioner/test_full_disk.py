@@ -211,12 +211,7 @@ def photos(tmp_path: Path) -> list[Path]:
 def compute(
     encoder: Encoder, spec: ImageSpec, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Path], np.ndarray]:
-    """Features of all photos by way of a cache; PyTorch runs the encoder, without an export."""
-
-    def runner(model: Encoder, *_: object) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda images: model(torch.from_numpy(images)).detach().numpy()
-
-    monkeypatch.setattr(features_module, "_runner", runner)
+    """Features of all photos by way of a cache."""
     monkeypatch.setattr(features_module, "_SAVED_EVERY", 1)
 
     def run(directory: Path) -> np.ndarray:

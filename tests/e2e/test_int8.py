@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from capexport.quantization import acceptance
 from caprun.bundle.reading import read_bundle
 from captioner.cli import main
+
+pytestmark = pytest.mark.slow
 
 COLOURS = ("red", "green", "blue", "orange")
 SETTINGS = {
@@ -65,13 +66,12 @@ def run(*arguments: str) -> str:
 def caprun(*arguments: str) -> list[dict[str, Any]]:
     """`caprun --json`, in a process in which there is no torch."""
     command = [sys.executable, "-c", _CAPTION, *arguments, "--device", "cpu", "--threads", "1", "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def test_a_trained_model_is_exported_in_int8_and_runs_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     # eight photos and a clock would decide by chance; what is decided is the affair of other tests
     monkeypatch.setattr(acceptance, "CIDER_TOLERANCE", 10.0)

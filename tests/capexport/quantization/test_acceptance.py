@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +36,7 @@ from caprun.inference.session import OnnxBackend
 from caprun.search.steps import Steps
 from captioner.cli import main as captioner
 from captioner.datasets import Example
-from captioner.models.checkpoint import build_model, load_checkpoint
-from tests.capexport.conftest import draw_photos
+from tests.capexport.conftest import Write, draw_photos
 
 PHOTOS = draw_photos(16, seed=4)
 HERE = measured_on("cpu")
@@ -78,13 +76,6 @@ def test_a_precision_must_be_faster() -> None:
 
 
 @pytest.fixture(scope="module")
-def graphs(checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, str]]:
-    """The fp32 graphs, which take seconds to write."""
-    directory = tmp_path_factory.mktemp("graphs")
-    return directory, onnx_export.write(build_model(load_checkpoint(checkpoint_file)), directory)
-
-
-@pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[Example]]:
     """Photos on the disk, by split."""
     directory = tmp_path_factory.mktemp("photos")
@@ -106,29 +97,22 @@ def rates(fp32: float, other: float) -> Rates:
 
 @pytest.fixture
 def run(
-    graphs: tuple[Path, tuple[str, str]],
+    copies: Mapping[str, Write],
     examples: Mapping[str, list[Example]],
     checkpoint_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Manifest]:
     """Exports fp32 graphs that are already written; int8 need not be as good, because the weights are random."""
-    return exporting(graphs, examples, checkpoint_file, monkeypatch)
+    return exporting(copies, examples, checkpoint_file, monkeypatch)
 
 
 def exporting(
-    graphs: tuple[Path, tuple[str, str]],
+    copies: Mapping[str, Write],
     examples: Mapping[str, list[Example]],
     checkpoint_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Manifest]:
-    directory, files = graphs
-
-    def write(_: object, output: Path) -> tuple[str, str]:
-        for file in files:
-            shutil.copy(directory / file, output)
-        return files
-
-    monkeypatch.setattr(onnx_export, "write", write)
+    monkeypatch.setattr(onnx_export, "write", copies["onnx"])
     monkeypatch.setattr(acceptance, "photos_per_second", rates(10.0, 20.0))
     monkeypatch.setattr(acceptance, "score", lambda *_: SimpleNamespace(cider=0.5))
 
@@ -141,7 +125,7 @@ def exporting(
 
 @pytest.fixture(scope="module")
 def bundle(
-    graphs: tuple[Path, tuple[str, str]],
+    copies: Mapping[str, Write],
     examples: Mapping[str, list[Example]],
     checkpoint_file: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -150,7 +134,7 @@ def bundle(
     output = tmp_path_factory.mktemp("weights") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("capexport.export.choose_device", lambda _: "cpu")
-        exporting(graphs, examples, checkpoint_file, patch)(output, "int8", "fp16")
+        exporting(copies, examples, checkpoint_file, patch)(output, "int8", "fp16")
     return read_bundle(output)
 
 

@@ -112,7 +112,10 @@ MODELS: dict[str, dict[str, Any]] = {
 PHOTOS = draw_photos(16, seed=1)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+_FIRST, *_OTHERS = MODELS
+
+
+@pytest.fixture(scope="module", params=[_FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in _OTHERS)])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle with int8 graphs that were not judged, because its weights are random."""
     directory = tmp_path_factory.mktemp("int8")

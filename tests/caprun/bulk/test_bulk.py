@@ -126,6 +126,7 @@ def job(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
     return photos, folder / "captions.parquet", summary
 
 
+@pytest.mark.slow
 def test_each_photo_has_one_row_though_workers_are_killed(
     job: tuple[Path, Path, Summary], captioner: Captioner
 ) -> None:
@@ -143,6 +144,7 @@ def test_each_photo_has_one_row_though_workers_are_killed(
         assert [word["word"] for word in row["words"]] == [word.text for word in alone.words]
 
 
+@pytest.mark.slow
 def test_a_photo_that_cannot_be_read_is_a_row_with_its_error(job: tuple[Path, Path, Summary]) -> None:
     photos, output, _ = job
     row = rows_in(output)[str(photos / "broken.jpg")]
@@ -150,11 +152,13 @@ def test_a_photo_that_cannot_be_read_is_a_row_with_its_error(job: tuple[Path, Pa
     assert row == {"image": str(photos / "broken.jpg")} | dict.fromkeys(list(row)[1:])
 
 
+@pytest.mark.slow
 def test_a_photo_that_kills_whoever_reads_it_is_a_row_with_its_error(job: tuple[Path, Path, Summary]) -> None:
     photos, output, _ = job
     assert "killed the process that read it" in rows_in(output)[str(photos / "kills.png")]["error"]
 
 
+@pytest.mark.slow
 def test_a_finished_job_is_not_done_again(job: tuple[Path, Path, Summary]) -> None:
     photos, output, _ = job
     before = files_in(output)
@@ -162,6 +166,7 @@ def test_a_finished_job_is_not_done_again(job: tuple[Path, Path, Summary]) -> No
     assert files_in(output) == before
 
 
+@pytest.mark.slow
 def test_other_options_another_model_and_other_photos_are_refused(
     job: tuple[Path, Path, Summary], bundle: Path, edit_manifest: Callable[..., None]
 ) -> None:
@@ -177,6 +182,7 @@ def test_other_options_another_model_and_other_photos_are_refused(
     assert files_in(output) == before
 
 
+@pytest.mark.slow
 def test_rows_have_the_confidence_or_why_the_model_abstains(cluster: str, calibrated: Path, tmp_path: Path) -> None:
     photos = photos_in(tmp_path / "photos", *(f"{index}.png" for index in range(8)))
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
@@ -215,6 +221,7 @@ caption(sys.argv[2], output=Path(sys.argv[3]), options=BulkOptions(rows_per_file
 """
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_goes_on_with_what_is_missing(cluster: str, tmp_path: Path) -> None:
     photos = photos_in(tmp_path / "photos", "a.png", "b.png", "c.png", "waits.png")
     output = tmp_path / "out"
@@ -235,6 +242,7 @@ def test_a_job_that_was_killed_goes_on_with_what_is_missing(cluster: str, tmp_pa
     assert len(rows_in(output)) == 4
 
 
+@pytest.mark.slow
 def test_parquet_files_that_hold_photos_are_captioned_under_their_ids(
     cluster: str, tmp_path: Path, captioner: Captioner
 ) -> None:
@@ -254,6 +262,7 @@ def test_parquet_files_that_hold_photos_are_captioned_under_their_ids(
         assert found[index]["caption"] == captioner.caption(photos / f"{index}.png").text
 
 
+@pytest.mark.slow
 def test_what_a_worker_refuses_is_said_as_it_says_it(cluster: str, bundle: Path, photo: Path, tmp_path: Path) -> None:
     graph = bundle / "encoder_model.onnx"
     content = bytearray(graph.read_bytes())
@@ -263,6 +272,7 @@ def test_what_a_worker_refuses_is_said_as_it_says_it(cluster: str, bundle: Path,
         caption(photo, output=tmp_path / "out", model=str(bundle))
 
 
+@pytest.mark.slow
 def test_the_command_starts_ray_here_and_says_what_became_of_the_photos(photo: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     command = [sys.executable, "-m", "caprun", "bulk", "--engine", "ray", str(photo), str(tmp_path / "none.png")]
@@ -273,6 +283,7 @@ def test_the_command_starts_ray_here_and_says_what_became_of_the_photos(photo: P
     assert "does not exist" in rows_in(output)[str(tmp_path / "none.png")]["error"]
 
 
+@pytest.mark.slow
 def test_an_address_where_nobody_listens_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with socket.socket() as taken:

@@ -43,6 +43,7 @@ def test_there_are_enough_of_them_and_each_has_its_own_name() -> None:
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the most memory of a moment is only told by Linux")
 class TestCosts:
     @pytest.mark.parametrize("which", ["small", "bombs"])

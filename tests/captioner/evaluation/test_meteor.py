@@ -19,6 +19,7 @@ REFERENCES = [
     ["dogs are running on grass", "two dogs run", "some dogs"],
 ]
 
+pytestmark = pytest.mark.usefixtures("with_java")
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="Java is not installed")
 
 
@@ -40,6 +41,7 @@ def broken(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 @needs_java
 def test_meteor_equals_pycocoevalcap_and_goes_on_with_one_process():
     package = pytest.importorskip("pycocoevalcap.meteor.meteor")

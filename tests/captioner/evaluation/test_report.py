@@ -15,16 +15,9 @@ from caprun.bundle.writing import write_manifest
 from captioner.backends.loading import load_captioner
 from captioner.cli import main
 from captioner.datasets import load_dataset
-from captioner.evaluation.meteor import Meteor
 from captioner.models.checkpoint import BEST, load_checkpoint
 
 TINY = Path(__file__).parents[2] / "tiny" / "bundle"
-
-
-@pytest.fixture(autouse=True)
-def no_java(monkeypatch):
-    """METEOR's tests are elsewhere: it takes seconds to start."""
-    monkeypatch.setattr(Meteor, "find", lambda say: None)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -35,16 +34,11 @@ def _die() -> NoReturn:
 
 def _run(arguments: list[str], moment: Moment | None, place: str) -> None:
     os.chdir(place)
-    import torch
-
     import captioner.commands.recipe as command
-    import captioner.training.train
     from captioner.cli import main
     from captioner.recipes.folder import RunFolder
     from captioner.training import loop
 
-    torch.set_num_threads(1)
-    captioner.training.train.Meteor = SimpleNamespace(find=lambda _: None)  # type: ignore[assignment,misc]
     what, stage, when = moment or ("", "", 0)
     times = 0
 

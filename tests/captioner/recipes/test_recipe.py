@@ -79,7 +79,8 @@ def made(tiny: Path, small: list[str], tmp_path_factory: pytest.TempPathFactory)
     """A folder with the bundle and the run of that recipe, finished without interruption; do not write to it."""
     folder = tmp_path_factory.mktemp("made")
     places = ["--output", str(folder / "bundle"), "--run", str(folder / "run")]
-    assert dying.run(["recipe", str(tiny), *small, *places], None) == 0
+    result = CliRunner().invoke(main, ["recipe", str(tiny), *small, *places])
+    assert result.exit_code == 0, result.output
     return folder
 
 
@@ -93,7 +94,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def again(made: Path, run: Run, tiny: Path, small: list[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Give the command of `made` again, with a copy of its folders, in a process where nothing can be trained."""
+    """Give the command of `made` again, with a copy of its folders; nothing can be trained, and graphs are copied."""
     for name in ("bundle", "run"):
         shutil.copytree(made / name, name)
     state = Path("run") / "recipe.json"
@@ -102,7 +103,14 @@ def again(made: Path, run: Run, tiny: Path, small: list[str], monkeypatch: pytes
     def trained(*_: object) -> None:
         raise AssertionError("nothing is left to train")
 
+    def exported(_: object, folder: Path) -> tuple[str, str]:
+        graphs = "encoder_model.onnx", "decoder_model.onnx"
+        for name in graphs:
+            shutil.copy(made / "bundle" / name, folder)
+        return graphs
+
     monkeypatch.setattr("captioner.recipes.stages.train", trained)
+    monkeypatch.setattr("capexport.onnx_export.write", exported)
 
     def give(*more: str | Path) -> Result:
         others = small[2:] if "--data" in more else small  # of which --data would be one dataset more
@@ -153,6 +161,7 @@ def test_the_bundle_is_the_last_stages_best_and_says_what_the_recipe_took(made, 
     assert differing(dict(load_checkpoint(made / "run" / "model.pt").model), dict(best.model)) == []
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on_and_ends_with_the_same_bits(made, tiny, small, tmp_path):
     command = ["recipe", str(tiny), *small, "--output", str(tmp_path / "bundle"), "--run", str(tmp_path / "run")]
     first, tuned, own, mean = STAGES
@@ -377,6 +386,7 @@ def test_a_missing_photo_is_refused_before_anything_is_trained(run, tiny, small,
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_photos_that_the_trainings_leave_out_the_export_leaves_out_too(run, tiny, small, own_shapes):
     (own_shapes / "images" / "red-circle-white.png").write_bytes(b"no photo")  # of dev
     Path("one.toml").write_text(tiny.read_text().partition('\n[[stage]]\nname = "tuned"')[0])

@@ -10,6 +10,8 @@ import torch
 
 from captioner.models.checkpoint import LAST, load_checkpoint
 
+pytestmark = pytest.mark.slow  # each test waits for processes that import torch
+
 _GRADIENTS = """
 import sys
 import torch

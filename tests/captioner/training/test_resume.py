@@ -12,6 +12,8 @@ import pytest
 from captioner.models.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from tests.captioner.trees import differing
 
+pytestmark = pytest.mark.slow  # each test waits for processes that import torch
+
 # whatever a training can hold in its memory from one step to the next
 _EVERYTHING = (
     "train.save_minutes=0",  # after every step

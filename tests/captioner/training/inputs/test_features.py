@@ -66,8 +66,9 @@ def assert_right(features: Features, photos: list[Path], encoder: Encoder, spec:
 # --- Computed once
 
 
+@pytest.mark.usefixtures("encoder_in_onnx_runtime")
 def test_features_are_the_encoders_in_half_precision(tmp_path, encoder, spec):
-    photos = write_photos(tmp_path, 21)  # through ONNX Runtime, as trainings have it
+    photos = write_photos(tmp_path, 21)
     features = FeatureCache(tmp_path / "cache", encoder, spec).compute(photos, CPU, quiet)
     assert_right(features, photos, encoder, spec)
     assert features.table.dtype == np.float16

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from PIL import Image
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 import caprun
 from caprun.caption import as_row
@@ -19,11 +21,11 @@ from caprun.errors import ImageError
 from caprun.photos.reading import MAX_PIXELS
 from caprun.server import schema
 from caprun.server.batching import Batcher, CaptionedPhoto, encode
-from caprun.server.body import ClientLeft, body_head, listed_photos, read_body, wait_until_gone
+from caprun.server.body import ClientLeft, body_head, read_body, read_upload, wait_until_gone
 from caprun.server.docs import docs_page
 from caprun.server.metrics import CONTENT_TYPE, Metrics
 from caprun.server.middleware import ServiceMiddleware
-from caprun.server.options import ask_of, openapi_parameters, query_options, request_options
+from caprun.server.options import ask_of, checked_options, openapi_parameters, query_pairs, request_options
 from caprun.server.page import add_page
 from caprun.server.refusal import Refusal, as_sentence, error_response, refusal_for, shutting_down
 from caprun.server.settings import Settings
@@ -91,6 +93,14 @@ def create_app(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     app.add_middleware(ServiceMiddleware, service=service)
+    if service.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After"],
+        )
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _http_error)
     _add_api(app, service)
@@ -101,7 +111,6 @@ def create_app(service: Service) -> FastAPI:
 def _add_api(app: FastAPI, service: Service) -> None:
     parameters = openapi_parameters(service.options, service.captioner.spec)
 
-    @app.post("/v1/caption", tags=["captions"], **schema.caption_route(parameters, service.settings))
     async def caption(request: Request) -> Response:
         try:
             return Response(await _caption(service, request), media_type="application/json")
@@ -114,6 +123,10 @@ def _add_api(app: FastAPI, service: Service) -> None:
             if refusal.reason is not None:
                 service.metrics.refused(refusal.reason)
             return error_response(refusal)
+
+    for method in ("post", "put"):  # PUT for curl -T
+        described = schema.caption_route(parameters, service.settings)
+        app.add_api_route("/v1/caption", caption, methods=[method], operation_id=f"{method}_caption", **described)
 
     model = _model(service)
 
@@ -156,17 +169,19 @@ async def _caption(service: Service, request: Request) -> bytes:
     began = time.perf_counter()
     settings, batcher = service.settings, service.batcher
     head = body_head(request.headers, settings)
-    given = query_options(request.scope["query_string"], service.options)
-    ask = ask_of(given, service.captioner.spec, settings)
+    pairs = query_pairs(request.scope["query_string"])
+    ask = ask_of(checked_options(pairs, service.options), service.captioner.spec, settings)
     with batcher.admit(ask, head.size) as admission:
         body = await read_body(request.receive, settings)
         received = time.perf_counter() - began
-        photos: list[bytes | ImageError] = [body]
-        if head.is_json:
-            photos = await asyncio.to_thread(listed_photos, body, settings)
-        work = asyncio.create_task(batcher.caption(admission, photos))
+        upload = await asyncio.to_thread(read_upload, head, body, settings)
+        if upload.options:
+            given = checked_options([*pairs, *upload.options], service.options)
+            ask = ask_of(given, service.captioner.spec, settings)
+        is_list = upload.is_list
+        work = asyncio.create_task(batcher.caption(admission, ask, upload.photos))
         gone = asyncio.create_task(wait_until_gone(request.receive))
-        del body, photos  # there may be many, and each is of use only until it is decoded
+        del body, upload  # there may be many, and each is of use only until it is decoded
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
@@ -178,7 +193,7 @@ async def _caption(service: Service, request: Request) -> bytes:
             await asyncio.wait({work})
     total = time.perf_counter() - began
     timing = encode(_timing(received, results, total))
-    if head.is_json:
+    if is_list:
         rows = b", ".join(_row(result) for result in results)
         answer = b'{"results": [%s], "timing_ms": %s}' % (rows, timing)
     elif isinstance(result := results[0], ImageError):
@@ -234,10 +249,18 @@ def _model(service: Service) -> schema.ServedModel:
     }
 
 
-def _http_error(_request: Request, error: Exception) -> Response:
-    """Answers what FastAPI refuses in our words."""
+def _http_error(request: Request, error: Exception) -> Response:
+    """Answers what FastAPI refuses in our words, and OPTIONS."""
     if not isinstance(error, HTTPException):
         return error_response(Refusal(422, "The request is not as /docs describes it; see there."))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        here = [route.methods or () for route in request.app.routes if isinstance(route, Route) and route.path == path]
+        methods = {method for methods in here for method in methods}
+        headers["Allow"] = ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
     response = error_response(Refusal(error.status_code, _SENTENCES.get(error.status_code, as_sentence(error.detail))))
-    response.headers.update(error.headers or {})
+    response.headers.update(headers)
     return response

@@ -153,12 +153,13 @@ class Batcher:
             self._arrived(admission, admission.arriving)
 
     async def caption(
-        self, admission: Admission, photos: Sequence[bytes | ImageError]
+        self, admission: Admission, ask: Ask, photos: Sequence[bytes | ImageError]
     ) -> list[CaptionedPhoto | ImageError]:
         """Captions a request's photos, whose deadline begins now.
 
         Args:
             admission: The request's.
+            ask: What is asked, which may be more than was known before the body was read.
             photos: Encoded photos, or why there is none.
 
         Returns:
@@ -172,9 +173,9 @@ class Batcher:
         if more > 0 and self.photos + more > self._settings.queue:
             raise queue_full(self.retry_after)
         admission.deadline = asyncio.get_running_loop().time() + self._settings.deadline
-        admission.photos += more
-        admission.arriving += more
-        self._arriving[admission.ask] += more
+        self._arrived(admission, admission.arriving)
+        admission.ask, admission.photos, admission.arriving = ask, len(photos), len(photos)
+        self._arriving[ask] += len(photos)
         self._count(more)
         tasks = [asyncio.create_task(self._result(admission, photo)) for photo in photos]
         del photos  # each is given up when it is decoded

@@ -1,11 +1,14 @@
-"""The body of a request: what may be sent, read within its limits, and the photos in it."""
+"""The body of a request: what may be sent, read within its limits, and the photos and options in it."""
 
 import asyncio
 import base64
 import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from python_multipart import create_form_parser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File
 from starlette.types import Receive
 
 from caprun.errors import ImageError
@@ -13,7 +16,12 @@ from caprun.server.refusal import Refusal
 from caprun.server.settings import Settings
 
 _WANTED = 'send {"photos": ["<base64>", ...]}'
+_SEND_FORM = "send one with curl -F photo=@photo.jpg"
+_NOT_D = "curl -d has taken bytes out of it; send it with curl --data-binary @photo.jpg"
 _MOST_BRACKETS = 16  # of JSON: what is small as text may be large as objects
+_MOST_OPTIONS = 64
+_NOT_BASE64 = str.maketrans("-_", "+/", " \t\r\n")
+_FORM = "application/x-www-form-urlencoded"
 
 
 class ClientLeft(Exception):  # noqa: N818  (as clients do)
@@ -23,9 +31,21 @@ class ClientLeft(Exception):  # noqa: N818  (as clients do)
 class BodyHead(NamedTuple):
     """What a request's head says of its body."""
 
-    is_json: bool
+    content_type: str
+    media_type: str
     size: int | None
     """Bytes; None where they are not announced."""
+
+
+class Upload(NamedTuple):
+    """What a request sends."""
+
+    photos: list[bytes | ImageError]
+    """The bytes of each photo, or what is wrong with it."""
+    options: list[tuple[str, Any]]
+    """Names and values; those of a form are text."""
+    is_list: bool
+    """Whether the answer is a list."""
 
 
 def body_head(headers: Mapping[str, str], settings: Settings) -> BodyHead:
@@ -34,15 +54,14 @@ def body_head(headers: Mapping[str, str], settings: Settings) -> BodyHead:
     Raises:
         Refusal: Such a body is not taken.
     """
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type.startswith("multipart/"):
-        raise Refusal(415, "Forms are not taken; send the bytes of one photo as the body, or JSON with a list.")
     if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         raise Refusal(415, "A Content-Encoding is not taken; send the photo as it is, for it is compressed already.")
     length = headers.get("content-length")
     if length is not None and int(length) > settings.max_bytes:
         raise _too_large(settings)
-    return BodyHead(media_type == "application/json", None if length is None else int(length))
+    content_type = headers.get("content-type", "")
+    media_type = content_type.partition(";")[0].strip().lower()
+    return BodyHead(content_type, media_type, None if length is None else int(length))
 
 
 async def read_body(receive: Receive, settings: Settings) -> bytes:
@@ -72,44 +91,92 @@ async def read_body(receive: Receive, settings: Settings) -> bytes:
     return bytes(body)
 
 
-def listed_photos(body: bytes, settings: Settings) -> list[bytes | ImageError]:
-    """Reads the photos of a JSON body.
+async def wait_until_gone(receive: Receive) -> None:
+    """Returns when a client whose body was received closes the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
-    Returns:
-        The bytes of each, or what is wrong with it.
+
+def read_upload(head: BodyHead, body: bytes, settings: Settings) -> Upload:
+    """Reads the photos and options in a body: the bytes of a photo, JSON or a form.
 
     Raises:
-        Refusal: The body is no list of photos.
+        Refusal: The body is not what its header announces, or has too many photos.
     """
+    # what curl -d says of everything that it sends
+    is_json = head.media_type == _FORM and body.lstrip()[:1] == b"{"
+    if is_json or head.media_type == "application/json" or head.media_type.endswith("+json"):
+        return _read_json(body, settings)
+    if head.media_type == "multipart/form-data":
+        return _read_form(head, body, settings)
+    if head.media_type.startswith("multipart/"):
+        raise Refusal(415, "Of multipart bodies, only multipart/form-data is taken.")
+    if head.media_type == _FORM and b"\0" not in body:  # which every photo has, and curl -d takes out
+        raise Refusal(415, f"The body is not the whole file of a photo: {_NOT_D}.")
+    return Upload([body], [], is_list=False)
+
+
+def _read_json(body: bytes, settings: Settings) -> Upload:
     if body.count(b"[") + body.count(b"{") > _MOST_BRACKETS:
         raise Refusal(422, f"The body is no list of photos; {_WANTED}.")
-    if body.count(b",") > 2 * settings.max_photos + _MOST_BRACKETS:
+    if body.count(b",") > 2 * settings.max_photos + _MOST_OPTIONS:
         raise _too_many(settings)
     try:
         data = json.loads(body)
     except ValueError:
         raise Refusal(400, f"The body is not JSON; {_WANTED}.") from None
-    if not isinstance(data, dict) or data.keys() != {"photos"} or not isinstance(data["photos"], list):
+    if not isinstance(data, dict) or not isinstance(photos := data.pop("photos", None), list):
         raise Refusal(422, f"The body is no list of photos; {_WANTED}.")
-    photos = data["photos"]
     if not photos:
         raise Refusal(422, f"The list of photos is empty; {_WANTED}.")
     if not all(isinstance(photo, str) for photo in photos):
         raise Refusal(422, f"The list has an item that is not text; {_WANTED}.")
     if len(photos) > settings.max_photos:
         raise _too_many(settings)
-    return [_from_base64(photo) for photo in photos]
+    return Upload([_from_base64(photo) for photo in photos], list(data.items()), is_list=True)
 
 
-async def wait_until_gone(receive: Receive) -> None:
-    """Returns when the client closes the connection; its body was received."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _read_form(head: BodyHead, body: bytes, settings: Settings) -> Upload:
+    photos: list[bytes | ImageError] = []
+    options: list[tuple[str, Any]] = []
+
+    def add_photo(photo: bytes) -> None:
+        if len(photos) == settings.max_photos:
+            raise _too_many(settings)
+        photos.append(photo or ImageError("The photo is empty; get another copy of it."))
+
+    def on_file(file: File) -> None:
+        file.file_object.seek(0)
+        add_photo(file.file_object.read())
+
+    def on_field(field: Field) -> None:
+        name, value = (field.field_name or b"").decode("utf-8", "replace"), field.value or b""
+        if name in ("photo", "photos"):  # a file without a name
+            add_photo(value)
+        elif len(options) == _MOST_OPTIONS:
+            raise Refusal(422, f"The form has more than {_MOST_OPTIONS} options; leave some out.")
+        else:
+            options.append((name, value.decode("utf-8", "replace")))
+
+    headers = {"Content-Type": head.content_type.encode("latin-1")}
+    try:
+        parser = create_form_parser(headers, on_field, on_file, config={"MAX_MEMORY_FILE_SIZE": settings.max_bytes})
+        parser.write(body)
+        parser.finalize()
+    except FormParserError:
+        raise Refusal(400, f"The body is not the form that its header announces; {_SEND_FORM}.") from None
+    if not photos:
+        raise Refusal(422, f"The form has no photo; {_SEND_FORM}.")
+    return Upload(photos, options, is_list=len(photos) > 1)
 
 
 def _from_base64(text: str) -> bytes | ImageError:
+    """Decodes base64 with or without line breaks and padding, and with either alphabet."""
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    text = text.translate(_NOT_BASE64).rstrip("=")
     try:
-        photo = base64.b64decode(text, validate=True)
+        photo = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
         return ImageError("The photo is not base64; encode its bytes, with nothing before or after.")
     return photo or ImageError("The photo is empty; get another copy of it.")
@@ -120,4 +187,4 @@ def _too_large(settings: Settings) -> Refusal:
 
 
 def _too_many(settings: Settings) -> Refusal:
-    return Refusal(413, f"The list has more than {settings.max_photos} photos; send fewer at a time.")
+    return Refusal(413, f"The request has more than {settings.max_photos} photos; send fewer at a time.")

@@ -4,13 +4,14 @@ import importlib.util
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from caprun.commands.click_types import Integer, Number
 from caprun.commands.options import min_confidence_option
-from caprun.errors import CaprunError
+from caprun.errors import CaprunError, UsageError
 
 if TYPE_CHECKING:
     from socket import socket
@@ -19,13 +20,23 @@ if TYPE_CHECKING:
     from caprun.server.placement import Placement
     from caprun.server.settings import Settings
 
-_PACKAGES = ("fastapi", "prometheus_client", "uvicorn")
+_PACKAGES = ("fastapi", "prometheus_client", "python_multipart", "uvicorn")
 _DAY = 86_400
 
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 listens on every interface.")
 @click.option("--port", type=Integer(0, 65535), default=8000, show_default=True, help="Port; 0 for any that is free.")
+@click.option("--uds", metavar="PATH", help="Unix socket to listen at, in place of --host and --port.")
+@click.option("--root-path", metavar="PREFIX", help="Prefix that a proxy takes off, such as /captions.")
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    metavar="ORIGIN",
+    multiple=True,
+    help="Origin whose pages may use the API, such as https://example.org; * for all. May be repeated.",
+)
+@click.option("--api-key", metavar="FILE", help="File with the key that requests must send, else $CAPRUN_API_KEY.")
 @click.option("--model", envvar="CAPRUN_MODEL", help="Bundle to use, else $CAPRUN_MODEL, else the packaged one.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", help="One of the bundle's, such as fp32.  [default: the fastest measured here]")
@@ -72,6 +83,8 @@ _DAY = 86_400
 def serve(
     host: str,
     port: int,
+    uds: str | None,
+    api_key: str | None,
     model: str | None,
     device: Any,
     precision: str | None,
@@ -82,7 +95,8 @@ def serve(
     """Serve captions over HTTP, and a page to try them on.
 
     POST a photo to /v1/caption: curl --data-binary @photo.jpg http://127.0.0.1:8000/v1/caption. The API is described
-    at /docs. Everyone who reaches the address may use it; it is 127.0.0.1, this machine alone, unless --host is given.
+    at /docs. Everyone who reaches the address may use it unless there is a key (--api-key); the address is that of this
+    machine alone unless --host is given.
 
     SIGTERM or Ctrl-C ends it when what was asked is answered; a second one ends it at once.
     """
@@ -95,9 +109,10 @@ def serve(
     from caprun.server.settings import Settings
     from caprun.server.workers import METRICS_FOLDER, Supervisor
 
-    settings = Settings(**{name: value for name, value in limits.items() if value is not None})
+    given = {name: value for name, value in limits.items() if value is not None}
+    settings = Settings(api_key=_key(api_key), **given)
     placements = divide(workers, threads, device)
-    listener = listening.bind(host, port)
+    listener = listening.bind(host, port) if uds is None else listening.bind_unix(uds)
 
     def work(placement: "Placement", ready: Callable[[str], object]) -> int:
         captioner = _load(model, device, precision, placement)
@@ -113,12 +128,29 @@ def serve(
 
         forget(pid)
 
-    if workers > 1:
-        return Supervisor(listener, placements, work, settings, forget).run(announce)
-    # the first process of a container ignores a signal that it has no handler for; uvicorn sets its own later
-    signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
-    os.environ.pop(METRICS_FOLDER, None)  # another service's
-    return work(placements[0], announce)
+    try:
+        if workers > 1:
+            return Supervisor(listener, placements, work, settings, forget).run(announce)
+        # the first process of a container ignores a signal that it has no handler for; uvicorn sets its own later
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+        os.environ.pop(METRICS_FOLDER, None)  # another service's
+        return work(placements[0], announce)
+    finally:
+        if uds is not None:
+            Path(uds).unlink(missing_ok=True)
+
+
+def _key(file: str | None) -> str | None:
+    """Reads the API key from a file, else from the environment."""
+    if file is None:
+        return os.environ.get("CAPRUN_API_KEY") or None
+    try:
+        key = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The API key cannot be read from {file}: {error}.") from error
+    if not key:
+        raise UsageError(f"The file {file} of `--api-key` is empty; write the key into it.")
+    return key
 
 
 def _check_installed() -> None:

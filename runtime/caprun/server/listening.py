@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 import sys
+from pathlib import Path
 
 from caprun.errors import CaprunError, UsageError
 
@@ -42,6 +43,26 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def bind_unix(path: str) -> socket.socket:
+    """Binds a Unix socket, which does not listen yet. A socket that nobody listens at any more is replaced.
+
+    Raises:
+        CaprunError: Another file is there, somebody listens at it, or it cannot be made.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if Path(path).is_socket():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(path) == errno.ECONNREFUSED:
+                    Path(path).unlink()
+        listener.bind(path)
+    except OSError as error:
+        listener.close()
+        raise CaprunError(f"Nothing can listen at {path}: {error.strerror or error}; give another --uds.") from error
+    listener.setblocking(False)
+    return listener
+
+
 def listen(listener: socket.socket) -> None:
     """Lets clients connect.
 
@@ -66,7 +87,9 @@ def _explained(error: OSError, host: str, port: int) -> CaprunError:
 
 
 def url(listener: socket.socket) -> str:
-    """Returns the address for a browser."""
+    """Returns the address for a browser, or the path of a Unix socket."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

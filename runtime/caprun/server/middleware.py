@@ -1,13 +1,15 @@
 """What every answer has in common: headers, counters, and one sentence where something fails."""
 
 import asyncio
+import hmac
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from caprun.server.refusal import error_response, shutting_down
+from caprun.server.refusal import Refusal, error_response, shutting_down
 
 if TYPE_CHECKING:
     from caprun.server.app import Service
@@ -64,6 +66,8 @@ class ServiceMiddleware:
             await send(message)
 
         try:
+            if path.startswith("/v1/") and not self._may_ask(headers):
+                raise Refusal(401, "The API key is missing or wrong; send it in Authorization: Bearer KEY.")
             await self.app(scope, receive_all, send_all)
         except asyncio.CancelledError:
             if started or not self.service.draining:
@@ -73,5 +77,13 @@ class ServiceMiddleware:
         except Exception as error:
             if started:
                 raise
-            log.exception("A request failed.")
+            if not isinstance(error, Refusal):
+                log.exception("A request failed.")
             await error_response(error)(scope, receive, send_all)
+
+    def _may_ask(self, headers: Headers) -> bool:
+        key = self.service.settings.api_key
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if key is None:
+            return True
+        return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), os.fsencode(key))

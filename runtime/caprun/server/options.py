@@ -1,7 +1,7 @@
 """The options of a request: those of the search, from their table, and two of the service."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
@@ -50,33 +50,33 @@ def openapi_parameters(options: Mapping[str, SearchOption], spec: ModelSpec) -> 
     return described
 
 
-def query_options(query: bytes, options: Mapping[str, SearchOption]) -> dict[str, Any]:
-    """Reads the options in a query string.
+def query_pairs(query: bytes) -> list[tuple[str, str]]:
+    """Reads names and values in a query string.
+
+    Raises:
+        UsageError: There are too many.
+    """
+    try:
+        return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_OPTIONS)
+    except ValueError:
+        raise UsageError(f"The query has more than {_MOST_OPTIONS} options; leave some out.") from None
+
+
+def checked_options(pairs: Iterable[tuple[str, Any]], options: Mapping[str, SearchOption]) -> dict[str, Any]:
+    """Checks the options of a request; a value may be the text of one.
 
     Raises:
         UsageError: An option is unknown, given twice, or has a value that it cannot have.
     """
-    try:
-        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_OPTIONS)
-    except ValueError:
-        raise UsageError(f"The query has more than {_MOST_OPTIONS} options; leave some out.") from None
     given: dict[str, Any] = {}
-    for name, text in pairs:
-        add_option(given, name, _value(text, options.get(name)), options)
+    for name, value in pairs:
+        if name not in options:
+            raise UsageError(f"There is no option {_shown(name)}; there are {', '.join(options)}.")
+        if name in given:
+            raise UsageError(f"`{name}` is given twice; give it once.")
+        value = _value(value, options[name]) if isinstance(value, str) else value
+        given[name] = options[name].validated(name, value)
     return given
-
-
-def add_option(given: dict[str, Any], name: str, value: Any, options: Mapping[str, SearchOption]) -> None:
-    """Adds an option to those that a request gives.
-
-    Raises:
-        UsageError: It is unknown, given already, or has a value that it cannot have.
-    """
-    if name not in options:
-        raise UsageError(f"There is no option {_shown(name)}; there are {', '.join(options)}.")
-    if name in given:
-        raise UsageError(f"`{name}` is given twice; give it once.")
-    given[name] = options[name].validated(name, value)
 
 
 def ask_of(given: Mapping[str, Any], spec: ModelSpec, settings: Settings) -> Ask:
@@ -97,11 +97,11 @@ def ask_of(given: Mapping[str, Any], spec: ModelSpec, settings: Settings) -> Ask
     return Ask(options, alpha, settings.min_confidence if least is None else least)
 
 
-def _value(text: str, option: SearchOption | None) -> Any:
-    """Returns what a text of a query says; the text itself where it says nothing that the option takes."""
-    if option is not None and option.kind == "flag":
+def _value(text: str, option: SearchOption) -> Any:
+    """Returns the value that a text stands for, or the text itself if it stands for none."""
+    if option.kind == "flag":
         return {"true": True, "false": False}.get(text, text)
-    if option is None or not _NUMBER.fullmatch(text):
+    if not _NUMBER.fullmatch(text):
         return text
     try:
         return int(text) if option.kind == "integer" else float(text)

@@ -88,6 +88,7 @@ def server_config(service: Service) -> uvicorn.Config:
         loop="asyncio",
         lifespan="on",
         backlog=listening.BACKLOG,
+        root_path=settings.root_path,
         limit_concurrency=settings.max_connections,
         timeout_keep_alive=settings.idle_timeout,
         timeout_graceful_shutdown=settings.grace,

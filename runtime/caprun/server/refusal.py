@@ -10,11 +10,12 @@ Reason = Literal["queue", "deadline", "draining"]
 """Why a request is refused that could be served at another time."""
 
 STATUSES = {
-    400: "The body is empty, or it is not the JSON that its header announces.",
+    400: "The body is empty, or it is not the JSON or the form that its header announces.",
+    401: "The API key is missing or wrong.",
     404: "There is nothing at this path.",
     408: "The body took too long to arrive.",
     413: "The body or a photo is too large, or the list is too long.",
-    415: "The body is not a photo of a known format; or it is a form, or has a `Content-Encoding`.",
+    415: "The body is not a photo of a known format, or has a `Content-Encoding`.",
     422: "The photo is damaged, or an option has a value that it cannot have.",
     429: "Too many photos are waiting.",
     500: "The service failed.",
@@ -87,6 +88,8 @@ def error_response(error: Exception) -> JSONResponse:
     """Returns an error as every path answers it: `{"error": "one sentence"}`."""
     refusal = refusal_for(error)
     headers: dict[str, Any] = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if refusal.closes:
         headers["Connection"] = "close"
     return JSONResponse({"error": refusal.sentence}, refusal.status, headers)

@@ -157,28 +157,20 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def caption_route(parameters: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
     """Describes `POST /v1/caption`, as arguments of FastAPI's route."""
-    photo = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
-    photos = {
-        "type": "object",
-        "title": "PhotoList",
-        "description": "A list of photos.",
-        "required": ["photos"],
-        "additionalProperties": False,
-        "properties": {
-            "photos": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": settings.max_photos,
-                "items": {"type": "string", "contentEncoding": "base64"},
-            }
-        },
-    }
-    content: dict[str, Any] = dict.fromkeys(_PHOTO_TYPES, photo) | {"application/json": {"schema": photos}}
+    photo = {"type": "string", "format": "binary", "minLength": 1}
+    options = {one["name"]: one["schema"] | {"description": one["description"]} for one in parameters}
+    listed = {"type": "string", "contentEncoding": "base64"}
+    photos = {"type": "array", "minItems": 1, "maxItems": settings.max_photos, "items": listed}
+    content: dict[str, Any] = {media_type: {"schema": photo} for media_type in _PHOTO_TYPES}
+    content["application/json"] = _object("PhotoList", "A list of photos, and options.", photos=photos, **options)
+    content["multipart/form-data"] = _object("PhotoForm", "A photo or several, and options.", photo=photo, **options)
     return {
         "summary": "Caption a photo, or a list of photos.",
+        "tags": ["captions"],
         "description": (
-            "The body is the bytes of one photo's file, whose format is found by its content. Or it is JSON with a "
-            "list of photos in base64; each then has its caption or its error, in their order.\n\n"
+            "The body is the bytes of one photo's file, whose format is found by its content. Or it is a form with "
+            "the file of a photo. Or it is JSON with a list of photos in base64; each then has its caption or its "
+            "error, in their order. Options are in the query, or beside the photos of a form or of JSON.\n\n"
             f"A body has at most {settings.max_bytes:,} bytes, and a list {settings.max_photos} photos."
         ),
         "responses": {
@@ -187,6 +179,20 @@ def caption_route(parameters: list[dict[str, Any]], settings: Settings) -> dict[
                 "description": "A caption or an abstention; for a list, one of these or an error for each photo.",
             }
         }
-        | error_responses(400, 408, 413, 415, 422, 429, 500, 503),
+        | error_responses(400, 401, 408, 413, 415, 422, 429, 500, 503),
         "openapi_extra": {"parameters": parameters, "requestBody": {"required": True, "content": content}},
+    }
+
+
+def _object(title: str, description: str, **properties: Any) -> dict[str, Any]:
+    required = next(iter(properties))
+    return {
+        "schema": {
+            "type": "object",
+            "title": title,
+            "description": description,
+            "required": [required],
+            "additionalProperties": False,
+            "properties": properties,
+        }
     }

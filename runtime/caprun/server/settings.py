@@ -1,6 +1,6 @@
 """The limits of a service and how long it waits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MOST_DECODERS = 16
 """Threads that decode photos, unless more are asked for: a photo of 50 megapixels takes about 200 MB."""
@@ -43,5 +43,14 @@ class Settings:
     drain: float = 1.0
     """Seconds after SIGTERM in which clients can still connect, so that load balancers see `/readyz` change."""
 
+    api_key: str | None = field(default=None, repr=False)
+    """What requests to `/v1` must say in `Authorization: Bearer KEY`; None for nothing."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may use the API, such as `https://example.org`; `*` for all."""
+    root_path: str = ""
+    """Prefix that a proxy serves the application below, and takes off, such as `/captions`."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_photos", min(self.max_photos, self.queue))
+        if prefix := self.root_path.strip("/"):
+            object.__setattr__(self, "root_path", f"/{prefix}")

@@ -5,6 +5,7 @@ import io
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from caprun import Captioner, DeviceError, SearchOptions
 from caprun.caption import Caption
 from caprun.server.app import Service, create_app
 from caprun.server.settings import Settings
+from tests.caprun.bundle.support.neutral import make_neutral
 from tests.caprun.server.support.service import (
     JSON,
     PHOTO,
@@ -212,13 +214,30 @@ def test_a_list_that_would_never_have_room_is_too_long(captioner: Captioner) -> 
 def test_what_is_not_there_and_what_is_not_done_are_sentences(service: Running) -> None:
     for path in ("/nothing", "/v1/caption/", "/v1", "/../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/docs/oauth2"):
         is_error(service.client.get(path), 404, "/docs")
-    for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE"):
+    for method in ("GET", "DELETE", "PATCH", "HEAD", "TRACE"):
         answer = service.client.request(method, "/v1/caption")
         assert answer.status_code == 405
-        assert answer.headers["allow"] == "POST"
+        assert answer.headers["allow"] == "OPTIONS, POST, PUT"
         if method != "HEAD":
             is_error(answer, 405, "/docs")
     is_error(service.client.post("/healthz", content=b"x"), 405, "/docs")
+
+
+@pytest.mark.parametrize(("path", "allowed"), [("/v1/caption", "OPTIONS, POST, PUT"), ("/", "GET, HEAD, OPTIONS")])
+def test_options_says_which_methods_a_path_takes(service: Running, path: str, allowed: str) -> None:
+    answer = service.client.options(path)
+    assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", allowed)
+
+
+def test_neutral_words_are_said_where_the_model_has_them(service: Running, bundle: Path) -> None:
+    neutral = Captioner.load(make_neutral(bundle), device="cpu", threads=1)
+    with running(neutral) as polite:
+        assert polite.client.get("/v1/model").json()["neutral"] is True
+        for photo in photos(6):
+            expected = neutral.caption(photo, replace(neutral.spec.search, neutral=True)).text
+            assert polite.caption(photo, neutral="true").json()["caption"] == expected
+            assert polite.caption(photo, neutral="false").json()["caption"] == neutral.caption(photo).text
+    is_error(service.caption(PHOTO, neutral="true"), 422, "no neutral words; leave out `neutral`")
 
 
 def test_the_api_works_without_a_server_too(captioner: Captioner) -> None:

@@ -78,7 +78,7 @@ def test_a_list_has_captions_and_errors_in_its_order(captioner: Captioner) -> No
     async def work() -> list[Any]:
         together = batcher(captioner, batch_size=2)
         with together.admit(ASK, 100) as admission:
-            found = await together.caption(admission, files)
+            found = await together.caption(admission, ASK, files)
         together.close()
         return found
 
@@ -372,10 +372,10 @@ def test_a_list_counts_as_so_many_photos(captioner: Captioner) -> None:
     async def work() -> None:
         together = batcher(captioner, queue=4)
         with together.admit(ASK, 0), together.admit(ASK, 0) as admission, pytest.raises(Refusal):
-            await together.caption(admission, photos(4))
+            await together.caption(admission, ASK, photos(4))
         assert together.photos == 0
         with together.admit(ASK, 0), together.admit(ASK, 0) as admission:
-            assert len(await together.caption(admission, photos(3))) == 3
+            assert len(await together.caption(admission, ASK, photos(3))) == 3
         together.close()
 
     wait(work())
@@ -407,7 +407,7 @@ def test_whatever_happens_in_whatever_order_nothing_is_left_behind(captioner: Ca
         with contextlib.suppress(Refusal), together.admit(draw.choice(asks), draw.randrange(1000)) as admission:
             await asyncio.sleep(0.001 * draw.randrange(10))
             sent = [draw.choice([*files, b"no photo", ImageError("It is bad.")]) for _ in range(draw.randrange(1, 4))]
-            await together.caption(admission, sent)
+            await together.caption(admission, ASK, sent)
 
     async def work() -> None:
         together = batcher(captioner, queue=20, batch_size=3, decoders=2)

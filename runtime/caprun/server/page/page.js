@@ -4,7 +4,7 @@ import { Overlay, place } from "./attention.js";
 import * as camera from "./camera.js";
 import { asHtml, confidence, copy, inWords, layOut, percent } from "./caption.js";
 import { asSeen } from "./photo.js";
-import { send } from "./send.js";
+import { headers, send, useKey } from "./send.js";
 
 const $ = (id) => document.getElementById(id);
 const overlay = new Overlay($("attention"));
@@ -18,7 +18,8 @@ let current = null; // {controller, file, name, bytes}: the photo on the page, a
 
 async function askForModel() {
   try {
-    const response = await fetch("v1/model");
+    const response = await fetch("v1/model", { headers: headers() });
+    $("key-form").hidden = response.status !== 401;
     if (response.ok) model = await response.json();
   } catch {
     return; // asked again with the next photo
@@ -30,6 +31,8 @@ async function askForModel() {
   $("about-model").hidden = false;
   $("about-confidence").hidden = !model.confidence;
   $("about-confidence").textContent = `What the confidence is the probability of: ${model.confidence}`;
+  $("neutral-choice").hidden = !model.neutral;
+  $("neutral").checked = Boolean(model.search?.neutral);
   const most = model.limits?.max_bytes;
   if (most) $("formats").textContent = `JPEG, PNG, WebP, GIF or BMP, up to ${megabytes(most)}`;
   $("caption").lang = $("choice-list").lang = model.language ?? ""; // empty: unknown, and not that of the page
@@ -41,6 +44,7 @@ function options() {
   const wanted = {};
   if (model?.attention !== false) wanted.attention = true;
   const beams = model?.search?.beam_size ?? 1;
+  if (model?.neutral) wanted.neutral = $("neutral").checked;
   if (beams > 1) wanted.n_best = Math.min(beams, 3);
   return wanted;
 }
@@ -319,6 +323,19 @@ $("use-camera").onclick = async () => {
 };
 $("close-camera").onclick = () => $("camera").close();
 
+$("neutral").onchange = () => {
+  if (!current?.bytes) return;
+  current.controller.abort();
+  current.controller = new AbortController();
+  caption(current);
+};
+$("key-form").onsubmit = (event) => {
+  event.preventDefault();
+  useKey($("key").value);
+  $("key").value = "";
+  modelAsked = askForModel();
+  if (current?.bytes) caption(current);
+};
 $("cancel").onclick = cancel;
 $("retry").onclick = retry;
 $("frame").onclick = () => document.activeElement.blur(); // a tap on the photo shows it as it is

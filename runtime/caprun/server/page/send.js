@@ -1,5 +1,18 @@
 // What becomes of a photo that is sent to be captioned.
 
+const KEY = "caprun-key";
+
+/** Keep the key of the service until this tab is closed. */
+export function useKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+/** Headers of every request to the API: the key, where a person gave one. */
+export function headers() {
+  const key = sessionStorage.getItem(KEY);
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
 /**
  * Send a photo.
  *
@@ -23,7 +36,8 @@ export function send(photo, options, signal, progress) {
     if (signal.aborted) return resolve({ kind: "aborted" });
     const request = new XMLHttpRequest();
     request.open("POST", `v1/caption?${new URLSearchParams(options)}`);
-    request.setRequestHeader("Content-Type", "application/octet-stream");
+    const all = { "Content-Type": "application/octet-stream", ...headers() };
+    for (const [name, value] of Object.entries(all)) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
     request.onload = () => resolve(outcome(request));
     request.onerror = () => resolve({ kind: "unreachable" });

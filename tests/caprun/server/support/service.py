@@ -101,7 +101,7 @@ def batcher(captioner: Captioner, **settings: Any) -> Batcher:
 async def one(batcher: Batcher, photo: bytes, ask: Ask = ASK) -> Any:
     """The answer to a photo."""
     with batcher.admit(ask, len(photo)) as admission:
-        (result,) = await batcher.caption(admission, [photo])
+        (result,) = await batcher.caption(admission, ask, [photo])
     assert isinstance(result, CaptionedPhoto), result
     return json.loads(result.row)
 

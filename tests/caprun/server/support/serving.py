@@ -146,7 +146,12 @@ def command(bundle: Path, *options: object) -> list[str]:
 
 
 @contextlib.contextmanager
-def serving(bundle: Path, *options: object, environment: dict[str, str] | None = None) -> Iterator[Serving]:
+def serving(
+    bundle: Path,
+    *options: object,
+    environment: dict[str, str] | None = None,
+    listens: str = r" serves at http://\S*:(\d+)[,;]",
+) -> Iterator[Serving]:
     """A service that is ready."""
     process = subprocess.Popen(
         command(bundle, *options),
@@ -158,7 +163,8 @@ def serving(bundle: Path, *options: object, environment: dict[str, str] | None =
     )
     service = Serving(process)
     try:
-        service.port = int(service.wait_for(r" serves at http://\S*:(\d+)[,;]")[1])
+        found = service.wait_for(listens)
+        service.port = int(found[1]) if found.groups() else 0
         yield service
     finally:
         process.kill()

@@ -1,0 +1,102 @@
+"""Who may use a service, from where, and at which address."""
+
+import http.client
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from caprun import Captioner
+from caprun.errors import CaprunError
+from caprun.server import listening
+from caprun.server.settings import Settings
+from tests.caprun.server.support.service import PHOTO, is_error, running
+from tests.caprun.server.support.serving import LONG, serving
+from tests.caprun.server.test_command import fails
+
+ORIGIN = {"Origin": "https://example.org"}
+
+
+def test_a_key_is_wanted_for_the_api_and_nothing_else(captioner: Captioner) -> None:
+    with running(captioner, Settings(api_key="kéy")) as service:
+        for wrong in ({}, {"Authorization": "Bearer key"}, {"Authorization": "Basic k\u00e9y".encode()}):
+            answer = service.client.post("/v1/caption", content=PHOTO, headers=wrong)
+            is_error(answer, 401, "Authorization: Bearer KEY")
+            assert answer.headers["www-authenticate"] == "Bearer"
+        is_error(service.client.get("/v1/model"), 401)
+        right = {"Authorization": "Bearer kéy".encode()}
+        assert service.client.post("/v1/caption", content=PHOTO, headers=right).status_code == 200
+        assert {service.client.get(path).status_code for path in ("/", "/docs", "/healthz", "/readyz", "/metrics")} == {
+            200
+        }
+        assert service.metric('caprun_requests_total{code="401",path="/v1/caption"}') == 3
+
+
+def test_the_key_is_that_of_the_file_or_of_the_environment(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("secret\n")
+    with serving(tiny, "--api-key", tmp_path / "key", environment={"CAPRUN_API_KEY": "other"}) as service:
+        assert service.get("/v1/model", Authorization="Bearer secret").status == 200
+        assert service.get("/v1/model", Authorization="Bearer other").status == 401
+    with serving(tiny, environment={"CAPRUN_API_KEY": "other"}) as service:
+        assert service.get("/v1/model", Authorization="Bearer other").status == 200
+
+
+def test_a_file_without_a_key_is_refused(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    assert fails(tiny, "--api-key", tmp_path / "empty")[0] == 2
+    assert fails(tiny, "--api-key", tmp_path / "none")[0] == 2
+
+
+def test_pages_of_other_origins_are_answered_where_it_is_allowed(captioner: Captioner) -> None:
+    with running(captioner, Settings(cors_origins=("https://example.org",), api_key="key")) as service:
+        preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        answer = service.client.options("/v1/caption", headers={**ORIGIN, **preflight})
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "https://example.org"
+        refused = service.client.post("/v1/caption", content=PHOTO, headers=ORIGIN)
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://example.org")
+        other = service.client.get("/healthz", headers={"Origin": "https://elsewhere.example"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+def test_below_a_prefix_that_the_proxy_takes_off_it_says_so(captioner: Captioner) -> None:
+    with running(captioner, Settings(root_path="captions/")) as service:
+        assert service.caption(PHOTO).status_code == 200
+        assert service.client.get("/page/page.js").status_code == 200
+        assert service.client.get("/openapi.json").json()["servers"] == [{"url": "/captions"}]
+        assert service.client.options("/v1/caption").headers["allow"] == "OPTIONS, POST, PUT"
+        assert service.metric('caprun_requests_total{code="200",path="/v1/caption"}') == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_every_link_is_relative(captioner: Captioner, path: str) -> None:
+    with running(captioner) as service:
+        assert not re.search(r'(?:href|src)="(?:/|https?:)', service.client.get(path).text)
+
+
+def test_it_listens_at_a_unix_socket_and_takes_it_away(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "caprun.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    with serving(tiny, "--uds", path, "--drain", 0, listens=rf"serves at unix:{path};") as service:
+        connection = http.client.HTTPConnection("localhost", timeout=LONG)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(path))
+        connection.request("POST", "/v1/caption", PHOTO)
+        assert connection.getresponse().status == 200
+        connection.close()
+        service.signal()
+        assert service.ends() == 0
+    assert not path.exists()
+
+
+def test_a_unix_socket_that_is_in_use_or_another_file_is_left_alone(tmp_path: Path) -> None:
+    with listening.bind_unix(str(tmp_path / "used")) as used:
+        used.listen()
+        with pytest.raises(CaprunError, match="in use"):
+            listening.bind_unix(str(tmp_path / "used"))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CaprunError, match="in use"):
+        listening.bind_unix(str(tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "mine"

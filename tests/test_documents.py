@@ -240,6 +240,7 @@ def _known_options() -> set[str]:
 
 _OF_OTHERS = {
     "--build-arg",
+    "--data-binary",
     "--gpus",
     "--help",
     "--master-port",
@@ -249,7 +250,7 @@ _OF_OTHERS = {
     "--slow",
     "--with-browser",
 }
-"""Options of docker, torchrun, ray, every program, and .ci/run."""
+"""Options of docker, curl, torchrun, ray, every program, and .ci/run."""
 
 
 def _our_options() -> Iterator[str]:

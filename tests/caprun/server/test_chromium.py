@@ -17,6 +17,7 @@ pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
 from caprun import Captioner
 from caprun.photos.reading import open_photo
+from tests.caprun.bundle.support.neutral import make_neutral
 from tests.caprun.server.support.browser import Visit, chromium, encoded, visits
 from tests.caprun.server.support.serving import Serving, serving
 
@@ -56,6 +57,32 @@ def an_answer(caption: str, **more: Any) -> dict[str, Any]:
     words = [{"word": word, "log_prob": -0.5} for word in caption.split()]
     timing = {"receive": 1.0, "decode": 2.0, "queue": 3.0, "caption": 4.0, "total": 10.0}
     return {"caption": caption, "log_prob": -1.0, "finished": True, "words": words, "timing_ms": timing, **more}
+
+
+# ---------------------------------------------------------------- what the service offers
+
+
+def test_a_service_with_a_key_is_used_with_it(browser: Any, tiny: Path, photos: list[bytes]) -> None:
+    with serving(tiny, environment={"CAPRUN_API_KEY": "secret"}) as service, visits(browser, service.port) as visiting:
+        visit = visiting()
+        visit.page.get_by_label("Key of this service").fill("secret")
+        visit.page.get_by_role("button", name="Use this key").click()
+        visit.page.locator("#about-model").wait_for()
+        assert not visit.page.locator("#key-form").is_visible()
+        assert visit.caption(photos[0])["caption"]
+
+
+def test_a_model_with_neutral_words_has_a_switch_for_them(
+    browser: Any, bundle: Path, visit: Visit, photos: list[bytes]
+) -> None:
+    visit.caption(photos[0])
+    assert not visit.page.locator("#neutral-choice").is_visible()
+    with serving(make_neutral(bundle)) as service, visits(browser, service.port) as visiting:
+        polite = visiting()
+        polite.caption(photos[0])
+        with polite.page.expect_response("**/v1/caption*neutral=true*"):
+            polite.page.get_by_label("Say person, people and child").check()
+        polite.wait_for("done")
 
 
 # ---------------------------------------------------------------- a photo comes in

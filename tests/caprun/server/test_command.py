@@ -48,7 +48,7 @@ def test_its_help_states_the_limits_as_they_are() -> None:
     shown = " ".join(CliRunner().invoke(cli.main, ["serve", "--help"], terminal_width=200).output.split())
     options = {option.name for option in cli.main.commands["serve"].params}
     for field in fields(Settings):
-        if field.name in options and field.default is not None:
+        if field.name in options and isinstance(field.default, int | float):
             option = "--" + field.name.replace("_", "-")
             stated = re.search(rf"{option} [^\[]*(?:\[[\d.<=x]+\])?[^\[]*\[default: ([\d.]+)[\];]", shown)
             assert stated, (option, shown)
@@ -68,7 +68,7 @@ def test_a_file_of_its_name_is_captioned_as_a_path(tiny: Path, photo: Path, tmp_
 
 
 def test_what_is_not_installed_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"uvicorn": object(), "prometheus_client": object()}
+    found = dict.fromkeys(("uvicorn", "prometheus_client", "python_multipart"), object())
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found.get(name))
     result = CliRunner().invoke(cli.main, ["serve"])
     assert result.exit_code == 1

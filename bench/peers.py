@@ -133,9 +133,9 @@ def machine() -> str:
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{name} {version(name)}")
     cpu = hardware.cpu()
-    has = ", ".join(name for name, there in (cpu.features or {}).items() if there)
     cores = f"{hardware.cores().usable:g} cores"
-    return f"{cpu.name} ({has or platform.machine()}), {cores}, Python {platform.python_version()}, {', '.join(found)}"
+    has = ", ".join(cpu.features) or platform.machine()
+    return f"{cpu.name} ({has}), {cores}, Python {platform.python_version()}, {', '.join(found)}"
 
 
 def main() -> None:

@@ -1,94 +1,39 @@
-"""The hardware of this machine: instruction sets that graphs profit from, usable cores, and peak memory."""
+"""The hardware of this machine: the processor, usable cores, and peak memory."""
 
 import contextlib
 import math
 import os
 import platform
-import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 _FIRST_CORE = 16384  # characters that describe the first core; the system takes long to write a hundred cores
-
-# Names in /proc/cpuinfo on Linux, or last parts of a sysctl on macOS, both in lower case
-_FEATURES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "x86": {
-        "AVX2": ("avx2", "avx2_0"),
-        "AVX512": ("avx512f",),
-        "VNNI": ("avx512_vnni", "avx_vnni", "avx512vnni"),
-        "BF16": ("avx512_bf16", "avx512bf16"),
-        "AMX": ("amx_int8", "amx_bf16"),
-    },
-    "arm": {
-        "NEON": ("asimd", "neon", "advsimd"),
-        "dot product": ("asimddp", "feat_dotprod"),
-        "I8MM": ("i8mm", "feat_i8mm"),
-        "BF16": ("bf16", "feat_bf16"),
-        "SVE": ("sve", "feat_sve"),
-    },
-}
+_FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16", "sve")
+"""Instruction sets that make graphs fast, as /proc/cpuinfo names them."""
 
 
-@dataclass(frozen=True)
-class Cpu:
+class Cpu(NamedTuple):
     """The processor, as far as it matters for speed."""
 
     name: str
-    features: Mapping[str, bool] | None
-    """Instruction sets that make graphs fast, with whether the processor has them; None where unknown."""
+    features: list[str]
+    """Instruction sets that make graphs fast; empty where the system does not tell."""
 
 
 def cpu() -> Cpu:
-    """Asks the system about the processor; missing answers are unknown, never an error."""
-    if sys.platform == "darwin":
-        return _from_sysctl(_sysctl())
-    with contextlib.suppress(OSError), (PROC / "cpuinfo").open(encoding="utf-8", errors="replace") as file:
-        return _from_cpuinfo(file.read(_FIRST_CORE))
-    return Cpu(platform.processor() or platform.machine(), None)
-
-
-def _from_cpuinfo(text: str) -> Cpu:
+    """Asks the system about the processor."""
     first: dict[str, str] = {}  # values of the first core
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        first.setdefault(key.strip().lower(), value.strip())
-    name = first.get("model name") or platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), (PROC / "cpuinfo").open(encoding="utf-8", errors="replace") as file:
+        for line in file.read(_FIRST_CORE).splitlines():
+            key, _, value = line.partition(":")
+            first.setdefault(key.strip().lower(), value.strip())
     # the key is `flags` on x86 and `Features` on ARM
-    return Cpu(name, _known(first.get("flags", first.get("features", "")).split()))
-
-
-def _from_sysctl(text: str) -> Cpu:
-    name, flags = platform.machine(), list[str]()
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        value = value.strip()
-        if key == "machdep.cpu.brand_string":
-            name = value
-        elif key in ("machdep.cpu.features", "machdep.cpu.leaf7_features"):
-            flags += value.split()
-        elif key.startswith("hw.optional.") and value == "1":
-            flags.append(key.rpartition(".")[2])
-    return Cpu(name, _known(flags))
-
-
-def _sysctl() -> str:
-    command = ["/usr/sbin/sysctl", "machdep.cpu", "hw.optional"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603
-        return done.stdout
-    return ""
-
-
-def _known(flags: list[str]) -> Mapping[str, bool] | None:
-    """Looks for the features that matter among the flags; None without flags."""
-    if not flags:
-        return None
-    found = {flag.lower() for flag in flags}
-    arm = platform.machine().lower().startswith(("arm", "aarch"))
-    return {name: not found.isdisjoint(names) for name, names in _FEATURES["arm" if arm else "x86"].items()}
+    flags = first.get("flags", first.get("features", "")).split()
+    name = first.get("model name") or platform.processor() or platform.machine()
+    return Cpu(name, [feature for feature in _FEATURES if feature in flags])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -139,7 +139,7 @@ class Captioner:
         *,
         batch_size: int | None = None,
         decoders: int | None = None,
-    ) -> "Iterator[Caption | ImageError]":
+    ) -> Generator[Caption | ImageError, None, None]:
         """Caption many photos, as fast as all cores can: a caption or an error for each, in their order.
 
             for photo, result in zip(photos, captioner.caption_many(photos)):

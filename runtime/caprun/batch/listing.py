@@ -1,4 +1,4 @@
-"""Which photos a command line means: files, folders, and paths on standard input."""
+"""Lists the photos that a command line names: files, folders, and paths on standard input."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,26 +15,25 @@ class Listed(NamedTuple):
     """A photo to caption."""
 
     path: str
-    """As it will be opened and named; bytes that are no UTF-8 are surrogates, as `os.fsdecode` has them."""
+    """Path to open, and name in results; bytes that are not UTF-8 are surrogates, as in `os.fsdecode`."""
     relative: str
-    """Its path below the folder that was named, or its file's name where it was named itself."""
+    """Path below the folder that was named; the file's name where the photo itself was named."""
 
 
 def list_photos(arguments: Sequence[str], standard_input: BinaryIO, *, recursive: bool = False) -> list[Listed]:
-    """The photos that are meant, in the order of the arguments.
+    """Lists photos in the order of the arguments.
 
-    A folder stands for the files in it that are called like a photo, sorted by the bytes of their paths; hidden ones
-    are left out, and so are linked folders. Any other argument is a photo, whatever it is called and whether or not it
-    exists. `-` stands for the paths on standard input, none of them a folder: one a line, or each ended by NUL (as
-    `find -print0` writes them) where there is a NUL; empty ones are left out.
+    A folder stands for the files in it with an extension of a photo, sorted by the bytes of their paths, without hidden
+    files and linked folders. Any other argument is a photo, whether or not it exists. `-` stands for the paths on
+    standard input, one a line, or each ended by NUL (`find -print0`) if there is a NUL.
 
     Args:
-        arguments: paths, or `-`.
-        standard_input: read to its end for `-`.
-        recursive: look into folders of folders too.
+        arguments: Paths, or `-`.
+        standard_input: The file to read for `-`.
+        recursive: Whether to enter folders inside folders.
 
     Raises:
-        UsageError: nothing is meant by an argument, or a folder may not be listed.
+        UsageError: An argument stands for no photo, or a folder cannot be listed.
     """
     if arguments.count(STANDARD_INPUT) > 1:
         raise UsageError("Standard input can be read once; name - once.")
@@ -44,8 +43,9 @@ def list_photos(arguments: Sequence[str], standard_input: BinaryIO, *, recursive
             found = [Listed(path, _file_name(path)) for path in _read_paths(standard_input)]
             if not found:
                 raise UsageError("Standard input names no photos; write their paths to it, one a line.")
-        elif os.path.isdir(argument):  # noqa: PTH112  (a photo where it cannot be told, and an error in its place)
-            found = [Listed(path, os.path.relpath(path, argument)) for path in _in_folder(argument, recursive)]
+        elif os.path.isdir(argument):  # noqa: PTH112  (never an error: a path that cannot be read is a photo)
+            paths = sorted(_walk(argument, recursive), key=os.fsencode)
+            found = [Listed(path, os.path.relpath(path, argument)) for path in paths]
             if not found:
                 hint = "name another folder" if recursive else "--recursive looks into the folders in it"
                 raise UsageError(f"{argument} holds no photos ({' '.join(EXTENSIONS)}); {hint}.")
@@ -61,13 +61,9 @@ def _file_name(path: str) -> str:
 
 def _read_paths(file: BinaryIO) -> list[str]:
     data = file.read()
-    # a line's end is no part of the path; a carriage return may be, except where lines end in one
+    # a carriage return belongs to the path, except where lines end in one
     lines = data.split(b"\0") if b"\0" in data else data.replace(os.linesep.encode(), b"\n").split(b"\n")
     return [os.fsdecode(line) for line in lines if line]
-
-
-def _in_folder(folder: str, recursive: bool) -> list[str]:
-    return sorted(_walk(folder, recursive), key=os.fsencode)
 
 
 def _walk(top: str, recursive: bool) -> Iterator[str]:
@@ -86,12 +82,12 @@ def _walk(top: str, recursive: bool) -> Iterator[str]:
                         yield entry.path
         except OSError as error:
             raise UsageError(
-                f"The folder {folder} cannot be listed ({error.strerror}); see to its permissions."
+                f"The folder {folder} cannot be listed ({error.strerror}); change its permissions."
             ) from error
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself: a photo that cannot be read, as it will say in its place
+    except OSError:  # a link to itself is a photo, whose reading will report the error
         return False

@@ -1,13 +1,13 @@
-"""Many photos: read in threads, captioned in batches by as many threads as there are cores, given back in order.
+"""Captions many photos: reads them in threads, captions batches in as many threads as there are cores, keeps the order.
 
-A batch is the unit of everything that computes: one thread takes it through encoder and search, with one thread an
-operation. Steps of a decoder are too small to be divided among cores, and batches divide by themselves.
+A batch is the unit of all computation: one thread takes it through encoder and search, and each operation runs on one
+thread. A decoder's steps are too small to be divided among cores, while batches divide by themselves.
 """
 
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
@@ -20,10 +20,11 @@ from caprun.inference.hardware import threads_for_all_cores
 from caprun.photos.file import Photo
 
 BATCH_SIZE = {"cpu": 8, "cuda": 64}
-"""Photos a batch by device: larger ones take more memory, and on a CPU hardly save time."""
+"""Photos in a batch, by device; larger batches take more memory, and on a CPU they hardly save time."""
 MOST_BATCH = 1024
 
 _Prepared: TypeAlias = npt.NDArray[np.uint8] | ImageError
+_Results: TypeAlias = list[Caption | ImageError]
 
 
 def caption_many(
@@ -34,75 +35,68 @@ def caption_many(
     batch_size: int,
     decoders: int | None,
     workers: int,
-) -> Iterator[Caption | ImageError]:
+) -> Generator[Caption | ImageError, None, None]:
     """Captions many photos in batches, in their order.
 
     Args:
-        photos: Taken as they are needed.
-        prepare: Reads a photo: uint8 (height, width, 3), or an `ImageError`.
+        photos: Photos, taken as they are needed.
+        prepare: Reads a photo: uint8 (height, width, 3); raises `ImageError`.
         caption: Captions a batch, uint8 (photos, height, width, 3).
         batch_size: Photos in a batch.
         decoders: Threads that read photos; None for one a core.
         workers: Threads that caption batches.
 
     Returns:
-        A caption or an error for each photo.
+        A caption or an error for each photo. Closing the generator stops the threads.
 
     Raises:
         UsageError: A number is out of its range, or `photos` is one photo.
     """
     if isinstance(photos, str | bytes | os.PathLike):
         raise UsageError("caption_many takes several photos, as a list; caption takes one.")
-    decoders = threads_for_all_cores() if decoders is None else decoders
+    threads = threads_for_all_cores() if decoders is None else decoders
     if not 1 <= batch_size <= MOST_BATCH:
         raise UsageError(f"batch_size is {batch_size}; it must lie between 1 and {MOST_BATCH}.")
-    if decoders < 1:
-        raise UsageError(f"decoders is {decoders}; it must be at least 1.")
-    return _run(photos, prepare, caption, batch_size, decoders, workers)
+    if threads < 1:
+        raise UsageError(f"decoders is {threads}; it must be at least 1.")
 
-
-def _run(
-    photos: Iterable[Photo],
-    prepare: Callable[[Photo], npt.NDArray[np.uint8]],
-    caption: Callable[[npt.NDArray[np.uint8]], Sequence[Caption]],
-    size: int,
-    decoders: int,
-    workers: int,
-) -> Iterator[Caption | ImageError]:
     def read(photo: Photo) -> _Prepared:
         try:
             return prepare(photo)
         except ImageError as error:
-            return _to_keep(error)
+            return _without_frames(error)
 
-    def work(waiting: Sequence[Future[_Prepared]]) -> list[Caption | ImageError]:
+    def work(waiting: Sequence[Future[_Prepared]]) -> _Results:
         prepared = [future.result() for future in waiting]
         sound = [image for image in prepared if not isinstance(image, ImageError)]
         captions = iter(caption(np.stack(sound)) if sound else ())
         return [image if isinstance(image, ImageError) else next(captions) for image in prepared]
 
-    # One batch for each worker, and as many read ahead: memory does not depend on how many photos there are, nor on
-    # how slowly results are taken.
-    ahead = 2 * workers
-    source = iter(photos)
-    batches: deque[Future[list[Caption | ImageError]]] = deque()
-    readers = ThreadPoolExecutor(decoders, "caprun-decoder")
-    captioners = ThreadPoolExecutor(workers, "caprun-worker")
-    try:
-        while True:
-            while len(batches) <= ahead and (batch := list(itertools.islice(source, size))):
-                batches.append(captioners.submit(work, [readers.submit(read, photo) for photo in batch]))
-            if not batches:
-                return
-            yield from batches.popleft().result()
-    finally:
-        # in this order: a worker waits for what it was promised to be read, and hears that it will not be
-        readers.shutdown(wait=True, cancel_futures=True)
-        captioners.shutdown(wait=True, cancel_futures=True)
+    def run() -> Generator[Caption | ImageError, None, None]:
+        # One batch for each worker and as many read ahead: memory depends neither on the number of photos nor on how
+        # slowly the caller takes results.
+        ahead = 2 * workers
+        source = iter(photos)
+        batches: deque[Future[_Results]] = deque()
+        readers = ThreadPoolExecutor(threads, "caprun-decoder")
+        captioners = ThreadPoolExecutor(workers, "caprun-worker")
+        try:
+            while True:
+                while len(batches) <= ahead and (batch := list(itertools.islice(source, batch_size))):
+                    batches.append(captioners.submit(work, [readers.submit(read, photo) for photo in batch]))
+                if not batches:
+                    return
+                yield from batches.popleft().result()
+        finally:
+            # in this order: a worker that waits for a reader learns that the reading was cancelled
+            readers.shutdown(wait=True, cancel_futures=True)
+            captioners.shutdown(wait=True, cancel_futures=True)
+
+    return run()
 
 
-def _to_keep(error: ImageError) -> ImageError:
-    """The error without the frames it came through: they hold the photo's file and pixels as long as it is kept."""
+def _without_frames(error: ImageError) -> ImageError:
+    """Drops the frames of an error and its causes, which would keep the photo's file and pixels in memory."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None

@@ -1,110 +1,75 @@
-"""A photo's row in a file of results: as JSON Lines or as CSV, and how to tell whose row it is.
+"""The formats of a file of results, JSON Lines and CSV: how a photo's row is written, and how rows are read back.
 
-A file's name may be any bytes. In JSON, those that are no UTF-8 are escapes of surrogates (`\\udcff`), which
-`os.fsencode` turns back; in CSV, they stand as they are, so that a file is read with `errors="surrogateescape"`.
+A file name may consist of any bytes. In JSON, bytes that are not UTF-8 are escapes of surrogates (`\\udcff`), which
+`os.fsencode` turns back. In CSV they stand as they are, so a reader opens the file with `errors="surrogateescape"`.
 """
 
+import csv
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 
-class RowFormat(Protocol):
-    """How results are written, a row a photo."""
+class RowFormat(NamedTuple):
+    """A format of a file of results."""
 
     header: bytes
-    """What the file begins with."""
-
-    def row(self, entry: Mapping[str, Any]) -> bytes:
-        """A row, its line's end included, of `image` and `caption` and `log_prob`, or `abstained`, or `error`."""
-        ...
-
-    def beginning(self, image: str) -> bytes:
-        """How the row of that photo begins, and no other's."""
-        ...
-
-    def failed(self, rest: bytes) -> bool:
-        """Whether a row that goes on so after its beginning is an error's."""
-        ...
-
-    def abstained(self, rest: bytes) -> bool:
-        """Whether a row that goes on so after its beginning is of a photo from which the model abstained."""
-        ...
-
-    def split(self, file: BinaryIO) -> Iterator[bytes]:
-        """The rows from where the file stands, with the line's end; one that was cut off is left out."""
-        ...
+    """The first line of the file, or nothing."""
+    row: Callable[[Mapping[str, Any]], bytes]
+    """Writes a photo's row, which has `image` and the keys of `caprun.caption.as_row`."""
+    entries: Callable[[BinaryIO], Iterator[tuple[int, Mapping[str, Any]]]]
+    """Reads rows from the file's position: the size of each in bytes, and its content, which is empty where it is no
+    row of the format. A row that was cut off at the end of the file is left out."""
 
 
-class JsonLines:
-    """One JSON object a line: all that is known of a photo."""
-
-    header = b""
-
-    def row(self, entry: Mapping[str, Any]) -> bytes:
-        """See `RowFormat`."""
-        return (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-
-    def beginning(self, image: str) -> bytes:
-        """See `RowFormat`."""
-        return self.row({"image": image})[: -len("}\n")] + b", "
-
-    def failed(self, rest: bytes) -> bool:
-        """See `RowFormat`."""
-        return rest.startswith(b'"error": ')
-
-    def abstained(self, rest: bytes) -> bool:
-        """See `RowFormat`."""
-        return rest.startswith(b'"abstained": ')
-
-    def split(self, file: BinaryIO) -> Iterator[bytes]:
-        """See `RowFormat`."""
-        return (line for line in file if line.endswith(b"\n"))
+def _json_row(entry: Mapping[str, Any]) -> bytes:
+    return (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-class Csv:
-    """image, caption, log_prob and the rest of `header`, quoted as RFC 4180 says; lines end in a line feed."""
-
-    _columns = ("image", "caption", "log_prob", "error", "confidence", "abstained", "finished")
-    header = ",".join(_columns).encode() + b"\n"
-
-    def row(self, entry: Mapping[str, Any]) -> bytes:
-        """See `RowFormat`."""
-        return b",".join(_field(entry.get(column, "")) for column in self._columns) + b"\n"
-
-    def beginning(self, image: str) -> bytes:
-        """See `RowFormat`."""
-        return _field(image) + b","
-
-    def failed(self, rest: bytes) -> bool:
-        """See `RowFormat`."""
-        return rest.startswith(b",,") and not self.abstained(rest)  # a caption may be empty, its log-probability not
-
-    def abstained(self, rest: bytes) -> bool:
-        """See `RowFormat`."""
-        return rest.startswith(b",,,")  # nor is an error
-
-    def split(self, file: BinaryIO) -> Iterator[bytes]:
-        """See `RowFormat`."""
-        row = b""
-        for line in file:
-            row += line
-            if row.endswith(b"\n") and row.count(b'"') % 2 == 0:  # no line's end within quotes
-                yield row
-                row = b""
+def _json_entries(file: BinaryIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for line in file:
+        if line.endswith(b"\n"):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = None
+            yield len(line), entry if isinstance(entry, dict) else {}
 
 
-FORMATS: Mapping[str, RowFormat] = {".jsonl": JsonLines(), ".csv": Csv()}
-"""By the ending of the file's name."""
+_COLUMNS = ("image", "caption", "log_prob", "error", "confidence", "abstained", "finished")
+
+
+def _csv_row(entry: Mapping[str, Any]) -> bytes:
+    return b",".join(_csv_field(entry.get(column, "")) for column in _COLUMNS) + b"\n"
+
+
+def _csv_field(value: object) -> bytes:
+    text = str(value).lower() if isinstance(value, bool) else str(value)  # as JSON spells it
+    if any(mark in text for mark in ',"\r\n'):  # the csv module of Python 3.11 would not quote a carriage return
+        text = '"' + text.replace('"', '""') + '"'
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _csv_entries(file: BinaryIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    row = b""
+    for line in file:
+        row += line
+        if row.endswith(b"\n") and row.count(b'"') % 2 == 0:  # a line may end within quotes
+            try:
+                (fields,) = csv.reader([row.decode("utf-8", "surrogateescape")])
+            except (csv.Error, ValueError):
+                fields = []
+            yield len(row), {column: field for column, field in zip(_COLUMNS, fields, strict=False) if field}
+            row = b""
+
+
+FORMATS: Mapping[str, RowFormat] = {
+    ".jsonl": RowFormat(b"", _json_row, _json_entries),
+    ".csv": RowFormat(",".join(_COLUMNS).encode() + b"\n", _csv_row, _csv_entries),
+}
+"""The format that each extension of a file of results names."""
 
 
 def captions_of(entry: Mapping[str, Any]) -> list[str]:
-    """A row's captions, the best first."""
+    """Returns the captions of a row, the best first."""
     return [entry["caption"], *(other["caption"] for other in entry.get("alternatives", ()))]
-
-
-def _field(value: object) -> bytes:
-    text = str(value).lower() if isinstance(value, bool) else str(value)  # as JSON spells it
-    if any(mark in text for mark in ',"\r\n'):
-        text = '"' + text.replace('"', '""') + '"'
-    return text.encode("utf-8", "surrogateescape")

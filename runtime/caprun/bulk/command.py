@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from caprun.batch.progress import counted
-from caprun.commands.options import min_confidence_option
+from caprun.commands.options import device_option, min_confidence_option, model_option, precision_option
 from caprun.commands.search_options import search_options
 
 
@@ -23,31 +23,31 @@ def _workers(_context: click.Context, _parameter: click.Parameter, given: str | 
 
 @click.command("bulk")
 @click.argument("photos", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--engine", type=click.Choice(["ray"]), default="ray", show_default=True, help="What distributes it.")
+@click.option("--engine", type=click.Choice(["ray"]), default="ray", show_default=True, help="Distribution engine.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     required=True,
     metavar="DIR",
-    help="Folder for Parquet files, such as captions.parquet. The same command goes on where it was stopped.",
+    help="Folder for Parquet files, such as captions.parquet. A job that was stopped goes on with the same command.",
 )
-@click.option("--overwrite", is_flag=True, help="Give up what another or a finished run wrote to --output.")
-@click.option("--recursive", is_flag=True, help="Look into the folders in a folder too.")
-@click.option("--image-column", default="image", show_default=True, help="Parquet: of photos' bytes, or paths.")
-@click.option("--id-column", default="id", show_default=True, help="Parquet: of what tells the rows apart.")
-@click.option("--address", help="A Ray cluster's; auto: the one here.  [default: one of its own, on this machine]")
+@click.option("--overwrite", is_flag=True, help="Replace what another or a finished job wrote to --output.")
+@click.option("--recursive", is_flag=True, help="Look into subfolders too.")
+@click.option("--image-column", default="image", show_default=True, help="Parquet column of photos or their paths.")
+@click.option("--id-column", default="id", show_default=True, help="Parquet column that tells the rows apart.")
+@click.option("--address", help="Ray cluster; auto is the one here.  [default: start one on this machine]")
 @click.option("--workers", callback=_workers, metavar="N|MIN:MAX", help="Models at work.  [default: one a core or GPU]")
 @click.option("--rows-per-file", type=click.IntRange(1), default=500, show_default=True, help="Photos kept together.")
 @click.option("--batch-size", type=click.IntRange(1, 1024), help="Photos computed together.  [default: 8; on CUDA 64]")
-@click.option("--model", envvar="CAPRUN_MODEL", help="Bundle to use, else $CAPRUN_MODEL, else the packaged one.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--precision", help="One of the bundle's, such as fp32.  [default: the fastest measured here]")
+@model_option
+@device_option
+@precision_option
 @click.option("--threads", type=click.IntRange(1), help="CPUs of a worker.  [default: 1; on CUDA an equal share]")
 @min_confidence_option
 @search_options
 def bulk(
     photos: tuple[str, ...],
-    engine: str,  # noqa: ARG001  (there is one)
+    engine: str,  # noqa: ARG001  (there is only one)
     output: Path,
     overwrite: bool,
     recursive: bool,
@@ -60,8 +60,8 @@ def bulk(
 ) -> int:
     """Caption photos on several machines, with Ray Data.
 
-    INPUT is as for `caprun caption`: photos, folders, - for paths on standard input. Or it is Parquet files, or a
-    folder of them, that hold photos. Files, model and output are read and written by the machines that do the work:
+    INPUT is photos, folders, or - for paths on standard input, as for `caprun caption`; or Parquet files, or a folder
+    of them, that hold photos. The machines that do the work read the photos and the model and write the output, so
     give folders that all of them see. A photo that cannot be read is a row with its error, and the exit code is 1.
     """
     from caprun.bulk.job import BulkOptions, caption_in_bulk

@@ -1,4 +1,4 @@
-"""A bulk job on Ray Data: read, caption in a pool of actors that hold a model each, write Parquet."""
+"""A bulk job on Ray Data: reads photos, captions them in actors that hold a model each, and writes Parquet."""
 
 import contextlib
 import logging
@@ -9,53 +9,49 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from caprun.bulk.output import Output, claimed
 from caprun.bulk.source import BulkSource, find_source
 from caprun.bundle.manifest import refuse_uncalibrated
 from caprun.errors import CaprunError, DeviceError, UsageError
-from caprun.inference.devices import Device
+from caprun.inference.devices import Device, choose_device
 from caprun.inference.precisions import choose_precision
 
-_SPARE_CPUS = 3  # for Ray Data's own actor and tasks, which read, filter, cut and write while the workers keep theirs
+_SPARE_CPUS = 3  # for Ray Data's own actor and tasks, which read, filter, cut and write beside the workers
 _FORMAT = 3  # of the rows: 1 had no confidence, 2 no `finished`
 
 
 @dataclass(frozen=True)
 class BulkOptions:
-    """How a job is done.
-
-    Besides `precision`, which `device` decides where it is None, none of it changes a caption; `device` changes the
-    last digits of its log-probability.
-    """
+    """How a job is distributed. Apart from `precision`, none of these options changes a caption."""
 
     device: Device = "auto"
-    """`auto` is CUDA where the cluster has GPUs and ONNX Runtime has CUDA."""
+    """`auto` is CUDA where it works on this machine, else the CPU."""
     precision: str | None = None
-    """One of the bundle's, for a job from first to last; None for the fastest that was measured on such hardware."""
+    """Precision of the bundle; None for the fastest that was measured on such hardware."""
     threads: int | None = None
     """CPUs of a worker; None for one, or on CUDA for an equal share."""
     workers: tuple[int, int] | None = None
-    """Fewest and most; None for one a core, or on CUDA one a GPU."""
+    """Fewest and most workers; None for one a core, or on CUDA one a GPU."""
     batch_size: int | None = None
     """Photos computed together; None for what suits the device."""
     rows_per_file: int = 500
-    """Of the output: what is committed together, and done again where a worker dies."""
+    """Rows that are committed together, and done again where a worker dies."""
     address: str | None = None
-    """A Ray cluster's; None starts one on this machine, for this job."""
+    """Address of a Ray cluster; None starts one on this machine for the job."""
 
 
 class Summary(NamedTuple):
-    """What became of a job."""
+    """The numbers of a finished job."""
 
     photos: int
     before: int
-    """Of these, captioned by an earlier run of the same job."""
+    """Photos captioned by an earlier run of the same job."""
     failed: int
-    """Of these, rows with an error."""
+    """Rows with an error."""
     abstained: int = 0
-    """And rows of photos from which the model abstained."""
+    """Rows of photos from which the model abstained."""
 
 
 def caption_in_bulk(
@@ -72,27 +68,26 @@ def caption_in_bulk(
     overwrite: bool = False,
     options: BulkOptions | None = None,
 ) -> Summary:
-    """Caption photos on a Ray cluster, or go on with it; every photo has one row in the end.
+    """Captions photos on a Ray cluster, or goes on with a job that was stopped. In the end every photo has one row.
 
     Args:
-        arguments: photos, folders, `-`, or Parquet files and folders of them.
-        output: a folder for Parquet files with a photo's id, `caption`, `log_prob` (natural logarithm),
-            `confidence`, `words`, `alternatives`, `abstained` and `error`; in no order.
-        standard_input: read for `-`.
-        model: a bundle; None for the packaged one.
-        min_confidence: a photo of whose caption the model is less sure has none, and its row says so; None for all.
-        search: options of the search that are not the model's own.
-        recursive: look into folders of folders too.
-        image_column, id_column: of Parquet files.
-        overwrite: give up what another or a finished job has written to `output`.
-        options: how it is done.
+        arguments: Photos, folders, `-`, or Parquet files and folders of them.
+        output: Folder for Parquet files.
+        standard_input: The file to read for `-`.
+        model: Path of a bundle; None for the packaged one.
+        min_confidence: Least confidence of a caption; None for all captions.
+        search: Search options that replace the model's own.
+        recursive: Whether to enter folders inside folders.
+        image_column: Column of Parquet files that holds photos or their paths.
+        id_column: Column of Parquet files that tells the rows apart.
+        overwrite: Whether to replace what another or a finished job has written to `output`.
+        options: How the job is distributed.
 
     Raises:
-        UsageError: there is nothing to caption, or no Ray, or the output is of another job, or of another precision
-            than is the fastest here.
-        BundleError: there is no such bundle, or it has not that precision, or a worker refuses it.
-        DeviceError: of a worker, or the cluster has no GPU.
-        OutputError: the output cannot be written, or is not what it should be.
+        UsageError: There is nothing to caption, Ray is not installed, or the output belongs to another job.
+        BundleError: The bundle does not exist or lacks the precision, or a worker refuses it.
+        DeviceError: A worker's device failed, or the cluster has no GPU.
+        OutputError: The output cannot be written, or does not have one row for each photo.
         CaprunError: Ray gave up; what is done stays.
     """
     options = options or BulkOptions()
@@ -104,15 +99,16 @@ def caption_in_bulk(
 
     bundle = read_bundle(packaged_bundle() if model is None else os.path.abspath(model))  # noqa: PTH100
     refuse_uncalibrated(bundle.manifest, min_confidence)
-    if options.precision is not None:
-        bundle.check(options.precision)
+    device = choose_device("auto") if options.device == "auto" else options.device
+    precision = options.precision or choose_precision(bundle.manifest, device)
+    bundle.check(precision)
     search_options = with_search_options(bundle.manifest, search or {})
     source = find_source(arguments, standard_input, recursive=recursive, image_column=image_column, id_column=id_column)
     total = len(source.ids)
     identity = {
         "rows": _FORMAT,
         "model": f"{bundle.manifest.name} {digest_of(bundle.path)[:12]}",
-        **({} if options.precision is None else {"precision": options.precision}),
+        "precision": precision,
         **asdict(search_options),
         "min confidence": "none" if min_confidence is None else min_confidence,
         "photos": f"{total:,} {source.digest[:12]}",
@@ -122,10 +118,8 @@ def caption_in_bulk(
     with claimed(Path(os.path.abspath(output)), identity, total, overwrite=overwrite) as folder:  # noqa: PTH100
         before = folder.committed()
         if before < total:
-            with _cluster(options) as (device, threads, pool):
-                precision = options.precision or choose_precision(bundle.manifest, device)
-                folder.resume_or_begin({**identity, "precision": precision}, total, overwrite=overwrite)
-                before = folder.committed()
+            with _cluster(options) as resources:
+                threads, pool = _shares(resources, device, options)
                 work = BulkWork(
                     bundle=None if model is None else str(bundle.path),
                     model=digest_of(bundle.path),
@@ -156,64 +150,59 @@ def _import_ray() -> Any:
 
 
 @contextlib.contextmanager
-def _cluster(options: BulkOptions) -> Iterator[tuple[Any, int, tuple[int, int]]]:
-    """Connect to a cluster, or start one here; yields device, threads of a worker, and fewest and most workers."""
+def _cluster(options: BulkOptions) -> Iterator[Mapping[str, float]]:
+    """Connects to a cluster, or starts one here; yields its resources."""
     ray = _import_ray()
     from caprun.inference.hardware import threads_for_all_cores
 
     connected = ray.is_initialized()
     if not connected:
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if options.address is None:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
+            wanted = (options.workers or (1, 1))[1] * (options.threads or 1)
+            cpus = max(wanted, threads_for_all_cores()) + _SPARE_CPUS
+            settings |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+        else:
+            settings["address"] = options.address
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
-            if options.address is not None:
-                _knock(options.address)
-                with _closed_stderr():
-                    ray.init(address=options.address, **quiet)
-            else:
-                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a command of ours reports to nobody
-                wanted = (options.workers or (1, 1))[1] * (options.threads or 1)
-                cpus = max(wanted, threads_for_all_cores()) + _SPARE_CPUS
-                with _closed_stderr():
-                    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+            _knock(options.address or "")
+            with _closed_stderr():
+                ray.init(**settings)
         except (RuntimeError, ValueError, OverflowError, OSError) as error:
-            raise CaprunError(f"Ray does not start{_at(options.address)}: {_brief(error)}.") from error
+            at = "" if options.address is None else f" at {options.address}"
+            raise CaprunError(f"Ray does not start{at}: {_brief(error)}.") from error
     try:
-        yield _shares(ray.cluster_resources(), options)
+        yield ray.cluster_resources()
     finally:
         if not connected:
             ray.shutdown()
 
 
-def _at(address: str | None) -> str:
-    return "" if address is None else f" at {address}"
-
-
 def _knock(address: str) -> None:
-    """Fail at once where nobody listens: Ray would ask again for longer than anybody waits."""
+    """Fails at once if nothing listens at a HOST:PORT, where Ray would retry for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "://" not in address:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
             pass
 
 
-def _shares(resources: Mapping[str, float], options: BulkOptions) -> tuple[Any, int, tuple[int, int]]:
-    from caprun.inference.devices import choose_device
-
+def _shares(
+    resources: Mapping[str, float], device: Literal["cpu", "cuda"], options: BulkOptions
+) -> tuple[int, tuple[int, int]]:
+    """Divides a cluster; returns the threads of a worker, and the fewest and most workers."""
     cpus, gpus = int(resources.get("CPU", 0)) - _SPARE_CPUS, int(resources.get("GPU", 0))
-    device = options.device
-    if device == "auto":
-        device = choose_device("auto") if gpus else "cpu"
     if device == "cuda" and not gpus:
-        raise DeviceError("CUDA was asked for and Ray knows of no GPU; use --device cpu.")
+        raise DeviceError("The job runs on CUDA and Ray knows of no GPU; use --device cpu.")
     threads = options.threads or (max(1, cpus // gpus) if device == "cuda" else 1)
     if cpus < threads:
         raise UsageError(
-            f"Ray has {cpus + _SPARE_CPUS} CPUs, and a worker of {threads} with what reads and writes for it takes "
-            f"{threads + _SPARE_CPUS}; start Ray with a --num-cpus of that, even if they are not all there."
+            f"Ray has {cpus + _SPARE_CPUS} CPUs, and a worker of {threads} needs {threads + _SPARE_CPUS} with what "
+            "reads and writes for it; start Ray with such a --num-cpus, even on a machine with fewer."
         )
     most = min(gpus, cpus // threads) if device == "cuda" else cpus // threads
-    return device, threads, options.workers or (most, most)
+    return threads, options.workers or (most, most)
 
 
 def _run(work: Any, source: BulkSource, folder: Output, pool: tuple[int, int], rows_per_file: int) -> None:
@@ -225,11 +214,11 @@ def _run(work: Any, source: BulkSource, folder: Output, pool: tuple[int, int], r
     from caprun.bulk.worker import Worker
 
     files = pyarrow.fs.LocalFileSystem()
-    # committed ids are kept when the job is done: they say so
+    # the committed ids are kept, since they say that the job is done
     checkpoint = CheckpointConfig(
         source.id_column, str(folder.done), delete_checkpoint_on_success=False, override_filesystem=files
     )
-    checkpoint.checkpoint_actor_pool_max_size = 1  # more would take the CPUs of those who wait for its rows
+    checkpoint.checkpoint_actor_pool_max_size = 1  # more would take the CPUs of the tasks that wait for its rows
     photos = source.in_parquet(folder.state)
     little: dict[str, Any] = {"num_cpus": 0.25}
     try:
@@ -237,7 +226,7 @@ def _run(work: Any, source: BulkSource, folder: Output, pool: tuple[int, int], r
             context = DataContext.get_current().copy()
             context.print_on_execution_start = False
             context.enable_progress_bars = sys.stderr.isatty()
-            context.raise_original_map_exception = True  # a worker's own refusal, not the text of its traceback
+            context.raise_original_map_exception = True  # a worker's own error, not the text of its traceback
             context.checkpoint_config = checkpoint
             with DataContext.current(context):
                 rows = ray.data.read_parquet(
@@ -260,7 +249,7 @@ def _run(work: Any, source: BulkSource, folder: Output, pool: tuple[int, int], r
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray Data tells its log file what it does, and the terminal nothing."""
+    """Keeps Ray Data from printing; its log file still has everything."""
     handlers = [h for h in logging.getLogger("ray.data").handlers if isinstance(h, logging.StreamHandler)]
     levels = [handler.level for handler in handlers]
     with warnings.catch_warnings():
@@ -276,7 +265,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _closed_stderr() -> Iterator[None]:
-    """Nothing reaches the terminal, not even what a library prints from C++: that it was told to be quiet."""
+    """Keeps libraries from printing, even from C++."""
     sys.stderr.flush()
     stderr = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -290,7 +279,7 @@ def _closed_stderr() -> Iterator[None]:
 
 
 def _sentence(error: BaseException) -> CaprunError:
-    """What a worker refused, as it said it; or else what Ray or a library says first."""
+    """Converts an error of a job: a worker's own error, or else the first line of Ray's or a library's."""
     while isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
     if isinstance(error, CaprunError):
@@ -299,5 +288,5 @@ def _sentence(error: BaseException) -> CaprunError:
 
 
 def _brief(error: BaseException) -> str:
-    # the first line: Ray adds advice for its programmers below what was said
+    # below the first line, Ray adds advice for its programmers
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")

@@ -1,4 +1,4 @@
-"""What a job on many machines captions: photos by their paths, or Parquet files that hold them."""
+"""The input of a bulk job: photos by their paths, or Parquet files that hold them."""
 
 import hashlib
 import os
@@ -13,29 +13,29 @@ from caprun.errors import UsageError
 
 PARQUET = ".parquet"
 IMAGE = "image"
-"""The column of rows that say which photo they are of, where photos are named by paths."""
+"""Id column of photos that are named by paths."""
 _FILE = "file"
 RESULTS = ("caption", "log_prob", "confidence", "words", "alternatives", "abstained", "error")
-"""The columns of a row that are not its id."""
+"""Columns of a row besides its id."""
 
 
 @dataclass(frozen=True, eq=False)
 class BulkSource:
-    """Rows to caption, each with an id of its own."""
+    """Rows to caption, each with its own id."""
 
     ids: Sequence[str | int]
     id_column: str
     image_column: str
-    """Of encoded photos (binary, or Hugging Face's struct of bytes and path), or of their paths (string)."""
+    """Column of encoded photos (binary, or Hugging Face's struct of bytes and path) or of their paths (string)."""
     digest: str
-    """Of the ids, and of where the rows are read; files are known by their paths, what is in them is not looked at."""
+    """Digest of the ids and of the files that hold the rows; files are known by their paths, not by their content."""
     files: Sequence[str]
-    """The Parquet files they are in; none yet for photos named by paths."""
+    """Parquet files that hold the rows; empty for photos named by paths."""
     paths: Sequence[bytes] = ()
-    """Of photos named by paths: absolute, as the operating system has them, in the order of `ids`."""
+    """Absolute paths of photos named by paths, as the operating system has them, in the order of `ids`."""
 
     def in_parquet(self, folder: Path) -> list[str]:
-        """The Parquet files to read; a list of paths is written to one in `folder`, for Ray Data goes on only there."""
+        """Returns the Parquet files to read; paths are written to one in `folder`, which Ray Data can resume."""
         if not self.paths:
             return list(self.files)
         import pyarrow as pa
@@ -51,13 +51,13 @@ class BulkSource:
 def find_source(
     arguments: Sequence[str], standard_input: BinaryIO, *, recursive: bool, image_column: str, id_column: str
 ) -> BulkSource:
-    """What the arguments mean: Parquet files and folders of them, or else photos as `list_photos` finds them.
+    """Finds the rows that the arguments name: those of Parquet files, or photos as `list_photos` finds them.
 
     A photo that is named twice is captioned once.
 
     Raises:
-        UsageError: they mean nothing, or both; the files are not Parquet, or have not these columns; or an id is
-            missing, or not of one row alone.
+        UsageError: The arguments name nothing, or both kinds; the files are not Parquet or lack a column; or an id is
+            missing or repeated.
     """
     tables = [_parquet_files(argument, recursive) for argument in arguments]
     if all(tables):
@@ -68,17 +68,17 @@ def find_source(
 
 
 def refuse_unreadable(path: str | os.PathLike[str]) -> None:
-    """Refuse paths that Ray Data takes for addresses and shortens (seen with 2.60).
+    """Refuses paths that Ray Data takes for addresses and shortens (seen with 2.60).
 
     Raises:
-        UsageError: it would read or write another file than is meant.
+        UsageError: Ray Data would read or write another file.
     """
     text = os.fspath(path)
     for mark in "?;\n\r\t":
         if mark in text:
-            raise UsageError(f"Ray Data cannot use the path {text!r}, for there is {mark!r} in it; rename it.")
+            raise UsageError(f"Ray Data cannot use the path {text!r}, because it contains {mark!r}; rename it.")
     if text != text.encode("utf-8", "replace").decode():
-        raise UsageError(f"Ray Data cannot use the path {text!r}, which is no UTF-8; rename it.")
+        raise UsageError(f"Ray Data cannot use the path {text!r}, which is not UTF-8; rename it.")
 
 
 def _parquet_files(argument: str, recursive: bool) -> list[str]:
@@ -97,12 +97,12 @@ def _hidden(path: Path) -> bool:
 
 
 def _from_paths(photos: Sequence[str]) -> BulkSource:
-    # rows are text, and a file's name need not be: bytes that are no UTF-8 are shown as \xff, as everywhere
+    # rows are text, and a file name need not be: bytes that are not UTF-8 are shown as \xff
     named = {os.fsencode(photo).decode("utf-8", "backslashreplace"): photo for photo in photos}
     if len(named) != len(set(photos)):
         raise UsageError("Two photos have names that differ in bytes and look the same; rename one of them.")
     files = [os.fsencode(os.path.abspath(photo)) for photo in named.values()]  # noqa: PTH100
-    # names too: they are the ids, and the same photos have others where they are named from another folder
+    # the names too: they are the ids, and from another folder the same photos have other names
     pairs = sorted(zip((name.encode() for name in named), files, strict=True))
     return BulkSource(list(named), IMAGE, _FILE, _digest([part for pair in pairs for part in pair]), (), files)
 
@@ -123,16 +123,16 @@ def _from_parquet(files: Sequence[str], image_column: str, id_column: str) -> Bu
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"The Parquet files cannot be read ({reason}); get another copy of them.") from error
     if ids.null_count:
-        raise UsageError(f"{ids.null_count:,} rows have no {id_column}; give every row one, or another --id-column.")
+        raise UsageError(f"{ids.null_count:,} rows have no {id_column}; name another column with --id-column.")
     values = ids.to_pylist()
     if not values:
-        raise UsageError(f"{files[0]} has no rows; nothing is to be captioned.")
+        raise UsageError(f"{files[0]} has no rows to caption.")
     if len(set(values)) != len(values):
         twice, _ = Counter(values).most_common(1)[0]
-        raise UsageError(f"Two rows have the {id_column} {twice!r}; name a column that tells them apart: --id-column.")
+        raise UsageError(f"Two rows have the {id_column} {twice!r}; name another column with --id-column.")
     parts = [_digest([str(value).encode() for value in sorted(values)]), _digest(sorted(map(os.fsencode, files)))]
     if _is_text(rows.schema.field(image_column).type):
-        parts.append(os.getcwd())  # noqa: PTH109  (which relative paths of photos are relative to)
+        parts.append(os.getcwd())  # noqa: PTH109  (where relative paths of photos start)
     return BulkSource(values, id_column, image_column, _digest([os.fsencode(part) for part in parts]), files)
 
 
@@ -148,16 +148,16 @@ def _check_columns(schema: Any, file: str, image_column: str, id_column: str) ->
     for option, column in (("--image-column", image_column), ("--id-column", id_column)):
         if column not in schema.names:
             there = ", ".join(schema.names) or "none"
-            raise UsageError(f"{file} has no column {column} (it has: {there}); name the right one with {option}.")
+            raise UsageError(f"{file} has no column {column} (it has {there}); name the right one with {option}.")
     if id_column in RESULTS:
-        raise UsageError(f"The id column is called {id_column}, and so is one of the results; rename it.")
+        raise UsageError(f"The id column is called {id_column}, and so is a column of the results; rename it.")
     ids, images = schema.field(id_column).type, schema.field(image_column).type
     if not (types.is_integer(ids) or _is_text(ids)):
-        raise UsageError(f"The column {id_column} holds {ids}, and an id is a text or an integer; name another.")
+        raise UsageError(f"{id_column} holds {ids}, and an id is text or an integer; name another --id-column.")
     if types.is_struct(images) and images.get_field_index("bytes") >= 0:
         images = images.field("bytes").type
     if not (types.is_binary(images) or types.is_large_binary(images) or _is_text(images)):
-        raise UsageError(f"The column {image_column} holds {images}, neither photos' bytes nor paths; name another.")
+        raise UsageError(f"{image_column} holds {images}, and not photos or paths; name another --image-column.")
 
 
 def _digest(parts: Sequence[bytes]) -> str:

@@ -1,4 +1,4 @@
-"""What an actor of a bulk job does: it holds one model, and turns a block of photos into a block of rows."""
+"""The actor of a bulk job: it holds a model, and turns a block of photos into a block of rows."""
 
 import hashlib
 import json
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
     Table: TypeAlias = pa.Table
 
-_TOGETHER = 2  # times a block is tried as a whole; if its worker dies again, one of its photos may be the cause
+_TOGETHER = 2  # times a block is tried as a whole; after that, one of its photos may be what kills its workers
 
 
 @dataclass(frozen=True)
 class BulkWork:
-    """What every worker of a job is told."""
+    """What every worker of a job needs to know."""
 
     bundle: str | None
-    """A directory that every machine sees; None for the packaged one."""
+    """Directory that every machine sees; None for the packaged bundle."""
     model: str
-    """The digest it must have: on another machine, another version may be installed."""
+    """Digest of the bundle; on another machine, another version may be installed."""
     device: Device
     precision: str
-    """The same for all, whatever is the fastest on the hardware of one of them."""
+    """Precision of all workers, whatever is the fastest on the hardware of one."""
     threads: int
     options: SearchOptions
     min_confidence: float | None
@@ -42,11 +42,11 @@ class BulkWork:
     id_column: str
     image_column: str
     by_path: bool
-    """Whether `image_column` has paths as the operating system has them, which are bytes and need not be text."""
+    """Whether `image_column` holds paths as the operating system has them, as bytes."""
     folder: str
-    """What relative paths are relative to."""
+    """Folder that relative paths start from."""
     attempts: Path
-    """A folder that every machine sees, to note what is being tried."""
+    """Folder that every machine sees, for notes of what is being tried."""
 
 
 class Worker:
@@ -54,14 +54,14 @@ class Worker:
 
     def __init__(self, work: BulkWork) -> None:
         self._work = work
-        # An error of a constructor reaches the job as the text of a traceback; one of a call, as itself.
+        # Ray passes on an error of a call, while an error of a constructor arrives as the text of a traceback.
         self._captioner = _load(work)
 
     def __call__(self, block: "Table") -> "Table":
-        """Caption a block.
+        """Captions a block.
 
-        A photo that cannot be read is a row with its error, and so is one that kills whoever reads it: a block whose
-        workers keep dying is tried photo by photo, and a photo during which one dies again is passed over.
+        A photo that cannot be read is a row with its error, and so is a photo that kills the process: a block whose
+        workers keep dying is tried photo by photo, and a photo that kills another worker is skipped.
         """
         import pyarrow as pa
 
@@ -77,7 +77,7 @@ class Worker:
             results = [self._caption_alone(key, photo) for key, photo in zip(keys, photos, strict=True)]
         rows = [as_row(result, self._work.min_confidence) for result in results]
         for row in rows:
-            if "error" in row:  # it may name a file whose name is not UTF-8, which Arrow refuses
+            if "error" in row:  # a file name that is not UTF-8 would be refused by Arrow
                 row["error"] = row["error"].encode("utf-8", "backslashreplace").decode()
         columns = {field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in row_schema()}
         mark.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ class Worker:
         return result
 
     def _mark(self, key: object) -> Path:
-        """A file that tells how often something was begun: whoever dies before the end cannot remove it."""
+        """Returns a file that counts how often something was begun, since a worker that dies cannot remove it."""
         return self._work.attempts / hashlib.sha256(repr(key).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -116,7 +116,7 @@ def _count(mark: Path) -> int:
 
 
 def row_schema() -> "pa.Schema":
-    """Arrow schema of a row, its id left out."""
+    """Returns the Arrow schema of a row without its id."""
     import pyarrow as pa
 
     word = pa.struct([("word", pa.string()), ("log_prob", pa.float64())])
@@ -140,5 +140,5 @@ def _load(work: BulkWork) -> Captioner | CaprunError:
 
 
 def digest_of(bundle: Path) -> str:
-    """The digest in a bundle's manifest, which stands for all its files; the bundle is one that could be read."""
+    """Reads the digest of a bundle that was opened before; it stands for all its files."""
     return str(json.loads((bundle / MANIFEST).read_bytes())["digest"])

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caprun.commands.options import Many, many_options, output_options, photos_argument
+from caprun.commands.options import (
+    Many,
+    device_option,
+    many_options,
+    model_option,
+    output_options,
+    photos_argument,
+    precision_option,
+)
 from caprun.commands.pictures import Pictures
 from caprun.commands.search_options import search_options, with_search_options
 from caprun.commands.startup import starting
@@ -18,10 +26,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @photos_argument
-@click.option("--model", envvar="CAPRUN_MODEL", help="Bundle to use, else $CAPRUN_MODEL, else the packaged one.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@model_option
+@device_option
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
-@click.option("--precision", help="One of the bundle's, such as fp32.  [default: the fastest measured here]")
+@precision_option
 @search_options
 @output_options
 @many_options
@@ -35,9 +43,9 @@ def caption(
 ) -> int:
     """Print a caption for every PHOTO (JPEG, PNG, WebP, GIF, BMP).
 
-    A folder stands for the photos in it, sorted by the bytes of their paths, hidden ones left out; - for the paths on
-    standard input, one a line or each ended by NUL. A photo that cannot be read is reported, the others are captioned
-    all the same, and the exit code is 1.
+    A folder stands for the photos in it, sorted by the bytes of their paths, without hidden files; - stands for the
+    paths on standard input, one a line or each ended by NUL. A photo that cannot be read is reported, the other photos
+    are captioned, and the exit code is 1.
     """
 
     def load(many: bool) -> "Captioner":
@@ -58,34 +66,61 @@ def caption_photos(
     min_confidence: float | None,
     pictures: Pictures,
 ) -> int:
-    """Caption photos and print what was asked for; returns the exit code.
+    """Captions photos and prints or writes what the options ask for.
 
     Args:
-        load: loads the model, for many photos or for few; not before the options are known to be right.
-        photos: paths, folders and `-`.
-        search: options of the search; those left out are the model's own.
-        many: options of many photos.
-        as_json: print objects, not text.
-        min_confidence: a photo of whose caption the model is less sure has none; None for captions of all.
-        pictures: files to write, for a single photo.
+        load: Loads the model, for many photos or for few; called after the options are checked.
+        photos: Paths, folders and `-`.
+        search: Search options that replace the model's own.
+        many: Options of many photos.
+        as_json: Whether to print JSON objects instead of text.
+        min_confidence: Least confidence of a caption; None for all captions.
+        pictures: Files to draw, for a single photo.
+
+    Returns:
+        The exit code.
     """
     if pictures.wanted and len(photos) > 1:
         raise UsageError(f"--attention and --picture take one photo, not {len(photos)}.")
     pictures.check()
     if many.overwrite and many.output is None:
         raise UsageError("--overwrite belongs to --output.")
-    if many.meant(photos):
-        if pictures.wanted:
-            raise UsageError("--attention and --picture take one photo, named itself, and no --output.")
-        if as_json and many.output is not None:
-            raise UsageError("--json prints rows and --output writes them; leave one of them out.")
-        return _caption_many(load, photos, search, many, as_json, min_confidence)
+    if not many.meant(photos):
+        return _caption_few(load, photos, search, as_json, min_confidence, pictures)
+    if pictures.wanted:
+        raise UsageError("--attention and --picture take one photo, named itself, and no --output.")
+    if as_json and many.output is not None:
+        raise UsageError("--json prints rows and --output writes them; leave one of them out.")
+
+    from caprun.batch.listing import list_photos
+    from caprun.bundle.manifest import refuse_uncalibrated
+    from caprun.commands.many_photos import plan_output, print_captions, write_captions
+
+    listed = list_photos(photos, sys.stdin.buffer, recursive=many.recursive)
+    output = None if many.output is None else plan_output(many.output, listed)
+    captioner = load(True)
+    refuse_uncalibrated(captioner.spec, min_confidence)
+    options = with_search_options(captioner.spec, search)
+    how: Any = {"min_confidence": min_confidence, "batch_size": many.batch_size, "decoders": many.decoders}
+    if output is None:
+        return print_captions(captioner, listed, options, as_json=as_json, **how)
+    return write_captions(captioner, listed, options, output, overwrite=many.overwrite, **how)
+
+
+def _caption_few(
+    load: "Callable[[bool], Captioner]",
+    photos: Sequence[str],
+    search: Mapping[str, Any],
+    as_json: bool,
+    min_confidence: float | None,
+    pictures: Pictures,
+) -> int:
     with starting():
         from concurrent.futures import ThreadPoolExecutor
 
         from caprun.photos.reading import open_photo
 
-        with ThreadPoolExecutor(1) as reader:  # which opens the first photo while the model is loaded
+        with ThreadPoolExecutor(1) as reader:  # opens the first photo while the model is loaded
             first = reader.submit(open_photo, photos[0])
             captioner = load(False)
     from caprun.bundle.manifest import refuse_uncalibrated
@@ -117,29 +152,6 @@ def caption_photos(
                 click.echo(_json({"image": photo, **as_row(error)}))
             click.echo(f"Error: {error}", err=True)
     return 1 if failed else 0
-
-
-def _caption_many(
-    load: "Callable[[bool], Captioner]",
-    arguments: Sequence[str],
-    search: Mapping[str, Any],
-    many: Many,
-    as_json: bool,
-    least: float | None,
-) -> int:
-    from caprun.batch.listing import list_photos
-    from caprun.bundle.manifest import refuse_uncalibrated
-    from caprun.commands.many_photos import plan_output, print_captions, write_captions
-
-    photos = list_photos(arguments, sys.stdin.buffer, recursive=many.recursive)
-    output = None if many.output is None else plan_output(many.output, photos)
-    captioner = load(True)
-    refuse_uncalibrated(captioner.spec, least)
-    options = with_search_options(captioner.spec, search)
-    how: dict[str, Any] = {"min_confidence": least, "batch_size": many.batch_size, "decoders": many.decoders}
-    if output is None:
-        return print_captions(captioner, photos, options, as_json=as_json, **how)
-    return write_captions(captioner, photos, options, output, overwrite=many.overwrite, **how)
 
 
 def _json(row: Mapping[str, Any]) -> str:

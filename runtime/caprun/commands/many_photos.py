@@ -1,4 +1,4 @@
-"""The folder run: many photos captioned, and printed as they are done or written to a file that survives."""
+"""Captions many photos, and prints each caption as it is found or writes a file of results that survives."""
 
 import hashlib
 import itertools
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,25 +25,24 @@ from caprun.search.options import SearchOptions
 
 ROWS = "captions.jsonl"
 """The file of rows in a folder of text files."""
-_WHY = "; their rows say why"
-_ROW_FORMAT = 3  # of what is written; another caprun may write other rows: 1 had no confidence, 2 no `finished`
+_ROW_FORMAT = 3  # another caprun may write other rows: 1 had no confidence, 2 no `finished`
 
 
 class OutputFiles(NamedTuple):
-    """Where results go."""
+    """The files to write results to."""
 
     file: Path
-    """Rows, one a photo."""
+    """The file of rows."""
     texts: list[Path] | None
-    """For each photo, a file for its caption alone."""
+    """A text file for the captions of each photo; None for no text files."""
 
 
 def plan_output(output: str, photos: Sequence[Listed]) -> OutputFiles:
-    """What `--output` means: a file of rows, or a folder with one, and with a text file a photo.
+    """Plans the files that `--output` names: a file of rows, or a folder of text files with one.
 
     Raises:
-        UsageError: neither, or two photos would have one text file.
-        OutputError: the folder cannot be made.
+        UsageError: The output is neither, or two photos would have the same text file.
+        OutputError: The folder cannot be made.
     """
     path = Path(output)
     if not (os.path.isdir(path) or output.endswith(("/", os.sep))):  # noqa: PTH112  (never an error)
@@ -54,7 +54,7 @@ def plan_output(output: str, photos: Sequence[Listed]) -> OutputFiles:
     texts = []
     owner: dict[str, str] = {}
     for photo in photos:
-        text = f"{os.path.splitext(photo.relative)[0]}.txt"  # noqa: PTH122  (a name may be of dots alone)
+        text = f"{os.path.splitext(photo.relative)[0]}.txt"  # noqa: PTH122  (a name may consist of dots)
         if owner.setdefault(text, photo.path) != photo.path:
             raise UsageError(
                 f"{owner[text]} and {photo.path} would both be captioned in {path / text}; rename one, or give a "
@@ -79,14 +79,13 @@ def write_captions(
     decoders: int | None,
     overwrite: bool,
 ) -> int:
-    """Write a row a photo, or go on with it; returns the exit code.
+    """Writes a row for each photo, or goes on where a run stopped; returns the exit code.
 
-    Below `min_confidence`, the row says that the model abstains, and there is no text file.
-    Batches are cut by position in the list, never by what is left: so the rows do not depend on where a run stopped.
+    Batches are cut by position in the list and not by what is left, so the rows do not depend on where a run stopped.
 
     Raises:
-        UsageError: the output is of another run, or a row of it holds fewer captions than are asked for.
-        OutputError: it cannot be written.
+        UsageError: The output belongs to another run, or its rows hold fewer captions than are asked for.
+        OutputError: The output cannot be written.
     """
     if options.n_best > 1 and output.file.suffix.lower() == ".csv":
         raise UsageError(
@@ -99,17 +98,19 @@ def write_captions(
         "min confidence": "none" if min_confidence is None else min_confidence,
         "text files": "no" if output.texts is None else "yes",
     }
+    why = "; their rows say why"
     with Results(output.file, paths, identity, texts=output.texts, overwrite=overwrite) as results:
         total, before = len(paths), results.done
         if results.finished:
             click.echo(f"{output.file} is finished already; --overwrite begins anew.", err=True)
-            return _end(results.failed, results.abstained, total, _WHY)
+            return _end(results.failed, results.abstained, total, why)
         if before:
             click.echo(f"{output.file} has {before:,} of {total:,} photos; going on.", err=True)
         first = before - before % size
         found = captioner.caption_many(paths[first:], options, batch_size=size, decoders=decoders)
         try:
-            with PhotoProgress(total, done=before) as progress:
+            # closed here, since a garbage collector may run in one of its threads, which cannot wait for itself
+            with closing(found), PhotoProgress(total, done=before) as progress:
                 entries = _entries(paths[first:], found, min_confidence)
                 for entry in itertools.islice(entries, before - first, None):
                     results.add(entry)
@@ -118,7 +119,7 @@ def write_captions(
             click.echo(f"\n{results.done:,} of {total:,} photos are done; the same command goes on.", err=True)
             raise
         click.echo(f"{counted(total)} in {output.file}, {progress.rate:.1f} photos/s.", err=True)
-        return _end(results.failed, results.abstained, total, _WHY)
+        return _end(results.failed, results.abstained, total, why)
 
 
 def print_captions(
@@ -131,15 +132,15 @@ def print_captions(
     batch_size: int | None,
     decoders: int | None,
 ) -> int:
-    """Print a line a photo, in order, as they are done; returns the exit code.
+    """Prints a line for each photo, in order, as soon as it is captioned; returns the exit code.
 
-    Below `min_confidence`, no line but a sentence on standard error.
+    A photo whose caption has less confidence than `min_confidence` gets a sentence on standard error instead.
     """
     paths = [photo.path for photo in photos]
     found = captioner.caption_many(paths, options, batch_size=batch_size, decoders=decoders)
     failed = abstained = 0
-    # where captions are read as they come, they are the progress
-    with PhotoProgress(len(paths), quiet=sys.stdout.isatty()) as progress:
+    # captions on a terminal are progress enough
+    with closing(found), PhotoProgress(len(paths), quiet=sys.stdout.isatty()) as progress:
         for entry in _entries(paths, found, min_confidence):
             failed += "error" in entry
             abstained += "abstained" in entry
@@ -172,7 +173,7 @@ def _end(failed: int, abstained: int, total: int, where: str) -> int:
 
 
 def _identity(captioner: Captioner, options: SearchOptions, size: int, paths: Sequence[str]) -> dict[str, Any]:
-    """All that rows depend on, as a person knows it."""
+    """Describes everything that the rows depend on, by names for people."""
     spec = captioner.spec
     files = {name: entry.sha256 for name, entry in getattr(spec, "files", {}).items() if name != MODEL_CARD}
     model = [captioner.digest, files, asdict(spec.image), asdict(spec.special), spec.attention_grid]
@@ -180,7 +181,7 @@ def _identity(captioner: Captioner, options: SearchOptions, size: int, paths: Se
         model.append(asdict(spec.confidence))
     if options.neutral and spec.neutral is not None:
         model.append(asdict(spec.neutral))
-    # relative names mean other photos elsewhere; os.path.join leaves absolute ones as they are
+    # a relative path means another photo in another folder
     here = os.fsencode(os.getcwd())  # noqa: PTH109
     names = hashlib.sha256()
     for path in paths:

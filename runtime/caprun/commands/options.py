@@ -1,32 +1,95 @@
 """Options that several commands share."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
 from caprun.commands.click_types import Number
-from caprun.commands.pictures import picture_options
+from caprun.commands.pictures import Pictures
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+photos_argument = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 min_confidence_option = click.option(
     "--min-confidence",
     type=Number("p", 0, 1),
     help="Abstain from a caption whose confidence, a calibrated probability, is below P.  [default: never]",
 )
-"""The option of every command that captions; P is the parameter `min_confidence`."""
+model_option = click.option(
+    "--model", envvar="CAPRUN_MODEL", help="Bundle to use, else $CAPRUN_MODEL, else the packaged one."
+)
+device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+precision_option = click.option(
+    "--precision", help="Precision of the bundle, such as fp32.  [default: the fastest measured here]"
+)
+
+
+def collected(
+    parameter: str, names: Iterable[str], collect: Callable[..., Any], options: Sequence[Decorator]
+) -> Decorator:
+    """Makes a decorator that adds options to a command, which receives them as one parameter.
+
+    Args:
+        parameter: The parameter of the command.
+        names: The parameters of the options.
+        collect: Makes the value of the parameter; its keyword arguments are `names`.
+        options: The options, in the order of the help.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def collecting(**parameters: Any) -> Any:
+            values = {name: parameters.pop(name) for name in names}
+            return command(**{parameter: collect(**values)}, **parameters)
+
+        for option in reversed(options):
+            collecting = option(collecting)
+        return collecting
+
+    return decorate
+
+
+_PICTURE = click.Path(path_type=Path)
+_picture_options = collected(
+    "pictures",
+    Pictures._fields,
+    Pictures,
+    (
+        click.option(
+            "--attention",
+            type=_PICTURE,
+            metavar="FILE",
+            help="Write where the model looked for each word, in the format of the extension.",
+        ),
+        click.option(
+            "--picture",
+            type=_PICTURE,
+            metavar="FILE",
+            help="Write the photo with its caption, as PNG, JPEG, WebP, GIF or BMP by the extension.",
+        ),
+        click.option(
+            "--font",
+            type=_PICTURE,
+            metavar="FILE",
+            help="TrueType font for captions drawn on pictures; needed for letters that the default font lacks.",
+        ),
+    ),
+)
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of what is written for the photos to a command that captions them."""
+    """Adds the options of what is printed and drawn for the photos."""
     command = min_confidence_option(command)
     command = click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each photo.")(command)
-    return picture_options(command)
+    return _picture_options(command)
 
 
 class Many(NamedTuple):
-    """How many photos are captioned; see `many_options`."""
+    """The options of captioning many photos."""
 
     output: str | None
     overwrite: bool
@@ -35,7 +98,7 @@ class Many(NamedTuple):
     decoders: int | None
 
     def meant(self, photos: Sequence[str]) -> bool:
-        """Returns whether photos are captioned in batches: written to files, from a folder or a list, or numerous."""
+        """Tells whether photos are captioned in batches: for files, from a folder or a list, or where they are many."""
         if self.output is not None or len(photos) > _FEW:
             return True
         return any(p == "-" or os.path.isdir(p) for p in photos)  # noqa: PTH112  (which never fails)
@@ -43,29 +106,27 @@ class Many(NamedTuple):
 
 _FEW = 16  # up to this many photos are captioned one by one, each on all cores
 
-
-def many_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of batches to a command, which receives them as its parameter `many`."""
-
-    @wraps(command)
-    def collecting(**parameters: Any) -> Any:
-        return command(many=Many(**{name: parameters.pop(name) for name in Many._fields}), **parameters)
-
-    threads, photos = click.IntRange(1, 256), click.IntRange(1, 1024)
-    for option in (
-        click.option("--decoders", type=threads, show_default="all cores", help="Threads that read photos."),
-        click.option("--batch-size", type=photos, show_default="8; on CUDA 64", help="Photos computed together."),
-        click.option("--recursive", is_flag=True, help="Look into subfolders too."),
-        click.option("--overwrite", is_flag=True, help="Replace what another or a finished run wrote to --output."),
+many_options = collected(
+    "many",
+    Many._fields,
+    Many,
+    (
         click.option(
             "--output",
             metavar="FILE|DIR/",
             help="Write a row for each photo to FILE (.jsonl or .csv); or the caption of photo.jpg to DIR/photo.txt, "
             "and all rows to DIR/captions.jsonl. A run that was stopped goes on with the same command.",
         ),
-    ):
-        collecting = option(collecting)
-    return collecting
-
-
-photos_argument = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
+        click.option("--overwrite", is_flag=True, help="Replace what another or a finished run wrote to --output."),
+        click.option("--recursive", is_flag=True, help="Look into subfolders too."),
+        click.option(
+            "--batch-size",
+            type=click.IntRange(1, 1024),
+            show_default="8; on CUDA 64",
+            help="Photos computed together.",
+        ),
+        click.option(
+            "--decoders", type=click.IntRange(1, 256), show_default="all cores", help="Threads that read photos."
+        ),
+    ),
+)

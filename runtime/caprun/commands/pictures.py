@@ -1,11 +1,7 @@
-"""The pictures that a command writes of a caption: `--picture`, `--attention` and `--font`."""
+"""The pictures that a command writes of a caption: `--picture` and `--attention`."""
 
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import click
+from typing import TYPE_CHECKING, NamedTuple
 
 from caprun.errors import OutputError, UsageError
 from caprun.photos.extensions import format_to_write
@@ -18,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Pictures(NamedTuple):
-    """The picture files to write for a photo; see `picture_options`."""
+    """The picture files to write for a photo."""
 
     attention: Path | None
     picture: Path | None
@@ -48,7 +44,7 @@ class Pictures(NamedTuple):
             caption: Its caption, with attention weights if `attention` is wanted.
 
         Raises:
-            UsageError: No font has the letters of the caption, or the path cannot be a file.
+            UsageError: The font lacks a letter of the caption, or the path cannot be a file.
             OutputError: The file cannot be written.
         """
         if not self.wanted:
@@ -62,39 +58,6 @@ class Pictures(NamedTuple):
             _write(attention_picture(image, seen, region_box=box, font=self.font), self.attention, "--attention")
         if self.picture:
             _write(caption_picture(image, caption.text, font=self.font), self.picture, "--picture")
-
-
-def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of pictures to a command, which receives them as its parameter `pictures`."""
-
-    @wraps(command)
-    def collecting(**parameters: Any) -> Any:
-        return command(pictures=Pictures(**{name: parameters.pop(name) for name in Pictures._fields}), **parameters)
-
-    path = click.Path(path_type=Path)
-    decorated: Callable[..., Any] = collecting
-    for option in (
-        click.option(
-            "--font",
-            type=path,
-            metavar="FILE",
-            help="TrueType font for captions drawn on pictures; needed for scripts that the default font lacks.",
-        ),
-        click.option(
-            "--picture",
-            type=path,
-            metavar="FILE",
-            help="Write the photo with its caption, as PNG, JPEG, WebP, GIF or BMP by the extension.",
-        ),
-        click.option(
-            "--attention",
-            type=path,
-            metavar="FILE",
-            help="Write where the model looked for each word, in the format of the extension.",
-        ),
-    ):
-        decorated = option(decorated)
-    return decorated
 
 
 def _write(image: "Image.Image", path: Path, option: str) -> None:

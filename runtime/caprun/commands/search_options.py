@@ -2,35 +2,18 @@
 
 import re
 from collections.abc import Callable, Mapping
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from caprun.commands.click_types import Integer, Number
+from caprun.commands.options import collected
 from caprun.errors import UsageError
 from caprun.search.option_table import SEARCH_OPTIONS, SearchOption
 
 if TYPE_CHECKING:
     from caprun.bundle.manifest import ModelSpec
     from caprun.search.options import SearchOptions
-
-
-def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the search options to a command.
-
-    The command receives those that were given as one mapping, its parameter `search`, for `with_search_options`.
-    """
-
-    @wraps(command)
-    def collecting(**parameters: Any) -> Any:
-        values = {name: parameters.pop(name) for name in SEARCH_OPTIONS}
-        return command(search={name: value for name, value in values.items() if value is not None}, **parameters)
-
-    decorated: Callable[..., Any] = collecting
-    for name, option in reversed(SEARCH_OPTIONS.items()):
-        decorated = _click_option(name, option)(decorated)
-    return decorated
 
 
 def with_search_options(spec: "ModelSpec", given: Mapping[str, Any]) -> "SearchOptions":
@@ -51,23 +34,33 @@ def with_search_options(spec: "ModelSpec", given: Mapping[str, Any]) -> "SearchO
     return options
 
 
-def _click_option(name: str, option: SearchOption) -> Callable[..., Any]:
-    default = option.default if option.kind != "words" else "none"
-    shared: dict[str, Any] = {"help": option.help, "show_default": f"the model's, else {default}"}
-    if option.kind == "words":
-        return click.option(_typed(name), name, multiple=True, callback=_words, metavar="WORDS", **shared)
-    if option.kind == "flag":
-        flag = f"{_typed(name)}/--no-{name.replace('_', '-')}"
-        return click.option(flag, name, default=None, help=option.help, show_default="the model's, else off")
-    if option.kind == "integer":
-        return click.option(_typed(name), name, type=Integer(int(option.low), int(option.high)), **shared)
-    return click.option(_typed(name), name, type=Number("number", option.low, option.high), **shared)
-
-
 def _typed(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
 def _words(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Splits words at blanks; the option may be given several times."""
+    """Splits words at spaces; the option may be given several times."""
     return tuple(word for words in given for word in words.split()) if given else None
+
+
+def _click_option(name: str, option: SearchOption) -> Callable[..., Any]:
+    default = {"words": "none", "flag": "off"}.get(option.kind, option.default)
+    shared: dict[str, Any] = {"help": option.help, "show_default": f"the model's, else {default}"}
+    if option.kind == "words":
+        shared |= {"multiple": True, "callback": _words, "metavar": "WORDS"}
+    elif option.kind == "flag":
+        return click.option(f"{_typed(name)}/--no-{name.replace('_', '-')}", name, default=None, **shared)
+    elif option.kind == "integer":
+        shared["type"] = Integer(int(option.low), int(option.high))
+    else:
+        shared["type"] = Number("number", option.low, option.high)
+    return click.option(_typed(name), name, **shared)
+
+
+search_options = collected(
+    "search",
+    SEARCH_OPTIONS,
+    lambda **values: {name: value for name, value in values.items() if value is not None},
+    [_click_option(name, option) for name, option in SEARCH_OPTIONS.items()],
+)
+"""Adds the search options to a command, which receives those that were given as a mapping, its parameter `search`."""

@@ -2,6 +2,8 @@
 
 import io
 import os
+import shutil
+import sys
 
 import pytest
 
@@ -28,30 +30,23 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
-    def fileno(self) -> int:
-        return 0
 
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((30, 5)))
-    return Terminal()
-
-
-def test_a_line_now_and_then_where_there_is_no_terminal(clock: Clock) -> None:
-    stream = io.StringIO()
-    with PhotoProgress(10_000, done=1_000, stream=stream) as shown:
+def test_a_line_now_and_then_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with PhotoProgress(10_000, done=1_000) as shown:
         for _ in range(140):
             clock.now += 0.5
             shown.advance()
-    assert stream.getvalue().splitlines() == [
+    assert capsys.readouterr().err.splitlines() == [
         "1,060 of 10,000 photos (11%), 2.0 photos/s, 1:14:30 left",
         "1,120 of 10,000 photos (11%), 2.0 photos/s, 1:14:00 left",
     ]
 
 
-def test_a_terminal_has_one_line_that_fits_and_goes(clock: Clock, terminal: Terminal) -> None:
-    with PhotoProgress(100, stream=terminal) as shown:
+def test_a_terminal_has_one_line_that_fits_and_goes(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((30, 5)))
+    with PhotoProgress(100) as shown:
         for _ in range(10):
             clock.now += 0.06
             shown.advance()
@@ -64,16 +59,10 @@ def test_a_terminal_has_one_line_that_fits_and_goes(clock: Clock, terminal: Term
     assert drawn.endswith("\r\x1b[K")
 
 
-def test_hours_are_told(clock: Clock) -> None:
-    stream = io.StringIO()
-    shown = PhotoProgress(101, stream=stream)
-    clock.now += 100
-    shown.advance()
-    assert stream.getvalue() == "1 of 101 photos (1%), 0.0 photos/s, 2:46:40 left\n"
-
-
-def test_quiet_is_quiet(clock: Clock, terminal: Terminal) -> None:
-    with PhotoProgress(2, quiet=True, stream=terminal) as shown:
+def test_quiet_is_quiet(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with PhotoProgress(2, quiet=True) as shown:
         clock.now += 1000
         shown.advance()
     assert terminal.getvalue() == ""

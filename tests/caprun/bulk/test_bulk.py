@@ -297,27 +297,27 @@ def test_an_address_where_nobody_listens_is_said_at_once(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("resources", "options", "shares"),
+    ("cpus", "gpus", "device", "options", "shares"),
     [
-        ({"CPU": 11.0}, BulkOptions(), ("cpu", 1, (8, 8))),
-        ({"CPU": 11.0}, BulkOptions(threads=3), ("cpu", 3, (2, 2))),
-        ({"CPU": 11.0}, BulkOptions(workers=(1, 20)), ("cpu", 1, (1, 20))),
-        ({"CPU": 35.0, "GPU": 4.0}, BulkOptions(device="cuda"), ("cuda", 8, (4, 4))),
-        ({"CPU": 5.0, "GPU": 4.0}, BulkOptions(device="cuda"), ("cuda", 1, (2, 2))),
-        ({"CPU": 35.0, "GPU": 4.0}, BulkOptions(device="cpu"), ("cpu", 1, (32, 32))),
+        (11, 0, "cpu", BulkOptions(), (1, (8, 8))),
+        (11, 0, "cpu", BulkOptions(threads=3), (3, (2, 2))),
+        (11, 0, "cpu", BulkOptions(workers=(1, 20)), (1, (1, 20))),
+        (35, 4, "cuda", BulkOptions(), (8, (4, 4))),
+        (5, 4, "cuda", BulkOptions(), (1, (2, 2))),
+        (35, 4, "cpu", BulkOptions(), (1, (32, 32))),
     ],
 )
 def test_workers_leave_what_ray_itself_needs(
-    resources: dict[str, float], options: BulkOptions, shares: tuple[str, int, tuple[int, int]]
+    cpus: float, gpus: float, device: Any, options: BulkOptions, shares: tuple[int, tuple[int, int]]
 ) -> None:
-    assert _shares(resources, options) == shares
+    assert _shares({"CPU": cpus, "GPU": gpus}, device, options) == shares
 
 
 def test_a_cluster_that_is_too_small_or_has_no_gpu_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"Ray has 4 CPUs, and a worker of 2 .* takes 5"):
-        _shares({"CPU": 4.0}, BulkOptions(threads=2))
+    with pytest.raises(UsageError, match=r"Ray has 4 CPUs, and a worker of 2 needs 5"):
+        _shares({"CPU": 4.0}, "cpu", BulkOptions(threads=2))
     with pytest.raises(DeviceError, match="Ray knows of no GPU"):
-        _shares({"CPU": 8.0}, BulkOptions(device="cuda"))
+        _shares({"CPU": 8.0}, "cuda", BulkOptions())
 
 
 def test_a_folder_that_no_job_wrote_is_left_alone(tmp_path: Path) -> None:
@@ -386,8 +386,8 @@ def test_a_job_goes_on_in_the_precision_it_was_begun_in(
     ran = []
 
     @contextlib.contextmanager
-    def cluster(options: BulkOptions) -> Iterator[tuple[Any, int, tuple[int, int]]]:
-        yield options.device, 1, (1, 1)
+    def cluster(_: BulkOptions) -> Iterator[dict[str, float]]:
+        yield {"CPU": 9.0, "GPU": 1.0}
 
     def one_row(work: Any, source: Any, folder: Any, *_: object) -> None:
         row = source.ids[folder.committed()]
@@ -416,7 +416,7 @@ def test_a_job_goes_on_in_the_precision_it_was_begun_in(
     with unfinished:
         run("cuda", "int8")
     assert run("cpu") == Summary(3, 2, 0)
-    assert run("cuda") == Summary(3, 3, 0)
+    assert run("cuda", "int8") == Summary(3, 3, 0)
     with unfinished:
         run("cuda", overwrite=True)
     with unfinished:

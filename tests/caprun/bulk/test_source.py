@@ -39,12 +39,12 @@ def source(*arguments: str, standard_input: bytes = b"", **more: Any) -> Any:
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
-        ({"id": [1]}, r"has no column image \(it has: id\); name the right one with --image-column"),
-        ({"image": [b""]}, r"has no column id \(it has: image\); name the right one with --id-column"),
+        ({"id": [1]}, r"has no column image \(it has id\); name the right one with --image-column"),
+        ({"image": [b""]}, r"has no column id \(it has image\); name the right one with --id-column"),
         ({"id": [1, 2, 1], "image": [b""] * 3}, "Two rows have the id 1"),
         ({"id": [1, None], "image": [b""] * 2}, "1 rows have no id"),
-        ({"id": [0.5], "image": [b""]}, "holds double, and an id is a text or an integer"),
-        ({"id": [1], "image": [[1, 2]]}, "neither photos' bytes nor paths"),
+        ({"id": [0.5], "image": [b""]}, "holds double, and an id is text or an integer"),
+        ({"id": [1], "image": [[1, 2]]}, "and not photos or paths"),
         ({"id": pa.array([], pa.int64()), "image": pa.array([], pa.binary())}, "has no rows"),
     ],
 )
@@ -56,7 +56,7 @@ def test_a_table_that_cannot_be_captioned_is_refused(
 
 
 def test_an_id_cannot_be_called_as_a_result_is(table: Callable[..., str]) -> None:
-    with pytest.raises(UsageError, match="called caption, and so is one of the results"):
+    with pytest.raises(UsageError, match="called caption, and so is a column of the results"):
         source(table(caption=["a"], image=[b""]), id_column="caption")
 
 

@@ -325,15 +325,7 @@ def test_a_library_never_abstains_by_itself(captions: dict[str, Caption], doubtf
 
 
 def test_doctor_says_what_the_confidence_is_of(run: Run, calibrated: Path, tiny: Path) -> None:
-    assert re.search(
-        r"^confidence: +calibrated: A careful reader would call the caption right\.$",
-        run("doctor", "--model", calibrated).stdout,
-        re.MULTILINE,
-    )
-    assert re.search(r"^confidence: +none was calibrated$", run("doctor", "--model", tiny).stdout, re.MULTILINE)
-    found = json.loads(run("doctor", "--model", calibrated, "--json").stdout)["bundle"]["confidence"]
-    assert found == {
-        "event": "A careful reader would call the caption right.",
-        "measured": {"photos": 100, "brier": 0.125},
-    }
-    assert json.loads(run("doctor", "--model", tiny, "--json").stdout)["bundle"]["confidence"] is None
+    event = "calibrated: A careful reader would call the caption right."
+    assert f"  confidence: {event}\n" in run("doctor", "--model", calibrated).stdout
+    assert json.loads(run("doctor", "--model", calibrated, "--json").stdout)["bundle"]["confidence"] == event
+    assert "  confidence: not calibrated\n" in run("doctor", "--model", tiny).stdout

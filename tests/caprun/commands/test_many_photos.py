@@ -344,8 +344,8 @@ def test_a_file_that_may_grow_no_more_is_one_line_and_keeps_what_is_done(
     failed = caprun(1500)
     assert failed.returncode == 1
     assert re.fullmatch(
-        rf"Error: {output} cannot be written \(File too large\); the \d of 9 photos that are done stay: see to it, "
-        r"then give the same command to go on\.\n",
+        rf"Error: {output} cannot be written \(File too large\); the \d of 9 photos that are done stay\. "
+        r"Solve the problem, then give the same command to go on\.\n",
         failed.stderr,
     )
     kept = output.read_text()

@@ -42,7 +42,7 @@ def test_a_photo_is_captioned_with_what_its_format_needs(
     assert {"numpy", "onnxruntime", f"PIL.{plugin}ImagePlugin"} <= modules
     assert {name for name in modules if name.endswith("ImagePlugin")} == {f"PIL.{plugin}ImagePlugin"}
     beyond = {"torch", "importlib.metadata", "numpy.random", "caprun.batch.pipeline"}
-    beyond |= {"caprun.commands.doctor_report", "caprun.commands.many_photos"}
+    beyond |= {"caprun.commands.many_photos"}
     assert not (modules - imported("import numpy, PIL.Image, onnxruntime, click")) & beyond
 
 

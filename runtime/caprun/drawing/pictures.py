@@ -68,7 +68,8 @@ def caption_picture(photo: Image.Image, caption: str, *, font: FontFile = None) 
     picture.paste(photo, ((width - photo.width) // 2, 0))
     draw = ImageDraw.Draw(picture)
     for index, line in enumerate(lines):
-        _write(draw, line, (width / 2, photo.height + _MARGIN + line_height * index), face)
+        centre_top = (width / 2, photo.height + _MARGIN + line_height * index)
+        draw.text(centre_top, line, fill=_INK, font=face, anchor="ma")
     return picture
 
 
@@ -110,7 +111,10 @@ def attention_picture(
     width = max(photo.width, _PANEL_LEAST, min(math.ceil(widest), 2 * _PANEL_SIDE))
     height = max(photo.height, _PANEL_LEAST)
     label_height = _line_height(face) + 8
-    across, down = _columns(1 + len(words), width + _MARGIN, height + label_height + _MARGIN)
+    # columns for a picture of about 3:2
+    across = round(math.sqrt(1.5 * (1 + len(words)) * (height + label_height + _MARGIN) / (width + _MARGIN)))
+    across = min(max(1, across), 1 + len(words))
+    down = math.ceil((1 + len(words)) / across)
     canvas = (_MARGIN + across * (width + _MARGIN), _MARGIN + down * (height + label_height + _MARGIN))
     picture = Image.new("RGB", canvas, _PAPER)
     draw = ImageDraw.Draw(picture)
@@ -127,7 +131,7 @@ def attention_picture(
         own_face = face
         if (length := face.getlength(label)) > width:
             own_face = find_font(label, max(1, int(text_size * width / length)), font)
-        _write(draw, label, (x + width / 2, y + height + 8), own_face)
+        draw.text((x + width / 2, y + height + 8), label, fill=_INK, font=own_face, anchor="ma")
     return picture
 
 
@@ -157,7 +161,9 @@ def find_font(text: str, size: int, font: FontFile = None) -> ImageFont.FreeType
     name = "Pillow's own font" if font is None else f"The font {os.fsdecode(font)}"
     try:
         if font is None:
-            face = probe = _own_font(size)
+            loaded = ImageFont.load_default(size)
+            assert isinstance(loaded, ImageFont.FreeTypeFont), "with a size, Pillow loads its outline font"
+            face = probe = loaded
         else:
             content = Path(os.fsdecode(font)).read_bytes()  # Pillow would look for a missing file among system fonts
             face = ImageFont.truetype(io.BytesIO(content), size)
@@ -173,12 +179,6 @@ def find_font(text: str, size: int, font: FontFile = None) -> ImageFont.FreeType
             f"{name} has no glyph for {', '.join(lacking[:_MOST_NAMED])}{more}; name a font that has one with `--font`."
         )
     return face
-
-
-def _own_font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "with a size, Pillow loads its outline font"
-    return font
 
 
 def _has_glyph(font: ImageFont.FreeTypeFont, letter: str) -> bool:
@@ -207,27 +207,8 @@ def _line_height(face: ImageFont.FreeTypeFont) -> int:
     return round((ascent + descent) * 1.15)
 
 
-def _write(draw: ImageDraw.ImageDraw, line: str, centre_top: tuple[float, float], face: ImageFont.FreeTypeFont) -> None:
-    draw.text(centre_top, line, fill=_INK, font=face, anchor="ma")
-
-
 def _wrap(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Breaks a text into the fewest lines of at most `width` pixels, and makes the lines as even as possible."""
-    lines = _fill(text, face, width)
-    longest_word = max(face.getlength(word) for word in text.split(" "))
-    low, high = max(width / 2, longest_word), width
-    while len(lines) > 1 and high - low > 4:
-        middle = (low + high) / 2
-        narrower = _fill(text, face, middle)
-        if len(narrower) == len(lines):
-            lines, high = narrower, middle
-        else:
-            low = middle
-    return lines
-
-
-def _fill(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Fills lines one after the other; only a word that is too long for a line of its own is broken."""
+    """Breaks a text into lines of at most `width` pixels; only a word too long for a line of its own is broken."""
     lines, line = [], ""
     for word in text.split(" "):
         longer = f"{line} {word}" if line else word
@@ -238,23 +219,11 @@ def _fill(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
             lines.append(line)
         line = ""
         for letter in word:
-            # A line is never empty, though one letter may exceed the width; an accent stays with its letter.
-            if line and not unicodedata.combining(letter) and face.getlength(line + letter) > width:
+            if line and face.getlength(line + letter) > width:
                 lines.append(line)
                 line = ""
             line += letter
     return [*lines, line]
-
-
-def _columns(panels: int, width: int, height: int) -> tuple[int, int]:
-    """Chooses columns and rows for a grid of about 3:2 with few empty places."""
-
-    def cost(across: int) -> float:
-        down = math.ceil(panels / across)
-        return abs(math.log(across * width / (down * height) / 1.5)) + (across * down - panels) / panels
-
-    across = min(range(1, panels + 1), key=cost)
-    return across, math.ceil(panels / across)
 
 
 def _pixel_box(size: tuple[int, int], region_box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:

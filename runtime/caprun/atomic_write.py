@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all: a disk that fills up, a kill or a power cut leaves the file before as it was."""
+"""Writes a file whole or not at all: a full disk, a kill or a power cut leaves the previous file as it was."""
 
 import contextlib
 import errno
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_NAMED_AFTER = 40  # characters of its name that the unfinished file's begins with: a name has at most 255 bytes
-_NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # what a share says that cannot flush
+_NAMED_AFTER = 40  # characters of the name that the temporary name keeps; a name has at most 255 bytes
+_NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # errors of file systems that cannot flush
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` to write to, which takes its place, on the disk already, when the block ends without error.
+    """Opens a file beside `path` that is flushed to the disk and replaces `path` when the block ends without error.
 
-    Where `path` is a link, what it leads to is replaced; a pipe or a device is written to as it is. The file keeps the
-    permissions of the one before, and may be read as well.
+    If `path` is a link, its target is replaced; a pipe or a device is written directly. The file may also be read, and
+    gets the permissions of the previous one.
 
     Raises:
-        OSError: it cannot be written; no file is left beside it.
+        OSError: The file cannot be written; no file is left beside it.
     """
     before = _status(path)
     if before is not None and not stat.S_ISREG(before.st_mode):
@@ -30,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         return
     place = Path(os.path.realpath(path))
     effective = os.access in os.supports_effective_ids
-    if before is not None and not os.access(place, os.W_OK, effective_ids=effective):  # a rename would not mind
+    if before is not None and not os.access(place, os.W_OK, effective_ids=effective):  # a rename would succeed
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     unfinished = place.with_name(f".{place.name[:_NAMED_AFTER]}-{secrets.token_hex(4)}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -39,8 +39,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with open(descriptor, "w+b") as file:  # noqa: PTH123  (a descriptor)
             yield file
             file.flush()
-            flush(descriptor)  # or the rename could reach the disk before the content
-        if before is not None and before.st_mode != unfinished.stat().st_mode:  # some file systems have but one mode
+            flush(descriptor)  # else the rename could reach the disk before the content
+        if before is not None and before.st_mode != unfinished.stat().st_mode:  # some file systems know one mode only
             unfinished.chmod(stat.S_IMODE(before.st_mode))
         unfinished.replace(place)
     finally:
@@ -49,10 +49,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def flush(descriptor: int) -> None:
-    """Have it on the disk, as far as its file system can tell.
+    """Waits until an open file is on the disk, as far as its file system can tell.
 
     Raises:
-        OSError: it is not there.
+        OSError: The file could not be written to the disk.
     """
     try:
         os.fsync(descriptor)

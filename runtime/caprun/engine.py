@@ -1,4 +1,4 @@
-"""From a photo to a caption: `Captioner.load(bundle).caption(image)`."""
+"""Captions photos with a bundle: `Captioner.load(bundle).caption(photo)`."""
 
 import functools
 import hashlib
@@ -28,10 +28,10 @@ from caprun.search.steps import Steps
 
 
 class Backend(Protocol):
-    """Whatever runs the two graphs: ONNX Runtime here, PyTorch and TorchScript in training."""
+    """Runs the two graphs of a model: ONNX Runtime here, PyTorch and TorchScript in training."""
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> Steps:
-        """Show photos, uint8 (photos, height, width, 3), to a decoder; `alpha`: attention weights are wanted."""
+        """Encodes photos, uint8 (photos, height, width, 3); `alpha` says whether steps return attention weights."""
         ...
 
 
@@ -39,13 +39,13 @@ class Captioner:
     """A model ready to caption photos.
 
     Args:
-        spec: Its image size, special ids and search defaults.
-        vocabulary: Its pieces.
-        backend: What runs its graphs.
-        digest: Of the weights, where the spec does not tell them from others.
-        workers: How many threads may caption with it at once.
-        load_for_many: Loads the same model for many photos; None if this captioner suits them. A function that refers
-            to this captioner would keep its sessions alive after the last reference to it.
+        spec: Image size, special ids and search defaults of the model.
+        vocabulary: Pieces of the model.
+        backend: Runs the graphs of the model.
+        digest: Digest of the weights; empty if the spec has one.
+        workers: Number of threads that may caption at once.
+        load_for_many: Loads the same model for many photos; None if this captioner suits them. It must not refer to
+            this captioner, whose sessions it would keep alive.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Captioner:
 
     @functools.cached_property
     def neutral(self) -> Neutralizer | None:
-        """What `SearchOptions.neutral` says; None where the model has no neutral words."""
+        """The neutral words for `SearchOptions.neutral`; None for a model without them."""
         return None if self.spec.neutral is None else self.spec.neutral.neutralizer(self.vocabulary)
 
     @classmethod
@@ -78,18 +78,17 @@ class Captioner:
         precision: str | None = None,
         many: bool = False,
     ) -> "Captioner":
-        """Load a bundle.
+        """Loads a bundle.
 
         Args:
-            bundle: a directory, or None for the one installed with this package.
+            bundle: A directory; None for the packaged bundle.
             device: `auto` is CUDA where it starts, else the CPU; `cuda` runs on CUDA or fails.
             threads: CPU threads; None for all cores.
-            precision: One of the bundle's; None for the fastest that was measured on this hardware, see
-                `caprun.inference.precisions.choose_precision`.
-            many: Load the model for `caption_many`, which otherwise loads it a second time.
+            precision: A precision of the bundle; None for the fastest that was measured on such hardware.
+            many: Loads the model for `caption_many` only, which otherwise loads it a second time.
 
         Raises:
-            BundleError: There is no bundle, it is not what its manifest says, or it lacks the precision.
+            BundleError: The bundle does not exist, differs from its manifest, or lacks the precision.
             DeviceError: The device is not available.
         """
         from caprun.inference.hardware import threads_for_all_cores
@@ -120,15 +119,15 @@ class Captioner:
         return self._for_many
 
     def caption(self, photo: Photo, options: SearchOptions | None = None, *, alpha: bool = False) -> Caption:
-        """Caption one photo: a path, encoded bytes, a binary file or a PIL image.
+        """Captions one photo.
 
         Args:
-            photo: the photo.
-            options: how to search; None for the bundle's own defaults.
-            alpha: also say where the model looked for each word.
+            photo: A path, encoded bytes, a binary file or a PIL image.
+            options: Search options; None for the bundle's own.
+            alpha: Whether words have attention weights.
 
         Raises:
-            ImageError: the photo cannot be read.
+            ImageError: The photo cannot be read.
         """
         return self.caption_arrays(load(photo, self.spec.image)[None], options, alpha=alpha)[0]
 
@@ -140,21 +139,21 @@ class Captioner:
         batch_size: int | None = None,
         decoders: int | None = None,
     ) -> Generator[Caption | ImageError, None, None]:
-        """Caption many photos, as fast as all cores can: a caption or an error for each, in their order.
+        """Captions many photos on all cores and yields a caption or an error for each, in order.
 
             for photo, result in zip(photos, captioner.caption_many(photos)):
                 print(photo, result if isinstance(result, ImageError) else result.text)
 
-        Photos are taken from `photos` as they are needed, so that memory does not depend on how many there are.
+        Photos are taken from `photos` as they are needed, so memory does not depend on their number.
 
         Args:
-            photos: paths, encoded bytes, binary files or PIL images.
-            options: how to search; None for the bundle's own defaults.
-            batch_size: photos computed together; None for what suits the device.
-            decoders: threads that read photos; None for as many as there are cores.
+            photos: Paths, encoded bytes, binary files or PIL images.
+            options: Search options; None for the bundle's own.
+            batch_size: Photos computed together; None for what suits the device.
+            decoders: Threads that read photos; None for one a core.
 
         Raises:
-            UsageError: a number out of its range.
+            UsageError: A number is out of its range.
         """
         from caprun.batch.pipeline import caption_many
 
@@ -171,9 +170,12 @@ class Captioner:
     def caption_arrays(
         self, images: npt.NDArray[np.uint8], options: SearchOptions | None = None, *, alpha: bool = False
     ) -> list[Caption]:
-        """Caption prepared photos, uint8 (photos, height, width, 3), as `caprun.photos.preprocessing.load` gives them.
+        """Captions prepared photos; a caption does not depend on the other photos.
 
-        A photo's caption does not depend on the others.
+        Args:
+            images: uint8 (photos, height, width, 3), as `caprun.photos.preprocessing.load` returns them.
+            options: Search options; None for the bundle's own.
+            alpha: Whether words have attention weights.
         """
         hypotheses, photos = self._search(images, options, alpha=alpha)
         seen = [None] * len(hypotheses) if photos is None else photos
@@ -182,19 +184,19 @@ class Captioner:
     def hypotheses(
         self, images: npt.NDArray[np.uint8], options: SearchOptions | None = None, *, alpha: bool = False
     ) -> Sequence[Hypothesis]:
-        """The same, as ids."""
+        """Captions prepared photos as `caption_arrays` does, and returns ids."""
         return self._search(images, options, alpha=alpha)[0]
 
     def _search(
         self, images: npt.NDArray[np.uint8], options: SearchOptions | None, *, alpha: bool
     ) -> tuple[Sequence[Hypothesis], Float32Array | None]:
-        """The hypotheses; and where there is a confidence, what it knows of the photos, (photos, features)."""
+        """Returns hypotheses and, for a model with confidence, the photos' vectors, (photos, features)."""
         if not len(images):
             return [], None
         special = self.spec.special
         steps = self.backend.encode(images, alpha=alpha)
         options = options or self.spec.search
-        # so that a photo's draws depend on nothing but the seed and what is seen of the photo
+        # a sample depends on the seed and on the photo's pixels, and on nothing else
         identities = [_identity(image) for image in images] if options.temperature > 0 else None
         hypotheses = search(
             steps,
@@ -216,19 +218,15 @@ class Captioner:
             if hypothesis.alpha is not None and self.spec.attention_grid is not None:
                 seen = hypothesis.alpha[at].mean(0).reshape(self.spec.attention_grid)
             words.append(CaptionWord(word.text, float(hypothesis.log_probs[at].sum()), seen))
+        confidence = self.spec.confidence
         return Caption(
             self.vocabulary.text(hypothesis.ids),
             hypothesis.log_prob,
             tuple(words),
             hypothesis.finished,
             tuple(self._caption(other, photo) for other in hypothesis.alternatives),
-            self._confidence(hypothesis, photo),
+            None if confidence is None or photo is None else confidence.probability(photo, hypothesis),
         )
-
-    def _confidence(self, hypothesis: Hypothesis, photo: Float32Array | None) -> float | None:
-        if self.spec.confidence is None or photo is None:
-            return None
-        return self.spec.confidence.probability(photo, hypothesis)
 
 
 def _identity(image: npt.NDArray[np.uint8]) -> int:
@@ -236,17 +234,17 @@ def _identity(image: npt.NDArray[np.uint8]) -> int:
 
 
 def default_batch_size(captioner: Captioner) -> int:
-    """Returns how many photos a captioner computes together unless told otherwise: what suits its device."""
+    """Returns the default number of photos that a captioner computes together on its device."""
     from caprun.batch.pipeline import BATCH_SIZE
 
     return BATCH_SIZE[getattr(captioner.backend, "device", "cpu")]
 
 
 def packaged_bundle() -> Path:
-    """The bundle installed with this package.
+    """Returns the bundle installed with this package.
 
     Raises:
-        BundleError: it is not installed.
+        BundleError: No bundle is installed.
     """
     try:
         import caprun_weights

@@ -1,20 +1,20 @@
-"""The errors callers may want to catch.
+"""The errors that callers may want to catch.
 
     CaprunError
-    ├── BundleError    a bundle is missing, altered or of an unknown kind
-    ├── ImageError     a photo is missing, broken, too large or of a format that is not taken
-    │   ├── FormatError         it is no image of a format that is taken
-    │   └── TooLargeError       it has more pixels or bytes than are taken
-    ├── DeviceError    the device asked for, or ONNX Runtime itself, is not there
-    ├── OutputError    a file of results cannot be written, or is being written by somebody else
-    └── UsageError     an option has a value it cannot have
+    ├── BundleError    a bundle is missing, incomplete, altered, or written by a newer version
+    ├── ImageError     a photo cannot be read
+    │   ├── FormatError         the format is not supported, or the file is not an image
+    │   └── TooLargeError       the photo has too many pixels or bytes
+    ├── DeviceError    the device, or ONNX Runtime itself, is not available
+    ├── OutputError    a file of results cannot be written, or another run is writing it
+    └── UsageError     an option has a wrong value
 
-Every message is one sentence that says what was wrong, with which file, and what to do.
+Every message says in one or two sentences what was wrong, with which file, and what to do.
 """
 
 
 class CaprunError(Exception):
-    """Whatever caprun refuses to do; `str(error)` is the sentence to show to a person."""
+    """The base of all errors; `str(error)` is the sentence to show to a person."""
 
 
 class BundleError(CaprunError):
@@ -26,15 +26,15 @@ class ImageError(CaprunError, ValueError):
 
 
 class FormatError(ImageError):
-    """A photo is of a format that is not taken, or no image."""
+    """A file has an unsupported format, or is not an image."""
 
 
 class TooLargeError(ImageError):
-    """A photo has more pixels or bytes than are taken."""
+    """A photo has too many pixels or bytes."""
 
 
 class DeviceError(CaprunError, RuntimeError):
-    """The device asked for, or ONNX Runtime itself, is not available."""
+    """The device, or ONNX Runtime itself, is not available."""
 
 
 class OutputError(CaprunError, OSError):
@@ -42,4 +42,4 @@ class OutputError(CaprunError, OSError):
 
 
 class UsageError(CaprunError, ValueError):
-    """An option has a value that it cannot have."""
+    """An option has a wrong value, or two options exclude each other."""

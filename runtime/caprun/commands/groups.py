@@ -1,4 +1,4 @@
-"""Click groups whose commands fail with one sentence."""
+"""Click groups whose commands report an error as one line."""
 
 import io
 import os
@@ -17,19 +17,19 @@ class ErrorsAsSentences(click.Group):
     """A group whose commands fail with one line on stderr: exit code 2 for usage, 1 for all else."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """No arguments at all ask for help."""
+        """Shows the help if there are no arguments."""
         return super().parse_args(ctx, args or ["--help"])
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run; see `click.Command.main`."""
+        """Runs the command; see `click.Command.main`."""
         run: Callable[..., Any] = partial(super().main, *args)
         if not extra.pop("standalone_mode", True):
             return run(standalone_mode=False, **extra)
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text: bytes that are no UTF-8
+            sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have bytes that are not UTF-8
         try:
             code = run(standalone_mode=False, **extra)
-            if sys.stdout is not None:  # it was closed before we began
+            if sys.stdout is not None:  # closed before the start
                 sys.stdout.flush()
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else self.name
@@ -41,9 +41,9 @@ class ErrorsAsSentences(click.Group):
         except (KeyboardInterrupt, click.Abort):
             _fail("Interrupted.", 128 + signal.SIGINT)
         except OSError as error:
-            # our output has nowhere to go; leave nothing to flush there
+            # standard output cannot be written; nothing may be left to flush
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+            if isinstance(error, BrokenPipeError):  # its reader has seen enough
                 sys.exit(1)
             _fail(str(error), 1)
         sys.exit(code if isinstance(code, int) else 0)

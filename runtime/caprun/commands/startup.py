@@ -1,4 +1,4 @@
-"""What lets a process that captions one photo start and end sooner: for a command, not for a library."""
+"""Makes a process that captions one photo start and end sooner; for a command, not for a library."""
 
 import contextlib
 import gc
@@ -10,11 +10,10 @@ _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
-    """Around the imports of a command and the loading of its model.
+    """Speeds up the imports of a command and the loading of its model.
 
-    NumPy's OpenBLAS starts a thread a core as it is imported, and each looks for work in a loop for a while; no product
-    of matrices is computed in NumPy here. And what is imported stays until the end, when Python would look through all
-    of it for cycles, as it does several times on the way.
+    NumPy's OpenBLAS would start a thread for each core, which spins for a while, though no matrices are multiplied in
+    NumPy here. The garbage collector would search everything that is imported several times, though all of it stays.
     """
     blas = os.environ.get(_BLAS_THREADS)
     os.environ.setdefault(_BLAS_THREADS, "1")
@@ -23,9 +22,9 @@ def starting() -> Iterator[None]:
     try:
         yield
     finally:
-        if blas is None:  # not for the processes that this one starts
+        if blas is None:  # child processes keep their threads
             del os.environ[_BLAS_THREADS]
-        if not gc.get_freeze_count():  # once in a process, which may use a command as a function
+        if not gc.get_freeze_count():  # once, in a process that calls a command several times
             gc.freeze()
         if collecting:
             gc.enable()

@@ -12,8 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's logger; it starts with the second
-_CUDNN = re.compile(r"nvidia-cudnn-cu\d+\s*\D+(\d+)")
+_FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's logger; the second is its default
 
 
 class Requirements(NamedTuple):
@@ -40,13 +39,13 @@ def requirements() -> Requirements:
     except ImportError:
         built = None
     name = getattr(built, "package_name", "onnxruntime-gpu")
-    package, cudnn = name, None
+    package, needed = name, ""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         package = f"{name} {importlib.metadata.version(name)}"
-        needed = map(_CUDNN.match, importlib.metadata.requires(name) or [])
-        cudnn = next((int(found[1]) for found in needed if found), None)
+        needed = " ".join(importlib.metadata.requires(name) or [])
     cuda = re.match(r"\d+", str(getattr(built, "cuda_version", "")))
-    return Requirements(package, int(cuda[0]) if cuda else None, cudnn)
+    cudnn = re.search(r"nvidia-cudnn-cu\d+\s*\D+(\d+)", needed)
+    return Requirements(package, int(cuda[0]) if cuda else None, int(cudnn[1]) if cudnn else None)
 
 
 def driver() -> tuple[int, int] | None:

@@ -46,9 +46,10 @@ def collected(
             values = {name: parameters.pop(name) for name in names}
             return command(**{parameter: collect(**values)}, **parameters)
 
+        decorated: Callable[..., Any] = collecting
         for option in reversed(options):
-            collecting = option(collecting)
-        return collecting
+            decorated = option(decorated)
+        return decorated
 
     return decorate
 

@@ -20,7 +20,7 @@ from sections import with_section
 from capexport.card import model_card
 from caprun.bundle.manifest import MANIFEST, MODEL_CARD
 from caprun.bundle.reading import read_bundle
-from caprun.bundle.writing import Replacement, write_manifest
+from caprun.bundle.writing import replaced_bundle, write_manifest
 from caprun.engine import packaged_bundle
 from caprun.errors import CaprunError
 
@@ -36,7 +36,7 @@ def write_card(path: Path, introduction: str) -> None:
     bundle = read_bundle(path)
     for precision in bundle.manifest.precisions:
         bundle.check(precision)  # the manifest that is written vouches for what is copied
-    with Replacement(path) as directory:
+    with replaced_bundle(path) as directory:
         for file in path.iterdir():
             if file.name not in (MANIFEST, MODEL_CARD):
                 shutil.copy(file, directory)

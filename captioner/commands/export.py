@@ -129,14 +129,14 @@ def check_bundle(output: Path, settings: ExportSettings) -> None:
             text cannot be read.
     """
     import capexport.export  # noqa: F401  (fails unless its requirements are installed)
-    from caprun.bundle.writing import Replacement
+    from caprun.bundle.writing import replaced_bundle
 
     if card := _card(settings):
         try:
             card.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CaptionerError(f"The text {card} for the model card cannot be read ({error}).") from None
-    with contextlib.suppress(_NothingToWrite), Replacement(output):
+    with contextlib.suppress(_NothingToWrite), replaced_bundle(output):
         raise _NothingToWrite  # a replacement that fails leaves the folder unchanged
 
 

@@ -26,7 +26,7 @@ from capexport.quantization.ranges import Calibration
 from capexport.verify import InspectableBackend, verify
 from caprun.bundle.manifest import FULL_PRECISION, Manifest, ModelSpec, Precision
 from caprun.bundle.reading import read_bundle
-from caprun.bundle.writing import Replacement, write_manifest
+from caprun.bundle.writing import replaced_bundle, write_manifest
 from caprun.engine import Captioner
 from caprun.inference.devices import choose_device
 from caprun.inference.precisions import choose_precision
@@ -89,7 +89,7 @@ def export(request: Request, say: Say) -> Manifest:
     photos = np.concatenate([checkpoint.samples.numpy(), prepared(request.photos, spec.image)])
     evidence = _evidence(request, spec) if request.precisions else None
     introduction = _read(request.card) if request.card else ""
-    with Replacement(request.output) as directory:
+    with replaced_bundle(request.output) as directory:
         began = time.monotonic()
         write = onnx_export.write if request.format == "onnx" else torchscript_export.write
         encoder, decoder = write(model, directory)

@@ -20,7 +20,7 @@ from capexport.verify import verify
 from caprun.bundle.manifest import Manifest, ModelSpec, Precision
 from caprun.bundle.reading import read_bundle
 from caprun.bundle.vocabulary import Joining, Special, Vocabulary
-from caprun.bundle.writing import Replacement, write_manifest
+from caprun.bundle.writing import replaced_bundle, write_manifest
 from caprun.inference.session import OnnxBackend
 from caprun.photos.preprocessing import ImageSpec
 from caprun.search.options import SearchOptions
@@ -74,7 +74,7 @@ def write_bundle(target: Path) -> None:
         search=SearchOptions(beam_size=3, max_length=12, length_penalty=1.0),
         attention_grid=model.encoder.grid,
     )
-    with Replacement(target) as directory:
+    with replaced_bundle(target) as directory:
         encoder, decoder = onnx_export.write(model, directory)
         manifest = Manifest(
             **{name: getattr(spec, name) for name in spec.__dataclass_fields__},

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caprun.arrays import Float64Array
 from caprun.search.hypothesis import Hypothesis
 
 _LIMIT = 30.0
@@ -88,23 +89,15 @@ def _sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit))
 
 
-def _mean(hypothesis: Hypothesis) -> float:
-    return float(hypothesis.log_probs.mean()) if hypothesis.log_probs.size else 0.0
-
-
-def _lowest(hypothesis: Hypothesis) -> float:
-    return float(hypothesis.log_probs.min()) if hypothesis.log_probs.size else 0.0
-
-
-def _spread(hypothesis: Hypothesis) -> float:
-    return float(hypothesis.log_probs.std()) if hypothesis.log_probs.size else 0.0
+def _of_pieces(statistic: Callable[[Float64Array], np.floating[Any]]) -> Callable[[Hypothesis], float]:
+    return lambda hypothesis: float(statistic(hypothesis.log_probs)) if hypothesis.log_probs.size else 0.0
 
 
 CAPTION_FEATURES: Mapping[str, Callable[[Hypothesis], float]] = {
     "log_prob": lambda hypothesis: hypothesis.log_prob,
-    "mean_log_prob": _mean,
-    "lowest_log_prob": _lowest,
-    "spread": _spread,
+    "mean_log_prob": _of_pieces(np.mean),
+    "lowest_log_prob": _of_pieces(np.min),
+    "spread": _of_pieces(np.std),
     "pieces": lambda hypothesis: float(hypothesis.log_probs.size - hypothesis.finished),  # as searched
     "finished": lambda hypothesis: float(hypothesis.finished),
 }

@@ -1,10 +1,12 @@
-"""Writes a bundle: its manifest, and a directory that replaces another on success."""
+"""Writes a bundle: its manifest, and a directory that replaces another one on success."""
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -41,71 +43,62 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-class Replacement:
-    """A directory that is written beside its target and renamed into its place on success; a failure leaves the target.
+@contextlib.contextmanager
+def replaced_bundle(target: Path) -> Iterator[Path]:
+    """Makes a directory beside `target`, and renames it into its place on success; a failure leaves the target.
 
     Raises:
         BundleError: The target exists and is not a bundle alone, or it cannot be written.
     """
+    try:
+        _refuse_to_lose_files(target)
+        place = target.resolve()  # a link stays, and its target is replaced
+        place.parent.mkdir(parents=True, exist_ok=True)
+        directory = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
+        directory.mkdir()
+    except OSError as error:
+        raise BundleError(f"{target} cannot be written: {error.strerror}.") from error
+    try:
+        yield directory
+        _put_in_place(directory, place)
+    except CaprunError:
+        raise
+    except OSError as error:
+        where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else directory
+        if where.is_relative_to(directory):
+            where = target / where.relative_to(directory)
+        raise BundleError(
+            f"{where} cannot be written: {error.strerror or error}; the previous content of {target} is unchanged."
+        ) from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
-    def __init__(self, target: Path) -> None:
-        self.target = target
 
-    def __enter__(self) -> Path:
-        try:
-            self._refuse_to_lose_files()
-            self._place = self.target.resolve()  # a link stays, and its target is replaced
-            self._place.parent.mkdir(parents=True, exist_ok=True)
-            self.directory = self._place.with_name(f".{self._place.name}-{secrets.token_hex(4)}")
-            self.directory.mkdir()
-        except OSError as error:
-            raise BundleError(f"{self.target} cannot be written: {error.strerror}.") from error
-        return self.directory
+def _refuse_to_lose_files(target: Path) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    try:
+        own = {MANIFEST, *read_manifest(target)["files"]}
+    except (BundleError, KeyError, TypeError):
+        raise BundleError(f"{target} exists and is no bundle; choose another --output, or remove it.") from None
+    others = sorted({path.name for path in target.iterdir()} - own)
+    if others:
+        raise BundleError(f"{target} holds {others[0]} besides a bundle; choose another --output, or move it.")
 
-    def _refuse_to_lose_files(self) -> None:
-        if not self.target.exists() or (self.target.is_dir() and not any(self.target.iterdir())):
-            return
-        try:
-            own = {MANIFEST, *read_manifest(self.target)["files"]}
-        except (BundleError, KeyError, TypeError):
-            raise BundleError(
-                f"{self.target} exists and is no bundle; choose another --output, or remove it."
-            ) from None
-        others = sorted({path.name for path in self.target.iterdir()} - own)
-        if others:
-            raise BundleError(f"{self.target} holds {others[0]} besides a bundle; choose another --output, or move it.")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        try:
-            if kind is None:
-                self._put_in_place()
-            elif isinstance(error, OSError) and not isinstance(error, CaprunError):
-                raise self._unwritten(error) from error
-        except OSError as failure:
-            raise self._unwritten(failure) from failure
-        finally:
-            shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _put_in_place(self) -> None:
-        for path in (*self.directory.iterdir(), self.directory):
-            _flush(path)  # else the rename could reach the disk before the content
-        previous = self.directory.with_name(self.directory.name + "-previous")
-        try:
-            if self._place.exists():
-                self._place.rename(previous)
-            self.directory.rename(self._place)
-        except BaseException:
-            if previous.exists() and not self._place.exists():
-                previous.rename(self._place)
-            raise
-        shutil.rmtree(previous, ignore_errors=True)
-
-    def _unwritten(self, error: OSError) -> BundleError:
-        where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else self.directory
-        place = self.target / where.relative_to(self.directory) if where.is_relative_to(self.directory) else where
-        return BundleError(
-            f"{place} cannot be written: {error.strerror or error}; the previous content of {self.target} is unchanged."
-        )
+def _put_in_place(directory: Path, place: Path) -> None:
+    for path in (*directory.iterdir(), directory):
+        _flush(path)  # else the rename could reach the disk before the content
+    previous = directory.with_name(directory.name + "-previous")
+    try:
+        if place.exists():
+            place.rename(previous)
+        directory.rename(place)
+    except BaseException:
+        if previous.exists() and not place.exists():
+            previous.rename(place)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

@@ -50,13 +50,10 @@ Refuse = Callable[[Path], str]
     [
         (b'{"a": 1, "a": 1}', "a key is repeated"),
         (b'{"a": {"b": 1, "c": 2, "b": 3}}', "a key is repeated"),
-        (b'{"a": NaN}', "NaN and Infinity are not allowed"),
-        (b'{"a": [-Infinity]}', "NaN and Infinity are not allowed"),
-        (b'{"a": 1e999}', "a number is too large"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "a number is too large"),
-        (b'{"a": 1E-5}', "not written as"),
-        (b'{"a": 0.10}', "not written as"),
-        (b'{"a": -0}', "not written as"),
+        (b'{"a": NaN}', "a number is NaN, infinite or too long"),
+        (b'{"a": [-Infinity]}', "a number is NaN, infinite or too long"),
+        (b'{"a": 1e999}', "a number is NaN, infinite or too long"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a number is NaN, infinite or too long"),
         (b"[" * 40 + b"]" * 40, "nested too deeply"),
         (b'{"a":' * 900 + b"1" + b"}" * 900, "nested too deeply"),
         (b"[" * 100_000 + b"]" * 100_000, "it is not JSON"),
@@ -76,7 +73,7 @@ def test_json_that_could_be_read_in_two_ways_or_fills_the_stack_is_refused(conte
 
 
 def test_json_as_it_is_written_is_read() -> None:
-    data = {"a": [1, -2.5, 1e-05, 6.67572021484375e-06, True, None, "é😀 \u2028"], "": {}, "b": 10**400}
+    data = {"a": [1, -2.5, 1e-05, 6.67572021484375e-06, True, None, "é😀 \u2028"], "": {}, "b": 10**200}
     assert parse_json(json.dumps(data).encode()) == data
 
 

@@ -42,7 +42,6 @@ def test_null_is_no_confidence(bundle: Path, edit_manifest: Edit) -> None:
         (("event",), "x" * 501, "the event of its confidence is not one line"),
         (("good",), None, "confidence.good must be a table of keys and values"),
         (("good", "bias"), "1", "confidence.good.bias is '1'"),
-        (("good", "bias"), 10**400, "confidence.good.bias is inf"),
         (("good", "bias"), 1e300, "its confidence has weights that are too large"),
         (("good", "caption", "mean_log_prob"), -1e10, "its confidence has weights that are too large"),
         (("good", "caption", "mood"), 1.0, "mood"),

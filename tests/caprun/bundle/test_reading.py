@@ -158,7 +158,7 @@ def _set(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
         (_set("image", "fit", value="stretch"), "image.fit is 'stretch'"),
         (_set("search", "beam_size", value=0), "`beam_size` is 0"),
         (_set("search", "beam_size", value="3"), "search.beam_size is '3'"),
-        (_set("search", "length_penalty", value=10**400), "search.length_penalty is inf"),
+        (_set("search", "length_penalty", value=10**400), "a number is NaN, infinite or too long"),
         (_set("format_version", value="1"), "format_version is '1'"),
         (_set("format", value="onnx2"), "format is 'onnx2'"),
         (_set("special", "end", value=24), "special ids"),

@@ -7,7 +7,7 @@ import pytest
 
 from caprun import BundleError
 from caprun.bundle.reading import read_bundle
-from caprun.bundle.writing import Replacement, write_manifest
+from caprun.bundle.writing import replaced_bundle, write_manifest
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -23,7 +23,7 @@ def write(directory: Path, tiny: Path) -> None:
 
 
 def test_what_was_written_takes_the_place_of_the_bundle_before(bundle: Path, tiny: Path) -> None:
-    with Replacement(bundle) as directory:
+    with replaced_bundle(bundle) as directory:
         write(directory, tiny)
         assert (bundle / "MODEL_CARD.md").read_text() != "another card"
     assert (bundle / "MODEL_CARD.md").read_text() == "another card"
@@ -33,7 +33,7 @@ def test_what_was_written_takes_the_place_of_the_bundle_before(bundle: Path, tin
 
 def test_where_nothing_was_a_directory_appears_that_others_may_read(tmp_path: Path, tiny: Path) -> None:
     target = tmp_path / "not" / "yet" / "there"
-    with Replacement(target) as directory:
+    with replaced_bundle(target) as directory:
         write(directory, tiny)
         assert not target.exists()
     assert target.stat().st_mode & 0o777 == 0o755
@@ -42,7 +42,7 @@ def test_where_nothing_was_a_directory_appears_that_others_may_read(tmp_path: Pa
 
 def test_an_empty_directory_may_be_replaced(tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with Replacement(tmp_path / "empty") as directory:
+    with replaced_bundle(tmp_path / "empty") as directory:
         write(directory, tiny)
     read_bundle(tmp_path / "empty")
 
@@ -55,7 +55,7 @@ def test_a_failure_leaves_the_bundle_before_as_it_was(bundle: Path, failure: typ
         (directory / "half").write_text("written")
         raise failure
 
-    with pytest.raises(failure), Replacement(bundle) as directory:
+    with pytest.raises(failure), replaced_bundle(bundle) as directory:
         fail(directory)
     assert content(bundle) == before
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
@@ -77,7 +77,7 @@ def test_a_directory_that_cannot_be_put_in_place_leaves_the_bundle_before_as_it_
         pytest.raises(
             BundleError, match=f"^{bundle} cannot be written: Permission denied; the previous content .* is unchanged"
         ),
-        Replacement(bundle) as directory,
+        replaced_bundle(bundle) as directory,
     ):
         write(directory, tiny)
     assert content(bundle) == before
@@ -93,7 +93,7 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path: Path, manifest: str | None)
     before = content(tmp_path / "photos")
     with (
         pytest.raises(BundleError, match=f"{tmp_path / 'photos'} exists and is no bundle"),
-        Replacement(tmp_path / "photos"),
+        replaced_bundle(tmp_path / "photos"),
     ):
         pass
     assert content(tmp_path / "photos") == before
@@ -102,14 +102,14 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path: Path, manifest: str | None)
 
 def test_a_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("precious")
-    with pytest.raises(BundleError, match="is no bundle"), Replacement(tmp_path / "notes"):
+    with pytest.raises(BundleError, match="is no bundle"), replaced_bundle(tmp_path / "notes"):
         pass
     assert (tmp_path / "notes").read_text() == "precious"
 
 
 def test_a_bundle_among_other_files_is_not_replaced(bundle: Path) -> None:
     (bundle / "thesis.tex").write_text("precious")
-    with pytest.raises(BundleError, match=f"{bundle} holds thesis.tex besides a bundle"), Replacement(bundle):
+    with pytest.raises(BundleError, match=f"{bundle} holds thesis.tex besides a bundle"), replaced_bundle(bundle):
         pass
     assert (bundle / "thesis.tex").read_text() == "precious"
 
@@ -118,7 +118,7 @@ def test_a_link_still_leads_to_the_bundle_and_the_bundle_is_another(bundle: Path
     (tmp_path / "links").mkdir()
     link = tmp_path / "links" / "current"
     link.symlink_to(bundle)
-    with Replacement(link) as directory:
+    with replaced_bundle(link) as directory:
         write(directory, tiny)
     assert link.is_symlink()
     assert (bundle / "MODEL_CARD.md").read_text() == "another card"
@@ -128,7 +128,7 @@ def test_a_link_still_leads_to_the_bundle_and_the_bundle_is_another(bundle: Path
 def test_the_working_directory_can_be_the_target(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with Replacement(Path()) as directory:
+    with replaced_bundle(Path()) as directory:
         write(directory, tiny)
     assert sorted(os.listdir(tmp_path)) == ["here"]  # noqa: PTH208 - the directory we stand in has moved
     read_bundle(tmp_path / "here")
@@ -138,6 +138,6 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(BundleError, match=f"{tmp_path / 'file' / 'bundle'} cannot be written"),
-        Replacement(tmp_path / "file" / "bundle"),
+        replaced_bundle(tmp_path / "file" / "bundle"),
     ):
         pass

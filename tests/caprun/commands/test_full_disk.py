@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from caprun.bundle.reading import read_bundle
-from caprun.bundle.writing import Replacement, write_manifest
+from caprun.bundle.writing import replaced_bundle, write_manifest
 from caprun.cli import main
 from caprun.errors import BundleError
 from tests.scarcity import files_of_at_most, fill, obeying_permissions, small_disk
@@ -180,7 +180,7 @@ def write(directory: Path, tiny: Path, card: str) -> None:
 @pytest.mark.parametrize("room", [0, 4096, 12_288, 24_576, 28_672, 32_768])
 def test_a_bundle_on_a_full_disk_leaves_the_one_before(tiny: Path, tmp_path: Path, room: int) -> None:
     with small_disk(tmp_path / "disk") as disk:
-        with Replacement(disk / "bundle") as directory:
+        with replaced_bundle(disk / "bundle") as directory:
             write(directory, tiny, "before")
         before = contents(disk)
         fill(disk, leave=room)
@@ -188,7 +188,7 @@ def test_a_bundle_on_a_full_disk_leaves_the_one_before(tiny: Path, tmp_path: Pat
             pytest.raises(
                 BundleError, match=rf"^{disk}/bundle[^\n]* be written: No space left on device; the previous"
             ),
-            Replacement(disk / "bundle") as directory,
+            replaced_bundle(disk / "bundle") as directory,
         ):
             write(directory, tiny, "another")
         assert contents(disk) == before
@@ -199,14 +199,14 @@ def test_a_bundle_on_a_full_disk_leaves_the_one_before(tiny: Path, tmp_path: Pat
 @posix
 def test_a_bundle_where_nothing_may_be_written_stays(tiny: Path, tmp_path: Path) -> None:
     target = tmp_path / "weights" / "bundle"
-    with Replacement(target) as directory:
+    with replaced_bundle(target) as directory:
         write(directory, tiny, "before")
     before = contents(tmp_path)
     target.parent.chmod(0o500)
     with (
         obeying_permissions(),
         pytest.raises(BundleError, match=rf"^{target} cannot be written: Permission denied\.$"),
-        Replacement(target) as directory,
+        replaced_bundle(target) as directory,
     ):
         write(directory, tiny, "another")
     target.parent.chmod(0o700)
@@ -233,6 +233,6 @@ def test_a_bundle_is_on_the_disk_before_it_has_its_name(
         pytest.skip("it cannot be seen here what is flushed")
     monkeypatch.setattr(os, "fsync", note)
     monkeypatch.setattr(Path, "rename", renamed)
-    with Replacement(tmp_path / "bundle") as directory:
+    with replaced_bundle(tmp_path / "bundle") as directory:
         write(directory, tiny, "card")
     assert flushed[-1] == "renamed"

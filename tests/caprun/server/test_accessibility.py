@@ -14,6 +14,8 @@ pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 from tests.caprun.server.support.browser import Visit, chromium, encoded, visits
 from tests.caprun.server.support.serving import Serving, serving
 
+pytestmark = pytest.mark.slow
+
 Visiting = Callable[..., Visit]
 
 PHONE = {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}

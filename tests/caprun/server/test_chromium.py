@@ -21,6 +21,8 @@ from tests.caprun.bundle.support.neutral import make_neutral
 from tests.caprun.server.support.browser import Visit, chromium, encoded, visits
 from tests.caprun.server.support.serving import Serving, serving
 
+pytestmark = pytest.mark.slow
+
 Visiting = Callable[..., Visit]
 
 

@@ -56,6 +56,7 @@ def test_each_has_the_caption_or_the_error_of_the_library(service: Serving, capt
             assert json.loads(answer.body)["caption"] == expected.text, name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the most memory of a moment is only told by Linux")
 def test_bombs_cost_a_service_no_more_than_the_library(service: Serving) -> None:
     before = most_memory(service)

@@ -22,11 +22,10 @@ from caprun.photos.reading import MAX_PIXELS
 from caprun.server import schema
 from caprun.server.batching import Batcher, CaptionedPhoto, encode
 from caprun.server.body import ClientLeft, body_head, read_body, read_upload, wait_until_gone
-from caprun.server.docs import docs_page
 from caprun.server.metrics import CONTENT_TYPE, Metrics
 from caprun.server.middleware import ServiceMiddleware
 from caprun.server.options import ask_of, checked_options, openapi_parameters, query_pairs, request_options
-from caprun.server.page import add_page
+from caprun.server.pages import add_pages
 from caprun.server.refusal import Refusal, as_sentence, error_response, refusal_for, shutting_down
 from caprun.server.settings import Settings
 
@@ -104,7 +103,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _http_error)
     _add_api(app, service)
-    add_page(app)
+    add_pages(app)
     return app
 
 
@@ -121,7 +120,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
             if refusal.status == 500:
                 log.exception("A request failed.")
             if refusal.reason is not None:
-                service.metrics.refused(refusal.reason)
+                service.metrics.refused.labels(refusal.reason).inc()
             return error_response(refusal)
 
     for method in ("post", "put"):  # PUT for curl -T
@@ -160,10 +159,6 @@ def _add_api(app: FastAPI, service: Service) -> None:
     def metrics() -> Response:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return docs_page(app.openapi())
-
 
 async def _caption(service: Service, request: Request) -> bytes:
     began = time.perf_counter()
@@ -200,7 +195,8 @@ async def _caption(service: Service, request: Request) -> bytes:
         raise result
     else:
         answer = b'%s, "timing_ms": %s}' % (result.row[:-1], timing)
-    service.metrics.served(received, total)
+    service.metrics.stages.labels("receive").observe(received)
+    service.metrics.stages.labels("total").observe(total)
     return answer
 
 

@@ -207,7 +207,7 @@ class Batcher:
                 image, box = await asyncio.get_running_loop().run_in_executor(self._decoders, job)
                 del job
         except ImageError as error:
-            self._metrics.failed("bad")
+            self._metrics.photos.labels("bad").inc()
             self._leave_queue(admission)
             return error
         finally:
@@ -223,10 +223,12 @@ class Batcher:
                 self._forget_empty(admission.ask)
         row, abstained, took = await photo.outcome
         if isinstance(row, Exception):
-            self._metrics.failed("failed")
+            self._metrics.photos.labels("failed").inc()
             raise row
         result = CaptionedPhoto(row, photo.decoded - received, photo.taken - photo.decoded, took)
-        self._metrics.captioned(*result[1:], abstained=abstained)
+        self._metrics.photos.labels("abstained" if abstained else "captioned").inc()
+        for stage, seconds in zip(("decode", "queue", "caption"), result[1:], strict=True):
+            self._metrics.stages.labels(stage).observe(seconds)
         return result
 
     def _dispatch(self) -> None:
@@ -265,7 +267,7 @@ class Batcher:
             photo.is_taken.set()
             self._leave_queue(photo.admission)
         self._idle -= 1
-        self._metrics.batch(len(batch))
+        self._metrics.batch_size.observe(len(batch))
         work = asyncio.get_running_loop().run_in_executor(self._workers, self._caption, ask, batch)
         work.add_done_callback(functools.partial(self._deliver, batch))
 
@@ -295,7 +297,7 @@ class Batcher:
 
     def _count(self, more: int) -> None:
         self.photos += more
-        self._metrics.queue(self.photos)
+        self._metrics.queue.set(self.photos)
 
     def _forget_empty(self, ask: Ask) -> None:
         if not self._ready[ask]:

@@ -1,6 +1,7 @@
 """`caprun serve`: its options, and what is loaded and started for them."""
 
 import importlib.util
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("fastapi", "prometheus_client", "python_multipart", "uvicorn")
 _DAY = 86_400
+
+log = logging.getLogger("caprun.server")
 
 
 @click.command("serve")
@@ -102,9 +105,10 @@ def serve(
     """
     _check_installed()
     _open_streams()
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)
     from caprun.bundle.manifest import refuse_uncalibrated
     from caprun.server import listening
-    from caprun.server.log import say
     from caprun.server.placement import divide
     from caprun.server.settings import Settings
     from caprun.server.workers import METRICS_FOLDER, Supervisor
@@ -121,7 +125,7 @@ def serve(
 
     def announce(served: str) -> None:
         shared = "" if workers == 1 else f", {workers} workers"
-        say(f"{served} serves at {listening.url(listener)}{shared}; Ctrl-C ends it.")
+        log.info("%s serves at %s%s; Ctrl-C ends it.", served, listening.url(listener), shared)
 
     def forget(pid: int) -> None:
         from caprun.server.metrics import forget

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from caprun.server.pages import PAGE_HEADERS
 from caprun.server.refusal import Refusal, error_response, shutting_down
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class ServiceMiddleware:
             scope = {**scope, "method": "GET"}
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         counted = path if path in _COUNTED else "other"  # names that clients make up have no end
+        is_page = path == "/" or path.startswith("/page/")
         headers = Headers(scope=scope)
         has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         started = False
@@ -57,12 +59,12 @@ class ServiceMiddleware:
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(raw=message["headers"])
-                for name, value in _HEADERS.items():
+                for name, value in (PAGE_HEADERS if is_page else _HEADERS).items():
                     headers.setdefault(name, value)
                 # a connection that is closed before the body has come is reset, which may take the answer with it
                 if self.service.draining and not has_body:
                     headers["Connection"] = "close"
-                self.service.metrics.answered(counted, message["status"])
+                self.service.metrics.requests.labels(counted, message["status"]).inc()
             await send(message)
 
         try:

@@ -1,6 +1,7 @@
 """One process of a service: uvicorn with its settings, and an end at which every accepted request is answered."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -12,11 +13,13 @@ import uvicorn
 
 from caprun.server import listening
 from caprun.server.app import Service, create_app
-from caprun.server.log import say, say_ending
+from caprun.server.settings import ENDING
 
 _MOST_HEAD = 65_536  # bytes of a request line with its headers
 _HANDSHAKE = 0.1  # seconds in which a connection that has begun is made
 _AFTER_GRACE = 5.0  # seconds beyond the grace period in which a process ends by itself
+
+log = logging.getLogger(__name__)
 
 
 def serve(service: Service, listener: socket.socket, ready: Callable[[], object], *, worker: bool = False) -> int:
@@ -51,7 +54,7 @@ def serve(service: Service, listener: socket.socket, ready: Callable[[], object]
                 return
             service.draining = True
             if not worker:
-                say_ending(number.name, settings.grace)
+                log.info(ENDING, number.name, settings.grace)
             _watch(settings.drain + settings.grace + _AFTER_GRACE)
             loop.call_later(settings.drain, close_door)
 
@@ -102,7 +105,7 @@ def server_config(service: Service) -> uvicorn.Config:
 
 
 def _give_up(line: str) -> NoReturn:
-    say(line)
+    log.error(line)
     os._exit(1)
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 MOST_DECODERS = 16
 """Threads that decode photos, unless more are asked for: a photo of 50 megapixels takes about 200 MB."""
+ENDING = "%s: answering what was asked, for %s s at most; again to end at once."
+"""What is logged when a signal ends the service: its name, and the grace period."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ worker, after it has taken its cores or its GPU.
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import shutil
@@ -17,32 +18,35 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
-from typing import NamedTuple
 
 from caprun.errors import CaprunError
 from caprun.server import listening
-from caprun.server.log import say, say_ending
 from caprun.server.placement import Placement
-from caprun.server.settings import Settings
+from caprun.server.settings import ENDING, Settings
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-_FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0  # seconds before a worker that died is started again
-_LONG_LIFE = 60.0  # seconds after which a death has nothing to do with the one before
-_AFTER_GRACE = 7.0  # seconds beyond the grace period in which a worker ends by itself
+_RESTART_DELAY = 1.0  # seconds before a worker that died is started again
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _fork = multiprocessing.get_context("fork")
 
 Work = Callable[[Placement, Callable[[str], object]], int]
 """What a worker does until SIGTERM: it calls its second argument when it serves, and returns its exit code. It raises a
 CaprunError where it cannot start."""
 
+log = logging.getLogger(__name__)
 
-class _Worker(NamedTuple):
-    placement: Placement
-    process: ForkProcess
-    said: Connection
-    started: float
-    deaths: int
-    """In a row, before this one."""
+
+class _Worker:
+    """A process that serves."""
+
+    def __init__(self, work: Work, placement: Placement) -> None:
+        self.placement, self.serves = placement, False
+        self.said, tell = _fork.Pipe(duplex=False)
+        self.process: ForkProcess = _fork.Process(target=_be_worker, args=(work, placement, tell))
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # or a worker could hear one as its parent would
+        self.process.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        tell.close()
 
 
 class Supervisor:
@@ -66,8 +70,7 @@ class Supervisor:
     ) -> None:
         self._listener, self._placements, self._work, self._settings = listener, placements, work, settings
         self._forget = forget
-        self._workers: dict[int, _Worker] = {}
-        self._serving: set[int] = set()
+        self._workers: list[_Worker] = []
         self._due: list[tuple[float, Callable[[], object]]] = []  # what to do later, and when
         self._announced = self._stopping = self._failed = False
 
@@ -86,117 +89,92 @@ class Supervisor:
         with _metrics_folder(), _signals() as signals:
             try:
                 for placement in self._placements:
-                    self._start(placement, 0)
+                    self._start(placement)
                 while self._workers or not self._stopping:
-                    soonest = min((when for when, _ in self._due), default=None)
-                    patience = None if soonest is None else max(0.0, soonest - time.monotonic())
-                    sentinels = [worker.process.sentinel for worker in self._workers.values()]
-                    said = [worker.said for worker in self._workers.values() if not worker.said.closed]
-                    woken = wait([signals, *sentinels, *said], patience)
-                    for number in signals.recv(64) if signals in woken else b"":
-                        # only SIGTERM and SIGINT have handlers of ours
-                        if number in (signal.SIGTERM, signal.SIGINT) and not self._stop(signal.Signals(number)):
+                    numbers, dead = self._wait(signals, announce)
+                    for number in numbers:
+                        if self._stopping or not self._announced:
                             return 128 + number
-                    for worker in list(self._workers.values()):
-                        if worker.said in woken:
-                            self._hear(worker, announce)
-                        if worker.process.exitcode is not None:
-                            self._bury(worker)
-                    self._do_what_is_due()
+                        self._stop(signal.Signals(number))
+                    for worker in dead:
+                        self._bury(worker)
+                    now = time.monotonic()
+                    due = [action for when, action in self._due if when <= now]
+                    self._due = [(when, action) for when, action in self._due if when > now]
+                    for action in due:
+                        action()
                 return int(self._failed)
             finally:
-                self._kill()
+                for worker in self._workers:
+                    worker.process.kill()
+                for worker in self._workers:
+                    worker.process.join()
 
-    def _start(self, placement: Placement, deaths: int) -> None:
-        hear, tell = _fork.Pipe(duplex=False)
-        process = _fork.Process(target=_be_worker, args=(self._work, placement, tell))
-        process.start()
-        tell.close()
-        assert process.pid is not None
-        self._workers[process.pid] = _Worker(placement, process, hear, time.monotonic(), deaths)
+    def _start(self, placement: Placement) -> None:
+        self._workers.append(_Worker(self._work, placement))
+
+    def _wait(self, signals: socket.socket, announce: Callable[[str], object]) -> tuple[bytes, list[_Worker]]:
+        """Waits until something happens; returns the numbers of the signals that came, and the workers that died."""
+        patience = max(0.0, min(when for when, _ in self._due) - time.monotonic()) if self._due else None
+        talking = {worker.said: worker for worker in self._workers if not worker.said.closed}
+        woken = wait([signals, *talking, *(worker.process.sentinel for worker in self._workers)], patience)
+        dead = [worker for worker in self._workers if worker.process.sentinel in woken]
+        for said, worker in talking.items():
+            if said in woken:
+                self._hear(worker, announce)
+        return signals.recv(64) if signals in woken else b"", dead
 
     def _hear(self, worker: _Worker, announce: Callable[[str], object]) -> None:
         try:
-            serves, text = worker.said.recv()
+            heard = worker.said.recv()
         except EOFError:
             worker.said.close()
             return
-        if not serves:
+        if isinstance(heard, CaprunError):
             if not self._announced:
-                raise CaprunError(text)
-            say(f"Error: a worker cannot start: {text}")
+                raise heard
+            log.error("Error: a worker cannot start: %s", heard)
             return
-        self._serving.add(worker.process.pid or 0)
-        if not self._announced and len(self._serving) == len(self._placements):
+        worker.serves = True
+        if not self._announced and sum(worker.serves for worker in self._workers) == len(self._placements):
             self._announced = True
-            announce(text)
+            announce(heard)
 
     def _bury(self, worker: _Worker) -> None:
-        pid, code = worker.process.pid or 0, worker.process.exitcode or 0
-        del self._workers[pid]
-        worker.said.close()
         worker.process.join()
+        pid, code = worker.process.pid or 0, worker.process.exitcode or 0
+        self._workers.remove(worker)
+        worker.said.close()
         self._forget(pid)
         if self._stopping:
-            self._failed |= code != 0 and pid in self._serving
+            self._failed |= code != 0 and worker.serves
             return
-        self._serving.discard(pid)
         how = f"of signal {-code}" if code < 0 else f"with exit code {code}"
         if not self._announced:
             raise CaprunError(f"A worker died {how} before it served; run with --workers 1 to see more.")
-        deaths = worker.deaths if time.monotonic() - worker.started < _LONG_LIFE else 0
-        delay = min(_FIRST_DELAY * 2**deaths, _LONGEST_DELAY)
-        self._after(delay, lambda: self._start(worker.placement, deaths + 1))
-        say(f"Worker {pid} {'died' if code else 'ended'} {how}; another starts in {delay:g} s.")
+        self._due.append((time.monotonic() + _RESTART_DELAY, lambda: self._start(worker.placement)))
+        log.warning("Worker %d %s %s; another starts.", pid, "died" if code else "ended", how)
 
-    def _stop(self, number: signal.Signals) -> bool:
-        """Tells the workers to end; false where all are to end at once."""
-        if self._stopping or not self._announced:
-            return False
+    def _stop(self, number: signal.Signals) -> None:
         self._stopping = True
-        settings = self._settings
-        say_ending(number.name, settings.grace)
-        for worker in self._workers.values():
+        log.info(ENDING, number.name, self._settings.grace)
+        for worker in self._workers:
             worker.process.terminate()
-        self._due = []
-        self._after(settings.drain, lambda: listening.close_door(self._listener))
-        self._after(settings.drain + settings.grace + _AFTER_GRACE, self._give_up)
-        return True
-
-    def _give_up(self) -> None:
-        self._failed = True
-        say("Error: a worker did not end by itself.")
-        self._kill()
-
-    def _kill(self) -> None:
-        for worker in self._workers.values():
-            worker.process.kill()
-        for worker in self._workers.values():
-            worker.process.join()
-
-    def _after(self, seconds: float, action: Callable[[], object]) -> None:
-        self._due.append((time.monotonic() + seconds, action))
-
-    def _do_what_is_due(self) -> None:
-        now = time.monotonic()
-        due = [action for when, action in self._due if when <= now]
-        self._due = [(when, action) for when, action in self._due if when > now]
-        for action in due:
-            action()
+        self._due = [(time.monotonic() + self._settings.drain, lambda: listening.close_door(self._listener))]
 
 
 def _be_worker(work: Work, placement: Placement, tell: Connection) -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # until it serves
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     placement.take()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        code = work(placement, lambda text: tell.send((True, text)))
+        sys.exit(work(placement, tell.send))
     except CaprunError as error:
-        tell.send((False, str(error)))
-        code = 1
-    sys.exit(code)
+        tell.send(error)
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:
@@ -228,7 +206,7 @@ def _signals() -> Iterator[socket.socket]:
     """Makes a socket that receives the number of each SIGTERM and SIGINT, as a byte."""
     hear, tell = socket.socketpair()
     tell.setblocking(False)
-    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
     wakeup = signal.set_wakeup_fd(tell.fileno())
     try:
         yield hear

@@ -49,7 +49,7 @@ def test_requests_photos_stages_and_batches_are_counted(captioner: Captioner) ->
 
 def test_services_of_one_process_count_for_themselves() -> None:
     first, second = Metrics(), Metrics()
-    first.batch(5)
+    first.batch_size.observe(5)
     assert values(first.text().decode())["caprun_batch_size_sum"] == 5
     assert values(second.text().decode())["caprun_batch_size_sum"] == 0
 
@@ -58,9 +58,9 @@ PROCESS = """
 import sys, os
 from caprun.server.metrics import Metrics
 metrics = Metrics()
-metrics.answered("/v1/caption", 200)
-metrics.captioned(0.1, 0.2, 0.3)
-metrics.queue(int(sys.argv[1]))
+metrics.requests.labels("/v1/caption", 200).inc()
+metrics.stages.labels("caption").observe(0.3)
+metrics.queue.set(int(sys.argv[1]))
 print(os.getpid(), flush=True)
 sys.stdin.read()
 """

@@ -1,6 +1,7 @@
-"""The page at `/docs`: the OpenAPI description for people, without scripts and without anything from elsewhere.
+"""The pages: `/`, to try the service, and `/docs`, the OpenAPI description for people.
 
-Swagger UI would add 1.6 MB to the package, and needs inline styles that the policy of this page forbids.
+Both need nothing from elsewhere. Swagger UI would add 1.6 MB to the package, and inline styles, which the policy of the
+pages forbids.
 """
 
 import base64
@@ -9,8 +10,25 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from fastapi import Response
+from fastapi import FastAPI, Request, Response
+from fastapi.staticfiles import StaticFiles
 
+PAGE_HEADERS = {
+    # Nothing but this service's own files, and photos that the page itself holds; no inline script or style.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    # An update is seen at once, and what has not changed is not sent again.
+    "Cache-Control": "no-cache",
+}
+"""Headers of every answer of the page."""
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { max-width: 56rem; margin: 0 auto; padding: 1rem; }
@@ -29,7 +47,21 @@ jq -nc '{photos: $ARGS.positional}' --args "$(base64 -w0 one.jpg)" "$(base64 -w0
     curl --json @- ADDRESS/v1/caption"""
 
 
-def docs_page(api: Mapping[str, Any]) -> Response:
+def add_pages(app: FastAPI) -> None:
+    """Adds the pages to an application."""
+    files = StaticFiles(packages=[("caprun.server", "page")])
+    app.mount("/page", files)
+
+    @app.get("/", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        return await files.get_response("index.html", request.scope)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return _docs_page(app.openapi())
+
+
+def _docs_page(api: Mapping[str, Any]) -> Response:
     """Renders the description of an API, as `FastAPI.openapi` returns it, as a page."""
     info = api["info"]
     title = escape(f"{info['title']} {info['version']}")

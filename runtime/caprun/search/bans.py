@@ -1,4 +1,4 @@
-"""What may not be said next: repeated pieces and n-grams, suppressed pieces, and ends that come too early."""
+"""Pieces that a search may not choose: repeated pieces and n-grams, suppressed pieces, and ends that come too early."""
 
 import functools
 from collections.abc import Hashable, Iterator, Sequence
@@ -36,22 +36,22 @@ class Bans:
     ngram: int
     window: int
     suppressed: Mask | None
-    """By piece; None: no piece is."""
+    """Whether each piece is suppressed; None if none is."""
     suppressed_count: int
     bad_endings: Mask | None
-    """Likewise."""
+    """Whether each piece is a bad ending; None if none is."""
 
     @classmethod
     def of(cls, options: SearchOptions, end: int, vocabulary: PieceIds | None) -> "Bans | None":
-        """The bans that a search's options ask for; None if they ask for none.
+        """Makes the bans that search options ask for; None if they ask for none.
 
         Raises:
-            UsageError: they name pieces, and there is no vocabulary, or one that spells them otherwise or may.
+            UsageError: The options name words, and there is no vocabulary or it cannot tell their ids.
         """
         suppressed = _mask(options.suppress, "suppress", vocabulary)
         bad_endings = _mask(options.bad_endings, "bad_endings", vocabulary)
         ngram, window = options.no_repeat_ngram, options.no_repeat_word
-        if ngram == 1:  # no piece twice, however long ago
+        if ngram == 1:  # no piece twice, at any distance
             ngram, window = 0, options.max_length
         if not (options.min_length or ngram or window) and suppressed is None and bad_endings is None:
             return None
@@ -59,7 +59,7 @@ class Bans:
         return cls(end, options.min_length, ngram, window, suppressed, count, bad_endings)
 
     def most(self, step: int) -> int:
-        """The most pieces that can be banned after `step` pieces: so many more candidates leave enough of them."""
+        """Computes how many pieces can be banned after `step` pieces, which is how many more candidates are needed."""
         count = self.suppressed_count + min(step, self.window)
         count += step < self.min_length or self.bad_endings is not None
         if self.ngram:
@@ -67,18 +67,19 @@ class Bans:
         return count
 
     def applied(self, history: Ids, candidate: Ids, log_prob: Float32Array) -> Float32Array:
-        """The candidates' log-probabilities, -inf where they may not be said.
+        """Returns log-probabilities that are -inf for banned candidates.
 
         Args:
-            history: (rows, beams, step), the pieces of each beam, START not among them.
-            candidate, log_prob: (rows, beams, k).
+            history: Pieces of each beam without START; (rows, beams, step).
+            candidate: Ids of the candidates; (rows, beams, k).
+            log_prob: Their log-probabilities; (rows, beams, k).
         """
         for banned in self._banned(history, candidate):
             log_prob = np.where(banned, _NEVER, log_prob)
         return log_prob
 
     def _banned(self, history: Ids, candidate: Ids) -> Iterator[Mask]:
-        """Each ban that is about this step: where it applies, broadcast to (rows, beams, k)."""
+        """Yields where each ban of this step applies, broadcastable to (rows, beams, k)."""
         step = history.shape[2]
         if self.suppressed is not None:
             yield self.suppressed[candidate]
@@ -94,7 +95,7 @@ class Bans:
                 yield _among(candidate, np.where(follows, history[:, :, self.ngram - 1 :], -1))
 
     def _begins_again(self, history: Ids) -> Mask:
-        """(rows, beams, starts): where an n-gram starts whose pieces but the last are those said last."""
+        """Finds where an n-gram starts whose pieces but the last equal the last pieces; (rows, beams, starts)."""
         starts = history.shape[2] - self.ngram + 1
         same: Mask = history[:, :, :starts] == history[:, :, starts, None]
         for offset in range(1, self.ngram - 1):
@@ -103,8 +104,8 @@ class Bans:
 
 
 def _among(candidate: Ids, pieces: Ids) -> Mask:
-    """Which candidates (rows, beams, k) are among a beam's pieces (rows, beams, any)."""
-    one = pieces.shape[2] == 1  # the usual case, in one operation
+    """Tells which candidates, (rows, beams, k), are among a beam's pieces, (rows, beams, any)."""
+    one = pieces.shape[2] == 1  # the usual case needs one operation
     found: Mask = candidate == pieces if one else (candidate[:, :, :, None] == pieces[:, :, None, :]).any(3)
     return found
 

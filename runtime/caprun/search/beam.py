@@ -1,4 +1,4 @@
-"""Beam search: the likeliest beginnings of a caption are kept, in one group or in several that avoid each other."""
+"""Beam search: keeps the likeliest beginnings of a caption, in one group or in several that avoid each other."""
 
 from bisect import insort
 from itertools import zip_longest
@@ -13,23 +13,23 @@ from caprun.search.options import SearchOptions
 from caprun.search.steps import Steps
 
 Ended = list[tuple[float, int, int]]
-"""Finished captions of one group of one photo, the best first: cost over its length's power, step and beam of END."""
+"""Finished captions of a group of a photo, the best first: negated score, step and beam of END."""
 
 
 def beam_search(
     steps: Steps, photos: int, start: int, end: int, options: SearchOptions, bans: Bans | None
 ) -> list[Hypothesis]:
-    """Find the likeliest captions of each photo; for the arguments see `caprun.search.decoding.search`."""
+    """Finds the likeliest captions of each photo; see `caprun.search.decoding.search` for the arguments."""
     width, groups, longest = options.beam_size, options.groups, options.max_length
     log: list[SearchStep] = []
-    costs: list[Float64Array] = []  # (rows, beams) a step: as below
+    costs: list[Float64Array] = []  # of each step, (rows, beams)
     ended: list[list[Ended]] = [[[] for _ in range(groups)] for _ in range(photos)]
-    to_beat = np.full((photos, groups), np.inf)  # of the n-th best finished caption, its cost over its length's power
+    to_beat = np.full((photos, groups), np.inf)  # negated score of the n-th best finished caption
 
     row = np.arange(photos)
     parent, token = row[:, None], np.full((photos, 1), start, np.int64)
-    cost = np.zeros((photos, 1))  # of each beam that lives on, its negated log-probability; inf of others
-    history = np.zeros((photos, 1, longest), np.int64)  # what each beam said, where there are bans
+    cost = np.zeros((photos, 1))  # negated log-probability of each beam; inf if it has ended
+    history = np.zeros((photos, 1, longest), np.int64)  # pieces of each beam, if there are bans
     some_are_over = False
     for step in range(longest):
         output = steps(row, parent, token, width + (0 if bans is None else bans.most(step)))
@@ -59,10 +59,10 @@ def beam_search(
             some_are_over = True
             _keep_ended(ended, to_beat, row, np.where(token == end, cost, np.inf), step, options)
             cost[token == end] = np.inf
-        if not some_are_over and bans is not None:  # they may have left a beam with nothing to say
+        if not some_are_over and bans is not None:  # bans may have left a beam without a candidate
             some_are_over = any(np.inf in beams_costs for beams_costs in cost.tolist())
         if some_are_over:
-            # costs only rise: this is the best that a live caption can come to
+            # costs only rise, so this bounds what a live beam can reach
             reachable = cost.reshape(rows, groups, -1).min(2) / longest**options.length_penalty
             live = (reachable < to_beat[row]).any(1)
             if not live.all():
@@ -79,28 +79,28 @@ def beam_search(
 
 
 def _padded(log_prob: Float32Array, candidate: Ids, width: int) -> tuple[Float32Array, Ids]:
-    """Candidates that cannot be said, up to `width` of them a beam."""
+    """Pads the candidates of each beam to `width` with impossible ones."""
     more = ((0, 0), (0, 0), (0, width - log_prob.shape[2]))
     return np.pad(log_prob, more, constant_values=-np.inf), np.pad(candidate, more)
 
 
 def _kept_by_groups(extended: Float64Array, candidate: Ids, end: int, options: SearchOptions) -> Ids:
-    """(rows, beams), the extensions kept, those of the first group first; each group avoids what the ones before say.
+    """Chooses extensions group by group, (rows, beams); each group avoids the pieces that earlier groups chose.
 
-    That is one step of algorithm 1 of Vijayakumar et al. with Hamming diversity. It moves the choice alone: the sums
-    that the beams carry on stay the model's log-probabilities. END is never avoided, for captions may end together.
+    This is one step of algorithm 1 of Vijayakumar et al. with Hamming diversity. Diversity changes the choice only; the
+    costs of the beams stay the model's. END is never avoided, since captions may end together.
 
     Args:
-        extended: (rows, beams * k), the costs of the extended beams.
-        candidate: (rows, beams, k).
-        end: id of END.
-        options: groups and diversity.
+        extended: Costs of the extended beams; (rows, beams * k).
+        candidate: Ids of the candidates; (rows, beams, k).
+        end: Id of END.
+        options: Groups and diversity.
     """
     rows, beams, k = candidate.shape
     each = options.beam_size // options.groups
     row_start = np.arange(0, rows * beams * k, beams * k)[:, None]
     pieces = candidate.reshape(rows, -1)
-    avoidable = (extended < np.inf) & (pieces != end)  # dead beams say nothing
+    avoidable = (extended < np.inf) & (pieces != end)  # ended beams choose nothing
     kept: list[Ids] = []
     taken: list[Ids] = []
     for group in range(options.groups):
@@ -119,14 +119,15 @@ def _kept_by_groups(extended: Float64Array, candidate: Ids, end: int, options: S
 def _keep_ended(
     ended: list[list[Ended]], to_beat: Float64Array, row: Ids, cost: Float64Array, step: int, options: SearchOptions
 ) -> None:
-    """Keep the captions that end in this step if they are among the n best of their group.
+    """Keeps the captions that end in this step if they are among the n best of their group.
 
     Args:
-        ended, to_beat: what is kept, and the worst of it where there are n.
-        row: photos.
-        cost: (rows, beams), of captions that end; inf of others.
-        step: this one.
-        options: n_best, groups, length_penalty.
+        ended: The captions kept, changed in place.
+        to_beat: Negated score of the n-th best caption of each group, changed in place; (photos, groups).
+        row: Photos of the step.
+        cost: Costs of the captions that end in this step, inf for other beams; (rows, beams).
+        step: The step.
+        options: n_best, groups and length_penalty.
     """
     each = options.beam_size // options.groups
     at, beam = np.nonzero(cost < np.inf)
@@ -134,7 +135,7 @@ def _keep_ended(
     for photo, which, one in zip(row[at].tolist(), beam.tolist(), scaled.tolist(), strict=True):
         group = which // each
         found = ended[photo][group]
-        insort(found, (one, step, which))  # of equal ones the earlier is the better
+        insort(found, (one, step, which))  # of equal scores, the earlier is better
         del found[options.n_best :]
         if len(found) == options.n_best:
             to_beat[photo, group] = found[-1][0]
@@ -142,14 +143,14 @@ def _keep_ended(
 
 class _Found(NamedTuple):
     scaled: float
-    """Cost over its length's power: the negated score."""
+    """The negated score."""
     place: CaptionEnd
 
 
 def _found(
     photo: int, group: int, ended: Ended, log: list[SearchStep], costs: list[Float64Array], options: SearchOptions
 ) -> list[_Found]:
-    """A group's captions of a photo: those finished, the best first, and where there are too few the unfinished."""
+    """Returns the captions of a group of a photo: finished ones, the best first, then unfinished ones if needed."""
     found = [_Found(scaled, CaptionEnd(step, beam, True)) for scaled, step, beam in ended]
     each = options.beam_size // options.groups
     for step in range(len(log) - 1, -1, -1):
@@ -165,13 +166,13 @@ def _found(
             for i in cost.argsort(kind="stable")[: options.n_best - len(found)].tolist()
             if cost[i] < np.inf
         ]
-        if found:  # before its last step, a group with captions has but their beginnings
+        if found:  # earlier steps hold the beginnings of these captions
             break
     return found or [_Found(np.inf, CaptionEnd(-1, 0, False))]
 
 
 def _best(photo: int, by_group: list[list[_Found]], trace: Trace, options: SearchOptions) -> list[CaptionEnd]:
-    """The n best captions of all groups: of each its best before its second best, and none twice; the best first."""
+    """Chooses the n best captions of all groups, the best of each group first, none twice; returns the best first."""
     if len(by_group) == 1:
         return [found.place for found in by_group[0]]
     chosen: dict[tuple[int, ...], _Found] = {}

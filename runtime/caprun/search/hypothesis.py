@@ -1,8 +1,8 @@
-"""Captions as ids, and reading them back from what a search did in each step."""
+"""Captions as ids, and the trace of a search that they are read from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -14,75 +14,72 @@ class Hypothesis:
     """A caption as ids."""
 
     ids: tuple[int, ...]
-    """Its pieces, without END."""
+    """Pieces without END."""
     log_probs: Float64Array
-    """Of each piece, and last that of END where the caption is finished; the model's own, whatever chose it."""
+    """Log-probability of each piece, and of END if the caption is finished; always the model's own."""
     finished: bool
-    """False where `max_length` came before END, or bans left nothing to say."""
+    """False if the caption was cut at `max_length`, or if bans left no piece to continue with."""
     alpha: Float32Array | None
-    """(pieces, regions): where the decoder looked for each piece."""
+    """Attention weights of each piece, (pieces, regions); None unless asked for."""
     alternatives: tuple["Hypothesis", ...] = ()
-    """The others of `n_best`, after this one; fewer where there are fewer."""
+    """The other captions of `n_best`, at most `n_best - 1`."""
     sources: tuple[tuple[int, ...], ...] | None = None
-    """Of each of `ids`, the positions in `log_probs` and `alpha` that it stands for, where a phrase was rewritten after
-    the search; None where each stands for its own."""
+    """For a caption with a rewritten phrase: the positions in `log_probs` and `alpha` that each of `ids` stands for."""
 
     @property
     def log_prob(self) -> float:
-        """Of the whole caption."""
+        """Log-probability of the whole caption."""
         return float(self.log_probs.sum())
 
     def positions(self, pieces: Sequence[int]) -> list[int]:
-        """Returns the positions in `log_probs` and `alpha` that the pieces at these places of `ids` stand for."""
+        """Finds the positions in `log_probs` and `alpha` of the pieces at these places of `ids`."""
         if self.sources is None:
             return list(pieces)
         return [position for piece in pieces for position in self.sources[piece]]
 
 
 class SearchStep(NamedTuple):
-    """What a search did in one step; what is needed of it in the end alone is left for then."""
+    """The record of one step of a search; a trace derives the rest when the search has ended."""
 
     row: Ids
-    """(rows,): the photos it was about."""
+    """Photos of the step; (rows,)."""
     parent: Ids | None
-    """(rows, beams): the states of the step before that its beams go on from, as `Steps` counts them, but within this
-    step's rows; None where each goes on from its own, or from the only one of its photo."""
+    """States of the previous step that the beams continue, counted within this step's rows, (rows, beams); None if each
+    beam continues its own state or the only one of its photo."""
     token: list[list[int]]
-    """rows x beams: the piece each says."""
+    """Piece of each beam; rows x beams."""
     log_prob: Float32Array
-    """(rows, beams of the step before, candidates), of all that could be said."""
+    """Log-probabilities of all candidates; (rows, beams of the previous step, candidates)."""
     choice: Ids | None
-    """(rows, beams): which of them is said, as an index into all candidates; None for the first of each beam."""
+    """Chosen candidates, as indices into all candidates, (rows, beams); None for the first of each beam."""
     alpha: Float32Array | None
-    """(rows, beams of the step before, regions): where those looked to say it."""
+    """Attention weights, (rows, beams of the previous step, regions); None unless asked for."""
 
     def gained(self) -> list[list[float]]:
-        """Rows x beams: the log-probability of the piece each says."""
-        gained: list[list[float]] = (
-            self.log_prob[:, :, 0] if self.choice is None else self.log_prob.take(self.choice)
-        ).tolist()
-        return gained
+        """Returns the log-probability of the piece of each beam, rows x beams."""
+        gained: Float32Array = self.log_prob[:, :, 0] if self.choice is None else self.log_prob.take(self.choice)
+        return cast("list[list[float]]", gained.tolist())
 
 
 class CaptionEnd(NamedTuple):
-    """Where a caption's last piece is found."""
+    """The place of a caption's last piece."""
 
     step: int
-    """-1: before the first; the caption is empty and unfinished."""
+    """Step of the piece; -1 for an empty, unfinished caption."""
     beam: int
     finished: bool
 
 
 class Trace:
-    """Reads captions back, from their last piece to their first.
+    """Reads captions from the steps of a search, from their last piece to their first.
 
     Args:
-        log: all steps of a search.
-        photos: the size of its batch.
+        log: All steps of the search.
+        photos: Number of photos in the batch.
     """
 
     def __init__(self, log: Sequence[SearchStep], photos: int) -> None:
-        # single elements are many times faster to read from lists than from arrays
+        # single elements are read much faster from lists than from arrays
         self._tokens = [step.token for step in log]
         self._gained = [step.gained() for step in log]
         self._parents = [None if step.parent is None else step.parent.tolist() for step in log]
@@ -93,12 +90,12 @@ class Trace:
         ]
 
     def hypothesis(self, photo: int, places: Sequence[CaptionEnd]) -> Hypothesis:
-        """A photo's captions, the first with the others as its alternatives."""
+        """Reads a photo's captions; the first has the others as alternatives."""
         first, *others = (self._read(photo, place) for place in places)
         return replace(first, alternatives=tuple(others)) if others else first
 
     def pieces(self, photo: int, place: CaptionEnd) -> tuple[int, ...]:
-        """What is said up to a place."""
+        """Reads the pieces up to a place."""
         return self._read(photo, place).ids
 
     def _read(self, photo: int, place: CaptionEnd) -> Hypothesis:
@@ -114,7 +111,7 @@ class Trace:
             beam = (beam if parents is None else parents[at][beam]) % self._widths[step]
             if seen is not None:
                 alpha.append(seen[at, beam])
-        if place.finished:  # END is no piece of the caption; what was looked at to say it is nobody's affair
+        if place.finished:  # END is no piece of the caption, and its attention weights are not used
             del ids[0], alpha[:1]
         return Hypothesis(
             tuple(reversed(ids)),

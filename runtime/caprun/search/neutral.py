@@ -1,4 +1,4 @@
-"""A search that says no gender: the probabilities of gendered words are added onto neutral ones, step by step."""
+"""Gender-neutral search: at every step, the probabilities of gendered words are added to those of neutral words."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,10 +16,10 @@ class Neutralizer:
     """A bundle's neutral words as ids, for searches; `caprun.bundle.neutral_words` makes it.
 
     Args:
-        groups: a neutral piece to the gendered ones that it stands for besides itself; no piece is in two groups.
-        phrases: pieces to those that are written in their place, no more of them.
-        pieces: size of the vocabulary.
-        word_starts: finds where words begin in a caption.
+        groups: For each neutral piece the gendered pieces that it replaces; no piece is in two groups.
+        phrases: For each clumsy phrase the pieces to write instead, no more than the phrase has.
+        pieces: Size of the vocabulary.
+        word_starts: Finds where words begin in a caption.
     """
 
     def __init__(
@@ -32,29 +32,29 @@ class Neutralizer:
         members = [member for neutral, gendered in groups.items() for member in (neutral, *gendered)]
         self._word_starts = word_starts
         self._neutral = np.array(list(groups), np.int64)
-        """(groups,): the piece that each group of pieces is said as."""
+        """Neutral piece of each group; (groups,)."""
         self._first = np.cumsum([0, *(1 + len(gendered) for gendered in groups.values())])[:-1]
-        """(groups,): where the group's pieces begin among all that are in groups."""
+        """Position of the first member of each group among all members; (groups,)."""
         self._among_sorted = np.argsort(np.argsort(members))
-        """(members,): where the pieces of one group after the other stand among all of them sorted by id."""
+        """Position of each member, group by group, among all members sorted by id; (members,)."""
         self._in_group = np.zeros(pieces, np.bool_)
         self._in_group[members] = True
         self._phrases = phrases
         self._longest = max(map(len, phrases), default=0)
 
     def steps(self, steps: Steps) -> Steps:
-        """Returns the decoder as one that says neutral words alone, and reads them."""
+        """Wraps a decoder so that it proposes neutral words only."""
         return _NeutralSteps(steps, self)
 
     def merged(self, output: StepOutput, k: int) -> StepOutput:
-        """Returns the k likeliest candidates after the probabilities of each group are added onto its neutral piece.
+        """Adds the probabilities of each group to its neutral piece and returns the k likeliest candidates.
 
         Args:
-            output: of a step, with the whole vocabulary as candidates.
-            k: how many candidates to return, the likeliest first.
+            output: Output of a step, with the whole vocabulary as candidates.
+            k: Number of candidates to return, the likeliest first.
 
         Raises:
-            BundleError: a piece of a group is not among the candidates, or twice.
+            BundleError: A member of a group is missing from the candidates, or repeated.
         """
         rows, beams, pieces = output.candidate.shape
         log_prob, candidate = output.log_prob.reshape(-1, pieces), output.candidate.reshape(-1, pieces)
@@ -62,7 +62,7 @@ class Neutralizer:
         count = len(self._among_sorted)
         if (in_group.sum(1) != count).any():
             raise BundleError("The decoder does not give each piece of its vocabulary once; export the bundle again.")
-        # among so many candidates are the k likeliest of those in no group
+        # these contain the k likeliest candidates that are in no group
         most = min(pieces, k + count)
         others = np.where(in_group[:, :most], np.float32(-np.inf), log_prob[:, :most])
         sums = self._sums(log_prob[in_group].reshape(-1, count), candidate[in_group].reshape(-1, count))
@@ -76,14 +76,14 @@ class Neutralizer:
         )
 
     def _sums(self, log_prob: Float32Array, member: Ids) -> Float32Array:
-        """(any, groups), the log-probability of each group, of those of its members, (any, members) in any order."""
+        """Adds up the log-probabilities of members, (any, members) in any order, to those of groups, (any, groups)."""
         by_id = np.take_along_axis(log_prob, member.argsort(1), 1)
         sums = np.logaddexp.reduceat(by_id[:, self._among_sorted].astype(np.float64), self._first, 1)
-        found: Float32Array = np.minimum(sums, 0).astype(np.float32)  # a sum may be rounded to more than 1
+        found: Float32Array = np.minimum(sums, 0).astype(np.float32)  # rounding may make a sum larger than 1
         return found
 
     def rephrased(self, hypothesis: Hypothesis) -> Hypothesis:
-        """Returns a caption with its clumsy phrases rewritten; its log-probabilities stay as searched."""
+        """Rewrites the clumsy phrases of a caption; its log-probabilities stay."""
         said = self._rewritten(hypothesis.ids)
         if said is None:
             return hypothesis
@@ -92,13 +92,13 @@ class Neutralizer:
         )
 
     def _rewritten(self, ids: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]] | None:
-        """Each piece and the positions that it stands for; None where nothing is rewritten.
+        """Returns each piece and the positions that it stands for; None if no phrase is rewritten.
 
-        The longest phrase that begins at a word is rewritten, from left to right. A piece of what is written stands for
-        the piece at its place in the phrase, and the last for all the others too.
+        From left to right, the longest phrase of whole words is rewritten. Each written piece stands for the piece at
+        its place in the phrase, and the last one for the rest of the phrase too.
         """
         said: list[tuple[int, tuple[int, ...]]] = []
-        words: set[int] | None = None  # where words begin; found out where there is a phrase
+        words: set[int] | None = None  # where words begin, computed at the first phrase
         position = 0
         while position < len(ids):
             ends = range(min(position + self._longest, len(ids)), position, -1)
@@ -114,7 +114,7 @@ class Neutralizer:
         return said if any(len(positions) > 1 or ids[positions[0]] != piece for piece, positions in said) else None
 
     def all_rephrased(self, hypothesis: Hypothesis, *, drawn: bool) -> Hypothesis:
-        """Returns a photo's captions rephrased; alternatives that now read alike are left out unless they are drawn."""
+        """Rephrases a photo's captions; drops alternatives that have become equal, unless they were drawn."""
         first = self.rephrased(hypothesis)
         others: list[Hypothesis] = []
         for other in map(self.rephrased, hypothesis.alternatives):
@@ -135,9 +135,9 @@ class _NeutralSteps:
 
     @property
     def photo(self) -> Float32Array:
-        """See `caprun.steps.Steps`."""
+        """See `caprun.search.steps.Steps`."""
         return self._steps.photo
 
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
-        """See `caprun.steps.Steps`."""
+        """See `caprun.search.steps.Steps`."""
         return self._neutralizer.merged(self._steps(row, parent, token, WHOLE), k)

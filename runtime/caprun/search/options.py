@@ -1,4 +1,4 @@
-"""The options of a search as one value, and which of them exclude each other."""
+"""The options of a search as one value, checked against each other."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -7,7 +7,7 @@ from caprun.errors import UsageError
 from caprun.search.option_table import SEARCH_OPTIONS
 
 _ALWAYS = ("beam_size", "max_length", "length_penalty")
-"""The options that every description of a search has."""
+"""Options that every description of a search has."""
 
 
 def _default(name: str) -> Any:
@@ -16,7 +16,7 @@ def _default(name: str) -> Any:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How captions are searched for; by default, beam search with nothing forbidden.
+    """The options of a search; by default, beam search without bans.
 
     `caprun.search.option_table.SEARCH_OPTIONS` has the range and meaning of each option; `suppress` and `bad_endings`
     may also be given as a string of words or a list. Lengths count pieces of the vocabulary. The bans (`min_length`,
@@ -55,10 +55,10 @@ class SearchOptions:
         if 0 < self.temperature < 0.001:
             raise UsageError(f"`temperature` is {self.temperature}; it must be 0, to search, or at least 0.001.")
         if self.top_p == 0:
-            raise UsageError("`top_p` is 0; it must be above 0, for else there is nothing to sample.")
+            raise UsageError("`top_p` is 0; it must be above 0.")
         if self.min_length >= self.max_length:
             raise UsageError(
-                f"`min_length` ({self.min_length}) must be at most {self.max_length - 1}, for `max_length` "
+                f"`min_length` ({self.min_length}) must be at most {self.max_length - 1}, since `max_length` "
                 f"({self.max_length}) includes the end of a caption."
             )
         if self.groups == 1 and self.diversity != _default("diversity"):
@@ -79,12 +79,12 @@ class SearchOptions:
             raise UsageError(f"`n_best` ({self.n_best}) must be at most `beam_size` ({self.beam_size}).")
 
     def plain(self, beam_size: int) -> "SearchOptions":
-        """Beam search of a width, as long and with the penalty of this one and no other option."""
+        """Returns plain beam search of a width, with the `max_length` and `length_penalty` of these options."""
         return SearchOptions(beam_size, self.max_length, self.length_penalty)
 
     @property
     def text(self) -> str:
-        """The options for a person: the three every search has, and those that are not as usual."""
+        """The options in words: length and beam, and those that differ from the default."""
         beams = [f"beam {self.beam_size}", f"length penalty {self.length_penalty:g}"]
         said = [*(beams if self.temperature == 0 else ["sampled"]), f"at most {self.max_length} steps"]
         for name, value in self.as_dict().items():
@@ -94,11 +94,11 @@ class SearchOptions:
         return ", ".join(said)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the options as plain data, for `from_dict`; those with their usual value are left out."""
+        """Returns the options as plain data for `from_dict`, without most of those that have their default."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         unusual = {field.name for field in fields(self) if values[field.name] != field.default}
         if self.temperature > 0:
-            unusual.add("seed")  # it decides, even where it is the usual one
+            unusual.add("seed")  # samples depend on it, even on the default
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()

@@ -1,4 +1,4 @@
-"""Captions said piece by piece, none taken back: the likeliest (greedy search), or one that is drawn (sampling)."""
+"""Greedy search and sampling: each caption grows by the likeliest piece, or by a piece that is drawn."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from caprun.search.options import SearchOptions
 from caprun.search.steps import WHOLE, Steps
 
 
-def say(
+def greedy_or_sampled(
     steps: Steps,
     photos: int,
     start: int,
@@ -20,20 +20,20 @@ def say(
     bans: Bans | None,
     identities: Sequence[int],
 ) -> list[Hypothesis]:
-    """Say one caption a photo, or draw `n_best` of them; for the arguments see `caprun.search.decoding.search`."""
+    """Finds one caption for each photo, or draws `n_best`; see `caprun.search.decoding.search` for the arguments."""
     longest, drawing = options.max_length, options.temperature > 0
     count = options.n_best if drawing else 1
     enough = (options.top_k or WHOLE) if drawing else 1
     uniform = _uniform(options, count, identities) if drawing else None
     log: list[SearchStep] = []
-    last = np.full((photos, count), longest - 1)  # step of each caption's last piece
+    last = np.full((photos, count), longest - 1)  # step of the last piece of each caption
     finished = np.zeros((photos, count), np.bool_)
 
     row = np.arange(photos)
     parent, token = row[:, None], np.full((photos, 1), start, np.int64)
-    own = np.repeat(parent, count, 1)  # where every caption goes on from its own state
+    own = np.repeat(parent, count, 1)  # where every caption continues its own state
     going = np.ones((photos, count), np.bool_)
-    history = np.zeros((photos, count, longest), np.int64)  # what was said, where there are bans
+    history = np.zeros((photos, count, longest), np.int64)  # pieces so far, if there are bans
     for step in range(longest):
         slack = 0 if bans is None else bans.most(step)
         output = steps(row, parent, token, min(enough + slack, WHOLE))
@@ -55,7 +55,7 @@ def say(
         if step == 0 and count > 1:
             own = np.arange(photos * count).reshape(photos, count)
         gained = log_prob[:, :, 0] if choice is None else log_prob.take(choice)
-        # where bans left nothing, what is chosen cannot be said
+        # where bans left nothing, the choice is a banned piece
         stuck = bans is not None and any(-np.inf in gains for gains in gained.tolist())
         if not stuck and not any(end in pieces for pieces in said):
             continue
@@ -82,28 +82,28 @@ def say(
 
 
 def _uniform(options: SearchOptions, count: int, identities: Sequence[int]) -> Float64Array:
-    """(photos, captions, steps): numbers in [0, 1) that depend on the seed, the photo, the caption and the step."""
+    """Draws numbers in [0, 1) from the seed and the photo's identity; (photos, captions, steps)."""
     drawn = [np.random.default_rng([options.seed, one]).random((count, options.max_length)) for one in identities]
     return np.stack(drawn)
 
 
 def _drawn(log_prob: Float32Array, uniform: Float64Array, options: SearchOptions) -> Ids:
-    """(rows, captions), the candidate drawn for each: the temperature is applied first, then top-k, then top-p.
+    """Draws a candidate for each caption, (rows, captions): temperature first, then top-k, then top-p.
 
     Args:
-        log_prob: (rows, beams, k), of candidates that stand likeliest first but for those banned, which have -inf;
-            of one beam a photo at first, of one a caption later.
-        uniform: (rows, captions), in [0, 1).
-        options: temperature, top_k, top_p.
+        log_prob: Log-probabilities, the likeliest first, with -inf for banned candidates; (rows, beams, k), where the
+            first step has one beam for each photo, and later steps one for each caption.
+        uniform: Numbers in [0, 1); (rows, captions).
+        options: Temperature, top_k and top_p.
     """
-    highest = np.maximum(log_prob.max(2, keepdims=True), np.finfo(np.float32).min)  # -inf where all is banned
+    highest = np.maximum(log_prob.max(2, keepdims=True), np.finfo(np.float32).min)  # -inf where everything is banned
     weight = np.exp(np.subtract(log_prob, highest, dtype=np.float64) / options.temperature)
     if 0 < options.top_k < log_prob.shape[2]:
         weight *= (log_prob > -np.inf).cumsum(2) <= options.top_k
     total = weight.cumsum(2)
     mass = total[:, :, -1:]
     if options.top_p < 1:
-        # the nucleus ends with the first that reaches the probability
+        # the nucleus ends with the first candidate that reaches the probability
         last = (total >= options.top_p * mass).argmax(2)
         mass = np.take_along_axis(total, last[:, :, None], 2)
     choice: Ids = (total > uniform[:, :, None] * mass).argmax(2)
@@ -111,6 +111,6 @@ def _drawn(log_prob: Float32Array, uniform: Float64Array, options: SearchOptions
 
 
 def _in_all(log_prob: Float32Array, choice: Ids) -> Ids:
-    """Indices into the candidates of each caption's beam as indices into all of them."""
+    """Converts indices into the candidates of each beam to indices into all candidates."""
     rows, beams, k = log_prob.shape
     return np.arange(0, rows * beams * k, k).reshape(rows, beams) + choice

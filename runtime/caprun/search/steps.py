@@ -1,4 +1,4 @@
-"""What a search asks of a decoder, and what it makes of the answers: steps, and captions as ids."""
+"""The decoder as a search sees it: a function that takes one step for a batch of photos."""
 
 import math
 from typing import NamedTuple, Protocol
@@ -8,49 +8,49 @@ import numpy as np
 from caprun.arrays import Float32Array, Ids
 
 WHOLE = 2**31 - 1
-"""A number of candidates that no vocabulary has: all of them."""
+"""A number of candidates larger than any vocabulary: all pieces."""
 
 
 class StepOutput(NamedTuple):
-    """What a decoder says after one step."""
+    """The result of a decoder's step."""
 
     log_prob: Float32Array
-    """(rows, beams, k): log-probabilities of the k likeliest next pieces, the likeliest first."""
+    """Log-probabilities of the k likeliest next pieces, the likeliest first; (rows, beams, k)."""
     candidate: Ids
-    """(rows, beams, k): those pieces."""
+    """Ids of those pieces; (rows, beams, k)."""
     alpha: Float32Array | None
-    """(rows, beams, regions): where each beam looked, if the model attends and somebody wants to know."""
+    """Attention weights of each beam, (rows, beams, regions); None unless asked for."""
 
 
 class Steps(Protocol):
-    """A decoder that has seen a batch of photos and carries their state from step to step."""
+    """A decoder that has encoded photos and carries their state from step to step."""
 
     @property
     def photo(self) -> Float32Array:
-        """(photos, features): what the decoder started from, a vector a photo, as `photo_vectors` makes it.
+        """The decoder's first state as a vector for each photo, (photos, features); see `photo_vectors`.
 
-        No search uses it; `caprun.bundle.confidence.Confidence` does. It is the same after any number of steps, and is
-        copied from a GPU only when it is read.
+        `caprun.bundle.confidence.Confidence` reads it. It does not change from step to step, and is copied from a GPU
+        only when it is read.
         """
         ...
 
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
-        """Read one piece a beam and say which may follow.
+        """Reads one piece for each beam and returns the likeliest next pieces.
 
         Args:
-            row: (rows,), the photos still being captioned, as indices into the batch.
-            parent: (rows, beams), the states to go on from, as indices into the rows x beams states that the call
-                before left (at first: one state a photo).
-            token: (rows, beams), the pieces said last.
-            k: how many candidates to return; a smaller vocabulary has fewer.
+            row: Photos that are not finished, as indices into the batch; (rows,).
+            parent: States to continue, as indices into the rows x beams states of the previous call (of the first call:
+                one state for each photo); (rows, beams).
+            token: Last piece of each beam; (rows, beams).
+            k: Number of candidates; a smaller vocabulary has fewer.
 
         Returns:
-            Arrays that later calls leave as they are.
+            Arrays that later calls do not change.
         """
         ...
 
 
 def photo_vectors(hidden: Float32Array, cell: Float32Array) -> Float32Array:
-    """(photos, features) of a decoder's first states, (photos, layers, units) each: hidden before cell, all layers."""
+    """Joins a decoder's first hidden and cell state, (photos, layers, units) each, to (photos, features)."""
     features = [state.reshape(len(state), math.prod(state.shape[1:])) for state in (hidden, cell)]
     return np.concatenate(features, axis=1)

@@ -166,7 +166,7 @@ def test_json_has_the_other_captions_as_it_has_the_first(run: Run, captioner: Ca
         (["--top-k", 5], "`--top-k` (5) is for sampling; give a `--temperature` above 0, such as 1."),
         (
             ["--min-length", 12],
-            "`--min-length` (12) must be at most 11, for `--max-length` (12) includes",
+            "`--min-length` (12) must be at most 11, since `--max-length` (12) includes",
         ),
         (["--top-p", "nan", "--temperature", 1], "Invalid value for '--top-p': 'nan' is not a number"),
         (["--seed", "-1"], "Invalid value for '--seed': -1 is not in the range"),

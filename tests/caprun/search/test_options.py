@@ -92,7 +92,7 @@ def test_the_limits_of_an_option_are_within_its_range() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"min_length": 22}, r"`min_length` \(22\) must be at most 21, for `max_length` \(22\)"),
+        ({"min_length": 22}, r"`min_length` \(22\) must be at most 21, since `max_length` \(22\)"),
         ({"min_length": 5, "max_length": 3}, r"must be at most 2, "),
         ({"groups": 2}, r"`groups` \(2\) must divide `beam_size` \(3\)\."),
         ({"groups": 6}, r"`groups` \(6\) must divide `beam_size` \(3\)"),

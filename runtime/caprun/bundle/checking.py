@@ -18,7 +18,6 @@ from typing import Any
 
 MOST_BYTES = 2**31
 """Largest file of a bundle; Protocol Buffers, and so ONNX, hold no more."""
-_BLOCK = 2**22  # bytes
 # Opening a pipe must not wait for a writer; O_NOFOLLOW refuses a link made after the path was resolved
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -59,11 +58,8 @@ def read_own(path: Path, most: int) -> bytes | None:
 
 def sha256_of(path: Path) -> str:
     """Computes the SHA-256 of a file of a bundle, in hexadecimal, in constant memory. Raises as `open_own`."""
-    buffer, checksum = memoryview(bytearray(_BLOCK)), hashlib.sha256()
     with open_own(path) as file:
-        while count := file.readinto(buffer):
-            checksum.update(buffer[:count])
-    return checksum.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 # --- JSON

@@ -66,32 +66,22 @@ def threads_for_all_cores() -> int:
 
 def _quota() -> float | None:
     """Finds the tightest limit of this process's control group and its parents."""
-    limits = []
     try:
         groups = (PROC / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
+    limits = []
     for group in groups:
         _, controllers, path = group.split(":", 2)
-        if not controllers:
-            base, files = CGROUP, ["cpu.max"]
-        elif "cpu" in controllers.split(","):
-            base, files = CGROUP / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
-        else:
+        if controllers:  # of version 1
             continue
         # in a container the path may be that of the host, while the group itself is mounted
-        directory = base / path.lstrip("/")
-        places = {base, *(place for place in (directory, *directory.parents) if place.is_relative_to(base))}
-        limits += [limit for place in places if (limit := _limit(place, files)) is not None]
+        directory = CGROUP / path.lstrip("/")
+        for place in (directory, *directory.parents):
+            with contextlib.suppress(OSError, ValueError):  # `max` means no limit
+                quota, period = (place / "cpu.max").read_text(encoding="ascii").split()
+                limits.append(int(quota) / int(period))
     return min(limits, default=None)
-
-
-def _limit(group: Path, files: list[str]) -> float | None:
-    try:
-        quota, period = " ".join((group / file).read_text(encoding="ascii") for file in files).split()
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):  # `max` and -1 mean no limit
-        return None
 
 
 def peak_memory() -> int | None:

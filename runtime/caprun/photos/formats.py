@@ -7,7 +7,6 @@ are put together again. A file that would still take too long to decode is refus
 
 import re
 import struct
-import zlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -40,7 +39,6 @@ _MOST_SCAN_PIXELS = 5_000_000_000  # scans x pixels of a JPEG: 100 scans at 50 m
 _MOST_JPEG_BYTES = 12  # per pixel; noise at the best quality takes four
 _MOST_RLE_PIXELS = 5_000_000  # Pillow takes half a microsecond for a run
 _MOST_PALETTE = 2**18  # bytes between the declared and the real start of a BMP's pixels
-_MOST_TEXT = 2**20  # bytes of a decompressed text chunk
 _ORIENTATION = 0x112
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
@@ -150,15 +148,12 @@ def _png(data: bytes) -> Picture:
         raise ValueError("no header")
     pieces = [(0, 33)]
     exif = None
-    texts: dict[bytes, tuple[bytes, int]] = {}
     position = 33
     for _ in range(_MOST_CHUNKS):
         if position + 8 > len(data):
             break
         length, name = struct.unpack_from(">I4s", data, position)
         start, end = position, position + 12 + length
-        body = memoryview(data)[position + 8 : position + 8 + length]
-        position = end
         if name == b"IDAT" or name == b"IEND" or (name in (b"PLTE", b"tRNS") and length <= 1024):
             if pieces[-1][1] == start:
                 pieces[-1] = pieces[-1][0], end
@@ -167,46 +162,17 @@ def _png(data: bytes) -> Picture:
             if name == b"IEND":
                 break
         elif name == b"eXIf":
-            exif = bytes(body)
-        elif name in (b"tEXt", b"zTXt", b"iTXt"):
-            texts[bytes(body[:80]).partition(b"\0")[0]] = name, start
+            exif = data[position + 8 : position + 8 + length]
         elif not name.isalnum() or name in (b"IHDR", b"PLTE", b"tRNS"):
             break
+        position = end
     else:
         raise TooMuchError(f"has more than {_MOST_CHUNKS:,} chunks; save it again")
-    original = data
     if len(pieces) > 1 or pieces[0][1] < len(data):
         data = b"".join([memoryview(data)[start:end] for start, end in pieces])
-    if exif is None and b"Raw profile type exif" in texts:
-        exif = _unhex(_png_text(original, *texts[b"Raw profile type exif"]))
-    xmp = _png_text(original, *texts[b"XML:com.adobe.xmp"]) if b"XML:com.adobe.xmp" in texts else None
     # grey or palette takes a byte a pixel, everything else four
     decoded = width * height * (1 if colour in (0, 3) and depth <= 8 else 4)
-    return Picture(data, (width, height), _orientation(exif, xmp), decoded, decoded, False)
-
-
-def _png_text(data: bytes, name: bytes, start: int) -> bytes:
-    """Reads the text of a text chunk."""
-    length = struct.unpack_from(">I", data, start)[0]
-    text = data[start + 8 : start + 8 + min(length, 2 * _MOST_TEXT)].partition(b"\0")[2]
-    packed = name == b"zTXt"
-    if name == b"zTXt":
-        text = text[1:]  # the compression method; only one exists
-    elif name == b"iTXt":
-        packed = text[:1] == b"\1"
-        text = text[2:].split(b"\0", 2)[-1]  # language and translated keyword
-    try:
-        return zlib.decompressobj().decompress(text, _MOST_TEXT) if packed else text
-    except zlib.error:
-        return b""
-
-
-def _unhex(text: bytes) -> bytes | None:
-    """Decodes a profile as ImageMagick writes it: an empty line, its name, its length, then hexadecimal digits."""
-    try:
-        return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
-    except ValueError:
-        return None
+    return Picture(data, (width, height), _orientation(exif, None), decoded, decoded, False)
 
 
 def _webp(data: bytes) -> Picture:

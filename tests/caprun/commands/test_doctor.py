@@ -128,15 +128,12 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("0::/box/job\n", {"cpu.max": "max 100000", "box/cpu.max": "150 100", "box/job/cpu.max": "200 100"}, 1.5),
         ("0::/a/host's/path\n", {"cpu.max": "50000 100000\n"}, 0.5),
         ("0::/box/job\n", {"box/cpu.max": "max 100000"}, None),
-        ("4:cpu,cpuacct:/\n3:memory:/\n", {"cpu/cpu.cfs_quota_us": "300\n", "cpu/cpu.cfs_period_us": "100\n"}, 3.0),
-        ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
     ],
 )
 def test_the_tightest_limit_of_the_control_groups_counts(
     system: Path, group: str, limits: dict[str, str], quota: float | None
 ) -> None:
     (system / "proc" / "self" / "cgroup").write_text(group)
-    (system / "cgroup" / "cpu").mkdir()
     for file, text in limits.items():
         (system / "cgroup" / file).write_text(text)
     assert hardware.cores().quota == quota

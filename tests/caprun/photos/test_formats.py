@@ -2,7 +2,6 @@
 
 import io
 import struct
-import zlib
 from itertools import pairwise
 
 import numpy as np
@@ -93,22 +92,6 @@ class TestOrientation:
                     expected = 1
             found = apart(name, data).orientation
             assert found == expected or (found not in range(2, 9) and expected not in range(2, 9)), name
-
-    @pytest.mark.parametrize("packed", [False, True])
-    @pytest.mark.parametrize("name", ["xmp", "profile"])
-    def test_a_png_may_say_it_in_its_texts(self, name: str, packed: bool) -> None:
-        xmp = b'<rdf:Description tiff:Orientation="6"/>'
-        text = b"\nexif\n   40\n" + turned_exif(6).hex().encode() + b"\n"
-        if name == "xmp":
-            body = b"XML:com.adobe.xmp\0" + bytes([packed]) + b"\0\0\0" + (zlib.compress(xmp) if packed else xmp)
-            texts = chunk(b"iTXt", body)
-        elif packed:
-            texts = chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text))
-        else:
-            texts = chunk(b"tEXt", b"Raw profile type exif\0" + text)
-        data = png_of(4, 2, 8, 0, zlib.compress(bytes(10)), texts)
-        assert apart("a.png", data).orientation == 6
-        assert open_photo(data).size == (2, 4)
 
     def test_xmp_says_it_where_exif_does_not(self) -> None:
         xmp = segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<a tiff:Orientation="8"/>')

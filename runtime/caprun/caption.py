@@ -15,8 +15,7 @@ class CaptionWord:
     log_prob: float
     """Natural logarithm of the word's probability, given the words before it."""
     alpha: Float32Array | None
-    """(rows, columns): the attention weights, which sum to one; None unless asked for, and for models without
-    attention."""
+    """Attention weights, which sum to one, (rows, columns); None unless asked for, and for models without attention."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,23 +39,23 @@ class Abstention(NamedTuple):
     """The reason why a photo has no caption."""
 
     reason: str
-    """A sentence."""
+    """The reason as a sentence."""
     confidence: float
-    """The model's confidence in the caption that it does not say, rounded as in a row."""
+    """The model's confidence in the caption that it withholds, rounded as in a row."""
 
 
 def abstention(caption: Caption, min_confidence: float | None) -> Abstention | None:
-    """Compares a caption's confidence with the least that is wanted.
+    """Compares a caption's confidence with the minimum.
 
     The first caption decides, not its alternatives. The rounded confidence is compared, so that the decision agrees
     with the number in the row.
 
     Args:
-        caption: It has a confidence if `min_confidence` is given.
+        caption: The caption, with a confidence if `min_confidence` is given.
         min_confidence: The least confidence, 0 to 1; None accepts every caption.
 
     Returns:
-        Why there is no caption, or None if there is one.
+        The reason to withhold the caption; None to give it.
     """
     if min_confidence is None or caption.confidence is None:
         return None
@@ -71,7 +70,7 @@ def as_row(result: Caption | ImageError, min_confidence: float | None = None) ->
     """Describes a photo's result as plain data: the one definition for `--json`, files, HTTP and Ray.
 
     Args:
-        result: A caption, or why the photo could not be read.
+        result: A caption, or the error of a photo that could not be read.
         min_confidence: The confidence below which the row says that the model abstains; None for captions only.
 
     Returns:

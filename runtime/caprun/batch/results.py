@@ -1,7 +1,7 @@
-"""A file of results that survives: what was written stays, and a run that was killed goes on where it stopped.
+"""A file of results that survives: what was written stays, and a run that was killed resumes where it stopped.
 
 Beside `captions.jsonl` lies `.captions.jsonl.run`, which says what the run is: model, options and photos. It is written
-before the first row. Rows follow the order of the photos, and a row that was cut off is dropped when the run goes on,
+before the first row. Rows follow the order of the photos, and a row that was cut off is dropped when the run resumes,
 so the number of rows says where the run stopped.
 """
 
@@ -23,7 +23,7 @@ _SYNC_EVERY = 5.0  # seconds; a killed process loses nothing, and a machine with
 
 
 class Results:
-    """A file of results, open for writing; a context manager. A run that was stopped goes on.
+    """A file of results, open for writing; a context manager. A run that was stopped resumes.
 
     Args:
         path: The file; its name ends in one of `caprun.batch.rows.FORMATS`.
@@ -31,7 +31,7 @@ class Results:
         identity: Everything that the rows depend on, by names for people; the values are JSON.
         texts: A file for the captions of each photo, one a line; None for no such files.
         overwrite: Whether to replace what another run, or a finished one, has written. An unfinished run with the same
-            identity still goes on, since its rows would be the same.
+            identity still resumes, since its rows would be the same.
 
     Attributes:
         done: Number of rows written.
@@ -129,7 +129,7 @@ class Results:
         except OSError as error:
             raise OutputError(
                 f"{path} cannot be written ({error.strerror or error}); the {self.done:,} of {len(self._images):,} "
-                "photos that are done stay. Solve the problem, then give the same command to go on."
+                "photos that are done stay. Solve the problem, then give the same command to resume."
             ) from error
 
     def _open(self) -> int:
@@ -143,7 +143,7 @@ class Results:
             raise OutputError(f"{path} cannot be written ({error.strerror}); give another --output.") from error
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise UsageError(f"{path} is not a regular file, so a run could not go on; give another --output.")
+                raise UsageError(f"{path} is not a regular file, so a run could not resume; give another --output.")
             locked = try_lock(file)
             with contextlib.suppress(OSError):  # a run that is refused unlinks the file that it made
                 locked = locked and os.path.samestat(os.fstat(file), path.stat())
@@ -155,14 +155,14 @@ class Results:
         return file
 
     def _resume(self, overwrite: bool) -> None:
-        """Finds where to go on, drops a row that was cut off there, and refuses the file of another run."""
+        """Finds where to resume, drops a row that was cut off there, and refuses the file of another run."""
         written = self._read_state()
         if written == self._identity:
             problem = self._read_rows()
         elif not os.fstat(self._file).st_size:
             problem = ""  # nothing would be lost
         elif written is None:
-            problem = f"{self.path} exists, and no run that could go on wrote it"
+            problem = f"{self.path} exists, and no run that could resume wrote it"
         else:
             problem = of_another_run(self.path, written, self._identity)
         if problem and not overwrite:

@@ -29,7 +29,7 @@ def _workers(_context: click.Context, _parameter: click.Parameter, given: str | 
     type=click.Path(path_type=Path),
     required=True,
     metavar="DIR",
-    help="Folder for Parquet files, such as captions.parquet. A job that was stopped goes on with the same command.",
+    help="Folder for Parquet files, such as captions.parquet. A job that was stopped resumes with the same command.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what another or a finished job wrote to --output.")
 @click.option("--recursive", is_flag=True, help="Look into subfolders too.")

@@ -68,7 +68,7 @@ def caption_in_bulk(
     overwrite: bool = False,
     options: BulkOptions | None = None,
 ) -> Summary:
-    """Captions photos on a Ray cluster, or goes on with a job that was stopped. In the end every photo has one row.
+    """Captions photos on a Ray cluster, or resumes a job that was stopped. In the end every photo has one row.
 
     Args:
         arguments: Photos, folders, `-`, or Parquet files and folders of them.
@@ -284,7 +284,7 @@ def _sentence(error: BaseException) -> CaprunError:
         error = cause
     if isinstance(error, CaprunError):
         return type(error)(_brief(error) + ".")
-    return CaprunError(f"Ray gave up: {_brief(error)}. What is done stays, and the same command goes on.")
+    return CaprunError(f"Ray gave up: {_brief(error)}. What is done stays, and the same command resumes.")
 
 
 def _brief(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """The output of a bulk job: a folder of Parquet files, and in its `.caprun` what the job is and has done.
 
-Ray Data writes the rows of a block and then commits their ids to `.caprun/done`. When a job goes on, rows that were not
+Ray Data writes the rows of a block and then commits their ids to `.caprun/done`. When a job resumes, rows that were not
 committed are removed, and ids that were are not read again.
 """
 
@@ -56,7 +56,7 @@ class Output:
         return failed, abstained
 
     def resume_or_begin(self, identity: Mapping[str, Any], photos: int, *, overwrite: bool) -> None:
-        """Goes on with what this job has written, or makes room for it; see `claimed` for arguments and errors."""
+        """Resumes what this job has written, or makes room for it; see `claimed` for arguments and errors."""
         identity = json.loads(json.dumps(identity))  # as it will be read back: tuples are lists
         try:
             written = json.loads(self._job.read_bytes())

@@ -1,6 +1,6 @@
 """Checks the bytes of a bundle: files of its own, strict JSON, and ONNX graphs that are complete in themselves.
 
-Whoever can write a bundle may have put anything into it. A file is read only where it is a regular file inside the
+A bundle from elsewhere may contain anything. A file is read only where it is a regular file inside the
 bundle and not too large, and it is read once: the bytes that were checked are the bytes that are used.
 """
 

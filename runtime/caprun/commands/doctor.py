@@ -21,7 +21,7 @@ PHOTO = (640, 480)
 """Width and height of the photo that is timed."""
 BEAMS = (1, 3)
 MOST_TIMES, SECONDS = 20, 0.8
-"""Each stage is timed so often, or until so many seconds have passed."""
+"""Limits of the repetitions of a stage and of their seconds."""
 Section = dict[str, Any]
 
 

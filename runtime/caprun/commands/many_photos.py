@@ -79,7 +79,7 @@ def write_captions(
     decoders: int | None,
     overwrite: bool,
 ) -> int:
-    """Writes a row for each photo, or goes on where a run stopped; returns the exit code.
+    """Writes a row for each photo, or resumes where a run stopped; returns the exit code.
 
     Batches are cut by position in the list and not by what is left, so the rows do not depend on where a run stopped.
 
@@ -105,7 +105,7 @@ def write_captions(
             click.echo(f"{output.file} is finished already; --overwrite begins anew.", err=True)
             return _end(results.failed, results.abstained, total, why)
         if before:
-            click.echo(f"{output.file} has {before:,} of {total:,} photos; going on.", err=True)
+            click.echo(f"{output.file} has {before:,} of {total:,} photos; resuming.", err=True)
         first = before - before % size
         found = captioner.caption_many(paths[first:], options, batch_size=size, decoders=decoders)
         try:
@@ -116,7 +116,7 @@ def write_captions(
                     results.add(entry)
                     progress.advance()
         except KeyboardInterrupt:
-            click.echo(f"\n{results.done:,} of {total:,} photos are done; the same command goes on.", err=True)
+            click.echo(f"\n{results.done:,} of {total:,} photos are done; the same command resumes.", err=True)
             raise
         click.echo(f"{counted(total)} in {output.file}, {progress.rate:.1f} photos/s.", err=True)
         return _end(results.failed, results.abstained, total, why)

@@ -116,7 +116,7 @@ many_options = collected(
             "--output",
             metavar="FILE|DIR/",
             help="Write a row for each photo to FILE (.jsonl or .csv); or the caption of photo.jpg to DIR/photo.txt, "
-            "and all rows to DIR/captions.jsonl. A run that was stopped goes on with the same command.",
+            "and all rows to DIR/captions.jsonl. A run that was stopped resumes with the same command.",
         ),
         click.option("--overwrite", is_flag=True, help="Replace what another or a finished run wrote to --output."),
         click.option("--recursive", is_flag=True, help="Look into subfolders too."),

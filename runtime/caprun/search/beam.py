@@ -48,14 +48,14 @@ def beam_search(
         if rows > 1:
             kept = kept + np.arange(0, rows * beams * k, beams * k)[:, None]  # indices into the candidates of all rows
         cost, token, parent = extended.take(kept), candidate.take(kept), kept // k
-        said: list[list[int]] = token.tolist()
-        log.append(SearchStep(row, parent, said, log_prob, kept, output.alpha))
+        tokens: list[list[int]] = token.tolist()
+        log.append(SearchStep(row, parent, tokens, log_prob, kept, output.alpha))
         costs.append(cost)
         if bans is not None:
             history = history.reshape(rows * beams, longest)[parent]
             history[:, :, step] = token
 
-        if any(end in pieces for pieces in said):
+        if any(end in pieces for pieces in tokens):
             some_are_over = True
             _keep_ended(ended, to_beat, row, np.where(token == end, cost, np.inf), step, options)
             cost[token == end] = np.inf
@@ -105,10 +105,10 @@ def _kept_by_groups(extended: Float64Array, candidate: Ids, end: int, options: S
     taken: list[Ids] = []
     for group in range(options.groups):
         first, last = (0, k) if beams == 1 else (group * each * k, (group + 1) * each * k)
-        own, said = extended[:, first:last], pieces[:, first:last]
+        own, own_pieces = extended[:, first:last], pieces[:, first:last]
         if taken:
             before = np.concatenate(taken, 1)
-            own = own + options.diversity * (said[:, :, None] == before[:, None, :]).sum(2)
+            own = own + options.diversity * (own_pieces[:, :, None] == before[:, None, :]).sum(2)
         chosen = own.argsort(1, kind="stable")[:, :each] + first
         kept.append(chosen)
         at = row_start + chosen

@@ -84,11 +84,13 @@ class Neutralizer:
 
     def rephrased(self, hypothesis: Hypothesis) -> Hypothesis:
         """Rewrites the clumsy phrases of a caption; its log-probabilities stay."""
-        said = self._rewritten(hypothesis.ids)
-        if said is None:
+        result = self._rewritten(hypothesis.ids)
+        if result is None:
             return hypothesis
         return replace(
-            hypothesis, ids=tuple(piece for piece, _ in said), sources=tuple(positions for _, positions in said)
+            hypothesis,
+            ids=tuple(piece for piece, _ in result),
+            sources=tuple(positions for _, positions in result),
         )
 
     def _rewritten(self, ids: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]] | None:
@@ -97,7 +99,7 @@ class Neutralizer:
         From left to right, the longest phrase of whole words is rewritten. Each written piece stands for the piece at
         its place in the phrase, and the last one for the rest of the phrase too.
         """
-        said: list[tuple[int, tuple[int, ...]]] = []
+        result: list[tuple[int, tuple[int, ...]]] = []
         words: set[int] | None = None  # where words begin, computed at the first phrase
         position = 0
         while position < len(ids):
@@ -109,9 +111,10 @@ class Neutralizer:
             written = ids[position : position + 1] if end is None else self._phrases[ids[position:end]]
             end = end or position + 1
             begins = [*range(position, position + len(written)), end]
-            said += [(piece, tuple(range(*span))) for piece, span in zip(written, pairwise(begins), strict=True)]
+            result += [(piece, tuple(range(*span))) for piece, span in zip(written, pairwise(begins), strict=True)]
             position = end
-        return said if any(len(positions) > 1 or ids[positions[0]] != piece for piece, positions in said) else None
+        unchanged = all(ids[first] == piece and not others for piece, (first, *others) in result)
+        return None if unchanged else result
 
     def all_rephrased(self, hypothesis: Hypothesis, *, drawn: bool) -> Hypothesis:
         """Rephrases a photo's captions; drops alternatives that have become equal, unless they were drawn."""

@@ -80,9 +80,9 @@ SEARCH_OPTIONS: dict[str, SearchOption] = {
         0, 10, 0.7, "A caption's score is its log-probability over its length to this power; 0 prefers short captions."
     ),
     "min_length": _integer(0, 999, 0, "Fewest pieces of a caption, its end not included."),
-    "no_repeat_ngram": _integer(0, 1000, 0, "No sequence of this many pieces twice in a caption; 0 allows any."),
+    "no_repeat_ngram": _integer(0, 1000, 0, "Forbid sequences of this many pieces from repeating; 0 allows any."),
     "no_repeat_word": _integer(
-        0, 1000, 0, "No piece that is among the last this many; 1 forbids the same twice in a row, 0 allows any."
+        0, 1000, 0, "Forbid a piece that is among the last this many; 1 forbids the same twice in a row, 0 allows any."
     ),
     "suppress": _words("Words that no caption contains, such as 'man woman'."),
     "bad_endings": _words("Words that no caption ends with, such as 'a the with'."),
@@ -91,7 +91,7 @@ SEARCH_OPTIONS: dict[str, SearchOption] = {
         1, 100, 1, "Groups of the beam, each avoiding the words of those before it (diverse beam search)."
     ),
     "diversity": _number(
-        0, 100, 0.5, "With several groups: what a word's log-probability loses for each earlier beam that says it."
+        0, 100, 0.5, "With several groups: penalty on a word's log-probability for each earlier beam that chose it."
     ),
     "temperature": _number(0, 100, 0.0, "Temperature of sampling, at least 0.001; 0 searches."),
     "top_k": _integer(0, 2**31 - 1, 0, "Sample among this many likeliest pieces; 0 samples among all."),
@@ -103,4 +103,4 @@ SEARCH_OPTIONS: dict[str, SearchOption] = {
         "flag", 0, 1, default=False, help="Say person, people and child instead of man, woman, boy or girl."
     ),
 }
-"""By name, in the order of `SearchOptions`."""
+"""The options by name, in the order of `SearchOptions`."""

@@ -86,12 +86,12 @@ class SearchOptions:
     def text(self) -> str:
         """The options in words: length and beam, and those that differ from the default."""
         beams = [f"beam {self.beam_size}", f"length penalty {self.length_penalty:g}"]
-        said = [*(beams if self.temperature == 0 else ["sampled"]), f"at most {self.max_length} steps"]
+        parts = [*(beams if self.temperature == 0 else ["sampled"]), f"at most {self.max_length} steps"]
         for name, value in self.as_dict().items():
             if name not in _ALWAYS:
                 shown = "" if value is True else f" {' '.join(value) if isinstance(value, list) else value}"
-                said.append(f"{name.replace('_', ' ')}{shown}")
-        return ", ".join(said)
+                parts.append(f"{name.replace('_', ' ')}{shown}")
+        return ", ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the options as plain data for `from_dict`, without most of those that have their default."""

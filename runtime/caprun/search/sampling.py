@@ -46,8 +46,8 @@ def greedy_or_sampled(
         elif bans is not None:
             choice = _in_all(log_prob, log_prob.argmax(2))
         token = candidate[:, :, 0] if choice is None else candidate.take(choice)
-        said: list[list[int]] = token.tolist()
-        log.append(SearchStep(row, None, said, log_prob, choice, output.alpha))
+        tokens: list[list[int]] = token.tolist()
+        log.append(SearchStep(row, None, tokens, log_prob, choice, output.alpha))
         if bans is not None:
             history[:, :, step] = token
 
@@ -57,7 +57,7 @@ def greedy_or_sampled(
         gained = log_prob[:, :, 0] if choice is None else log_prob.take(choice)
         # where bans left nothing, the choice is a banned piece
         stuck = bans is not None and any(-np.inf in gains for gains in gained.tolist())
-        if not stuck and not any(end in pieces for pieces in said):
+        if not stuck and not any(end in pieces for pieces in tokens):
             continue
         sayable = np.isfinite(gained)
         goes_on = (token != end) & sayable

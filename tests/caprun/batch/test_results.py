@@ -128,7 +128,7 @@ def test_another_run_for_the_same_file_is_refused_with_what_differs(tmp_path: Pa
 def test_a_file_that_no_run_wrote_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("precious\n")
-    with pytest.raises(UsageError, match="no run that could go on wrote it"):
+    with pytest.raises(UsageError, match="no run that could resume wrote it"):
         write(path, NAMES)
     assert path.read_text() == "precious\n"
     assert list(tmp_path.iterdir()) == [path], "nothing else was left there"
@@ -141,7 +141,7 @@ def test_overwrite_begins_anew_what_is_of_another_run_or_finished(tmp_path: Path
     whole = path.read_bytes()
     write(path, NAMES, stop=3, identity={"model": "other"}, overwrite=True)
     with Results(path, NAMES, {"model": "other"}, overwrite=True) as results:
-        assert results.done == 3, "this very run, unfinished, is gone on with"
+        assert results.done == 3, "this very run, unfinished, resumes"
     write(path, NAMES, identity={"model": "m"}, overwrite=True)
     assert path.read_bytes() == whole
     with Results(path, NAMES, {"model": "m"}, overwrite=True) as results:
@@ -276,7 +276,7 @@ def test_a_disk_that_fills_keeps_whole_rows_and_the_same_run_goes_on(
             write(path, NAMES)
     done = re.fullmatch(
         rf"{path} cannot be written \(No space left on device\); the (\d) of 7 photos that are done stay\. "
-        r"Solve the problem, then give the same command to go on\.",
+        r"Solve the problem, then give the same command to resume\.",
         str(error.value),
     )
     assert done

@@ -168,7 +168,7 @@ def test_a_run_that_was_stopped_goes_on_and_says_so(run: Run, sound: Path, tmp_p
     whole = output.read_bytes()
     output.write_bytes(whole[: whole.index(b"\n") + 20])
     result = run(sound, "--output", output)
-    assert result.stderr.startswith(f"{output} has 1 of 3 photos; going on.\n")
+    assert result.stderr.startswith(f"{output} has 1 of 3 photos; resuming.\n")
     assert output.read_bytes() == whole
 
 
@@ -345,7 +345,7 @@ def test_a_file_that_may_grow_no_more_is_one_line_and_keeps_what_is_done(
     assert failed.returncode == 1
     assert re.fullmatch(
         rf"Error: {output} cannot be written \(File too large\); the \d of 9 photos that are done stay\. "
-        r"Solve the problem, then give the same command to go on\.\n",
+        r"Solve the problem, then give the same command to resume\.\n",
         failed.stderr,
     )
     kept = output.read_text()

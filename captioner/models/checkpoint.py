@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from captioner.config import Config, config_from_dict
 from captioner.errors import CaptionerError
 from captioner.models.build import build_caption_model
 from captioner.models.caption_model import CaptionModel
-from captioner.pytorch_file import DamagedError, load_unpickled, save_sealed
+from captioner.pytorch_file import DamagedError, load_unpickled
 
 FORMAT_VERSION = 1
 BEST, LAST = "best.pt", "last.pt"
@@ -101,7 +102,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint with a checksum, atomically.
+    """Writes a checkpoint atomically.
 
     Raises:
         CaptionerError: the file cannot be written.
@@ -119,13 +120,16 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "tokenizer": dict(checkpoint.tokenizer),
         "training": None if checkpoint.training is None else dict(checkpoint.training),
     }
+    buffer = io.BytesIO()  # PyTorch's own writer hides why a file cannot be written
+    torch.save(content, buffer)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
-            save_sealed(content, file)
+            file.write(buffer.getbuffer())
     except OSError as error:
-        reason = error.strerror or "PyTorch gives no reason"
-        raise CaptionerError(f"The checkpoint {path} cannot be written: {reason}; the one before is intact.") from error
+        raise CaptionerError(
+            f"The checkpoint {path} cannot be written: {error.strerror}; the one before is intact."
+        ) from error
 
 
 def checkpoint_file(path: Path) -> Path:

@@ -117,14 +117,14 @@ def load_dataset(directory: Path, *, allow_missing: bool = False, splits: Parts 
             f"{len(shared)} photos of {directory} are in two of its splits, such as {such_as(shared)}; "
             "list each in one."
         )
-    drawn = split_examples(reading.examples, splits, seed)
-    listed = tuple(example for example in drawn.examples if example.split is not None)
+    drawn, splits_from = split_examples(reading.examples, splits, seed)
+    listed = tuple(example for example in drawn if example.split is not None)
     return Dataset(
         reading.format,
         listed,
         problems,
-        drawn.source,
-        unlisted=len(drawn.examples) - len(listed),
+        splits_from,
+        unlisted=len(drawn) - len(listed),
         source=reading.source,
         unused=reading.unused,
     )

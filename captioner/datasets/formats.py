@@ -7,18 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from captioner.datasets import coco, flickr8k, flickr30k, imagefolder, karpathy, sidecar, tokens
+from captioner.datasets import coco, imagefolder, karpathy, sidecar
 from captioner.datasets.example import Example, Problems, Split, such_as
+from captioner.datasets.flickr import FLICKR8K, FLICKR30K, TOKEN_FILE
 from captioner.errors import CaptionerError
 
 
 class Format(Protocol):
-    """A module that reads a format."""
+    """A module or an object that reads a format."""
 
-    NAME: str
-    """Name of the format in reports."""
-    FILES: str
-    """The files by which it is recognised, for messages."""
+    @property
+    def NAME(self) -> str:  # noqa: N802  (a constant of a module)
+        """Name of the format in reports."""
+
+    @property
+    def FILES(self) -> str:  # noqa: N802
+        """The files by which it is recognised, for messages."""
 
     def find(self, directory: Path) -> list[Path]:
         """Returns the files or folders with the captions; none if the folder is not in this format."""
@@ -29,7 +33,7 @@ class Format(Protocol):
 
 # The first format found is read. Richer formats come first, such as Karpathy's, which has splits. Texts beside photos
 # come last, because any folder with photos and texts looks like that.
-_FORMATS: tuple[Format, ...] = (karpathy, flickr30k, flickr8k, tokens, coco, imagefolder, sidecar)
+_FORMATS: tuple[Format, ...] = (karpathy, FLICKR30K, FLICKR8K, TOKEN_FILE, coco, imagefolder, sidecar)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from caprun.atomic_write import atomic_write
 from caprun.errors import ImageError
 from caprun.photos.reading import open_photo
 from captioner.config import DataConfig
@@ -21,7 +20,7 @@ from captioner.datasets.example import SPLITS, Example
 from captioner.datasets.files import is_photo_name, list_files
 from captioner.datasets.formats import Reading, read_folder
 from captioner.datasets.splitting import PARTS, Parts, split_examples
-from captioner.output_files import refusals
+from captioner.output_files import write_whole
 from captioner.progress import Progress
 from captioner.text.metric_words import tokenize
 
@@ -47,14 +46,6 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class SplitCounts:
-    """Size of a split."""
-
-    photos: int
-    captions: int
-
-
-@dataclass(frozen=True)
 class Report:
     """Description of a dataset; photos are named by their paths in its folder."""
 
@@ -67,7 +58,8 @@ class Report:
     captions: int
     captions_per_photo: Spread
     splits_from: str
-    splits: dict[str, SplitCounts]
+    splits: dict[str, dict[str, int]]
+    """Number of photos and captions in each split."""
     unlisted: int
     """Number of photos in none of the dataset's own splits."""
     words_per_caption: Spread
@@ -78,45 +70,14 @@ class Report:
     words: tuple[tuple[str, int], ...]
     """The most frequent words, with their counts."""
     opened: int
-    """Number of photos opened; 0 if they were not to be opened, and then the next three are empty."""
-    unreadable: tuple[str, ...]
-    """An error message for each photo that cannot be read."""
-    same_across_splits: tuple[tuple[str, ...], ...]
-    """Groups of photos in different splits that have the same pixels; each photo follows its split."""
-    same_within_split: tuple[tuple[str, ...], ...]
-    """Groups of photos in one split that have the same pixels."""
-    in_two_splits: tuple[str, ...]
-    """Photos in two splits; a training refuses them."""
-    repeated: tuple[str, ...]
-    """Photos that are listed more than once in a split; their captions are joined."""
-    missing: tuple[str, ...]
-    """Photos that have captions but do not exist; a training refuses them without --allow-missing."""
-    uncaptioned: tuple[str, ...]
-    """Photos without a caption."""
-    malformed: tuple[str, ...]
-    """Malformed rows, which are skipped."""
-    mended: tuple[str, ...]
-    """Rows with a known fault, which are used."""
-
-    def problems(self) -> dict[str, Sequence[str]]:
-        """Returns the problems by kind, without the kinds that have none."""
-        kinds: dict[str, Sequence[str]] = {
-            "photos cannot be read": self.unreadable,
-            "photos are listed in two splits": self.in_two_splits,
-            "photos are in two splits under different names": [" = ".join(same) for same in self.same_across_splits],
-            "photos have captions but are missing": self.missing,
-            "photos have no caption": self.uncaptioned,
-            "rows are malformed and skipped": self.malformed,
-            "rows are malformed and repaired": self.mended,
-            "photos are listed more than once": self.repeated,
-            "photos are in a split under different names": [" = ".join(same) for same in self.same_within_split],
-        }
-        return {kind: found for kind, found in kinds.items() if found}
+    """Number of photos opened; 0 if they were not to be opened."""
+    problems: dict[str, list[str]]
+    """Every occurrence of each kind of problem; only kinds that occur."""
 
     def lines(self) -> list[str]:
         """Returns the report as text, with the first few problems of each kind."""
         per_photo, lengths = self.captions_per_photo, self.words_per_caption
-        splits = "; ".join(f"{name} {c.photos} photos, {c.captions} captions" for name, c in self.splits.items())
+        splits = "; ".join(f"{name} {c['photos']} photos, {c['captions']} captions" for name, c in self.splits.items())
         words = (
             f"words in a caption: {lengths.minimum} to {lengths.maximum}, median {lengths.median:g}, "
             f"mean {lengths.mean:.1f}, 95% have at most {lengths.p95}"
@@ -132,13 +93,12 @@ class Report:
             words,
             f"vocabulary: {self.vocabulary} words, {self.frequent} of them at least {FREQUENT} times",
             *([f"most frequent: {', '.join(f'{word} {count}' for word, count in self.words)}"] * bool(self.words)),
-            f"photos opened: {self.opened}" if self.opened else "photos opened: none",
+            f"photos opened: {self.opened or 'none'}",
+            "problems:" if self.problems else "problems: none found",
         ]
-        problems = self.problems()
-        lines.append("problems:" if problems else "problems: none found")
-        for kind, found in problems.items():
+        for kind, found in self.problems.items():
             lines.append(f"  {len(found)} {kind}:")
-            lines += [f"    {_printable(one)}" for one in found[:_SHOWN]]
+            lines += [f"    {one if one.isprintable() else repr(one)}" for one in found[:_SHOWN]]
             lines += [f"    ... and {len(found) - _SHOWN} more"] * (len(found) > _SHOWN)
         return lines
 
@@ -147,12 +107,12 @@ def write_reports(reports: Sequence[Report], path: Path) -> None:
     """Writes one report as a JSON object, several as a list of objects.
 
     Raises:
-        CaptionerError: the file cannot be written; an earlier one is kept.
+        CaptionerError: the file cannot be written; an existing file stays as it was.
     """
     found = [asdict(report) for report in reports]
-    text = json.dumps(found if len(found) > 1 else found[0], ensure_ascii=False, indent=1) + "\n"
-    with refusals("The report", path), atomic_write(path) as file:
-        file.write(text.encode(errors="backslashreplace"))  # escapes names that are not UTF-8, as JSON does
+    write_whole(
+        "The report", path, json.dumps(found if len(found) > 1 else found[0], ensure_ascii=False, indent=1) + "\n"
+    )
 
 
 def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bool = True) -> Report:
@@ -169,14 +129,29 @@ def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bo
         UsageError: the sizes are invalid.
     """
     reading = read_folder(directory)
-    drawn = split_examples(reading.examples, splits, seed)
-    examples = drawn.examples
-    listed = [example for example in examples if example.split is not None]
+    examples, splits_from = split_examples(reading.examples, splits, seed)
     lengths, words = _words(examples)
     unreadable, same = _open_all(directory, examples) if photos else ([], [])
     split_of = {example.image: example.split or _UNLISTED for example in examples}
+    captions: defaultdict[str, list[int]] = defaultdict(list)
+    for example in examples:
+        captions[example.split or _UNLISTED].append(len(example.references))
     across = [group for group in same if len({split_of[photo] for photo in group} - {_UNLISTED}) > 1]
-    problems = reading.problems
+    problems = {
+        "photos cannot be read": unreadable,
+        "photos are listed in two splits": _names(directory, [e.image for e in reading.in_two_splits()]),
+        "photos are in two splits under different names": [
+            " = ".join(f"{split_of[photo]} {photo.relative_to(directory)}" for photo in group) for group in across
+        ],
+        "photos have captions but are missing": reading.problems.missing,
+        "photos have no caption": _uncaptioned(directory, reading),
+        "rows are malformed and skipped": reading.problems.malformed,
+        "rows are malformed and repaired": reading.problems.mended,
+        "photos are listed more than once": _names(directory, reading.repeated),
+        "photos are in a split under different names": [
+            " = ".join(_names(directory, group)) for group in same if group not in across
+        ],
+    }
     return Report(
         directory=str(directory),
         format=reading.source,
@@ -184,33 +159,20 @@ def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bo
         photos=len(split_of),
         captions=len(lengths),
         captions_per_photo=_spread([len(example.references) for example in examples]),
-        splits_from=drawn.source,
-        splits={split: counts for split in SPLITS if (counts := _counts(listed, split)).photos},
-        unlisted=len(examples) - len(listed),
+        splits_from=splits_from,
+        splits={s: {"photos": len(captions[s]), "captions": sum(captions[s])} for s in SPLITS if s in captions},
+        unlisted=len(captions[_UNLISTED]),
         words_per_caption=_spread(lengths),
         vocabulary=len(words),
         frequent=sum(count >= FREQUENT for count in words.values()),
         words=tuple(sorted(words.items(), key=lambda item: (-item[1], item[0]))[:_WORDS]),
         opened=len(split_of) if photos else 0,
-        unreadable=tuple(unreadable),
-        same_across_splits=tuple(tuple(f"{split_of[p]} {_inside(directory, p)}" for p in group) for group in across),
-        same_within_split=tuple(tuple(_inside(directory, p) for p in group) for group in same if group not in across),
-        in_two_splits=tuple(_inside(directory, example.image) for example in reading.in_two_splits()),
-        repeated=tuple(_inside(directory, photo) for photo in reading.repeated),
-        missing=tuple(problems.missing),
-        uncaptioned=tuple(_uncaptioned(directory, reading)),
-        malformed=tuple(problems.malformed),
-        mended=tuple(problems.mended),
+        problems={kind: found for kind, found in problems.items() if found},
     )
 
 
-def _inside(directory: Path, photo: Path) -> str:
-    return str(photo.relative_to(directory))
-
-
-def _printable(text: str) -> str:
-    """Quotes names with line breaks and other control characters."""
-    return text if text.isprintable() else repr(text)
+def _names(directory: Path, photos: Sequence[Path]) -> list[str]:
+    return [str(photo.relative_to(directory)) for photo in photos]
 
 
 def _spread(values: Sequence[int]) -> Spread:
@@ -219,11 +181,6 @@ def _spread(values: Sequence[int]) -> Spread:
     array = np.asarray(values)
     p95 = int(np.percentile(array, 95, method="inverted_cdf"))
     return Spread(int(array.min()), float(np.median(array)), float(array.mean()), p95, int(array.max()))
-
-
-def _counts(examples: Iterable[Example], split: str) -> SplitCounts:
-    captions = [len(example.references) for example in examples if example.split == split]
-    return SplitCounts(len(captions), sum(captions))
 
 
 def _words(examples: Sequence[Example]) -> tuple[list[int], Counter[str]]:
@@ -261,7 +218,7 @@ def _open_all(directory: Path, examples: Sequence[Example]) -> tuple[list[str], 
 def _open(directory: Path, photo: Path) -> bytes | str:
     """Returns a digest of the pixels, which is the same for files that differ in metadata, or an error message."""
     try:
-        image = open_photo(photo, name=_inside(directory, photo))
+        image = open_photo(photo, name=str(photo.relative_to(directory)))
     except ImageError as error:
         return str(error)
     return hashlib.blake2b(image.tobytes(), digest_size=16, person=b"%dx%d" % image.size).digest()
@@ -271,6 +228,6 @@ def _uncaptioned(directory: Path, reading: Reading) -> list[str]:
     """Returns the photos without captions in the folders of the captioned ones."""
     captioned = {example.image for example in reading.examples}
     folders = sorted({photo.parent for photo in captioned})
-    photos = (folder / name for folder in folders for name in list_files(folder) if is_photo_name(name))
-    found = [_inside(directory, photo) for photo in photos if photo not in captioned]
+    photos = [folder / name for folder in folders for name in list_files(folder) if is_photo_name(name)]
+    found = _names(directory, [photo for photo in photos if photo not in captioned])
     return list(dict.fromkeys([*found, *reading.problems.uncaptioned]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from captioner.config.data import DataConfig, check_splits
 from captioner.datasets.example import Example, Split
@@ -16,19 +15,14 @@ Parts = tuple[float, float, float]
 PARTS: Parts = DataConfig().splits
 
 
-class Splitting(NamedTuple):
-    """Examples with their splits."""
-
-    examples: list[Example]
-    source: str
-    """Origin of the splits, for messages."""
-
-
-def split_examples(examples: Sequence[Example], parts: Parts, seed: int) -> Splitting:
+def split_examples(examples: Sequence[Example], parts: Parts, seed: int) -> tuple[list[Example], str]:
     """Draws the splits that a dataset lacks: all of them, or dev from train.
 
     A photo's split depends only on its name and the seed, so adding a photo does not move others. Examples without a
     split are left as they are if other examples have one.
+
+    Returns:
+        The examples with their splits, and the origin of the splits as a phrase.
 
     Raises:
         UsageError: a size is negative or not finite, or that of train or dev is 0.
@@ -37,15 +31,15 @@ def split_examples(examples: Sequence[Example], parts: Parts, seed: int) -> Spli
     there = {example.split for example in examples}
     of_draw = f"{':'.join(f'{part:g}' for part in parts)}, seed {seed}"
     if there <= {None}:
-        return Splitting(_with_dev(_drawn(examples, parts, seed)), f"drawn by photo, {of_draw}")
+        return _with_dev(_drawn(examples, parts, seed)), f"drawn by photo, {of_draw}"
     train = [i for i, example in enumerate(examples) if example.split == "train"]
     if len(train) > 1 and "dev" not in there:
         drawn = _with_dev(_drawn([examples[i] for i in train], (parts[0], parts[1], 0), seed))
         mixed = list(examples)
         for i, example in zip(train, drawn, strict=True):
             mixed[i] = example
-        return Splitting(mixed, f"from the dataset; dev, which it lacks, drawn from train by photo, {of_draw}")
-    return Splitting(list(examples), "from the dataset")
+        return mixed, f"from the dataset; dev, which it lacks, drawn from train by photo, {of_draw}"
+    return list(examples), "from the dataset"
 
 
 def _drawn(examples: Sequence[Example], parts: Parts, seed: int) -> list[Example]:

@@ -58,7 +58,7 @@ def test_counts_splits_lengths_and_words_are_those_of_the_captions(tmp_path):
     assert (report.photos, report.captions, report.unlisted) == (3, 8, 1)
     assert report.captions_per_photo == Spread(1, 3.0, 8 / 3, 4, 4)
     assert report.words_per_caption == Spread(1, 2.0, 23 / 8, 9, 9)
-    assert {name: (c.photos, c.captions) for name, c in report.splits.items()} == {"train": (1, 3), "dev": (1, 1)}
+    assert report.splits == {"train": {"photos": 1, "captions": 3}, "dev": {"photos": 1, "captions": 1}}
     assert report.words[:3] == (("a", 6), ("dog", 3), ("cat", 2))
     assert (report.vocabulary, report.frequent) == (14, 1)
     lines = report.lines()
@@ -100,15 +100,17 @@ def test_the_same_pixels_in_two_splits_are_found_whatever_else_differs(tmp_path)
     photo(tmp_path / "images" / "d.png", 2)  # as c.png
     photo(tmp_path / "images" / "e.png", 5)  # as f.png, and in no split
     report = inspect(tmp_path)
-    assert report.same_across_splits == (("train images/a.png", "dev images/b.png"),)
-    assert report.same_within_split == (("images/c.png", "images/d.png"), ("images/e.png", "images/f.png"))
+    assert report.problems == {
+        "photos are in two splits under different names": ["train images/a.png = dev images/b.png"],
+        "photos are in a split under different names": ["images/c.png = images/d.png", "images/e.png = images/f.png"],
+    }
     assert "    train images/a.png = dev images/b.png" in report.lines()
 
 
 def test_photos_of_the_same_bytes_and_another_shape_are_not_the_same(pair):
     for name, size in (("a.png", (6, 4)), ("b.png", (4, 6))):
         Image.new("RGB", size).save(pair / "images" / name)
-    assert inspect(pair).problems() == {}
+    assert inspect(pair).problems == {}
 
 
 def test_a_photo_that_two_splits_list_is_reported_and_not_refused(tmp_path):
@@ -119,7 +121,7 @@ def test_a_photo_that_two_splits_list_is_reported_and_not_refused(tmp_path):
     for number in (1, 2, 3):
         photo(tmp_path / "images" / f"{number:012d}.jpg", number)
     report = inspect(tmp_path)
-    assert report.in_two_splits == ("images/000000000001.jpg",)
+    assert report.problems["photos are listed in two splits"] == ["images/000000000001.jpg"]
     assert report.photos == 3
 
 
@@ -139,7 +141,8 @@ def test_photos_listed_twice_are_listed(tmp_path):
     photo(tmp_path / "a.png", 1)
     photo(tmp_path / "b.png", 2)
     report = inspect(tmp_path)
-    assert (report.photos, report.captions, report.repeated) == (2, 3, ("a.png",))
+    assert (report.photos, report.captions) == (2, 3)
+    assert report.problems == {"photos are listed more than once": ["a.png"]}
 
 
 @pytest.mark.parametrize("text", ["", "image,caption\n", "gone.png,A dog .\n", "no comma\n"])
@@ -161,12 +164,12 @@ def test_the_report_is_written_as_json_with_every_problem(pair, tmp_path):
     written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert set(written) == set(Report.__dataclass_fields__)
     assert written["splits"] == {"train": {"photos": 1, "captions": 1}, "dev": {"photos": 1, "captions": 1}}
-    assert len(written["malformed"]) == 25
+    assert len(written["problems"]["rows are malformed and skipped"]) == 25
     assert ["chó", 1] in written["words"]
 
 
 def test_a_report_that_cannot_be_written_is_said_after_it_is_printed(pair, tmp_path):
-    result = run(pair, "--json", tmp_path / "nowhere" / "report.json")
+    result = run(pair, "--json", tmp_path)
     assert result.exit_code == 1
     assert result.stdout.startswith("dataset: ")
     assert result.stderr.startswith("Error: The report ")
@@ -192,7 +195,7 @@ def test_names_that_are_no_text_are_reported(tmp_path):
     assert "  3 photos cannot be read:" in result.stdout
     assert "    'b\\nc-alone.png'\n" in result.stdout
     written = json.loads((tmp_path / "report.json").read_text())
-    assert written["uncaptioned"] == ["a\udcff-alone.png", "b\nc-alone.png", "d-alone.png"]
+    assert written["problems"]["photos have no caption"] == ["a\udcff-alone.png", "b\nc-alone.png", "d-alone.png"]
 
 
 @pytest.mark.parametrize(

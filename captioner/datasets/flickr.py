@@ -1,0 +1,163 @@
+r"""Flickr8k and Flickr30k (Hodosh et al., 2013; Young et al., 2014), as their authors and as Kaggle distribute them.
+
+A text file has a photo's name and a caption in each row. Its layout is one of these:
+
+- Flickr8k's `captions.txt`: `image,caption`
+- Flickr30k's `results.csv`: `image_name| comment_number| comment`; some copies have commas, or another file name
+- `Flickr8k.token.txt` and `results_20130124.token`: `photo.jpg#0\tcaption`
+
+Flickr8k's official splits are in lists of photos.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from captioner.datasets.example import Example, Problems, Split
+from captioner.datasets.files import PhotoFinder, first_line, read_text
+
+_LISTS: dict[str, Split] = {
+    "Flickr_8k.trainImages.txt": "train",
+    "Flickr_8k.devImages.txt": "dev",
+    "Flickr_8k.testImages.txt": "test",
+}
+_TEXT_FOLDERS = ("", "Flickr8k_text/")  # the dataset itself, or the folder in Flickr8k's archive
+_STRAY_NUMBER = re.compile(r"(.*\.(?:jpe?g|png))\.\d+", re.IGNORECASE)  # 2258277193_586949ec62.jpg.1 in Flickr8k
+
+
+class _Layout(NamedTuple):
+    """Layout of a row."""
+
+    header: str
+    """The header in lower case, without spaces and quotes."""
+    row: re.Pattern[str]
+    quoted: int = 0
+    """Number of fields, where the last one may be quoted as in CSV."""
+
+
+_PLAIN = _Layout("image,caption", re.compile(r"(?P<name>[^,]+),(?P<caption>.*)"), 2)
+_COMMAS = _Layout("image_name,comment_number,comment", re.compile(r"(?P<name>[^,]+),\s*\d+\s*,(?P<caption>.*)"), 3)
+# every copy with bars has a row that lacks its second one: `2199200615.jpg| 4   A dog runs across the grass .`
+_BARS = _Layout(
+    "image_name|comment_number|comment", re.compile(r"(?P<name>[^|]+)\|\s*\d+(?P<bar>\s*\||\s)\s*(?P<caption>\S.*)")
+)
+_TOKENS = _Layout("", re.compile(r"(?P<name>[^\t]+)#\d+\s*\t(?P<caption>.*)"))
+
+
+@dataclass(frozen=True)
+class FlickrFormat:
+    """Implements `captioner.datasets.formats.Format`."""
+
+    NAME: str
+    FILES: str
+    names: tuple[str, ...]
+    """Possible names of the file."""
+    layout: Callable[[str], _Layout | None]
+    """Returns the layout of a file, given its first line; None if the file is something else."""
+
+    def find(self, directory: Path) -> list[Path]:
+        """Returns the file of captions, if it exists."""
+        files = (directory / name for name in self.names)
+        return [file for file in files if file.is_file() and self.layout(first_line(file))][:1]
+
+    def read(self, directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
+        """Yields the photos in the order of their first caption; adds faulty rows and missing photos to `problems`."""
+        layout = self.layout(first_line(files[0]))
+        assert layout is not None, "find checked it"
+        photos = PhotoFinder(directory)
+        captions = _without_stray_numbers(_captions(files[0], layout, problems), photos, problems)
+        splits = _listed_splits(directory)
+        for name, references in captions.items():
+            photo = photos.find(name)
+            if photo is None:
+                problems.missing.append(name)
+            else:
+                yield Example(photo, tuple(references), splits.get(name))
+
+
+def _of_flickr30k(first: str) -> _Layout | None:
+    """Recognises Flickr30k by its first row, because other files are named results.csv too."""
+    header = _header(first)
+    if header == _COMMAS.header:
+        return _COMMAS
+    return _BARS if header == _BARS.header or re.fullmatch(r"[^|]+\.\w+\s*\|\s*\d+\s*\|.*", first) else None
+
+
+FLICKR30K = FlickrFormat(
+    "Flickr30k results.csv",
+    "Flickr30k's results.csv",
+    ("results.csv", "captions.txt", "captions.csv"),
+    _of_flickr30k,
+)
+FLICKR8K = FlickrFormat("Flickr8k captions.txt", "Flickr8k's captions.txt", ("captions.txt",), lambda _: _PLAIN)
+TOKEN_FILE = FlickrFormat(
+    "Flickr token file",
+    "Flickr8k.token.txt or Flickr30k's results_20130124.token",
+    tuple(folder + name for name in ("Flickr8k.token.txt", "results_20130124.token") for folder in _TEXT_FOLDERS),
+    lambda _: _TOKENS,
+)
+
+
+def _captions(file: Path, layout: _Layout, problems: Problems) -> dict[str, list[str]]:
+    """Returns the captions of each photo by its name, in the order of the photos' first captions."""
+    captions: dict[str, list[str]] = {}
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        if not line.strip() or (number == 1 and _header(line) == layout.header):
+            continue
+        row = layout.row.fullmatch(line)
+        name, caption = (row["name"].strip(), row["caption"].strip()) if row else ("", "")
+        if layout.quoted and caption.startswith('"'):  # only some copies quote captions that contain commas
+            name, caption = _unquoted(line, layout.quoted)
+        if not (name and caption):
+            problems.malformed.append(f"{file.name}:{number} {line[:60]!r}")
+            continue
+        if row and "|" not in row.groupdict().get("bar", "|"):
+            problems.mended.append(f"{file.name} {line[:60]!r}")
+        captions.setdefault(name, []).append(caption)
+    return captions
+
+
+def _unquoted(line: str, count: int) -> tuple[str, str]:
+    """Returns the first and the last of the quoted fields of a row; empty ones if it is malformed."""
+    try:
+        fields = next(csv.reader([line.rstrip()], strict=True, skipinitialspace=True))
+    except csv.Error:
+        fields = []
+    return (fields[0].strip(), fields[-1].strip()) if len(fields) == count else ("", "")
+
+
+def _header(line: str) -> str:
+    return re.sub(r'[\s"]', "", line).lower()
+
+
+def _without_stray_numbers(
+    captions: dict[str, list[str]], photos: PhotoFinder, problems: Problems
+) -> dict[str, list[str]]:
+    """Moves captions of `photo.jpg.1`, which is not a photo, to photo.jpg if that exists; else they are malformed."""
+    mended: dict[str, list[str]] = {}
+    for name, references in captions.items():
+        stray = _STRAY_NUMBER.fullmatch(name)
+        own = stray[1] if stray and photos.find(name) is None else name
+        if own != name and photos.find(own) is None:
+            problems.malformed += [f"{name} is not the name of a photo"] * len(references)
+            continue
+        if own != name:
+            problems.mended += [f"{name} for {own}"] * len(references)
+        mended.setdefault(own, []).extend(references)
+    return mended
+
+
+def _listed_splits(directory: Path) -> dict[str, Split]:
+    """Returns the splits of photos by their names, from Flickr8k's lists that exist."""
+    splits: dict[str, Split] = {}
+    for folder in _TEXT_FOLDERS:
+        for name, split in _LISTS.items():
+            file = directory / f"{folder}{name}"
+            if file.is_file():
+                splits |= dict.fromkeys(read_text(file).split(), split)
+    return splits

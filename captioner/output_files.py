@@ -1,7 +1,8 @@
-"""Writes output files completely or not at all, and turns failures into one sentence."""
+"""Writes output files and folders, and turns failures into one sentence."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,3 +35,46 @@ def write_whole(what: str, path: Path, content: bytes | str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+
+
+def prepare_folder(folder: Path, option: str = "--output") -> None:
+    """Creates a folder and checks that it can be written.
+
+    Raises:
+        CaptionerError: the folder cannot be written; the message names the option that chooses another one.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CaptionerError(
+            f"The folder {folder} cannot be written: {error.strerror}; name another {option}."
+        ) from error
+
+
+@contextmanager
+def locked_folder(folder: Path, option: str = "--output") -> Iterator[None]:
+    """Prepares the folder of a training or a recipe, and locks it against other processes while the context lasts.
+
+    Incomplete checkpoints of a killed training are removed.
+
+    Raises:
+        CaptionerError: the folder cannot be written, or another training is writing to it.
+    """
+    from filelock import FileLock, Timeout
+
+    prepare_folder(folder, option)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CaptionerError(f"Another training is writing to {folder}; wait, or name another {option}.") from None
+    except OSError as error:
+        raise CaptionerError(f"{folder}/.lock cannot be written: {error.strerror}; name another {option}.") from error
+    try:
+        for unfinished in folder.glob(".*.pt-*"):
+            unfinished.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()

@@ -46,8 +46,9 @@ def average(
     from captioner.backends.pytorch import torch_device
     from captioner.datasets import load_datasets
     from captioner.errors import CaptionerError
-    from captioner.evaluation.metrics import keys_by_dataset
-    from captioner.models.checkpoint import prepare_folder, save_checkpoint
+    from captioner.evaluation.metrics import score_line
+    from captioner.models.checkpoint import save_checkpoint
+    from captioner.output_files import prepare_folder
     from captioner.training.averaging import average as mean
     from captioner.training.averaging import scored
 
@@ -60,6 +61,5 @@ def average(
     dataset = load_datasets(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
     made = scored(made, dataset.split("dev"), torch_device(device), say, allow_missing=allow_missing)
     save_checkpoint(output, made)
-    names = ("dev_loss", "bleu_4", "cider", *keys_by_dataset(made.metrics))
-    say("  ".join(f"{name} {made.metrics[name]:.3f}" for name in names))
+    say(score_line(made.metrics))
     say(f"average of {len(checkpoints)}: {output}")

@@ -82,7 +82,7 @@ def recipe(
 
 def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Path, options: RunOptions) -> None:
     from captioner.datasets import load_datasets
-    from captioner.recipes.folder import RunFolder, data_digest
+    from captioner.recipes.folder import data_digest, open_run
     from captioner.recipes.stages import Request, check_stages, train_stages
 
     set_threads(options.threads)
@@ -95,8 +95,7 @@ def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Pat
     _warn_if_disk_is_small(cache, check_stages(recipe, options.device, dataset))
     names = ", ".join(stage.name for stage in recipe.stages)
     say(f"recipe {recipe.name}: {names}, then {', '.join(recipe.export.precisions)} to {output}")
-    folder = RunFolder(run_path, recipe, data_digest(dataset), output)
-    try:
+    with open_run(run_path, recipe, data_digest(dataset), output) as folder:
         if folder.work("export").done and folder.state.exported == _description(recipe, output):
             say(f"already done: {run_path}")
             click.echo(f"caprun --model {shlex.quote(str(output))} PHOTO")
@@ -104,8 +103,6 @@ def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Pat
         request = Request(recipe, dataset, cache, own_command(), options.device, options.allow_missing)
         checkpoint = train_stages(request, folder, say)
         _export(checkpoint, output, request, folder)
-    finally:
-        folder.close()
 
 
 def _warn_if_disk_is_small(cache: Path, needed: int) -> None:

@@ -6,6 +6,7 @@ its numbers, without Java and without torch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from captioner.evaluation.bleu import bleu
 from captioner.evaluation.cider import cider_scores
@@ -116,6 +117,11 @@ def scores_by_dataset(
 def keys_by_dataset(metrics: Mapping[str, object]) -> list[str]:
     """Returns the keys of each dataset's CIDEr and BLEU-4 in the result of `scores_by_dataset`."""
     return [key for key in metrics if key.startswith(("cider@", "bleu_4@"))]
+
+
+def score_line(metrics: Mapping[str, Any], names: Sequence[str] = ("dev_loss", "bleu_4", "cider")) -> str:
+    """Returns a line with the scores of these names, then with the CIDEr and BLEU-4 of each dataset."""
+    return "  ".join(f"{name} {metrics[name]:.3f}" for name in (*names, *keys_by_dataset(metrics)))
 
 
 def shown(name: str, value: float) -> str:

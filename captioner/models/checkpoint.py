@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,49 +54,6 @@ class Checkpoint:
         """The scores that identify a checkpoint: epoch, CIDEr and BLEU-4, and the latter two of each dataset."""
         keys = ["epoch", "cider", "bleu_4", *(key for key in self.metrics if key.startswith(("cider@", "bleu_4@")))]
         return {key: value for key in keys if isinstance(value := self.metrics.get(key), int | float)}
-
-
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Prepares the folder of a training and locks it against other trainings while the context lasts.
-
-    Incomplete checkpoints of a killed training are removed.
-
-    Raises:
-        CaptionerError: the folder cannot be written, or another training is writing to it.
-    """
-    from filelock import FileLock, Timeout
-
-    prepare_folder(folder)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise CaptionerError(f"Another training is writing to {folder}; wait, or name another --output.") from None
-    except OSError as error:
-        raise CaptionerError(f"{folder}/.lock cannot be written: {error.strerror}; name another --output.") from error
-    try:
-        for unfinished in folder.glob(".*.pt-*"):
-            unfinished.unlink(missing_ok=True)
-        yield
-    finally:
-        lock.release()
-
-
-def prepare_folder(folder: Path) -> None:
-    """Creates a folder for checkpoints and checks that it can be written.
-
-    Raises:
-        CaptionerError: the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise CaptionerError(
-            f"The folder {folder} cannot be written: {error.strerror}; name another --output."
-        ) from error
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

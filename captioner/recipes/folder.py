@@ -1,4 +1,4 @@
-"""The folder of a recipe's run: its recipe and data, the stages that are done, and a lock for one process."""
+"""The folder of a recipe's run: its recipe and data, and the stages that are done."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from caprun.atomic_write import atomic_write
 from caprun.bundle.plain_data import from_dict
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
+from captioner.models.checkpoint import BEST, LAST
+from captioner.output_files import locked_folder, write_whole
 from captioner.recipes.recipe import Recipe, Stage, differences
 
 STATE = "recipe.json"
@@ -52,7 +53,55 @@ class State:
 
 
 class RunFolder:
-    """The folder of a run, locked for this process until it is closed.
+    """The folder of a run that `open_run` has locked.
+
+    Args:
+        path: the folder.
+        state: the progress of the run.
+    """
+
+    def __init__(self, path: Path, state: State) -> None:
+        self.path, self.state = path, state
+
+    def work(self, name: str) -> Work:
+        """Returns the progress of a stage, by its folder, or of `export`."""
+        return self.state.work[name]
+
+    @contextmanager
+    def working(self, name: str) -> Iterator[State]:
+        """Records that work began, how long it took, and, unless an exception is raised, that it is done."""
+        work, began = self.work(name), time.monotonic()
+        work.began, work.done = time.time(), False
+        self.write()
+        try:
+            yield self.state
+            work.done = True
+        finally:
+            work.seconds += time.monotonic() - began
+            work.began = None
+            self.write()
+
+    def count_killed_work(self) -> None:
+        """Counts the time until the last checkpoint of killed work; what came after it is repeated."""
+        for name, work in self.state.work.items():
+            if work.began is not None:
+                last = self.path / name / LAST
+                until = last.stat().st_mtime if last.exists() else work.began
+                work.seconds += max(0.0, until - work.began)
+                work.began = None
+
+    def write(self) -> None:
+        """Writes the state.
+
+        Raises:
+            CaptionerError: the file cannot be written.
+        """
+        write_whole("The file", self.path / STATE, json.dumps(asdict(self.state), indent=1))
+
+
+@contextmanager
+def open_run(path: Path, recipe: Recipe, data: str, output: Path) -> Iterator[RunFolder]:
+    """Begins a run or continues it, and locks its folder while the context lasts.
 
     Args:
         path: the folder; created if it is missing.
@@ -64,115 +113,42 @@ class RunFolder:
         CaptionerError: another process uses the folder, it holds something else or a run with another recipe, data or
             output, or it cannot be written.
     """
-
-    def __init__(self, path: Path, recipe: Recipe, data: str, output: Path) -> None:
-        from filelock import FileLock, Timeout
-
-        self.path = path
-        asked = State(
-            _FORMAT_VERSION,
-            recipe.name,
-            tuple(recipe.trained()),
-            data,
-            str(output.resolve()),
-            {name: Work() for name in [*(stage.folder for stage in recipe.stages), "export"]},
-        )
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            others = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
-            if others and STATE not in others:
-                raise CaptionerError(
-                    f"{path} holds {others[0]} and no run of a recipe; name another folder with --run."
-                )
-            self._lock = FileLock(path / ".lock")
-            self._lock.acquire(timeout=0)
-        except Timeout:
+    others = sorted(file.name for file in path.glob("[!.]*"))
+    if others and STATE not in others:
+        raise CaptionerError(f"{path} holds {others[0]} and no run of a recipe; name another folder with --run.")
+    work = {name: Work() for name in [*(stage.folder for stage in recipe.stages), "export"]}
+    asked = State(_FORMAT_VERSION, recipe.name, tuple(recipe.trained()), data, str(output.resolve()), work)
+    with locked_folder(path, "--run"):
+        folder = RunFolder(path, _read(path / STATE) if others else asked)
+        if difference := _difference(folder.state, asked):
             raise CaptionerError(
-                f"Another process is working in {path}; wait, or name another folder with --run."
-            ) from None
-        except OSError as error:
-            raise CaptionerError(
-                f"The folder {path} cannot be written: {error.strerror}; name another --run."
-            ) from error
-        try:
-            self.state = self._read() if (path / STATE).exists() else asked
-            self._refuse_another(asked)
-            self._count_killed_work()
-            self._write()
-        except BaseException:
-            self.close()
-            raise
+                f"The run in {path} was started with {difference}; use the same again, or name another --run."
+            )
+        folder.count_killed_work()
+        folder.write()
+        yield folder
 
-    def close(self) -> None:
-        """Releases the lock."""
-        self._lock.release()
 
-    def work(self, name: str) -> Work:
-        """Returns the progress of a stage, by its folder, or of `export`."""
-        return self.state.work[name]
+def _difference(state: State, asked: State) -> str:
+    """Describes what a run was started with, if it differs from what is asked for."""
+    if found := differences(state.trained, asked.trained):
+        more = f" and {len(found) - 3} more settings" if len(found) > 3 else ""
+        return f"another recipe: {', '.join(found[:3])}{more}"
+    if state.data != asked.data:
+        return "other photos or captions"
+    return f"--output {state.output}" if state.output != asked.output else ""
 
-    @contextmanager
-    def working(self, name: str) -> Iterator[State]:
-        """Records that work began, how long it took, and, unless an exception is raised, that it is done."""
-        work, began = self.work(name), time.monotonic()
-        work.began, work.done = time.time(), False
-        self._write()
-        try:
-            yield self.state
-            work.done = True
-        finally:
-            work.seconds += time.monotonic() - began
-            work.began = None
-            self._write()
 
-    def _count_killed_work(self) -> None:
-        """Counts the time until the last checkpoint of killed work; what came after it is repeated."""
-        for name, work in self.state.work.items():
-            if work.began is not None:
-                last = self.path / name / "last.pt"
-                until = last.stat().st_mtime if last.exists() else work.began
-                work.seconds += max(0.0, until - work.began)
-                work.began = None
-
-    def _refuse_another(self, asked: State) -> None:
-        state = self.state
-        found = differences(state.trained, asked.trained)
-        if found:
-            more = f" and {len(found) - 3} more settings" if len(found) > 3 else ""
-            self._refuse(f"another recipe: {', '.join(found[:3])}{more}")
-        if state.data != asked.data:
-            self._refuse("other photos or captions")
-        if state.output != asked.output:
-            self._refuse(f"--output {state.output}")
-
-    def _refuse(self, what: str) -> None:
-        raise CaptionerError(
-            f"The run in {self.path} was started with {what}; use the same again, or name another --run."
-        )
-
-    def _read(self) -> State:
-        file = self.path / STATE
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            version = data.get("format_version") if isinstance(data, dict) else None
-            if type(version) is int and version > _FORMAT_VERSION:
-                raise CaptionerError(f"{file} was written by a newer captioner; upgrade this one.")
-            state = from_dict(State, data)
-            if state.format_version != _FORMAT_VERSION:
-                raise ValueError(f"format_version is {state.format_version}")
-        except OSError as error:
-            raise CaptionerError(f"{file} cannot be read: {error.strerror}.") from error
-        except (ValueError, RecursionError) as error:
-            raise CaptionerError(f"{file} is damaged ({error}); name another folder with --run.") from None
-        return state
-
-    def _write(self) -> None:
-        file = self.path / STATE
-        try:
-            with atomic_write(file) as stream:
-                stream.write(json.dumps(asdict(self.state), indent=1).encode())
-        except OSError as error:
-            raise CaptionerError(f"{file} cannot be written: {error.strerror}.") from error
+def _read(file: Path) -> State:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(data, dict) and data.get("format_version", _FORMAT_VERSION) != _FORMAT_VERSION:
+            raise CaptionerError(f"{file} was written by another version of captioner; name another --run.")
+        return from_dict(State, data)
+    except OSError as error:
+        raise CaptionerError(f"{file} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise CaptionerError(f"{file} is damaged ({error}); name another folder with --run.") from None
 
 
 def best_of(run: Path, stage: Stage) -> Path:
@@ -181,8 +157,6 @@ def best_of(run: Path, stage: Stage) -> Path:
     Raises:
         CaptionerError: the checkpoint is missing.
     """
-    from captioner.models.checkpoint import BEST
-
     best = run / stage.folder / BEST
     if not best.is_file():
         raise CaptionerError(

@@ -52,12 +52,14 @@ class Recipe:
 
     def trained(self) -> list[dict[str, Any]]:
         """Returns everything that the trained model depends on, as plain data."""
-        stages = [
-            {"name": stage.name, "average": dict(stage.average)}
-            if stage.average
-            else {"name": stage.name, "init": stage.init, **_used_sections(stage.config)}
-            for stage in self.stages
-        ]
+        stages: list[dict[str, Any]] = []
+        for stage in self.stages:
+            settings = (
+                {"average": dict(stage.average)} if stage.average else {"init": stage.init, **asdict(stage.config)}
+            )
+            if not stage.average and stage.config.train.stage == "cross-entropy":
+                del settings["self_critical"]  # unused defaults
+            stages.append({"name": stage.name, **settings})
         plain: list[dict[str, Any]] = json.loads(json.dumps(stages))  # lists instead of tuples, as a file has them
         return plain
 
@@ -65,13 +67,6 @@ class Recipe:
     def sha256(self) -> str:
         """The digest of `trained()`."""
         return hashlib.sha256(json.dumps(self.trained(), sort_keys=True).encode()).hexdigest()
-
-
-def _used_sections(config: Config) -> dict[str, Any]:
-    sections = asdict(config)
-    if config.train.stage == "cross-entropy":
-        del sections["self_critical"]  # unused defaults
-    return sections
 
 
 def find_recipe(name: str | None) -> Path:
@@ -180,12 +175,12 @@ def differences(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, 
     if len(before) != len(now):
         return [f"it had {len(before)} stages and has {len(now)}"]
     found = []
-    for number, (old, new) in enumerate(zip(before, now, strict=True), 1):
-        flat = _flat(old), _flat(new)
-        for key in sorted(flat[0].keys() | flat[1].keys()):
-            was, is_ = (one.get(key) for one in flat)
-            if was != is_:
-                found.append(f"{key} of stage {number} was {was!r} and is {is_!r}")
+    for number, (old, new) in enumerate(zip(map(_flat, before), map(_flat, now), strict=True), 1):
+        found += [
+            f"{key} of stage {number} was {old.get(key)!r} and is {new.get(key)!r}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
     return found
 
 

@@ -13,7 +13,7 @@ from caprun.search.bans import Bans
 from captioner.backends.pytorch import torch_device
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
-from captioner.evaluation.metrics import keys_by_dataset
+from captioner.evaluation.metrics import score_line
 from captioner.models.build import build_caption_model
 from captioner.models.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from captioner.recipes.folder import RunFolder, best_of
@@ -134,12 +134,7 @@ def _average_stage(request: Request, stage: Stage, _: Path | None, folder: RunFo
         device, dev = torch_device(request.device), request.dataset.split("dev")
         made = scored(made, dev, device, tell, allow_missing=request.allow_missing)
         save_checkpoint(folder.path / stage.folder / BEST, made)
-        tell(
-            "  ".join(
-                f"{name} {made.metrics[name]:.3f}"
-                for name in ("dev_loss", "bleu_4", "cider", *keys_by_dataset(made.metrics))
-            )
-        )
+        tell(score_line(made.metrics))
 
 
 def _numbered(request: Request, stage: Stage, say: Say) -> Say:

@@ -22,7 +22,7 @@ from caprun.engine import Captioner
 from captioner.backends.pytorch import ModelBackend, model_spec
 from captioner.config import Config
 from captioner.errors import CaptionerError
-from captioner.evaluation.metrics import keys_by_dataset
+from captioner.evaluation.metrics import score_line
 from captioner.models.caption_model import CaptionModel
 from captioner.models.checkpoint import BEST, LAST, Checkpoint, save_checkpoint
 from captioner.progress import Progress
@@ -137,8 +137,7 @@ class Trainer:
                 began = time.monotonic()
                 self._train_epoch(interruption)
                 row = self._end_epoch(began)
-                names = [*self.told, *keys_by_dataset(row)]
-                scores = "  ".join(f"{name} {row[name]:.3f}" for name in names)
+                scores = score_line(row, self.told)
                 self.say(f"epoch {self.state.epoch}/{self.train_config.epochs}: {scores}  ({row['seconds']:.0f} s)")
             # a signal during the last validation, after which no step checks for it
             if self.processes.sums([float(interruption.requested)])[0] > 0:

@@ -32,8 +32,8 @@ from captioner.models.checkpoint import (
     checkpoint_file,
     image_spec,
     load_checkpoint,
-    locked_folder,
 )
+from captioner.output_files import locked_folder
 from captioner.reports.run import RunReports
 from captioner.text.build import build_tokenizer, language_of, restore_tokenizer
 from captioner.text.metric_words import tokenize

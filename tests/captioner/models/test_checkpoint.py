@@ -22,9 +22,9 @@ from captioner.models.checkpoint import (
     Checkpoint,
     build_model,
     load_checkpoint,
-    locked_folder,
     save_checkpoint,
 )
+from captioner.output_files import locked_folder
 from captioner.text.tokenizer import SPECIAL
 from tests.captioner.trees import differing
 

@@ -52,7 +52,7 @@ def _run(arguments: list[str], moment: Moment | None, place: str) -> None:
             _die()
         return result
 
-    save, note, export = loop.save_checkpoint, RunFolder._write, command.write_bundle
+    save, note, export = loop.save_checkpoint, RunFolder.write, command.write_bundle
 
     def dying_save(path: Path, checkpoint: Any) -> None:
         mine = what == loop.LAST and path.name == loop.LAST and path.parent.name == stage
@@ -66,5 +66,5 @@ def _run(arguments: list[str], moment: Moment | None, place: str) -> None:
         guarded(what == "bundle", lambda: export(*given, **options))
 
     loop.save_checkpoint, command.write_bundle = dying_save, dying_export
-    RunFolder._write = dying_note  # type: ignore[method-assign]
+    RunFolder.write = dying_note  # type: ignore[method-assign]
     main(arguments)

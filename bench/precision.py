@@ -103,7 +103,11 @@ def row(
     for beam in BEAMS:
         scores = score(found.captions[beam], references)
         same = sum(one == other for one, other in zip(found.captions[beam], fp32.captions[beam], strict=True))
-        cells += [f"{100 * scores.cider:.1f}", f"{100 * scores.bleu_4:.1f}", f"{100 * same / len(references):.0f}%"]
+        cells += [
+            f"{100 * scores['cider']:.1f}",
+            f"{100 * scores['bleu_4']:.1f}",
+            f"{100 * same / len(references):.0f}%",
+        ]
     return f"| {' | '.join([*cells, f'{megabytes:.1f}', speed])} |"
 
 

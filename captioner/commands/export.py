@@ -12,7 +12,7 @@ import click
 
 from captioner.commands.console import say
 from captioner.commands.files import newest
-from captioner.commands.options import FILE, allow_missing_option, data_option, export_options
+from captioner.commands.options import EXPORT, FILE, allow_missing_option, data_option, setting_options
 from captioner.config import ExportSettings
 from captioner.errors import CaptionerError
 
@@ -33,7 +33,7 @@ Format = Literal["onnx", "torchscript"]
     help="Format of the graphs.",
 )
 @click.option("--output", type=FILE, metavar="DIR", show_default="weights/RUN", help="Folder of the bundle.")
-@export_options()
+@setting_options(*EXPORT)
 @data_option(
     "Dataset of the training: proves the export on dev photos too, and fits the confidence. int8 and fp16 need it.",
     default=None,
@@ -43,7 +43,7 @@ def export(
     checkpoint: Path | None,
     kind: Format,
     output: Path | None,
-    export: Mapping[str, Any],
+    given: Mapping[str, Any],
     data: tuple[DataSource, ...],
     allow_missing: bool,
 ) -> None:
@@ -57,7 +57,7 @@ def export(
     checkpoint = checkpoint_file(checkpoint or newest(Path("runs"), BEST))
     run_name = checkpoint.resolve().parent.name
     output = output or Path("weights") / (run_name if kind == "onnx" else f"{run_name}-{kind}")
-    settings = ExportSettings(**export)
+    settings = ExportSettings(**given.get("export", {}))
     if kind != "onnx" and (other := next((one for one in settings.precisions if one != "fp32"), None)):
         raise click.UsageError(f"--precision {other} needs --format onnx; leave one of the two out.")
     dataset = None

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from caprun.commands.click_types import Integer, Number
 from caprun.errors import UsageError
-from captioner.config import SELF_CRITICAL, Config, ExportSettings, merged, parse_settings
+from captioner.config import SELF_CRITICAL, Config, ExportSettings
 from captioner.config.ranges import field_types
 
 Decorator = Callable[[Callable[..., Any]], Any]
@@ -61,36 +61,8 @@ def _sources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
         raise click.BadParameter(str(error), ctx, param) from None
 
 
-def field_option(config: object, name: str, option: str, help_text: str, **changes: Any) -> Decorator:
-    """Declares an option with the type, range and default of a dataclass field.
-
-    Args:
-        config: an instance with the defaults.
-        name: name of the field, and of the command's parameter.
-        option: the option as users type it.
-        help_text: help of the option, without range and default.
-        changes: further arguments of `click.option`, which take precedence.
-    """
-    kind, allowed = field_types(type(config))[name]
-    settings: dict[str, Any] = {"default": getattr(config, name), "show_default": True}
-    if get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis:
-        settings |= {"multiple": True}
-        kind = get_args(kind)[0]
-    elif get_origin(kind) is tuple:
-        settings |= {"nargs": len(get_args(kind))}
-        kind = get_args(kind)[0]
-    if get_origin(kind) is Literal:
-        settings["type"] = click.Choice(get_args(kind))
-    elif allowed is not None:
-        limits: Any = (allowed.low, allowed.shown_high)
-        settings["type"] = Integer(*limits) if kind is int else Number("number", *limits)
-    else:
-        settings["type"] = kind
-    return click.option(option, name, help=help_text, **{**settings, **changes})
-
-
-_SPLITS = "Relative sizes of the splits, where the dataset has none."
-_TRAINING: dict[str, tuple[str, dict[str, Any]]] = {
+_DEFAULTS: dict[str, Any] = {**vars(Config()), "export": ExportSettings()}
+_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "train.stage": ("Training objective.", {}),
     "model.encoder": ("CNN: efficientnet_lite2, a torchvision model, or timm/NAME.", {}),
     "model.encoder_weights": ("Initial weights of the encoder.", {"metavar": "FILE|default|none"}),
@@ -99,87 +71,86 @@ _TRAINING: dict[str, tuple[str, dict[str, Any]]] = {
     "model.decoder": ("How the photo enters the LSTM.", {}),
     "model.layers": ("Number of stacked LSTM layers.", {"option": "--decoder-layers", "metavar": "N"}),
     "data.tokenizer": ("Tokenizer of captions.", {"metavar": "word|bpe|wordpiece:VOCAB.TXT|spacy[:LANG]"}),
-    "data.splits": (_SPLITS, {"metavar": "TRAIN DEV TEST"}),
+    "data.splits": (
+        "Relative sizes of the splits, where the dataset has none.",
+        {"metavar": "TRAIN DEV TEST"},
+    ),
     "data.split_seed": ("Seed for drawing the splits.", {}),
     "train.epochs": ("Passes over the training photos.", {}),
     "train.batch_size": ("Photos in a step, each with all its captions.", {}),
     "train.lr": (f"Highest learning rate; with --stage self-critical the default is {SELF_CRITICAL.lr}.", {}),
     "train.seed": ("Seed for initialisation, dropout, augmentation and the order of photos.", {}),
+    "export.precisions": (
+        "Precision besides fp32: int8 for CPUs, fp16 for GPUs. May be repeated.",
+        {"option": "--precision"},
+    ),
+    "export.calibration": ("How int8 determines its ranges, on training photos.", {}),
+    "export.name": ("Name of the model.", {"show_default": "the bundle's folder"}),
+    "export.licence": ("Licence of the weights, for the model card.", {}),
+    "export.card": ("Introductory text for the model card.", {"metavar": "FILE.md", "show_default": False}),
+    "export.data_photos": ("Number of dev photos to prove the export on.", {}),
 }
-"""Settings with an option of their own: help, and what differs from the field."""
+"""Settings with an option of their own: help, and where the option differs from the field."""
+
+TRAINING = tuple(name for name in _OPTIONS if not name.startswith("export."))
+EXPORT = tuple(name for name in _OPTIONS if name.startswith("export."))
+
+set_option = click.option(
+    "--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; may be repeated."
+)
 
 
 def setting_option(name: str, **changes: Any) -> Decorator:
-    """Declares the option of one setting, such as `train.epochs`."""
-    section, _, key = name.partition(".")
-    help_text, own = _TRAINING[name]
-    options = {"option": f"--{key.replace('_', '-')}", **own, **changes}
-    return field_option(getattr(Config(), section), key, options.pop("option"), help_text, **options)
-
-
-def training_options(*names: str, **changes: Any) -> Decorator:
-    """Declares `--set` and the options of settings; the command receives what was given as `settings`, by section.
+    """Declares the option of a setting, such as `train.epochs`, with the type, range and default of its field.
 
     Args:
-        names: settings with an option of their own, such as `train.epochs`; all of them if there is none.
+        name: section and field; the command receives the field's name.
+        changes: further arguments of `click.option`, which take precedence.
+    """
+    section, _, key = name.partition(".")
+    kind, allowed = field_types(type(_DEFAULTS[section]))[key]
+    arguments: dict[str, Any] = {"default": getattr(_DEFAULTS[section], key), "show_default": True}
+    if get_origin(kind) is tuple:
+        each = get_args(kind)
+        arguments |= {"multiple": True} if each[-1] is Ellipsis else {"nargs": len(each)}
+        kind = each[0]
+    if get_origin(kind) is Literal:
+        arguments["type"] = click.Choice(get_args(kind))
+    elif allowed is not None:
+        limits: Any = (allowed.low, allowed.shown_high)
+        arguments["type"] = Integer(*limits) if kind is int else Number("number", *limits)
+    else:
+        arguments["type"] = kind
+    help_text, own = _OPTIONS[name]
+    arguments = {"option": f"--{key.replace('_', '-')}", **arguments, **own, **changes}
+    return click.option(arguments.pop("option"), key, help=help_text, **arguments)
+
+
+def setting_options(*names: str, **changes: Any) -> Decorator:
+    """Declares the options of settings; the command receives those that were given as `given`, by section.
+
+    Args:
+        names: see `setting_option`; `TRAINING` and `EXPORT` are the names of all.
         changes: see `setting_option`.
     """
-    names = names or tuple(_TRAINING)
 
     def decorate(command: Callable[..., Any]) -> Any:
         @wraps(command)
-        def collecting(assignments: tuple[str, ...], **parameters: Any) -> Any:
-            settings: dict[str, Any] = parse_settings(assignments)
+        def collecting(**parameters: Any) -> Any:
+            given: dict[str, dict[str, Any]] = {}
             for name in names:
                 section, _, key = name.partition(".")
                 value = parameters.pop(key)
-                if _given(key):
-                    settings = merged(settings, {section: {key: value}})
-            return command(settings=settings, **parameters)
+                if click.get_current_context().get_parameter_source(key) is not ParameterSource.DEFAULT:
+                    given.setdefault(section, {})[key] = value
+            return command(given=given, **parameters)
 
-        decorated: Any = click.option(
-            "--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; may be repeated."
-        )(collecting)
+        decorated: Any = collecting
         for name in reversed(names):
             decorated = setting_option(name, **changes)(decorated)
         return decorated
 
     return decorate
-
-
-_EXPORT: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "precisions": (
-        "--precision",
-        "Precision besides fp32: int8 for CPUs, fp16 for GPUs. May be repeated.",
-        {},
-    ),
-    "calibration": ("--calibration", "How int8 determines its ranges, on training photos.", {}),
-    "name": ("--name", "Name of the model.", {"show_default": "the bundle's folder"}),
-    "licence": ("--licence", "Licence of the weights, for the model card.", {}),
-    "card": ("--card", "Introductory text for the model card.", {"metavar": "FILE.md", "show_default": False}),
-    "data_photos": ("--data-photos", "Number of dev photos to prove the export on.", {}),
-}
-
-
-def export_options(**changes: Any) -> Decorator:
-    """Declares the options of an export; the command receives those that were given as `export`, by field name."""
-
-    def decorate(command: Callable[..., Any]) -> Any:
-        @wraps(command)
-        def collecting(**parameters: Any) -> Any:
-            values = {name: parameters.pop(name) for name in _EXPORT}
-            return command(export={name: value for name, value in values.items() if _given(name)}, **parameters)
-
-        decorated: Any = collecting
-        for name, (option, help_text, own) in reversed(_EXPORT.items()):
-            decorated = field_option(ExportSettings(), name, option, help_text, **{**own, **changes})(decorated)
-        return decorated
-
-    return decorate
-
-
-def _given(parameter: str) -> bool:
-    return click.get_current_context().get_parameter_source(parameter) is not ParameterSource.DEFAULT
 
 
 @dataclass(frozen=True)

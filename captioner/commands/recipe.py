@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,16 @@ from caprun.errors import CaprunError
 from captioner.commands.console import own_command, say
 from captioner.commands.export import check_bundle, write_bundle
 from captioner.commands.options import (
+    EXPORT,
     FILE,
     RunOptions,
     data_option,
-    export_options,
     run_options,
+    set_option,
     set_threads,
-    training_options,
+    setting_options,
 )
+from captioner.config import merged, parse_settings
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
@@ -42,8 +44,8 @@ if TYPE_CHECKING:
 @click.option(
     "--run", "run_path", type=FILE, metavar="DIR", show_default="runs/BUNDLE", help="Folder of the trainings."
 )
-@training_options("train.seed", default=None, show_default="the recipe's")
-@export_options(default=None, show_default="the recipe's")
+@setting_options("train.seed", *EXPORT, default=None, show_default="the recipe's")
+@set_option
 @run_options
 @click.option("--show", is_flag=True, help="Print the recipe, as a start for your own, and exit.")
 def recipe(
@@ -51,8 +53,8 @@ def recipe(
     data: tuple[DataSource, ...],
     output: Path | None,
     run_path: Path | None,
-    settings: Mapping[str, Any],
-    export: Mapping[str, Any],
+    assignments: tuple[str, ...],
+    given: dict[str, Any],
     run: RunOptions,
     show: bool,
 ) -> None:
@@ -72,8 +74,9 @@ def recipe(
         raise click.UsageError("Missing option '--output'.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise CaptionerError("A recipe is trained by one process; start it without torchrun.")
-    given = read_recipe(path, settings)
-    asked = replace(given, export=replace(given.export, **export))
+    export = given.pop("export", {})
+    found = read_recipe(path, merged(parse_settings(assignments), given))
+    asked = replace(found, export=replace(found.export, **export))
     try:
         _run(asked, data, output, run_path or Path("runs") / output.resolve().name, run)
     except KeyboardInterrupt:

@@ -12,8 +12,17 @@ import click
 
 from captioner.commands.console import own_command, say
 from captioner.commands.files import newest
-from captioner.commands.options import FILE, RunOptions, data_option, run_options, set_threads, training_options
-from captioner.config import Config, TrainConfig, load_config, load_second_config, merged, read_toml
+from captioner.commands.options import (
+    FILE,
+    TRAINING,
+    RunOptions,
+    data_option,
+    run_options,
+    set_option,
+    set_threads,
+    setting_options,
+)
+from captioner.config import Config, TrainConfig, load_config, load_second_config, merged, parse_settings, read_toml
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
@@ -25,7 +34,8 @@ if TYPE_CHECKING:
 @data_option("Folder of captioned photos; WEIGHT is how often each of its photos is shown in an epoch.")
 @click.option("--output", type=FILE, metavar="DIR", show_default="runs/DATE-TIME", help="Folder for the checkpoints.")
 @click.option("--init", type=FILE, metavar="CHECKPOINT", help="Start from its model; --stage self-critical needs it.")
-@training_options()
+@setting_options(*TRAINING)
+@set_option
 @click.option("--config", "config_file", type=FILE, metavar="FILE.toml", help="File with settings.")
 @run_options
 @click.option("--resume", is_flag=True, help="Continue the training in --output, or the newest one.")
@@ -33,7 +43,8 @@ def train(
     data: tuple[DataSource, ...],
     output: Path | None,
     init: Path | None,
-    settings: Mapping[str, Any],
+    assignments: tuple[str, ...],
+    given: Mapping[str, Any],
     config_file: Path | None,
     run: RunOptions,
     resume: bool,
@@ -51,8 +62,7 @@ def train(
     from captioner.training.train import train as run_training
 
     source = str(config_file or "the options given")
-    if config_file:
-        settings = merged(read_toml(config_file), settings)
+    settings = merged(read_toml(config_file) if config_file else {}, parse_settings(assignments), given)
     resumed = None
     if resume:
         if init is not None:

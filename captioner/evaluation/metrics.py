@@ -5,7 +5,6 @@ its numbers, without Java and without torch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from captioner.evaluation.bleu import bleu
@@ -35,38 +34,19 @@ TITLES = {
 _DIGITS = {"dev_loss": 3, "nist_2": 2, "nist_4": 2}  # of scores that are printed unscaled; the others are times 100
 
 
-@dataclass(frozen=True)
-class Scores:
-    """The scores of one split."""
-
-    bleu_1: float
-    """Corpus BLEU with n-grams of up to 1 word, in 0..1; `bleu_2` to `bleu_4` likewise."""
-    bleu_2: float
-    bleu_3: float
-    bleu_4: float
-    nist_2: float
-    """Corpus NIST with n-grams of up to 2 words, 0 or more; `nist_4` likewise."""
-    nist_4: float
-    rouge_l: float
-    """Mean ROUGE-L, in 0..1."""
-    cider: float
-    """Mean CIDEr, in 0..10; papers often print it times 100."""
-    meteor: float | None = None
-    """Corpus METEOR, in 0..1; None if it was not computed."""
-
-    def as_dict(self) -> dict[str, float]:
-        """Returns every computed score by its field's name, in the order of `TITLES`."""
-        scores: dict[str, float | None] = asdict(self)
-        return {name: value for name in TITLES if (value := scores[name]) is not None}
-
-
-def score(captions: Sequence[str], references: Sequence[Sequence[str]], meteor: Meteor | None = None) -> Scores:
+def score(
+    captions: Sequence[str], references: Sequence[Sequence[str]], meteor: Meteor | None = None
+) -> dict[str, float]:
     """Tokenizes captions and references and computes every metric.
 
     Args:
         captions: one caption per photo; it may be empty.
         references: for each photo, in the same order, its reference captions.
         meteor: computes METEOR; without it, METEOR is left out.
+
+    Returns:
+        Scores by the keys of `TITLES`: mean CIDEr in 0..10 (papers often print it times 100), NIST 0 or more, the
+        others in 0..1.
 
     Raises:
         ValueError: there is no photo, the lengths differ, or a photo has no reference.
@@ -79,14 +59,11 @@ def score(captions: Sequence[str], references: Sequence[Sequence[str]], meteor: 
     reference_words = [[tokenize(reference) for reference in of_photo] for of_photo in references]
     photos = count(words, reference_words)
     _, nist_2, _, nist_4 = nist(photos)
-    return Scores(
-        *bleu(photos),
-        nist_2=nist_2,
-        nist_4=nist_4,
-        rouge_l=rouge_l(photos),
-        cider=float(cider_scores(photos).mean()),
-        meteor=meteor.score(words, reference_words) if meteor else None,
-    )
+    scores = {f"bleu_{order}": value for order, value in enumerate(bleu(photos), 1)}
+    scores |= {"nist_2": nist_2, "nist_4": nist_4, "rouge_l": rouge_l(photos)}
+    if meteor and (found := meteor.score(words, reference_words)) is not None:
+        scores["meteor"] = found
+    return scores | {"cider": float(cider_scores(photos).mean())}
 
 
 def scores_by_dataset(
@@ -108,7 +85,7 @@ def scores_by_dataset(
         return found
     for name in names:
         chosen = [i for i, dataset in enumerate(dataset_of) if dataset == name]
-        scores = score([captions[i] for i in chosen], [references[i] for i in chosen]).as_dict()
+        scores = score([captions[i] for i in chosen], [references[i] for i in chosen])
         counts = {"photos": len(chosen), "references": sum(len(references[i]) for i in chosen)}
         found |= {f"{key}@{name}": value for key, value in (counts | scores).items()}
     return found

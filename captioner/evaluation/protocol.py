@@ -39,7 +39,7 @@ def score_tables(metrics: Mapping[str, object], search: SearchOptions) -> list[S
     tables = []
     if taught:
         meaning = (
-            f"{where}, each reference separately; the model predicts each piece given the right pieces before it. "
+            f"{where}, each reference separately; the model predicts each piece given the correct pieces before it. "
             "Loss in nats per piece, the others x100."
         )
         cells = {TEACHER_FORCED_TITLES[name]: shown(name, value) for name, value in taught.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from captioner.backends.pytorch import ModelSteps, model_spec
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
-from captioner.evaluation.metrics import Scores, score, scores_by_dataset
+from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES, named, score, scores_by_dataset
 from captioner.evaluation.protocol import score_tables
 from captioner.evaluation.teacher_forced import TeacherForced, tally
 from captioner.models.caption_model import CaptionModel
@@ -45,45 +45,24 @@ class Evaluation:
     options: SearchOptions
     examples: Sequence[Example]
     captions: Sequence[Caption]
-    scores: Scores
-    taught: TeacherForced | None
-    """None for a bundle, which can only caption."""
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Split, photos, references, and every score by its key."""
-        references = sum(len(example.references) for example in self.examples)
-        counts = {"split": self.split, "photos": len(self.examples), "references": references}
-        datasets = scores_by_dataset(
-            [caption.text for caption in self.captions],
-            [example.references for example in self.examples],
-            [example.dataset for example in self.examples],
-        )
-        return counts | (self.taught.as_dict() if self.taught else {}) | self.scores.as_dict() | datasets
+    metrics: Mapping[str, Any]
+    """Split, photos, references, and every score by its key; a bundle has no teacher-forced scores."""
 
     def table(self, samples: int = 0) -> str:
         """Returns text for a terminal: `samples` photos with captions and references, then a table per protocol."""
         lengths = [len(caption.words) for caption in self.captions]
-        metrics = self.metrics
         head = (
-            f"{self.model} on {self.split}: {metrics['photos']} photos, {metrics['references']} references, "
+            f"{self.model} on {self.split}: {len(self.examples)} photos, {self.metrics['references']} references, "
             f"{self.options.text.split(',')[0]}, mean length {np.mean(lengths):.1f} words"
         )
-        tables = [table.text() for table in score_tables(metrics, self.options)]
+        tables = [table.text() for table in score_tables(self.metrics, self.options)]
         return "\n\n".join([*self._samples(samples), head, *tables])
 
     def _samples(self, count: int) -> list[str]:
         """Returns lines about `count` photos, evenly spaced over the split."""
         chosen = np.linspace(0, len(self.examples) - 1, min(count, len(self.examples))).astype(int)
-        return [
-            "\n".join(
-                [
-                    f"{self.examples[i].image.name}: {self.captions[i].text}",
-                    *(f"    {reference}" for reference in self.examples[i].references),
-                ]
-            )
-            for i in chosen
-        ]
+        photos = [(self.examples[i], self.captions[i].text) for i in chosen]
+        return ["\n    ".join([f"{example.image.name}: {text}", *example.references]) for example, text in photos]
 
     def as_dict(self) -> dict[str, Any]:
         """Returns scores in 0..1 (CIDEr in 0..10, NIST 0 or more, loss in nats per piece), protocols and captions."""
@@ -91,21 +70,21 @@ class Evaluation:
             {"image": e.image.name, "caption": c.text, "log_prob": c.log_prob, "references": list(e.references)}
             for e, c in zip(self.examples, self.captions, strict=True)
         ]
-        taught = self.taught and {
-            "teacher_forced_protocol": "each reference separately, each piece predicted given the right pieces before",
-            "teacher_forced": {key.removeprefix("dev_"): value for key, value in self.taught.as_dict().items()},
-        }
-        return {
+        found = {
             "model": self.model,
             "split": self.split,
             "photos": len(self.captions),
             "references": self.metrics["references"],
             "search": self.options.as_dict(),
             "protocol": "free-running, all references, lower-cased, punctuation removed",
-            "scores": self.scores.as_dict(),
-            **(taught or {}),
-            "captions": rows,
+            "scores": named(self.metrics, TITLES),
         }
+        if taught := named(self.metrics, TEACHER_FORCED_TITLES):
+            found["teacher_forced_protocol"] = (
+                "each reference separately, each piece predicted given the correct pieces before"
+            )
+            found["teacher_forced"] = {key.removeprefix("dev_"): value for key, value in taught.items()}
+        return {**found, "captions": rows}
 
     def write(self, path: Path) -> None:
         """Writes `as_dict` as JSON.
@@ -199,9 +178,16 @@ def evaluate(
             progress.advance(min(_BATCH, len(examples) - first))
     if not kept:
         raise CaptionerError(f"None of the photos in split {split!r} can be read.")
-    texts = [caption.text for caption in captions]
-    scores = score(texts, [example.references for example in kept], meteor)
+    texts, references = [caption.text for caption in captions], [example.references for example in kept]
+    metrics = {
+        "split": split,
+        "photos": len(kept),
+        "references": sum(map(len, references)),
+        **(total.as_dict() if taught else {}),
+        **score(texts, references, meteor),
+        **scores_by_dataset(texts, references, [example.dataset for example in kept]),
+    }
     name = captioner.spec.name
     if isinstance(captioner.backend, OnnxBackend):
         name += f", {captioner.backend.precision}"
-    return Evaluation(name, split, options, kept, captions, scores, total if taught else None)
+    return Evaluation(name, split, options, kept, captions, metrics)

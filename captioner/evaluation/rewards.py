@@ -6,7 +6,7 @@ is computed once and kept in sorted arrays, and captions are scored in batches w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,19 +30,11 @@ class Rewarded(NamedTuple):
     longer: Float64Array  # relative difference in length to the mean of the photo's references, such as 0.1 or -0.2
 
 
-class _Said(NamedTuple):
+class _Captions(NamedTuple):
     """Captions, concatenated."""
 
     words: Ids  # (all words,)
     lengths: Ids  # (captions,)
-
-
-class _Counted(NamedTuple):
-    """Counts of the n-grams of one order, sorted by caption; each n-gram of a caption appears once."""
-
-    caption: Ids
-    ngram: Ids
-    times: Ids
 
 
 class _Order(NamedTuple):
@@ -76,46 +68,46 @@ class CaptionRewards:
         # if spaces join pieces, the words of a piece do not depend on its neighbours
         apart = vocabulary.joining == Joining()
         self._of_piece = [self._intern(tokenize(piece)) for piece in vocabulary.pieces] if apart else None
-        captions = [[*self._intern(words), _END] for of_photo in references for words in of_photo]
+        captions = _flat([[*self._intern(words), _END] for of_photo in references for words in of_photo])
         counts = np.array([len(of_photo) for of_photo in references], np.int64)
         # all words are known now, except words of joined pieces that no reference has
         self._base = len(self._ids) + 2
         photo = np.repeat(np.arange(len(counts)), counts)
         number = np.arange(len(photo)) - np.repeat(counts.cumsum() - counts, counts)
-        said = _flat(captions)
         self._counts = counts
         self._lengths = np.zeros((len(counts), int(counts.max())))
-        self._lengths[photo, number] = said.lengths
+        self._lengths[photo, number] = captions.lengths
         # which references exist; the others are padding
         self._there = np.arange(self._lengths.shape[1]) < counts[:, None]
-        self._orders = self._index(said, photo, number)
+        self._orders = self._index(captions, photo, number)
 
-    def score(self, photos: Ids, captions: Sequence[Sequence[int]], ended: npt.NDArray[np.bool_]) -> Rewarded:
+    def score(self, photos: Ids, ids: Sequence[Sequence[int]], ended: npt.NDArray[np.bool_]) -> Rewarded:
         """Scores captions.
 
         Args:
             photos: int64 (captions,), the photo of each caption.
-            captions: ids without END.
+            ids: each caption without END.
             ended: bool (captions,), whether END follows.
         """
-        said = _flat(
-            [[*self._words(ids), _END] if end else self._words(ids) for ids, end in zip(captions, ended, strict=True)]
+        captions = _flat(
+            [[*self._words(one), _END] if end else self._words(one) for one, end in zip(ids, ended, strict=True)]
         )
-        rows, references = len(said.lengths), self._lengths.shape[1]
-        difference = said.lengths[:, None] - self._lengths[photos]
+        rows, references = len(captions.lengths), self._lengths.shape[1]
+        difference = captions.lengths[:, None] - self._lengths[photos]
         closeness = np.exp(-(difference**2) / (2 * SIGMA**2)) * self._there[photos]
         similarity = np.zeros((rows, references))
         precision = np.ones(rows)
-        for order, (known, counted) in enumerate(zip(self._orders, self._count(said), strict=True), 1):
-            weight = counted.times * known.rarity[np.minimum(counted.ngram, len(known.keys))]
-            norm = np.sqrt(np.bincount(counted.caption, weight**2, rows))
-            place = photos[counted.caption] * (len(known.keys) + 1) + counted.ngram
+        counted = self._ngrams(captions, self._known_ids)
+        for order, (known, (caption, ngram, times)) in enumerate(zip(self._orders, counted, strict=True), 1):
+            weight = times * known.rarity[np.minimum(ngram, len(known.keys))]
+            norm = np.sqrt(np.bincount(caption, weight**2, rows))
+            place = photos[caption] * (len(known.keys) + 1) + ngram
             at = np.searchsorted(known.places, place)
             # -1 stands for a place past the last; no n-gram has it
-            shared = (counted.ngram < len(known.keys)) & (np.append(known.places, -1)[at] == place)
-            at, caption = at[shared], counted.caption[shared]
-            clipped = np.bincount(caption, np.minimum(counted.times[shared], known.most[at]), rows)
-            precision *= (clipped + TINY) / (np.maximum(said.lengths - order + 1, 0) + SMALL)
+            shared = (ngram < len(known.keys)) & (np.append(known.places, -1)[at] == place)
+            at, caption = at[shared], caption[shared]
+            clipped = np.bincount(caption, np.minimum(times[shared], known.most[at]), rows)
+            precision *= (clipped + TINY) / (np.maximum(captions.lengths - order + 1, 0) + SMALL)
             entry, owner = _ranges(known.first[at], known.first[at + 1])
             theirs = known.weight[entry]
             product = np.minimum(weight[shared][owner], theirs) * theirs
@@ -125,10 +117,10 @@ class CaptionRewards:
             # an order without weighted n-grams has a norm of 0 and adds nothing
             similarity += np.divide(products, norms, out=np.zeros(norms.shape), where=products > 0)
         cider = 10 / MAX_ORDER * (similarity * closeness).sum(1) / self._counts[photos]
-        bleu_4 = self._brevity(photos, said.lengths) * precision ** (1 / MAX_ORDER)
+        bleu_4 = self._brevity(photos, captions.lengths) * precision ** (1 / MAX_ORDER)
         mean = self._lengths[photos].sum(1) / self._counts[photos]
         # a missing END does not make a caption shorter
-        return Rewarded(cider, bleu_4, (said.lengths + ~ended) / mean - 1)
+        return Rewarded(cider, bleu_4, (captions.lengths + ~ended) / mean - 1)
 
     def _brevity(self, photos: Ids, lengths: Ids) -> Float64Array:
         """Computes BLEU's brevity penalty against the reference of the closest length, the shorter one of two."""
@@ -148,84 +140,79 @@ class CaptionRewards:
         # all words that no reference has share the id base - 1
         return [self._ids.get(word, self._base - 1) for word in tokenize(self._vocabulary.text(ids))]
 
-    def _index(self, said: _Said, photo: Ids, number: Ids) -> list[_Order]:
+    def _ngrams(
+        self, captions: _Captions, ids_of: Callable[[int, Ids], tuple[Ids, int]]
+    ) -> Iterator[tuple[Ids, Ids, Ids]]:
+        """Yields for each order, sorted by caption, the n-grams of captions: caption, id, and count in the caption.
+
+        Args:
+            captions: the captions.
+            ids_of: given an order and numbers that identify n-grams, returns their ids and a number above every id.
+        """
+        place = np.arange(len(captions.words))
+        owner, offset = _owners(captions)
+        ids = captions.words
+        for order in range(1, MAX_ORDER + 1):
+            inside = offset + order <= captions.lengths[owner]
+            place, owner, offset, ids = place[inside], owner[inside], offset[inside], ids[inside]
+            # an n-gram is identified by the id of its first n-1 words and its last word
+            whole = ids if order == 1 else ids * self._base + captions.words[place + order - 1]
+            ids, size = ids_of(order, whole)
+            cell, times = np.unique(owner * size + ids, return_counts=True)
+            yield *np.divmod(cell, size), times
+
+    def _known_ids(self, order: int, ngrams: Ids) -> tuple[Ids, int]:
+        keys = self._orders[order - 1].keys
+        return _positions(keys, ngrams), len(keys) + len(ngrams) + 1
+
+    def _index(self, captions: _Captions, photo: Ids, number: Ids) -> list[_Order]:
         """Indexes the references by order; `photo` and `number` are each reference's photo and index within it."""
         photos, references = self._lengths.shape
         orders: list[_Order] = []
-        place = np.arange(len(said.words))
-        owner, offset = _owners(said)
-        before = said.words
-        for order in range(1, MAX_ORDER + 1):
-            inside = offset + order <= said.lengths[owner]
-            place, owner, offset, before = place[inside], owner[inside], offset[inside], before[inside]
-            whole = before if order == 1 else before * self._base + said.words[place + order - 1]
-            keys, ids = np.unique(whole, return_inverse=True)
-            size = len(keys) + 1
-            cell, times = np.unique(owner * size + ids, return_counts=True)
-            caption, ngram = np.divmod(cell, size)
-            in_photo = np.unique(photo[caption] * size + ngram)
-            frequency = np.bincount(in_photo % size, minlength=size).clip(1)
+        keys: list[Ids] = []
+
+        def new_ids(_: int, ngrams: Ids) -> tuple[Ids, int]:
+            unique, ids = np.unique(ngrams, return_inverse=True)
+            keys.append(unique)
+            return ids, len(unique) + 1
+
+        for caption, ngram, times in self._ngrams(captions, new_ids):
+            size = len(keys[-1]) + 1
+            where = photo[caption] * size + ngram
+            frequency = np.bincount(np.unique(where) % size, minlength=size).clip(1)
             rarity = np.log(photos) - np.log(frequency)
             weight = times * rarity[ngram]
             norm = np.zeros((photos, references))
             np.add.at(norm, (photo[caption], number[caption]), weight**2)
-            where = photo[caption] * size + ngram
             sort = np.argsort(where, kind="stable")
             places, first = np.unique(where[sort], return_index=True)
             most = np.maximum.reduceat(times[sort], first) if len(first) else times
+            ends = np.append(first, len(sort))
             orders.append(
-                _Order(
-                    keys,
-                    rarity,
-                    places,
-                    np.append(first, len(sort)),
-                    most,
-                    number[caption][sort],
-                    weight[sort],
-                    np.sqrt(norm),
-                )
+                _Order(keys[-1], rarity, places, ends, most, number[caption][sort], weight[sort], np.sqrt(norm))
             )
-            before = ids
         return orders
 
-    def _count(self, said: _Said) -> list[_Counted]:
-        """Counts the n-grams of captions; an n-gram that no reference has gets an id past the last."""
-        counted = []
-        place = np.arange(len(said.words))
-        owner, offset = _owners(said)
-        before = said.words
-        for order, known in enumerate(self._orders, 1):
-            inside = offset + order <= said.lengths[owner]
-            place, owner, offset, before = place[inside], owner[inside], offset[inside], before[inside]
-            whole = before if order == 1 else before * self._base + said.words[place + order - 1]
-            ids = _known(known.keys, whole)
-            size = len(known.keys) + len(whole) + 1
-            cell, times = np.unique(owner * size + ids, return_counts=True)
-            caption, ngram = np.divmod(cell, size)
-            counted.append(_Counted(caption, ngram, times))
-            before = ids
-        return counted
 
-
-def _flat(captions: Sequence[Sequence[int]]) -> _Said:
+def _flat(captions: Sequence[Sequence[int]]) -> _Captions:
     lengths = np.array([len(caption) for caption in captions], np.int64)
-    return _Said(np.array([word for caption in captions for word in caption], np.int64), lengths)
+    return _Captions(np.array([word for caption in captions for word in caption], np.int64), lengths)
 
 
-def _owners(said: _Said) -> tuple[Ids, Ids]:
+def _owners(captions: _Captions) -> tuple[Ids, Ids]:
     """Returns each word's caption and its index within the caption, both int64 (words,)."""
-    owner = np.repeat(np.arange(len(said.lengths)), said.lengths)
-    begins = said.lengths.cumsum() - said.lengths
+    owner = np.repeat(np.arange(len(captions.lengths)), captions.lengths)
+    begins = captions.lengths.cumsum() - captions.lengths
     return owner, np.arange(len(owner)) - begins[owner]
 
 
-def _known(keys: Ids, asked: Ids) -> Ids:
+def _positions(keys: Ids, asked: Ids) -> Ids:
     """Returns the index of each value in sorted `keys`; values not in `keys` get consistent indices past its end."""
     if not len(keys):
         return np.unique(asked, return_inverse=True)[1]
     at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
-    strange = keys[at] != asked
-    at[strange] = len(keys) + np.unique(asked[strange], return_inverse=True)[1]
+    unknown = keys[at] != asked
+    at[unknown] = len(keys) + np.unique(asked[unknown], return_inverse=True)[1]
     return at
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -48,12 +48,16 @@ class Events:
             self._file = (self._directory / name).open("wb")
         self._write(Event(wall_time=time.time(), file_version=_VERSION))
 
-    def add(self, values: Mapping[str, float | None], step: int) -> None:
-        """Writes the values of a step by their tags; None is left out."""
+    def add(self, group: str, titles: Sequence[str], values: Sequence[float | None], step: int) -> None:
+        """Writes the values of a step under tags such as `train/Loss`; None is left out."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        numbers = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value is not None]
+        numbers = [
+            Summary.Value(tag=f"{group}/{title}", simple_value=value)
+            for title, value in zip(titles, values, strict=True)
+            if value is not None
+        ]
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=numbers)))
 
     def close(self) -> None:

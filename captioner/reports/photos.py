@@ -27,43 +27,22 @@ _QUALITY = 80
 
 
 @dataclass(frozen=True)
-class ShownWord:
-    """A word of a caption."""
-
-    text: str
-    log_prob: float
-    heat: str | None
-    """Data URI of the photo under the word's heat map; None if the model has no attention."""
-
-
-@dataclass(frozen=True)
 class ShownPhoto:
-    """A photo with its caption, score and references."""
+    """A photo with its caption and score; pictures are data URIs."""
 
-    name: str
+    example: Example
+    caption: Caption
+    cider: float
     picture: str
-    """Data URI."""
     width: int
     height: int
-    caption: str
-    log_prob: float
-    finished: bool
-    cider: float
-    words: tuple[ShownWord, ...]
-    references: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """A group of photos under one heading."""
-
-    title: str
-    photos: tuple[ShownPhoto, ...]
+    heats: tuple[str, ...]
+    """The photo under the heat map of each word; empty if the model has no attention."""
 
 
 def shown_groups(
     captioner: Captioner, options: SearchOptions, examples: Sequence[Example], captions: Sequence[str], photos: int
-) -> list[Group]:
+) -> dict[str, list[ShownPhoto]]:
     """Selects the photos with the best and the worst CIDEr, and some from the whole split.
 
     Photos that can no longer be read are left out.
@@ -74,6 +53,9 @@ def shown_groups(
         examples: the photos of the split.
         captions: one caption per photo.
         photos: maximum number of photos, a third of them in each group.
+
+    Returns:
+        The photos of each group by its title.
     """
     references = [[tokenize(reference) for reference in example.references] for example in examples]
     counted = count([tokenize(caption) for caption in captions], references)
@@ -90,22 +72,18 @@ def shown_groups(
             "Worst by CIDEr": order[: -each - 1 : -1],
             "From the whole split": [rest[place] for place in places],
         }
-    groups = []
+    groups: dict[str, list[ShownPhoto]] = {}
     for title, indices in chosen.items():
-        shown = []
         for index in indices:
-            example = examples[index]
             try:
-                photo = open_photo(example.image)
+                photo = open_photo(examples[index].image)
             except ImageError:
                 continue
             images = prepare(photo, captioner.spec.image)[None]
             attends = captioner.spec.attention_grid is not None
             caption = captioner.caption_arrays(images, options, alpha=attends)[0]
             score = measure.scores([sentence(tokenize(caption.text))], counted[index].references)[0]
-            shown.append(_shown(example, photo, caption, score, captioner))
-        if shown:
-            groups.append(Group(title, tuple(shown)))
+            groups.setdefault(title, []).append(_shown(examples[index], photo, caption, score, captioner))
     return groups
 
 
@@ -118,28 +96,10 @@ def _shown(example: Example, photo: Image.Image, caption: Caption, cider: float,
     box = seen_box(photo.size, captioner.spec.image)
     small = photo.copy()
     small.thumbnail((_SIDE, _SIDE))
-    words = (
-        ShownWord(
-            word.text,
-            word.log_prob,
-            None
-            if word.alpha is None
-            else _jpeg(heat_picture(small, word.alpha, region_box=box, side=min(_HEAT_SIDE, max(small.size)))),
-        )
-        for word in caption.words
-    )
-    return ShownPhoto(
-        example.image.name,
-        _jpeg(small),
-        small.width,
-        small.height,
-        caption.text,
-        caption.log_prob,
-        caption.finished,
-        cider,
-        tuple(words),
-        example.references,
-    )
+    side = min(_HEAT_SIDE, max(small.size))
+    alphas = [word.alpha for word in caption.words if word.alpha is not None]
+    heats = tuple(_jpeg(heat_picture(small, alpha, region_box=box, side=side)) for alpha in alphas)
+    return ShownPhoto(example, caption, cider, _jpeg(small), small.width, small.height, heats)
 
 
 def _jpeg(picture: Image.Image) -> str:

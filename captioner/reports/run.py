@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from PIL import Image
 from torch import nn
@@ -94,6 +93,8 @@ class History:
 class RunReports:
     """Writes the reports of one training; call `open` first and `close` at the end.
 
+    Every method raises a CaptionerError if a file cannot be written.
+
     Args:
         directory: the folder of the run.
         config: the configuration of the training.
@@ -114,9 +115,7 @@ class RunReports:
     def __enter__(self) -> RunReports:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def open(self, resume_at: tuple[int, int] | None, model: nn.Module) -> None:
@@ -126,9 +125,6 @@ class RunReports:
             resume_at: complete epochs, and steps of the next epoch that are done; later rows are removed, because they
                 will be computed again. None begins a new training.
             model: the model to summarise.
-
-        Raises:
-            CaptionerError: a file cannot be written.
         """
         directory = self._directory
         write_whole("The configuration", directory / "config.toml", config_toml(self._config))
@@ -142,9 +138,9 @@ class RunReports:
         self._remove_pictures_after(epochs)
         self._events.open()
         for number, row in enumerate(self._history.steps, 1):
-            self._events.add(_tagged("train", _STEP_COLUMNS[self._stage], row[2:]), number)
+            self._events.add("train", _STEP_COLUMNS[self._stage], row[2:], number)
         for row in self._history.epochs:
-            self._events.add(_tagged("validation", _VALIDATION_COLUMNS[1:], row[1:]), int(row[0] or 0))
+            self._events.add("validation", _VALIDATION_COLUMNS[1:], row[1:], int(row[0] or 0))
 
     def step(self, epoch: int, batch: int, *values: float) -> None:
         """Records a training step.
@@ -153,13 +149,10 @@ class RunReports:
             epoch, batch: the number of the epoch and of the step within it, both from 1.
             values: with cross-entropy, the loss (nats per piece, not smoothed) and the accuracy (in 0..1); in the
                 self-critical stage, the samples' mean reward, mean number of words and share of bad endings.
-
-        Raises:
-            CaptionerError: a file cannot be written.
         """
         row = self._steps.add((float(epoch), float(batch), *values))
         self._history.steps.append(row)
-        self._events.add(_tagged("train", _STEP_COLUMNS[self._stage], row[2:]), len(self._history.steps))
+        self._events.add("train", _STEP_COLUMNS[self._stage], row[2:], len(self._history.steps))
 
     def epoch(self, row: Mapping[str, float], captioner: Captioner) -> None:
         """Records an epoch, draws curves and pictures, and syncs the tables to the disk.
@@ -168,14 +161,11 @@ class RunReports:
             row: `epoch` (from 1), and scores by their keys in `TEACHER_FORCED_TITLES` and `TITLES`; other keys are
                 ignored.
             captioner: the current model, in eval mode.
-
-        Raises:
-            CaptionerError: a file cannot be written.
         """
         number = int(row["epoch"])
         values = self._epochs.add((float(number), *(row.get(key) for key in _SCORES)))
         self._history.epochs.append(values)
-        self._events.add(_tagged("validation", _VALIDATION_COLUMNS[1:], values[1:]), number)
+        self._events.add("validation", _VALIDATION_COLUMNS[1:], values[1:], number)
         if (curves := self._history.curves()) is not None:
             write_whole("The picture", self._directory / "curves.png", curves)
         self._draw(number, captioner)
@@ -188,9 +178,6 @@ class RunReports:
             captioner: the best model of the training.
             captions: its caption of each validation photo.
             metrics: split, photos and references, and its scores by their keys.
-
-        Raises:
-            CaptionerError: the file cannot be written.
         """
         content = Content(
             f"Training {self._directory.resolve().name}",
@@ -207,11 +194,7 @@ class RunReports:
         return self._directory / REPORT
 
     def flush(self) -> None:
-        """Syncs the tables to the disk; call it before writing a checkpoint.
-
-        Raises:
-            CaptionerError: a file cannot be written.
-        """
+        """Syncs the tables to the disk; call it before writing a checkpoint."""
         self._steps.flush()
         self._epochs.flush()
 
@@ -249,10 +232,6 @@ class RunReports:
                 number = picture.name.split("-")[1]
                 if number.isdecimal() and int(number) > epochs:
                     picture.unlink()
-
-
-def _tagged(group: str, titles: Sequence[str], values: Sequence[float | None]) -> dict[str, float | None]:
-    return {f"{group}/{title}": value for title, value in zip(titles, values, strict=True)}
 
 
 def _png(picture: Image.Image) -> bytes:

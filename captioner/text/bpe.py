@@ -25,7 +25,7 @@ WORD_START = "▁"
 Merges = list[tuple[str, str]]
 
 
-def build_bpe(config: DataConfig, captions: Iterable[str]) -> BpeTokenizer:
+def build_bpe(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
     """Learns merges of pairs that occur at least `min_count` times, until the vocabulary is full.
 
     Raises:
@@ -51,10 +51,10 @@ def build_bpe(config: DataConfig, captions: Iterable[str]) -> BpeTokenizer:
     learnt = json.loads(learner.to_str())["model"]
     pieces = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
     vocabulary = Vocabulary((*SPECIAL_PIECES, *pieces), joining(pieces, word_start=WORD_START, unspaced=True))
-    return BpeTokenizer(vocabulary, config, [(left, right) for left, right in learnt["merges"]])
+    return _tokenizer(config, vocabulary, [(left, right) for left, right in learnt["merges"]])
 
 
-def restore_bpe(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, Any]) -> BpeTokenizer:
+def restore_bpe(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, Any]) -> Tokenizer:
     """Restores a tokenizer; see `captioner.text.build.restore_tokenizer`.
 
     Raises:
@@ -69,34 +69,20 @@ def restore_bpe(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, 
         raise CaptionerError(
             "The checkpoint's merges are missing or do not match its vocabulary; copy it again."
         ) from None
-    return BpeTokenizer(vocabulary, config, merges)
+    return _tokenizer(config, vocabulary, merges)
 
 
-class BpeTokenizer(Tokenizer):
-    """Turns captions into ids of parts of words.
-
-    Args:
-        vocabulary: from `build_bpe`.
-        config: see `Tokenizer`.
-        merges: pairs of pieces that are joined, in the order in which they were learnt.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, config: DataConfig, merges: Merges) -> None:
-        super().__init__(vocabulary, config)
-        self._merges = merges
-        library = _library()
-        unknown = SPECIAL_PIECES[SPECIAL.unk]
-        pieces = {piece: index for index, piece in enumerate(vocabulary.pieces)}
-        self._model = library.Tokenizer(library.models.BPE(pieces, merges, unk_token=unknown))
-        self._model.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
-
-    def ids(self, caption: str) -> list[int]:
-        """Returns the ids of a caption's pieces; see `Tokenizer.ids`."""
-        return list(self._model.encode(_text(caption, self._config)).ids)
-
-    def state(self) -> dict[str, Any]:
-        """Returns the merges, as `{"merges": [[left, right], ...]}`."""
-        return {"merges": [list(pair) for pair in self._merges]}
+def _tokenizer(config: DataConfig, vocabulary: Vocabulary, merges: Merges) -> Tokenizer:
+    library = _library()
+    pieces = {piece: index for index, piece in enumerate(vocabulary.pieces)}
+    model = library.Tokenizer(library.models.BPE(pieces, merges, unk_token=SPECIAL_PIECES[SPECIAL.unk]))
+    model.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    return Tokenizer(
+        vocabulary,
+        config,
+        lambda caption: list(model.encode(_text(caption, config)).ids),
+        {"merges": [list(pair) for pair in merges]},
+    )
 
 
 def _text(caption: str, config: DataConfig) -> str:

@@ -8,7 +8,11 @@ from typing import Any
 from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
+from captioner.text.bpe import build_bpe, restore_bpe
+from captioner.text.spacy_words import build_spacy, restore_spacy
 from captioner.text.tokenizer import SPECIAL_PIECES, Tokenizer
+from captioner.text.wordpiece import build_wordpiece, restore_wordpiece
+from captioner.text.words import build_words, restore_words
 
 
 def build_tokenizer(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
@@ -25,19 +29,11 @@ def build_tokenizer(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
         )
     kind, argument = _parse(config.tokenizer)
     if kind == "wordpiece":
-        from captioner.text.wordpiece import build_wordpiece
-
         return build_wordpiece(config, argument, captions)
     if kind == "bpe":
-        from captioner.text.bpe import build_bpe
-
         return build_bpe(config, captions)
     if kind == "spacy":
-        from captioner.text.spacy_words import build_spacy
-
         return build_spacy(config, argument, captions)
-    from captioner.text.words import build_words
-
     return build_words(config, captions)
 
 
@@ -49,20 +45,12 @@ def restore_tokenizer(config: DataConfig, vocabulary: Vocabulary, state: Mapping
     """
     kind, argument = _parse(config.tokenizer)
     if kind == "wordpiece":
-        from captioner.text.wordpiece import WordPieceTokenizer
-
-        return WordPieceTokenizer(vocabulary, config)
+        return restore_wordpiece(config, vocabulary)
     if kind == "bpe":
-        from captioner.text.bpe import restore_bpe
-
         return restore_bpe(config, vocabulary, state)
     if kind == "spacy":
-        from captioner.text.spacy_words import SpacyTokenizer
-
-        return SpacyTokenizer(vocabulary, config, argument)
-    from captioner.text.words import WordTokenizer
-
-    return WordTokenizer(vocabulary, config)
+        return restore_spacy(config, argument, vocabulary)
+    return restore_words(config, vocabulary)
 
 
 def language_of(config: DataConfig) -> str | None:

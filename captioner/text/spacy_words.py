@@ -12,7 +12,7 @@ from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
 from captioner.text.splitting import joining, split
-from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, import_error
+from captioner.text.tokenizer import SPECIAL_PIECES, Tokenizer, import_error, word_tokenizer
 from captioner.text.words import frequent
 
 # spaCy makes hyphens inside words tokens of their own; `split` leaves no other hyphens
@@ -24,19 +24,23 @@ class _Part(NamedTuple):
     glued: bool  # to the part before it
 
 
-def build_spacy(config: DataConfig, language: str, captions: Iterable[str]) -> SpacyTokenizer:
+def build_spacy(config: DataConfig, language: str, captions: Iterable[str]) -> Tokenizer:
     """Builds a tokenizer of the words that spaCy finds in the captions.
 
     Words that are mostly written without a space before them (`n't`, `'s`) or after them (French `l'`) are joined in
     the same way.
+
+    Args:
+        config: see `captioner.text.tokenizer.Tokenizer`.
+        language: spaCy's code of the language, such as `en`.
+        captions: the training captions.
 
     Raises:
         CaptionerError: spaCy is not installed or cannot tokenize the language, or no word is frequent enough.
     """
     model = load_rules(language)
     parts = [_parts(model, caption, config) for caption in captions]
-    size = config.vocabulary_size - len(SPECIAL_PIECES) if config.vocabulary_size else 0
-    words = frequent(([part.text for part in caption] for caption in parts), config.min_count, size)
+    words = frequent(([part.text for part in caption] for caption in parts), config)
     before, after = _glued(parts)
     rules = joining(
         words,
@@ -44,29 +48,17 @@ def build_spacy(config: DataConfig, language: str, captions: Iterable[str]) -> S
         after=[*_INSIDE_WORDS, *(word for word in words if word in after)],
         unspaced=True,
     )
-    return SpacyTokenizer(Vocabulary((*SPECIAL_PIECES, *words), rules), config, language)
+    return restore_spacy(config, language, Vocabulary((*SPECIAL_PIECES, *words), rules))
 
 
-class SpacyTokenizer(Tokenizer):
-    """Turns captions into ids of the words that spaCy finds.
-
-    Args:
-        vocabulary: from `build_spacy`.
-        config: see `Tokenizer`.
-        language: spaCy's code of the language, such as `en`.
+def restore_spacy(config: DataConfig, language: str, vocabulary: Vocabulary) -> Tokenizer:
+    """Restores a tokenizer from the vocabulary of `build_spacy`.
 
     Raises:
         CaptionerError: spaCy is not installed or cannot tokenize the language.
     """
-
-    def __init__(self, vocabulary: Vocabulary, config: DataConfig, language: str) -> None:
-        super().__init__(vocabulary, config)
-        self._ids = {word: index for index, word in enumerate(vocabulary.pieces) if word not in SPECIAL_PIECES}
-        self._model = load_rules(language)
-
-    def ids(self, caption: str) -> list[int]:
-        """Returns the ids of a caption's words; see `Tokenizer.ids`."""
-        return [self._ids.get(part.text, SPECIAL.unk) for part in _parts(self._model, caption, self._config)]
+    model = load_rules(language)
+    return word_tokenizer(vocabulary, config, lambda caption: [part.text for part in _parts(model, caption, config)])
 
 
 def _parts(model: Any, caption: str, config: DataConfig) -> list[_Part]:

@@ -1,12 +1,11 @@
-"""The interface of tokenizers, which `captioner.text.build` creates from a configuration.
+"""A tokenizer: a vocabulary, and a function that turns captions into its ids.
 
 A bundle holds only the vocabulary: printable pieces and the rules that join them.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from caprun.bundle.vocabulary import Special, Vocabulary
@@ -18,21 +17,25 @@ SPECIAL_PIECES = ("<pad>", "<start>", "<end>", "<unk>")
 """The first pieces of every vocabulary, by id; no caption can contain one."""
 
 
-class Tokenizer(ABC):
+class Tokenizer:
     """Turns captions into ids of a vocabulary.
 
     Args:
         vocabulary: all pieces, the special ones first.
         config: how captions are written (lower_case, punctuation) and cut (max_length).
+        ids: returns the ids of all pieces of a caption; SPECIAL.unk for a piece outside the vocabulary.
+        state: what `captioner.text.build.restore_tokenizer` needs besides configuration and vocabulary, as plain data.
     """
 
-    def __init__(self, vocabulary: Vocabulary, config: DataConfig) -> None:
-        self.vocabulary = vocabulary
-        self._config = config
-
-    @abstractmethod
-    def ids(self, caption: str) -> list[int]:
-        """Returns the ids of all pieces of a caption; SPECIAL.unk for a piece outside the vocabulary."""
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        config: DataConfig,
+        ids: Callable[[str], list[int]],
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.vocabulary, self.ids = vocabulary, ids
+        self._config, self._state = config, state or {}
 
     def encode(self, caption: str) -> list[int]:
         """Returns the ids of START, the caption's pieces up to max_length, and END."""
@@ -44,8 +47,14 @@ class Tokenizer(ABC):
         return ids.count(SPECIAL.unk) / max(1, len(ids))
 
     def state(self) -> dict[str, Any]:
-        """Returns what `restore_tokenizer` needs besides configuration and vocabulary, as plain data."""
-        return {}
+        """Returns what `captioner.text.build.restore_tokenizer` needs besides configuration and vocabulary."""
+        return dict(self._state)
+
+
+def word_tokenizer(vocabulary: Vocabulary, config: DataConfig, words: Callable[[str], list[str]]) -> Tokenizer:
+    """Returns a tokenizer whose pieces are the words that `words` finds in a caption."""
+    ids = {word: index for index, word in enumerate(vocabulary.pieces) if word not in SPECIAL_PIECES}
+    return Tokenizer(vocabulary, config, lambda caption: [ids.get(word, SPECIAL.unk) for word in words(caption)])
 
 
 def import_error(package: str, extra: str, tokenizer: str) -> CaptionerError:

@@ -27,7 +27,7 @@ _LONGEST_WORD = 100  # characters; to BERT, longer words are unknown
 _INSIDE_WORDS = ("-", "'")
 
 
-def build_wordpiece(config: DataConfig, file: str, captions: Iterable[str]) -> WordPieceTokenizer:
+def build_wordpiece(config: DataConfig, file: str, captions: Iterable[str]) -> Tokenizer:
     """Builds a tokenizer with the pieces that the captions need.
 
     Raises:
@@ -54,32 +54,20 @@ def build_wordpiece(config: DataConfig, file: str, captions: Iterable[str]) -> W
         used = _count(texts, (*characters, *frequent[:room]), config)
     pieces = _by_count(used)
     rules = joining(pieces, continuation=_CONTINUATION, before=_INSIDE_WORDS, after=_INSIDE_WORDS, unspaced=True)
-    return WordPieceTokenizer(Vocabulary((*SPECIAL_PIECES, *pieces), rules), config)
+    return restore_wordpiece(config, Vocabulary((*SPECIAL_PIECES, *pieces), rules))
 
 
-class WordPieceTokenizer(Tokenizer):
-    """Turns captions into ids of parts of words.
-
-    Args:
-        vocabulary: from `build_wordpiece`.
-        config: see `Tokenizer`.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, config: DataConfig) -> None:
-        super().__init__(vocabulary, config)
-        self._model = _model({piece: index for index, piece in enumerate(vocabulary.pieces)}, config.lower_case)
-
-    def ids(self, caption: str) -> list[int]:
-        """Returns the ids of a caption's pieces; see `Tokenizer.ids`."""
-        return list(self._model.encode(_text(caption, self._config)).ids)
+def restore_wordpiece(config: DataConfig, vocabulary: Vocabulary) -> Tokenizer:
+    """Restores a tokenizer from the vocabulary of `build_wordpiece`."""
+    model = _model({piece: index for index, piece in enumerate(vocabulary.pieces)}, config.lower_case)
+    return Tokenizer(vocabulary, config, lambda caption: list(model.encode(_text(caption, config)).ids))
 
 
 def _read(file: Path) -> list[str]:
     """Returns the pieces of a file, without blank and special ones."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").split(
-            "\n"
-        )  # splitlines() would also split at pieces that are Unicode line breaks
+        # splitlines() would also split at pieces that are Unicode line breaks
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise CaptionerError(
             f"The WordPiece vocabulary {file} cannot be read: {error.strerror}; name BERT's vocab.txt as "

@@ -111,7 +111,7 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
     texts = [validation.vocabulary.text(caption.ids) for caption in captions]
     scores: dict[str, float] = {}
     if processes.first:
-        scores = score(texts, validation.references, validation.meteor).as_dict()
+        scores = score(texts, validation.references, validation.meteor)
         scores |= scores_by_dataset(texts, validation.references, validation.dataset_of)
     scores = processes.from_first(scores)
     return Validated(forced.as_dict() | scores | form(texts, validation.bad_endings), captions)

@@ -185,7 +185,7 @@ def test_events_on_a_full_disk_are_a_sentence_and_no_traceback(
 
         def add_many() -> None:
             for number in range(5000):
-                events.add({"train/Loss": 0.5}, number)
+                events.add("train", ["Loss"], [0.5], number)
 
         with pytest.raises(CaptionerError, match=rf"^TensorBoard's file in {disk}/tensorboard cannot be written: No"):
             add_many()

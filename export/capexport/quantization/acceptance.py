@@ -99,7 +99,7 @@ def judge(
     names, photos = (FULL_PRECISION, name), len(evidence.scored)
     check_batches(captioner(name, 1), evidence.scored[:_BATCH], BATCH_TOLERANCE[name])
     captions = [captions_of(captioner(precision, None), evidence.scored) for precision in names]
-    ciders = [score(found, evidence.references).cider for found in captions]
+    ciders = [score(found, evidence.references)["cider"] for found in captions]
     same = sum(one == other for one, other in zip(*captions, strict=True))
     say(
         f"{name}: CIDEr {100 * ciders[1]:.1f} on {photos} photos (fp32 {100 * ciders[0]:.1f}); {same} captions are "

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from captioner.cli import main
-from captioner.commands.options import export_options, training_options
+from captioner.commands.options import EXPORT, TRAINING, setting_options
 from captioner.config import Config, Decoder, ExportSettings, read_toml
 from captioner.recipes.recipe import read_recipe
 
@@ -19,10 +19,10 @@ def option(command: str, name: str) -> click.Option:
     return next(p for p in main.commands[command].params if isinstance(p, click.Option) and name in p.opts)
 
 
-def settings_of(*arguments: str) -> Mapping[str, Any]:
-    """What a command with all the options of settings receives."""
+def given_by(names: tuple[str, ...], *arguments: str) -> Mapping[str, Any]:
+    """What a command with the options of these settings receives."""
     received: list[Mapping[str, Any]] = []
-    command = click.command()(training_options()(lambda settings: received.append(settings)))
+    command = click.command()(setting_options(*names)(lambda given: received.append(given)))
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
     return received[0]
@@ -57,21 +57,15 @@ def test_a_value_out_of_the_fields_range_is_a_usage_error(arguments):
 
 
 def test_only_what_was_given_is_a_setting():
-    assert settings_of() == {}
-    given = settings_of("--epochs", str(Config().train.epochs), "--splits", "1", "1", "0", "--decoder-layers", "2")
+    assert given_by(TRAINING) == {}
+    epochs = str(Config().train.epochs)
+    given = given_by(TRAINING, "--epochs", epochs, "--splits", "1", "1", "0", "--decoder-layers", "2")
     assert given == {"train": {"epochs": 8}, "data": {"splits": (1, 1, 0)}, "model": {"layers": 2}}
 
 
-def test_an_option_takes_precedence_over_set():
-    given = settings_of("--set", "train.epochs=5", "--set", "train.lr=0.5", "--epochs", "2")
-    assert given == {"train": {"epochs": 2, "lr": 0.5}}
-
-
 def test_export_options_are_the_fields_of_its_settings():
-    received: list[Mapping[str, Any]] = []
-    command = click.command()(export_options()(lambda export: received.append(export)))
-    assert CliRunner().invoke(command, ["--precision", "int8", "--precision", "fp16", "--licence", "x"]).exit_code == 0
-    assert ExportSettings(**received[0]) == ExportSettings(precisions=("int8", "fp16"), licence="x")
+    given = given_by(EXPORT, "--precision", "int8", "--precision", "fp16", "--licence", "x")
+    assert ExportSettings(**given["export"]) == ExportSettings(precisions=("int8", "fp16"), licence="x")
 
 
 def test_a_recipe_keeps_text_that_looks_like_toml(tmp_path):

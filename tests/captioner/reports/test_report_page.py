@@ -179,23 +179,21 @@ def test_epochs_curves_and_configuration_are_shown_where_they_are_known(content)
 def test_the_best_and_the_worst_by_cider_are_shown(captioner, shapes):
     examples = load_dataset(shapes).split("train")
     captions = [captioner.caption(example.image).text for example in examples]
-    groups = {
-        group.title: group.photos for group in shown_groups(captioner, captioner.spec.search, examples, captions, 6)
-    }
+    groups = shown_groups(captioner, captioner.spec.search, examples, captions, 6)
     scores = cider_scores(
         count([tokenize(c) for c in captions], [[tokenize(r) for r in e.references] for e in examples])
     )
     best, worst, rest = groups["Best by CIDEr"], groups["Worst by CIDEr"], groups["From the whole split"]
     assert [photo.cider for photo in best] == pytest.approx(sorted(scores, reverse=True)[:2], abs=1e-9)
     assert [photo.cider for photo in worst] == pytest.approx(sorted(scores)[:2], abs=1e-9)
-    assert len({photo.name for photo in (*best, *worst, *rest)}) == 6
+    assert len({photo.example.image for photo in (*best, *worst, *rest)}) == 6
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_any_number_of_photos_can_be_asked_for(captioner, shapes, count):
     examples = load_dataset(shapes).split("train")[:6]
     groups = shown_groups(captioner, captioner.spec.search, examples, ["a"] * 6, count)
-    names = [photo.name for group in groups for photo in group.photos]
+    names = [photo.example.image for photos in groups.values() for photo in photos]
     assert len(set(names)) == len(names) == max(2, count)
 
 

@@ -9,7 +9,7 @@ from captioner.config import DataConfig
 from captioner.errors import CaptionerError
 from captioner.text.build import build_tokenizer
 from captioner.text.tokenizer import SPECIAL
-from captioner.text.words import WordTokenizer, build_words
+from captioner.text.words import build_words, restore_words
 
 SPECIAL_PIECES = ("<pad>", "<start>", "<end>", "<unk>")
 
@@ -48,7 +48,7 @@ def vocabulary() -> Vocabulary:
 
 
 def test_a_caption_is_start_its_words_and_end(vocabulary):
-    assert WordTokenizer(vocabulary, DataConfig(max_length=20)).encode("A dog, runs!") == [
+    assert restore_words(DataConfig(max_length=20), vocabulary).encode("A dog, runs!") == [
         SPECIAL.start,
         4,
         5,
@@ -58,25 +58,25 @@ def test_a_caption_is_start_its_words_and_end(vocabulary):
 
 
 def test_a_word_that_is_not_in_the_vocabulary_is_unknown(vocabulary):
-    tokenizer = WordTokenizer(vocabulary, DataConfig(max_length=20))
+    tokenizer = restore_words(DataConfig(max_length=20), vocabulary)
     assert tokenizer.encode("a zebra runs") == [SPECIAL.start, 4, SPECIAL.unk, 6, SPECIAL.end]
     assert tokenizer.unknown_share(["a zebra runs", "a zebra"]) == 2 / 5
     assert tokenizer.unknown_share([]) == 0
 
 
 def test_a_caption_is_cut_after_max_length_words_and_still_ends(vocabulary):
-    tokenizer = WordTokenizer(vocabulary, DataConfig(max_length=2))
+    tokenizer = restore_words(DataConfig(max_length=2), vocabulary)
     assert tokenizer.encode("a dog runs a dog") == [SPECIAL.start, 4, 5, SPECIAL.end]
     assert tokenizer.encode("a dog") == [SPECIAL.start, 4, 5, SPECIAL.end]
 
 
 def test_a_caption_without_a_word_is_start_and_end(vocabulary):
-    assert WordTokenizer(vocabulary, DataConfig(max_length=20)).encode(" ... ") == [SPECIAL.start, SPECIAL.end]
+    assert restore_words(DataConfig(max_length=20), vocabulary).encode(" ... ") == [SPECIAL.start, SPECIAL.end]
 
 
 @pytest.mark.parametrize("text", ["<pad>", "<start>", "<end>", "<unk>", "a <end> dog"])
 def test_a_caption_cannot_write_a_special_piece(vocabulary, text):
-    inside = WordTokenizer(vocabulary, DataConfig(max_length=20)).encode(text)[1:-1]
+    inside = restore_words(DataConfig(max_length=20), vocabulary).encode(text)[1:-1]
     assert not {SPECIAL.pad, SPECIAL.start, SPECIAL.end} & set(inside)
 
 
@@ -92,7 +92,7 @@ def test_a_caption_cannot_write_a_special_piece(vocabulary, text):
 )
 def test_captions_of_other_languages_come_back_from_their_ids(caption, text):
     vocabulary = build_vocabulary([caption], 1)
-    ids = WordTokenizer(vocabulary, DataConfig(max_length=20)).encode(caption)
+    ids = restore_words(DataConfig(max_length=20), vocabulary).encode(caption)
     assert SPECIAL.unk not in ids
     assert vocabulary.text(ids[1:-1]) == text
 

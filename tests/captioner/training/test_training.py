@@ -23,7 +23,7 @@ from captioner.models.checkpoint import BEST, LAST, build_model, load_checkpoint
 from captioner.models.decoder import pad_captions
 from captioner.models.encoder import build_encoder
 from captioner.text.tokenizer import SPECIAL
-from captioner.text.words import WordTokenizer
+from captioner.text.words import restore_words
 from captioner.training import loop
 from captioner.training.losses import Losses
 from captioner.training.train import Job, train
@@ -214,7 +214,7 @@ def test_validation_scores_free_captions_of_every_photo(train_shapes, shapes, tm
 
 def test_the_validation_loss_is_the_mean_over_all_words_of_the_split(trained, shapes):
     best = load_checkpoint(trained / BEST)
-    model, tokenizer = build_model(best), WordTokenizer(best.vocabulary, best.config.data)
+    model, tokenizer = build_model(best), restore_words(best.config.data, best.vocabulary)
     dev = load_dataset(shapes).split("dev")
     tokens = pad_captions([[tokenizer.encode(c) for c in example.references] for example in dev], SPECIAL.pad)
     with torch.inference_mode():

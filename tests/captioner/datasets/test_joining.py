@@ -184,7 +184,7 @@ def test_a_score_that_nobody_computes_cannot_decide(name):
 def test_scores_of_each_dataset_are_those_of_its_photos_alone():
     captions, references = ["a dog", "a cat", "a red car"], [["a dog"], ["a bird sings"], ["a red car drives"]]
     found = scores_by_dataset(captions, references, ["x", "y", "x"])
-    alone = score([captions[0], captions[2]], [references[0], references[2]]).as_dict()
+    alone = score([captions[0], captions[2]], [references[0], references[2]])
     assert {key: found[f"{key}@x"] for key in alone} == alone
     assert (found["photos@x"], found["references@y"]) == (2, 1)
     assert scores_by_dataset(captions, references, ["x"] * 3) == {}

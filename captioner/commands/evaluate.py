@@ -117,7 +117,7 @@ def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Co
     from captioner.reports.run import History
     from captioner.reports.summary import config_toml
 
-    history = History.read(run) if run else History([], [])
+    history = History.read(run) if run else None
     content = Content(
         f"{report.model} on {report.split}",
         report.metrics,
@@ -125,8 +125,8 @@ def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Co
         report.options,
         report.examples,
         [caption.text for caption in report.captions],
-        history.by_title(),
-        history.curves(),
+        history.by_title() if history else (),
+        history.curves() if history else None,
         config_toml(config) if run else None,
     )
     write_report(page, content)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -94,8 +93,7 @@ def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Pat
     for split in ("train", "dev"):
         dataset.split(split)
     check_bundle(output, recipe.export)
-    cache = options.cache_folder
-    _warn_if_disk_is_small(cache, check_stages(recipe, options.device, dataset))
+    check_stages(recipe, options.device, dataset)
     names = ", ".join(stage.name for stage in recipe.stages)
     say(f"recipe {recipe.name}: {names}, then {', '.join(recipe.export.precisions)} to {output}")
     with open_run(run_path, recipe, data_digest(dataset), output) as folder:
@@ -103,19 +101,9 @@ def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Pat
             say(f"already done: {run_path}")
             click.echo(f"caprun --model {shlex.quote(str(output))} PHOTO")
             return
-        request = Request(recipe, dataset, cache, own_command(), options.device, options.allow_missing)
+        request = Request(recipe, dataset, options.cache_folder, own_command(), options.device, options.allow_missing)
         checkpoint = train_stages(request, folder, say)
         _export(checkpoint, output, request, folder)
-
-
-def _warn_if_disk_is_small(cache: Path, needed: int) -> None:
-    """Warns only, because some of the features may be in the cache already."""
-    free = shutil.disk_usage(next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())).free
-    if needed > free:
-        say(
-            f"warning: the features of all stages take {needed / 1e9:.1f} GB in {cache}, and {free / 1e9:.1f} GB are "
-            "free there; make room, or name a folder on another disk with --cache"
-        )
 
 
 def _export(checkpoint: Path, output: Path, request: Request, folder: RunFolder) -> None:

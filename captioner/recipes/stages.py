@@ -44,35 +44,26 @@ class Request:
     allow_missing: bool = False
 
 
-def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> int:
+def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
     """Checks, before hours of training, that the model of every stage can be built, trained on the device and searched.
-
-    Returns:
-        Total size in bytes of the features of all stages in the cache.
 
     Raises:
         CaptionerError: a stage cannot be trained.
     """
-    needed = 0
     searches = [stage.config.search for stage in recipe.stages]
     vocabulary = None
     if any(search.suppress or search.bad_endings for search in searches):
         captions = [caption for example in dataset.split("train") for caption in example.references]
         vocabulary = build_tokenizer(recipe.stages[0].config.data, captions).vocabulary
-    train, dev = (len(dataset.split(name)) for name in ("train", "dev"))
     for stage in recipe.stages:
         try:
             Bans.of(stage.config.search, SPECIAL.end, vocabulary)
             model = build_caption_model(stage.config, _PIECES, SPECIAL)
-            stem, data = model.encoder.stem(), stage.config.data
-            if stem is not None and not data.augment and not stage.average:
-                needed += (train * data.views + dev) * stem.bytes
             Optimiser(model.to(torch_device(device)), stage.config.train)
         except (CaptionerError, UsageError) as error:
             raise CaptionerError(
                 f"Stage {stage.number} of the recipe {recipe.name} ({stage.name}) cannot be trained: {error}"
             ) from None
-    return needed
 
 
 def train_stages(request: Request, folder: RunFolder, say: Say) -> Path:

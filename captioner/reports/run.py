@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -34,7 +33,7 @@ from captioner.reports.curves import curves_png
 from captioner.reports.events import Events
 from captioner.reports.page import Content, write_report
 from captioner.reports.summary import config_toml, model_summary
-from captioner.reports.table import Row, Table
+from captioner.reports.table import Table
 
 REPORT = "report.html"
 _STEP_COLUMNS: dict[Stage, tuple[str, ...]] = {
@@ -46,24 +45,18 @@ _VALIDATION_COLUMNS = ("Epoch", *_SCORES.values())
 _PICTURES = "pictures"
 
 
-def _train_table(directory: Path, stage: Stage) -> Table:
-    return Table(directory / "train_results.csv", ("Epoch", "Batch", *_STEP_COLUMNS[stage]), numbering=2)
-
-
-def _validation_table(directory: Path) -> Table:
-    return Table(directory / "validation_results.csv", _VALIDATION_COLUMNS, numbering=1)
-
-
-@dataclass(frozen=True)
 class History:
-    """The numbers of a training so far."""
+    """The numbers of a training so far, in the tables of its folder.
 
-    steps: list[Row]
-    """Rows of `train_results.csv`."""
-    epochs: list[Row]
-    """Rows of `validation_results.csv`."""
-    stage: Stage = "cross-entropy"
-    """Determines the columns of the steps."""
+    Args:
+        directory: the folder of the run.
+        stage: determines the columns of the steps.
+    """
+
+    def __init__(self, directory: Path, stage: Stage) -> None:
+        self.titles = _STEP_COLUMNS[stage]
+        self.steps = Table(directory / "train_results.csv", ("Epoch", "Batch", *self.titles), numbering=2)
+        self.epochs = Table(directory / "validation_results.csv", _VALIDATION_COLUMNS, numbering=1)
 
     @classmethod
     def read(cls, directory: Path) -> History:
@@ -72,22 +65,23 @@ class History:
         Raises:
             CaptionerError: a file cannot be read.
         """
-        epochs = list(_validation_table(directory).read())
+        histories = [cls(directory, stage) for stage in _STEP_COLUMNS]
+        for history in histories:
+            history.steps.read()
+            history.epochs.read()
         # the table of another stage has another header and so yields no rows
-        rows = {stage: list(_train_table(directory, stage).read()) for stage in _STEP_COLUMNS}
-        stage = max(rows, key=lambda stage: len(rows[stage]))
-        return cls(rows[stage], epochs, stage)
+        return max(histories, key=lambda history: len(history.steps.rows))
 
     def by_title(self) -> list[dict[str, float | None]]:
         """Returns the rows of the epochs by column title."""
-        return [dict(zip(_VALIDATION_COLUMNS, row, strict=True)) for row in self.epochs]
+        return [dict(zip(_VALIDATION_COLUMNS, row, strict=True)) for row in self.epochs.rows]
 
     def curves(self) -> bytes | None:
         """Draws the curves as a PNG; None if no epoch is complete."""
-        numbers = [[value or 0.0 for value in row] for row in self.steps]
+        numbers = [[value or 0.0 for value in row] for row in self.steps.rows]
         batches = max((batch for _, batch, *_ in numbers), default=1.0)
         places = [(epoch - 1 + batch / batches, *values) for epoch, batch, *values in numbers]
-        return curves_png(places, self.by_title(), _STEP_COLUMNS[self.stage])
+        return curves_png(places, self.by_title(), self.titles)
 
 
 class RunReports:
@@ -106,10 +100,8 @@ class RunReports:
         self, directory: Path, config: Config, examples: Sequence[Example], say: Callable[[str], None]
     ) -> None:
         self._directory, self._config, self._examples, self._say = directory, config, examples, say
-        self._stage: Stage = config.train.stage
-        self._steps, self._epochs = _train_table(directory, self._stage), _validation_table(directory)
+        self._history = History(directory, config.train.stage)
         self._events = Events(directory / "tensorboard")
-        self._history = History([], [], self._stage)
         self._draws = True
 
     def __enter__(self) -> RunReports:
@@ -130,16 +122,13 @@ class RunReports:
         write_whole("The configuration", directory / "config.toml", config_toml(self._config))
         write_whole("The model summary", directory / "model.txt", model_summary(model))
         epochs, batches = resume_at or (0, 0)
-        self._history = History(
-            self._steps.open(None if resume_at is None else (epochs + 1, batches)),
-            self._epochs.open(None if resume_at is None else (epochs,)),
-            self._stage,
-        )
+        self._history.steps.open(None if resume_at is None else (epochs + 1, batches))
+        self._history.epochs.open(None if resume_at is None else (epochs,))
         self._remove_pictures_after(epochs)
         self._events.open()
-        for number, row in enumerate(self._history.steps, 1):
-            self._events.add("train", _STEP_COLUMNS[self._stage], row[2:], number)
-        for row in self._history.epochs:
+        for number, row in enumerate(self._history.steps.rows, 1):
+            self._events.add("train", self._history.titles, row[2:], number)
+        for row in self._history.epochs.rows:
             self._events.add("validation", _VALIDATION_COLUMNS[1:], row[1:], int(row[0] or 0))
 
     def step(self, epoch: int, batch: int, *values: float) -> None:
@@ -150,9 +139,8 @@ class RunReports:
             values: with cross-entropy, the loss (nats per piece, not smoothed) and the accuracy (in 0..1); in the
                 self-critical stage, the samples' mean reward, mean number of words and share of bad endings.
         """
-        row = self._steps.add((float(epoch), float(batch), *values))
-        self._history.steps.append(row)
-        self._events.add("train", _STEP_COLUMNS[self._stage], row[2:], len(self._history.steps))
+        row = self._history.steps.add((float(epoch), float(batch), *values))
+        self._events.add("train", self._history.titles, row[2:], len(self._history.steps.rows))
 
     def epoch(self, row: Mapping[str, float], captioner: Captioner) -> None:
         """Records an epoch, draws curves and pictures, and syncs the tables to the disk.
@@ -163,8 +151,7 @@ class RunReports:
             captioner: the current model, in eval mode.
         """
         number = int(row["epoch"])
-        values = self._epochs.add((float(number), *(row.get(key) for key in _SCORES)))
-        self._history.epochs.append(values)
+        values = self._history.epochs.add((float(number), *(row.get(key) for key in _SCORES)))
         self._events.add("validation", _VALIDATION_COLUMNS[1:], values[1:], number)
         if (curves := self._history.curves()) is not None:
             write_whole("The picture", self._directory / "curves.png", curves)
@@ -195,13 +182,13 @@ class RunReports:
 
     def flush(self) -> None:
         """Syncs the tables to the disk; call it before writing a checkpoint."""
-        self._steps.flush()
-        self._epochs.flush()
+        self._history.steps.flush()
+        self._history.epochs.flush()
 
     def close(self) -> None:
         """Closes all files. Idempotent."""
         with ExitStack() as stack:
-            for part in (self._steps, self._epochs, self._events):
+            for part in (self._history.steps, self._history.epochs, self._events):
                 stack.callback(part.close)
 
     def _draw(self, epoch: int, captioner: Captioner) -> None:

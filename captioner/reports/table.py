@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +17,8 @@ Row = tuple[float | None, ...]
 class Table:
     """Holds numbers in columns; the first columns are integers that number the rows in ascending order.
 
+    Every method raises a CaptionerError if the file cannot be read or written.
+
     Args:
         path: the CSV file.
         columns: the titles of the columns.
@@ -25,66 +27,61 @@ class Table:
 
     def __init__(self, path: Path, columns: Sequence[str], numbering: int) -> None:
         self.path, self.columns = path, tuple(columns)
+        self.rows: list[Row] = []
         self._numbering = numbering
         self._file: IO[str] | None = None
 
-    def open(self, last: tuple[int, ...] | None) -> list[Row]:
+    def open(self, last: tuple[int, ...] | None) -> None:
         """Opens the file for new rows.
 
         Args:
             last: the number of the last row to keep; later rows are removed. None removes all rows.
-
-        Returns:
-            The rows kept.
-
-        Raises:
-            CaptionerError: the file cannot be read or written.
         """
         self.close()
-        rows = [] if last is None else list(self.read(last))
-        text = "".join(f"{line}\n" for line in [",".join(self.columns), *map(self._line, rows)])
+        self.rows = []
+        if last is not None:
+            self.read(last)
         # the file is replaced, not truncated: a kill during truncation could leave half a line
-        write_whole("The table", self.path, text)
+        lines = [",".join(self.columns), *map(self._line, self.rows)]
+        write_whole("The table", self.path, "".join(f"{line}\n" for line in lines))
         with refusals("The table", self.path):
             self._file = self.path.open("a", encoding="utf-8", buffering=1)
-        return rows
 
-    def read(self, last: tuple[int, ...] | None = None) -> Iterator[Row]:
-        """Yields the rows up to number `last` (None for all) that are complete and in order; none without a file."""
+    def read(self, last: tuple[int, ...] | None = None) -> None:
+        """Reads the rows up to number `last` (None for all) that are complete and in order; none without a file."""
+        self.rows = []
         if not self.path.exists():
             return
         with refusals("The table", self.path):
             text = self.path.read_bytes().decode(errors="replace")
         # a kill may leave an incomplete line at the end
-        header, *rows = csv.reader(text[: text.rfind("\n") + 1].splitlines() or [""])
+        header, *lines = csv.reader(text[: text.rfind("\n") + 1].splitlines() or [""])
         if tuple(header) != self.columns:
             return
         number: tuple[float, ...] = ()
-        for cells in rows:
+        for cells in lines:
             try:
                 row = tuple(float(cell) if cell else None for cell in cells)
             except ValueError:
                 return
             before, number = number, tuple(value for value in row[: self._numbering] if value is not None)
-            whole = len(row) == len(self.columns) and len(number) == self._numbering
-            if not whole or number <= before or (last is not None and number > last):
+            is_complete = len(row) == len(self.columns) and len(number) == self._numbering
+            if not is_complete or number <= before or (last is not None and number > last):
                 return
-            yield row
+            self.rows.append(row)
 
     def add(self, row: Row) -> Row:
         """Writes a row.
 
         Returns:
-            The row as `read` returns it, with six significant digits, so that a resumed training continues with the
+            The row as `read` reads it, with six significant digits, so that a resumed training continues with the
             same numbers.
-
-        Raises:
-            CaptionerError: the file cannot be written.
         """
         assert self._file is not None, "open the table first"
         with refusals("The table", self.path):
             self._file.write(self._line(row) + "\n")
-        return tuple(None if value is None else float(f"{value:.6g}") for value in row)
+        self.rows.append(tuple(None if value is None else float(f"{value:.6g}") for value in row))
+        return self.rows[-1]
 
     def flush(self) -> None:
         """Syncs all rows to the disk."""

@@ -8,7 +8,6 @@ import signal
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -203,13 +202,6 @@ def test_what_the_export_is_told_may_change_without_training_again(again):
     assert "stage 4 of 4, mean: already done" in result.stderr
     manifest = read_bundle(Path("bundle")).manifest
     assert (manifest.licence, manifest.name) == ("theirs", "other")
-
-
-def test_a_disk_that_is_too_small_is_warned_of_before_anything_is_trained(again, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
-    assert "warning: the features of all stages take 0.0 GB in " in again().stderr
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**9))
-    assert "warning" not in again().stderr
 
 
 def test_a_bundle_that_is_not_whole_is_exported_again(again):

@@ -135,9 +135,11 @@ def test_a_table_torn_at_any_byte_keeps_its_whole_rows(tmp_path):
     for length in range(len(content) + 1):
         table.path.write_bytes(content[:length])
         ends = content[:length].count(b"\n")
-        assert list(table.read()) == rows[: max(0, ends - 1)]
+        table.read()
+        assert table.rows == rows[: max(0, ends - 1)]
     table.path.write_bytes(content[:-4] + b"\0" * 30)  # what a power cut may leave
-    assert table.open((2, 1)) == rows[:2]
+    table.open((2, 1))
+    assert table.rows == rows[:2]
     table.close()
     assert table.path.read_bytes() == content[: content.rindex(b"2,1,")]
 
@@ -145,13 +147,15 @@ def test_a_table_torn_at_any_byte_keeps_its_whole_rows(tmp_path):
 def test_a_row_that_is_there_twice_is_read_once(tmp_path):
     table = Table(tmp_path / "t.csv", ("Epoch", "Loss"), numbering=1)
     table.path.write_text("Epoch,Loss\n1,0.5\n2,0.4\n2,0.4\n3,0.3\n")
-    assert list(table.read()) == [(1, 0.5), (2, 0.4)]
+    table.read()
+    assert table.rows == [(1, 0.5), (2, 0.4)]
 
 
 def test_a_training_that_begins_anew_leaves_nothing_of_the_one_before(make, captioner, tmp_path):
     whole(make(), captioner, epochs=2)
     make().open(None, MODEL)
-    assert History.read(tmp_path / "run") == History([], [])
+    history = History.read(tmp_path / "run")
+    assert history.steps.rows == history.epochs.rows == []
     assert list((tmp_path / "run" / "pictures").iterdir()) == []
 
 
@@ -188,9 +192,9 @@ def test_killed_for_real_again_and_again_no_row_is_lost_or_doubled(tmp_path):
             process.wait()
         done = int(checkpoint.read_text())
     table = Table(tmp_path / "t.csv", ("Epoch", "Batch", "Loss"), numbering=2)
-    rows = table.open((1, done))
+    table.open((1, done))
     table.close()
-    assert [row[:2] for row in rows] == [(1, batch) for batch in range(1, done + 1)]
+    assert [row[:2] for row in table.rows] == [(1, batch) for batch in range(1, done + 1)]
     with (tmp_path / "t.csv").open() as file:
         assert [row["Loss"] for row in csv.DictReader(file)] == [f"{batch / 7:.6g}" for batch in range(1, done + 1)]
 
@@ -298,7 +302,7 @@ def test_a_full_disk_is_one_sentence(make, tmp_path, monkeypatch):
         def write(self, text: str) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(reports._steps, "_file", Full())
+    monkeypatch.setattr(reports._history.steps, "_file", Full())
     with pytest.raises(CaptionerError, match=r"train_results.csv cannot be written: No space left on device\.$"):
         reports.step(1, 1, 1.0, 0.5)
 

@@ -18,7 +18,7 @@ from torch import nn
 from captioner.backends.loading import load_captioner
 from captioner.datasets import Example, load_dataset
 from captioner.errors import CaptionerError
-from captioner.evaluation.metrics import Scores
+from captioner.evaluation.metrics import TITLES
 from captioner.models.checkpoint import BEST, LAST, build_model, load_checkpoint
 from captioner.models.decoder import pad_captions
 from captioner.models.encoder import build_encoder
@@ -37,8 +37,8 @@ def log(output: Path) -> list[dict[str, float]]:
     return load_checkpoint(output / LAST).training["state"]["history"]
 
 
-def scores(cider: float) -> Scores:
-    return Scores(0.5, 0.4, 0.3, 0.2, 0.5, 0.5, 0.4, cider)
+def scores(cider: float) -> dict[str, float]:
+    return dict.fromkeys(TITLES, 0.5) | {"cider": cider}
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int, run: Callable[[], object]) -> None:
@@ -195,7 +195,7 @@ def test_further_views_of_the_training_photos_are_computed_and_learnt_from(train
 def test_validation_scores_free_captions_of_every_photo(train_shapes, shapes, tmp_path, monkeypatch):
     scored: list[tuple[list[str], list[tuple[str, ...]]]] = []
 
-    def score(captions: list[str], references: list[tuple[str, ...]], _: object) -> Scores:
+    def score(captions: list[str], references: list[tuple[str, ...]], _: object) -> dict[str, float]:
         scored.append((captions, references))
         return scores(0.5)
 

@@ -122,7 +122,7 @@ def test_photos_are_taken_only_a_few_batches_ahead(captioner: Captioner, photos:
 
 
 def test_several_batches_are_captioned_at_once(watched: Captioner, wrapped: Wrapped, photos: list[Any]) -> None:
-    together = threading.Barrier(2, timeout=30)
+    together = threading.Barrier(2, timeout=60)
     wrapped.before = together.wait  # type: ignore[method-assign,assignment]
     watched.workers = 2
     assert len(list(watched.caption_many(photos, batch_size=4))) == 16

@@ -317,7 +317,7 @@ def test_a_run_killed_twenty_times_ends_as_if_it_had_not_been(
     def run(deaths: list[str], to: str) -> list[str]:
         arguments = [photos, "--model", tiny, "--batch-size", 4, "--threads", 2, "--output", f"{tmp_path}/{to}"]
         command = [sys.executable, "-W", "ignore", str(KILLING), ",".join(deaths), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.split()
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout.split()
 
     assert len(POINTS) == 20
     assert run(["write:1000000"], f"whole-{output}") == ["1"], "the exit code tells of the bad photos"

@@ -174,7 +174,7 @@ class TestFilesThatChange:
 
         thread = threading.Thread(target=read, daemon=True)
         thread.start()
-        thread.join(timeout=20)
+        thread.join(timeout=60)
         assert said, "it blocked"
         assert "not a regular file" in said[0]
 

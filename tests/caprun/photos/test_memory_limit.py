@@ -12,7 +12,7 @@ from caprun.photos.memory_limit import MemoryLimit
 
 def until(true: Callable[[], bool]) -> None:
     """Wait for another thread; a test that hangs has failed."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end, "it never came to this"
         time.sleep(0.001)
@@ -30,11 +30,11 @@ class Visitor(threading.Thread):
     def run(self) -> None:
         with self.gate.entered(self.size):
             self.inside.set()
-            self.told.wait(20)
+            self.told.wait(60)
 
     def leave(self) -> None:
         self.told.set()
-        self.join(20)
+        self.join(60)
 
 
 def waiting(gate: MemoryLimit, count: int) -> None:
@@ -44,13 +44,13 @@ def waiting(gate: MemoryLimit, count: int) -> None:
 def test_as_many_enter_as_there_is_room_for() -> None:
     gate = MemoryLimit(100, free=10)
     first, second = Visitor(gate, 60), Visitor(gate, 40)
-    assert first.inside.wait(20)
-    assert second.inside.wait(20)
+    assert first.inside.wait(60)
+    assert second.inside.wait(60)
     third = Visitor(gate, 30)
     waiting(gate, 1)
     assert not third.inside.is_set()
     second.leave()
-    assert third.inside.wait(20)
+    assert third.inside.wait(60)
     first.leave()
     third.leave()
 
@@ -66,16 +66,16 @@ def test_who_is_inside_does_not_wait_for_oneself() -> None:
             went.set()
 
     threading.Thread(target=nest, daemon=True).start()
-    assert went.wait(20)
+    assert went.wait(60)
     after = Visitor(gate, 100)
-    assert after.inside.wait(20), "and what was taken is given back once"
+    assert after.inside.wait(60), "and what was taken is given back once"
     after.leave()
 
 
 def test_a_small_one_never_waits() -> None:
     gate = MemoryLimit(100, free=10)
     large = Visitor(gate, 100)
-    assert large.inside.wait(20)
+    assert large.inside.wait(60)
     with gate.entered(10):
         pass
     large.leave()
@@ -84,17 +84,17 @@ def test_a_small_one_never_waits() -> None:
 def test_a_large_one_is_not_passed_over_by_those_that_came_later() -> None:
     gate = MemoryLimit(100, free=10)
     first = Visitor(gate, 50)
-    assert first.inside.wait(20)
+    assert first.inside.wait(60)
     large = Visitor(gate, 100)
     waiting(gate, 1)
     later = Visitor(gate, 50)
     waiting(gate, 2)
     assert not later.inside.is_set(), "there is room, and it is not its turn"
     first.leave()
-    assert large.inside.wait(20)
+    assert large.inside.wait(60)
     assert not later.inside.is_set()
     large.leave()
-    assert later.inside.wait(20)
+    assert later.inside.wait(60)
     later.leave()
 
 
@@ -104,14 +104,14 @@ def test_one_larger_than_all_there_is_takes_it_all() -> None:
         other = Visitor(gate, 20)
         waiting(gate, 1)
         assert not other.inside.is_set()
-    assert other.inside.wait(20)
+    assert other.inside.wait(60)
     other.leave()
 
 
 def test_one_that_is_interrupted_while_it_waits_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = MemoryLimit(100, free=10)
     large = Visitor(gate, 100)
-    assert large.inside.wait(20)
+    assert large.inside.wait(60)
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -138,7 +138,7 @@ def test_an_error_inside_gives_the_room_back() -> None:
 def test_a_child_does_not_wait_for_threads_it_does_not_have() -> None:
     gate = MemoryLimit(100, free=10)
     large = Visitor(gate, 100)
-    assert large.inside.wait(20)
+    assert large.inside.wait(60)
     child = os.fork()
     if child == 0:
         threading.Timer(20, os._exit, (1,)).start()

@@ -63,7 +63,7 @@ class TestRefusals:
         messages: list[str] = []
         thread = threading.Thread(target=lambda: messages.append(self.refusal(path)), daemon=True)
         thread.start()
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         assert messages, "it blocked"
         assert messages[0].startswith(f"{path} is not a regular file")
 

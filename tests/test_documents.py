@@ -250,7 +250,7 @@ _OF_OTHERS = {
     "--slow",
     "--with-browser",
 }
-"""Options of docker, curl, torchrun, ray, every program, and .ci/run."""
+"""Options of docker, curl, torchrun, ray, pytest, every program, scripts/test and .ci/run."""
 
 
 def _our_options() -> Iterator[str]:

@@ -66,7 +66,7 @@ def test_every_command_captions_as_printed(line, desk):
     result = CliRunner().invoke(caprun.cli.main, arguments, input=paths)
     assert result.exit_code == 0, result.output
     written = {path for path in desk.rglob("*") if path.is_file()} - files
-    named = {"--output", "--picture", "--attention"} & set(arguments)
+    named = {"--output", "--picture", "--attention", "--xmp"} & set(arguments)
     abstained = "abstains" in result.stderr
     assert bool(written) == bool(named)
     assert result.stdout.strip() or named or abstained

@@ -1,7 +1,9 @@
 """Lists the photos that a command line names: files, folders, and paths on standard input."""
 
+import codecs
 import os
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -20,7 +22,9 @@ class Listed(NamedTuple):
     """Path below the folder that was named; the file's name where the photo itself was named."""
 
 
-def list_photos(arguments: Sequence[str], standard_input: BinaryIO, *, recursive: bool = False) -> list[Listed]:
+def list_photos(
+    arguments: Sequence[str], standard_input: BinaryIO, *, recursive: bool = False, exclude: Sequence[str] = ()
+) -> list[Listed]:
     """Lists photos in the order of the arguments.
 
     A folder stands for the files in it with an extension of a photo, sorted by the bytes of their paths, without hidden
@@ -31,6 +35,8 @@ def list_photos(arguments: Sequence[str], standard_input: BinaryIO, *, recursive
         arguments: Paths, or `-`.
         standard_input: The file to read for `-`.
         recursive: Whether to enter folders inside folders.
+        exclude: Patterns of `fnmatch`; a photo whose name, or path below the folder that was named, matches is left
+            out, and so is everything in a folder that matches.
 
     Raises:
         UsageError: An argument stands for no photo, or a folder cannot be listed.
@@ -40,12 +46,16 @@ def list_photos(arguments: Sequence[str], standard_input: BinaryIO, *, recursive
     photos: list[Listed] = []
     for argument in arguments:
         if argument == STANDARD_INPUT:
-            found = [Listed(path, _file_name(path)) for path in _read_paths(standard_input)]
+            listed = [Listed(path, _file_name(path)) for path in _read_paths(standard_input)]
+            found = [one for one in listed if not _is_excluded(one.path, exclude)]
             if not found:
                 raise UsageError("Standard input names no photos; write their paths to it, one a line.")
         elif os.path.isdir(argument):  # noqa: PTH112  (never an error: a path that cannot be read is a photo)
             paths = sorted(_walk(argument, recursive), key=os.fsencode)
-            found = [Listed(path, os.path.relpath(path, argument)) for path in paths]
+            listed = [Listed(path, os.path.relpath(path, argument)) for path in paths]
+            found = [one for one in listed if not _is_excluded(one.relative, exclude)]
+            if listed and not found:
+                raise UsageError(f"--exclude leaves out every photo in {argument}; give another pattern.")
             if not found:
                 hint = "name another folder" if recursive else "--recursive looks into the folders in it"
                 raise UsageError(f"{argument} holds no photos ({' '.join(EXTENSIONS)}); {hint}.")
@@ -60,10 +70,22 @@ def _file_name(path: str) -> str:
 
 
 def _read_paths(file: BinaryIO) -> list[str]:
-    data = file.read()
-    # a carriage return belongs to the path, except where lines end in one
-    lines = data.split(b"\0") if b"\0" in data else data.replace(os.linesep.encode(), b"\n").split(b"\n")
+    data = file.read().removeprefix(codecs.BOM_UTF8)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell writes lists
+        data = os.fsencode(data.decode("utf-16", "replace"))
+    if b"\0" in data:
+        lines = data.split(b"\0")
+    else:
+        lines = data.split(b"\n")
+        if len(lines) > 1 and all(line.endswith(b"\r") for line in lines[:-1]):  # otherwise it belongs to the path
+            lines = [line.removesuffix(b"\r") for line in lines]
     return [os.fsdecode(line) for line in lines if line]
+
+
+def _is_excluded(path: str, patterns: Sequence[str]) -> bool:
+    parts = Path(path).parts
+    ends = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+    return any(fnmatch(one, pattern) for pattern in patterns for one in (*parts, *ends))
 
 
 def _walk(top: str, recursive: bool) -> Iterator[str]:

@@ -85,6 +85,13 @@ class Results:
         """Whether there is a row for every photo."""
         return self.done == len(self._images)
 
+    def rows(self) -> Iterator[Mapping[str, Any]]:
+        """Reads the rows that are written, in the order of the photos."""
+        with self._explained(self.path), self.path.open("rb") as file:
+            file.seek(len(self._format.header))
+            for _, entry in self._format.entries(file):
+                yield entry
+
     def add(self, entry: Mapping[str, Any]) -> None:
         """Writes the row of the next photo: `image` and what `caprun.caption.as_row` returns.
 

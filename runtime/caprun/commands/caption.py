@@ -83,8 +83,10 @@ def caption_photos(
     if pictures.wanted and len(photos) > 1:
         raise UsageError(f"--attention and --picture take one photo, not {len(photos)}.")
     pictures.check()
-    if many.overwrite and many.output is None:
-        raise UsageError("--overwrite belongs to --output.")
+    if many.overwrite and many.output is None and not many.xmp:
+        raise UsageError("--overwrite belongs to --output or --xmp.")
+    if many.xmp_alt and not many.xmp:
+        raise UsageError("--xmp-alt belongs to --xmp.")
     if not many.meant(photos):
         return _caption_few(load, photos, search, as_json, min_confidence, pictures)
     if pictures.wanted:
@@ -95,13 +97,18 @@ def caption_photos(
     from caprun.batch.listing import list_photos
     from caprun.bundle.manifest import refuse_uncalibrated
     from caprun.commands.many_photos import plan_output, print_captions, write_captions
+    from caprun.commands.sidecars import plan_sidecars, write_sidecars
 
-    listed = list_photos(photos, sys.stdin.buffer, recursive=many.recursive)
+    listed = list_photos(photos, sys.stdin.buffer, recursive=many.recursive, exclude=many.exclude)
     output = None if many.output is None else plan_output(many.output, listed)
     captioner = load(True)
     refuse_uncalibrated(captioner.spec, min_confidence)
     options = with_search_options(captioner.spec, search)
     how: Any = {"min_confidence": min_confidence, "batch_size": many.batch_size, "decoders": many.decoders}
+    if many.xmp:
+        how["sidecars"] = plan_sidecars(captioner, listed, options, many, min_confidence)
+        if output is None:
+            return write_sidecars(captioner, listed, options, as_json=as_json, **how)
     if output is None:
         return print_captions(captioner, listed, options, as_json=as_json, **how)
     return write_captions(captioner, listed, options, output, overwrite=many.overwrite, **how)

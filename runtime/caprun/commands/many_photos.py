@@ -21,6 +21,7 @@ from caprun.bundle.manifest import MODEL_CARD
 from caprun.caption import Caption, as_row
 from caprun.engine import Captioner, default_batch_size
 from caprun.errors import ImageError, OutputError, UsageError
+from caprun.metadata.sidecars import Sidecars
 from caprun.search.options import SearchOptions
 
 ROWS = "captions.jsonl"
@@ -78,6 +79,7 @@ def write_captions(
     batch_size: int | None,
     decoders: int | None,
     overwrite: bool,
+    sidecars: Sidecars | None = None,
 ) -> int:
     """Writes a row for each photo, or resumes where a run stopped; returns the exit code.
 
@@ -85,7 +87,7 @@ def write_captions(
 
     Raises:
         UsageError: The output belongs to another run, or its rows hold fewer captions than are asked for.
-        OutputError: The output cannot be written.
+        OutputError: The output cannot be written, or the disk is full.
     """
     if options.n_best > 1 and output.file.suffix.lower() == ".csv":
         raise UsageError(
@@ -101,9 +103,12 @@ def write_captions(
     why = "; their rows say why"
     with Results(output.file, paths, identity, texts=output.texts, overwrite=overwrite) as results:
         total, before = len(paths), results.done
+        if sidecars:
+            for entry in results.rows():  # of a run that was stopped, or that wrote no sidecars
+                sidecars.write(entry)
         if results.finished:
             click.echo(f"{output.file} is finished already; --overwrite begins anew.", err=True)
-            return _end(results.failed, results.abstained, total, why)
+            return max(end_of_run(results.failed, results.abstained, total, why), end_of_sidecars(sidecars))
         if before:
             click.echo(f"{output.file} has {before:,} of {total:,} photos; resuming.", err=True)
         first = before - before % size
@@ -111,15 +116,17 @@ def write_captions(
         try:
             # closed here, since a garbage collector may run in one of its threads, which cannot wait for itself
             with closing(found), PhotoProgress(total, done=before) as progress:
-                entries = _entries(paths[first:], found, min_confidence)
+                entries = entries_of(paths[first:], found, min_confidence)
                 for entry in itertools.islice(entries, before - first, None):
+                    if sidecars:
+                        sidecars.write(entry)
                     results.add(entry)
                     progress.advance()
         except KeyboardInterrupt:
             click.echo(f"\n{results.done:,} of {total:,} photos are done; the same command resumes.", err=True)
             raise
         click.echo(f"{counted(total)} in {output.file}, {progress.rate:.1f} photos/s.", err=True)
-        return _end(results.failed, results.abstained, total, why)
+        return max(end_of_run(results.failed, results.abstained, total, why), end_of_sidecars(sidecars))
 
 
 def print_captions(
@@ -141,7 +148,7 @@ def print_captions(
     failed = abstained = 0
     # captions on a terminal are progress enough
     with closing(found), PhotoProgress(len(paths), quiet=sys.stdout.isatty()) as progress:
-        for entry in _entries(paths, found, min_confidence):
+        for entry in entries_of(paths, found, min_confidence):
             failed += "error" in entry
             abstained += "abstained" in entry
             if as_json:
@@ -154,17 +161,19 @@ def print_captions(
             if "abstained" in entry:
                 progress.say(f"{entry['image']}: {entry['abstained']}")
             progress.advance()
-    return _end(failed, abstained, len(paths), "")
+    return end_of_run(failed, abstained, len(paths), "")
 
 
-def _entries(
+def entries_of(
     paths: Iterable[str], found: Iterable[Caption | ImageError], least: float | None
 ) -> Iterator[dict[str, Any]]:
+    """Yields the row of each photo: `image`, and the keys of `as_row`."""
     for path, result in zip(paths, found, strict=True):
         yield {"image": path, **as_row(result, least)}
 
 
-def _end(failed: int, abstained: int, total: int, where: str) -> int:
+def end_of_run(failed: int, abstained: int, total: int, where: str) -> int:
+    """Says how many photos have no caption; returns the exit code."""
     if abstained:
         click.echo(f"The model abstained from {abstained:,} of {counted(total)}{where}.", err=True)
     if failed:
@@ -172,15 +181,20 @@ def _end(failed: int, abstained: int, total: int, where: str) -> int:
     return 1 if failed else 0
 
 
+def end_of_sidecars(sidecars: Sidecars | None) -> int:
+    """Says what became of the sidecars; returns the exit code."""
+    if sidecars is None:
+        return 0
+    click.echo(f"{sidecars.written:,} captions written to sidecars.", err=True)
+    if sidecars.kept:
+        click.echo(f"{sidecars.kept:,} sidecars keep what a person wrote; --overwrite replaces it.", err=True)
+    if sidecars.failed:
+        click.echo(f"Error: {sidecars.failed:,} sidecars could not be read or written.", err=True)
+    return 1 if sidecars.failed else 0
+
+
 def _identity(captioner: Captioner, options: SearchOptions, size: int, paths: Sequence[str]) -> dict[str, Any]:
     """Describes everything that the rows depend on, by names for people."""
-    spec = captioner.spec
-    files = {name: entry.sha256 for name, entry in getattr(spec, "files", {}).items() if name != MODEL_CARD}
-    model = [captioner.digest, files, asdict(spec.image), asdict(spec.special), spec.attention_grid]
-    if spec.confidence is not None:
-        model.append(asdict(spec.confidence))
-    if options.neutral and spec.neutral is not None:
-        model.append(asdict(spec.neutral))
     # a relative path means another photo in another folder
     here = os.fsencode(os.getcwd())  # noqa: PTH109
     names = hashlib.sha256()
@@ -188,10 +202,24 @@ def _identity(captioner: Captioner, options: SearchOptions, size: int, paths: Se
         names.update(os.path.join(here, os.fsencode(path)) + b"\0")  # noqa: PTH118
     return {
         "rows": _ROW_FORMAT,
+        **model_identity(captioner, options),
+        "batch_size": size,
+        "photos": f"{len(paths):,} {names.hexdigest()[:12]}",
+    }
+
+
+def model_identity(captioner: Captioner, options: SearchOptions) -> dict[str, Any]:
+    """Describes everything that a caption depends on besides the photo, by names for people."""
+    spec = captioner.spec
+    files = {name: entry.sha256 for name, entry in getattr(spec, "files", {}).items() if name != MODEL_CARD}
+    model = [captioner.digest, files, asdict(spec.image), asdict(spec.special), spec.attention_grid]
+    if spec.confidence is not None:
+        model.append(asdict(spec.confidence))
+    if options.neutral and spec.neutral is not None:
+        model.append(asdict(spec.neutral))
+    return {
         "model": f"{spec.name} {hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:12]}",
         "precision": getattr(captioner.backend, "precision", "fp32"),
         "device": getattr(captioner.backend, "device", "pytorch"),
         **asdict(options),
-        "batch_size": size,
-        "photos": f"{len(paths):,} {names.hexdigest()[:12]}",
     }

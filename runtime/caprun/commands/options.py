@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import click
 
@@ -95,12 +95,16 @@ class Many(NamedTuple):
     output: str | None
     overwrite: bool
     recursive: bool
+    exclude: tuple[str, ...]
     batch_size: int | None
     decoders: int | None
+    xmp: bool
+    xmp_alt: bool
+    xmp_name: Literal["file", "stem"]
 
     def meant(self, photos: Sequence[str]) -> bool:
         """Tells whether photos are captioned in batches: for files, from a folder or a list, or where they are many."""
-        if self.output is not None or len(photos) > _FEW:
+        if self.output is not None or self.xmp or len(photos) > _FEW:
             return True
         return any(p == "-" or os.path.isdir(p) for p in photos)  # noqa: PTH112  (which never fails)
 
@@ -118,8 +122,18 @@ many_options = collected(
             help="Write a row for each photo to FILE (.jsonl or .csv); or the caption of photo.jpg to DIR/photo.txt, "
             "and all rows to DIR/captions.jsonl. A run that was stopped resumes with the same command.",
         ),
-        click.option("--overwrite", is_flag=True, help="Replace what another or a finished run wrote to --output."),
+        click.option(
+            "--overwrite",
+            is_flag=True,
+            help="Replace what another or a finished run wrote to --output, and with --xmp what people wrote.",
+        ),
         click.option("--recursive", is_flag=True, help="Look into subfolders too."),
+        click.option(
+            "--exclude",
+            multiple=True,
+            metavar="PATTERN",
+            help="Leave out files and folders whose name or path matches, such as '*_thumb.jpg'. May be repeated.",
+        ),
         click.option(
             "--batch-size",
             type=click.IntRange(1, 1024),
@@ -128,6 +142,19 @@ many_options = collected(
         ),
         click.option(
             "--decoders", type=click.IntRange(1, 256), show_default="all cores", help="Threads that read photos."
+        ),
+        click.option(
+            "--xmp",
+            is_flag=True,
+            help="Write each caption into the photo's XMP sidecar, as its description. Descriptions by people stay.",
+        ),
+        click.option("--xmp-alt", is_flag=True, help="Write it as the alternative text too; with --xmp."),
+        click.option(
+            "--xmp-name",
+            type=click.Choice(["file", "stem"]),
+            default="file",
+            show_default=True,
+            help="Name of a sidecar: photo.jpg.xmp (darktable, digiKam) or photo.xmp (Adobe).",
         ),
     ),
 )

@@ -134,3 +134,31 @@ def test_a_folder_that_may_not_be_listed_is_named(folder: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(UsageError, match=r"The folder .*deeper cannot be listed \(Permission denied\)"):
         list_photos([str(folder)], io.BytesIO(), recursive=True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbfa b.jpg\nc.jpg\n",
+        b"a b.jpg\r\nc.jpg\r\n",
+        b"\xef\xbb\xbfa b.jpg\r\nc.jpg",
+        "\ufeffa b.jpg\r\nc.jpg\r\n".encode("utf-16-le"),
+    ],
+)
+def test_lists_may_come_from_windows(data: bytes) -> None:
+    assert [photo.path for photo in list_photos(["-"], io.BytesIO(data))] == ["a b.jpg", "c.jpg"]
+
+
+def test_patterns_leave_out_files_and_folders(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a_thumb.jpg", "cache/b.jpg", "deep/cache/c.jpg", "deep/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def names(*exclude: str) -> list[str]:
+        found = list_photos([str(tmp_path)], io.BytesIO(), recursive=True, exclude=exclude)
+        return [photo.relative for photo in found]
+
+    assert names("*_thumb.jpg", "cache") == ["a.jpg", "deep/d.jpg"]
+    assert names("deep/*") == ["a.jpg", "a_thumb.jpg", "cache/b.jpg"]
+    with pytest.raises(UsageError, match=r"--exclude leaves out every photo"):
+        names("*")

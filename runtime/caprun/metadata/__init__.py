@@ -1,0 +1,1 @@
+"""Captions in the metadata of photos: XMP sidecars."""

@@ -1,0 +1,150 @@
+"""The sidecars of a folder run: which photos still need a caption, and writing it."""
+
+import errno
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from caprun.atomic_write import atomic_write
+from caprun.errors import OutputError, UsageError
+from caprun.metadata.xmp import ALT_TEXT, DESCRIPTION, Mark, Property, Sidecar
+
+Naming = Literal["file", "stem"]
+"""`file`: photo.jpg.xmp, as darktable and digiKam name it; `stem`: photo.xmp, as Adobe's programs do."""
+_MAX_BYTES = 20_000_000
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, on which no further sidecar could be written
+
+
+@dataclass(frozen=True)
+class SidecarOptions:
+    """What the sidecars of a run hold."""
+
+    naming: Naming
+    alt: bool
+    """Whether to write the alternative text too."""
+    overwrite: bool
+    """Whether to replace texts that caprun did not write."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What writes captions, as sidecars note it."""
+
+    tool: str
+    """Program and version."""
+    model: str
+    run: str
+    """Digest of everything that captions depend on besides the photo."""
+    language: str | None
+    """Code of the captions' language, such as `en`; None if it is unknown."""
+
+
+class Sidecars:
+    """Writes captions into the XMP sidecars of photos. What a person wrote stays.
+
+    A sidecar says itself which run wrote it, so a run that was stopped goes on without a file of its own.
+
+    Args:
+        photos: Paths of the photos.
+        options: What the sidecars hold.
+        writer: What writes them.
+        say: Takes a sentence about a sidecar that cannot be read or written.
+
+    Attributes:
+        written, kept, failed: Number of photos with a new caption in their sidecar, with texts that a person wrote and
+            no caption replaced, and with a sidecar that cannot be read or written.
+
+    Raises:
+        UsageError: Two photos would have the same sidecar.
+    """
+
+    def __init__(
+        self, photos: Sequence[str], options: SidecarOptions, writer: Writer, say: Callable[[str], object]
+    ) -> None:
+        self._options, self._writer, self._say = options, writer, say
+        self._properties = (DESCRIPTION, ALT_TEXT) if options.alt else (DESCRIPTION,)
+        self.written = self.kept = self.failed = 0
+        owner: dict[Path, str] = {}
+        for photo in photos:
+            path = self.path(photo)
+            if owner.setdefault(path, photo) != photo:
+                raise UsageError(
+                    f"{owner[path]} and {photo} would both be captioned in {path}; leave out --xmp-name stem."
+                )
+
+    def path(self, photo: str) -> Path:
+        """Returns the path of a photo's sidecar."""
+        return Path(f"{photo if self._options.naming == 'file' else os.path.splitext(photo)[0]}.xmp")  # noqa: PTH122
+
+    def needs(self, photo: str) -> bool:
+        """Tells whether a photo needs a caption: not if this run wrote it already, or a person wrote all texts."""
+        try:
+            return self._to_write(_read(self.path(photo))) is not None
+        except OutputError as error:
+            self._fail(error)
+            return False
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Writes the caption of a photo's row, where it is needed; a row without a caption changes nothing.
+
+        Raises:
+            OutputError: The disk is full.
+        """
+        if "caption" not in row:
+            return
+        path, writer = self.path(row["image"]), self._writer
+        try:
+            sidecar = _read(path)
+            if properties := self._to_write(sidecar):
+                mark = Mark(writer.tool, writer.model, writer.run, row["caption"], str(row.get("confidence", "")))
+                sidecar.write(properties, mark, writer.language)
+                _write(path, sidecar)
+                self.written += 1
+        except OutputError as error:
+            if error.errno in _FULL:
+                raise
+            self._fail(error)
+
+    def _to_write(self, sidecar: Sidecar) -> list[Property] | None:
+        """Returns the properties that need a caption: those without a text, with an earlier caption, or overwritten."""
+        properties = [
+            one for one in self._properties if self._options.overwrite or not sidecar.text(one) or sidecar.is_own(one)
+        ]
+        if not properties:
+            self.kept += 1
+            return None
+        mark = sidecar.mark
+        done = mark is not None and mark.run == self._writer.run and all(map(sidecar.is_own, properties))
+        return None if done else properties
+
+    def _fail(self, error: OutputError) -> None:
+        self.failed += 1
+        self._say(f"Error: {error}")
+
+
+def _read(path: Path) -> Sidecar:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ValueError(f"is larger than {_MAX_BYTES:,} bytes")
+        return Sidecar(content)
+    except FileNotFoundError:
+        return Sidecar(None)
+    except OSError as error:
+        raise OutputError(f"The sidecar {path} cannot be read ({error.strerror}); change its permissions.") from error
+    except ValueError as error:
+        raise OutputError(f"The sidecar {path} {error}; repair or remove it.") from None
+
+
+def _write(path: Path, sidecar: Sidecar) -> None:
+    try:
+        with atomic_write(path) as file:
+            file.write(sidecar.as_bytes())
+    except OSError as error:
+        why = "make room on the disk" if error.errno in _FULL else "change the permissions of the file and its folder"
+        failure = OutputError(f"The sidecar {path} cannot be written ({error.strerror}); {why}.")
+        failure.errno = error.errno
+        raise failure from error

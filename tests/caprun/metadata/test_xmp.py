@@ -1,0 +1,121 @@
+"""A sidecar takes a caption and keeps everything else that is in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from caprun.metadata.xmp import ALT_TEXT, DESCRIPTION, Mark, Sidecar
+
+MARK = Mark("caprun 1", "model", "run", 'a "dog" & a <cat>', "0.5")
+WRITTEN_BY_PEOPLE = b"""\
+<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><!-- a comment -->
+ <r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <r:Description r:about="uuid:1" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4" xmp:Label="two&#10;lines">
+   <dc:description xmlns:dc="http://purl.org/dc/elements/1.1/"><r:Alt>
+    <r:li xml:lang="x-default">Grandmother</r:li><r:li xml:lang="de-DE">Oma \xc3\xa4</r:li>
+   </r:Alt></dc:description>
+   <dc:subject xmlns:dc="http://purl.org/dc/elements/1.1/"><r:Bag><r:li>family</r:li></r:Bag></dc:subject>
+  </r:Description>
+ </r:RDF>
+</x:xmpmeta>
+<?xpacket end="w"?>"""
+
+
+def written(content: bytes | None, mark: Mark = MARK, language: str | None = "en") -> Sidecar:
+    sidecar = Sidecar(content)
+    sidecar.write([DESCRIPTION], mark, language)
+    return Sidecar(sidecar.as_bytes())
+
+
+def test_a_new_sidecar_has_the_caption_and_who_wrote_it() -> None:
+    sidecar = written(None)
+    assert sidecar.text(DESCRIPTION) == MARK.caption
+    assert sidecar.text(ALT_TEXT) == ""
+    assert sidecar.mark == MARK
+    assert sidecar.is_own(DESCRIPTION)
+    assert not sidecar.is_own(ALT_TEXT)
+    assert sidecar.as_bytes().count(b'xml:lang="en"') == 1
+
+
+def test_without_a_language_there_is_the_default_alone() -> None:
+    assert b'xml:lang="en"' not in written(None, language=None).as_bytes()
+
+
+def test_what_a_person_wrote_is_no_caption_of_ours() -> None:
+    sidecar = Sidecar(WRITTEN_BY_PEOPLE)
+    assert sidecar.text(DESCRIPTION) == "Grandmother"
+    assert sidecar.mark is None
+    assert not sidecar.is_own(DESCRIPTION)
+
+
+def test_everything_else_stays() -> None:
+    content = written(WRITTEN_BY_PEOPLE).as_bytes().decode()
+    for kept in (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>',
+        "<!-- a comment -->",
+        'xmp:Rating="4" xmp:Label="two&#10;lines"',
+        "<r:Bag><r:li>family</r:li></r:Bag>",
+        '<rdf:li xml:lang="de-DE">Oma ä</rdf:li>',
+        'rdf:about="uuid:1"',
+    ):
+        assert kept in content
+    assert "Grandmother" not in content
+
+
+def test_a_second_caption_replaces_the_first_and_its_mark() -> None:
+    once = written(WRITTEN_BY_PEOPLE)
+    twice = written(once.as_bytes(), MARK._replace(caption="a horse", run="another"))
+    assert twice.text(DESCRIPTION) == "a horse"
+    assert twice.mark == MARK._replace(caption="a horse", run="another")
+    content = twice.as_bytes()
+    assert content.count(b"caprun:run=") == content.count(b"<dc:description") == 1
+    assert written(content, twice.mark).as_bytes().count(b"<rdf:Description") == content.count(b"<rdf:Description")
+
+
+def test_a_caption_that_a_person_changed_is_theirs() -> None:
+    changed = written(None).as_bytes().replace(b"a &lt;cat&gt;</rdf:li>", b"my cat</rdf:li>", 1)
+    assert not Sidecar(changed).is_own(DESCRIPTION)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "<dc:description>Text</dc:description>",
+        "<dc:description><rdf:Alt><rdf:li xml:lang='fr'>Text</rdf:li></rdf:Alt></dc:description>",
+        "<dc:description><rdf:Seq><rdf:li>Text</rdf:li></rdf:Seq></dc:description>",
+    ],
+)
+def test_other_forms_of_a_description_are_read(form: str) -> None:
+    packet = (
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:dc="http://purl.org/dc/elements/1.1/">'
+        f'<rdf:Description rdf:about="">{form}</rdf:Description></rdf:RDF>'
+    )
+    assert Sidecar(packet.encode()).text(DESCRIPTION) == "Text"
+    assert Sidecar(packet.encode("utf-16")).text(DESCRIPTION) == "Text"
+
+
+def test_a_description_in_an_attribute_is_read_and_replaced() -> None:
+    packet = (
+        b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:dc="http://purl.org/dc/elements/1.1/">'
+        b'<rdf:Description rdf:about="" dc:description="Text" dc:format="image/jpeg"/></rdf:RDF>'
+    )
+    assert Sidecar(packet).text(DESCRIPTION) == "Text"
+    content = written(packet).as_bytes()
+    assert b'"Text"' not in content
+    assert b'dc:format="image/jpeg"' in content
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is not XML"),
+        (b"no XML", "is not XML"),
+        (b'<?xml version="1.0" encoding="nothing"?><a/>', "is not XML"),
+        (b"<html/>", "no rdf:RDF"),
+        (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "document type"),
+    ],
+)
+def test_what_is_no_xmp_is_refused(content: bytes, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Sidecar(content)

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captioner.models.draws import draw
-
 
 class Glance(NamedTuple):
     """The result of attention for every beam in one step."""
@@ -108,3 +106,13 @@ class HardAttention(SoftAttention):
         log_prob = log_alpha.gather(2, region).squeeze(2) * drawn
         entropy = -(log_alpha.exp() * log_alpha).sum(2)
         return context, torch.stack([log_prob, entropy], dim=2)
+
+
+def draw(logits: Tensor) -> Tensor:
+    """Draws an index of the last axis with the probabilities of a softmax: (..., choices) -> int64 (...).
+
+    The Gumbel-max trick: the negated logarithm of an exponential variable has a Gumbel distribution. Unlike
+    `torch.multinomial` this does not wait for the GPU. A logit of -inf is never drawn.
+    """
+    logits = logits.detach().float()
+    return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)

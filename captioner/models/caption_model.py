@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from caprun.bundle.vocabulary import Special
-from captioner.config import ModelConfig
+from captioner.config import Config, ModelConfig
+from captioner.errors import CaptionerError
 from captioner.models.decoder import CaptionDecoder, Encoded, Teacher
 from captioner.models.dropout import Dropout
-from captioner.models.encoder import Encoder
+from captioner.models.encoder import Encoder, build_encoder
 
 _FEATURES = 3  # dimensions
 
@@ -135,3 +136,27 @@ class CaptionModel(nn.Module):
         logits, hidden, cell, alpha = self.decoder.step(token, hidden, cell, regions, keys)
         log_prob, candidate = torch.topk(torch.log_softmax(logits + self.unsaid, dim=2), k, dim=2)  # type: ignore[arg-type]
         return log_prob, candidate, hidden.flatten(0, 1), cell.flatten(0, 1), alpha
+
+
+def build_caption_model(config: Config, vocabulary: int, special: Special, weights: str = "none") -> CaptionModel:
+    """Builds encoder and decoder; a decoder without attention gets one vector per photo.
+
+    Args:
+        config: the configuration; `data.image_size` and `model` are used.
+        vocabulary: number of pieces.
+        special: ids of the pieces that are not words.
+        weights: the encoder's weights, see `build_encoder`: `config.model.encoder_weights` for a new training, `none`
+            if a checkpoint will be loaded.
+
+    Raises:
+        CaptionerError: the encoder is unknown, its weights are unavailable, or the sizes do not fit.
+    """
+    model, size = config.model, config.data.image_size
+    if model.regions > 1 and not model.attends:
+        raise CaptionerError(
+            f"model.regions is {model.regions}, but the decoder {model.decoder} takes one vector per photo. Leave out "
+            "model.regions, or choose a decoder with attention."
+        )
+    regions = model.regions if model.attends else 1
+    encoder = build_encoder(model.encoder, (size, size), weights, regions=regions, fine_tune=model.fine_tune)
+    return CaptionModel(encoder, model, vocabulary, special)

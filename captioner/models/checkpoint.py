@@ -19,8 +19,7 @@ from caprun.bundle.vocabulary import Special, Vocabulary
 from caprun.photos.preprocessing import ImageSpec
 from captioner.config import Config, config_from_dict
 from captioner.errors import CaptionerError
-from captioner.models.build import build_caption_model
-from captioner.models.caption_model import CaptionModel
+from captioner.models.caption_model import CaptionModel, build_caption_model
 from captioner.pytorch_file import DamagedError, load_unpickled
 
 FORMAT_VERSION = 1

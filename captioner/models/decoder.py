@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.config import ModelConfig
-from captioner.models.attention import Glance, HardAttention, SoftAttention
-from captioner.models.draws import draw
+from captioner.models.attention import Glance, HardAttention, SoftAttention, draw
 from captioner.models.dropout import Dropout
 
 _EVEN = 64  # rows

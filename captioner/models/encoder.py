@@ -261,17 +261,11 @@ def _pooling(grid: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
     ONNX has no adaptive pooling to a grid that does not divide the input's, but every export format has matrix
     products.
     """
-    rows, columns = (_shares(*sizes) for sizes in zip(grid, pooled, strict=True))
+    rows, columns = (
+        nn.functional.adaptive_avg_pool1d(torch.eye(cells)[None], count)[0].T
+        for cells, count in zip(grid, pooled, strict=True)
+    )
     return torch.kron(rows, columns)
-
-
-def _shares(cells: int, pooled: int) -> Tensor:
-    """Returns the share of each cell in each pooled cell: float32 (pooled, cells), whose rows sum to one."""
-    shares = torch.zeros(pooled, cells)
-    for i in range(pooled):
-        first, end = i * cells // pooled, -(-(i + 1) * cells // pooled)
-        shares[i, first:end] = 1 / (end - first)
-    return shares
 
 
 def _make_padding_constant(network: nn.Module, size: tuple[int, int]) -> None:

@@ -14,7 +14,7 @@ from captioner.backends.pytorch import torch_device
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import score_line
-from captioner.models.build import build_caption_model
+from captioner.models.caption_model import build_caption_model
 from captioner.models.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from captioner.recipes.folder import RunFolder, best_of
 from captioner.recipes.recipe import Recipe, Stage

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +260,12 @@ class Trainer:
         best = self._note_score(row)
         self._watch_plateau(row)
         if self.processes.first:
-            self._keep(row, best=best)
+            checkpoint = self._checkpoint(row)
+            if best:
+                save_checkpoint(self.task.output / BEST, checkpoint)
+            if train.keep_epochs:
+                save_checkpoint(self.task.output / f"epoch-{state.epoch:03d}.pt", checkpoint)
+            self._save_last()
         return row
 
     def _note_score(self, row: Mapping[str, float]) -> bool:
@@ -301,22 +306,7 @@ class Trainer:
         # tied parameters have two names in a state dict and one among the parameters
         tied = {name: self.optimiser.averaged[first] for name, first in _tied(self.model).items()}
         provenance = {**made.provenance, "train_seconds": round(self.state.seconds)}
-        return Checkpoint(
-            **{
-                **vars(made),
-                "model": weights | tied,
-                "metrics": metrics if row else {},
-                "provenance": provenance,
-            }
-        )
-
-    def _keep(self, row: Mapping[str, float], *, best: bool) -> None:
-        checkpoint = self._checkpoint(row)
-        if best:
-            save_checkpoint(self.task.output / BEST, checkpoint)
-        if self.train_config.keep_epochs:
-            save_checkpoint(self.task.output / f"epoch-{self.state.epoch:03d}.pt", checkpoint)
-        self._save_last()
+        return replace(made, model=weights | tied, metrics=metrics if row else {}, provenance=provenance)
 
     def _save_last(self) -> None:
         if not self.processes.first:
@@ -326,13 +316,14 @@ class Trainer:
             self.task.reports.flush()
         scored = bool(self.state.history) and not self.state.batch  # otherwise the scores would belong to other weights
         row = self.state.history[-1] if scored else {}
-        training = {"optimiser": self.optimiser.state(), "state": vars(self.state), "total_steps": self.total_steps}
-        checkpoint = Checkpoint(**{**vars(self._checkpoint(row)), "training": {**self._identity(), **training}})
-        save_checkpoint(self.task.output / LAST, checkpoint)
-
-    def _identity(self) -> dict[str, Any]:
-        """Returns what must not change when a training is resumed."""
-        return {"data": dict(self.task.data), "processes": self.processes.count}
+        training = {
+            "data": dict(self.task.data),
+            "processes": self.processes.count,
+            "optimiser": self.optimiser.state(),
+            "state": vars(self.state),
+            "total_steps": self.total_steps,
+        }
+        save_checkpoint(self.task.output / LAST, replace(self._checkpoint(row), training=training))
 
     def resume(self, training: Mapping[str, Any]) -> None:
         """Restores the state of a training.

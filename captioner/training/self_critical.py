@@ -6,9 +6,7 @@ other samples as the baseline (Luo, "A Better Variant of Self-Critical Sequence 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,25 +28,6 @@ from captioner.training.validation import validate
 
 _GUARDED = {"cider": 1, "bleu_4": 1, "bad_endings": -1}
 """Dev scores that the stage should not make worse; 1 if higher is better, -1 if lower is."""
-
-
-class Stopwatch:
-    """Adds up the time of each part of a step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        """Adds the time of the block to a part."""
-        began = time.perf_counter()
-        yield
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
-
-    def shares(self) -> str:
-        """Returns the shares as text, such as `drawing 40%, scoring 1%, learning 59%`."""
-        total = sum(self.seconds.values()) or 1.0
-        return ", ".join(f"{part} {taken / total:.0%}" for part, taken in self.seconds.items())
 
 
 class SelfCriticalTrainer(Trainer):
@@ -73,7 +52,6 @@ class SelfCriticalTrainer(Trainer):
         self.settings = task.config.self_critical
         self._rewards = rewards
         self._bad_endings = bad_ending_ids(task.checkpoint.vocabulary, self.settings)
-        self.watch = Stopwatch()
 
     def run(self) -> TrainingState:
         """Scores the initial model, trains as `Trainer.run` does, and warns about scores that got worse.
@@ -105,20 +83,18 @@ class SelfCriticalTrainer(Trainer):
         for number, batch in enumerate(step.batches, 1):
             seen = batch.seen.to(device)
             if not self.model.encoder.tuned:
-                with torch.no_grad(), self.watch.measure("drawing"):
+                with torch.no_grad():
                     seen = self.model.features(seen)
             drawn, reward, baseline = self._explore(seen, batch)
-            with self.watch.measure("learning"):
-                advantage = torch.from_numpy(reward - baseline).to(device, torch.float32)
-                self.model.train(settings.dropout != "off")
-                with self.processes.gathering(self.shared_model, number == len(step.batches)):
-                    with self.optimiser.autocast():
-                        teacher = self.shared_model(seen, drawn.tokens)
-                    loss = self_critical_loss(teacher, self.model.unsaid, advantage, settings.temperature, captions)
-                    # DistributedDataParallel averages over processes
-                    self.optimiser.backward(loss * self.processes.count)
-                loss_now = loss.item()
-            sums += [loss_now, reward.sum(), int(drawn.lengths.sum() - drawn.ended.sum()), self._ending_badly(drawn)]
+            advantage = torch.from_numpy(reward - baseline).to(device, torch.float32)
+            self.model.train(settings.dropout != "off")
+            with self.processes.gathering(self.shared_model, number == len(step.batches)):
+                with self.optimiser.autocast():
+                    teacher = self.shared_model(seen, drawn.tokens)
+                loss = self_critical_loss(teacher, self.model.unsaid, advantage, settings.temperature, captions)
+                # DistributedDataParallel averages over processes
+                self.optimiser.backward(loss * self.processes.count)
+            sums += [loss.item(), reward.sum(), int(drawn.lengths.sum() - drawn.ended.sum()), self._ending_badly(drawn)]
         found: list[float] = sums.tolist()
         return found
 
@@ -126,16 +102,15 @@ class SelfCriticalTrainer(Trainer):
         """Draws captions of photos; returns them with rewards and baselines, both (photos, samples)."""
         settings, most = self.settings, self.task.config.search.max_length
         greedy = None
-        with torch.no_grad(), self.watch.measure("drawing"), self.optimiser.autocast():
+        with torch.no_grad(), self.optimiser.autocast():
             self.model.train(settings.dropout == "on")
             features = self.model.features(seen)
             drawn = sample(self.model, self.model.start(features), settings.samples, most, settings.temperature)
             if settings.baseline == "greedy":
                 self.model.eval()
                 greedy = sample(self.model, self.model.start(features), 1, most, 0.0)
-        with self.watch.measure("scoring"):
-            reward = self._worth(drawn, batch.photos)
-            others = others_mean(reward) if greedy is None else self._worth(greedy, batch.photos)
+        reward = self._worth(drawn, batch.photos)
+        others = others_mean(reward) if greedy is None else self._worth(greedy, batch.photos)
         return drawn, reward, others
 
     def _worth(self, drawn: Drawn, photos: npt.NDArray[np.int64]) -> Float64Array:
@@ -168,10 +143,8 @@ class SelfCriticalTrainer(Trainer):
 
     def _shown(self) -> str:
         found = self._learnt()
-        return (
-            f"reward {found['reward']:.3f}, {found['sample_words']:.1f} words, "
-            f"{found['sample_bad_endings']:.1%} end badly; {self.watch.shares()}"
-        )
+        words, bad_endings = found["sample_words"], found["sample_bad_endings"]
+        return f"reward {found['reward']:.3f}, {words:.1f} words, {bad_endings:.1%} end badly"
 
     def _learnt(self) -> dict[str, float]:
         state = self.state

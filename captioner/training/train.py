@@ -22,8 +22,7 @@ from captioner.datasets.joining import split_sizes
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.rewards import CaptionRewards
-from captioner.models.build import build_caption_model
-from captioner.models.caption_model import CaptionModel
+from captioner.models.caption_model import CaptionModel, build_caption_model
 from captioner.models.checkpoint import (
     BEST,
     LAST,
@@ -35,7 +34,7 @@ from captioner.models.checkpoint import (
 )
 from captioner.output_files import locked_folder
 from captioner.reports.run import RunReports
-from captioner.text.build import build_tokenizer, language_of, restore_tokenizer
+from captioner.text.build import build_tokenizer, restore_tokenizer
 from captioner.text.metric_words import tokenize
 from captioner.text.tokenizer import SPECIAL, Tokenizer
 from captioner.training.inputs.batches import Batches, Source
@@ -82,86 +81,68 @@ def train(job: Job, say: Say) -> TrainingState:
     for line in job.dataset.summary():
         say(line)
     splits = {name: job.dataset.split(name) for name in ("train", "dev")}
-    _check_selection(config.train.select_by, job.dataset)
+    _, at, name = config.train.select_by.partition("@")
+    if at and name not in job.dataset.names:
+        there = ", ".join(job.dataset.names) or "one dataset without a name"
+        raise CaptionerError(
+            f"train.select_by is {config.train.select_by}, but there is no dataset {name!r}; there are: {there}."
+        )
     tokenizer = _tokenizer(job, known, [caption for e in splits["train"] for caption in e.references], say)
 
     torch.manual_seed(config.train.seed)
-    model = _model(config, known, tokenizer)
+    if known is not None:
+        model = build_model(replace(known, config=config))
+    else:
+        model = build_caption_model(config, len(tokenizer.vocabulary), SPECIAL, config.model.encoder_weights)
     say(_describe(model, config))
 
-    with locked_folder(job.output) if processes.first else nullcontext():
-        return _learn(job, known, splits, tokenizer, model, say)
-
-
-def _learn(
-    job: Job, known: Checkpoint | None, splits: Splits, tokenizer: Tokenizer, model: CaptionModel, say: Say
-) -> TrainingState:
-    """Trains `model` on the readable photos of `splits`, with the output folder locked."""
-    config, processes = job.config, job.processes
-    spec = image_spec(config, model)
-    sources, splits = _sources(model, spec, splits, job, say)
-    model.to(processes.device)
-
-    def batches(split: str, size: int, **further: Any) -> Batches:
-        captions = [[tokenizer.encode(caption) for caption in example.references] for example in splits[split]]
-        further |= {"rank": processes.rank, "count": processes.count}
-        return Batches(sources[split], captions, size, SPECIAL.pad, **further)
-
-    dev = splits["dev"]
-    weights = job.dataset.weights
-    protocol = {
-        "split": "dev",
-        "photos": len(dev),
-        "references": sum(len(example.references) for example in dev),
-        "captions": "free",
-    }
-    references = [example.references for example in dev]
-    kept = Checkpoint(
-        config, tokenizer.vocabulary, SPECIAL, {}, _samples(dev, spec), {}, _provenance(job, known), tokenizer.state()
-    )
-    learnt = batches(
-        "train",
-        config.train.batch_size,
-        parts=config.train.accumulate,
-        balance=config.train.balance,
-        shown=[weights[example.dataset] for example in splits["train"]],
-    )
-    with ExitStack() as stack:
-        meteor = reports = None
-        if processes.first:
-            reports = stack.enter_context(RunReports(job.output, config, dev, say))
-            if (meteor := Meteor.find(say)) is not None:
-                stack.enter_context(meteor)
-        validation = Validation(
-            batches("dev", PHOTOS),
-            references,
-            protocol,
+    with locked_folder(job.output) if processes.first else nullcontext(), ExitStack() as stack:
+        spec = image_spec(config, model)
+        sources, splits = _sources(model, spec, splits, job, say)
+        model.to(processes.device)
+        kept = Checkpoint(
+            config,
             tokenizer.vocabulary,
             SPECIAL,
-            config.search,
-            meteor,
-            config.self_critical.bad_endings,
-            [example.dataset for example in dev],
-            language_of(config.data),
+            {},
+            _samples(splits["dev"], spec),
+            {},
+            _provenance(job, known),
+            tokenizer.state(),
         )
-        data = {name: _digest(splits[name], learnt if name == "train" else validation.batches) for name in splits}
-        task = Task(config, learnt, validation, job.output, kept, data, reports)
+        task = _task(job, kept, sources, splits, tokenizer)
+        if processes.first:
+            reports = stack.enter_context(RunReports(job.output, config, splits["dev"], say))
+            meteor = Meteor.find(say)
+            if meteor is not None:
+                stack.enter_context(meteor)
+            task = replace(task, validation=replace(task.validation, meteor=meteor), reports=reports)
         trainer = _trainer(model, task, processes, say, splits["train"])
         _go_on(trainer, job, say)
-        if reports is not None:
-            reports.open((trainer.state.epoch, trainer.state.batch) if job.resumed else None, model)
+        if task.reports is not None:
+            task.reports.open((trainer.state.epoch, trainer.state.batch) if job.resumed else None, model)
         state = trainer.run()
-        _report(trainer, reports, say)
+        _report(trainer, say)
     say(f"best ({config.train.select_by} {state.best:.3f}): {job.output / BEST}")
     say(f"last: {job.output / LAST}")
     return state
 
 
-def _check_selection(select_by: str, dataset: Dataset) -> None:
-    _, at, name = select_by.partition("@")
-    if at and name not in dataset.names:
-        there = ", ".join(dataset.names) or "one dataset without a name"
-        raise CaptionerError(f"train.select_by is {select_by}, but there is no dataset {name!r}; there are: {there}.")
+def _task(job: Job, kept: Checkpoint, sources: dict[str, Source], splits: Splits, tokenizer: Tokenizer) -> Task:
+    """Returns the task without reports and METEOR."""
+    train, processes = job.config.train, job.processes
+
+    def batches(split: str, size: int, **further: Any) -> Batches:
+        captions = [[tokenizer.encode(caption) for caption in example.references] for example in splits[split]]
+        rank, count = processes.rank, processes.count
+        return Batches(sources[split], captions, size, SPECIAL.pad, rank=rank, count=count, **further)
+
+    weights = job.dataset.weights
+    shown = [weights[example.dataset] for example in splits["train"]]
+    learnt = batches("train", train.batch_size, parts=train.accumulate, balance=train.balance, shown=shown)
+    validation = Validation(batches("dev", PHOTOS), splits["dev"], kept)
+    data = {"train": _digest(splits["train"], learnt), "dev": _digest(splits["dev"], validation.batches)}
+    return Task(job.config, learnt, validation, job.output, kept, data)
 
 
 def _known(job: Job) -> Checkpoint | None:
@@ -211,18 +192,18 @@ def _go_on(trainer: Trainer, job: Job, say: Say) -> None:
         )
 
 
-def _report(trainer: Trainer, reports: RunReports | None, say: Say) -> None:
+def _report(trainer: Trainer, say: Say) -> None:
     """Writes the report of the best epoch."""
-    first = trainer.processes.first
-    best = trainer.processes.from_first(load_checkpoint(trainer.task.output / BEST) if first else None)
+    task, processes = trainer.task, trainer.processes
+    best = processes.from_first(load_checkpoint(task.output / BEST) if processes.first else None)
     assert best is not None
     trainer.model.load_state_dict(dict(best.model))
     trainer.model.eval()
-    validated = validate(trainer.model, trainer.task.validation, trainer.processes)
-    if reports is not None:
+    validated = validate(trainer.model, task.validation, processes)
+    if task.reports is not None:
         captioner = trainer.captioner()
         captions = [captioner.vocabulary.text(caption.ids) for caption in validated.captions]
-        say(f"report: {reports.finish(captioner, captions, best.metrics)}")
+        say(f"report: {task.reports.finish(captioner, captions, best.metrics)}")
 
 
 _MANY = 0.5
@@ -247,12 +228,6 @@ def _tokenizer(job: Job, known: Checkpoint | None, captions: Sequence[str], say:
     return tokenizer
 
 
-def _model(config: Config, known: Checkpoint | None, tokenizer: Tokenizer) -> CaptionModel:
-    if known is not None:
-        return build_model(replace(known, config=config))
-    return build_caption_model(config, len(tokenizer.vocabulary), SPECIAL, config.model.encoder_weights)
-
-
 def _describe(model: CaptionModel, config: Config) -> str:
     def millions(*modules: torch.nn.Module, trained: bool) -> str:
         counted = {id(p): p.numel() for m in modules for p in m.parameters() if p.requires_grad == trained}
@@ -270,37 +245,34 @@ def _sources(
     model: CaptionModel, spec: ImageSpec, splits: Splits, job: Job, say: Say
 ) -> tuple[dict[str, Source], Splits]:
     """Returns the source of each split's photos, and the splits without unreadable photos."""
+    data = job.config.data
     photos = [example.image for examples in splits.values() for example in examples]
-    sided = job.config.data.sided_words
-    if job.config.data.augment or model.encoder.stem() is None:
-        problems = unreadable_photos(photos, quiet=not job.processes.first)
-        splits = _readable(splits, [problems.get(photo) for photo in photos], job, say)
-        files: dict[str, Source] = {
-            name: PhotoFiles(
-                [example.image for example in examples],
-                spec,
-                [may_be_mirrored(example.references, sided) for example in examples],
-                augmented=job.config.data.augment,
-                views=job.config.data.views,
-            )
-            for name, examples in splits.items()
-        }
-        return files, splits
+
+    def mirrored(examples: Sequence[Example]) -> list[bool]:
+        return [may_be_mirrored(example.references, data.sided_words) for example in examples]
+
+    if data.augment or model.encoder.stem() is None:
+        splits = _readable(splits, unreadable_photos(photos, quiet=not job.processes.first), job, say)
+
+        def files(examples: Sequence[Example]) -> Source:
+            images = [example.image for example in examples]
+            return PhotoFiles(images, spec, mirrored(examples), augmented=data.augment, views=data.views)
+
+        return {name: files(examples) for name, examples in splits.items()}, splits
     keys = dict(zip(photos, content_keys(photos), strict=True))
     found = _cached(keys, model, spec, 0, job, say)
     rows = dict(zip(keys, found.rows, strict=True))
-    unreadable = dict(zip((photo for photo, row in rows.items() if row < 0), found.unreadable, strict=True))
-    splits = _readable(splits, [unreadable.get(photo) for photo in photos], job, say)
-    features = {
-        name: Features(np.array([rows[example.image] for example in examples]), found.table, ())
-        for name, examples in splits.items()
-    }
+    splits = _readable(splits, found.unreadable, job, say)
+    train, dev = (
+        Features(np.array([rows[example.image] for example in splits[name]]), found.table, {})
+        for name in ("train", "dev")
+    )
     views = []
-    mirrors = np.array([may_be_mirrored(example.references, sided) for example in splits["train"]])
-    for number in range(1, job.config.data.views):
+    for number in range(1, data.views):
         seen = _cached({e.image: keys[e.image] for e in splits["train"]}, model, spec, number, job, say)
-        views.append(View(seen, (mirrors if is_mirrored(number) else np.ones_like(mirrors)) & (seen.rows >= 0)))
-    return {"train": CachedFeatures(features["train"], views), "dev": CachedFeatures(features["dev"])}, splits
+        mirrors = np.array(mirrored(splits["train"])) if is_mirrored(number) else True
+        views.append(View(seen, (seen.rows >= 0) & mirrors))
+    return {"train": CachedFeatures(train, views), "dev": CachedFeatures(dev)}, splits
 
 
 def _cached(keys: Mapping[Path, str], model: CaptionModel, spec: ImageSpec, view: int, job: Job, say: Say) -> Features:
@@ -312,24 +284,14 @@ def _cached(keys: Mapping[Path, str], model: CaptionModel, spec: ImageSpec, view
     return found or cache.compute(photos, job.processes.device, say, digests)
 
 
-def _readable(splits: Splits, problems: Sequence[str | None], job: Job, say: Say) -> Splits:
-    """Returns the splits without unreadable photos; `problems` has an entry for each photo of all splits in order."""
-    report_unreadable([problem for problem in problems if problem], say, allow_missing=job.allow_missing)
-    each = iter(problems)
-    readable = {name: [e for e in examples if next(each) is None] for name, examples in splits.items()}
+def _readable(splits: Splits, problems: Mapping[Path, str], job: Job, say: Say) -> Splits:
+    """Returns the splits without unreadable photos, if the job allows to leave them out."""
+    report_unreadable(list(problems.values()), say, allow_missing=job.allow_missing)
+    readable = {name: [e for e in examples if e.image not in problems] for name, examples in splits.items()}
     for name, examples in readable.items():
         if not examples:
             raise CaptionerError(f"None of the photos in split {name!r} can be read.")
     return readable
-
-
-def _described(dataset: Dataset) -> list[dict[str, Any]]:
-    """Returns name, format, weight and photos of each dataset for a checkpoint."""
-    sizes = split_sizes(dataset)
-    return [
-        {"name": part.name, "format": part.format, "weight": part.weight, "photos": sizes[part.name]}
-        for part in dataset.parts
-    ]
 
 
 def _digest(examples: Sequence[Example], batches: Batches) -> str:
@@ -346,15 +308,18 @@ def _samples(examples: Sequence[Example], spec: ImageSpec) -> torch.Tensor:
 def _provenance(job: Job, known: Checkpoint | None) -> dict[str, Any]:
     if job.resumed is not None:
         return dict(job.resumed.provenance)  # provenance describes how a training began
-    data = job.config.data
-    first = {}
+    data, sizes, first = job.config.data, split_sizes(job.dataset), {}
+    datasets = [
+        {"name": part.name, "format": part.format, "weight": part.weight, "photos": sizes[part.name]}
+        for part in job.dataset.parts
+    ]
     if known is not None and job.init is not None:
         digest = describe_file(checkpoint_file(job.init)).sha256
         first = {"init": {**known.provenance, "checkpoint_sha256": digest, "scores": known.scores}}
     return first | {
         "command": job.command,
         "dataset": job.dataset.format,
-        **({"datasets": _described(job.dataset)} if job.dataset.parts else {}),
+        **({"datasets": datasets} if datasets else {}),
         "photos": {name: len(job.dataset.split(name)) for name in ("train", "dev")},
         "splits": list(data.splits),
         "split_seed": data.split_seed,

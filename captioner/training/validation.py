@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from caprun.bundle.vocabulary import Special, Vocabulary
 from caprun.errors import UsageError
 from caprun.search.bans import Bans
 from caprun.search.decoding import search
 from caprun.search.hypothesis import Hypothesis
 from caprun.search.neutral import Neutralizer
-from caprun.search.options import SearchOptions
 from captioner.backends.pytorch import ModelSteps
+from captioner.datasets import Example
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import score, scores_by_dataset
 from captioner.evaluation.teacher_forced import TeacherForced, tally
 from captioner.models.caption_model import CaptionModel
+from captioner.models.checkpoint import Checkpoint
+from captioner.text.build import language_of
 from captioner.text.gender_neutral import neutral_words
 from captioner.text.metric_words import tokenize
 from captioner.training.inputs.batches import Batches
@@ -33,35 +34,36 @@ PHOTOS = 50
 
 @dataclass(frozen=True)
 class Validation:
-    """The dev split and the options of its captions."""
+    """The dev split, and the checkpoint whose search, vocabulary and language its captions have.
+
+    Raises:
+        UsageError: the search has words that the vocabulary cannot express.
+    """
 
     batches: Batches
-    references: Sequence[Sequence[str]]
-    protocol: Mapping[str, Any]
-    """Stored with the scores: split, photos, references."""
-    vocabulary: Vocabulary
-    special: Special
-    search: SearchOptions
+    examples: Sequence[Example]
+    checkpoint: Checkpoint
     meteor: Meteor | None = None
     """Only in the first process, if Java is installed."""
-    bad_endings: Collection[str] = ()
-    """Words that a caption should not end with."""
-    dataset_of: Sequence[str] = ()
-    """The name of each photo's dataset; several datasets are also scored separately."""
-    language: str | None = None
-    """Code of the captions' language, if it is known."""
 
     def __post_init__(self) -> None:
         # checks these options now, not after an epoch
-        Bans.of(self.search, self.special.end, self.vocabulary)
-        if self.search.neutral and self.neutral is None:
+        Bans.of(self.checkpoint.config.search, self.checkpoint.special.end, self.checkpoint.vocabulary)
+        if self.checkpoint.config.search.neutral and self.neutral is None:
             raise UsageError("search.neutral is true, but this vocabulary has no neutral words; leave it out.")
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The description of the split that is stored with the scores."""
+        references = sum(len(example.references) for example in self.examples)
+        return {"split": "dev", "photos": len(self.examples), "references": references, "captions": "free"}
 
     @functools.cached_property
     def neutral(self) -> Neutralizer | None:
         """The replacements of `search.neutral`; None if the vocabulary has no neutral words."""
-        words = neutral_words(self.vocabulary, self.language)
-        return None if words is None else words.neutralizer(self.vocabulary)
+        vocabulary = self.checkpoint.vocabulary
+        words = neutral_words(vocabulary, language_of(self.checkpoint.config.data))
+        return None if words is None else words.neutralizer(vocabulary)
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
         validation: the split.
         processes: the processes that share the work.
     """
-    device = model.unsaid.device
-    special, options = validation.special, validation.search
+    device, checkpoint = model.unsaid.device, validation.checkpoint
+    special, vocabulary, options = checkpoint.special, checkpoint.vocabulary, checkpoint.config.search
     forced = TeacherForced()
     found: list[Hypothesis] = []
     photos = validation.batches.share().tolist()
@@ -100,7 +102,7 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
             special.start,
             special.end,
             options,
-            vocabulary=validation.vocabulary,
+            vocabulary=vocabulary,
             identities=photos[len(found) : len(found) + len(features)],
             neutral=validation.neutral if options.neutral else None,
         )
@@ -108,13 +110,15 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
     shares = processes.gather(list(zip(photos, found, strict=True)))
     by_photo = {photo: hypothesis for share in shares for photo, hypothesis in share}
     captions = [by_photo[photo] for photo in range(validation.batches.photos)]
-    texts = [validation.vocabulary.text(caption.ids) for caption in captions]
+    texts = [vocabulary.text(caption.ids) for caption in captions]
     scores: dict[str, float] = {}
     if processes.first:
-        scores = score(texts, validation.references, validation.meteor)
-        scores |= scores_by_dataset(texts, validation.references, validation.dataset_of)
+        references = [example.references for example in validation.examples]
+        scores = score(texts, references, validation.meteor)
+        scores |= scores_by_dataset(texts, references, [example.dataset for example in validation.examples])
     scores = processes.from_first(scores)
-    return Validated(forced.as_dict() | scores | form(texts, validation.bad_endings), captions)
+    bad_endings = checkpoint.config.self_critical.bad_endings
+    return Validated(forced.as_dict() | scores | form(texts, bad_endings), captions)
 
 
 def form(captions: Sequence[str], bad_endings: Collection[str]) -> dict[str, float]:

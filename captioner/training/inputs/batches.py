@@ -88,8 +88,9 @@ class Batches:
         self._said = np.array([len(photo) for photo in self._captions])
         self._weights = (self._said.max() / self._said) ** balance
         self._shown = np.ones(len(self._captions)) if shown is None else np.array(shown, float)
-        self._showings = len(self._shown) if shown is None else len(self._draw(np.random.default_rng(0)))
-        self._steps = -(-self._showings // batch_size)
+        self.showings = len(self._draw(np.random.default_rng(0)))
+        """Number of photos that an epoch shows; a photo shown twice counts twice."""
+        self._steps = -(-self.showings // batch_size)
         self._batch_size = batch_size
 
     def __len__(self) -> int:
@@ -99,17 +100,12 @@ class Batches:
     @property
     def fewest(self) -> int:
         """Number of photos in the smallest step, over all processes."""
-        return self._showings // self._steps
+        return self.showings // self._steps
 
     @property
     def photos(self) -> int:
         """Number of photos in the split."""
         return len(self._captions)
-
-    @property
-    def showings(self) -> int:
-        """Number of photos that an epoch shows; a photo shown twice counts twice."""
-        return self._showings
 
     @property
     def captions(self) -> int:
@@ -119,10 +115,8 @@ class Batches:
     @property
     def digest(self) -> str:
         """A digest of all captions in order, and of how often they are shown."""
-        seen: list[object] = [self._captions]
-        if (self._shown != 1).any():
-            seen.append(self._shown.tolist())
-        return hashlib.sha256(json.dumps(seen if len(seen) > 1 else self._captions).encode()).hexdigest()
+        seen: object = [self._captions, self._shown.tolist()] if (self._shown != 1).any() else self._captions
+        return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
     def share(self) -> Indices:
         """Returns the indices of this process's photos in a pass over all photos, in order."""

@@ -6,12 +6,13 @@ photo's content. A photo that is renamed or in two datasets is computed once; a 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from caprun.photos.reading import open_photo
 from captioner.errors import CaptionerError
 from captioner.models.encoder import Encoder, Stem
 from captioner.progress import Progress
+from captioner.training.inputs.prefetch import prefetch
 from captioner.training.inputs.views import show
 
 _BATCH = 16
@@ -44,8 +46,8 @@ class Features:
     """(photos,): each photo's row in `table`; -1 for a photo that cannot be read."""
     table: npt.NDArray[np.float16]
     """(rows, *shape of the stem's output), memory-mapped."""
-    unreadable: tuple[str, ...]
-    """One sentence for each photo that cannot be read."""
+    unreadable: Mapping[Path, str]
+    """A sentence for each photo that cannot be read."""
 
     def of(self, photos: Sequence[int] | npt.NDArray[np.int64]) -> torch.Tensor:
         """Returns the features of photos, float32 (photos, *shape)."""
@@ -75,7 +77,6 @@ class FeatureCache:
         self._stem, self._size, self._spec, self._view = stem, encoder.size, spec, view
         self.directory = directory / f"{encoder.name.replace('/', '-')}-{cache_key(stem, spec, view)}"
         self._table, self._index = self.directory / "features.f16", self.directory / "index.json"
-        self._row_bytes = stem.bytes
 
     def compute(
         self,
@@ -97,74 +98,68 @@ class FeatureCache:
         Raises:
             CaptionerError: the features do not fit on the disk, or cannot be written.
         """
+        keys = content_keys(photos) if keys is None else keys
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(self.directory / "lock"):
-                return self._compute(photos, content_keys(photos) if keys is None else keys, device, say)
+                known = self._read_index()
+                missing = {key: photo for key, photo in zip(keys, photos, strict=True) if key and key not in known}
+                problems = self._extend(known, missing, device, say) if missing else {}
         except OSError as error:
             raise CaptionerError(
                 f"The feature cache {self.directory} cannot be written: {error.strerror or error}; "
                 "name another folder with --cache."
             ) from error
-
-    def _compute(
-        self, photos: Sequence[Path], keys: Sequence[str], device: torch.device, say: Callable[[str], None]
-    ) -> Features:
-        known = self._read_index()
-        missing = {key: photo for key, photo in zip(keys, photos, strict=True) if key and key not in known}
-        unreadable: dict[str, str] = {}
-        if missing:
-            needed = len(missing) * self._row_bytes
-            free = shutil.disk_usage(self.directory).free
-            names = ("regions", "channels") if len(self._stem.shape) == 2 else ("channels", "rows", "columns")
-            sizes = (f"{size} {name}" for size, name in zip(self._stem.shape, names, strict=True))
-            shape = " x ".join((f"{len(missing)} photos", *sizes))
-            say(f"features: {shape} in half precision, {_size(needed)} in {self.directory}")
-            if needed > 0.95 * free:
-                raise CaptionerError(
-                    f"The features need {_size(needed)} in {self.directory}, but {_size(free)} are free. Make room, or "
-                    "name a folder on another disk with --cache."
-                )
-            unreadable = self._extend(known, missing, device)
-        rows = np.array([known.get(key, -1) for key in keys], np.int64)
-        problems = [
-            unreadable.get(key, f"{photo} cannot be read.")
-            for key, photo, row in zip(keys, photos, rows, strict=True)
-            if row < 0
-        ]
-        whole = (len(known), *self._stem.shape)
+        unreadable = {
+            photo: problems.get(key, f"{photo} cannot be read.")
+            for key, photo in zip(keys, photos, strict=True)
+            if key not in known
+        }
+        shape = (len(known), *self._stem.shape)
         table: npt.NDArray[np.float16] = (
-            np.memmap(self._table, np.float16, "r", shape=whole) if known else np.zeros(whole, np.float16)
+            np.memmap(self._table, np.float16, "r", shape=shape) if known else np.zeros(shape, np.float16)
         )
-        return Features(rows, table, tuple(problems))
+        return Features(np.array([known.get(key, -1) for key in keys], np.int64), table, unreadable)
 
-    def _extend(self, known: dict[str, int], missing: dict[str, Path], device: torch.device) -> dict[str, str]:
+    def _extend(
+        self, known: dict[str, int], missing: dict[str, Path], device: torch.device, say: Callable[[str], None]
+    ) -> dict[str, str]:
         """Appends the features of `missing` to table and `known`; returns a sentence for each unreadable photo."""
+        needed, free = len(missing) * self._stem.bytes, shutil.disk_usage(self.directory).free
+        names = ("regions", "channels") if len(self._stem.shape) == 2 else ("channels", "rows", "columns")
+        sizes = (f"{size} {name}" for size, name in zip(self._stem.shape, names, strict=True))
+        shape = " x ".join((f"{len(missing)} photos", *sizes))
+        say(f"features: {shape} in half precision, {_size(needed)} in {self.directory}")
+        if needed > 0.95 * free:
+            raise CaptionerError(
+                f"The features need {_size(needed)} in {self.directory}, but {_size(free)} are free. Make room, or "
+                "name a folder on another disk with --cache."
+            )
         encode = _runner(self._stem.module, self._size, device)
         unreadable: dict[str, str] = {}
         keys = list(missing)
+        loading = prefetch(lambda key: self._load(key, missing[key]), keys, threads=2)
         with (
             self._table.open("r+b" if self._table.exists() else "w+b") as table,
-            ThreadPoolExecutor(2) as pool,
             Progress("features", len(keys), "photos") as progress,
+            contextlib.closing(loading),
         ):
             # rows that an interrupted run wrote after its last index are not in the index
-            table.truncate(len(known) * self._row_bytes)
+            table.truncate(len(known) * self._stem.bytes)
             table.seek(0, os.SEEK_END)
             # a broken index must not describe the new rows
             self._write_index(known, table.fileno())
-            chunks = [keys[i : i + _BATCH] for i in range(0, len(keys), _BATCH)]
-            loading = _ahead(pool, lambda chunk: [self._load(key, missing[key]) for key in chunk], chunks)
             try:
-                for number, (chunk, loaded) in enumerate(zip(chunks, loading, strict=True), 1):
-                    unreadable |= {k: image for k, image in zip(chunk, loaded, strict=True) if isinstance(image, str)}
-                    good = [(k, image) for k, image in zip(chunk, loaded, strict=True) if not isinstance(image, str)]
-                    if good:
-                        table.write(_half(encode(np.stack([image for _, image in good]))).tobytes())
-                        known |= {key: len(known) + i for i, (key, _) in enumerate(good)}
-                    if number % _SAVED_EVERY == 0:
+                for first in range(0, len(keys), _BATCH):
+                    loaded = {key: next(loading) for key in keys[first : first + _BATCH]}
+                    unreadable |= {key: image for key, image in loaded.items() if isinstance(image, str)}
+                    images = {key: image for key, image in loaded.items() if not isinstance(image, str)}
+                    if images:
+                        table.write(_half(encode(np.stack(list(images.values())))).tobytes())
+                        known |= {key: len(known) + row for row, key in enumerate(images)}
+                    if (first // _BATCH + 1) % _SAVED_EVERY == 0:
                         self._write_index(known, table.fileno())
-                    progress.advance(len(chunk))
+                    progress.advance(len(loaded))
             finally:
                 table.flush()
                 self._write_index(known, table.fileno())
@@ -179,7 +174,7 @@ class FeatureCache:
     def _read_index(self) -> dict[str, int]:
         try:
             known = json.loads(self._index.read_text())
-            rows = self._table.stat().st_size // self._row_bytes
+            rows = self._table.stat().st_size // self._stem.bytes
         except (OSError, ValueError):
             return {}
         whole = isinstance(known, dict) and list(known.values()) == list(range(len(known))) and len(known) <= rows
@@ -215,19 +210,6 @@ def content_key(photo: Path) -> str:
         return ""
 
 
-def _ahead(
-    pool: ThreadPoolExecutor,
-    work: Callable[[list[str]], list[npt.NDArray[np.uint8] | str]],
-    chunks: Sequence[list[str]],
-) -> Iterator[list[npt.NDArray[np.uint8] | str]]:
-    """Works like map, at most four chunks ahead of the consumer, which bounds the photos in memory."""
-    waiting = [pool.submit(work, chunk) for chunk in chunks[:4]]
-    for upcoming in range(4, len(chunks) + 4):
-        yield waiting.pop(0).result()
-        if upcoming < len(chunks):
-            waiting.append(pool.submit(work, chunks[upcoming]))
-
-
 Encode = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
@@ -237,8 +219,7 @@ def _runner(module: nn.Module, size: tuple[int, int], device: torch.device) -> E
 
         @torch.inference_mode()
         def on_device(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-            result: npt.NDArray[np.float32] = moved(torch.from_numpy(images).to(device)).cpu().numpy()
-            return result
+            return np.asarray(moved(torch.from_numpy(images).to(device)).cpu())
 
         return on_device
 
@@ -254,12 +235,7 @@ def _runner(module: nn.Module, size: tuple[int, int], device: torch.device) -> E
     options.intra_op_num_threads = torch.get_num_threads()
     session = ort.InferenceSession(program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-
-    def on_cpu(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        result: npt.NDArray[np.float32] = session.run(None, {name: images})[0]
-        return result
-
-    return on_cpu
+    return lambda images: np.asarray(session.run(None, {name: images})[0])
 
 
 def _half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:

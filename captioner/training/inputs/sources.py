@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +20,10 @@ from captioner.errors import CaptionerError
 from captioner.progress import Progress
 from captioner.training.inputs.batches import Indices
 from captioner.training.inputs.features import Features, content_key
+from captioner.training.inputs.prefetch import prefetch
 from captioner.training.inputs.views import cut, is_mirrored, recolour, show
 
-R = TypeVar("R")
-
 _READERS = 4  # threads; Pillow releases the GIL while it decodes and resizes
-_AHEAD = 3  # batches that are read in advance
 
 
 class View(NamedTuple):
@@ -115,13 +112,10 @@ class PhotoFiles:
         return self._read(photos, augmented if self._augmented else viewed)
 
     def _read(self, photos: Sequence[Indices], read: Callable[[int], npt.NDArray[np.uint8]]) -> Iterator[Tensor]:
-        with ThreadPoolExecutor(_READERS) as pool:
-            groups = ([pool.submit(read, int(index)) for index in group] for group in photos)
-            try:
-                for waiting in _ahead(groups, _AHEAD):
-                    yield torch.from_numpy(np.stack([future.result() for future in waiting]))
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        indices = (int(index) for group in photos for index in group)
+        with contextlib.closing(prefetch(read, indices, threads=_READERS)) as images:
+            for group in photos:
+                yield torch.from_numpy(np.stack([next(images) for _ in group]))
 
 
 def _draw_views(photos: int, views: int, seed: int, epoch: int, time: int = 0) -> Indices:
@@ -132,14 +126,6 @@ def _draw_views(photos: int, views: int, seed: int, epoch: int, time: int = 0) -
 def _times(photos: Sequence[Indices], count: int) -> range:
     """Returns the range of showing numbers of `count` photos in an epoch."""
     return range(1 + max((int(group.max()) // count for group in photos), default=0))
-
-
-def _ahead(groups: Iterator[list[Future[R]]], count: int) -> Iterator[list[Future[R]]]:
-    """Yields the same groups, each started while the `count` groups before it are in use."""
-    begun = list(islice(groups, count))
-    while begun:
-        yield begun.pop(0)
-        begun.extend(islice(groups, 1))
 
 
 def report_unreadable(problems: Sequence[str], say: Callable[[str], None], *, allow_missing: bool) -> None:
@@ -174,8 +160,8 @@ def unreadable_photos(photos: Sequence[Path], *, quiet: bool = False) -> dict[Pa
         return None
 
     problems = {}
-    with ThreadPoolExecutor(_READERS) as pool, Progress("photos", len(photos), "photos", quiet=quiet) as progress:
-        for photo, found in zip(photos, pool.map(problem, photos), strict=True):
+    with Progress("photos", len(photos), "photos", quiet=quiet) as progress:
+        for photo, found in zip(photos, prefetch(problem, photos, threads=_READERS), strict=True):
             progress.advance(1)
             if found:
                 problems[photo] = found

@@ -12,10 +12,9 @@ from torch import Tensor
 from captioner.config import ModelConfig, TrainConfig
 from captioner.models import attention
 from captioner.models import decoder as decoder_module
-from captioner.models.attention import HardAttention, SoftAttention
+from captioner.models.attention import HardAttention, SoftAttention, draw
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded, Teacher, pad_captions
-from captioner.models.draws import draw
 from captioner.models.encoder import Encoder
 from captioner.text.tokenizer import SPECIAL
 from captioner.training.losses import caption_loss

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from captioner.config import Config, DataConfig, ModelConfig
 from captioner.errors import CaptionerError
 from captioner.models import backbones
-from captioner.models.build import build_caption_model
-from captioner.models.caption_model import CaptionModel
+from captioner.models.caption_model import CaptionModel, build_caption_model
 from captioner.models.encoder import Encoder, build_encoder, children_of
 from captioner.text.tokenizer import SPECIAL
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from captioner.config import load_config, parse_settings
 from captioner.models import decoder
-from captioner.models.build import build_caption_model
+from captioner.models.caption_model import build_caption_model
 from captioner.models.encoder import build_encoder
 from captioner.text.tokenizer import SPECIAL
 

@@ -17,7 +17,7 @@ from captioner.training.inputs.sources import CachedFeatures, View
 def features(count: int, first: float = 0) -> Features:
     """Photo i has the one feature `first` + i; its rows are in another order than its photos."""
     table = (first + np.arange(count)[::-1]).reshape(-1, 1, 1).astype(np.float16)
-    return Features(np.arange(count)[::-1].copy(), table, ())
+    return Features(np.arange(count)[::-1].copy(), table, {})
 
 
 def batches(photos: int, size: int, views: tuple[View, ...] = (), **share: int) -> Batches:

@@ -59,7 +59,7 @@ def quiet(_: str) -> None:
 
 def assert_right(features: Features, photos: list[Path], encoder: Encoder, spec: ImageSpec) -> None:
     expected = encoder(torch.from_numpy(np.stack([load(photo, spec) for photo in photos])))
-    assert features.unreadable == ()
+    assert features.unreadable == {}
     torch.testing.assert_close(features.of(range(len(photos))), expected, rtol=1e-3, atol=1e-3)
 
 
@@ -274,10 +274,11 @@ def test_photos_that_cannot_be_read_are_reported_and_the_others_computed(tmp_pat
     photos[2] = tmp_path / "missing.png"
     features = FeatureCache(tmp_path / "cache", encoder, spec).compute(photos, CPU, quiet)
     assert (features.rows >= 0).tolist() == [True, False, False, True]
-    first, second = features.unreadable
+    assert list(features.unreadable) == photos[1:3]
+    first, second = features.unreadable.values()
     assert first.startswith(f"{photos[1]} is not a JPEG, PNG")
     assert second == f"{photos[2]} cannot be read."
-    good = Features(features.rows[[0, 3]], features.table, ())
+    good = Features(features.rows[[0, 3]], features.table, {})
     assert_right(good, [photos[0], photos[3]], encoder, spec)
 
 

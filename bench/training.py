@@ -39,8 +39,7 @@ from caprun.photos.preprocessing import load
 from captioner.config import Config
 from captioner.datasets import Example, load_dataset
 from captioner.errors import CaptionerError
-from captioner.models.build import build_caption_model
-from captioner.models.caption_model import CaptionModel
+from captioner.models.caption_model import CaptionModel, build_caption_model
 from captioner.models.checkpoint import image_spec
 from captioner.text.build import build_tokenizer
 from captioner.text.tokenizer import SPECIAL

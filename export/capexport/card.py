@@ -1,142 +1,150 @@
-"""The model card of a bundle."""
+"""The model card of a bundle: `card.md.jinja` with the manifest's numbers, and the picture of its confidence."""
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from capexport.confidence.card import section
+import matplotlib as mpl
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
+
+from caprun.bundle.confidence import Confidence
 from caprun.bundle.manifest import Manifest
 from captioner.evaluation.metrics import TITLES, keys_by_dataset, named, shown
+
+PICTURE = "confidence.svg"
+"""Name of the picture, a file of the bundle beside the card."""
+Table = tuple[list[str], list[list[object]]]
+"""Head and rows."""
 
 
 def model_card(manifest: Manifest, introduction: str) -> str:
     """Returns the card in Markdown; every number in it is the manifest's."""
-    metrics, parity, training = manifest.metrics, manifest.parity, manifest.provenance.get("training", {})
-    image, search = manifest.image, manifest.search
-    text = f"""\
-# {manifest.name}
-
-{introduction.strip()}
-
-Licence: {manifest.licence}
-
-## Scores
-
-Split {metrics.get("split")}: {metrics.get("photos")} photos, {metrics.get("references")} references. Captions are \
-free-running, lower-cased and without punctuation; search: {search.text}. Scores are PyTorch's\
-{f", at the end of epoch {metrics['epoch']}" if "epoch" in metrics else ""}, times 100 except NIST.
-
-{_scores(metrics)}
-
-## Training
-
-    {training.get("command", "unknown")}
-
-Data: {_data(training)}. Time: \
-{training.get("train_seconds", "unknown")} s on {training.get("device", "unknown")}, \
-{training.get("threads", "unknown")} threads. Checkpoint sha256: `{manifest.provenance.get("checkpoint_sha256")}`.
-
-{_stages(training)}
-
-## Input
-
-Photos are resized to {image.width}x{image.height} pixels ({image.fit}, {image.resample}).
-
-## Export
-
-The {manifest.format} graphs were compared with PyTorch on {parity.get("photos")} photos, in batches of \
-{_listed(parity.get("batch_sizes", ()))} and with beam sizes {_listed(parity.get("beam_sizes", ()))}. All \
-{parity.get("captions")} captions agree, except {parity.get("near_ties")} near-ties. The largest difference is \
-{parity.get("encoder", 0):.1e} for encoder outputs and {parity.get("log_prob", 0):.1e} for log-probabilities.
-
-{_precisions(manifest)}
-
-{section(manifest.confidence) if manifest.confidence else ""}
-"""
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+    training = manifest.provenance.get("training", {})
+    stages = training.get("recipe", {}).get("stages") or training.get("stages", ())
+    unknown = [{"name": training.get("dataset", "unknown"), "photos": training.get("photos", {})}]
+    environment = Environment(loader=PackageLoader("capexport", "."), trim_blocks=True, lstrip_blocks=True)  # noqa: S701
+    text = environment.get_template("card.md.jinja").render(
+        manifest=manifest,
+        introduction=introduction.strip(),
+        metrics=manifest.metrics,
+        scores=_scores(manifest.metrics),
+        training=training,
+        datasets=training.get("datasets") or unknown,
+        stages=_stages(stages) if stages else None,
+        commands=[stage["command"] for stage in stages if "command" in stage],
+        parity={"encoder": 0, "log_prob": 0} | dict(manifest.parity),
+        precisions=_precisions(manifest),
+        measured=_measured(manifest.confidence.measured) if manifest.confidence else None,
+        picture=PICTURE,
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _scores(metrics: Mapping[str, Any]) -> str:
-    """Returns a table of the scores, with a row for each dataset where there are several."""
+def _scores(metrics: Mapping[str, Any]) -> Table:
+    """Returns the scores, with a row for each dataset where there are several."""
     titles = named(metrics, TITLES)
-    datasets = _datasets(metrics)
-    rows = []
+    datasets = list(dict.fromkeys(key.partition("@")[2] for key in keys_by_dataset(metrics)))
+    rows: list[list[object]] = []
     for dataset in ["", *datasets]:
         suffix = f"@{dataset}" if dataset else ""
         values = [metrics.get(f"{name}{suffix}") for name in titles]
         cells = ["" if value is None else shown(name, value) for name, value in zip(titles, values, strict=True)]
         place = f"{dataset or 'together'}, {metrics.get(f'photos{suffix}')} photos"
-        rows.append(f"| {' | '.join([place] * bool(datasets) + cells)} |")
-    head = [*["photos"] * bool(datasets), *(TITLES[name] for name in titles)]
-    return "\n".join([f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *rows])
+        rows.append([place] * bool(datasets) + cells)
+    return ["photos"] * bool(datasets) + [TITLES[name] for name in titles], rows
 
 
-def _datasets(metrics: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(key.partition("@")[2] for key in keys_by_dataset(metrics)))
-
-
-def _data(training: Mapping[str, Any]) -> str:
-    """Returns the datasets of a training, with their photos."""
-    datasets = training.get("datasets") or [
-        {"name": training.get("dataset", "unknown"), "photos": training.get("photos", {})}
-    ]
-    described = []
-    for one in datasets:
-        weight = one.get("weight", 1)
-        described.append(f"{one['name']}, {_listed(one['photos'])} photos" + f", weight {weight:g}" * (weight != 1))
-    return "; ".join(described)
-
-
-def _stages(training: Mapping[str, Any]) -> str:
-    """Returns a table of the scores of a recipe's stages, or of the parts of an average, if there are any."""
-    recipe = training.get("recipe", {})
-    stages = recipe.get("stages") or training.get("stages", ())
-    if not stages:
-        return ""
-    made = f"Recipe {recipe['name']} (sha256 `{recipe['sha256'][:12]}`), {recipe['cores']} cores. " if recipe else ""
-    keys = ["cider", "bleu_4", *keys_by_dataset(stages[-1])]
-    titles = [TITLES[name] + (f", {dataset}" * bool(dataset)) for name, _, dataset in (k.partition("@") for k in keys)]
-    rows = [
-        f"| {stage.get('name', number)} | {stage['seconds'] / 60:.0f} | {stage.get('epoch') or ''} | "
-        f"{' | '.join(shown(key.partition('@')[0], stage[key]) if key in stage else '' for key in keys)} |"
+def _stages(stages: list[Mapping[str, Any]]) -> Table:
+    """Returns the scores of a recipe's stages, or of the parts of an average."""
+    keys = [key.partition("@") for key in ("cider", "bleu_4", *keys_by_dataset(stages[-1]))]
+    rows: list[list[object]] = [
+        [
+            *(stage.get("name", number), f"{stage['seconds'] / 60:.0f}", stage.get("epoch") or ""),
+            *(shown(key[0], stage["".join(key)]) if "".join(key) in stage else "" for key in keys),
+        ]
         for number, stage in enumerate(stages, 1)
     ]
-    commands = [f"    {stage['command']}" for stage in stages if "command" in stage]
-    return "\n".join(
-        [
-            f"{made}Its stages, scored on dev:",
-            "",
-            f"| stage | minutes | best epoch | {' | '.join(titles)} |",
-            f"|{' --- |' * (3 + len(titles))}",
-            *rows,
-            "",
-            *commands,
-        ]
-    )
+    titles = [TITLES[name] + (f", {dataset}" if dataset else "") for name, _, dataset in keys]
+    return ["stage", "minutes", "best epoch", *titles], rows
 
 
-def _precisions(manifest: Manifest) -> str:
-    """Returns a table of the measurements of each precision, if there are several."""
-    if len(manifest.precisions) == 1:
-        return ""
-    rows = []
+def _precisions(manifest: Manifest) -> list[list[object]]:
+    """Returns a row for each measurement of each precision."""
+    rows: list[list[object]] = []
     for name, precision in manifest.precisions.items():
         size = sum(manifest.files[file].bytes for file in (precision.encoder, precision.decoder) if manifest.files)
         same = precision.parity.get("captions_as_fp32")
         captions = f"{same} of {precision.parity['photos']} equal fp32's" if same is not None else ""
         found = precision.measured if precision.measured != "unmeasured" else ()
-        numbers = [f"{one.device} | {one.photos_per_second:.0f} | {100 * one.cider:.1f}" for one in found]
-        rows += [f"| {name} | {size / 1e6:.1f} | {said} | {captions} |" for said in numbers or ["not measured | | "]]
-    return (
-        "The runtime takes the fastest precision that was measured on its kind of hardware. Photos/s is measured with "
-        "one photo at a time, from array to caption, on one thread; CIDEr, times 100, on the same dev photos.\n\n"
-        "| precision | MB | measured on | photos/s | CIDEr | captions |\n| --- | --- | --- | --- | --- | --- |\n"
-    ) + "\n".join(rows)
+        numbers = [[one.device, f"{one.photos_per_second:.0f}", f"{100 * one.cider:.1f}"] for one in found]
+        rows += [[name, f"{size / 1e6:.1f}", *cells, captions] for cells in numbers or [["not measured", "", ""]]]
+    return rows
 
 
-def _listed(items: Mapping[str, object] | Iterable[object]) -> str:
-    if isinstance(items, Mapping):
-        return ", ".join(f"{key} {value}" for key, value in items.items()) or "unknown"
-    return ", ".join(map(str, items))
+def _measured(measured: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the figures of a confidence with the rows of its tables."""
+    if not measured:
+        return None
+    datasets = [{**one, "dataset": _cell(one["dataset"])} for one in measured.get("datasets", ())]
+    curve, kinds = measured["risk_coverage"], measured["outliers"]["kinds"]
+    return {
+        **measured,
+        "human": _by_dataset(measured["human_cider"]),
+        "threshold": _by_dataset(measured["human_cider"], measured["share"]),
+        "searches": [(one["precision"], one["beam_size"], *_figures(one)) for one in measured["found"]],
+        "bins": [
+            (_percent(one["confidence"]), _percent(one["good"]), one["captions"]) for one in measured["reliability"]
+        ],
+        "kept": [(_percent(one["coverage"]), f"{one['least']:.2f}", _percent(one["good"])) for one in curve],
+        "own": [(one["dataset"], one["photos"], *_figures(one)) for one in datasets],
+        "without": [
+            (one["dataset"], one["transfer"]["fitted_on"], *_figures(one["transfer"]))
+            for one in datasets
+            if one["transfer"] is not None
+        ],
+        "kinds": [(one["kind"], *(f"{one[name]:.3f}" for name in ("auroc", "left_out", "median"))) for one in kinds],
+    }
+
+
+def _by_dataset(scores: Mapping[str, float], share: float = 1.0) -> str:
+    if len(scores) == 1:
+        return f"{share * next(iter(scores.values())):.2f}"
+    return ", ".join(f"{share * score:.2f} ({_cell(name)})" for name, score in scores.items())
+
+
+def _cell(name: str) -> str:
+    """Escapes a name for a table, whose cells a bar would end."""
+    return name.replace("|", "\\|") or "unnamed"
+
+
+def _figures(one: Mapping[str, Any]) -> tuple[str, ...]:
+    errors = (f"{one[name]:.3f}" for name in ("error_equal_mass", "error_equal_width"))
+    discrimination = "" if one["auroc"] is None else f"{one['auroc']:.3f}"
+    return (_percent(one["base_rate"]), _percent(one["mean_confidence"]), *errors, discrimination)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%"
+
+
+def picture(confidence: Confidence) -> str:
+    """Returns an SVG of the reliability diagram and the risk-coverage curve; equal figures give equal bytes."""
+    bins, curve = confidence.measured["reliability"], confidence.measured["risk_coverage"]
+    svg = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": PICTURE}):
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.plot([0, 100], [0, 100], "--", color="#222222", linewidth=1)
+        left.plot([100 * one["confidence"] for one in bins], [100 * one["good"] for one in bins], "o-")
+        left.set(title="Reliability", xlabel="confidence, %", ylabel="good captions, %")
+        right.plot([100 * one["coverage"] for one in curve], [100 - 100 * one["good"] for one in curve], "o-")
+        right.set(title="Risk and coverage", xlabel="captions kept, %", ylabel="bad among them, %")
+        for axes in (left, right):
+            axes.set(xlim=(0, 100), ylim=(0, 100))
+            axes.grid(alpha=0.25)
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return svg.getvalue()

@@ -1,12 +1,15 @@
-"""Choice of examples where there are more than are needed."""
+"""Chooses examples where there are more than needed, and reads their photos."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, zip_longest
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from caprun.photos.preprocessing import ImageSpec, load
 from captioner.datasets import Example
 
 
@@ -26,3 +29,18 @@ def drawn_from_each_dataset(examples: Sequence[Example], count: int) -> list[Exa
     """Draws examples at random, always the same ones, with equal shares of each dataset as far as they last."""
     order = np.random.default_rng(0).permutation(len(examples))
     return from_each_dataset([examples[i] for i in order], count)
+
+
+def prepared(files: Sequence[Path], image: ImageSpec) -> npt.NDArray[np.uint8]:
+    """Reads photos and resizes them as the model's input.
+
+    Returns:
+        uint8 (photos, height, width, 3).
+
+    Raises:
+        ImageError: a photo cannot be read.
+    """
+    photos = np.empty((len(files), image.height, image.width, 3), np.uint8)
+    for photo, file in zip(photos, files, strict=True):
+        photo[:] = load(file, image)
+    return photos

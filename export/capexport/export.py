@@ -13,11 +13,10 @@ from typing import Any, Literal
 import numpy as np
 
 from capexport import onnx_export, torchscript_export
-from capexport.card import model_card
-from capexport.confidence.card import PICTURE, picture
+from capexport.card import PICTURE, model_card, picture
 from capexport.confidence.fit import fit_confidence
+from capexport.examples import prepared
 from capexport.graphs import describe
-from capexport.photos import prepared
 from capexport.quantization.acceptance import Evidence, evidence_of, judge
 from capexport.quantization.files import ReducedPrecision
 from capexport.quantization.fp16 import write_fp16

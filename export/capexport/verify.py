@@ -189,43 +189,42 @@ class _Comparison:
         if set(expected) != set(found):
             raise ParityError(f"The encoder yields {sorted(found)}; PyTorch yields {sorted(expected)}.")
         for name, value in expected.items():
-            scale = max(1.0, float(np.abs(value).max()))
-            difference = _difference(value, found[name], f"encoder output {name}") / scale
-            self.parity.encoder = max(self.parity.encoder, difference)
-        _check(self.parity.encoder, TOLERANCE, f"encoder outputs, {len(images)} photos")
+            where = f"encoder output {name}, {len(images)} photos"
+            difference = _differences(value, found[name], len(images), where).max() / max(
+                1.0, float(np.abs(value).max())
+            )
+            _check(difference, TOLERANCE, where)
+            self.parity.encoder = max(self.parity.encoder, float(difference))
         return expected
 
     def compare_steps(self, context: Tensors, calls: Iterable[Call]) -> None:
-        """Compares steps of both decoders, which start from the same numbers."""
+        """Compares steps of both decoders, each from PyTorch's state before it."""
         parity = self.parity
-        strayed = np.zeros(0, bool)  # states that come from another region than PyTorch's
-        expected_steps, found_steps = (one.start(context, alpha=True) for one in (self.reference, self.written))
+        steps = self.reference.start(context, alpha=True)
         for row, parent, token in calls:
-            where = f"a step of {len(row)} photos x {token.shape[1]} beams"
-            expected, found = (
-                steps(row, parent, token, len(self.vocabulary)) for steps in (expected_steps, found_steps)
-            )
-            before, after = expected_steps.tensors(), found_steps.tensors()
-            compared = [_Compared("log-probabilities", TOLERANCE, _by_piece(expected), _by_piece(found))]
-            compared += [_Compared(name, STATE_TOLERANCE, before[name], after[name]) for name in ("hidden", "cell")]
+            written = self.written.start(steps.tensors(), alpha=True)
+            expected, found = (one(row, parent, token, len(self.vocabulary)) for one in (steps, written))
+            states, written_states = steps.tensors(), written.tensors()
+            pairs = {"log-probabilities": (_by_piece(expected), _by_piece(found))}
+            pairs |= {name: (states[name], written_states[name]) for name in ("hidden", "cell")}
             if expected.alpha is not None and found.alpha is not None:
-                compared.append(_Compared("alpha", STATE_TOLERANCE, expected.alpha, found.alpha))
-            for one in compared:
-                _check_form(one.expected, one.found, f"{one.name} of {where}")
-            parity.steps += token.size
+                pairs["alpha"] = expected.alpha, found.alpha
+            where = f"a step of {len(row)} photos x {token.shape[1]} beams"
+            differences = {name: _differences(*pair, token.size, f"{name} of {where}") for name, pair in pairs.items()}
+            tolerances = {name: TOLERANCE if name == "log-probabilities" else STATE_TOLERANCE for name in pairs}
+            excused = np.zeros(token.size, bool)
             if self.one_region:
-                excused = _undecided(expected, before["regions"][row]) | (strayed[parent] if len(strayed) else False)
-                far = excused & np.any([_is_far(one, token.shape) for one in compared], axis=0)
-                parity.undecided_steps += int(far.sum())
-                strayed = far.ravel()
-                compared = [_without(one, far) for one in compared]
-            for name, tolerance, value, other in compared:
-                difference = _difference(value, other, f"{name} of {where}")
+                far = np.any([~(differences[name] <= tolerances[name]) for name in pairs], axis=0)
+                excused = _undecided(expected, states["regions"][row]).ravel() & far
+            parity.steps += token.size
+            parity.undecided_steps += int(excused.sum())
+            for name, by_beam in differences.items():
+                difference = float(by_beam[~excused].max(initial=0.0))
+                _check(difference, tolerances[name], f"{name} of {where}")
                 if name == "log-probabilities":
                     parity.log_prob = max(parity.log_prob, difference)
                 else:
                     parity.state = max(parity.state, difference)
-                _check(difference, tolerance, f"{name}, {where}")
 
     def compare_captions(self, photos: Images, options: SearchOptions) -> None:
         """Compares captions found in batches with PyTorch's of one photo at a time."""
@@ -263,15 +262,6 @@ class _Comparison:
         return any(_undecided(output, regions).any() for output in outputs)
 
 
-class _Compared(NamedTuple):
-    """One output of a step: (rows, beams, values) or (rows x beams, ...)."""
-
-    name: str
-    tolerance: float
-    expected: npt.NDArray[np.float32]
-    found: npt.NDArray[np.float32]
-
-
 def _undecided(output: StepOutput, regions: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Tells where a region that looks different is about as likely as the likeliest.
 
@@ -291,21 +281,6 @@ def _undecided(output: StepOutput, regions: npt.NDArray[np.float32]) -> npt.NDAr
     return undecided
 
 
-def _is_far(one: _Compared, beams: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Tells, as bool (rows, beams), where any value differs by more than its tolerance."""
-    expected, found = (values.reshape(*beams, -1) for values in (one.expected, one.found))
-    same = expected == found  # includes pairs of infinities, whose difference is NaN
-    difference = np.abs(np.subtract(expected, found, where=~same, out=np.zeros_like(expected)))
-    far: npt.NDArray[np.bool_] = ~np.all(difference <= one.tolerance, axis=2)
-    return far
-
-
-def _without(one: _Compared, beams: npt.NDArray[np.bool_]) -> _Compared:
-    """Replaces what was found in some beams by what was expected there."""
-    expected, found = (values.reshape(*beams.shape, -1) for values in (one.expected, one.found))
-    return one._replace(expected=expected, found=np.where(beams[:, :, None], expected, found))
-
-
 def _by_piece(output: StepOutput) -> npt.NDArray[np.float32]:
     """Returns log-probabilities in the vocabulary's order, which does not depend on how ties are sorted."""
     by_piece = np.full_like(output.log_prob, np.nan)
@@ -313,21 +288,23 @@ def _by_piece(output: StepOutput) -> npt.NDArray[np.float32]:
     return by_piece
 
 
-def _check_form(expected: npt.NDArray[Any], found: npt.NDArray[Any], what: str) -> None:
+def _differences(expected: npt.NDArray[Any], found: npt.NDArray[Any], count: int, what: str) -> npt.NDArray[np.float32]:
+    """Returns the largest absolute difference in each beam, (count,); a NaN stays NaN, which no tolerance admits.
+
+    Args:
+        expected: an array that starts with `count` beams, or with rows and beams.
+        found: an array of the same shape.
+        count: number of beams in all rows, or of photos.
+        what: name of both in an error.
+    """
     if expected.shape != found.shape or expected.dtype != found.dtype:
         raise ParityError(
             f"{what}: shape {found.shape} and dtype {found.dtype}; PyTorch has {expected.shape} and {expected.dtype}."
         )
-
-
-def _difference(expected: npt.NDArray[Any], found: npt.NDArray[Any], what: str) -> float:
-    """Returns the largest absolute difference; -inf, which marks pieces never said, must be in the same places."""
-    _check_form(expected, found, what)
-    never = np.isneginf(expected)
-    if not np.array_equal(never, np.isneginf(found)):
-        raise ParityError(f"{what}: other pieces are ruled out than in PyTorch.")
-    # a NaN on either side stays NaN, which no tolerance admits
-    return float(np.abs(np.subtract(expected, found, where=~never, out=np.zeros_like(expected))).max(initial=0.0))
+    same = expected == found  # includes pairs of -inf, which marks pieces that are never said
+    difference = np.abs(np.subtract(expected, found, where=~same, out=np.zeros_like(expected)))
+    largest: npt.NDArray[np.float32] = difference.reshape(count, -1).max(axis=1)
+    return largest
 
 
 def _check(difference: float, tolerance: float, what: str) -> None:

@@ -16,7 +16,7 @@ from capexport import onnx_export, torchscript_export
 from capexport.export import Request, export
 from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import Config, DataConfig, ModelConfig
-from captioner.models.build import build_caption_model
+from captioner.models.caption_model import build_caption_model
 from captioner.models.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from captioner.text.tokenizer import SPECIAL
 from tests.conftest import MakeOnce

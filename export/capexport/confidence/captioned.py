@@ -48,11 +48,6 @@ class Captioned:
         return np.array([is_whole(one) for one in self.hypotheses], bool)
 
     @property
-    def references(self) -> list[Sequence[str]]:
-        """People's captions of each photo."""
-        return [example.references for example in self.examples]
-
-    @property
     def datasets(self) -> npt.NDArray[np.str_]:
         """Name of each photo's dataset, (photos,)."""
         return np.array([example.dataset for example in self.examples], str)

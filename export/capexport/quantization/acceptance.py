@@ -1,4 +1,4 @@
-"""Whether a precision besides fp32 is good and fast enough to be offered."""
+"""Decides whether a precision other than fp32 is good and fast enough to be kept."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from capexport.examples import drawn_from_each_dataset, from_each_dataset
+from capexport.examples import drawn_from_each_dataset, from_each_dataset, prepared
 from capexport.near_ties import is_near_tie, log_probs_in
-from capexport.photos import prepared
 from capexport.quantization.files import ReducedPrecision
 from caprun.bundle.manifest import FULL_PRECISION, Measurement, Precision
 from caprun.bundle.reading import Bundle
@@ -34,7 +33,7 @@ _BATCH, _ROUNDS = 16, 3
 
 
 class PrecisionError(CaptionerError):
-    """A precision is not worth offering, or its captions depend on the batch."""
+    """A precision is worse or slower than fp32, or its captions depend on the batch."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +41,15 @@ class Evidence:
     """The photos that decide on a precision, each uint8 (photos, height, width, 3)."""
 
     calibration: npt.NDArray[np.uint8]
-    """Photos of the training split, from which the ranges of activations are found."""
+    """Training photos, from which the ranges of activations are found."""
     scored: npt.NDArray[np.uint8]
-    """Photos of dev, which are captioned."""
+    """Dev photos, which are captioned."""
     references: Sequence[Sequence[str]]
-    """The captions that people wrote of the scored photos."""
+    """People's captions of the scored photos."""
 
 
 def evidence_of(image: ImageSpec, train: Sequence[Example], dev: Sequence[Example]) -> Evidence:
-    """Reads the photos that decide on a precision: the first of dev, and a fixed sample of train, of every dataset.
-
-    Args:
-        image: the model's input.
-        train: examples to calibrate on.
-        dev: examples to score.
+    """Reads a fixed sample of the training photos and the first dev photos, of every dataset.
 
     Raises:
         ImageError: a photo cannot be read.
@@ -82,8 +76,8 @@ def judge(
         bundle: a bundle with both precisions.
         name: the precision to judge.
         evidence: the photos.
-        say: takes a line for each finding.
-        device: where speed is measured. None compares captions alone, on the CPU.
+        say: prints a line.
+        device: the device on which speed is measured; None compares captions only, on the CPU.
 
     Returns:
         fp32 and the precision, with their measurements if there are any.
@@ -123,17 +117,7 @@ def judge(
 
 
 def check_quality(name: ReducedPrecision, fp32: float, cider: float, photos: int) -> None:
-    """Checks that a precision captions as well as fp32, by CIDEr.
-
-    Args:
-        name: the precision.
-        fp32: the CIDEr of fp32, 0..1 and above.
-        cider: its own CIDEr.
-        photos: number of photos that both were scored on.
-
-    Raises:
-        PrecisionError: it does not.
-    """
+    """Raises PrecisionError if the CIDEr of a precision on a number of photos is below that of fp32."""
     if fp32 <= 0:
         raise PrecisionError(
             f"{name} cannot be judged: the CIDEr of fp32 is {fp32:g} on {photos} photos. Give --data more dev photos."
@@ -146,11 +130,7 @@ def check_quality(name: ReducedPrecision, fp32: float, cider: float, photos: int
 
 
 def check_speed(name: ReducedPrecision, fp32: float, rate: float) -> None:
-    """Checks that a precision is faster than fp32, both in photos/s.
-
-    Raises:
-        PrecisionError: it is not.
-    """
+    """Raises PrecisionError if the rate of a precision, in photos/s, is not above that of fp32."""
     if rate <= fp32:
         raise PrecisionError(
             f"{name} is no faster than fp32 here ({rate:.0f} photos/s against {fp32:.0f}). Leave out --precision "
@@ -164,7 +144,7 @@ def check_batches(captioner: Captioner, photos: npt.NDArray[np.uint8], tolerance
     Args:
         captioner: a captioner of the precision.
         photos: uint8 (photos, height, width, 3).
-        tolerance: how far the log-probability of a caption may differ, and the scores of two captions that tie.
+        tolerance: largest difference of the log-probabilities of one caption, and of the scores of captions that tie.
 
     Raises:
         PrecisionError: a caption differs.
@@ -196,10 +176,7 @@ def captions_of(captioner: Captioner, photos: npt.NDArray[np.uint8], options: Se
 
 
 def photos_per_second(captioners: Sequence[Captioner], photos: npt.NDArray[np.uint8]) -> list[float]:
-    """Measures how many photos each captioner captions in a second, one at a time.
-
-    The captioners take turns, and the best of several rounds counts.
-    """
+    """Measures each captioner's photos per second, one at a time, in turns; the best of several rounds counts."""
     for captioner in captioners:
         captioner.caption_arrays(photos[:1])  # the first photo takes longer
     seconds = [float("inf")] * len(captioners)

@@ -1,4 +1,4 @@
-"""int8 graphs, whose static scales are calibrated on training photos.
+"""Writes int8 graphs, whose static scales are calibrated on training photos.
 
 Scales computed from the batch at hand (dynamic quantisation) would make a caption depend on the batch. Weights have
 seven bits (`reduce_range`): without VNNI, x86 adds two products in sixteen bits, and products of eight-bit weights
@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from google.protobuf.message import DecodeError
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from capexport.quantization.files import files_of
-from capexport.quantization.optimisation import optimise
 from capexport.quantization.ranges import Calibration, Feed, find_ranges, observe
 from capexport.quantization.rounding import round_weights
 from caprun.arrays import Float32Array, Ids
@@ -33,7 +32,7 @@ from caprun.bundle.manifest import FULL_PRECISION, Precision
 from caprun.bundle.reading import Bundle
 from caprun.engine import Captioner
 from caprun.inference.devices import onnxruntime
-from caprun.inference.session import OnnxBackend, OnnxSteps
+from caprun.inference.session import OnnxBackend
 from caprun.search.steps import StepOutput, Steps
 from captioner.errors import CaptionerError
 
@@ -42,10 +41,12 @@ _PRODUCTS = ("MatMul", "Gemm")
 _FLOAT_CONVOLUTIONS = 3
 """The first convolutions stay floats: on large maps of few channels, integers are less exact and no faster."""
 _COPIES = 6
-"""Copies of a graph that the folder for temporary files must hold at a time, with room to spare."""
+"""Copies of a graph for which the folder for temporary files must have room."""
 _LIMIT = 64
 """Largest magnitude of a seven-bit weight: twice 64 times 255, the largest activation, fits into sixteen bits."""
 _BATCH = 16
+_DOMAINS = ("", "com.microsoft")
+"""Operators of the ONNX standard, and those that every build of ONNX Runtime adds."""
 
 
 def write_int8(bundle: Bundle, photos: npt.NDArray[np.uint8], calibration: Calibration) -> Precision:
@@ -79,19 +80,15 @@ def write_int8(bundle: Bundle, photos: npt.NDArray[np.uint8], calibration: Calib
 
 
 class _Recorder:
-    """A backend that keeps the inputs of its decoder at every step."""
+    """A backend that records the inputs of its decoder at every step; it decodes one batch at a time."""
 
     def __init__(self, backend: OnnxBackend, names: Sequence[str]) -> None:
-        self.backend, self.names = backend, names
+        self._backend, self._names = backend, names
         self.feeds: list[Feed] = []
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> Steps:
-        return _RecordedSteps(self, self.backend.encode(images, alpha=alpha))
-
-
-class _RecordedSteps:
-    def __init__(self, recorder: _Recorder, steps: OnnxSteps) -> None:
-        self._recorder, self._steps = recorder, steps
+        self._steps = self._backend.encode(images, alpha=alpha)
+        return self
 
     @property
     def photo(self) -> Float32Array:
@@ -99,18 +96,17 @@ class _RecordedSteps:
 
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
         given = {"row": row, "parent": parent, "token": token, "k": np.array([k])} | self._steps.tensors()
-        self._recorder.feeds.append({name: np.ascontiguousarray(given[name]) for name in self._recorder.names})
+        self.feeds.append({name: np.ascontiguousarray(given[name]) for name in self._names})
         return self._steps(row, parent, token, k)
 
 
 def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Calibration = "minmax") -> None:
-    """Writes an int8 copy of a graph, optimised as `optimise` describes.
+    """Writes an int8 copy of a graph, optimised by `optimise`.
 
     Args:
         source: an fp32 graph.
         target: file to write.
-        feeds: inputs as they occur in use, from which the ranges of activations are found. The intermediate values
-            of one feed are in memory at a time.
+        feeds: inputs as they occur in use; the intermediate values of one feed are in memory at a time.
         calibration: see `find_ranges`.
 
     Raises:
@@ -126,14 +122,14 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
         with _quiet():
             quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
             graph = _Graph(onnx.load(folded))
-            ranges = find_ranges(graph.model, graph.activations(), feeds, calibration)
+            ranges = find_ranges(graph.model, graph.activations, feeds, calibration)
             quantize_static(
                 str(folded),
                 str(quantized),
                 _reader(feeds[:1]),  # it insists on finding ranges itself, although those given below replace them
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", *_ACTIVATIONS, *_PRODUCTS],
-                nodes_to_quantize=[node.name for node in graph.quantized()],
+                nodes_to_quantize=[node.name for node in graph.nodes],
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
@@ -142,7 +138,7 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
                     "OpTypesToExcludeOutputQuantization": list(_PRODUCTS),  # the operators after them take floats
                     "TensorQuantOverrides": {
                         name: [{"axis": 0, "quant_type": QuantType.QInt8, "symmetric": True, "reduce_range": False}]
-                        for name in graph.depthwise()
+                        for name in graph.depthwise
                     }
                     | {
                         name: [{"rmin": np.array(low, np.float32), "rmax": np.array(high, np.float32)}]
@@ -157,9 +153,37 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
         onnx.save(model, target)
 
 
+def optimise(source: Path, target: Path) -> onnx.ModelProto:
+    """Optimises a graph for CPUs at ONNX Runtime's `extended` level, so that loading it takes less time.
+
+    The next level, `all`, arranges tensors for the processor at hand. Graphs at `extended` run on any processor, and
+    loading them still applies `all`, so they compute the same bits. An fp32 graph would gain little, and would contain
+    fused operators that the CUDA provider lacks.
+
+    Args:
+        source: the graph.
+        target: file that ONNX Runtime writes the optimised graph to.
+
+    Returns:
+        The optimised graph.
+    """
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 3
+    ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    model = onnx.load(target)
+    # ONNX Runtime lists every operator set it knows, and another version or build may lack some
+    used = [entry for entry in model.opset_import if entry.domain in _DOMAINS]
+    del model.opset_import[:]
+    model.opset_import.extend(used)
+    return model
+
+
 @contextlib.contextmanager
 def _complete_graphs(scratch: str, size: int) -> Iterator[None]:
-    """Raises OSError where the disk fills up: ONNX and ONNX Runtime write graphs from C++ and do not notice."""
+    """Raises OSError if the disk is full, which ONNX and ONNX Runtime do not notice."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), scratch)
     if shutil.disk_usage(scratch).free < _COPIES * size:
         raise full
@@ -170,59 +194,35 @@ def _complete_graphs(scratch: str, size: int) -> Iterator[None]:
 
 
 class _Graph:
-    """An fp32 graph as a quantiser sees it."""
+    """The parts of an fp32 graph that are quantised.
+
+    Attributes:
+        nodes: the nodes to quantise; the sum of two quantised maps then becomes one of integers by itself.
+        activations: names of the float inputs and outputs of these nodes.
+        depthwise: names of the weights of depthwise convolutions.
+        pointwise: the convolutions that are a matrix product at every pixel.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
-        self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
-        convolutions = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in self.weights]
-        self.convolutions = convolutions[_FLOAT_CONVOLUTIONS:]
-        self.products = [node for node in model.graph.node if node.op_type in _PRODUCTS and self._is_layer(node)]
-
-    def _is_layer(self, node: NodeProto) -> bool:
-        """Tells whether a node is a product with a weight matrix; one with a vector is too little work to quantise."""
-        weight = self.weights.get(node.input[1])
-        return weight is not None and len(weight.dims) == 2 and min(weight.dims) > 1
-
-    def quantized(self) -> list[NodeProto]:
-        """Returns the nodes to quantise; the sum of two quantised maps then becomes one of integers by itself."""
-        between = [node for node in self.model.graph.node if node.op_type in _ACTIVATIONS and self.convolutions]
-        return [*self.convolutions, *self.products, *between]
-
-    def activations(self) -> list[str]:
-        """Returns the names of the float tensors that the nodes to quantise take and give."""
-        graph = self.model.graph
+        self.model, graph = model, model.graph
+        self.weights = {tensor.name: tensor for tensor in graph.initializer}
+        shapes = {name: tuple(tensor.dims) for name, tensor in self.weights.items()}
+        convolutions = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in shapes]
+        convolutions = convolutions[_FLOAT_CONVOLUTIONS:]
+        products = [node for node in graph.node if node.op_type in _PRODUCTS]
+        # a product with a vector is too little work to quantise
+        products = [node for node in products if len(shape := shapes.get(node.input[1], ())) == 2 and min(shape) > 1]
+        between = [node for node in graph.node if node.op_type in _ACTIVATIONS and convolutions]
+        self.nodes = [*convolutions, *products, *between]
         floats = {
             tensor.name
             for tensor in (*graph.input, *graph.output, *graph.value_info)
             if tensor.type.tensor_type.elem_type == TensorProto.FLOAT
         }
-        touched = {name for node in self.quantized() for name in (*node.input, *node.output)}
-        return sorted((touched & floats) - set(self.weights))
-
-    def depthwise(self) -> list[str]:
-        """Returns the names of the weights of depthwise convolutions."""
-        return [
-            node.input[1]
-            for node in self.convolutions
-            if self.weights[node.input[1]].dims[1] == 1 and self.weights[node.input[1]].dims[0] == _groups(node)
-        ]
-
-    def pointwise(self) -> list[NodeProto]:
-        """Returns the convolutions that are a matrix product at every pixel."""
-        return [
-            node
-            for node in self.convolutions
-            if _groups(node) == 1 and all(size == 1 for size in self.weights[node.input[1]].dims[2:])
-        ]
-
-    def moments(self, nodes: Sequence[NodeProto], feeds: Sequence[Feed]) -> dict[str, npt.NDArray[np.float64]]:
-        """Returns the moments, see `round_weights`, of the nodes' inputs (batch, channels, height, width), by name."""
-        total: dict[str, npt.NDArray[np.float64]] = {}
-        for name, value in observe(self.model, sorted({node.input[0] for node in nodes}), feeds):
-            columns = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
-            total[name] = total.get(name, 0.0) + (columns @ columns.T).astype(np.float64)
-        return total
+        touched = {name for node in self.nodes for name in (*node.input, *node.output)}
+        self.activations = sorted((touched & floats) - set(self.weights))
+        self.depthwise = [node.input[1] for node in convolutions if shapes[node.input[1]][:2] == (_groups(node), 1)]
+        self.pointwise = [node for node in convolutions if _groups(node) == 1 and set(shapes[node.input[1]][2:]) == {1}]
 
 
 def _groups(node: NodeProto) -> int:
@@ -231,23 +231,21 @@ def _groups(node: NodeProto) -> int:
 
 def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed]) -> None:
     """Rounds the weights of pointwise convolutions by their effect on the output; their scales stay."""
-    nodes = graph.pointwise()
+    nodes = graph.pointwise
     if not nodes:
         return
+    moments: dict[str, npt.NDArray[np.float64]] = {}
+    for name, value in observe(graph.model, sorted({node.input[0] for node in nodes}), feeds):
+        columns = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)  # of (batch, channels, height, width)
+        moments[name] = moments.get(name, 0.0) + (columns @ columns.T).astype(np.float64)
     tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    moments = graph.moments(nodes, feeds)
     for node in nodes:
-        weights = numpy_helper.to_array(graph.weights[node.input[1]])
-        scales = numpy_helper.to_array(_written(tensors, node, "_scale"))
-        stored = _written(tensors, node, "_quantized")
+        # the quantiser names what it writes after the weights
+        weights, name = numpy_helper.to_array(graph.weights[node.input[1]]), node.input[1]
+        scales, stored = numpy_helper.to_array(tensors[f"{name}_scale"]), tensors[f"{name}_quantized"]
         matrix = weights.reshape(len(weights), -1).astype(np.float64)
         rounded = round_weights(matrix, scales.astype(np.float64), moments[node.input[0]], _LIMIT)
         stored.CopyFrom(numpy_helper.from_array(rounded.reshape(weights.shape), stored.name))
-
-
-def _written(tensors: Mapping[str, TensorProto], node: NodeProto, suffix: str) -> TensorProto:
-    """Finds what the quantiser wrote for a node's weights; it names the tensor after them."""
-    return tensors[node.input[1] + suffix]
 
 
 def _reader(feeds: Sequence[Feed]) -> Any:
@@ -266,7 +264,7 @@ def _reader(feeds: Sequence[Feed]) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppresses what the quantiser prints and its warnings about its own work."""
+    """Suppresses the output and the warnings of the quantiser."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     refusing = _Refusing()
@@ -280,7 +278,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Refusing(logging.Handler):
-    """A handler that raises: the quantiser logs that folding failed, with a traceback, and goes on without it."""
+    """Raises an error: the quantiser only logs that constant folding failed, and continues."""
 
     def emit(self, record: logging.LogRecord) -> None:
         reason = record.getMessage().splitlines()[0].rstrip(".")

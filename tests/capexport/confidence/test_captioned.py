@@ -28,6 +28,6 @@ def test_some_of_them_keep_their_order(checkpoint_file: Path) -> None:
     kept = captioned.only(np.array([True, False, False, True, True, False]))
     assert kept.texts == [captioned.texts[i] for i in (0, 3, 4)]
     assert kept.hypotheses == [captioned.hypotheses[i] for i in (0, 3, 4)]
-    assert kept.references == [(captioned.texts[i],) for i in (0, 3, 4)]
+    assert [one.references for one in kept.examples] == [(captioned.texts[i],) for i in (0, 3, 4)]
     assert kept.datasets.tolist() == ["a", "b", "c"]
     np.testing.assert_array_equal(kept.photos, captioned.photos[[0, 3, 4]])

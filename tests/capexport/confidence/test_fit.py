@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from capexport.card import PICTURE
 from capexport.confidence import fit as fitting
 from capexport.confidence import measurement
-from capexport.confidence.card import PICTURE
 from capexport.confidence.fit import fit_confidence
 from capexport.export import Format, Request, export
 from caprun.bundle.confidence import Confidence

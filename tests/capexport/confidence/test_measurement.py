@@ -33,7 +33,7 @@ def named(fitted: Fitted, dev: Sequence[str], train: Sequence[str]) -> Fitted:
     """The same photos in other datasets."""
 
     def renamed(captioned: Captioned, datasets: Sequence[str]) -> Captioned:
-        return replace(captioned, examples=examples(captioned.references, datasets))
+        return replace(captioned, examples=examples([one.references for one in captioned.examples], datasets))
 
     labelled = fitted.dev[KEY]
     own = replace(labelled, captioned=renamed(labelled.captioned, dev))
@@ -73,7 +73,7 @@ def test_a_fit_without_a_dataset_has_seen_none_of_its_training_photos(
     counts: list[int] = []
 
     def direction(captioned: Captioned) -> Weights:
-        seen.extend(text for of_photo in captioned.references for text in of_photo)
+        seen.extend(text for one in captioned.examples for text in one.references)
         counts.append(len(captioned.texts))
         return fit_direction(captioned)
 

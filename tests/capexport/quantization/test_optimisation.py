@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from capexport.quantization import int8
-from capexport.quantization.optimisation import optimise
+from capexport.quantization.int8 import optimise
 from tests.capexport.quantization.cnn import computed, images, write_cnn
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from caprun.arrays import Float32Array, Ids
-from caprun.bundle.manifest import ModelSpec
+from caprun.bundle.manifest import FIRST_STATE, NEXT, ModelSpec
+from caprun.inference.session import refuse_unknown_pieces
 from caprun.search.steps import StepOutput, photo_vectors
 from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel
@@ -21,12 +22,18 @@ from captioner.text.build import language_of
 from captioner.text.gender_neutral import neutral_words
 
 
-class ModelSteps:
-    """Runs a model's decoder step by step; implements `caprun.search.steps.Steps`."""
+class TorchSteps:
+    """Runs a decoder in PyTorch step by step; implements `caprun.search.steps.Steps`.
 
-    def __init__(self, model: CaptionModel, encoded: Encoded, *, alpha: bool = False) -> None:
-        self._model, self._encoded, self._alpha = model, encoded, alpha
-        self._first = encoded.hidden, encoded.cell
+    Args:
+        tensors: state and context by name, on the device of the decoder.
+        pieces: size of the vocabulary.
+        alpha: whether steps return attention weights.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], pieces: int, *, alpha: bool) -> None:
+        self._tensors, self._pieces, self._alpha = dict(tensors), pieces, alpha
+        self._first = [tensors[name] for name in FIRST_STATE]
 
     @property
     def photo(self) -> Float32Array:
@@ -36,20 +43,38 @@ class ModelSteps:
     @torch.inference_mode()
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
         """See `caprun.search.steps.Steps`."""
-        device = self._encoded.hidden.device
-        row_, parent_, token_ = (torch.from_numpy(np.ascontiguousarray(ids)).to(device) for ids in (row, parent, token))
-        most = min(k, len(self._model.unsaid))
-        log_prob, candidate, hidden, cell, alpha = self._model.candidates(row_, parent_, token_, self._encoded, most)
-        self._encoded = self._encoded._replace(hidden=hidden, cell=cell)
-        return StepOutput(
-            on_host(log_prob),
-            candidate.cpu().numpy(),
-            on_host(alpha) if self._alpha and alpha is not None else None,
-        )
+        arrays, device = {"row": row, "parent": parent, "token": token}, self._first[0].device
+        indices = {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in arrays.items()}
+        outputs = self.step(indices | self._tensors, min(k, self._pieces))
+        self._tensors |= {name.removeprefix(NEXT): outputs[name] for name in outputs if name.startswith(NEXT)}
+        alpha = on_host(outputs["alpha"]) if self._alpha and "alpha" in outputs else None
+        candidate = outputs["candidate"].cpu().numpy()
+        refuse_unknown_pieces(candidate, self._pieces)
+        return StepOutput(on_host(outputs["log_prob"]), candidate, alpha)
+
+    def step(self, given: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+        """Maps indices, state and context to outputs with `k` candidates, by the names of an exported decoder."""
+        raise NotImplementedError
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Copies the current state and context to the host, by the field names of `Encoded`."""
-        return {name: value.cpu().numpy() for name, value in self._encoded._asdict().items() if value is not None}
+        """Copies the current state and context to the host, by name."""
+        return {name: value.cpu().numpy() for name, value in self._tensors.items()}
+
+
+class ModelSteps(TorchSteps):
+    """Runs the decoder of a model."""
+
+    def __init__(self, model: CaptionModel, encoded: Encoded, *, alpha: bool = False) -> None:
+        present = {name: value for name, value in encoded._asdict().items() if value is not None}
+        super().__init__(present, len(model.unsaid), alpha=alpha)
+        self._model = model
+
+    def step(self, given: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+        """See `TorchSteps`."""
+        encoded = Encoded(**{name: given[name] for name in self._tensors})
+        values = self._model.candidates(given["row"], given["parent"], given["token"], encoded, k)
+        names = ("log_prob", "candidate", f"{NEXT}hidden", f"{NEXT}cell", "alpha")
+        return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
 class ModelBackend:

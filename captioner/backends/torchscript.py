@@ -12,62 +12,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from caprun.arrays import Float32Array, Ids
-from caprun.bundle.manifest import FIRST_STATE, NEXT
 from caprun.bundle.reading import Bundle
-from caprun.inference.session import refuse_unknown_pieces
-from caprun.search.steps import StepOutput, photo_vectors
-from captioner.backends.pytorch import on_host
+from captioner.backends.pytorch import TorchSteps
 from captioner.errors import CaptionerError
 from captioner.models.backbones import first_line
 
+Graph = Callable[..., tuple[Tensor, ...]]
 
-class ScriptSteps:
-    """Runs a TorchScript decoder step by step; implements `caprun.search.steps.Steps`.
 
-    Tensors are passed by their names in the manifest, so any decoder variant works.
-    """
+class ScriptSteps(TorchSteps):
+    """Runs a TorchScript decoder; tensors are passed by their names in the manifest, so any decoder works."""
 
-    def __init__(
-        self,
-        decoder: Callable[..., tuple[Tensor, ...]],
-        bundle: Bundle,
-        tensors: Mapping[str, Tensor],
-        *,
-        alpha: bool,
-    ) -> None:
+    def __init__(self, decoder: Graph, bundle: Bundle, tensors: Mapping[str, Tensor], *, alpha: bool) -> None:
+        super().__init__(tensors, len(bundle.vocabulary), alpha=alpha)
         self._decoder, self._spec = decoder, bundle.manifest.graphs.decoder
-        self._pieces = len(bundle.vocabulary)
-        self._tensors = dict(tensors)
-        self._device = tensors[FIRST_STATE[0]].device
-        self._first = {name: tensors[name] for name in FIRST_STATE if name in tensors}
-        self._alpha = alpha
 
-    @property
-    def photo(self) -> Float32Array:
-        """See `caprun.search.steps.Steps`."""
-        return photo_vectors(*(on_host(self._first[name]) for name in FIRST_STATE))
-
-    @torch.inference_mode()
-    def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
-        """See `caprun.search.steps.Steps`."""
-        arrays = {"row": row, "parent": parent, "token": token, "k": np.array([min(k, self._pieces)])}
-        indices = {
-            name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for name, array in arrays.items()
-        }
-        given = indices | self._tensors
+    def step(self, given: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+        """See `TorchSteps`."""
+        given = given | {"k": torch.tensor([k], device=given["token"].device)}
         values = self._decoder(*(given[tensor.name] for tensor in self._spec.inputs))
-        outputs = {tensor.name: value for tensor, value in zip(self._spec.outputs, values, strict=True)}
-        states = (tensor.name for tensor in self._spec.outputs if tensor.role == "state")
-        self._tensors |= {name.removeprefix(NEXT): outputs[name] for name in states}
-        alpha = outputs["alpha"].cpu().numpy() if self._alpha and "alpha" in outputs else None
-        candidate = outputs["candidate"].cpu().numpy()
-        refuse_unknown_pieces(candidate, self._pieces)
-        return StepOutput(outputs["log_prob"].cpu().numpy(), candidate, alpha)
-
-    def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Copies the current state and context to the host, by their names in the manifest."""
-        return {name: tensor.cpu().numpy() for name, tensor in self._tensors.items()}
+        return {tensor.name: value for tensor, value in zip(self._spec.outputs, values, strict=True)}
 
 
 class ScriptBackend:
@@ -86,7 +50,7 @@ class ScriptBackend:
         if bundle.manifest.format != "torchscript":
             raise CaptionerError(f"{bundle.path} holds ONNX graphs: use `caprun --model {bundle.path} PHOTO`.")
         self._bundle, self._device = bundle, device or torch.device("cpu")
-        load = cast("Callable[..., Callable[..., tuple[Tensor, ...]]]", torch.jit.load)
+        load = cast("Callable[..., Graph]", torch.jit.load)
         graphs = bundle.graphs()
         try:
             with warnings.catch_warnings():

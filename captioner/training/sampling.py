@@ -77,8 +77,8 @@ def sample(model: CaptionModel, encoded: Encoded, samples: int, max_length: int,
 def _draw(logits: Tensor, temperature: float) -> Tensor:
     """Draws an index of the last axis: (..., choices) -> int64 (...).
 
-    It needs one uniform number per row, where `captioner.models.attention.draw` needs one per choice, which is most of its
-    cost. A choice with probability 0 is never drawn.
+    It needs one uniform number per row; `captioner.models.attention.draw` needs one per choice, most of its cost. A
+    choice with probability 0 is never drawn.
     """
     mass = torch.softmax(logits.float() / temperature, -1).cumsum(-1)
     uniform = torch.rand(*mass.shape[:-1], 1, device=mass.device) * mass[..., -1:]

@@ -39,7 +39,7 @@ from captioner.text.metric_words import tokenize
 from captioner.text.tokenizer import SPECIAL, Tokenizer
 from captioner.training.inputs.batches import Batches, Source
 from captioner.training.inputs.features import FeatureCache, Features, content_keys
-from captioner.training.inputs.sources import CachedFeatures, PhotoFiles, View, report_unreadable, unreadable_photos
+from captioner.training.inputs.sources import CachedFeatures, PhotoFiles, report_unreadable, unreadable_photos
 from captioner.training.inputs.views import is_mirrored, may_be_mirrored
 from captioner.training.loop import Task, Trainer, TrainingState
 from captioner.training.processes import Processes
@@ -270,8 +270,8 @@ def _sources(
     views = []
     for number in range(1, data.views):
         seen = _cached({e.image: keys[e.image] for e in splits["train"]}, model, spec, number, job, say)
-        mirrors = np.array(mirrored(splits["train"])) if is_mirrored(number) else True
-        views.append(View(seen, (seen.rows >= 0) & mirrors))
+        may_be_shown = np.array(mirrored(splits["train"])) if is_mirrored(number) else True
+        views.append(replace(seen, rows=np.where(may_be_shown, seen.rows, -1)))
     return {"train": CachedFeatures(train, views), "dev": CachedFeatures(dev)}, splits
 
 

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,39 +25,33 @@ from captioner.training.inputs.views import cut, is_mirrored, recolour, show
 _READERS = 4  # threads; Pillow releases the GIL while it decodes and resizes
 
 
-class View(NamedTuple):
-    """Another view of the photos of a split."""
-
-    features: Features
-    allowed: npt.NDArray[np.bool_]  # (photos,): whether the photo's captions are true of the view
-
-
 class CachedFeatures:
     """Yields cached features; implements `captioner.training.inputs.batches.Source`.
 
     Args:
         features: the features of the split's photos.
-        views: other views of the same photos; `varied` draws one view per photo, which may be the photo itself.
+        views: other views of the same photos; `varied` draws one view per photo, which may be the photo itself. A
+            photo without a row in a view is shown as it is.
     """
 
-    def __init__(self, features: Features, views: Sequence[View] = ()) -> None:
-        self._views = [View(features, np.ones(len(features.rows), bool)), *views]
+    def __init__(self, features: Features, views: Sequence[Features] = ()) -> None:
+        self._views = [features, *views]
 
     def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
         """Yields float32 (photos, *shape) for each group."""
-        return (self._views[0].features.of(group) for group in photos)
+        return (self._views[0].of(group) for group in photos)
 
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
         """Yields the same, with a view drawn for each photo."""
-        count = len(self._views[0].features.rows)
-        allowed = np.array([view.allowed for view in self._views])
+        count = len(self._views[0].rows)
+        there = np.array([view.rows >= 0 for view in self._views])
         drawn = {}
         for time in _times(photos, count):
             views = _draw_views(count, len(self._views), seed, epoch, time)
-            drawn[time] = np.where(allowed[views, np.arange(count)], views, 0)
+            drawn[time] = np.where(there[views, np.arange(count)], views, 0)
         for group in photos:
-            shown = [(int(index) % count, int(index) // count) for index in group]
-            yield torch.cat([self._views[drawn[time][photo]].features.of([photo]) for photo, time in shown])
+            shown = [divmod(int(index), count) for index in group]
+            yield torch.cat([self._views[drawn[time][photo]].of([photo]) for time, photo in shown])
 
 
 class PhotoFiles:

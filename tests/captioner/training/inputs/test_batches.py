@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from captioner.models.decoder import pad_captions
 from captioner.training.inputs.batches import Batches, Step
 from captioner.training.inputs.features import Features
-from captioner.training.inputs.sources import CachedFeatures, View
+from captioner.training.inputs.sources import CachedFeatures
 
 
 def features(count: int, first: float = 0) -> Features:
@@ -20,7 +21,7 @@ def features(count: int, first: float = 0) -> Features:
     return Features(np.arange(count)[::-1].copy(), table, {})
 
 
-def batches(photos: int, size: int, views: tuple[View, ...] = (), **share: int) -> Batches:
+def batches(photos: int, size: int, views: tuple[Features, ...] = (), **share: int) -> Batches:
     """Photo i is captioned by the word 4 + i, and by nothing."""
     captions = [[[1, 4 + i, 2], [1, 2]] for i in range(photos)]
     return Batches(CachedFeatures(features(photos), views), captions, size, 0, **share)
@@ -57,7 +58,7 @@ def test_the_order_is_of_the_seed_and_the_epoch_alone():
 
 
 def test_an_epoch_goes_on_from_any_step():
-    views = (View(features(20, 100), np.ones(20, bool)),)
+    views = (features(20, 100),)
     whole = [photos_of(step) for step in batches(20, 3, views).epoch(5, 2)]
     for first in range(len(whole)):
         assert [photos_of(step) for step in batches(20, 3, views).epoch(5, 2, first)] == whole[first:]
@@ -103,7 +104,8 @@ def test_validation_looks_at_every_photo_once_whoever_takes_it(count):
 
 def test_views_are_drawn_for_each_photo_and_only_where_allowed():
     allowed = np.arange(20) % 2 == 0
-    views = (View(features(20, 100), allowed), View(features(20, 200), np.ones(20, bool)))
+    some = features(20, 100)
+    views = (replace(some, rows=np.where(allowed, some.rows, -1)), features(20, 200))
     drawn = [pair for epoch in range(10) for pair in seen(batches(20, 4, views), epoch)]
     assert all(feature % 100 == photo for feature, photo in drawn)
     counts = Counter((int(feature) // 100, photo % 2) for feature, photo in drawn)
@@ -133,7 +135,7 @@ def test_captions_are_padded_longest_first():
 
 def shown(weights: list[float], epoch: int, first: int = 0) -> list[tuple[float, int]]:
     captions = [[[1, 4 + i, 2], [1, 2]] for i in range(len(weights))]
-    views = [View(features(len(weights), 100 * view), np.ones(len(weights), bool)) for view in (1, 2)]
+    views = [features(len(weights), 100 * view) for view in (1, 2)]
     of = Batches(CachedFeatures(features(len(weights)), views), captions, 4, 0, shown=weights)
     assert of.showings == sum(len(photos_of(step)) for step in of.epoch(0, epoch))
     return [pair for step in of.epoch(0, epoch, first) for pair in photos_of(step)]

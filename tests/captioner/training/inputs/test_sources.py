@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from caprun.photos.preprocessing import ImageSpec, load
 from captioner.models.encoder import Encoder
 from captioner.training.inputs import sources
 from captioner.training.inputs.features import FeatureCache
-from captioner.training.inputs.sources import CachedFeatures, PhotoFiles, View, unreadable_photos
+from captioner.training.inputs.sources import CachedFeatures, PhotoFiles, unreadable_photos
 
 HALF = (0.5, 0.5, 0.5)
 SPEC = ImageSpec(32, 32, "squash", "bilinear", HALF, HALF)
@@ -74,7 +75,7 @@ def test_without_augmentation_files_are_shown_in_the_views_that_are_cached_of_ot
     encoder = Encoder("tiny", torch.nn.Conv2d(3, 4, 16, 16), (32, 32), HALF, HALF)
     views = [FeatureCache(tmp_path, encoder, SPEC, n).compute(photos, torch.device("cpu"), print) for n in range(4)]
     allowed = np.array([True, False, True])
-    others = [View(view, allowed if n % 2 else np.ones(3, bool)) for n, view in enumerate(views[1:], 1)]
+    others = [replace(v, rows=np.where(allowed, v.rows, -1)) if n % 2 else v for n, v in enumerate(views[1:], 1)]
     files, cached = PhotoFiles(photos, SPEC, allowed, augmented=False, views=4), CachedFeatures(views[0], others)
     seen = set()
     for epoch in range(6):

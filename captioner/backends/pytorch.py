@@ -103,7 +103,7 @@ def on_host(tensor: Tensor) -> Float32Array:
 
 
 def model_spec(checkpoint: Checkpoint, model: CaptionModel, name: str) -> ModelSpec:
-    """Returns what captioning needs to know about a checkpoint's model."""
+    """Returns the specification of a checkpoint's model for the runtime."""
     return ModelSpec(
         name=name,
         image=image_spec(checkpoint.config, model),

@@ -82,7 +82,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             file.write(buffer.getbuffer())
     except OSError as error:
         raise CaptionerError(
-            f"The checkpoint {path} cannot be written: {error.strerror}; the one before is intact."
+            f"The checkpoint {path} cannot be written: {error.strerror}; the previous one is intact."
         ) from error
 
 

@@ -189,7 +189,6 @@ class _Beginning(nn.Module):
         self.parts = nn.Sequential(*parts)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps photos, uint8 (batch, height, width, 3), to float32 (batch, channels, rows, columns)."""
         seen: Tensor = self.parts(_normalised(images, self.scale, self.shift))
         return seen
 
@@ -250,7 +249,7 @@ def _in_sequence(features: nn.Module, size: tuple[int, int]) -> tuple[nn.Module,
     try:
         for part in parts:
             seen = part(seen)
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # a part does not fit the one before
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # a part does not fit the previous one
         return ()
     return parts if torch.equal(seen, features(pixels)) else ()
 
@@ -275,28 +274,22 @@ def _make_padding_constant(network: nn.Module, size: tuple[int, int]) -> None:
     """
     from timm.layers.conv2d_same import Conv2dSame
 
-    input_sizes: dict[str, tuple[int, int]] = {}
-    handles = [
-        module.register_forward_pre_hook(
-            lambda _module, inputs, name=name: input_sizes.update({name: tuple(inputs[0].shape[-2:])})
-        )
-        for name, module in network.named_modules()
-        if isinstance(module, Conv2dSame)
-    ]
-    if not handles:
+    convolutions = [module for module in network.modules() if isinstance(module, Conv2dSame)]
+    if not convolutions:
         return
+
+    def note_padding(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        kernels, strides, dilations = convolution.kernel_size, convolution.stride, convolution.dilation
+        axes = zip(inputs[0].shape[-2:], kernels, strides, dilations, strict=True)  # type: ignore[arg-type]
+        (top, bottom), (left, right) = (_same_padding(*axis) for axis in axes)
+        convolution.pad = (left, right, top, bottom)  # type: ignore[assignment]
+
+    handles = [convolution.register_forward_pre_hook(note_padding) for convolution in convolutions]
     with torch.inference_mode():
         network(torch.zeros(1, 3, *size))
-    for handle in handles:
+    for convolution, handle in zip(convolutions, handles, strict=True):
         handle.remove()
-    for name, (height, width) in input_sizes.items():
-        parent = network.get_submodule(name.rpartition(".")[0])
-        same = getattr(parent, name.rpartition(".")[2])
-        top, bottom = _same_padding(height, same.kernel_size[0], same.stride[0], same.dilation[0])
-        left, right = _same_padding(width, same.kernel_size[1], same.stride[1], same.dilation[1])
-        # the same parameters under another class, so the names in the state dict do not change
-        convolution = _PaddedConv2d((left, right, top, bottom), same)
-        setattr(parent, name.rpartition(".")[2], convolution)
+        convolution.__class__ = _PaddedConv2d  # keeps the parameters and their names
 
 
 def _keep_depthwise_in_full_precision(parts: Iterable[nn.Module]) -> None:
@@ -329,10 +322,7 @@ def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[i
 class _PaddedConv2d(nn.Conv2d):
     """A convolution after constant, possibly uneven, zero padding."""
 
-    def __init__(self, pad: tuple[int, int, int, int], like: nn.Conv2d) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(like.__dict__)
-        self.pad = pad
+    pad: tuple[int, int, int, int]
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class's name
         output: Tensor = self._conv_forward(nn.functional.pad(input, self.pad), self.weight, self.bias)

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 
-class Interruption:
-    """Records the first signal; the second one interrupts immediately.
+@contextmanager
+def delayed_interruption(say: Callable[[str], None]) -> Iterator[threading.Event]:
+    """Yields an event that the first signal sets; the second signal interrupts immediately."""
+    requested = threading.Event()
 
-    Args:
-        say: prints a line.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.requested = False
-        self._say = say
-        self._before: dict[signal.Signals, object] = {}
-
-    def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type] # what signal.signal returned
-
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        if self.requested:
+    def note(_number: int, _frame: FrameType | None) -> None:
+        if requested.is_set():
             raise KeyboardInterrupt
-        self.requested = True
-        self._say("stopping after this step or validation; press Ctrl-C again to stop immediately")
+        requested.set()
+        say("stopping after this step or validation; press Ctrl-C again to stop immediately")
+
+    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, note) for number in signals}
+    try:
+        yield requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

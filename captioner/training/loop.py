@@ -8,6 +8,7 @@ random numbers depend on the seed and the number of the step, and `last.pt` hold
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from captioner.models.checkpoint import BEST, LAST, Checkpoint, save_checkpoint
 from captioner.progress import Progress
 from captioner.reports.run import RunReports
 from captioner.training.inputs.batches import Batches, Step
-from captioner.training.interruption import Interruption
+from captioner.training.interruption import delayed_interruption
 from captioner.training.losses import caption_loss
 from captioner.training.optimiser import Optimiser
 from captioner.training.processes import Processes
@@ -47,7 +48,7 @@ class TrainingState:
     batch: int = 0
     """Steps done in the next epoch."""
     captions: int = 0
-    """Captions in those steps; `words`, `nats` and `correct` are their words, cross-entropy and right predictions."""
+    """Captions in those steps; `words`, `nats` and `correct` are their words, cross-entropy and correct predictions."""
     words: int = 0
     nats: float = 0.0
     correct: float = 0.0
@@ -82,7 +83,7 @@ class Task:
     output: Path
     """The folder for checkpoints and logs."""
     checkpoint: Checkpoint
-    """Content of its checkpoints except weights and scores."""
+    """Content of the checkpoints except weights and scores."""
     data: Mapping[str, str]
     """A digest per split; a training can only be resumed on the same data."""
     reports: RunReports | None = None
@@ -132,15 +133,15 @@ class Trainer:
             CaptionerError: the loss is NaN or infinite, or a checkpoint cannot be written.
             KeyboardInterrupt: a signal arrived; `last.pt` holds every finished step.
         """
-        with Interruption(self.say) as interruption:
+        with delayed_interruption(self.say) as interrupted:
             while not self.finished:
                 began = time.monotonic()
-                self._train_epoch(interruption)
+                self._train_epoch(interrupted)
                 row = self._end_epoch(began)
                 scores = score_line(row, self.told)
                 self.say(f"epoch {self.state.epoch}/{self.train_config.epochs}: {scores}  ({row['seconds']:.0f} s)")
             # a signal during the last validation, after which no step checks for it
-            if self.processes.sums([float(interruption.requested)])[0] > 0:
+            if self.processes.sums([float(interrupted.is_set())])[0] > 0:
                 raise KeyboardInterrupt
         if self.state.epoch < self.train_config.epochs:
             self.say(
@@ -148,7 +149,7 @@ class Trainer:
             )
         return self.state
 
-    def _train_epoch(self, interruption: Interruption) -> None:
+    def _train_epoch(self, interrupted: threading.Event) -> None:
         train, state = self.train_config, self.state
         self.model.train()
         saved = time.monotonic()
@@ -158,7 +159,7 @@ class Trainer:
         with Progress(name, captions, "captions", done=state.captions, quiet=not self.processes.first) as progress:
             for step in steps:
                 done = state.captions
-                asked_to_stop = self._learn(step, interruption.requested)
+                asked_to_stop = self._learn(step, interrupted.is_set())
                 progress.advance(state.captions - done, self._shown())
                 state.seconds = began[0] + time.monotonic() - began[1]
                 if asked_to_stop:
@@ -275,7 +276,7 @@ class Trainer:
         better = before is None or goodness(name, now) > goodness(name, before)
         state.epochs_since_best = 0 if better else state.epochs_since_best + 1
         state.best = now if better else before
-        # of equal epochs the latest is kept: CIDEr is 0 until something matches, and always 0 for a single photo
+        # the latest of equal epochs is kept: CIDEr is 0 until a caption matches, and always 0 for a single photo
         return better or now == before
 
     def _watch_plateau(self, row: Mapping[str, float]) -> None:
@@ -349,7 +350,7 @@ class Trainer:
             )
         self.optimiser.restore(training["optimiser"])
         self.state = TrainingState(**training["state"])
-        # the warm-up keeps its length even if the number of epochs has changed
+        # keeps the length of the warm-up if the number of epochs has changed
         self.total_steps = training["total_steps"]
 
 

@@ -22,7 +22,7 @@ from captioner.errors import CaptionerError
 T = TypeVar("T")
 
 _CPU = torch.device("cpu")
-# the others wait while the first process computes features or scores
+# the other processes wait while the first one computes features or scores
 _PATIENCE = dt.timedelta(days=1)
 
 

@@ -37,9 +37,9 @@ def sample(model: CaptionModel, encoded: Encoded, samples: int, max_length: int,
     device = encoded.hidden.device
     tokens = torch.full((photos * samples, 1 + max_length), model.special.pad, device=device)
     tokens[:, 0] = model.special.start
-    # owner: the caption at each place of the state; `nobody` is an unused place
-    nobody = photos * samples
-    owner = torch.arange(nobody, device=device).view(photos, samples)
+    # owner: index of the caption at each place of the state; `unused` marks an unused place
+    unused = photos * samples
+    owner = torch.arange(unused, device=device).view(photos, samples)
     hidden, cell = (state.unsqueeze(1).expand(-1, samples, -1, -1) for state in (encoded.hidden, encoded.cell))
     regions, keys = encoded.regions, encoded.keys
     said = torch.full_like(owner, model.special.start)
@@ -47,7 +47,7 @@ def sample(model: CaptionModel, encoded: Encoded, samples: int, max_length: int,
         logits, hidden, cell, _ = model.decoder.step(said, hidden, cell, regions, keys)
         logits = logits + model.unsaid
         said = _draw(logits, temperature) if temperature else logits.argmax(-1)
-        speaking = owner < nobody
+        speaking = owner < unused
         tokens[owner[speaking], step] = said[speaking]
         speaking &= said != end
         each = speaking.sum(1)
@@ -59,12 +59,12 @@ def sample(model: CaptionModel, encoded: Encoded, samples: int, max_length: int,
             photo = each.nonzero().squeeze(1)
             place = (~speaking[photo]).sort(dim=1, stable=True).indices[:, :most]
             kept = photo[:, None], place
-            owner = owner.masked_fill(~speaking, nobody)[kept]
+            owner = owner.masked_fill(~speaking, unused)[kept]
             said, hidden, cell = said[kept], hidden[kept], cell[kept]
             if len(photo) < len(each) and regions is not None and keys is not None:
                 regions, keys = regions[photo], keys[photo]
         else:
-            owner = owner.masked_fill(~speaking, nobody)
+            owner = owner.masked_fill(~speaking, unused)
     tokens = tokens.view(photos, samples, -1)
     lengths = (tokens[..., 1:] != model.special.pad).sum(2)
     order = lengths.argsort(dim=1, descending=True, stable=True)

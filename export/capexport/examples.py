@@ -14,10 +14,7 @@ from captioner.datasets import Example
 
 
 def from_each_dataset(examples: Sequence[Example], count: int) -> list[Example]:
-    """Takes examples of each dataset in turn, in their order, until there are `count` or none are left.
-
-    A single dataset gives its first examples. A small dataset gives all of its own before a larger one fills up.
-    """
+    """Takes examples of each dataset in turn until there are `count`; a small dataset contributes all of its own."""
     by_dataset: dict[str, list[Example]] = {}
     for example in examples:
         by_dataset.setdefault(example.dataset, []).append(example)
@@ -26,7 +23,7 @@ def from_each_dataset(examples: Sequence[Example], count: int) -> list[Example]:
 
 
 def drawn_from_each_dataset(examples: Sequence[Example], count: int) -> list[Example]:
-    """Draws examples at random, always the same ones, with equal shares of each dataset as far as they last."""
+    """Draws a fixed random sample, with equal shares of each dataset if they are large enough."""
     order = np.random.default_rng(0).permutation(len(examples))
     return from_each_dataset([examples[i] for i in order], count)
 

@@ -1,4 +1,4 @@
-"""The export: from a checkpoint to a bundle that is verified, or to no bundle at all."""
+"""Exports a checkpoint as a verified bundle, or leaves no bundle."""
 
 from __future__ import annotations
 
@@ -52,24 +52,24 @@ class Request:
     name: str
     licence: str = "unknown"
     card: Path | None = None
-    """A file with the text that the model card begins with."""
+    """A file with the introduction of the model card."""
     photos: Sequence[Path] = ()
-    """Photos whose captions are compared with PyTorch's, besides those in the checkpoint."""
+    """Photos for the comparison with PyTorch, in addition to those in the checkpoint."""
     precisions: Sequence[ReducedPrecision] = ()
-    """Precisions to write besides fp32."""
+    """Precisions to write in addition to fp32."""
     calibration: Calibration = "minmax"
     train: Sequence[Example] = ()
-    """Training photos: int8 is calibrated on them, and the confidence learns from them which photos are familiar."""
+    """Training photos, for the calibration of int8 and for the confidence."""
     dev: Sequence[Example] = ()
-    """Dev photos: precisions are compared on them, and the confidence is fitted on them."""
+    """Dev photos, for the comparison of precisions and for the confidence."""
 
 
 def export(request: Request, say: Say) -> Manifest:
-    """Writes a bundle, verifies it, and puts it in place of the one before it.
+    """Writes a bundle, verifies it, and replaces the previous one; a failed export leaves that one unchanged.
 
     Args:
         request: the arguments.
-        say: takes a line for each finding.
+        say: prints a line.
 
     Returns:
         The bundle's manifest.
@@ -79,8 +79,6 @@ def export(request: Request, say: Say) -> Manifest:
         PrecisionError: a precision is worse or no faster than fp32.
         CaprunError: the checkpoint or a photo cannot be read, there are no photos to judge a precision on, or the
             output cannot be written.
-
-    A failed export leaves the bundle before it as it was.
     """
     checkpoint = load_checkpoint(request.checkpoint)
     model = build_model(checkpoint)
@@ -103,7 +101,7 @@ def export(request: Request, say: Say) -> Manifest:
             metrics=dict(checkpoint.metrics),
             provenance=_provenance(request.checkpoint, checkpoint.provenance),
         )
-        # the files are read back and run as in use; the manifest records the result only afterwards
+        # verification reads the files as the runtime does, so they need a manifest before its result is known
         write_manifest(directory, manifest, checkpoint.vocabulary, "")
         parity = verify(
             ModelBackend(model),
@@ -133,7 +131,7 @@ def export(request: Request, say: Say) -> Manifest:
 def _add_precision(
     directory: Path, name: ReducedPrecision, evidence: Evidence, calibration: Calibration, say: Say
 ) -> Manifest:
-    """Writes a precision's graphs, and keeps them if `judge` does."""
+    """Writes the graphs of a precision and judges them."""
     began = time.monotonic()
     bundle = read_bundle(directory)
     written = write_int8(bundle, evidence.calibration, calibration) if name == "int8" else write_fp16(bundle)
@@ -148,7 +146,7 @@ def _add_precision(
 
 
 def _add_confidence(directory: Path, manifest: Manifest, request: Request, say: Say) -> Manifest:
-    """Fits the confidence on the bundle as it runs on the CPU, in every precision made for the CPU."""
+    """Fits the confidence on the bundle in every precision for the CPU."""
     bundle = read_bundle(directory)
     own = choose_precision(manifest, "cpu")
     others = [name for name in manifest.precisions if name not in (own, "fp16")]
@@ -162,12 +160,12 @@ def _add_confidence(directory: Path, manifest: Manifest, request: Request, say: 
 def _evidence(request: Request, spec: ModelSpec) -> Evidence:
     if "int8" in request.precisions and not (request.train and request.dev):
         raise CaptionerError(
-            "int8 is calibrated on training photos and compared with fp32 on dev photos. Name a dataset that has both "
-            "with --data."
+            "int8 is calibrated on training photos and compared with fp32 on dev photos. Name a dataset with both with "
+            "--data."
         )
     if not request.dev:
         raise CaptionerError(
-            f"{request.precisions[0]} is compared with fp32 on dev photos. Name a dataset that has them with --data."
+            f"{request.precisions[0]} is compared with fp32 on dev photos. Name a dataset with dev photos with --data."
         )
     return evidence_of(spec.image, request.train if "int8" in request.precisions else (), request.dev)
 
@@ -184,7 +182,7 @@ def _provenance(path: Path, training: Mapping[str, Any]) -> dict[str, Any]:
     for name in _VERSIONED:
         try:
             versions[name] = version(name)
-        except PackageNotFoundError:  # onnxruntime is not, where onnxruntime-gpu is
+        except PackageNotFoundError:  # onnxruntime, if onnxruntime-gpu is installed
             continue
     return {
         "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -1,8 +1,7 @@
-"""A decoding step as a few large matrix products; it computes what `CaptionModel.candidates` computes, in less time.
+"""A decoding step as a few large matrix products, a faster equivalent of `CaptionModel.candidates`.
 
-For one photo, a step mostly reads each weight once, so its cost is that of reading weights and starting operations.
-Products of the same input are joined into one: query, gate and recurrent gates of the hidden state; gates and output of
-the context. Biases that are added to each other are added beforehand.
+For one photo, the cost of a step is reading each weight once and starting operations. Products of the same input are
+joined: query, gate and recurrent gates of the hidden state; gates and output of the context. Biases are added up.
 """
 
 from __future__ import annotations

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from capexport.fused_step import FusedStep
 from caprun.bundle.manifest import NEXT, Graphs, GraphSpec, TensorSpec
-from captioner.models.attention import SoftAttention
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded
 
 
 class EncoderGraph(nn.Module):
-    """The encoder: from photos to everything the decoder starts from. It runs once a photo."""
+    """The encoder: maps photos to the start of the decoder. It runs once per photo."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
@@ -28,7 +27,7 @@ class EncoderGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """One decoding step without attention; see `CaptionModel.candidates`."""
+    """A decoding step without attention; see `CaptionModel.candidates`."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
@@ -40,7 +39,7 @@ class StepGraph(nn.Module):
 
 
 class AttendingStepGraph(nn.Module):
-    """One decoding step with attention: it takes the regions of unfinished photos, and also returns alpha."""
+    """A decoding step with attention: it also takes the regions of unfinished photos, and returns alpha."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
@@ -62,12 +61,11 @@ class AttendingStepGraph(nn.Module):
 
 
 def step_graph(model: CaptionModel) -> nn.Module:
-    """Returns the step graph of a model."""
+    """Returns the decoding step of a model."""
     return AttendingStepGraph(model) if model.attends else StepGraph(model)
 
 
 def _present(tensors: Iterable[Tensor | None]) -> tuple[Tensor, ...]:
-    """Drops missing tensors: every input and output of a graph is present."""
     return tuple(tensor for tensor in tensors if tensor is not None)
 
 
@@ -80,7 +78,7 @@ def _scalar(k: Tensor) -> int | Tensor:
 
 
 def example_inputs(model: CaptionModel, photos: int = 2, beams: int = 3) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:
-    """Returns inputs to trace both graphs with. Every size is at least 2, because a size of 1 becomes a constant."""
+    """Returns inputs for tracing both graphs. Every size is at least 2, because a size of 1 would become a constant."""
     height, width = model.encoder.size
     image = torch.arange(photos * height * width * 3).remainder(256).to(torch.uint8).view(photos, height, width, 3)
     with torch.inference_mode():
@@ -96,46 +94,33 @@ def example_inputs(model: CaptionModel, photos: int = 2, beams: int = 3) -> tupl
 def describe(model: CaptionModel) -> Graphs:
     """Describes the tensors of both graphs for the manifest."""
     height, width = model.encoder.size
-    decoder, regions = model.decoder, model.encoder.regions
-    row, context, alpha = _of_attention(decoder.attention, regions)
+    decoder, regions, attention = model.decoder, model.encoder.regions, model.decoder.attention
 
     def states(count: str, prefix: str = "") -> tuple[TensorSpec, ...]:
         shape = (count, decoder.layers, decoder.units)
         return tuple(TensorSpec(prefix + name, "state", "float32", shape) for name in ("hidden", "cell"))
 
+    row: tuple[TensorSpec, ...] = ()
+    context: tuple[TensorSpec, ...] = ()
+    alpha: tuple[TensorSpec, ...] = ()
+    if attention is not None:
+        row = (TensorSpec("row", "index", "int64", ("rows",)),)
+        context = (
+            TensorSpec("regions", "context", "float32", ("batch", regions, attention.key.in_features)),
+            TensorSpec("keys", "context", "float32", ("batch", regions, attention.key.out_features)),
+        )
+        alpha = (TensorSpec("alpha", "output", "float32", ("rows", "beams", regions)),)
+    image = TensorSpec("image", "image", "uint8", ("batch", height, width, 3))
+    parent, token = (TensorSpec(name, "index", "int64", ("rows", "beams")) for name in ("parent", "token"))
+    candidates = (
+        TensorSpec("log_prob", "output", "float32", ("rows", "beams", "k")),
+        TensorSpec("candidate", "output", "int64", ("rows", "beams", "k")),
+    )
+    k = TensorSpec("k", "index", "int64", (1,))
     return Graphs(
-        encoder=GraphSpec(
-            (TensorSpec("image", "image", "uint8", ("batch", height, width, 3)),), (*states("batch"), *context)
-        ),
+        encoder=GraphSpec((image,), (*states("batch"), *context)),
         decoder=GraphSpec(
-            (
-                *row,
-                TensorSpec("parent", "index", "int64", ("rows", "beams")),
-                TensorSpec("token", "index", "int64", ("rows", "beams")),
-                *states("states"),
-                *context,
-                TensorSpec("k", "index", "int64", (1,)),
-            ),
-            (
-                TensorSpec("log_prob", "output", "float32", ("rows", "beams", "k")),
-                TensorSpec("candidate", "output", "int64", ("rows", "beams", "k")),
-                *states("rows x beams", NEXT),
-                *alpha,
-            ),
+            (*row, parent, token, *states("states"), *context, k),
+            (*candidates, *states("rows x beams", NEXT), *alpha),
         ),
     )
-
-
-def _of_attention(
-    attention: SoftAttention | None, regions: int
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Describes the tensors of attention: the row index, the context, and alpha. Without attention there are none."""
-    if attention is None:
-        return (), (), ()
-    channels, length = attention.key.in_features, attention.key.out_features
-    context = (
-        TensorSpec("regions", "context", "float32", ("batch", regions, channels)),
-        TensorSpec("keys", "context", "float32", ("batch", regions, length)),
-    )
-    alpha = TensorSpec("alpha", "output", "float32", ("rows", "beams", regions))
-    return (TensorSpec("row", "index", "int64", ("rows",)),), context, (alpha,)

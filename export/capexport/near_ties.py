@@ -1,4 +1,4 @@
-"""Near-ties: captions that a model itself scores alike, so that rounding decides which one it says."""
+"""Near-ties: captions with almost equal scores, so that rounding decides which one a search finds."""
 
 from __future__ import annotations
 
@@ -25,23 +25,22 @@ def is_near_tie(
     options: SearchOptions,
     tolerance: float = TOLERANCE,
 ) -> bool:
-    """Tells whether two captions score alike, as a whole or where they part.
+    """Returns whether two captions have almost equal scores, as a whole or up to the first piece that differs.
 
-    After they part, each continues on its own, and a difference there says nothing about rounding.
+    After that piece each caption continues independently, so later differences are not due to rounding.
 
     Args:
-        first: the log-probabilities of the first caption's pieces, see `log_probs_in`.
-        second: those of the second caption's pieces, by the same model.
+        first, second: log-probabilities of the captions' pieces by one model, see `log_probs_in`.
         captions: both captions.
         options: the search that found them.
-        tolerance: largest difference of scores that are alike.
+        tolerance: largest difference of almost equal scores.
     """
     scores = [sum(log_probs) / len(log_probs) ** options.length_penalty for log_probs in (first, second)]
     if abs(scores[0] - scores[1]) <= tolerance:
         return True
     pairs = zip_longest(captions[0].ids, captions[1].ids)
-    parted = 1 + next(position for position, (one, other) in enumerate(pairs) if one != other)
-    return abs(sum(first[:parted]) - sum(second[:parted])) <= tolerance
+    differing = 1 + next(position for position, (one, other) in enumerate(pairs) if one != other)
+    return abs(sum(first[:differing]) - sum(second[:differing])) <= tolerance
 
 
 def log_probs_in(

@@ -1,6 +1,6 @@
-"""Verification: the written graphs compute what PyTorch computes, from encoder outputs to captions.
+"""Verifies that the written graphs compute what PyTorch computes, from encoder outputs to captions.
 
-The graphs run as in use, from the files of the bundle, through the runtime's own code.
+The graphs run from the files of the bundle, with the runtime's code.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from caprun.search.steps import StepOutput, Steps
 BATCH_SIZES = (1, 2, 5, 16)
 BEAM_SIZES = (1, 3, 5)
 STATE_TOLERANCE = 2e-5
-"""Largest difference of hidden and cell state and of alpha, which lie in about -1..1 and depend on every weight.
+"""Largest difference of hidden state, cell state and alpha, which are about -1..1 and depend on every weight.
 
 Log-probabilities, and encoder outputs relative to their largest value, may differ by `TOLERANCE`.
 """
 UNDECIDED_SHARE = 0.01
-"""Largest share of steps in which a model that looks at one region may find two alike and look at the other."""
+"""Largest share of steps in which hard attention may choose another region because two are equally likely."""
 _STEPS = 4
 _CHUNK = 256  # pieces fed at once when the whole vocabulary is
 Images = npt.NDArray[np.uint8]
@@ -42,10 +42,10 @@ class ParityError(CaprunError):
 
 
 class InspectableSteps(Steps, Protocol):
-    """Steps whose state can be read."""
+    """A decoder whose state can be read."""
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Returns state and context as they are now."""
+        """Copies the current state and context to the host, by name."""
         ...
 
 
@@ -63,7 +63,7 @@ class InspectableBackend(Protocol):
 
 @dataclass
 class Parity:
-    """How much was compared, and the largest differences found."""
+    """The number of comparisons and the largest differences."""
 
     photos: int
     batch_sizes: tuple[int, ...] = BATCH_SIZES
@@ -95,17 +95,17 @@ def verify(
 ) -> Parity:
     """Compares two backends of one model.
 
-    A model that looks at one region jumps where two regions are equally likely: a rounding error decides, and another
-    sentence of the same model follows. Where PyTorch's log-probabilities of two regions are within `TOLERANCE`, such
-    steps are therefore counted instead of compared; see `UNDECIDED_SHARE`.
+    Where hard attention finds two regions equally likely, rounding decides which one it uses, and the caption
+    continues differently. Such steps, in which PyTorch's log-probabilities of two regions are within `TOLERANCE`, are
+    counted instead of compared; see `UNDECIDED_SHARE`.
 
     Args:
         reference: the model in PyTorch.
         written: the files.
         spec: the model's special ids and search defaults.
         vocabulary: its pieces.
-        photos: uint8 (photos, height, width, 3), real ones.
-        one_region: whether the model looks at the most likely region alone (hard attention).
+        photos: real photos, uint8 (photos, height, width, 3).
+        one_region: whether the model has hard attention.
 
     Returns:
         The largest differences found.
@@ -118,7 +118,7 @@ def verify(
     rng = np.random.default_rng(0)
     for batch in BATCH_SIZES:
         context = comparison.compare_encoders(photos[np.arange(batch) % len(photos)])
-        # real photos may leave a channel at zero, which hides the weights it is multiplied by; random numbers do not
+        # a channel that is zero in real photos hides errors in its weights; random numbers do not
         noise = {name: rng.uniform(-1, 1, value.shape).astype(value.dtype) for name, value in context.items()}
         for beams in BEAM_SIZES:
             for tensors in (context, noise):
@@ -127,7 +127,7 @@ def verify(
     if parity.undecided_steps > UNDECIDED_SHARE * parity.steps:
         raise ParityError(
             f"In {parity.undecided_steps} of {parity.steps} steps PyTorch finds two regions equally likely, and the "
-            "written graphs look at the other one. Train the attention further."
+            "written graphs use the other one. Train the attention further."
         )
     for size in BEAM_SIZES:
         comparison.compare_captions(photos, spec.search.plain(size))
@@ -149,7 +149,7 @@ class Call(NamedTuple):
 
 
 def _random_walk(rng: np.random.Generator, batch: int, beams: int, vocabulary: int) -> list[Call]:
-    """Draws steps as a search takes them: one beam a photo becomes several, and photos drop out."""
+    """Draws steps like those of a search: one beam per photo becomes several, and photos finish."""
     row = np.arange(batch)
     calls = [Call(row, row[:, None], rng.integers(vocabulary, size=(batch, 1)))]
     before = 1
@@ -162,7 +162,7 @@ def _random_walk(rng: np.random.Generator, batch: int, beams: int, vocabulary: i
 
 
 def _every_piece(vocabulary: int) -> Iterator[Call]:
-    """Yields steps that feed every piece once, so that every row of the embedding is used."""
+    """Yields steps that use every row of the embedding."""
     states = 0
     for first in range(0, vocabulary, _CHUNK):
         token = np.arange(first, min(first + _CHUNK, vocabulary))[None]
@@ -240,7 +240,7 @@ class _Comparison:
                     self._excuse(image, expected, hypothesis, options)
 
     def _excuse(self, image: Images, expected: Hypothesis, found: Hypothesis, options: SearchOptions) -> None:
-        """Counts a caption that differs as a near-tie, or keeps it for the error."""
+        """Records a caption that differs as a near-tie or for the error."""
         pair, special, pieces = (expected, found), self.spec.special, len(self.vocabulary)
         both = [log_probs_in(self.reference, image, one, special, pieces) for one in pair]
         if (self.one_region and any(self._is_undecided_in(image, one) for one in pair)) or is_near_tie(
@@ -255,7 +255,7 @@ class _Comparison:
         )
 
     def _is_undecided_in(self, image: Images, hypothesis: Hypothesis) -> bool:
-        """Tells whether PyTorch was undecided, at any word of a caption, which region to look at."""
+        """Returns whether PyTorch finds two regions equally likely at any piece of a caption."""
         steps = self.reference.encode(image[None], alpha=True)
         regions = steps.tensors()["regions"]
         outputs = replay(steps, pieces_of(hypothesis, self.spec.special), len(self.vocabulary))
@@ -263,10 +263,10 @@ class _Comparison:
 
 
 def _undecided(output: StepOutput, regions: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Tells where a region that looks different is about as likely as the likeliest.
+    """Returns where another region, with other features, is about as likely as the most likely one.
 
     Args:
-        output: output of a step that looks at one region.
+        output: output of a step with hard attention.
         regions: (rows, regions, channels), the regions of its photos.
 
     Returns:
@@ -282,7 +282,7 @@ def _undecided(output: StepOutput, regions: npt.NDArray[np.float32]) -> npt.NDAr
 
 
 def _by_piece(output: StepOutput) -> npt.NDArray[np.float32]:
-    """Returns log-probabilities in the vocabulary's order, which does not depend on how ties are sorted."""
+    """Returns log-probabilities in the order of the vocabulary, in which equal ones have a defined order."""
     by_piece = np.full_like(output.log_prob, np.nan)
     np.put_along_axis(by_piece, output.candidate, output.log_prob, axis=2)
     return by_piece

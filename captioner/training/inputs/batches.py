@@ -1,4 +1,4 @@
-"""Batches of photos with all their captions, in an order that depends only on the seed and the epoch."""
+"""Batches of photos with all their captions, in an order that depends only on seed and epoch."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Source(Protocol):
     """A source of photos: cached features, or files."""
 
     def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
-        """Yields photos as they are, a tensor for each group of indices."""
+        """Yields unchanged photos, a tensor for each group of indices."""
         ...
 
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
-        """Yields photos as training shows them in an epoch, decided by seed, epoch and index alone.
+        """Yields photos as training shows them in an epoch; they depend only on seed, epoch and index.
 
-        An index beyond the number of photos is a further showing in the same epoch: `index % photos` is the photo.
+        An index beyond the number of photos is another showing of photo `index % photos` in the same epoch.
         """
         ...
 
@@ -158,7 +158,7 @@ class Batches:
         return Batch(seen, tokens, photos, torch.from_numpy(self._weights[photos]).float())
 
     def _draw(self, rng: np.random.Generator) -> Indices:
-        """Draws the photos of an epoch in random order; a further showing of a photo is its index plus the photos."""
+        """Draws the photos of an epoch in random order; each further showing adds the number of photos to an index."""
         chosen = []
         for weight in np.unique(self._shown):
             photos = np.flatnonzero(self._shown == weight)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from caprun.atomic_write import atomic_write, flush
 from caprun.errors import ImageError
@@ -126,13 +127,14 @@ class FeatureCache:
     ) -> dict[str, str]:
         """Appends the features of `missing` to table and `known`; returns a sentence for each unreadable photo."""
         needed, free = len(missing) * self._stem.bytes, shutil.disk_usage(self.directory).free
+        size, room = (tqdm.format_sizeof(count, "B") for count in (needed, free))
         names = ("regions", "channels") if len(self._stem.shape) == 2 else ("channels", "rows", "columns")
-        sizes = (f"{size} {name}" for size, name in zip(self._stem.shape, names, strict=True))
+        sizes = (f"{length} {name}" for length, name in zip(self._stem.shape, names, strict=True))
         shape = " x ".join((f"{len(missing)} photos", *sizes))
-        say(f"features: {shape} in half precision, {_size(needed)} in {self.directory}")
+        say(f"features: {shape} in half precision, {size} in {self.directory}")
         if needed > 0.95 * free:
             raise CaptionerError(
-                f"The features need {_size(needed)} in {self.directory}, but {_size(free)} are free. Make room, or "
+                f"The features need {size} in {self.directory}, but {room} are free. Make room, or "
                 "name a folder on another disk with --cache."
             )
         encode = _runner(self._stem.module, self._size, device)
@@ -247,11 +249,3 @@ def _half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
             "--set data.augment=true to train without the cache."
         )
     return half
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

@@ -45,13 +45,11 @@ class CachedFeatures:
         """Yields the same, with a view drawn for each photo."""
         count = len(self._views[0].rows)
         there = np.array([view.rows >= 0 for view in self._views])
-        drawn = {}
-        for time in _times(photos, count):
-            views = _draw_views(count, len(self._views), seed, epoch, time)
-            drawn[time] = np.where(there[views, np.arange(count)], views, 0)
+        drawn = _draw_views(photos, count, len(self._views), seed, epoch)
+        drawn = np.where(there[drawn, np.arange(count)], drawn, 0)
         for group in photos:
             shown = [divmod(int(index), count) for index in group]
-            yield torch.cat([self._views[drawn[time][photo]].of([photo]) for time, photo in shown])
+            yield torch.cat([self._views[drawn[time, photo]].of([photo]) for time, photo in shown])
 
 
 class PhotoFiles:
@@ -87,7 +85,7 @@ class PhotoFiles:
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
         """Yields the same, with random choices that depend on seed, epoch and index."""
         count = len(self._photos)
-        drawn = {time: _draw_views(count, self._views, seed, epoch, time) for time in _times(photos, count)}
+        drawn = _draw_views(photos, count, self._views, seed, epoch)
 
         def augmented(index: int) -> npt.NDArray[np.uint8]:
             rng = np.random.default_rng((seed, epoch, 2, index))
@@ -97,7 +95,7 @@ class PhotoFiles:
 
         def viewed(index: int) -> npt.NDArray[np.uint8]:
             time, index = divmod(index, count)
-            file, view = self._photos[index], int(drawn[time][index])
+            file, view = self._photos[index], int(drawn[time, index])
             if is_mirrored(view) and not self._may_mirror[index]:
                 view = 0
             return prepare(show(open_photo(file), view, self._key(file)), self._spec)
@@ -111,14 +109,11 @@ class PhotoFiles:
                 yield torch.from_numpy(np.stack([next(images) for _ in group]))
 
 
-def _draw_views(photos: int, views: int, seed: int, epoch: int, time: int = 0) -> Indices:
-    """Draws the view of each photo for its showing number `time` in an epoch."""
-    return np.random.default_rng((seed, epoch, 1, time) if time else (seed, epoch, 1)).integers(views, size=photos)
-
-
-def _times(photos: Sequence[Indices], count: int) -> range:
-    """Returns the range of showing numbers of `count` photos in an epoch."""
-    return range(1 + max((int(group.max()) // count for group in photos), default=0))
+def _draw_views(photos: Sequence[Indices], count: int, views: int, seed: int, epoch: int) -> Indices:
+    """Draws a view for each showing of each of `count` photos in an epoch, (showings, count)."""
+    showings = 1 + max((int(group.max()) // count for group in photos), default=0)
+    seeds = [(seed, epoch, 1, time) if time else (seed, epoch, 1) for time in range(showings)]
+    return np.stack([np.random.default_rng(each).integers(views, size=count) for each in seeds])
 
 
 def report_unreadable(problems: Sequence[str], say: Callable[[str], None], *, allow_missing: bool) -> None:

@@ -1,4 +1,4 @@
-"""Captions of many photos, with everything that a confidence is computed from."""
+"""Captions of many photos, with the features from which a confidence is computed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Captioned:
 
 
 def caption_all(captioner: Captioner, images: Images, options: SearchOptions | None = None) -> Captioned:
-    """Captions prepared photos batch by batch; `options` None stands for the model's own."""
+    """Captions prepared photos in batches; the default for `options` is the model's own search."""
     special = captioner.spec.special
     options = options or captioner.spec.search
     photos: list[Float32Array] = []

@@ -31,7 +31,7 @@ class Event(NamedTuple):
 
 
 def choose_event(relative: npt.NDArray[np.float64]) -> Event | None:
-    """Chooses a share that is neither nearly always nor hardly ever reached; None where there is none.
+    """Chooses a share that a moderate number of captions reaches; None if there is none.
 
     Args:
         relative: (captions,), see `relative_scores`.

@@ -127,33 +127,30 @@ def shapes(rng: Random) -> Image.Image:
 def icon(rng: Random) -> Image.Image:
     """Draws an icon or a logo: a letter or a few shapes on a plain or rounded ground, some above a name."""
     side = int(rng.choice([32, 48, 64, 128, 256, 512, 1024]))
-    canvas, writing = _Canvas(rng, (side, side)), _Writing(rng)
+    canvas = _Canvas(rng, (side, round(side * rng.choice([1, 1, 1.4]))))
     if rng.random() < 0.6:
         rounded = side * float(rng.choice([0, 0.15, 0.25, 0.42]))
         canvas.draw.rounded_rectangle((side * 0.08, side * 0.08, side * 0.92, side * 0.92), rounded, _colour(rng))
     if rng.random() < 0.35:
-        font = writing.font(side * rng.uniform(0.4, 0.8))
-        canvas.draw.text((side / 2, side / 2), writing.word()[:1], _colour(rng), font, "mm")
+        font = canvas.font(side * rng.uniform(0.4, 0.8))
+        canvas.draw.text((side / 2, side / 2), canvas.words(1)[:1], _colour(rng), font, "mm")
     else:
         for _ in range(int(rng.integers(1, 6))):
             canvas.shape(rng.uniform(0.15, 0.7), off=0.15)
-    if rng.random() < 0.4:
-        picture = Image.new("RGB", (side, round(side * 1.4)), canvas.ground)
-        picture.paste(canvas.picture)
-        name = writing.words(2)
-        font = writing.font(min(0.25 * side, 1.6 * side / len(name)))
-        ImageDraw.Draw(picture).text((side / 2, side * 1.2), name, canvas.ink, font, "mm")
-        return picture
+    if canvas.picture.height > side:
+        name = canvas.words(2)
+        font = canvas.font(min(0.25 * side, 1.6 * side / len(name)))
+        canvas.draw.text((side / 2, side * 1.2), name, canvas.ink, font, "mm")
     return canvas.picture
 
 
 def text(rng: Random) -> Image.Image:
     """Draws a few large words, or a page of text in one to three columns; some are rotated."""
-    canvas, writing = _Canvas(rng), _Writing(rng)
+    canvas = _Canvas(rng)
     width, height = canvas.picture.size
     if rng.random() < 0.2:
-        words = [writing.words(2) for _ in range(int(rng.integers(1, 4)))]
-        font = writing.font(min(height / (len(words) + 1), 1.5 * width / max(map(len, words))))
+        words = [canvas.words(2) for _ in range(int(rng.integers(1, 4)))]
+        font = canvas.font(min(height / (len(words) + 1), 1.5 * width / max(map(len, words))))
         middle = (width / 2, height / 2)
         canvas.draw.multiline_text(middle, "\n".join(words), canvas.ink, font, "mm", align="center")
     else:
@@ -161,7 +158,7 @@ def text(rng: Random) -> Image.Image:
         pixels = max(7, height / rng.uniform(6, 45))
         for column in range(columns):
             left, right = width * (column + 0.05) / columns, width * (column + 0.95) / columns
-            writing.paragraphs(canvas.draw, (left, height * 0.05, right, height * 0.95), pixels, canvas.ink)
+            canvas.paragraphs((left, height * 0.05, right, height * 0.95), pixels)
     if rng.random() < 0.2:
         return canvas.picture.rotate(rng.uniform(-90, 90), Image.Resampling.BILINEAR, fillcolor=canvas.ground)
     return canvas.picture
@@ -169,37 +166,32 @@ def text(rng: Random) -> Image.Image:
 
 def screenshot(rng: Random) -> Image.Image:
     """Draws a window or a phone: bars, then text, or rows and columns of labels, buttons or cards."""
-    size = ((1280, 720), (800, 600), (640, 480), (360, 640), (400, 800))[rng.integers(5)]
-    dark = rng.random() < 0.4
-    level = int(rng.integers(10, 60) if dark else rng.integers(225, 256))
-    canvas, writing = _Canvas(rng, size, (level, level, level)), _Writing(rng)
-    draw, (width, height), accent = canvas.draw, size, _colour(rng)
-    ink: Colour = (220, 220, 220) if dark else (30, 30, 30)
-    shade: Colour = ((level + (20 if dark else -20)),) * 3
+    width, height = ((1280, 720), (800, 600), (640, 480), (360, 640), (400, 800))[rng.integers(5)]
+    grey = int(rng.choice([rng.integers(10, 60), rng.integers(225, 256)]))
+    canvas, accent = _Canvas(rng, (width, height), (grey, grey, grey)), _colour(rng)
+    draw, shade = canvas.draw, (grey + (20 if grey < 128 else -20),) * 3
     pixels, top = rng.uniform(12, 26), height * rng.uniform(0.04, 0.14)
     draw.rectangle((0, 0, width, top), accent if rng.random() < 0.6 else shade)
-    draw.text((width * 0.03, top / 2), writing.words(3), ink, writing.font(top * 0.5), "lm")
-    left = 0.0
-    if rng.random() < 0.5:
-        left = width * rng.uniform(0.15, 0.3)
+    draw.text((width * 0.03, top / 2), canvas.words(3), canvas.ink, canvas.font(top * 0.5), "lm")
+    left = rng.choice([0, width * rng.uniform(0.15, 0.3)])
+    if left:
         draw.rectangle((0, top, left, height), shade)
-        writing.paragraphs(draw, (width * 0.02, top + pixels, left * 0.9, height), pixels, ink)
-    left, top = left + width * 0.03, top + pixels
+        canvas.paragraphs((width * 0.02, top + pixels, left * 0.9, height), pixels)
+    left, top, right, bottom = left + width * 0.03, top + pixels, width * 0.97, height * 0.97
     if rng.random() < 0.3:
-        writing.paragraphs(draw, (left, top, width * 0.97, height * 0.97), pixels, ink)
+        canvas.paragraphs((left, top, right, bottom), pixels)
         return canvas.picture
     rows, columns = int(rng.integers(2, 14)), int(rng.integers(1, 6))
-    wide, tall = (width * 0.97 - left) / columns, (height * 0.97 - top) / rows
-    filled, rounded = rng.random() < 0.6, rng.choice([0, 4, 12])
-    for row in range(rows):
-        y = top + row * tall
-        draw.line((left, y, width * 0.97, y), shade)
+    wide, tall = (right - left) / columns, (bottom - top) / rows
+    filled, rounded, label = rng.random() < 0.6, rng.choice([0, 4, 12]), canvas.font(pixels * 0.8)
+    for y in np.arange(top, bottom - tall / 2, tall).tolist():
+        draw.line((left, y, right, y), shade)
         for column in range(columns):
             x = left + column * wide + (rng.uniform(0, 0.3) * wide if columns == 1 else 0)
             if filled:
                 fill = _colour(rng) if columns > 1 else (accent, shade)[rng.integers(2)]
                 draw.rounded_rectangle((x, y + 2, x + wide * 0.7, y + tall * 0.75), rounded, fill)
-            draw.text((x + 4, y + tall * 0.8), writing.words(3)[:24], ink, writing.font(pixels * 0.8), "ls")
+            draw.text((x + 4, y + tall * 0.8), canvas.words(3)[:24], canvas.ink, label, "ls")
     return canvas.picture
 
 
@@ -209,7 +201,7 @@ def chart(rng: Random) -> Image.Image:
     figure = Figure(figsize=tuple(rng.uniform(1.5, 7, 2)), dpi=100, facecolor=_share(rng))
     agg = FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.set_title(_Writing(rng).words(3), fontsize=rng.uniform(5, 14))
+    axes.set_title(_Canvas(rng).words(3), fontsize=rng.uniform(5, 14))
     axes.set_facecolor(_share(rng) if rng.random() < 0.5 else figure.get_facecolor())
     axes.grid(rng.random() < 0.5)
     form = rng.integers(4)
@@ -273,7 +265,7 @@ def _share(rng: Random) -> tuple[float, float, float]:
 
 
 class _Canvas:
-    """An empty picture, often white, and an ink that contrasts with it."""
+    """An empty picture, often white, with an ink that contrasts with it, and a script and a font."""
 
     def __init__(self, rng: Random, size: tuple[int, int] | None = None, ground: Colour | None = None) -> None:
         self._rng = rng
@@ -283,6 +275,9 @@ class _Canvas:
         self.side = min(self.picture.size)
         red, green, blue = (part // 3 for part in _colour(rng))
         self.ink: Colour = (red, green, blue) if sum(self.ground) > 380 else (255 - red, 255 - green, 255 - blue)
+        latin = rng.random() < 0.5
+        self._letters = list(_LATIN if latin else ALPHABETS[rng.integers(len(ALPHABETS))])
+        self._font = _LATIN_FONTS[rng.integers(len(_LATIN_FONTS))] if latin else ALL_SCRIPTS
 
     def line(self) -> None:
         """Draws a line through random points, or one that wanders."""
@@ -316,36 +311,25 @@ class _Canvas:
             radii = radius * np.tile([1, inner], corners)
             draw.polygon(np.stack([x + radii * np.cos(angles), y + radii * np.sin(angles)], 1).ravel().tolist(), ink)
 
-
-class _Writing:
-    """Random words in one script and font; half are Latin."""
-
-    def __init__(self, rng: Random) -> None:
-        self._rng = rng
-        latin = rng.random() < 0.5
-        self._letters = list(_LATIN if latin else ALPHABETS[rng.integers(len(ALPHABETS))])
-        self._font = _LATIN_FONTS[rng.integers(len(_LATIN_FONTS))] if latin else ALL_SCRIPTS
-
     def font(self, pixels: float) -> ImageFont.FreeTypeFont:
         return load_font(self._font, max(6, round(pixels)))
 
-    def word(self) -> str:
-        word = "".join(self._rng.choice(self._letters, int(self._rng.integers(1, 11))))
-        return word.capitalize() if self._rng.random() < 0.2 else word
-
     def words(self, most: int) -> str:
-        return " ".join(self.word() for _ in range(int(self._rng.integers(1, most + 1))))
+        """Draws one word of random letters or more, up to `most`."""
+        sizes = self._rng.integers(1, 11, self._rng.integers(1, most + 1))
+        words = ("".join(self._rng.choice(self._letters, size)) for size in sizes)
+        return " ".join(word.capitalize() if self._rng.random() < 0.2 else word for word in words)
 
-    def paragraphs(self, draw: ImageDraw.ImageDraw, box: Box, pixels: float, ink: Colour) -> None:
+    def paragraphs(self, box: Box, pixels: float) -> None:
         """Draws lines of words in a box; some end early, and some are left out."""
         left, top, right, bottom = box
         letters = max(1, int((right - left) / (0.55 * pixels)))
         ragged, gaps = self._rng.uniform(0, 0.6), self._rng.uniform(0, 0.25)
         for y in np.arange(top, bottom - pixels, 1.4 * pixels).tolist():
             if self._rng.random() > gaps:
-                words = self.words(letters // 2 + 4)
                 end = int(letters * (1 - ragged * self._rng.random()))
-                draw.text((left, y), words[: max(1, end)], ink, self.font(pixels))
+                words = self.words(letters // 2 + 4)[: max(1, end)]
+                self.draw.text((left, y), words, self.ink, self.font(pixels))
 
 
 @functools.lru_cache(maxsize=64)

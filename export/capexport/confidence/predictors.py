@@ -1,4 +1,4 @@
-"""The fits behind a confidence: which photos are captioned well, which are familiar, which captions are good."""
+"""The fits of a confidence: which photos are captioned well, which are familiar, which captions are good."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ Dev = Mapping[Key, Labelled]
 
 
 def fit_direction(train: Captioned) -> Weights:
-    """Fits the direction of photo features that says how well a training photo is captioned.
+    """Fits the direction of photo features along which training photos are captioned better.
 
-    Captions of training photos are better than those of other photos, so only their ranks count, and only what the
-    features of the caption do not tell.
+    Captions of training photos are better than those of other photos, so only their ranks are used, and only what the
+    features of the captions do not explain.
     """
     rank = rankdata(scores_of(train.texts, train.examples)) / len(train.texts)
     both = ridge(np.column_stack([train.features, train.photos]), rank, _TRAIN_PENALTY)

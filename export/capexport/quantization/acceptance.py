@@ -170,7 +170,7 @@ def check_batches(captioner: Captioner, photos: npt.NDArray[np.uint8], tolerance
 
 
 def captions_of(captioner: Captioner, photos: npt.NDArray[np.uint8], options: SearchOptions | None = None) -> list[str]:
-    """Captions prepared photos batch by batch; `options` None stands for the model's own."""
+    """Captions prepared photos in batches; the default for `options` is the model's own search."""
     batches = (photos[first : first + _BATCH] for first in range(0, len(photos), _BATCH))
     return [caption.text for batch in batches for caption in captioner.caption_arrays(batch, options)]
 

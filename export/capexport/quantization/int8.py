@@ -106,7 +106,7 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
     Args:
         source: an fp32 graph.
         target: file to write.
-        feeds: inputs as they occur in use; the intermediate values of one feed are in memory at a time.
+        feeds: realistic inputs; the intermediate values of one feed are in memory at a time.
         calibration: see `find_ranges`.
 
     Raises:
@@ -197,7 +197,7 @@ class _Graph:
     """The parts of an fp32 graph that are quantised.
 
     Attributes:
-        nodes: the nodes to quantise; the sum of two quantised maps then becomes one of integers by itself.
+        nodes: the nodes to quantise; ONNX Runtime then also adds quantised maps in integers.
         activations: names of the float inputs and outputs of these nodes.
         depthwise: names of the weights of depthwise convolutions.
         pointwise: the convolutions that are a matrix product at every pixel.
@@ -240,7 +240,7 @@ def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed
         moments[name] = moments.get(name, 0.0) + (columns @ columns.T).astype(np.float64)
     tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
     for node in nodes:
-        # the quantiser names what it writes after the weights
+        # the quantiser names its tensors after the weights
         weights, name = numpy_helper.to_array(graph.weights[node.input[1]]), node.input[1]
         scales, stored = numpy_helper.to_array(tensors[f"{name}_scale"]), tensors[f"{name}_quantized"]
         matrix = weights.reshape(len(weights), -1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Ranges of activations: which values the 256 steps of an int8 activation span.
+"""Finds the range of values that the 256 steps of an int8 activation cover.
 
 A narrower range has finer steps and cuts off more values.
 """
@@ -18,7 +18,7 @@ from caprun.inference.devices import onnxruntime
 Calibration = Literal["minmax", "entropy", "percentile"]
 Feed = Mapping[str, npt.NDArray[Any]]
 Range = tuple[float, float]
-"""Lowest and highest value. Zero lies between them, because one of the steps must be exactly zero."""
+"""Lowest and highest value. Zero is between them, because one step must be exactly zero."""
 Counts = npt.NDArray[np.int64]
 _BINS, _LEVELS, _CANDIDATES = 4096, 256, 128
 _CUT_OFF = 1e-5
@@ -33,7 +33,7 @@ def find_ranges(
     Args:
         model: the graph.
         names: its float32 tensors.
-        feeds: inputs as they occur in use.
+        feeds: realistic inputs.
         calibration: `minmax` takes the whole range. `percentile` cuts off 0.0005% of the values on either side.
             `entropy` takes the range whose 256 steps have the least Kullback-Leibler divergence from the values
             (Migacz, 2017, "8-bit inference with TensorRT"). Zeros are not counted: every range has them exactly.

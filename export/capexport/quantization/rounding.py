@@ -1,4 +1,4 @@
-"""Rounding of weights that changes a layer's output least, rather than the weights (GPTQ)."""
+"""Rounds weights so that a layer's output changes least (GPTQ)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from caprun.arrays import Float64Array
 
-_DAMPING = 0.01  # this share of the mean squared input is added to each, or nearly constant inputs would decide
+_DAMPING = 0.01  # share of the mean squared input that is added to each, against nearly constant inputs
 
 
 def round_weights(
@@ -29,7 +29,7 @@ def round_weights(
     """
     order = np.argsort(-np.diag(moments), kind="stable")
     damped = moments[np.ix_(order, order)] + max(_DAMPING * float(np.diag(moments).mean()), 1e-12) * np.eye(len(order))
-    # row j of the upper Cholesky factor of the inverse says how an error at input j spreads over later inputs
+    # row j of the upper Cholesky factor of the inverse distributes an error at input j over later inputs
     spread = np.linalg.cholesky(np.linalg.inv(damped)).T
     rest = weights[:, order].copy()
     scales = np.where(scales > 0, scales, 1.0)  # an output without weights has a scale of 0

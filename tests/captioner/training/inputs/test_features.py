@@ -249,7 +249,7 @@ def test_the_size_is_announced_before_anything_is_computed(tmp_path, encoder, sp
     heard: list[tuple[str, int]] = []
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     cache.compute(photos, CPU, lambda line: heard.append((line, len(encoded))))
-    line = f"features: 3 photos x 9 regions x 8 channels in half precision, 432 bytes in {cache.directory}"
+    line = f"features: 3 photos x 9 regions x 8 channels in half precision, 432B in {cache.directory}"
     assert heard == [(line, 0)]
 
 
@@ -261,7 +261,7 @@ def test_features_that_do_not_fit_on_the_disk_are_refused_before_they_are_comput
     usage = namedtuple("usage", "total used free")
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 0, free - 1))
-    with pytest.raises(CaptionerError, match=r"^The features need 432 bytes in .*, but 454 bytes are free\. .*--cache"):
+    with pytest.raises(CaptionerError, match=r"^The features need 432B in .*, but 454B are free\. .*--cache"):
         cache.compute(photos, CPU, quiet)
     assert encoded == []
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 0, free))
@@ -317,7 +317,7 @@ def test_of_an_encoder_that_is_tuned_what_its_frozen_part_gives_is_cached(spec, 
     photos = write_photos(tmp_path, 3)
     features = tuned(2).compute(photos, CPU, said.append)
     assert features.of([0, 2]).shape == (2, 8, 3, 3)
-    assert said[0].startswith("features: 3 photos x 8 channels x 3 rows x 3 columns in half precision, 432 bytes in ")
+    assert said[0].startswith("features: 3 photos x 8 channels x 3 rows x 3 columns in half precision, 432B in ")
     # what is trained does not decide it, what is before does
     assert tuned(2, weights=0.5).directory == tuned(2).directory
     assert tuned(1).directory != tuned(2).directory

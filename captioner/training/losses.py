@@ -18,11 +18,9 @@ class Losses(NamedTuple):
     total: Tensor
     """The loss to minimise; the totals of a step's parts add up to the step's total."""
     nats: Tensor
-    """Cross-entropy of the words, not smoothed, in nats."""
+    """Cross-entropy of the words, not smoothed, in nats: the negated log-likelihood of the captions."""
     correct: Tensor
     """int64: number of words that the model found most likely."""
-    log_likelihood: Tensor
-    """Natural logarithm of the probability of the captions."""
 
 
 def caption_loss(
@@ -70,7 +68,7 @@ def caption_loss(
         hard = train.attention_reward * reward * teacher.glance_log_prob + train.attention_entropy * teacher.entropy
         total = total - (hard * of_photo[:, None]).sum() / words
     correct = (log_prob.argmax(1) == teacher.targets).sum()
-    return Losses(total, nats.detach(), correct, -nats.detach())
+    return Losses(total, nats.detach(), correct)
 
 
 def attention_spread(attended: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import gc
 import inspect
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -78,14 +78,11 @@ class Processes:
         options: dict[str, Any] = {"device_ids": devices, name: False}
         return DistributedDataParallel(model, **options)
 
-    @contextmanager
-    def gathering(self, model: nn.Module, gather: bool) -> Iterator[None]:
-        """Adds gradients in the block to those of earlier parts and, if `gather` is true, averages over processes."""
-        if gather or not isinstance(model, DistributedDataParallel):
-            yield
-        else:
-            with model.no_sync():
-                yield
+    def gathering(self, model: nn.Module, gather: bool) -> AbstractContextManager[None]:
+        """Returns a context that adds gradients to earlier ones and, if `gather` is true, averages over processes."""
+        if isinstance(model, DistributedDataParallel) and not gather:
+            return model.no_sync()
+        return nullcontext()
 
 
 def join_processes(device: str) -> Processes:

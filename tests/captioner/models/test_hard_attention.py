@@ -224,6 +224,6 @@ def test_looking_at_the_right_region_is_learnt_from_the_reward(encoder, always_d
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
-        baseline = 0.9 * baseline + 0.1 * losses.log_likelihood.item() / photos
+        baseline = 0.9 * baseline - 0.1 * losses.nats.item() / photos
     alpha = model.eval()(features, tokens).attended[:, 0]
     assert (alpha.argmax(1) == where).float().mean() > 0.9

@@ -294,7 +294,7 @@ def test_a_training_is_not_resumed_on_other_photos_or_captions(
 
 def test_a_loss_that_is_no_number_stops_the_training(train_shapes, tmp_path, monkeypatch):
     nan = torch.tensor(math.nan, requires_grad=True)
-    monkeypatch.setattr(loop, "caption_loss", lambda *_: Losses(nan, *[nan.detach()] * 3))
+    monkeypatch.setattr(loop, "caption_loss", lambda *_: Losses(nan, *[nan.detach()] * 2))
     with pytest.raises(CaptionerError, match=r"^The loss or its gradient is NaN or infinite at step 0; lower --lr\."):
         train_shapes(tmp_path)
     assert not (tmp_path / BEST).exists()

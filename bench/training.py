@@ -94,7 +94,7 @@ def random_data(config: Config, photos: int) -> Data:
         for photo in lengths
     ]
     table = rng.exponential(size=(photos, model.encoder.regions, model.encoder.channels)).astype(np.float16)
-    return Data(model, CachedFeatures(features.Features(np.arange(photos), table, ())), captions)
+    return Data(model, CachedFeatures(features.Features(np.arange(photos), table, {})), captions)
 
 
 def drawn(examples: Sequence[Example], count: int) -> list[Example]:
@@ -190,7 +190,7 @@ def only(step: Step) -> Batch:
 def compare_encoders(model: CaptionModel, images: np.ndarray, rounds: int) -> list[str]:
     """Time the feature cache's runner and eager PyTorch, batch by batch in turns."""
     encoder = model.encoder
-    cached = features._runner(encoder, torch.device("cpu"))
+    cached = features._runner(encoder, encoder.size, torch.device("cpu"))
 
     @torch.inference_mode()
     def eager(photos: np.ndarray) -> np.ndarray:

@@ -31,11 +31,10 @@ def fit_confidence(
 ) -> Confidence | None:
     """Fits a confidence and measures it, or prints why there is none.
 
-    Which photos are familiar is learnt from training photos and drawn outliers. Which photos are captioned well is
-    learnt from training photos too, although their captions are better than those of other photos. How far to trust
-    that, and the caption's own log-probabilities, is learnt from dev photos, over all precisions and searches together.
-    All figures are of photos that were not in the fit: dev photos by fold, and new outliers. Everything that rules out
-    a confidence is checked before the training photos are captioned, which takes longest.
+    Training photos and drawn outliers teach which photos are familiar, and training photos which ones are captioned
+    well. Dev photos teach how far to trust this and the log-probabilities of a caption, over all precisions and
+    searches together. All figures are of photos that were not in the fit: dev photos by fold, and new outliers. The
+    training photos are captioned last, because this takes longest.
 
     Args:
         captioners: the model in each precision, the one used by default first.

@@ -38,7 +38,7 @@ Chances = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A confidence, and all it was fitted on."""
+    """A confidence and the data it was fitted on."""
 
     confidence: Confidence
     direction: Weights
@@ -55,7 +55,7 @@ class Fitted:
 
 
 def measure(fitted: Fitted, captioner: Captioner) -> dict[str, Any]:
-    """Measures a confidence out of fold, by dataset where there are several, and against outliers.
+    """Measures a confidence out of fold, by dataset if there are several, and against outliers.
 
     Args:
         fitted: the confidence.
@@ -114,7 +114,7 @@ def figures_of(confidence: Chances, good: npt.NDArray[np.bool_]) -> dict[str, An
 
 
 def _transfer(fitted: Fitted, name: str) -> dict[str, Any] | None:
-    """Fits anew without a dataset's photos, of dev and of train, and measures on them; None where too few are left."""
+    """Measures a fit without a dataset's dev and train photos on its dev photos; None if too few others are left."""
     own = fitted.dev[fitted.own]
     others, train = own.captioned.datasets != name, fitted.train.only(fitted.train.datasets != name)
     if min((own.captioned.whole & others).sum(), train.whole.sum()) < FEWEST_WHOLE:
@@ -127,7 +127,7 @@ def _transfer(fitted: Fitted, name: str) -> dict[str, Any] | None:
 
 
 def _against_outliers(fitted: Fitted, captioner: Captioner, good: Chances) -> dict[str, Any]:
-    """Measures AUROC of dev photos against new outliers: of every kind, and of each kind by a fit without it.
+    """Measures AUROC of dev photos against new outliers of all kinds, and of each kind with a fit without it.
 
     Args:
         fitted: the confidence.

@@ -29,7 +29,7 @@ ALPHABETS = (
     "ابتثجحخدذرزسشصضطظعغفقكلمنهوي",
 )
 ALL_SCRIPTS = "DejaVuSans"
-"""A font that comes with matplotlib, the same on every host; it has all these letters."""
+"""A font of matplotlib with all these letters."""
 _LATIN_FONTS = (ALL_SCRIPTS, "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono")
 
 

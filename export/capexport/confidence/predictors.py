@@ -19,7 +19,7 @@ from caprun.bundle.confidence import CAPTION_FEATURES, Confidence, Linear
 
 FOLDS = 10
 _COMPONENTS = 128
-"""Principal components of photo features in which photos are told from outliers."""
+"""Number of principal components of photo features that separate photos from outliers."""
 _OUTLIER_WEIGHT = 2000.0
 """Weight of all photos and outliers together, against `_OUTLIER_PENALTY`."""
 _PHOTO_SHARE = 0.98

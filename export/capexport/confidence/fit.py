@@ -21,7 +21,7 @@ FEWEST = 200
 """Photos of dev, and of training, that a fit needs."""
 TRAIN_PHOTOS = 6000
 """Maximum number of training photos that are captioned."""
-OUTLIERS = 100
+OUTLIERS = 150
 """Outliers of each kind in the fit."""
 _SEED = 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from capexport.quantization.ranges import Calibration
 from capexport.verify import InspectableBackend, verify
 from caprun.bundle.manifest import FULL_PRECISION, Manifest, ModelSpec, Precision
 from caprun.bundle.reading import read_bundle
-from caprun.bundle.writing import replaced_bundle, write_manifest
+from caprun.bundle.writing import describe_file, replaced_bundle, write_manifest
 from caprun.engine import Captioner
 from caprun.inference.devices import choose_device
 from caprun.inference.precisions import choose_precision
@@ -185,7 +184,7 @@ def _provenance(path: Path, training: Mapping[str, Any]) -> dict[str, Any]:
         except PackageNotFoundError:  # onnxruntime, if onnxruntime-gpu is installed
             continue
     return {
-        "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "checkpoint_sha256": describe_file(path).sha256,
         "training": dict(training),
         "export_versions": versions,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -17,7 +17,7 @@ from captioner.evaluation.metrics import TITLES, keys_by_dataset, named, shown
 
 PICTURE = "confidence.svg"
 """Name of the picture, a file of the bundle beside the card."""
-Table = tuple[list[str], list[list[object]]]
+Table = tuple[list[str], list[Sequence[object]]]
 """Head and rows."""
 
 
@@ -48,7 +48,7 @@ def _scores(metrics: Mapping[str, Any]) -> Table:
     """Returns the scores, with a row for each dataset where there are several."""
     titles = named(metrics, TITLES)
     datasets = list(dict.fromkeys(key.partition("@")[2] for key in keys_by_dataset(metrics)))
-    rows: list[list[object]] = []
+    rows: list[Sequence[object]] = []
     for dataset in ["", *datasets]:
         suffix = f"@{dataset}" if dataset else ""
         values = [metrics.get(f"{name}{suffix}") for name in titles]
@@ -61,7 +61,7 @@ def _scores(metrics: Mapping[str, Any]) -> Table:
 def _stages(stages: list[Mapping[str, Any]]) -> Table:
     """Returns the scores of a recipe's stages, or of the parts of an average."""
     keys = [key.partition("@") for key in ("cider", "bleu_4", *keys_by_dataset(stages[-1]))]
-    rows: list[list[object]] = [
+    rows: list[Sequence[object]] = [
         [
             *(stage.get("name", number), f"{stage['seconds'] / 60:.0f}", stage.get("epoch") or ""),
             *(shown(key[0], stage["".join(key)]) if "".join(key) in stage else "" for key in keys),
@@ -72,9 +72,9 @@ def _stages(stages: list[Mapping[str, Any]]) -> Table:
     return ["stage", "minutes", "best epoch", *titles], rows
 
 
-def _precisions(manifest: Manifest) -> list[list[object]]:
+def _precisions(manifest: Manifest) -> list[Sequence[object]]:
     """Returns a row for each measurement of each precision."""
-    rows: list[list[object]] = []
+    rows: list[Sequence[object]] = []
     for name, precision in manifest.precisions.items():
         size = sum(manifest.files[file].bytes for file in (precision.encoder, precision.decoder) if manifest.files)
         same = precision.parity.get("captions_as_fp32")

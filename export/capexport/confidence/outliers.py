@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
@@ -199,7 +199,6 @@ def chart(rng: Random) -> Image.Image:
     """Draws a chart of bars, lines, points or slices."""
     count = int(rng.integers(3, 12))
     figure = Figure(figsize=tuple(rng.uniform(1.5, 7, 2)), dpi=100, facecolor=_share(rng))
-    agg = FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.set_title(_Canvas(rng).words(3), fontsize=rng.uniform(5, 14))
     axes.set_facecolor(_share(rng) if rng.random() < 0.5 else figure.get_facecolor())
@@ -215,8 +214,9 @@ def chart(rng: Random) -> Image.Image:
             axes.plot(x, y, color=colour, linewidth=rng.uniform(1, 3))
         else:
             axes.scatter(rng.permutation(x), y, rng.uniform(3, 30), color=colour)
-    agg.draw()
-    return _image(np.asarray(agg.buffer_rgba())[..., :3])
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return Image.open(png).convert("RGB")
 
 
 KINDS: Mapping[str, Callable[[Random], Image.Image]] = {
@@ -253,7 +253,7 @@ def _grid(rng: Random) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]
 def _colour(rng: Random) -> Colour:
     """Draws a colour; black, white, greys and saturated colours are more frequent than by chance."""
     if rng.random() < 0.35:
-        return (int(rng.choice([0, 255, rng.integers(256)])),) * 3
+        return ((0, 255, int(rng.integers(256)))[rng.integers(3)],) * 3
     red, green, blue = (255 * rng.beta(0.6, 0.6, 3)).astype(int).tolist()
     return red, green, blue
 

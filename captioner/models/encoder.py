@@ -282,7 +282,7 @@ def _make_padding_constant(network: nn.Module, size: tuple[int, int]) -> None:
         network(torch.zeros(1, 3, *size))
     for convolution, handle in zip(convolutions, handles, strict=True):
         handle.remove()
-        convolution.__class__ = _PaddedConv2d  # keeps the parameters and their names
+        convolution.__class__ = _PaddedConv2d  # type: ignore[assignment] # keeps the parameters and their names
 
 
 def _keep_depthwise_in_full_precision(parts: Iterable[nn.Module]) -> None:

@@ -54,7 +54,7 @@ class Captioned:
 
     def only(self, kept: npt.NDArray[np.bool_]) -> Captioned:
         """Returns the photos marked in `kept`, bool (photos,)."""
-        chosen = np.flatnonzero(kept)
+        chosen = np.flatnonzero(kept).tolist()
         hypotheses, texts, examples = (
             [values[i] for i in chosen] for values in (self.hypotheses, self.texts, self.examples)
         )

@@ -55,10 +55,12 @@ class Captioned:
     def only(self, kept: npt.NDArray[np.bool_]) -> Captioned:
         """Returns the photos marked in `kept`, bool (photos,)."""
         chosen = np.flatnonzero(kept).tolist()
-        hypotheses, texts, examples = (
-            [values[i] for i in chosen] for values in (self.hypotheses, self.texts, self.examples)
+        return Captioned(
+            self.photos[chosen],
+            [self.hypotheses[i] for i in chosen],
+            [self.texts[i] for i in chosen],
+            [self.examples[i] for i in chosen],
         )
-        return Captioned(self.photos[chosen], hypotheses, texts, examples)
 
 
 def caption_all(captioner: Captioner, images: Images, options: SearchOptions | None = None) -> Captioned:

@@ -1,9 +1,7 @@
 """`caprun doctor`: what is installed, whether it works, and what captioning a photo costs on this machine."""
 
 import io
-import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,6 +29,8 @@ Section = dict[str, Any]
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
     """Say what is installed, whether it works, and what captioning a photo costs on this machine."""
+    import json
+
     found: Section = {}
     try:
         for name, section in examine(model, threads):
@@ -85,6 +85,7 @@ def _as_text(section: Section, indent: str = "  ") -> str:
 
 def _versions() -> Section:
     import importlib.metadata
+    import platform
 
     from PIL import features
 
@@ -103,6 +104,8 @@ def _versions() -> Section:
 
 
 def _machine() -> Section:
+    import platform
+
     from caprun.inference import cuda, hardware
     from caprun.inference.devices import PROVIDERS, onnxruntime
 

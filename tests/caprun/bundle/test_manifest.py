@@ -159,7 +159,7 @@ def test_a_value_of_another_kind_is_refused_or_means_something(
 ) -> None:
     """Whatever stands at any place: a sentence of one line, or a bundle; never another exception."""
     before = (bundle / "model.json").read_bytes()
-    for path in PLACES:
+    for path in PLACES[OTHERS.index(other) % 3 :: 3]:  # each place has a third of the values
         edit_manifest(bundle, put(path, other))
         assert_read_or_refused_in_a_line(bundle, path)
         (bundle / "model.json").write_bytes(before)

@@ -324,7 +324,10 @@ def test_a_library_never_abstains_by_itself(captions: dict[str, Caption], doubtf
 # --- `caprun doctor`
 
 
-def test_doctor_says_what_the_confidence_is_of(run: Run, calibrated: Path, tiny: Path) -> None:
+def test_doctor_says_what_the_confidence_is_of(
+    run: Run, calibrated: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caprun.commands.doctor.MOST_TIMES", 1)
     event = "calibrated: A careful reader would call the caption right."
     assert f"  confidence: {event}\n" in run("doctor", "--model", calibrated).stdout
     assert json.loads(run("doctor", "--model", calibrated, "--json").stdout)["bundle"]["confidence"] == event

@@ -59,7 +59,7 @@ def read_own(path: Path, most: int) -> bytes | None:
 def sha256_of(path: Path) -> str:
     """Computes the SHA-256 of a file of a bundle, in hexadecimal, in constant memory. Raises as `open_own`."""
     with open_own(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- JSON

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import logging
 import time
@@ -169,14 +170,15 @@ async def _caption(service: Service, request: Request) -> bytes:
     with batcher.admit(ask, head.size) as admission:
         body = await read_body(request.receive, settings)
         received = time.perf_counter() - began
-        upload = await asyncio.to_thread(read_upload, head, body, settings)
+        read = functools.partial(read_upload, head, body, settings)
+        upload = await asyncio.to_thread(read) if head.is_structured else read()
         if upload.options:
             given = checked_options([*pairs, *upload.options], service.options)
             ask = ask_of(given, service.captioner.spec, settings)
         is_list = upload.is_list
         work = asyncio.create_task(batcher.caption(admission, ask, upload.photos))
         gone = asyncio.create_task(wait_until_gone(request.receive))
-        del body, upload  # there may be many, and each is of use only until it is decoded
+        del body, read, upload  # there may be many, and each is of use only until it is decoded
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():

@@ -36,6 +36,11 @@ class BodyHead(NamedTuple):
     size: int | None
     """Bytes; None where they are not announced."""
 
+    @property
+    def is_structured(self) -> bool:
+        """Whether the body may be JSON or a form, which takes time to read."""
+        return self.media_type == _FORM or self.media_type.startswith("multipart/") or self.media_type.endswith("json")
+
 
 class Upload(NamedTuple):
     """What a request sends."""
@@ -104,7 +109,7 @@ def read_upload(head: BodyHead, body: bytes, settings: Settings) -> Upload:
         Refusal: The body is not what its header announces, or has too many photos.
     """
     # what curl -d says of everything that it sends
-    is_json = head.media_type == _FORM and body.lstrip()[:1] == b"{"
+    is_json = head.media_type == _FORM and body[:64].lstrip()[:1] == b"{"
     if is_json or head.media_type == "application/json" or head.media_type.endswith("+json"):
         return _read_json(body, settings)
     if head.media_type == "multipart/form-data":

@@ -1,7 +1,7 @@
 """The pages: `/`, to try the service, and `/docs`, the OpenAPI description for people.
 
-Both need nothing from elsewhere. Swagger UI would add 1.6 MB to the package, and inline styles, which the policy of the
-pages forbids.
+Both need nothing from elsewhere. Swagger UI would add 1.9 MB to the package, and inline styles, which the
+policy of the pages forbids.
 """
 
 import base64
@@ -43,6 +43,7 @@ _POLICY = f"default-src 'none'; style-src 'sha256-{_DIGEST}'; base-uri 'none'; f
 _EXAMPLES = """\
 curl --data-binary @photo.jpg ADDRESS/v1/caption
 curl --data-binary @photo.jpg 'ADDRESS/v1/caption?n_best=3&attention=true'
+curl -F photo=@photo.jpg -F beam_size=5 ADDRESS/v1/caption
 jq -nc '{photos: $ARGS.positional}' --args "$(base64 -w0 one.jpg)" "$(base64 -w0 two.jpg)" |
     curl --json @- ADDRESS/v1/caption"""
 

@@ -1,4 +1,4 @@
-"""Shows the progress of long work: tqdm's bar on a terminal, a line from time to time elsewhere."""
+"""Shows the progress of long work: a bar on a terminal, a line every 30 seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Progress:
         what: name of the work.
         total: number of units.
         unit: name of a unit, in the plural.
-        done: number of units that were done before; they do not count for the rate.
+        done: number of units done before, which do not count for the rate.
         quiet: whether to show nothing.
     """
 

@@ -38,13 +38,12 @@ cache_option = click.option(
 )
 
 
-def data_option(help_text: str, *, required: bool = False, default: str | None = "dataset") -> Decorator:
+def data_option(help_text: str, *, default: str | None = "dataset") -> Decorator:
     """Declares `--data DIR[=WEIGHT]`; the command receives a tuple of `DataSource` as `data`."""
     return click.option(
         "--data",
         multiple=True,
         callback=_sources,
-        required=required,
         default=None if default is None else (default,),
         show_default=default is not None,
         metavar="DIR[=WEIGHT]",

@@ -22,7 +22,15 @@ from captioner.commands.options import (
     set_threads,
     setting_options,
 )
-from captioner.config import Config, TrainConfig, load_config, load_second_config, merged, parse_settings, read_toml
+from captioner.config import (
+    Config,
+    changed_settings,
+    load_config,
+    load_second_config,
+    merged,
+    parse_settings,
+    read_toml,
+)
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
@@ -132,24 +140,13 @@ def _allowed_changes(config: Config, asked: Config) -> Config:
     Raises:
         CaptionerError: a setting differs that may not change.
     """
-    free = _changeable(config.train)
-    changed = [
-        name
-        for section, settings in vars(asked).items()
-        for key, value in vars(settings).items()
-        if value != getattr(getattr(config, section), key) and (name := f"{section}.{key}") not in free
-    ]
+    free = {"train.early_stop", "train.keep_epochs", "train.save_minutes"}
+    if config.train.schedule in ("plateau", "constant") and not config.train.scheduled_sampling:
+        free.add("train.epochs")  # with other schedules, the first step depends on the number of epochs
+    changed = [name for name in changed_settings(config, asked) if name not in free]
     if changed:
         raise CaptionerError(
             f"A resumed training keeps all its settings except {', '.join(sorted(free))}; leave out "
             f"{', '.join(changed)}, or start a new training."
         )
     return asked
-
-
-def _changeable(train: TrainConfig) -> set[str]:
-    """Returns the settings that the training so far did not depend on."""
-    free = {"train.early_stop", "train.keep_epochs", "train.save_minutes"}
-    if train.schedule in ("plateau", "constant") and not train.scheduled_sampling:
-        free.add("train.epochs")  # with other schedules, the first step depends on the number of epochs
-    return free

@@ -2,7 +2,14 @@
 
 from captioner.config.data import DataConfig
 from captioner.config.export import ExportSettings
-from captioner.config.loading import load_config, load_second_config, merged, parse_settings, read_toml
+from captioner.config.loading import (
+    changed_settings,
+    load_config,
+    load_second_config,
+    merged,
+    parse_settings,
+    read_toml,
+)
 from captioner.config.model import Decoder, ModelConfig
 from captioner.config.self_critical import SelfCriticalConfig
 from captioner.config.train import SELF_CRITICAL, Stage, TrainConfig
@@ -18,6 +25,7 @@ __all__ = [
     "SelfCriticalConfig",
     "Stage",
     "TrainConfig",
+    "changed_settings",
     "config_from_dict",
     "load_config",
     "load_second_config",

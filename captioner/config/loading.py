@@ -46,10 +46,9 @@ def load_second_config(settings: Settings, first: Config, *, source: str = GIVEN
     """
     config = _over(Config(first.data, first.model, _stage_defaults(settings), search=first.search), settings, source)
     contradicting = [
-        f"{section}.{key} ({value!r}, and {mine!r} in the checkpoint)"
-        for section in ("data", "model")
-        for key, value in vars(getattr(config, section)).items()
-        if value != (mine := getattr(getattr(first, section), key)) and f"{section}.{key}" not in _FREE
+        f"{name} ({now!r}, and {before!r} in the checkpoint)"
+        for name, (before, now) in changed_settings(first, config).items()
+        if name.startswith(("data.", "model.")) and name not in _FREE
     ]
     if contradicting:
         raise CaptionerError(
@@ -64,6 +63,16 @@ _FREE = {
     *("model.dropout", "model.word_dropout", "model.fine_tune"),
 }
 """Settings of data and model that may differ from those of the trained model."""
+
+
+def changed_settings(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
+    """Returns both values of each setting that differs, by its name, such as `train.lr`."""
+    return {
+        f"{section}.{key}": (old, value)
+        for section, settings in vars(now).items()
+        for key, value in vars(settings).items()
+        if value != (old := getattr(getattr(before, section), key))
+    }
 
 
 def read_toml(file: Path, what: str = "configuration") -> dict[str, Any]:

@@ -33,7 +33,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
                 yield Example(folder / name, references, split)
             else:
                 problems.uncaptioned.append(str(inside / name))
-        problems.malformed += [f"{inside / name} (no photo of that name)" for name in sorted(alone)]
+        problems.malformed += [f"{inside / name} (no photo has this name)" for name in sorted(alone)]
 
 
 def _pairs(folder: Path) -> list[tuple[str, str | None]]:

@@ -32,17 +32,13 @@ class Meteor:
     @classmethod
     def find(cls, say: Callable[[str], None]) -> Meteor | None:
         """Returns METEOR if Java and `pycocoevalcap` are installed; otherwise prints the reason and returns None."""
-        java = shutil.which("java")
-        package = importlib.util.find_spec("pycocoevalcap")
-        if java is None:
-            say("METEOR is left out: Java is not installed.")
+        java, package = shutil.which("java"), importlib.util.find_spec("pycocoevalcap")
+        folders = (package.submodule_search_locations if package else None) or ()
+        jars = [jar for folder in folders if (jar := Path(folder) / "meteor" / "meteor-1.5.jar").is_file()]
+        if java is None or not jars:
+            say(f"METEOR is left out: {'Java' if java is None else 'pycocoevalcap'} is not installed.")
             return None
-        jars = [Path(folder) / "meteor" / "meteor-1.5.jar" for folder in _folders(package)]
-        found = next((jar for jar in jars if jar.is_file()), None)
-        if found is None:
-            say("METEOR is left out: pycocoevalcap is not installed.")
-            return None
-        return cls(java, found, say)
+        return cls(java, jars[0], say)
 
     def __enter__(self) -> Meteor:
         return self
@@ -69,11 +65,12 @@ class Meteor:
             watch = threading.Timer(_START + _EACH * len(candidates), process.kill)
             watch.daemon = True
             watch.start()
+            # no word of a caption equals the separator, which has no letter
             statistics = [
-                self._ask(" ||| ".join(["SCORE", *map(_line, of_photo), _line(candidate)]))
+                _ask(process, " ||| ".join(["SCORE", *map(" ".join, of_photo), " ".join(candidate)]))
                 for candidate, of_photo in zip(candidates, references, strict=True)
             ]
-            answers = [self._ask(" ||| ".join(["EVAL", *statistics])), *(self._read() for _ in statistics)]
+            answers = [_ask(process, " ||| ".join(["EVAL", *statistics])), *(_read(process) for _ in statistics)]
             return float(answers[-1])  # the answers before it score single photos
         except (OSError, ValueError) as error:
             self.close()
@@ -107,26 +104,17 @@ class Meteor:
             start_new_session=True,  # Ctrl-C reaches only this process; the program ends with its input
         )
 
-    def _ask(self, line: str) -> str:
-        assert self._process is not None, "score starts it"
-        assert self._process.stdin is not None, "it was started with a pipe"
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        return self._read()
 
-    def _read(self) -> str:
-        assert self._process is not None, "score starts it"
-        assert self._process.stdout is not None, "it was started with a pipe"
-        answer = self._process.stdout.readline()
-        if not answer.endswith("\n"):
-            raise ValueError("it ended before answering")
-        return answer.strip()
+def _ask(process: subprocess.Popen[str], line: str) -> str:
+    assert process.stdin is not None, "it was started with a pipe"
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+    return _read(process)
 
 
-def _folders(package: object) -> Sequence[str]:
-    return getattr(package, "submodule_search_locations", None) or ()
-
-
-def _line(words: Sequence[str]) -> str:
-    # no word of a caption equals the program's separator, which has no letter
-    return " ".join(words)
+def _read(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None, "it was started with a pipe"
+    answer = process.stdout.readline()
+    if not answer.endswith("\n"):
+        raise ValueError("it ended before answering")
+    return answer.strip()

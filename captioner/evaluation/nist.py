@@ -43,8 +43,8 @@ def nist(photos: Sequence[CountedPhoto]) -> tuple[float, float, float, float]:
     ratio = min(length / reference_length, 1.0) if reference_length else 1.0
     brevity_penalty = math.exp(_BETA * math.log(ratio) ** 2) if ratio > 0 else 0.0
     total, totals = 0.0, []
-    for known, said in zip(information, proposed, strict=True):
-        total += known / max(said, 1)
+    for gained, count in zip(information, proposed, strict=True):
+        total += gained / max(count, 1)
         totals.append(total * brevity_penalty)
     nist_1, nist_2, nist_3, nist_4 = totals
     return nist_1, nist_2, nist_3, nist_4

@@ -38,7 +38,7 @@ def tally(logits: Tensor, targets: Tensor) -> TeacherForced:
 
     Args:
         logits: float (words, vocabulary).
-        targets: int64 (words,), the right pieces.
+        targets: int64 (words,), the correct pieces.
 
     A piece is the most likely one if no other is more likely, and among the five if fewer than five are.
     """

@@ -115,7 +115,9 @@ def open_run(path: Path, recipe: Recipe, data: str, output: Path) -> Iterator[Ru
     """
     others = sorted(file.name for file in path.glob("[!.]*"))
     if others and STATE not in others:
-        raise CaptionerError(f"{path} holds {others[0]} and no run of a recipe; name another folder with --run.")
+        raise CaptionerError(
+            f"{path} holds {others[0]}, which is not part of a recipe's run; name another folder with --run."
+        )
     work = {name: Work() for name in [*(stage.folder for stage in recipe.stages), "export"]}
     asked = State(_FORMAT_VERSION, recipe.name, tuple(recipe.trained()), data, str(output.resolve()), work)
     with locked_folder(path, "--run"):

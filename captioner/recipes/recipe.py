@@ -167,7 +167,7 @@ def _average(where: str, table: Mapping[str, Any], known: Mapping[str, Stage]) -
 
 
 def _names(known: Mapping[str, Stage]) -> str:
-    return ", ".join(known) or "there is none"
+    return ", ".join(known) or "none"
 
 
 def differences(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:

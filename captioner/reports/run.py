@@ -206,7 +206,7 @@ class RunReports:
                 pictures["attention"] = attention_picture(photo, seen, region_box=box)
         except (ImageError, UsageError) as error:  # the photo is missing, or no font has the letters
             self._draws = False
-            self._say(f"warning: no pictures of validation photos: {error}")
+            self._say(f"warning: validation photos are not drawn: {error}")
             return
         for name, picture in pictures.items():
             content = _png(picture)

@@ -1,25 +1,12 @@
-"""Gender-neutral words of each language, from which the neutral words of a bundle are chosen."""
+"""Gender-neutral words of English, from which the neutral words of a bundle are chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import product
 
 from caprun.bundle.neutral_words import NeutralWords
 from caprun.bundle.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True)
-class Language:
-    """Gendered words of a language and their replacements, in lower case."""
-
-    marks: tuple[str, ...]
-    """Words that identify the language: a vocabulary in it has all of them."""
-    words: Mapping[str, tuple[str, ...]]
-    """Neutral words for each gendered word; the first one in the vocabulary is used."""
-    phrases: Mapping[str, str]
-    """Replacements of phrases that neutral words make clumsy."""
 
 
 def _words(table: str) -> dict[str, tuple[str, ...]]:
@@ -30,7 +17,7 @@ def _words(table: str) -> dict[str, tuple[str, ...]]:
 
 # Words that do not guess a person's gender are left out on purpose (`snowman`, `superman`, `king` as in king-size), and
 # so is `cowboy`, which mostly stands before `hat`. `her` is mostly a possessive in captions.
-_ENGLISH_WORDS = _words("""
+WORDS: Mapping[str, tuple[str, ...]] = _words("""
     person: man woman guy lady gentleman male female dude gal fellow mans womans bride groom
     person: businessman businesswoman fisherman salesman saleswoman waiter waitress hostess stewardess
     people: men women guys ladies gentlemen males females dudes gals fellows brides grooms bridesmaids groomsmen
@@ -75,6 +62,8 @@ _ENGLISH_WORDS = _words("""
     child's: boy's girl's
     children's: boys' girls'
 """)
+"""Neutral words for each gendered word, in lower case; the first one in the vocabulary is used."""
+
 _PAIRS = {"person": "people", "child": "children", "parent": "parents", "sibling": "siblings"}
 _ADJECTIVES = {"person": ("young", "old", "older", "elderly"), "child": ("young", "little", "small")}
 _AGREEMENT = {
@@ -89,7 +78,7 @@ _AGREEMENT = {
 }
 
 
-def _english_phrases() -> Iterator[tuple[str, str]]:
+def _phrases() -> Iterator[tuple[str, str]]:
     """Yields replacements for repeated nouns (`a man and a woman`), then for words that no longer agree."""
     for one, many in _PAIRS.items():
         for adjective in ("", *_ADJECTIVES.get(one, ())):
@@ -108,8 +97,11 @@ def _english_phrases() -> Iterator[tuple[str, str]]:
     yield from _AGREEMENT.items()
 
 
-LANGUAGES: Mapping[str, Language] = {"en": Language(("a", "the"), _ENGLISH_WORDS, dict(_english_phrases()))}
-"""Languages by their codes."""
+PHRASES: Mapping[str, str] = dict(_phrases())
+"""Replacements of phrases that neutral words make clumsy, in lower case."""
+
+_MARKS = ("a", "the")  # a vocabulary with these words is English
+_CASES: tuple[Callable[[str], str], ...] = (str, str.capitalize)
 
 
 def neutral_words(vocabulary: Vocabulary, language: str | None = None) -> NeutralWords | None:
@@ -123,27 +115,18 @@ def neutral_words(vocabulary: Vocabulary, language: str | None = None) -> Neutra
         Entries whose pieces are all in the vocabulary, in lower case and capitalised; None if there are none.
     """
     pieces, start = set(vocabulary.pieces), vocabulary.joining.word_start
-    for code, table in LANGUAGES.items():
-        if language in (None, code) and all(start + mark in pieces for mark in table.marks):
-            words = {
-                start + written(word): start + written(neutral)
-                for written in _CASES
-                for word, choices in table.words.items()
-                if start + written(word) in pieces
-                for neutral in [c for c in choices if start + written(c) in pieces][:1]
-            }
-            if words:
-                return NeutralWords(code, words, _phrases(table, pieces, start))
-    return None
-
-
-_CASES: tuple[Callable[[str], str], ...] = (str, str.capitalize)
-
-
-def _phrases(table: Language, pieces: set[str], start: str) -> dict[str, str]:
-    found = {}
-    for (phrase, instead), written in product(table.phrases.items(), _CASES):
+    if language not in (None, "en") or not all(start + mark in pieces for mark in _MARKS):
+        return None
+    words = {
+        start + written(word): start + written(neutral)
+        for written in _CASES
+        for word, choices in WORDS.items()
+        if start + written(word) in pieces
+        for neutral in [c for c in choices if start + written(c) in pieces][:1]
+    }
+    phrases = {}
+    for (phrase, instead), written in product(PHRASES.items(), _CASES):
         both = [[start + word for word in written(one).split()] for one in (phrase, instead)]
-        if all(word in pieces for words in both for word in words):
-            found[" ".join(both[0])] = " ".join(both[1])
-    return found
+        if all(word in pieces for words_ in both for word in words_):
+            phrases[" ".join(both[0])] = " ".join(both[1])
+    return NeutralWords("en", words, phrases) if words else None

@@ -84,16 +84,16 @@ def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -
     end = 0
     for match in pattern.finditer(kinds):
         token = text[match.start() : match.end()]
-        spaced = not tokens or _stands_apart(kinds[end : match.start()], text[end - 1], token[0])
+        spaced = not tokens or _is_apart(kinds[end : match.start()], text[end - 1], token[0])
         end = match.end()
         mark = match["word"] is None
         if mark:
-            token = _written_one_way(token, spaced, kinds[end : end + 1] in ("", _SPACE), open_quotes)
+            token = _canonical_mark(token, spaced, kinds[end : end + 1] in ("", _SPACE), open_quotes)
         tokens.append(Token(token, spaced, mark))
     return tokens
 
 
-def _stands_apart(gap: str, before: str, after: str) -> bool:
+def _is_apart(gap: str, before: str, after: str) -> bool:
     """Whether a space separates two tokens; `gap` has the kinds of the characters removed between them."""
     if _SPACE in gap:
         return True
@@ -102,7 +102,7 @@ def _stands_apart(gap: str, before: str, after: str) -> bool:
     return marked and not (is_unspaced(before) and is_unspaced(after))
 
 
-def _written_one_way(mark: str, space_before: bool, space_after: bool, open_quotes: set[str]) -> str:
+def _canonical_mark(mark: str, space_before: bool, space_after: bool, open_quotes: set[str]) -> str:
     if mark in "-'":
         return {"-": "–", "'": "‘" if space_before else "’"}[mark]
     pair = next((pair for pair, variants in _QUOTES.items() if mark in variants), None)

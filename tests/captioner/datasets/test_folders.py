@@ -104,7 +104,7 @@ def test_photos_without_text_and_texts_without_photo_are_warned_of_and_stop_noth
     dataset = load_dataset(write(tmp_path, files, "a.jpg", "b.jpg", "empty.jpg", "none.jpg"))
     assert [e.image.name for e in dataset.examples] == ["a.jpg", "b.jpg"]
     assert dataset.problems.uncaptioned == ["empty.jpg", "none.jpg"]
-    assert dataset.problems.malformed == ["README.txt (no photo of that name)"]
+    assert dataset.problems.malformed == ["README.txt (no photo has this name)"]
 
 
 def test_texts_beside_photos_are_tried_last(tmp_path):

@@ -278,7 +278,7 @@ def test_a_folder_of_something_else_is_refused(run, tiny, small):
     Path("runs/bundle").mkdir(parents=True)
     Path("runs/bundle/last.pt").touch()
     result = run(tiny, *small, "--output", "bundle")
-    assert_one_line_at_the_end(result, "runs/bundle holds last.pt and no run of a recipe")
+    assert_one_line_at_the_end(result, "runs/bundle holds last.pt, which is not part of a recipe's run")
 
 
 def test_two_cannot_work_in_one_run(again):

@@ -272,7 +272,7 @@ def test_a_training_goes_on_where_pictures_cannot_be_drawn(make, captioner, tmp_
     reports = make()
     whole(reports, captioner)
     (line,) = reports.said
-    assert line == "warning: no pictures of validation photos: no font here has a glyph for 猫"
+    assert line == "warning: validation photos are not drawn: no font here has a glyph for 猫"
     assert (tmp_path / "run" / "curves.png").is_file()
 
 

@@ -70,11 +70,11 @@ def load_datasets(
         CaptionerError: a folder is named twice, or as for `load_dataset`.
         UsageError: the sizes of the splits are invalid.
     """
-    seen: dict[Path, Path] = {}
+    places: list[Path] = []
     for source in sources:
-        if (place := source.directory.resolve()) in seen:
+        if (place := source.directory.resolve()) in places:
             raise CaptionerError(f"--data names {source.directory} twice; name each dataset once, with =WEIGHT.")
-        seen[place] = source.directory
+        places.append(place)
     loaded = [
         replace(
             load_dataset(source.directory, allow_missing=allow_missing, splits=splits, seed=seed), weight=source.weight
@@ -83,12 +83,7 @@ def load_datasets(
     ]
     if len(loaded) == 1:
         return loaded[0]
-    return join(_named(loaded, list(seen)))
-
-
-def join(datasets: Sequence[Dataset]) -> Dataset:
-    """Joins datasets that have names; see `load_datasets`."""
-    parts, notes = _without_leaks(datasets)
+    parts, notes = _without_leaks(_named(loaded, places))
     notes += [note for other in parts[1:] for note in _differences(parts[0], other)]
     return Dataset(
         ", ".join(dict.fromkeys(part.format for part in parts)),

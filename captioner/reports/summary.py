@@ -23,27 +23,17 @@ def model_summary(model: nn.Module) -> str:
 
     A parameter that two modules share counts in both modules and once in the total.
     """
-    rows: list[tuple[str, str, str, str]] = [("module", "parameters", "trainable", "MB")]
+    head = f"{'module':<40}{'parameters':>14}{'trainable':>14}{'MB':>10}"
+    lines = [type(model).__name__, "", head, "-" * len(head)]
     for name, module in model.named_children():
-        rows.append(_row(name, module))
+        lines.append(_row(name, module))
         parts = ((inner, part) for inner, part in module.named_children() if any(True for _ in part.parameters()))
-        rows += [_row(f"  {name}.{inner}", part) for inner, part in parts]
-    rows.append(_row("total", model))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    rule = "-" * len(lines[0])
-    return "\n".join([type(model).__name__, "", lines[0], rule, *lines[1:-1], rule, lines[-1], ""])
+        lines += [_row(f"  {name}.{inner}", part) for inner, part in parts]
+    return "\n".join([*lines, "-" * len(head), _row("total", model), ""])
 
 
-def _row(name: str, module: nn.Module) -> tuple[str, str, str, str]:
+def _row(name: str, module: nn.Module) -> str:
     parameters = list(module.parameters())
-    everything = [*parameters, *module.buffers()]
-    return (
-        name,
-        f"{sum(p.numel() for p in parameters):,}",
-        f"{sum(p.numel() for p in parameters if p.requires_grad):,}",
-        f"{sum(t.numel() * t.element_size() for t in everything) / _MB:.2f}",
-    )
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    size = sum(t.numel() * t.element_size() for t in (*parameters, *module.buffers()))
+    return f"{name:<40}{sum(p.numel() for p in parameters):>14,}{trainable:>14,}{size / _MB:>10.2f}"

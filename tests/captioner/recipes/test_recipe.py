@@ -233,7 +233,7 @@ def test_interrupted_it_says_that_the_same_command_goes_on(run, tiny, small, mon
     result = run(tiny, *small, "--output", "bundle")
     assert result.exit_code == 1
     assert "stage 1 of 4, first: runs/bundle/1-first" in result.stderr.splitlines()
-    assert "Interrupted; the same command continues from here: `captioner " in result.stderr.splitlines()[-1]
+    assert "Interrupted; the same command continues from here: `captioner" in result.stderr.splitlines()[-1]
 
 
 # --- what it refuses

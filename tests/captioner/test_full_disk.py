@@ -66,7 +66,7 @@ def test_a_checkpoint_on_a_full_disk_leaves_the_one_before(checkpoint: Checkpoin
         save_checkpoint(path, replace(checkpoint, model={}, training=None))
         before = path.read_bytes()
         fill(disk, leave=room)
-        with pytest.raises(CaptionerError, match=rf"^The checkpoint {path} cannot be written: .*; the one before is"):
+        with pytest.raises(CaptionerError, match=rf"^The checkpoint {path} cannot be written: .*; the previous one is"):
             save_checkpoint(path, checkpoint)
         assert path.read_bytes() == before
         assert names(path.parent) == [BEST]

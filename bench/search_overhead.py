@@ -1,25 +1,25 @@
-"""What the search costs beside the decoder, one photo at a time: the NumPy work between two steps, and once a caption.
+"""Measures the time of the search beside that of the decoder, one photo at a time.
 
     python bench/search_overhead.py                    # the packaged bundle, greedy and beam 3, one thread
     python bench/search_overhead.py --bans --rounds 50 --precision fp32
 
-The time inside `Steps` is the decoder's. What passes between the end of one step and the beginning of the next is the
-search's, a step; what passes before the first and after the last, reading the caption back among it, is its own once a
-caption. Medians over photos and rounds.
+The time inside `Steps` is the decoder's. The time between two steps is the search's time per step. The time before the
+first step and after the last is its time per caption; it includes reading the caption back. All figures are medians
+over photos and rounds.
 """
 
 from __future__ import annotations
 
-import argparse
-import platform
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
+import numpy.typing as npt
+from harness.command_line import command_line, jpeg_files, machine
+from harness.tables import header, row
 
 from caprun import Captioner, SearchOptions
 from caprun.arrays import Ids
@@ -27,12 +27,11 @@ from caprun.photos.preprocessing import load
 from caprun.search.decoding import search
 from caprun.search.steps import StepOutput, Steps
 
-ROOT = Path(__file__).parents[1]
 BANS = {"min_length": 8, "no_repeat_ngram": 3, "no_repeat_word": 1, "bad_endings": ("a", "the", "with")}
 
 
 class TimedSteps:
-    """Steps that note when each begins and ends."""
+    """Records when each step begins and ends."""
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
@@ -40,7 +39,7 @@ class TimedSteps:
         self.ended: list[float] = []
 
     def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
-        """See `caprun.search.steps.Steps`."""
+        """Runs one step; see `caprun.search.steps.Steps`."""
         self.began.append(time.perf_counter())
         output = self._steps(row, parent, token, k)
         self.ended.append(time.perf_counter())
@@ -48,18 +47,18 @@ class TimedSteps:
 
 
 class Cost(NamedTuple):
-    """Microseconds, medians."""
+    """Median times in microseconds."""
 
     step: float
-    """In the decoder."""
+    """Decoder, per step."""
     between: float
-    """In the search, between two steps."""
+    """Search, between two steps."""
     once: float
-    """In the search, a caption."""
+    """Search, per caption."""
 
 
-def measure(captioner: Captioner, images: list[np.ndarray], options: SearchOptions, rounds: int) -> Cost:
-    """Time the search of every photo so many times, after one to warm up."""
+def measure(captioner: Captioner, images: Sequence[npt.NDArray[np.uint8]], options: SearchOptions, rounds: int) -> Cost:
+    """Times the search of every photo in every round, after a round of warm-up."""
     special = captioner.spec.special
     inside, between, once = [], [], []
     for turn in range(rounds + 1):
@@ -84,18 +83,16 @@ def measure(captioner: Captioner, images: list[np.ndarray], options: SearchOptio
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, default=ROOT / "examples", help="folder of .jpg files")
-    parser.add_argument("--bundle", type=Path, default=None, help="the packaged one by default")
-    parser.add_argument("--precision", help="of the bundle; the fastest by default")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--bans", action="store_true", help="also with bans, in groups, and sampling")
-    parser.add_argument("--neutral", action="store_true", help="each also with neutral words, if the bundle has them")
+    """Prints a row for each search."""
+    parser = command_line(__doc__, "--photos", "--bundle", "--precision", "--threads")
+    parser.add_argument("--rounds", type=int, default=20, help="Searches of each photo.  [default: 20]")
+    parser.add_argument("--bans", action="store_true", help="Also measure bans, groups and sampling.")
+    parser.add_argument(
+        "--neutral", action="store_true", help="Also measure each search with neutral words, if the bundle has them."
+    )
     arguments = parser.parse_args()
     captioner = Captioner.load(arguments.bundle, device="cpu", threads=arguments.threads, precision=arguments.precision)
-    images = [load(path, captioner.spec.image) for path in sorted(arguments.photos.glob("*.jpg"))]
+    images = [load(path, captioner.spec.image) for path in jpeg_files(parser, arguments.photos)]
     plain = captioner.spec.search.plain
     searches = {"greedy": plain(1), "beam 3": plain(3)}
     if arguments.bans:
@@ -108,16 +105,12 @@ def main() -> None:
         }
     if arguments.neutral:
         searches |= {f"{name}, neutral": replace(options, neutral=True) for name, options in searches.items()}
-    print(
-        f"{len(images)} photos, batch 1, {arguments.threads} thread(s), {platform.machine()}, NumPy {np.__version__}, "
-        f"onnxruntime {onnxruntime.__version__}"
-    )
-    print("| search | decoder, µs a step | search, µs a step | its share of a step | search, µs once a caption |")
-    print("| --- | --- | --- | --- | --- |")
+    print(f"{len(images)} photos, batch 1, {arguments.threads} thread(s), {machine(['numpy', 'onnxruntime'])}\n")
+    print(header("search", "decoder, µs per step", "search, µs per step", "its share", "search, µs per caption"))
     for name, options in searches.items():
         cost = measure(captioner, images, options, arguments.rounds)
         share = cost.between / (cost.step + cost.between)
-        print(f"| {name} | {cost.step:.0f} | {cost.between:.0f} | {share:.1%} | {cost.once:.0f} |", flush=True)
+        print(row(name, f"{cost.step:.0f}", f"{cost.between:.0f}", f"{share:.1%}", f"{cost.once:.0f}"), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Command lines, timing, tables and clients that the benchmarks share."""

@@ -1,9 +1,9 @@
-"""Batched beam search in PyTorch that never leaves the device: what a careful user of PyTorch would write.
+"""Batched beam search in PyTorch that stays on the device, written for speed.
 
-Weights and arithmetic are in one precision (normalisation, scores and log-probabilities in float32), images in
-channels-last order, the attention's keys are computed once and shared by a photo's beams, and the search waits for the
-device once a step, to know whether to go on. Shapes are the same at every step, so that `torch.compile` compiles two
-functions once for each batch: the encoder and a step. Its scores and its end are those of
+Weights and activations have one precision; normalisation, scores and log-probabilities are float32. Images are in
+channels-last order. The attention's keys are computed once and shared by the beams of a photo. The search waits for the
+device once per step, to learn whether to go on. Shapes are the same at every step, so `torch.compile` compiles two
+functions per batch size: the encoder and a step. Scores and the end of the search are those of
 `caprun.search.decoding.search`.
 """
 
@@ -23,12 +23,12 @@ from captioner.models.decoder import Encoded
 
 
 class BatchedCaptioner:
-    """A model of ours with soft attention or none, as PyTorch runs it best.
+    """Captions batches with a model that has soft attention or none.
 
     Args:
-        model: in eval mode on its device; it is changed to `dtype`.
-        dtype: of weights and activations.
-        compiled: whether `torch.compile` is to make the two functions faster.
+        model: a model in eval mode on its device; it is converted to `dtype`.
+        dtype: precision of weights and activations.
+        compiled: whether `torch.compile` compiles the encoder and the step.
     """
 
     def __init__(self, model: CaptionModel, dtype: torch.dtype, *, compiled: bool) -> None:
@@ -40,7 +40,7 @@ class BatchedCaptioner:
         self._encode, self._step = compile_(self._encode_photos), compile_(self._take_step)
 
     def _encode_photos(self, images: Tensor) -> Encoded:
-        """uint8 (photos, height, width, 3) -> what the decoder starts from."""
+        """Encodes images, uint8 (photos, height, width, 3), into the initial state and context of the decoder."""
         encoder = self._model.encoder
         pixels = images.permute(0, 3, 1, 2).float() * self._scale + self._shift
         features = encoder.features(pixels.to(self._dtype)).flatten(2).transpose(1, 2)
@@ -49,7 +49,7 @@ class BatchedCaptioner:
     def _take_step(
         self, token: Tensor, hidden: Tensor, cell: Tensor, context: tuple[Tensor | None, ...], total: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """One step and the beams that survive it: total, piece, beam it goes on from, (photos, beams); their states."""
+        """Runs a step; returns total, token and parent of the best beams, each (photos, beams), and their states."""
         width = token.shape[1]
         logits, hidden, cell, _ = self._model.decoder.step(token, hidden, cell, *context)
         log_prob = torch.log_softmax(logits.float() + self._model.unsaid.float(), dim=2)
@@ -61,7 +61,7 @@ class BatchedCaptioner:
 
     @torch.inference_mode()
     def caption(self, images: npt.NDArray[np.uint8], options: SearchOptions) -> list[list[int]]:
-        """Ids of a caption for each of the photos, uint8 (photos, height, width, 3), without END."""
+        """Captions images, uint8 (photos, height, width, 3); returns the ids of each caption, without START and END."""
         special, width = self._model.special, options.beam_size
         longest, penalty = options.max_length, options.length_penalty
         device, photos = self._scale.device, len(images)
@@ -69,25 +69,25 @@ class BatchedCaptioner:
         hidden, cell = (state.unsqueeze(1).repeat(1, width, 1, 1) for state in (encoded.hidden, encoded.cell))
         token = torch.full((photos, width), special.start, device=device)
         total = torch.full((photos, width), -torch.inf, device=device)
-        total[:, 0] = 0  # at first all beams are one
-        said = torch.full((photos, width, longest), special.end, device=device)
+        total[:, 0] = 0  # all beams start equal, so only one counts
+        tokens = torch.full((photos, width, longest), special.end, device=device)
         best_score = torch.full((photos,), -torch.inf, device=device)
-        best = said[:, 0].clone()
+        best = tokens[:, 0].clone()
         for step in range(longest):
             context = (encoded.regions, encoded.keys)
             total, token, beam, hidden, cell = self._step(token, hidden, cell, context, total)
-            said = torch.take_along_dim(said, beam.unsqueeze(2), dim=1)
-            said[:, :, step] = token
+            tokens = torch.take_along_dim(tokens, beam.unsqueeze(2), dim=1)
+            tokens[:, :, step] = token
             ended = token == special.end
             score, at = (total.masked_fill(~ended, -torch.inf) / (step + 1) ** penalty).max(1)
             better = score > best_score
             best_score = torch.where(better, score, best_score)
-            best = torch.where(better[:, None], torch.take_along_dim(said, at[:, None, None], dim=1)[:, 0], best)
+            best = torch.where(better[:, None], torch.take_along_dim(tokens, at[:, None, None], dim=1)[:, 0], best)
             total = total.masked_fill(ended, -torch.inf)
             if not (total.amax(1) / longest**penalty > best_score).any():
                 break
-        # a photo of which nothing has ended gets its best unfinished caption
-        unfinished = torch.take_along_dim(said, total.argmax(1)[:, None, None], dim=1)[:, 0]
+        # a photo without a finished caption gets its best unfinished one
+        unfinished = torch.take_along_dim(tokens, total.argmax(1)[:, None, None], dim=1)[:, 0]
         best = torch.where(torch.isinf(best_score)[:, None], unfinished, best)
         rows: list[list[int]] = best.tolist()
         return [row[: row.index(special.end)] if special.end in row else row for row in rows]

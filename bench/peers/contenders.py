@@ -1,6 +1,6 @@
-"""Who takes part in `bench/peers.py`: how each is built, and what it needs to be installed.
+"""The contenders of `bench/peers.py`: how each is built, and the packages it needs.
 
-Each is built in a process of its own, so everything heavy is imported where it is used.
+Each is built in a process of its own, so heavy packages are imported where they are used.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-# what the wheel has: the checkpoints are not in it
+# the folders of the wheel, which has no checkpoints
 OUR_FOLDERS = tuple(ROOT / f for f in ("captioner", "export/capexport", "runtime/caprun", "weights/caprun_weights"))
 
 
-class Said(NamedTuple):
-    """What a contender made of a photo."""
+class Captioned(NamedTuple):
+    """A contender's caption of a photo."""
 
     text: str | None
-    """None from random weights."""
+    """None for random weights."""
     steps: int
-    """Of its decoder."""
+    """Steps of the decoder."""
 
 
 class Sources(NamedTuple):
-    """What contenders are built from."""
+    """Paths that contenders are built from."""
 
     bundle: Path
     checkpoint: Path
@@ -34,22 +34,22 @@ class Sources(NamedTuple):
     """A bundle that `captioner export --format torchscript` wrote."""
 
 
-Caption = Callable[[str, int, int], Said]
-"""A photo's path, the beam size, and the number of steps, to which those with random weights are held."""
+CaptionPhoto = Callable[[str, int, int], Captioned]
+"""Captions a photo: path, beam size, and the number of steps that contenders with random weights take."""
 
 
 class Contender(NamedTuple):
-    """One row of the table."""
+    """A row of the table."""
 
     title: str
-    build: Callable[[Sources, int], Caption]
-    """From the sources and a number of threads."""
+    build: Callable[[Sources, int], CaptionPhoto]
+    """Builds the contender from the sources and a number of threads."""
     requirements: tuple[str, ...]
     folders: tuple[Path, ...] = ()
 
 
 def precisions(bundle: Path) -> list[str]:
-    """Those of a bundle, fp32 first: the others are held to its captions."""
+    """Returns the precisions of a bundle. fp32 comes first, as the others are compared with its captions."""
     from caprun.bundle.manifest import FULL_PRECISION
     from caprun.bundle.reading import read_bundle
 
@@ -57,7 +57,7 @@ def precisions(bundle: Path) -> list[str]:
 
 
 def contenders(bundle: Path) -> dict[str, Contender]:
-    """All, by name, ours first."""
+    """Returns all contenders by name, ours first."""
     ours = ("numpy", "pillow", "click", "onnxruntime")
     found = {}
     for name in precisions(bundle):
@@ -83,20 +83,20 @@ def contenders(bundle: Path) -> dict[str, Contender]:
 HUGGING_FACE = ("transformers", "torch", "torchvision", "pillow")
 
 
-def _runtime(captioner: Any) -> Caption:
+def _runtime(captioner: Any) -> CaptionPhoto:
     from caprun.photos.preprocessing import load
 
-    def caption(path: str, beams: int, steps: int) -> Said:
+    def caption(path: str, beams: int, steps: int) -> Captioned:
         del steps
         options = replace(captioner.spec.search, beam_size=beams)
         (found,) = captioner.hypotheses(load(path, captioner.spec.image)[None], options)
-        # one step a piece, and one for END
-        return Said(captioner.vocabulary.text(found.ids), len(found.ids) + found.finished)
+        # one step per piece, and one for END
+        return Captioned(captioner.vocabulary.text(found.ids), len(found.ids) + found.finished)
 
     return caption
 
 
-def _caprun(bundle: Path, threads: int, precision: str) -> Caption:
+def _caprun(bundle: Path, threads: int, precision: str) -> CaptionPhoto:
     from caprun import Captioner
 
     return _runtime(Captioner.load(bundle, device="cpu", threads=threads, precision=precision))
@@ -108,7 +108,7 @@ def _torch(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _eager(sources: Sources, threads: int) -> Caption:
+def _eager(sources: Sources, threads: int) -> CaptionPhoto:
     from single_image import EagerCaptioner
 
     from caprun import SearchOptions
@@ -119,21 +119,21 @@ def _eager(sources: Sources, threads: int) -> Caption:
     model = EagerCaptioner(checkpoint)
     search: SearchOptions = checkpoint.config.search
 
-    def caption(path: str, beams: int, steps: int) -> Said:
+    def caption(path: str, beams: int, steps: int) -> Captioned:
         text = model.caption(path, replace(search, beam_size=beams))
-        return Said(text, steps)
+        return Captioned(text, steps)
 
     return caption
 
 
-def _torchscript(sources: Sources, threads: int) -> Caption:
+def _torchscript(sources: Sources, threads: int) -> CaptionPhoto:
     from captioner.backends.loading import load_captioner
 
     _torch(threads)
     return _runtime(load_captioner(sources.torchscript))
 
 
-def _sgrvinod(sources: Sources, threads: int) -> Caption:
+def _sgrvinod(sources: Sources, threads: int) -> CaptionPhoto:
     import json
 
     import torch
@@ -144,18 +144,18 @@ def _sgrvinod(sources: Sources, threads: int) -> Caption:
     torch.manual_seed(0)
     pieces = len(json.loads((sources.bundle / "vocab.json").read_bytes())["pieces"])
     model = TutorialCaptioner(pieces).eval()
-    return lambda path, beams, steps: Said(None, len(model.caption(path, beams, steps)))
+    return lambda path, beams, steps: Captioned(None, len(model.caption(path, beams, steps)))
 
 
-def _hugging_face(name: str, threads: int) -> Caption:
+def _hugging_face(name: str, threads: int) -> CaptionPhoto:
     from peers import hugging_face
 
     _torch(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     caption = getattr(hugging_face, name)()
 
-    def held(path: str, beams: int, steps: int) -> Said:
-        # the first token is given
-        return Said(None, caption(path, beams, steps).shape[1] - 1)
+    def held(path: str, beams: int, steps: int) -> Captioned:
+        # the start token is not generated
+        return Captioned(None, caption(path, beams, steps).shape[1] - 1)
 
     return held

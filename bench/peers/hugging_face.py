@@ -1,7 +1,7 @@
-"""Hugging Face's captioners, built from their configurations with random weights: speed does not depend on weights.
+"""Hugging Face's captioners, built from their configurations with random weights, which do not change their speed.
 
-Nothing is downloaded. Photos go through the image processor that belongs to each, and `generate` is held to a given
-number of new tokens; turning these into text is left out, for it needs a vocabulary and costs next to nothing.
+Nothing is downloaded. Each photo goes through the image processor of its model, and `generate` makes a given number of
+tokens. Turning these into text is left out: it needs a vocabulary and costs next to nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image
 
 
 def vit_gpt2() -> Callable[[str, int, int], object]:
-    """ViT-base at 224 x 224 pixels and GPT-2 with cross-attention: what `nlpconnect/vit-gpt2-image-captioning` is."""
+    """Builds ViT-base at 224 x 224 pixels with GPT-2, as in `nlpconnect/vit-gpt2-image-captioning`."""
     transformers = _transformers()
     config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
         transformers.ViTConfig(), transformers.GPT2Config()
@@ -26,7 +26,7 @@ def vit_gpt2() -> Callable[[str, int, int], object]:
 
 
 def blip_base() -> Callable[[str, int, int], object]:
-    """ViT-base at 384 x 384 pixels and a BERT-like decoder: what `Salesforce/blip-image-captioning-base` is."""
+    """Builds ViT-base at 384 x 384 pixels with a BERT-like decoder, as in `Salesforce/blip-image-captioning-base`."""
     transformers = _transformers()
     model = transformers.BlipForConditionalGeneration(transformers.BlipConfig())
     return _captioner(model, transformers.BlipImageProcessor())
@@ -37,7 +37,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise SystemExit('Hugging Face\'s peers need transformers: pip install ".[bench]".') from None
+        raise SystemExit('Error: transformers is not installed; run pip install ".[bench]".') from None
     transformers.logging.set_verbosity_error()
     return transformers
 

@@ -1,7 +1,7 @@
-"""What a `pip install` of some packages takes on disk: they and all they require, as installed in this environment.
+"""The disk space of packages and everything they require, as installed in this environment.
 
-Sizes come from the files that each distribution's RECORD lists, as they are on disk, byte code included; nothing is
-installed to measure it. A package installed in editable mode has no such list, so its folders are added up.
+Sizes are those of the files in each distribution's RECORD, byte code included. A package in editable mode has no such
+list; its folders are added up.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from packaging.requirements import Requirement
 
 
 class Size(NamedTuple):
-    """Bytes on disk."""
+    """Sizes in bytes."""
 
     total: int
     cuda: int
-    """Of them, NVIDIA's libraries and PyTorch's own for CUDA, which a wheel for CPUs has not."""
+    """The part that a wheel for CPUs does not have: NVIDIA's libraries and PyTorch's for CUDA."""
 
 
 def install_size(requirements: Iterable[str], folders: Iterable[Path] = ()) -> Size:
-    """The size of what is required, of what that requires, and so on, and of some folders besides.
+    """Adds up requirements, their own requirements, and folders.
 
     Raises:
-        SystemExit: something required is not installed here.
+        SystemExit: a requirement is not installed.
     """
     own = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     total, cuda = sum(path.stat().st_size for path in own), 0
@@ -47,9 +47,9 @@ def _is_cuda(name: str, path: Path) -> bool:
 
 
 def _closure(requirements: Iterable[str]) -> set[str]:
-    """Names of all distributions needed, normalised."""
+    """Returns the normalised names of the requirements and of everything they require."""
     wanted = [Requirement(text) for text in requirements]
-    seen: set[tuple[str, str]] = set()  # and their extras
+    seen: set[tuple[str, str]] = set()  # names with extras
     while wanted:
         requirement = wanted.pop()
         for extra in ("", *requirement.extras):
@@ -60,10 +60,12 @@ def _closure(requirements: Iterable[str]) -> set[str]:
             try:
                 needed = importlib.metadata.requires(requirement.name) or []
             except importlib.metadata.PackageNotFoundError:
-                raise SystemExit(f'{requirement.name} is not installed here: pip install ".[dev,bench]".') from None
+                raise SystemExit(
+                    f'Error: {requirement.name} is not installed; run pip install ".[dev,bench]".'
+                ) from None
             for text in needed:
                 child = Requirement(text)
-                # what an extra asks for has a marker that is false without it
+                # the marker of an extra's requirement is false without that extra
                 if child.marker is None or child.marker.evaluate({"extra": extra}):
                     wanted.append(child)
     return {name for name, _ in seen}

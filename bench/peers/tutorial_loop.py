@@ -1,11 +1,10 @@
-"""Training a captioner the usual way: one caption a row, and everything that a word needs inside the loop over words.
+"""The training loop of sgrvinod's a-PyTorch-Tutorial-to-Image-Captioning, on which many repositories are built.
 
-This is the loop of sgrvinod's a-PyTorch-Tutorial-to-Image-Captioning, on which much of the field's code is built, in
-our own words: rows sorted by length, so that the batch shrinks as captions end; at every step the attention projects
-the regions anew, an LSTMCell reads word and context, and the output layer is applied; `pack_padded_sequence` drops the
-padding before the loss. The tutorial's network differs a little from ours. So that both compute the same function and
-only the way differs, this one has our layers in the tutorial's places: a projection of the encoder's features before
-the loop, tanh in the attention, the deep output layer where the tutorial has a linear one.
+Each row of a batch is one caption. Rows are sorted by length, so that the batch shrinks as captions end. At every step
+the attention projects the regions anew, an LSTMCell reads word and context, and the output layer is applied;
+`pack_padded_sequence` drops the padding before the loss. The code is our own. So that both sides compute the same
+function, it has our layers where the tutorial's differ: a projection of the encoder's features before the loop, tanh in
+the attention, and the deep output layer.
 """
 
 from __future__ import annotations
@@ -20,17 +19,20 @@ from captioner.models.caption_model import CaptionModel
 
 
 class Rows(NamedTuple):
-    """A batch as the tutorial's loader gives it."""
+    """A batch of the tutorial's loader."""
 
-    features: Tensor  # float32 (rows, regions, channels): a photo's, again for each of its captions
+    features: Tensor  # float32 (rows, regions, channels), repeated for each caption of a photo
     captions: Tensor  # int64 (rows, 1 + length): START, words, END, padding
-    lengths: Tensor  # int64 (rows,): START and END counted
+    lengths: Tensor  # int64 (rows,), START and END included
 
 
 def rows_of(features: Tensor, tokens: Tensor, pad: int) -> Rows:
-    """One row a caption, from features (photos, regions, channels) and tokens (photos, captions, 1 + length).
+    """Makes a row of each caption that is not all padding.
 
-    Captions that are all padding, which photos with few captions are filled up with, are left out.
+    Args:
+        features: float32 (photos, regions, channels).
+        tokens: int64 (photos, captions, 1 + length).
+        pad: id of the padding.
     """
     rows = tokens.flatten(0, 1)
     lengths = (rows != pad).sum(1)
@@ -39,7 +41,7 @@ def rows_of(features: Tensor, tokens: Tensor, pad: int) -> Rows:
 
 
 class Attention(nn.Module):
-    """Where to look: additive attention over a row's regions."""
+    """Additive attention over the regions of a row."""
 
     def __init__(self, channels: int, units: int, attention: int) -> None:
         super().__init__()
@@ -48,27 +50,27 @@ class Attention(nn.Module):
         self.full_att = nn.Linear(attention, 1, bias=False)
 
     def forward(self, regions: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(rows, regions, channels) and (rows, units) -> context (rows, channels), alpha (rows, regions)."""
-        asked = self.encoder_att(regions) + self.decoder_att(hidden).unsqueeze(1)
-        alpha = torch.softmax(self.full_att(torch.tanh(asked)).squeeze(2), dim=1)
+        """Maps (rows, regions, channels) and (rows, units) to context (rows, channels) and alpha (rows, regions)."""
+        query = self.encoder_att(regions) + self.decoder_att(hidden).unsqueeze(1)
+        alpha = torch.softmax(self.full_att(torch.tanh(query)).squeeze(2), dim=1)
         return (regions * alpha.unsqueeze(2)).sum(dim=1), alpha
 
 
 class TutorialDecoder(nn.Module):
-    """The tutorial's decoder with the weights of a model of ours: one layer of soft attention with a gate.
+    """The tutorial's decoder: one layer of soft attention with a gate.
 
     Args:
-        model: its weights are copied; `named_gradients` says which of ours each of them is.
+        model: the model whose weights are copied.
     """
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
         ours, attention = model.decoder, model.decoder.attention
         vocabulary, embedding = ours.embedding.weight.shape
-        channels, units, asked = attention.key.in_features, ours.units, attention.key.out_features
+        channels, units, query = attention.key.in_features, ours.units, attention.key.out_features
         self.project = nn.Linear(model.project[0].in_features, channels)
         self.init_h, self.init_c = nn.Linear(channels, units), nn.Linear(channels, units)
-        self.attention = Attention(channels, units, asked)
+        self.attention = Attention(channels, units, query)
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.decode_step = nn.LSTMCell(embedding + channels, units)
         self.f_beta = nn.Linear(units, channels)
@@ -78,14 +80,14 @@ class TutorialDecoder(nn.Module):
         self.dropout = nn.Dropout(ours.dropout.share)
         if ours.output.weight is ours.embedding.weight:
             self.fc.weight = self.embedding.weight
-        # an LSTMCell has two biases that are only ever added up
+        # an LSTMCell adds two biases, where our decoder has one
         self.decode_step.bias_hh.requires_grad_(False).zero_()
         with torch.no_grad():
             for name, values in _by_our_names(self, model.state_dict()).items():
                 self.get_parameter(name).copy_(values)
 
     def forward(self, rows: Rows) -> tuple[Tensor, Tensor, list[int], Tensor]:
-        """Scores (rows, length, vocabulary), captions, words of each, alphas (rows, length, regions), all sorted."""
+        """Returns scores (rows, length, vocabulary), captions, lengths, alphas (rows, length, regions), all sorted."""
         lengths, order = rows.lengths.sort(dim=0, descending=True)
         captions = rows.captions[order]
         regions = self.dropout(torch.relu(self.project(rows.features[order])))
@@ -102,39 +104,39 @@ class TutorialDecoder(nn.Module):
             context, alpha = self.attention(regions[:count], hidden)
             context = torch.sigmoid(self.f_beta(hidden)) * context
             hidden, cell = self.decode_step(torch.cat([word, context], dim=1), (hidden, cell))
-            said = word + self.fc_hidden(hidden) + self.fc_context(context)
-            scores[:count, t] = self.fc(self.dropout(said))
+            output = word + self.fc_hidden(hidden) + self.fc_context(context)
+            scores[:count, t] = self.fc(self.dropout(output))
             alphas[:count, t] = alpha
         return scores, captions, decode_lengths, alphas
 
     def loss(self, rows: Rows, smoothing: float, alpha_c: float) -> tuple[Tensor, Tensor]:
-        """Cross-entropy a word and the doubly stochastic regularisation (equation 14 of Xu et al.); top-5 accuracy."""
+        """Returns cross-entropy plus doubly stochastic regularisation (Xu et al., equation 14), and top-5 accuracy."""
         scores, captions, lengths, alphas = self(rows)
-        said = pack_padded_sequence(scores, lengths, batch_first=True).data
+        packed = pack_padded_sequence(scores, lengths, batch_first=True).data
         targets = pack_padded_sequence(captions[:, 1:], lengths, batch_first=True).data
-        loss = nn.functional.cross_entropy(said, targets, label_smoothing=smoothing)
-        right = (said.detach().topk(5, dim=1).indices == targets.unsqueeze(1)).sum()
+        loss = nn.functional.cross_entropy(packed, targets, label_smoothing=smoothing)
+        right = (packed.detach().topk(5, dim=1).indices == targets.unsqueeze(1)).sum()
         return loss + alpha_c * ((1.0 - alphas.sum(dim=1)) ** 2).mean(), right / len(targets)
 
     def named_gradients(self, model: CaptionModel) -> dict[str, tuple[Tensor, Tensor]]:
-        """By name, the gradient of each weight here, and what `model` has for the same weight."""
+        """Returns the gradient of each weight by name, with that of the same weight of `model`."""
         theirs = _by_our_names(self, {name: p.grad for name, p in model.named_parameters() if p.requires_grad})
         return {name: (p.grad, theirs[name]) for name, p in self.named_parameters() if p.requires_grad}
 
 
 def train_step(decoder: TutorialDecoder, optimizer: torch.optim.Optimizer, rows: Rows, smoothing: float) -> float:
-    """One step of the tutorial's training: forward, backward, clip by value, Adam, accuracy; returns the loss."""
+    """Trains on a batch as the tutorial does, with clipping by value and the accuracy; returns the loss."""
     loss, accuracy = decoder.loss(rows, smoothing, alpha_c=1.0)
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_value_(decoder.parameters(), 5.0)
     optimizer.step()
-    accuracy.item()  # the tutorial keeps averages of both
+    accuracy.item()  # the tutorial reads it for its log
     return loss.item()
 
 
 def _by_our_names(decoder: TutorialDecoder, ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under the names of our weights -> the same under the names here."""
+    """Renames our weights to the names of this decoder, and joins those that are one here."""
     both = {
         "project": "project.0",
         "init_h": "initial_hidden",

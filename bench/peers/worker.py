@@ -1,6 +1,6 @@
-"""A contender in a process of its own, which captions when it is told to: its memory is nobody else's.
+"""A contender in a process of its own, so that its peak memory can be measured.
 
-Requests and answers are JSON, one a line; whatever libraries print goes to stderr.
+Requests and answers are lines of JSON. Whatever libraries print goes to stderr.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peers.contenders import Said, Sources, contenders
+from peers.contenders import Captioned, Sources, contenders
 
 BENCH = Path(__file__).parents[1]
 
 
 class Answer(NamedTuple):
-    """How a photo was captioned."""
+    """A caption and its cost."""
 
-    said: Said
+    caption: Captioned
     wall: float
-    """Milliseconds that passed."""
+    """Wall time in milliseconds."""
     cpu: float
-    """Milliseconds of the processor that the process had, of all its threads."""
+    """CPU time of all threads in milliseconds."""
 
 
 class Worker:
-    """A contender, started; use it as a context, which ends it.
+    """Runs a contender; a context manager that ends its process.
 
     Args:
-        name: see `contenders`.
-        sources: what it is built from.
-        threads: of its operations.
+        name: name of the contender.
+        sources: paths that it is built from.
+        threads: CPU threads.
 
     Raises:
-        SystemExit: it could not be built, or failed at a photo.
+        SystemExit: the contender could not be built, or failed at a photo.
     """
 
     def __init__(self, name: str, sources: Sources, threads: int) -> None:
@@ -57,7 +57,7 @@ class Worker:
         )
 
     def __enter__(self) -> Worker:
-        self._answer()  # it is built
+        self._answer()  # the contender is built
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -69,12 +69,12 @@ class Worker:
         self._log.close()
 
     def caption(self, photo: str, beams: int, steps: int) -> Answer:
-        """Have it caption a photo, and wait for it."""
+        """Captions a photo."""
         answer = self._ask({"photo": photo, "beams": beams, "steps": steps})
-        return Answer(Said(answer["text"], answer["steps"]), answer["wall"], answer["cpu"])
+        return Answer(Captioned(answer["text"], answer["steps"]), answer["wall"], answer["cpu"])
 
     def peak_memory(self) -> int:
-        """Most bytes it had so far."""
+        """Returns the peak resident memory in bytes."""
         peak: int = self._ask({})["peak"]
         return peak
 
@@ -89,13 +89,13 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             self._log.seek(0)
-            raise SystemExit(f"{self.name} failed:\n{self._log.read().decode(errors='replace')[-2000:].strip()}")
+            raise SystemExit(f"Error: {self.name} failed:\n{self._log.read().decode(errors='replace')[-2000:].strip()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
 
 def serve() -> None:
-    """Be a worker: build the contender named on the command line, then answer until the requests end."""
+    """Builds the contender that the command line names, and answers requests until they end."""
     name, threads, *paths = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -106,9 +106,9 @@ def serve() -> None:
         request = json.loads(line)
         if request:
             began = time.perf_counter(), time.process_time()
-            said = caption(request["photo"], request["beams"], request["steps"])
+            captioned = caption(request["photo"], request["beams"], request["steps"])
             wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
-            answer = {"text": said.text, "steps": said.steps, "wall": 1000 * wall, "cpu": 1000 * cpu}
+            answer = {"text": captioned.text, "steps": captioned.steps, "wall": 1000 * wall, "cpu": 1000 * cpu}
         else:
             from caprun.inference.hardware import peak_memory
 

@@ -1,12 +1,12 @@
-"""Many photos, files to rows: what the folder run takes, against what its stages take alone.
+"""Compares the folder run, from files to rows, with the time that its stages take alone.
 
     python bench/folder.py --photos DIR                # the ratio to the bound
     python bench/folder.py --photos DIR --scale        # cost and memory at 100, 1,000 and 10,000 photos
 
 Each stage is timed alone on one core, in the batches of the run: reading a photo (JPEG decoding, resizing), the
-encoder, the decoder's steps with their search. Their sum, divided by the cores, is the least that the run could take.
-Stages and run take turns, so that a slow moment of the machine hits both. Beside wall time stands processor time, which
-hardly depends on what else the machine does: how much more work the run is than its stages.
+encoder, and the decoder with its search. The bound of the run is their sum divided by the number of cores. Stages and
+run take turns. CPU time stands beside wall time; it hardly depends on what else the machine does, and shows how much
+work the run adds to its stages.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from harness.command_line import command_line, machine
+from harness.tables import header, row
+from harness.turns import in_turns
 
 from caprun import Captioner
 from caprun.batch.listing import Listed, list_photos
@@ -40,21 +43,21 @@ SCALE = (100, 1_000, 10_000)
 
 
 class Cost(NamedTuple):
-    """Milliseconds a photo."""
+    """Milliseconds per photo."""
 
     wall: float
     cpu: float
 
 
 class TimedEncoder:
-    """A backend that adds up what the encoder takes."""
+    """A backend that adds up the time of its encoder."""
 
     def __init__(self, backend: Any) -> None:
         self._backend, self.device = backend, backend.device
         self.wall = self.cpu = 0.0
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> Steps:
-        """See `caprun.engine.Backend`."""
+        """Encodes images; see `caprun.engine.Backend`."""
         steps, cost = timed(lambda: self._backend.encode(images, alpha=alpha), len(images))
         self.wall += cost.wall * len(images)
         self.cpu += cost.cpu * len(images)
@@ -62,14 +65,14 @@ class TimedEncoder:
 
 
 def timed(work: Callable[[], Any], photos: int) -> tuple[Any, Cost]:
-    """What the work returns, and what it takes."""
+    """Returns the result of a call, and its cost per photo."""
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     return result, Cost(1000 * (time.perf_counter() - wall) / photos, 1000 * (time.process_time() - cpu) / photos)
 
 
 def stages(captioner: Captioner, paths: list[str], size: int) -> dict[str, Cost]:
-    """Each stage alone, on one core."""
+    """Times each stage alone, on one core."""
     images, reading = timed(lambda: np.stack([load(path, captioner.spec.image) for path in paths]), len(paths))
     encoder = TimedEncoder(captioner.backend)
     watched = Captioner(captioner.spec, captioner.vocabulary, encoder)
@@ -80,7 +83,7 @@ def stages(captioner: Captioner, paths: list[str], size: int) -> dict[str, Cost]
 
 
 def run(captioner: Captioner, photos: list[Listed], size: int) -> Cost:
-    """The folder run, its file included; the model is loaded already."""
+    """Times a folder run, with writing its file but without loading the model."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         output = plan_output(f"{folder}/captions.jsonl", photos)
         options = captioner.spec.search
@@ -91,54 +94,55 @@ def run(captioner: Captioner, photos: list[Listed], size: int) -> Cost:
     return cost
 
 
-def compare(captioner: Captioner, photos: list[Listed], size: int, rounds: int, runs_of: int) -> None:
-    """Print the stages, the run, and the ratio of its bound to it."""
+def compare(captioner: Captioner, photos: list[Listed], size: int, rounds: int, run_of: int) -> None:
+    """Prints the stages, the run, and the ratio of the bound to the run."""
     paths = [photo.path for photo in photos]
-    many = list(itertools.islice(itertools.cycle(photos), runs_of))
+    many = list(itertools.islice(itertools.cycle(photos), run_of))
     stages(captioner, paths, size), run(captioner, photos, size)  # warm-up
     alone, whole = [], []
-    for _ in range(rounds):
-        alone.append(stages(captioner, paths, size))
-        whole.append(run(captioner, many, size))
+    sides: dict[str, Callable[[int], None]] = {
+        "stages": lambda _: alone.append(stages(captioner, paths, size)),
+        "run": lambda _: whole.append(run(captioner, many, size)),
+    }
+    in_turns(sides, range(rounds))
     cores = captioner.workers
-    print(f"{len(paths)} photos, batches of {size}, {cores} worker(s), medians of {rounds} rounds, ms a photo")
-    print("| | wall | processor |\n| --- | --- | --- |")
+    print(f"{machine(['onnxruntime'])}; {len(paths)} photos, batches of {size}, {cores} worker(s)")
+    print(f"ms per photo, medians of {rounds} rounds\n")
+    print(header("", "wall", "CPU"))
     for stage in alone[0]:
-        costs = [costs[stage] for costs in alone]
-        print(f"| {stage}, alone on one core | {middle(costs, 0):.2f} | {middle(costs, 1):.2f} |")
+        print(cost_row(f"{stage}, alone on one core", (costs[stage] for costs in alone)))
     bounds = [Cost(*(sum(costs) / cores for costs in zip(*turn.values(), strict=True))) for turn in alone]
-    print(f"| bound: their sum / {cores} | {middle(bounds, 0):.2f} | {middle(bounds, 1):.2f} |")
+    print(cost_row(f"bound: their sum / {cores}", bounds))
     shares = [Cost(cost.wall, cost.cpu / cores) for cost in whole]
-    print(f"| run of {runs_of:,} photos | {middle(shares, 0):.2f} | {middle(shares, 1):.2f} |")
-    ratios = [Cost(b.wall / w.wall, b.cpu / w.cpu) for b, w in zip(bounds, shares, strict=True)]
-    print(f"| bound / run | {middle(ratios, 0):.2f} | {middle(ratios, 1):.2f} |")
+    print(cost_row(f"run of {run_of:,} photos", shares))
+    print(cost_row("bound / run", (Cost(b.wall / w.wall, b.cpu / w.cpu) for b, w in zip(bounds, shares, strict=True))))
 
 
-def middle(costs: list[Cost], which: int) -> float:
-    """The median of wall or processor time."""
-    return statistics.median(cost[which] for cost in costs)
+def cost_row(name: str, costs: Iterable[Cost]) -> str:
+    """Formats a row with the medians of costs."""
+    return row(name, *(f"{statistics.median(times):.2f}" for times in zip(*costs, strict=True)))
 
 
 def scale(arguments: list[str]) -> None:
-    """Print cost and peak memory by the number of photos, each in a process of its own."""
-    print("| photos | ms a photo | processor, ms a photo | peak memory, MB |\n| --- | --- | --- | --- |")
+    """Prints cost and peak memory by the number of photos, each measured in a process of its own."""
+    print(header("photos", "wall, ms per photo", "CPU, ms per photo", "peak memory, MB"))
     for count in SCALE:
         command = [sys.executable, __file__, *arguments, "--count", str(count)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found = json.loads(done.stdout)
-        print(f"| {count:,} | {found['wall']:.2f} | {found['cpu']:.2f} | {found['peak']:.0f} |", flush=True)
+        cells = f"{count:,}", f"{found['wall']:.2f}", f"{found['cpu']:.2f}", f"{found['peak']:.0f}"
+        print(row(*cells), flush=True)
 
 
 def main() -> None:
-    """Measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photos, repeated as often as needed")
-    parser.add_argument("--bundle", help="the packaged one by default")
-    parser.add_argument("--batch-size", type=int, help="the run's own by default")
-    parser.add_argument("--threads", type=int, help="all cores by default")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--run-of", type=int, default=320, help="photos in a run that is compared")
-    parser.add_argument("--scale", action="store_true")
+    """Prints the comparison, or with --scale the cost by the number of photos."""
+    parser = command_line(__doc__, "--bundle")
+    parser.add_argument("--photos", type=Path, required=True, help="Folder of photos; a longer run repeats them.")
+    parser.add_argument("--batch-size", type=int, help="Photos computed together.  [default: that of caprun]")
+    parser.add_argument("--threads", type=int, help="CPU threads.  [default: all cores]")
+    parser.add_argument("--rounds", type=int, default=5, help="Runs that are compared.  [default: 5]")
+    parser.add_argument("--run-of", type=int, default=320, help="Photos in each run.  [default: 320]")
+    parser.add_argument("--scale", action="store_true", help="Measure 100, 1,000 and 10,000 photos instead.")
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.scale:

@@ -1,18 +1,16 @@
-"""How int8 is best calibrated: what each way of choosing ranges does to the encoder, to captions and to speed.
+"""Compares calibrations of int8: their effect on the encoder, on captions and on speed.
 
     python bench/precision.py --data flickr8k
     python bench/precision.py --data flickr8k --checkpoint runs/a/best.pt --photos 200
 
-int8 graphs are written as `captioner export --precision int8` writes them, calibrated on photos of the training split,
-and compared with fp32 on photos of dev. The encoder's error is the length of the difference of its outputs from
-fp32's, divided by the length of fp32's, the mean of its outputs. Photos/s are of one photo at a time, uint8 array to
-caption, one thread, the model's own search; fp32 and int8 take turns, and the ratio is that of their best turns.
+int8 graphs are those of `captioner export --precision int8`, calibrated on photos of the training split and compared
+with fp32 on photos of dev. The encoder's error is the relative error of its outputs in the Euclidean norm, averaged
+over the outputs. Speed is that of one photo at a time, from uint8 array to caption, with one thread and the model's own
+search; fp32 and int8 take turns, and the ratio is that of their best turns.
 """
 
 from __future__ import annotations
 
-import argparse
-import platform
 import shutil
 import tempfile
 import time
@@ -22,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from harness.command_line import command_line, machine
+from harness.tables import header, row
 
 from capexport.export import Request, export
 from capexport.quantization.acceptance import TIMED_PHOTOS, Evidence, captions_of, evidence_of, photos_per_second
@@ -42,15 +42,15 @@ ENCODED_PHOTOS, BATCH = 64, 16
 
 @dataclass(frozen=True)
 class Quality:
-    """What a precision says."""
+    """Encoder outputs and captions of a precision."""
 
     encoded: dict[str, npt.NDArray[np.float32]]
     captions: dict[int, list[str]]
-    """By beam size."""
+    """Captions by beam size."""
 
 
 def fp32_bundle(checkpoint: Path | None, directory: Path) -> Bundle:
-    """A bundle of fp32 graphs: a checkpoint's, or a copy of the installed one's."""
+    """Exports a checkpoint to fp32 graphs, or copies those of the packaged bundle."""
     if checkpoint is not None:
         export(Request(checkpoint, "onnx", directory, "bench"), lambda _: None)
         return read_bundle(directory)
@@ -64,7 +64,7 @@ def fp32_bundle(checkpoint: Path | None, directory: Path) -> Bundle:
 
 
 def with_int8(bundle: Bundle, evidence: Evidence, calibration: Calibration) -> Bundle:
-    """The bundle with int8 graphs calibrated in one way, in the place of those before."""
+    """Writes int8 graphs into the bundle, in place of earlier ones."""
     precisions = {
         FULL_PRECISION: bundle.manifest.precisions[FULL_PRECISION],
         "int8": write_int8(bundle, evidence.calibration, calibration),
@@ -74,12 +74,12 @@ def with_int8(bundle: Bundle, evidence: Evidence, calibration: Calibration) -> B
 
 
 def captioner_of(bundle: Bundle, precision: str, threads: int) -> Captioner:
-    """The bundle on the CPU."""
+    """Loads a precision on the CPU."""
     return Captioner(bundle.manifest, bundle.vocabulary, OnnxBackend(bundle, "cpu", threads, precision))
 
 
 def quality(bundle: Bundle, precision: str, photos: npt.NDArray[np.uint8], threads: int) -> Quality:
-    """Encode and caption."""
+    """Encodes and captions photos."""
     captioner = captioner_of(bundle, precision, threads)
     backend = captioner.backend
     assert isinstance(backend, OnnxBackend)
@@ -91,10 +91,15 @@ def quality(bundle: Bundle, precision: str, photos: npt.NDArray[np.uint8], threa
     return Quality(encoded, {beam: captions_of(captioner, photos, search.plain(beam)) for beam in BEAMS})
 
 
-def row(
-    name: str, found: Quality, fp32: Quality, references: Sequence[Sequence[str]], megabytes: float, speed: str
+def quality_row(
+    name: str,
+    found: Quality,
+    fp32: Quality,
+    references: Sequence[Sequence[str]],
+    megabytes: float,
+    speed: Sequence[str],
 ) -> str:
-    """A row of the table."""
+    """Formats a row of the table."""
     errors = [
         np.linalg.norm(value - fp32.encoded[key]) / np.linalg.norm(fp32.encoded[key])
         for key, value in found.encoded.items()
@@ -108,25 +113,25 @@ def row(
             f"{100 * scores['bleu_4']:.1f}",
             f"{100 * same / len(references):.0f}%",
         ]
-    return f"| {' | '.join([*cells, f'{megabytes:.1f}', speed])} |"
+    return row(*cells, f"{megabytes:.1f}", *speed)
 
 
 def graphs_megabytes(bundle: Bundle, precision: str) -> float:
-    """Of both graphs' files."""
+    """Returns the size of both graphs in MB."""
     files = bundle.manifest.precisions[precision]
     return sum(bundle.manifest.files[file].bytes for file in (files.encoder, files.decoder)) / 1e6
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a dataset with train and dev")
-    parser.add_argument("--checkpoint", type=Path, help="of another model than the installed one")
-    parser.add_argument("--photos", type=int, default=1000, help="of dev to score [1000]")
-    parser.add_argument("--threads", type=int, default=1, help="for scoring; speed is of one [1]")
+    """Prints a row for fp32 and for each calibration."""
+    parser = command_line(__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="Folder of captioned photos with train and dev.")
+    parser.add_argument("--checkpoint", type=Path, help="Checkpoint of a model.  [default: the packaged model]")
+    parser.add_argument("--photos", type=int, default=1000, help="Photos of dev to score; 2 or more.  [default: 1000]")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads for scoring; speed takes 1.  [default: 1]")
     arguments = parser.parse_args()
     if arguments.photos < 2:
-        parser.error("--photos takes 2 or more: CIDEr weighs words by how many photos they are said of")
+        parser.error("--photos takes 2 or more, because CIDEr weighs words by the number of photos they occur in.")
     dataset = load_dataset(arguments.data)
     train = [example for example in dataset.examples if example.split == "train"]
     dev = dataset.split("dev")[: arguments.photos]
@@ -135,26 +140,23 @@ def main() -> None:
         evidence = evidence_of(bundle.manifest.image, train, dev)
         timed = evidence.scored[:TIMED_PHOTOS]
         print(
-            f"{platform.machine()}, {bundle.manifest.name}, {len(evidence.calibration)} training photos, "
+            f"{machine(['onnxruntime'])}; {bundle.manifest.name}, {len(evidence.calibration)} training photos, "
             f"{len(dev)} dev photos; CIDEr and BLEU-4 x100\n"
         )
-        print(
-            "| graphs | encoder error | greedy: CIDEr | BLEU-4 | as fp32 | beam 3: CIDEr | BLEU-4 | as fp32 | MB | "
-            "photos/s (fp32 in turn) | calibrated in s |"
-        )
-        print("|" + " --- |" * 11)
+        searches = [column for beam in BEAMS for column in (f"beam {beam}: CIDEr", "BLEU-4", "captions as fp32")]
+        print(header("graphs", "encoder error", *searches, "MB", "photos/s (fp32 in turn)", "calibrated in s"))
         fp32 = quality(bundle, FULL_PRECISION, evidence.scored, arguments.threads)
         size = graphs_megabytes(bundle, FULL_PRECISION)
-        print(row("fp32", fp32, fp32, evidence.references, size, " | "), flush=True)
+        print(quality_row("fp32", fp32, fp32, evidence.references, size, ("", "")), flush=True)
         for calibration in CALIBRATIONS:
             began = time.perf_counter()
             bundle = with_int8(bundle, evidence, calibration)
             took = time.perf_counter() - began
             found = quality(bundle, "int8", evidence.scored, arguments.threads)
             rates = photos_per_second([captioner_of(bundle, name, 1) for name in (FULL_PRECISION, "int8")], timed)
-            speed = f"{rates[1]:.1f} ({rates[0]:.1f}), {rates[1] / rates[0]:.2f}x | {took:.0f}"
+            speed = f"{rates[1]:.1f} ({rates[0]:.1f}), {rates[1] / rates[0]:.2f}x", f"{took:.0f}"
             size = graphs_megabytes(bundle, "int8")
-            print(row(f"int8, {calibration}", found, fp32, evidence.references, size, speed), flush=True)
+            print(quality_row(f"int8, {calibration}", found, fp32, evidence.references, size, speed), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Where the time of self-critical training goes, on a CPU: drawing captions, scoring them, learning from them.
+"""Measures the parts of a self-critical training step on a CPU: drawing captions, scoring them, learning from them.
 
     python bench/self_critical.py --init CHECKPOINT --data flickr8k
     python bench/self_critical.py --init CHECKPOINT --data flickr8k --threads 1 --samples 10 --precision bf16
 
-Steps are those of `captioner train --stage self-critical`, from the checkpoint on, on photos of the training split. The
-rewards know all references of that split, as in training: what scoring costs depends on how many there are. Beside the
-reward as training has it stands the same CIDEr-D, caption by caption, from `captioner.evaluation.cider`.
+The steps are those of `captioner train --stage self-critical`, on photos of the training split. The rewards index all
+references of that split, as in training, because the cost of scoring depends on their number. The same CIDEr-D,
+computed caption by caption with `captioner.evaluation.cider`, stands beside the reward.
 """
 
 from __future__ import annotations

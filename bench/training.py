@@ -1,31 +1,26 @@
-"""Training against the field's usual way, on a CPU: the decoder's captions a second, the encoder's photos a second.
+"""Compares training on a CPU with the usual way: captions per second of the decoder, photos per second of the encoder.
 
     python bench/training.py --data flickr8k              # all cores, the features of the default encoder
     python bench/training.py --data flickr8k --threads 1
     python bench/training.py --random                     # no dataset: random features, photos and captions
 
-Decoder: one step of ours (forward, loss, backward, clipping, AdamW, moving average) against one of the loop that most
-repositories have from sgrvinod's tutorial (`peers/tutorial_loop.py`), with the same weights, dropout, photos and
-captions: ours takes N photos with all their captions, the peer as many captions, one a row. Features are loaded, and
-for the peer repeated, before the clock starts; both count right words, as both trainings do. First they show, without
-dropout, that they compute the same loss. The ratio grows with N: 16 is what `captioner train` has by default.
+Decoder: a step of `captioner train` (forward, loss, backward, clipping, AdamW, moving average) against one of
+sgrvinod's tutorial (`peers/tutorial_loop.py`), with the same weights, dropout, photos and captions. A step of ours
+takes N photos with all their captions; the peer takes the same captions, one per row. Features are loaded, and repeated
+for the peer, before the clock starts. Both count right words, as both trainings do. Without dropout both must compute
+the same loss. The ratio grows with N; `captioner train` takes 16 by default.
 
 Encoder: the runner that fills the feature cache (ONNX Runtime) against the same network in eager PyTorch in
-`inference_mode`, from uint8 photos to features, with nothing decoded, resized or written.
+`inference_mode`, from uint8 photos to features, without decoding, resizing or writing.
 
-Both sides of a comparison take turns in one process, so that a slow moment of the machine hits both; a ratio is the
-median of the turns' ratios.
+The sides of a comparison take turns in one process. A ratio is the median of the turns' ratios.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -33,8 +28,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from harness.command_line import command_line, machine
+from harness.tables import header, row
+from harness.turns import in_turns, ratios, seconds, with_quartiles
 from peers.tutorial_loop import Rows, TutorialDecoder, rows_of, train_step
 
+from caprun.inference import hardware
 from caprun.photos.preprocessing import load
 from captioner.config import Config
 from captioner.datasets import Example, load_dataset
@@ -51,25 +50,25 @@ from captioner.training.losses import caption_loss
 from captioner.training.optimiser import Optimiser
 from captioner.training.schedule import Rate
 
-ENCODED = 16  # photos that the encoder is given at once, as the feature cache does
+ENCODED = 16  # batch size of the encoder, as in the feature cache
 FULL_RATE = Rate(1.0, None)
 
 
 class Data(NamedTuple):
-    """What the decoder learns from, and whom it teaches."""
+    """A model, and what its decoder is trained on."""
 
     model: CaptionModel
     source: CachedFeatures
-    captions: list[list[list[int]]]  # of each photo, as ids
+    captions: list[list[list[int]]]  # ids, by photo and caption
 
     def steps(self, photos: int, count: int) -> list[Step]:
-        """As many steps, each of so many photos."""
+        """Returns `count` steps of `photos` photos each."""
         batches = Batches(self.source, self.captions, photos, SPECIAL.pad)
         return list(islice(batches.epoch(0, 0), count))
 
 
 def real_data(config: Config, folder: Path, cache: Path, photos: int) -> Data:
-    """As many photos of a dataset's training split, and a model for its vocabulary."""
+    """Draws photos of a dataset's training split, and builds a model for its vocabulary."""
     examples = load_dataset(folder).split("train")
     tokenizer = build_tokenizer(config.data, [caption for example in examples for caption in example.references])
     torch.manual_seed(0)
@@ -83,7 +82,7 @@ def real_data(config: Config, folder: Path, cache: Path, photos: int) -> Data:
 
 
 def random_data(config: Config, photos: int) -> Data:
-    """The same without a dataset: Flickr8k's number of pieces, captions a photo, and lengths, and no meaning."""
+    """Makes random features and captions, with the vocabulary size, captions per photo and lengths of Flickr8k."""
     pieces, each = 2540, 5
     torch.manual_seed(0)
     model = build_caption_model(config, pieces, SPECIAL)
@@ -98,13 +97,13 @@ def random_data(config: Config, photos: int) -> Data:
 
 
 def drawn(examples: Sequence[Example], count: int) -> list[Example]:
-    """As many of them, in random order."""
+    """Draws examples in random order."""
     order = np.random.default_rng(0).permutation(len(examples))[:count]
     return [examples[i] for i in order]
 
 
 def our_step(model: CaptionModel, optimiser: Optimiser, step: Step, config: Config) -> float:
-    """What `captioner.training.loop` does for each step; returns the loss."""
+    """Trains on a step as `captioner.training.loop` does; returns the loss."""
     (batch,) = step.batches
     with optimiser.autocast():
         teacher = model(batch.seen, batch.tokens)
@@ -115,10 +114,10 @@ def our_step(model: CaptionModel, optimiser: Optimiser, step: Step, config: Conf
 
 
 def check_losses(model: CaptionModel, peer: TutorialDecoder, step: Step, rows: Rows, config: Config) -> str:
-    """Without dropout both losses must be one number.
+    """Compares the losses without dropout, and describes them.
 
     Raises:
-        SystemExit: they are not, and there is nothing to compare.
+        SystemExit: the losses differ.
     """
     (batch,) = step.batches
     model.eval(), peer.eval()
@@ -127,68 +126,51 @@ def check_losses(model: CaptionModel, peer: TutorialDecoder, step: Step, rows: R
         theirs = peer.loss(rows, config.train.label_smoothing, config.train.attention_penalty)[0].item()
     model.train(), peer.train()
     if abs(ours - theirs) > 1e-4:
-        raise SystemExit(f"The losses differ: {ours:.6f} here, {theirs:.6f} in the tutorial's loop.")
+        raise SystemExit(f"Error: The losses differ: {ours:.6f} here, {theirs:.6f} in the tutorial's loop.")
     return f"the same loss without dropout: {ours:.5f} here, {theirs:.5f} in the tutorial's loop"
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def row(name: str, items: Sequence[int], times: Sequence[float], peer: Sequence[float]) -> str:
-    """A row of the table: items a second, how long one turn took, and the ratio with its quartiles."""
+def rate_row(name: str, items: Sequence[int], times: Sequence[float], peer: Sequence[float]) -> str:
+    """Formats a row: items per second, milliseconds per turn, and the ratio to the peer with its quartiles."""
     rate = statistics.median(n / t for n, t in zip(items, times, strict=True))
-    ratios = [b / a for a, b in zip(times, peer, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    spread = "" if times is peer else f"{middle:.2f} ({low:.2f} to {high:.2f})"
-    return f"| {name} | {rate:.0f} | {1000 * statistics.median(times):.0f} | {spread} |"
+    spread = "" if times is peer else with_quartiles(ratios(peer, times))
+    return row(name, f"{rate:.0f}", f"{1000 * statistics.median(times):.0f}", spread)
 
 
 def compare_decoders(model: CaptionModel, steps: Sequence[Step], config: Config, rounds: int) -> list[str]:
-    """Time ours in fp32 and bf16 and the peer in fp32, step by step in turns."""
+    """Times ours in fp32 and bf16 and the peer in fp32, step by step in turns."""
     peer = TutorialDecoder(model)
     rows = [rows_of(batch.seen, batch.tokens, SPECIAL.pad) for batch in map(only, steps)]
     lines = [check_losses(model, peer, steps[0], rows[0], config), ""]
     adam = torch.optim.Adam((p for p in peer.parameters() if p.requires_grad), lr=config.train.lr)
     half = replace(config, train=replace(config.train, precision="bf16"))
     full_precision, half_precision = Optimiser(model, config.train), Optimiser(model, half.train)
-    captions: list[int] = []
-    times: tuple[list[float], list[float], list[float]] = ([], [], [])
-    for turn in range(rounds + 1):
-        for step, repeated in zip(steps, rows, strict=True):
-            works = (
-                lambda step=step: our_step(model, full_precision, step, config),
-                lambda step=step: our_step(model, half_precision, step, half),
-                lambda repeated=repeated: train_step(peer, adam, repeated, config.train.label_smoothing),
-            )
-            for taken, work in zip(times, works, strict=True):
-                taken.append(seconds(work))
-            captions.append(step.captions)
-        if turn == 0:  # warm-up
-            captions.clear()
-            for taken in times:
-                taken.clear()
-    peer_times = times[2]
+    sides = {
+        "fp32": lambda i: seconds(lambda: our_step(model, full_precision, steps[i], config)),
+        "bf16": lambda i: seconds(lambda: our_step(model, half_precision, steps[i], half)),
+        "peer": lambda i: seconds(lambda: train_step(peer, adam, rows[i], config.train.label_smoothing)),
+    }
+    order = [*range(len(steps))]
+    in_turns(sides, order)  # warm-up
+    times = in_turns(sides, order * rounds)
+    captions = [step.captions for step in steps] * rounds
     return [
         *lines,
-        "| decoder training | captions/s | ms a step | ratio (quartiles) |\n| --- | --- | --- | --- |",
-        row("the tutorial's loop, fp32", captions, peer_times, peer_times),
-        row("captioner, fp32", captions, times[0], peer_times),
-        row("captioner, bf16 (the peer is fp32)", captions, times[1], peer_times),
+        header("decoder training", "captions/s", "ms per step", "ratio (quartiles)"),
+        rate_row("the tutorial's loop, fp32", captions, times["peer"], times["peer"]),
+        rate_row("captioner, fp32", captions, times["fp32"], times["peer"]),
+        rate_row("captioner, bf16 (the peer is fp32)", captions, times["bf16"], times["peer"]),
     ]
 
 
 def only(step: Step) -> Batch:
-    """A step's batch, where it is computed in one part."""
+    """Returns the batch of a step that has one."""
     (batch,) = step.batches
     return batch
 
 
 def compare_encoders(model: CaptionModel, images: np.ndarray, rounds: int) -> list[str]:
-    """Time the feature cache's runner and eager PyTorch, batch by batch in turns."""
+    """Times the feature cache's runner and eager PyTorch, batch by batch in turns."""
     encoder = model.encoder
     cached = features._runner(encoder, encoder.size, torch.device("cpu"))
 
@@ -197,39 +179,41 @@ def compare_encoders(model: CaptionModel, images: np.ndarray, rounds: int) -> li
         return encoder(torch.from_numpy(photos)).numpy()
 
     batches = [images[i : i + ENCODED] for i in range(0, len(images), ENCODED)]
-    difference = max(float(np.abs(cached(batch) - eager(batch)).max()) for batch in batches)  # a warm-up, too
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        for batch in batches:
-            times[0].append(seconds(lambda batch=batch: cached(batch)))
-            times[1].append(seconds(lambda batch=batch: eager(batch)))
-    photos = [len(batch) for _ in range(rounds) for batch in batches]
+    difference = max(float(np.abs(cached(batch) - eager(batch)).max()) for batch in batches)  # also the warm-up
+    sides = {
+        "cached": lambda batch: seconds(lambda: cached(batch)),
+        "eager": lambda batch: seconds(lambda: eager(batch)),
+    }
+    times = in_turns(sides, batches * rounds)
+    photos = [len(batch) for batch in batches] * rounds
     return [
-        f"the same features: largest difference {difference:.1e}",
+        f"largest difference of the features: {difference:.1e}",
         "",
-        f"| {encoder.name}, batches of {ENCODED} | photos/s | ms a batch | ratio (quartiles) |",
-        "| --- | --- | --- | --- |",
-        row("eager PyTorch", photos, times[1], times[1]),
-        row("the feature cache's runner", photos, times[0], times[1]),
+        header(f"{encoder.name}, batches of {ENCODED}", "photos/s", "ms per batch", "ratio (quartiles)"),
+        rate_row("eager PyTorch", photos, times["eager"], times["eager"]),
+        rate_row("the feature cache's runner", photos, times["cached"], times["eager"]),
     ]
 
 
 def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Prints a table for each comparison."""
+    parser = command_line(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", type=Path, help="folder of Flickr8k, or of any dataset that captioner reads")
-    source.add_argument("--random", action="store_true", help="random features, photos and captions")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "captioner", help="of features")
-    parser.add_argument("--threads", type=int, help="all cores by default; the encoders always have them all")
+    source.add_argument("--data", type=Path, help="Folder of captioned photos, in any format that captioner reads.")
+    source.add_argument("--random", action="store_true", help="Take random features, photos and captions.")
+    cache = Path.home() / ".cache" / "captioner"
+    parser.add_argument("--cache", type=Path, default=cache, help="Feature cache.  [default: ~/.cache/captioner]")
+    parser.add_argument("--threads", type=int, help="CPU threads of the decoders.  [default: all cores]")
     parser.add_argument(
-        "--photos", type=int, nargs="+", default=[16, 32], help="photos a step, each with all its captions (16 and 32)"
+        "--photos", type=int, nargs="+", default=[16, 32], help="Photos per step, with all captions.  [default: 16 32]"
     )
-    parser.add_argument("--steps", type=int, default=8, help="different steps")
-    parser.add_argument("--rounds", type=int, default=3, help="times that each of them is done")
-    parser.add_argument("--only", choices=["decoder", "encoder"], help="one of the two comparisons")
+    parser.add_argument("--steps", type=int, default=8, help="Number of different steps.  [default: 8]")
+    parser.add_argument("--rounds", type=int, default=3, help="Times that each step runs.  [default: 3]")
+    parser.add_argument("--only", choices=["decoder", "encoder"], help="One of the two comparisons.  [default: both]")
     arguments = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
+    if arguments.steps * arguments.rounds < 2:
+        parser.error("Quartiles need two steps or two rounds; raise --rounds.")
+    cores = max(1, int(hardware.cores().usable))
     config = Config()
     try:
         photos = arguments.steps * max(arguments.photos)
@@ -238,15 +222,15 @@ def main() -> None:
         else:
             data = real_data(config, arguments.data, arguments.cache, photos)
     except CaptionerError as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(f"Error: {error}") from None
     threads = arguments.threads or cores
-    print(f"{platform.machine()}, {cores} cores, torch {torch.__version__}")
+    print(machine(["torch", "onnxruntime"]))
     for size in () if arguments.only == "encoder" else arguments.photos:
         torch.set_num_threads(threads)
         steps = data.steps(size, arguments.steps)
         captions, words = (sum(counts) for counts in zip(*((s.captions, s.words) for s in steps), strict=True))
         print(
-            f"\n{len(steps)} steps of {size} photos, {captions} captions of {words / captions:.1f} words, END counted; "
+            f"\n{len(steps)} steps of {size} photos, {captions} captions of {words / captions:.1f} words with END; "
             f"{threads} thread(s); {arguments.rounds} rounds"
         )
         print("\n".join(compare_decoders(data.model, steps, config, arguments.rounds)), flush=True)

@@ -10,7 +10,6 @@ computed caption by caption with `captioner.evaluation.cider`, stands beside the
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
@@ -21,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from harness.command_line import command_line, machine
+from harness.tables import header, row
 
 from captioner.config import load_second_config, parse_settings
 from captioner.datasets import load_dataset
@@ -41,27 +42,32 @@ from captioner.training.self_critical import others_mean, self_critical_loss
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--init", type=Path, required=True, help="checkpoint to go on from; its encoder stays as it is")
-    parser.add_argument("--data", type=Path, required=True, help="folder of captioned photos")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "captioner")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--samples", type=int, default=5)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--steps", type=int, default=12, help="the first is not counted")
+    """Prints a row for each part of a step."""
+    parser = command_line(__doc__)
+    parser.add_argument("--init", type=Path, required=True, help="Checkpoint to start from; its encoder stays frozen.")
+    parser.add_argument("--data", type=Path, required=True, help="Folder of captioned photos.")
+    cache_folder = Path.home() / ".cache" / "captioner"
+    parser.add_argument(
+        "--cache", type=Path, default=cache_folder, help="Feature cache.  [default: ~/.cache/captioner]"
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads.  [default: all cores]")
+    parser.add_argument("--batch-size", type=int, default=16, help="Photos per step.  [default: 16]")
+    parser.add_argument("--samples", type=int, default=5, help="Captions drawn per photo.  [default: 5]")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="Precision.  [default: fp32]")
+    parser.add_argument("--steps", type=int, default=12, help="Steps; the first is not counted.  [default: 12]")
     options = parser.parse_args()
+    if options.steps < 2:
+        parser.error("--steps takes 2 or more, because the first is not counted.")
     torch.set_num_threads(options.threads)
 
     first = load_checkpoint(options.init)
-    asked = [
+    settings = [
         "train.stage=self-critical",
         f"train.precision={options.precision}",
         "model.fine_tune=-1",
         f"self_critical.samples={options.samples}",
     ]
-    config = load_second_config(parse_settings(asked), first.config)
+    config = load_second_config(parse_settings(settings), first.config)
     model = build_model(replace(first, config=config))
     examples = load_dataset(options.data).split("train")
     words = [[tokenize(reference) for reference in example.references] for example in examples]
@@ -87,37 +93,39 @@ def main() -> None:
         times.append(time.perf_counter())
         ended = drawn.ended.flatten().numpy()
         lengths = (drawn.lengths - drawn.ended.long()).flatten().tolist()
-        said = [row[1 : 1 + n] for row, n in zip(drawn.tokens.flatten(0, 1).tolist(), lengths, strict=True)]
+        ids = [tokens[1 : 1 + n] for tokens, n in zip(drawn.tokens.flatten(0, 1).tolist(), lengths, strict=True)]
         photos = np.repeat(batch.photos, options.samples)
-        reward = rewards.score(photos, said, ended).cider.reshape(-1, options.samples)
+        reward = rewards.score(photos, ids, ended).cider.reshape(-1, options.samples)
         times.append(time.perf_counter())
-        model.train()  # dropout where it learns, as the stage has it by default
+        model.train()  # with dropout, as in training
         with optimiser.autocast():
             teacher = model(batch.seen, drawn.tokens)
         advantage = torch.from_numpy(reward - others_mean(reward)).float()
         loss = self_critical_loss(teacher, model.unsaid, advantage, 1.0, reward.size)
         optimiser.backward(loss)
         model.eval()
-        optimiser.step(Rate(0.0, None))  # the model stays the one that the checkpoint holds
+        optimiser.step(Rate(0.0, None))  # the weights stay those of the checkpoint
         times.append(time.perf_counter())
-        one_by_one = [
+        expected = [
             cider.scores(
-                [sentence(_words(ids, first.vocabulary.pieces, end))], [sentence([*r, "<end>"]) for r in words[p]]
+                [sentence(_words(one, first.vocabulary.pieces, end))], [sentence([*r, "<end>"]) for r in words[p]]
             )[0]
-            for p, ids, end in zip(photos.tolist(), said, ended.tolist(), strict=True)
+            for p, one, end in zip(photos.tolist(), ids, ended.tolist(), strict=True)
         ]
         times.append(time.perf_counter())
-        if abs(reward.flatten() - one_by_one).max() > 1e-9:
-            raise SystemExit("The rewards differ from captioner.evaluation.cider's.")
+        if abs(reward.flatten() - expected).max() > 1e-9:
+            raise SystemExit("Error: The rewards differ from those of captioner.evaluation.cider.")
         for part, seconds in zip(("drawing", "scoring", "learning", "one by one"), np.diff(times), strict=True):
             taken.setdefault(part, []).append(float(seconds))
-    middle = {part: statistics.median(seconds[1:]) for part, seconds in taken.items()}
-    total = sum(middle[part] for part in ("drawing", "scoring", "learning"))
+    medians = {part: statistics.median(seconds[1:]) for part, seconds in taken.items()}
+    one_by_one = medians.pop("one by one")
+    print(machine(["torch"]))
     print(f"{options.batch_size} photos x {options.samples} samples, {options.threads} threads, {options.precision}")
-    print(f"references indexed in {built:.1f} s\n\n| part of a step | ms (median) | share |\n| --- | --- | --- |")
-    for part in ("drawing", "scoring", "learning"):
-        print(f"| {part} | {1000 * middle[part]:.1f} | {middle[part] / total:.1%} |")
-    print(f"| (scoring one by one instead) | {1000 * middle['one by one']:.1f} | |")
+    print(f"references indexed in {built:.1f} s\n")
+    print(header("part of a step", "ms (median)", "share"))
+    for part, seconds in medians.items():
+        print(row(part, f"{1000 * seconds:.1f}", f"{seconds / sum(medians.values()):.1%}"))
+    print(row("(scoring one by one instead)", f"{1000 * one_by_one:.1f}", ""))
 
 
 def _words(ids: list[int], pieces: tuple[str, ...], ended: bool) -> list[str]:

@@ -23,6 +23,17 @@ def test_cores_are_divided_among_workers(monkeypatch: pytest.MonkeyPatch) -> Non
     assert divide(3, 1, "cpu") == [Placement(1, (0, 1)), Placement(1, (2, 3, 4)), Placement(1, (5, 6, 7))]
 
 
+def test_a_process_takes_its_cores_or_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: taken.append(cores), raising=False)
+    monkeypatch.setattr(placement.sys, "platform", "linux")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    Placement(2, (4, 5)).take()
+    assert (taken, os.environ["CUDA_VISIBLE_DEVICES"]) == ([(4, 5)], "0,1")
+    Placement(1, gpu="1").take()
+    assert (taken, os.environ["CUDA_VISIBLE_DEVICES"]) == ([(4, 5)], "1")
+
+
 def test_time_that_is_limited_is_divided_and_cores_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 8, 2.5)
     assert divide(2, None, "cpu") == [Placement(1), Placement(1)]

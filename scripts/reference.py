@@ -58,7 +58,7 @@ def _command(command: click.Command, context: click.Context) -> str:
 
 
 def _meaning(text: str) -> tuple[str, str]:
-    """Separates what `--help` says of an option from the brackets at its end."""
+    """Separates the help of an option from the brackets at its end."""
     limits: list[str] = []
     while found := re.fullmatch(r"(.*?)\s*\[([^\[\]]*)\]", text, re.DOTALL):
         text = found[1]
@@ -202,7 +202,7 @@ def _summary(kind: type[Any]) -> str:
 
 
 def _paragraphs(text: str) -> str:
-    """Returns a help text as Markdown: what a person is to replace stays as it is written."""
+    """Returns a help text as Markdown, with placeholders such as <folder> kept as text."""
     return inspect.cleandoc(text).replace("\b", "").replace("<", "&lt;")
 
 

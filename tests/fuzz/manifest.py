@@ -1,9 +1,9 @@
-"""A coverage-guided search for a manifest that does harm.
+"""Fuzzes the reading of manifests, guided by coverage.
 
     python tests/fuzz/manifest.py [CORPUS] [-max_total_time=60]
 
-It wants atheris, of the extra `fuzz`. The seed is the manifest of `tests/tiny`; every input that is JSON is given the
-digest that belongs to it, as somebody who knows how would.
+It needs atheris, of the extra `fuzz`. The seed is the manifest of `tests/tiny`. Every input that is JSON gets a correct
+digest, as an attacker would give it one.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def main() -> None:
     seeds = Path(tempfile.mkdtemp(prefix="caprun-fuzz-"))
     manifest = (TINY / "model.json").read_bytes()
     (seeds / "manifest").write_bytes(manifest)
-    # each part of it in place of the whole is more to begin with
+    # more seeds: the manifest with one field of a wrong type
     for name, value in json.loads(manifest).items():
         (seeds / name).write_text(json.dumps({**json.loads(manifest), name: [value]}))
     words = seeds.with_suffix(".dict")
@@ -39,26 +39,26 @@ def main() -> None:
 
 
 def check(data: bytes, bundle: Path) -> None:
-    """Any manifest is read, or refused in one sentence."""
+    """Requires that a manifest is read or raises BundleError."""
     (bundle / "model.json").write_bytes(with_digest(data))
     with contextlib.suppress(BundleError):
         read_bundle(bundle)
 
 
 def with_digest(data: bytes) -> bytes:
-    """A manifest with its digest put right, where it is one at all."""
+    """Corrects the digest of a manifest; returns other data as it is."""
     try:
         manifest = json.loads(data)
         manifest.pop("digest", None)
         canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         manifest["digest"] = hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
         return json.dumps(manifest).encode("utf-8", "surrogatepass")
-    except Exception:  # noqa: BLE001  (no JSON, or no table)
+    except Exception:  # noqa: BLE001  (not JSON, or not an object)
         return data
 
 
 def _words(value: object) -> set[str]:
-    """Names and texts, for the search to put together."""
+    """Collects keys and strings for the dictionary of the fuzzer."""
     if isinstance(value, dict):
         return {word for key, item in value.items() for word in (str(key), *_words(item))}
     if isinstance(value, list):

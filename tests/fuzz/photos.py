@@ -1,9 +1,9 @@
-"""A coverage-guided search for a photo that does harm.
+"""Fuzzes the reading of photos, guided by coverage.
 
     python tests/fuzz/photos.py [CORPUS] [-max_total_time=60]
 
-Needs atheris, of the extra `fuzz`. Seeds are the photos of `tests/caprun/photos/support/hostile.py`. A photo that
-crashes is written beside this file as `crash-...`; add it to the seeds once the fault is mended.
+It needs atheris, of the extra `fuzz`. The seeds are the photos of `tests/caprun/photos/support/hostile.py`. An input
+that crashes is written to the working directory as `crash-...`; add it to the seeds once the fault is fixed.
 """
 
 import struct
@@ -26,18 +26,18 @@ SPEC = ImageSpec(32, 48, "squash", "bicubic", mean=(0.5,) * 3, std=(0.25,) * 3) 
 
 
 def main() -> None:
-    reading.MAX_PIXELS = 250_000  # most time would go into large pictures of nothing
+    reading.MAX_PIXELS = 250_000  # large blank pictures would take most of the time
     folder = tempfile.mkdtemp(prefix="caprun-fuzz-")
     for number, (_, data) in enumerate(photos()):
         (Path(folder) / f"seed-{number}").write_bytes(data)
-    # the corpus named first is the one that grows
+    # new inputs go to the first corpus
     options = ["-timeout=120", "-rss_limit_mb=700", "-max_len=60000"]
     atheris.Setup([sys.argv[0], *options, *sys.argv[1:], folder], check)
     atheris.Fuzz()
 
 
 def check(data: bytes) -> None:
-    """Any bytes give an array of the right shape, or an ImageError of one line."""
+    """Requires an array of the right shape or an ImageError of one line."""
     try:
         array = load(with_checksums(data), SPEC)
     except ImageError as error:
@@ -50,7 +50,7 @@ def check(data: bytes) -> None:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """A PNG with the checksums that belong to its chunks, which no search would find."""
+    """Corrects the checksums of a PNG, which a fuzzer cannot guess; returns other data as it is."""
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data
     pieces, position = [data[:8]], 8

@@ -1,9 +1,9 @@
-"""Write `tests/tiny/bundle`, an ONNX bundle of a model nobody trained: small enough to commit, real enough to run.
+"""Writes `tests/tiny/bundle`, an ONNX bundle of an untrained model, small enough to commit.
 
     python tests/tiny/make_bundle.py
 
-Its captions mean nothing. They differ from photo to photo, and in length, and end by themselves: that is what the tests
-of the runtime need, which therefore need no PyTorch.
+Its captions have no meaning, but they differ between photos and in length, and they end with END. Tests of the runtime
+use it, so they do not need PyTorch.
 """
 
 from dataclasses import replace
@@ -51,7 +51,7 @@ GAINS = {
 
 
 def build_model() -> CaptionModel:
-    """32x32 photos seen as 4x4 regions; weights so large that every photo has something else to say."""
+    """Builds a model of 32x32 photos with 4x4 regions, whose weights are so large that captions differ."""
     torch.manual_seed(SEED)
     features = nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU())
     encoder = Encoder("tiny", features, (SIZE, SIZE), MEAN, STD)
@@ -60,12 +60,12 @@ def build_model() -> CaptionModel:
     for name, weight in model.named_parameters():
         if weight.dim() > 1:
             weight.mul_(GAINS.get(name, 2.5))
-    model.decoder.output.bias[SPECIAL.end] = 1.5  # captions end
+    model.decoder.output.bias[SPECIAL.end] = 1.5  # so that captions end
     return model.eval()
 
 
 def write_bundle(target: Path) -> None:
-    """Export as `captioner export` does, without a checkpoint."""
+    """Exports the model as `captioner export` does, without a checkpoint."""
     model = build_model()
     spec = ModelSpec(
         name="tiny",
@@ -92,7 +92,7 @@ def write_bundle(target: Path) -> None:
 
 
 def _photos(count: int) -> npt.NDArray[np.uint8]:
-    """uint8 (count, 32, 32, 3): each of the 4x4 regions in a plain colour of its own."""
+    """Draws photos, uint8 (count, 32, 32, 3), with a plain colour in each of the 4x4 regions."""
     patches = np.random.default_rng(SEED).integers(0, 256, (count, 4, 4, 3), np.uint8)
     return patches.repeat(SIZE // 4, 1).repeat(SIZE // 4, 2)
 

@@ -1,23 +1,23 @@
-"""What a model's captions favour, guess and leave out: a section of its model card.
+"""Counts what a model's captions favour, guess and leave out, for a section of its model card.
 
     python bench/biases.py --data flickr8k --data everyday
     python bench/biases.py weights/mine --data DIR --split dev
     python bench/biases.py --data flickr8k --neutral    # also with neutral words, where the bundle has them
 
-The captions of a split are held against people's. Of each photo the first reference is kept aside: it shows what a
-person's caption gets in the same comparison with the photo's other references. Words decide, by the lists below, which
-are English; a caption that has none of a list's words says nothing of that matter. Prints Markdown.
+The captions of a split are compared with its references. The first reference of each photo is set aside: compared with
+the photo's other references, it shows the figures of people. Captions are classified by the English word lists of
+`word_lists.py`; a caption without a word of a list counts as silent on its subject. The output is Markdown.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from harness.command_line import command_line
 from word_lists import (
     ADULT,
     CHILD,
@@ -47,13 +47,14 @@ Words = tuple[str, ...]
 
 
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child"}
-_AGREED, _RARELY = 2, 0.05  # references that must agree on a noun; share of its photos that counts as hardly named
-_SHOWN = 24
+_AGREED = 2  # references that must agree on a noun
+_RARELY = 0.05  # a noun is missing if at most this share of the captions of its photos have it
+_SHOWN = 24  # missing nouns to list
 
 
 @dataclass(frozen=True)
 class Photo:
-    """The words said of a photo."""
+    """The words of a photo's caption and references."""
 
     caption: Words
     person: Words
@@ -63,19 +64,19 @@ class Photo:
 
     @property
     def references(self) -> tuple[Words, ...]:
-        """All of them."""
+        """All references."""
         return (self.person, *self.others)
 
 
 def gender(words: Iterable[str]) -> str:
-    """`men`, `women`, `both` or `none`: which a caption mentions."""
+    """Returns the gender that a caption mentions: `men`, `women`, `both` or `none`."""
     said = set(words)
     male, female = not said.isdisjoint(MALE), not said.isdisjoint(FEMALE)
     return ("both" if female else "men") if male else ("women" if female else "none")
 
 
 def agreed_gender(references: Sequence[Words]) -> str:
-    """What references say together: `men`, `women`, `both`, `disagree`, `unsaid` (people without one) or `nobody`."""
+    """Returns the gender in references: `men`, `women`, `both`, `disagree`, `unsaid` (only people) or `nobody`."""
     found = {gender(reference) for reference in references} - {"none"}
     if not found:
         said = {word for reference in references for word in reference}
@@ -86,31 +87,31 @@ def agreed_gender(references: Sequence[Words]) -> str:
 
 
 def age(words: Iterable[str]) -> str:
-    """`children`, `adults`, `both` or `none`."""
+    """Returns the age that a caption mentions: `children`, `adults`, `both` or `none`."""
     said = set(words)
     young, grown = not said.isdisjoint(CHILD), not said.isdisjoint(ADULT)
     return ("both" if grown else "children") if young else ("adults" if grown else "none")
 
 
 def share(count: float, of: float) -> str:
-    """A percentage, or a dash of nothing."""
+    """Formats a percentage; a dash where `of` is 0."""
     return f"{100 * count / of:.0f}%" if of else "-"
 
 
 def both_shares(photos: Sequence[Photo], holds: Callable[[Words], bool]) -> str:
-    """Of how many photos something holds for the caption, and in brackets for a person's."""
+    """Formats the share of captions for which a condition holds, with that of people in brackets."""
     model = sum(holds(photo.caption) for photo in photos)
     person = sum(holds(photo.person) for photo in photos)
     return f"{share(model, len(photos))} ({share(person, len(photos))})"
 
 
 def has(words: frozenset[str]) -> Callable[[Words], bool]:
-    """Whether a caption has one of these words."""
+    """Returns a test of whether a caption has one of the words."""
     return lambda caption: not words.isdisjoint(caption)
 
 
 def gender_table(photos: Sequence[Photo]) -> list[str]:
-    """Rows by what the other references say, columns by what captions say."""
+    """Formats a table with the gender in the other references as rows and that in the captions as columns."""
     names = {
         "men": "men or boys alone",
         "women": "women or girls alone",
@@ -132,7 +133,7 @@ def _is_of(said: str, caption: Words) -> bool:
 
 
 def people(photos: Sequence[Photo]) -> list[str]:
-    """On gender and age."""
+    """Describes gender and age."""
     unsaid = [p for p in photos if agreed_gender(p.others) == "unsaid"]
     ages = [{age(reference) for reference in p.others} - {"none"} for p in photos]
     grown = [p for p, said in zip(photos, ages, strict=True) if said == {"adults"}]
@@ -156,14 +157,14 @@ def people(photos: Sequence[Photo]) -> list[str]:
 
 
 def gender_ratio(captions: Iterable[Words]) -> str:
-    """Captions with words for men to those with words for women."""
+    """Formats the ratio of captions that mention men or boys to those that mention women or girls."""
     said = Counter(gender(words) for words in captions)
     men, women = said["men"] + said["both"], said["women"] + said["both"]
     return f"{men} to {women}" + (f", {men / women:.2f}" if women else "")
 
 
 def confirmed(photos: Sequence[Photo], words: frozenset[str]) -> str:
-    """How many of a list's words in captions another reference has too, and in brackets in a person's."""
+    """Formats the share of a list's words in captions that another reference has too, with people's in brackets."""
 
     def of(said: Sequence[Words]) -> str:
         mentions = [(word, photo) for caption, photo in zip(said, photos, strict=True) for word in set(caption) & words]
@@ -174,14 +175,14 @@ def confirmed(photos: Sequence[Photo], words: frozenset[str]) -> str:
 
 
 def singular(word: str) -> str:
-    """One form for a noun's two; it need not be a word."""
+    """Maps singular and plural of a noun to one form, which need not be a word."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
 
 def nouns(references: Iterable[Words]) -> dict[str, str]:
-    """Words used as nouns are, after an article and before a verb or preposition or last: `singular` -> as written."""
+    """Finds nouns by their position, after an article and before a verb or preposition; `singular` to spelling."""
     seen, like, written = Counter[str](), Counter[str](), dict[str, Counter[str]]()
     for words in references:
         for before, word, after in zip(("", *words), words, (*words[1:], ""), strict=False):
@@ -201,12 +202,12 @@ def nouns(references: Iterable[Words]) -> dict[str, str]:
 
 
 def _progressive(word: str) -> list[str]:
-    """The forms that a verb may have in progress: jumping, running, posing."""
+    """Returns possible progressive forms of a verb, such as jumping, running and posing."""
     return [word + "ing", word + word[-1:] + "ing", word.removesuffix("e") + "ing"]
 
 
 def named(photos: Sequence[Photo]) -> list[tuple[str, int, int]]:
-    """Nouns that references agree on, the most frequent first: of how many photos, and in how many of the captions."""
+    """Returns nouns that references agree on, most frequent first, with the number of photos and of captions."""
     known = nouns(reference for photo in photos for reference in photo.references)
     there, said = Counter[str](), Counter[str]()
     for photo in photos:
@@ -221,8 +222,9 @@ def with_neutral_words(photos: Sequence[Photo], plain: Sequence[Words], neutral:
     """Compares captions without and with `--neutral`.
 
     Args:
-        photos: what people say of each.
-        plain, neutral: the model's captions of the same photos, in the same order.
+        photos: photos with their references.
+        plain: captions without neutral words, in the order of the photos.
+        neutral: captions with neutral words.
     """
 
     def mentioned(genders: Sequence[str], key: str | None) -> str:
@@ -249,7 +251,7 @@ def with_neutral_words(photos: Sequence[Photo], plain: Sequence[Words], neutral:
 
 
 def names(photos: Sequence[Photo], vocabulary: int) -> list[str]:
-    """On what it names and what it never does."""
+    """Describes the nouns, colours and numbers that captions have and lack."""
     found = named(photos)
     least = max(2, round(len(photos) / 200))
     frequent = [row for row in found if row[1] >= least]
@@ -276,7 +278,7 @@ def names(photos: Sequence[Photo], vocabulary: int) -> list[str]:
 
 
 def sameness(photos: Sequence[Photo], learnt: frozenset[Words], unfinished: int) -> list[str]:
-    """On captions that are alike, and how they end."""
+    """Describes how much captions resemble each other and how they end."""
     captions, persons = _columns(photos)
     (most, times), *_ = Counter(captions).most_common(1)
     first = Counter(words[:3] for words in captions).most_common(3)
@@ -298,7 +300,7 @@ def sameness(photos: Sequence[Photo], learnt: frozenset[Words], unfinished: int)
 
 
 def _columns(photos: Sequence[Photo]) -> tuple[list[Words], list[Words]]:
-    """The model's captions, and a person's."""
+    """Returns the model's captions and those of people."""
     return [photo.caption for photo in photos], [photo.person for photo in photos]
 
 
@@ -310,15 +312,15 @@ def section(
     command: str,
     neutral: Sequence[str] = (),
 ) -> str:
-    """The section.
+    """Formats the section.
 
     Args:
-        photos: what is said of each.
-        vocabulary: how many words the model knows.
-        learnt: the captions that it was trained on.
-        unfinished: captions that were cut at the longest length.
-        command: what printed this.
-        neutral: lines on neutral words, see `with_neutral_words`.
+        photos: photos with captions and references.
+        vocabulary: number of words in the vocabulary.
+        learnt: captions of the training split.
+        unfinished: number of captions that were cut at the maximum length.
+        command: the command that prints the section.
+        neutral: lines of `with_neutral_words`.
     """
     lines = [
         f"Counted in the captions of {len(photos)} photos. In brackets is what people get in the same comparison: each",
@@ -339,14 +341,14 @@ def section(
 def measure(
     bundle: Path, data: Sequence[Path], split: str, precision: str | None = None, *, neutral: bool = False
 ) -> str:
-    """Captions a split of one dataset or more, and returns the section.
+    """Captions a split of one or more datasets and returns the section.
 
     Args:
         bundle: the model.
         data: folders of captioned photos.
         split: the split whose photos are captioned.
         precision: the precision of the graphs; None for the fastest.
-        neutral: whether captions with and without neutral words are compared, too.
+        neutral: whether to compare captions with and without neutral words.
 
     Raises:
         CaptionerError: there are no photos with two references, or none can be captioned.
@@ -358,7 +360,7 @@ def measure(
     examples = [example for example in dataset.split(split) if len(example.references) > 1]
     if not examples:
         raise CaptionerError(
-            f"No photo in split {split!r} has two captions, so that one could be held against another."
+            f"No photo in split {split!r} has two references, which the comparison needs; name another with --split."
         )
     captioner = Captioner.load(bundle, precision=precision, many=True)
     own = captioner.spec.search
@@ -393,21 +395,29 @@ def _captions(captioner: Captioner, images: Sequence[Path], options: SearchOptio
 
 
 def main() -> None:
-    """Print the section."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, nargs="?", default=packaged_bundle(), help="[the packaged one]")
+    """Prints the section."""
+    parser = command_line(__doc__)
     parser.add_argument(
-        "--data", type=Path, required=True, action="append", help="a dataset; photos with one caption are left out"
+        "bundle", type=Path, nargs="?", default=packaged_bundle(), help="Bundle.  [default: the packaged one]"
     )
-    parser.add_argument("--split", default="dev", choices=["train", "dev", "test"])
-    parser.add_argument("--precision", help="[the fastest measured on such hardware]")
-    parser.add_argument("--neutral", action="store_true", help="compare captions with and without neutral words, too")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        action="append",
+        help="Folder of captioned photos; may be repeated. Photos with one reference are left out.",
+    )
+    parser.add_argument(
+        "--split", default="dev", choices=["train", "dev", "test"], help="Split to caption.  [default: dev]"
+    )
+    parser.add_argument("--precision", help="Precision.  [default: the fastest measured on such hardware]")
+    parser.add_argument("--neutral", action="store_true", help="Compare captions with and without neutral words.")
     arguments = parser.parse_args()
     given = (arguments.bundle, arguments.data, arguments.split, arguments.precision)
     try:
         print(measure(*given, neutral=arguments.neutral), end="")
     except CaprunError as error:
-        parser.error(str(error))
+        parser.exit(1, f"Error: {error}\n")
 
 
 if __name__ == "__main__":

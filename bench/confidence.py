@@ -1,23 +1,23 @@
-"""How far a bundle's confidence can be trusted: on dev, on other photos, and on pictures that are no photo.
+"""Measures how reliable a bundle's confidence is on dev, on other photos, and on pictures that are not photos.
 
     python bench/confidence.py weights/caprun_weights/everyday_lite2 --data flickr8k --photos FOLDER
 
-The manifest's figures come first: of dev photos that each were left out of the fit (folds by photo) and, where the
-confidence was fitted on several datasets (--data may be repeated), of each dataset by a fit without it. Then the
-confidence as it ships is measured on the same dev photos, on which it was fitted and does a little better. Pictures
-that are no photo are drawn here, by code that no fit has seen. Kinds that resemble those of the fit (one colour, pages
-of words, screens of text) come first and are left out of the last figure.
+The manifest's figures come first. They are out of fold: each dev photo was left out of the fit that is measured on it,
+and each dataset (--data may be repeated) of another fit. Then the packaged confidence is measured on the same dev
+photos, which it was fitted on, so these figures are a little better. Pictures that are not photos are drawn here, by
+code that is not used in a fit. Kinds that resemble those of the fit (one colour, pages of words, screens of text) come
+first and are left out of the last figure.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from harness.command_line import command_line
 from PIL import Image, ImageDraw, ImageFont
 
 from capexport.confidence.captioned import caption_all, caption_examples
@@ -40,7 +40,7 @@ _WORDS = ("the", "of", "and", "to", "in", "is", "you", "that", "it", "he", "was"
 
 
 def page_of_words(rng: np.random.Generator) -> Image.Image:
-    """English in the one font that Pillow has had from the first, black on white."""
+    """Draws English words in Pillow's bitmap font, black on white."""
     picture = Image.new("RGB", (600, 800), "white")
     lines = (" ".join(rng.choice(_WORDS, 14)) for _ in range(rng.integers(1, 60)))
     ImageDraw.Draw(picture).multiline_text((20, 20), "\n".join(lines), "black", ImageFont.load_default())
@@ -48,7 +48,7 @@ def page_of_words(rng: np.random.Generator) -> Image.Image:
 
 
 def smiley(rng: np.random.Generator) -> Image.Image:
-    """A round face of two eyes and a mouth."""
+    """Draws a round face with two eyes and a mouth."""
     side = int(rng.choice([32, 100, 400]))
     picture = Image.new("RGB", (side, side), tuple(rng.integers(0, 256, 3).tolist()))
     draw = ImageDraw.Draw(picture)
@@ -60,7 +60,7 @@ def smiley(rng: np.random.Generator) -> Image.Image:
 
 
 def flag(rng: np.random.Generator) -> Image.Image:
-    """Three fields side by side, or one over the other, some with a disc."""
+    """Draws three vertical or horizontal stripes, some with a disc."""
     picture = Image.new("RGB", (600, 400))
     draw = ImageDraw.Draw(picture)
     upright = rng.random() < 0.5
@@ -73,7 +73,7 @@ def flag(rng: np.random.Generator) -> Image.Image:
 
 
 def crossword(rng: np.random.Generator) -> Image.Image:
-    """A grid of black and numbered white fields."""
+    """Draws a grid of black and white squares, some with a number."""
     picture = Image.new("RGB", (450, 450), "white")
     draw = ImageDraw.Draw(picture)
     for row in range(15):
@@ -86,7 +86,7 @@ def crossword(rng: np.random.Generator) -> Image.Image:
 
 
 def sheet_music(rng: np.random.Generator) -> Image.Image:
-    """Staves with notes."""
+    """Draws staves with notes."""
     picture = Image.new("RGB", (700, 900), "white")
     draw = ImageDraw.Draw(picture)
     for top in range(60, 820, 110):
@@ -100,7 +100,7 @@ def sheet_music(rng: np.random.Generator) -> Image.Image:
 
 
 def plasma(rng: np.random.Generator) -> Image.Image:
-    """Waves of three colours, laid over each other."""
+    """Draws overlapping waves, different in each colour channel."""
     y, x = np.mgrid[0:300, 0:400] / 60.0
     waves = [
         np.sin(a * x + b * y + c) + np.sin(np.hypot(x - d, y - e) * a) for a, b, c, d, e in rng.uniform(0, 4, (3, 5))
@@ -109,7 +109,7 @@ def plasma(rng: np.random.Generator) -> Image.Image:
 
 
 def fractal(rng: np.random.Generator) -> Image.Image:
-    """A Julia set."""
+    """Draws a Julia set."""
     y, x = np.mgrid[-1.2:1.2:240j, -1.6:1.6:320j]
     z, c = x + 1j * y, complex(*rng.uniform(-0.8, 0.8, 2))
     steps = np.zeros(z.shape)
@@ -120,7 +120,7 @@ def fractal(rng: np.random.Generator) -> Image.Image:
 
 
 def mosaic(rng: np.random.Generator) -> Image.Image:
-    """Every point in the colour of the nearest of some points."""
+    """Draws the Voronoi cells of random points, each in one colour."""
     y, x = np.mgrid[0:240, 0:320]
     seeds = rng.uniform(0, 320, (int(rng.integers(5, 60)), 2))
     nearest = np.argmin([(x - a) ** 2 + (y - b) ** 2 for a, b in seeds], 0)
@@ -128,7 +128,7 @@ def mosaic(rng: np.random.Generator) -> Image.Image:
 
 
 def test_card(rng: np.random.Generator) -> Image.Image:
-    """Bars of the primary colours over a band of greys."""
+    """Draws bars of the primary colours above a grey gradient."""
     bars = rng.permutation([(r, g, b) for r in (0, 255) for g in (0, 255) for b in (0, 255)])
     pixels = np.repeat(np.repeat(bars[None], 300, 0), 50, 1).astype(float)
     pixels[220:] = np.linspace(0, 255, 400)[None, :, None]
@@ -136,7 +136,7 @@ def test_card(rng: np.random.Generator) -> Image.Image:
 
 
 def road_sign(rng: np.random.Generator) -> Image.Image:
-    """A number or a word on a disc or a triangle with a border."""
+    """Draws a number or a word on a disc or a triangle with a border."""
     side = int(rng.choice([64, 200, 512]))
     picture = Image.new("RGB", (side, side), tuple(rng.choice([255, 240, 0], 1).repeat(3).tolist()))
     draw = ImageDraw.Draw(picture)
@@ -151,7 +151,7 @@ def road_sign(rng: np.random.Generator) -> Image.Image:
 
 
 def spreadsheet(rng: np.random.Generator) -> Image.Image:
-    """Cells of numbers under a green bar."""
+    """Draws cells with numbers below a green bar."""
     picture = Image.new("RGB", (1280, 720), "white")
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, 0, 1280, 60), fill="#217346")
@@ -165,7 +165,7 @@ def spreadsheet(rng: np.random.Generator) -> Image.Image:
 
 
 def terminal(rng: np.random.Generator) -> Image.Image:
-    """Green or white on black, line by line."""
+    """Draws lines of green or white text on black."""
     picture = Image.new("RGB", (800, 500), "black")
     draw = ImageDraw.Draw(picture)
     ink = "#00ff66" if rng.random() < 0.5 else "#e0e0e0"
@@ -176,7 +176,7 @@ def terminal(rng: np.random.Generator) -> Image.Image:
 
 
 def blank(rng: np.random.Generator) -> Image.Image:
-    """One colour, in as few pixels as one or as many as four million."""
+    """Draws one colour in one to four million pixels."""
     side = int(rng.choice([1, 8, 300, 2000]))
     return Image.new("RGB", (side, side), tuple(rng.integers(0, 256, 3).tolist()))
 
@@ -187,7 +187,7 @@ def _of(pixels: npt.NDArray[np.float64]) -> Image.Image:
 
 Kind = Callable[[np.random.Generator], Image.Image]
 FAMILIAR_KINDS: tuple[Kind, ...] = (blank, page_of_words, terminal, spreadsheet)
-"""Of which the export draws some like them."""
+"""Kinds that resemble the outliers of the fit."""
 UNSEEN_KINDS: tuple[Kind, ...] = (
     smiley,
     road_sign,
@@ -202,12 +202,12 @@ UNSEEN_KINDS: tuple[Kind, ...] = (
 
 
 def read(captioner: Captioner, pictures: Iterator[Path | Image.Image]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Prepared, one after the other."""
+    """Prepares pictures one after the other."""
     return (load(picture, captioner.spec.image) for picture in pictures)
 
 
 def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt.NDArray[np.float64]:
-    """Prints the figures of the bundle's own search, greedy and beam 5; returns the confidence of its own search."""
+    """Prints the figures of the bundle's own search, greedy and beam 5; returns the probabilities of its own."""
     dev = [example for example in data.split("dev") if len(example.references) > 1]
     own = captioner.spec.search
     of_own = np.empty(0)
@@ -238,7 +238,7 @@ def show_others(
         familiar = np.array([confidence.familiar.logit(*pair) for pair in pairs])
         print(
             f"  {len(photos)} photos of another collection: mean confidence {100 * others.mean():.1f}%, "
-            f"{np.count_nonzero(familiar < 0)} taken for no photo"
+            f"{np.count_nonzero(familiar < 0)} taken for outliers"
         )
     everything = []
     for kind in (*FAMILIAR_KINDS, *UNSEEN_KINDS):
@@ -269,7 +269,7 @@ def show_manifest(confidence: Confidence) -> None:
 
 
 def figures(found: Mapping[str, Any]) -> str:
-    """Figures of a manifest in words."""
+    """Describes the figures of a manifest."""
     return (
         f"{100 * found['base_rate']:.1f}% good, mean confidence {100 * found['mean_confidence']:.1f}%, calibration "
         f"error {found['error_equal_mass']:.3f} (equal mass) {found['error_equal_width']:.3f} (equal width), AUROC "
@@ -278,30 +278,31 @@ def figures(found: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Prints what was measured at the export, then what is measured now, precision by precision."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, help="an ONNX bundle with a confidence")
-    parser.add_argument("--data", type=Path, required=True, action="append", help="a dataset it was exported with")
-    parser.add_argument("--photos", type=Path, help="a folder of photos of another collection")
-    parser.add_argument("--outliers", type=int, default=30, help="drawn of each kind (30)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of one operation (1)")
+    """Prints the figures of the export, then those of each precision."""
+    parser = command_line(__doc__, "--threads")
+    parser.add_argument("bundle", type=Path, help="ONNX bundle with a confidence.")
+    parser.add_argument(
+        "--data", type=Path, required=True, action="append", help="Dataset of the export; may be repeated."
+    )
+    parser.add_argument("--photos", type=Path, help="Folder of photos from another collection.")
+    parser.add_argument("--outliers", type=int, default=30, help="Pictures to draw of each kind.  [default: 30]")
     arguments = parser.parse_args()
     try:
         measure(arguments.bundle, arguments.data, arguments.photos, arguments.outliers, arguments.threads)
     except CaprunError as error:
-        parser.error(str(error))
+        parser.exit(1, f"Error: {error}\n")
 
 
 def measure(path: Path, data: Sequence[Path], photos: Path | None, outliers: int, threads: int) -> None:
     """Prints all figures of a bundle.
 
     Raises:
-        CaprunError: no bundle, none with a confidence, no dataset, or a photo that cannot be read.
+        CaprunError: the bundle, the dataset or a photo cannot be read, or the bundle has no confidence.
     """
     bundle, drawn = read_bundle(path), splits_of(path)
     confidence = bundle.manifest.confidence
     if confidence is None:
-        raise CaptionerError(f"{path} has no confidence; export it with --data.")
+        raise CaptionerError(f"{path} has no confidence; export it again with --data.")
     others = sorted(file for file in photos.rglob("*") if file.suffix.lower() in SUFFIXES) if photos else []
     if photos and not others:
         raise CaptionerError(f"There are no photos in {photos}; name another folder with --photos.")

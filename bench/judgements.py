@@ -1,17 +1,16 @@
-"""What a model says of the photos in `examples/` and what a person thinks of it: sections of its card and of docs.
+"""Prints a table of a model's captions of pictures in `examples/` with a person's judgement of each, in Markdown.
 
-    python bench/judgements.py examples                  # photos as a person's own, by the packaged bundle
-    python bench/judgements.py failures weights/mine     # pictures unlike those that models learn from
-    python bench/judgements.py examples --update         # a new model: write its captions, then judge what changed
+    python bench/judgements.py examples                  # ordinary photos, with the packaged bundle
+    python bench/judgements.py failures weights/mine     # pictures unlike those of the training
+    python bench/judgements.py examples --update         # a new model: write its captions, then judge the changed ones
     python bench/judgements.py examples --into PAGE.md   # between its marks <!-- examples --> and <!-- end -->
 
-The pictures, what is there, and what a person thinks of each caption are in the `judgements.toml` of a folder. A
-judgement is of a caption: where the model says something else now, this fails and names the pictures. Prints Markdown.
+The `judgements.toml` of each folder lists its pictures, what they show, and the judgement of each caption. A judgement
+holds for one caption: if the model's caption of a picture has changed, the command fails and names the picture.
 """
 
 from __future__ import annotations
 
-import argparse
 import html
 import os
 import tomllib
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import tomli_w
+from harness.command_line import ROOT, command_line
 from sections import write_section
 
 from caprun.bundle.plain_data import from_dict
@@ -28,32 +28,31 @@ from caprun.engine import Captioner, packaged_bundle
 from caprun.errors import CaprunError
 from captioner.errors import CaptionerError
 
-ROOT = Path(__file__).parents[1]
 FOLDERS = {"examples": ROOT / "examples" / "photos", "failures": ROOT / "examples" / "failures"}
-"""Where the pictures of each section are."""
+"""The folder of the pictures of each section."""
 JUDGEMENTS = "judgements.toml"
 COMMAND = "python bench/judgements.py"
-_HEAD = "# What the model card says of these pictures; see bench/judgements.py.\n\n"
+_HEAD = "# Judgements of the captions of these pictures; see bench/judgements.py.\n\n"
 _WIDTH = 160  # pixels of a picture in the table
 
 
 @dataclass(frozen=True)
 class Case:
-    """A picture and what is thought of its caption."""
+    """A picture and the judgement of its caption."""
 
     picture: str
-    """Its file, from the folder of the judgements."""
+    """Path of its file, relative to the folder."""
     shows: str
-    """What is there to see, in a person's words."""
+    """A person's description."""
     caption: str = ""
-    """What was judged."""
+    """The caption that was judged."""
     judgement: str = ""
-    """What is right and wrong with it; empty where nobody has judged it yet."""
+    """A person's assessment; empty until somebody writes it."""
 
 
 @dataclass(frozen=True)
 class Cases:
-    """The file's content."""
+    """The content of `judgements.toml`."""
 
     case: tuple[Case, ...]
 
@@ -62,50 +61,50 @@ def read_cases(folder: Path) -> tuple[Case, ...]:
     """Reads a folder's pictures with their judgements.
 
     Raises:
-        CaptionerError: the file cannot be read, or is not of this form.
+        CaptionerError: the file cannot be read or has another schema.
     """
     file = folder / JUDGEMENTS
     try:
         return from_dict(Cases, tomllib.loads(file.read_text(encoding="utf-8"))).case
     except OSError as error:
-        raise CaptionerError(f"The judgements {file} cannot be read: {error.strerror}.") from None
-    except ValueError as error:  # of TOML and of its content
-        raise CaptionerError(f"The judgements {file} are not of the form that is known: {error}.") from None
+        raise CaptionerError(f"{file} cannot be read: {error.strerror}.") from None
+    except ValueError as error:  # TOML syntax or schema
+        raise CaptionerError(f"{file} is not a valid file of judgements: {error}.") from None
 
 
-def updated(cases: Sequence[Case], said: Mapping[str, Caption]) -> tuple[Case, ...]:
-    """Returns the cases with the captions of now; a judgement of another caption is forgotten."""
-    now = [replace(case, caption=said[case.picture].text, judgement="") for case in cases]
+def updated(cases: Sequence[Case], found: Mapping[str, Caption]) -> tuple[Case, ...]:
+    """Returns the cases with new captions; those whose caption changed lose their judgement."""
+    now = [replace(case, caption=found[case.picture].text, judgement="") for case in cases]
     return tuple(old if old.caption == new.caption else new for old, new in zip(cases, now, strict=True))
 
 
-def section(name: str, cases: Sequence[Case], said: Mapping[str, Caption], folder: str) -> str:
-    """Returns the section.
+def section(name: str, cases: Sequence[Case], found: Mapping[str, Caption], folder: str) -> str:
+    """Formats the section.
 
     Args:
-        name: of the section, as `FOLDERS` has it.
-        cases: what was judged.
-        said: by the picture.
-        folder: where the pictures are, as a link from the page.
+        name: name of the section, a key of `FOLDERS`.
+        cases: the judged pictures.
+        found: the model's captions by picture.
+        folder: link from the page to the folder of the pictures.
 
     Raises:
-        CaptionerError: a caption is another than was judged, or nobody has judged it.
+        CaptionerError: a caption has changed since it was judged, or has no judgement.
     """
     update = f"run `{COMMAND} {name} --update`"
-    another = [case for case in cases if case.caption not in ("", said[case.picture].text)]
+    another = [case for case in cases if case.caption not in ("", found[case.picture].text)]
     if another:
-        shown = "; ".join(f"{c.picture} ({c.caption!r} was judged, {said[c.picture].text!r} is said)" for c in another)
-        raise CaptionerError(f"The model says something else of {shown}; {update}, and judge it anew.")
+        shown = "; ".join(
+            f"{c.picture} ({c.caption!r} was judged, the caption is {found[c.picture].text!r})" for c in another
+        )
+        raise CaptionerError(f"Captions have changed since they were judged: {shown}; {update}, and judge them anew.")
     if unjudged := [case.picture for case in cases if not (case.caption and case.judgement.strip())]:
         where = FOLDERS[name].relative_to(ROOT).as_posix()
-        raise CaptionerError(
-            f"Nobody judged what is said of {', '.join(unjudged)}; {update}, then write it in {where}/{JUDGEMENTS}."
-        )
-    confident = any(caption.confidence is not None for caption in said.values())
+        raise CaptionerError(f"No judgement of {', '.join(unjudged)}; {update}, then write it in {where}/{JUDGEMENTS}.")
+    confident = any(caption.confidence is not None for caption in found.values())
     columns = ["picture", "what is there", "what it says", *["confidence"] * confident, "judgement"]
     rows = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
     for case in cases:
-        caption = said[case.picture]
+        caption = found[case.picture]
         sure = [f"{caption.confidence:.2f}" if caption.confidence is not None else ""] * confident
         picture = f'<img src="{folder}/{case.picture}" width="{_WIDTH}" alt="{html.escape(case.shows)}">'
         cells = [picture, case.shows, f'"{caption.text}"', *sure, case.judgement]
@@ -116,47 +115,49 @@ def section(name: str, cases: Sequence[Case], said: Mapping[str, Caption], folde
 
 
 def captions(bundle: Path, pictures: Sequence[Path], precision: str | None = None) -> list[Caption]:
-    """Returns what a bundle says of pictures, on the CPU.
+    """Captions pictures on the CPU.
 
     Raises:
-        CaprunError: there is no bundle, or a picture cannot be read.
+        CaprunError: the bundle or a picture cannot be read.
     """
     captioner = Captioner.load(bundle, device="cpu", precision=precision)
     return [captioner.caption(picture) for picture in pictures]
 
 
 def measure(name: str, bundle: Path, page: Path, precision: str | None = None, *, update: bool = False) -> str:
-    """Captions a section's pictures and returns it; with `update`, its judgements are brought up to date first.
+    """Captions the pictures of a section and formats it.
 
     Args:
-        name: of the section.
-        bundle: the model's.
-        page: the file that the section is for, from which its pictures are linked.
-        precision: of the bundle; None for the fastest measured on such hardware.
-        update: write the captions of now.
+        name: name of the section, a key of `FOLDERS`.
+        bundle: the model.
+        page: the page that links to the pictures.
+        precision: the precision of the graphs; None for the fastest measured on such hardware.
+        update: whether to write the captions to `judgements.toml` first.
 
     Raises:
-        CaprunError: see `section` and `captions`.
+        CaprunError: a file cannot be read, or a caption has no judgement.
     """
     folder = FOLDERS[name]
     cases = read_cases(folder)
-    found = captions(bundle, [folder / case.picture for case in cases], precision)
-    said = {case.picture: caption for case, caption in zip(cases, found, strict=True)}
+    texts = captions(bundle, [folder / case.picture for case in cases], precision)
+    found = {case.picture: caption for case, caption in zip(cases, texts, strict=True)}
     if update:
-        cases = updated(cases, said)
+        cases = updated(cases, found)
         content = tomli_w.dumps({"case": [asdict(case) for case in cases]})
         (folder / JUDGEMENTS).write_text(_HEAD + content, encoding="utf-8")
-    return section(name, cases, said, Path(os.path.relpath(folder, page.resolve().parent)).as_posix())
+    return section(name, cases, found, Path(os.path.relpath(folder, page.resolve().parent)).as_posix())
 
 
 def main() -> None:
-    """Print the section, or put it into a page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("section", choices=list(FOLDERS))
-    parser.add_argument("bundle", type=Path, nargs="?", default=packaged_bundle(), help="[the packaged one]")
-    parser.add_argument("--precision", help="[the fastest measured on such hardware]")
-    parser.add_argument("--update", action="store_true", help="write the captions of now, to be judged")
-    parser.add_argument("--into", type=Path, metavar="PAGE.md", help="put it between its marks in a page")
+    """Prints the section, or writes it into a page."""
+    parser = command_line(__doc__)
+    parser.add_argument("section", choices=list(FOLDERS), help="Section, and folder of pictures.")
+    parser.add_argument(
+        "bundle", type=Path, nargs="?", default=packaged_bundle(), help="Bundle.  [default: the packaged one]"
+    )
+    parser.add_argument("--precision", help="Precision.  [default: the fastest measured on such hardware]")
+    parser.add_argument("--update", action="store_true", help="Write the captions to judgements.toml first.")
+    parser.add_argument("--into", type=Path, metavar="PAGE.md", help="Write the section between its marks in a page.")
     options = parser.parse_args()
     name = options.section
     try:

@@ -1,20 +1,20 @@
-"""Bring the packaged model's card up to date with its bundle: examples, failures, biases, and the card itself.
+"""Writes the packaged model's card anew from its bundle: examples, failures, biases, and the card itself.
 
     python bench/model_card.py --data flickr8k --data everyday
 
-What `bench/judgements.py` and `bench/biases.py` print takes its place between the marks `<!-- examples -->`,
-`<!-- failures -->`, `<!-- biases -->` and `<!-- end -->` in the introduction, which is written by hand otherwise, and
-the bundle's card is written anew from it, with everything else in the bundle as it was.
+The output of `bench/judgements.py` and `bench/biases.py` replaces the text between `<!-- examples -->`,
+`<!-- failures -->` or `<!-- biases -->` and `<!-- end -->` in the introduction; the rest of it is written by hand. The
+card in the bundle is generated from the introduction and the manifest. The other files of the bundle do not change.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 
 import biases
 import judgements
+from harness.command_line import ROOT, command_line
 from sections import with_section
 
 from capexport.card import model_card
@@ -24,18 +24,18 @@ from caprun.bundle.writing import replaced_bundle, write_manifest
 from caprun.engine import packaged_bundle
 from caprun.errors import CaprunError
 
-INTRODUCTION = Path(__file__).parents[1] / "weights" / "checkpoints" / "everyday_lite2.md"
+INTRODUCTION = ROOT / "weights" / "checkpoints" / "everyday_lite2.md"
 
 
 def write_card(path: Path, introduction: str) -> None:
-    """Write a bundle's card anew; its other files stay byte for byte.
+    """Replaces the card of a bundle.
 
     Raises:
-        CaprunError: it is no bundle, or cannot be written.
+        CaprunError: the path is not a bundle, or cannot be written.
     """
     bundle = read_bundle(path)
     for precision in bundle.manifest.precisions:
-        bundle.check(precision)  # the manifest that is written vouches for what is copied
+        bundle.check(precision)  # the new manifest vouches for the copied files
     with replaced_bundle(path) as directory:
         for file in path.iterdir():
             if file.name not in (MANIFEST, MODEL_CARD):
@@ -44,13 +44,17 @@ def write_card(path: Path, introduction: str) -> None:
 
 
 def main() -> None:
-    """Measure, and write both files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, nargs="?", default=packaged_bundle(), help="[the packaged one]")
+    """Writes the introduction and the card."""
+    parser = command_line(__doc__)
     parser.add_argument(
-        "--data", type=Path, required=True, action="append", help="a dataset whose dev photos are captioned"
+        "bundle", type=Path, nargs="?", default=packaged_bundle(), help="Bundle.  [default: the packaged one]"
     )
-    parser.add_argument("--introduction", type=Path, default=INTRODUCTION, help=f"[{INTRODUCTION.name}]")
+    parser.add_argument(
+        "--data", type=Path, required=True, action="append", help="Folder of captioned photos; may be repeated."
+    )
+    parser.add_argument(
+        "--introduction", type=Path, default=INTRODUCTION, help=f"Introduction.  [default: {INTRODUCTION.name}]"
+    )
     options = parser.parse_args()
     try:
         text = options.introduction.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Generated sections of Markdown files, each between a mark `<!-- NAME -->` and the next `<!-- end -->`."""
+"""Generated sections of Markdown files, each between `<!-- NAME -->` and the next `<!-- end -->`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def with_section(text: str, name: str, section: str) -> str:
     """Returns a text with a section between its marks.
 
     Raises:
-        CaptionerError: the marks are not there.
+        CaptionerError: the text lacks the marks.
     """
     mark, end = f"<!-- {name} -->\n", "<!-- end -->\n"
     before, found, rest = text.partition(mark)
     replaced, ended, after = rest.partition(end)
-    if not found or not ended or "<!-- " in replaced:  # the next section's end would be taken for this one's
+    if not found or not ended or "<!-- " in replaced:  # otherwise the end found belongs to another section
         raise CaptionerError(f"There is no place for {name}: write a line {mark.strip()}, then one {end.strip()}.")
     return f"{before}{mark}\n{section.strip()}\n\n{end}{after}"
 

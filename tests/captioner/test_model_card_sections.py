@@ -1,4 +1,4 @@
-"""The sections of a model card: biases are counted as they say, and no judgement stands beside another caption."""
+"""Generated sections of a model card: counts of biases, and judgements that match their captions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "bench"))  # as `python bench/NAME.py` has it
+sys.path.append(str(ROOT / "bench"))  # as `python bench/NAME.py` does
 
 import biases  # noqa: E402
 import judgements  # noqa: E402
@@ -147,7 +147,7 @@ def test_each_picture_is_a_row_with_its_caption_confidence_and_judgement():
 
 def test_another_caption_than_was_judged_fails_and_names_the_picture():
     said = {**SAID, "cat.webp": SimpleNamespace(text="a cat", confidence=None)}
-    with pytest.raises(CaptionerError, match=r"cat\.webp \('a dog' was judged, 'a cat' is said\)"):
+    with pytest.raises(CaptionerError, match=r"cat\.webp \('a dog' was judged, the caption is 'a cat'\)"):
         judgements.section("failures", CASES, said, "there")
 
 
@@ -156,14 +156,14 @@ def test_only_judgements_of_other_captions_are_forgotten_and_must_be_written():
     cat, sign = judgements.updated(CASES, said)
     assert (cat.caption, cat.judgement) == ("a cat", "")
     assert sign == CASES[1]
-    with pytest.raises(CaptionerError, match=r"Nobody judged what is said of cat\.webp"):
+    with pytest.raises(CaptionerError, match=r"No judgement of cat\.webp"):
         judgements.section("failures", (cat, sign), said, "there")
 
 
 def test_a_picture_that_nobody_has_captioned_yet_is_named_with_what_to_do():
     cases = (judgements.Case("cat.webp", "a cat"), CASES[1])
     with pytest.raises(
-        CaptionerError, match=r"Nobody judged .* cat\.webp; run `.* failures --update`, then write it in"
+        CaptionerError, match=r"No judgement of cat\.webp; run `.* failures --update`, then write it in"
     ):
         judgements.section("failures", cases, SAID, "there")
 
@@ -215,7 +215,7 @@ def test_captions_of_now_are_written_to_be_judged(tmp_path, monkeypatch):
     monkeypatch.setattr(judgements, "ROOT", tmp_path)
     monkeypatch.setattr(judgements, "captions", lambda *_: [SAID["cat.webp"]])
     (tmp_path / judgements.JUDGEMENTS).write_text('[[case]]\npicture = "cat.webp"\nshows = "a cat"\n')
-    with pytest.raises(CaptionerError, match=r"Nobody judged what is said of cat\.webp"):
+    with pytest.raises(CaptionerError, match=r"No judgement of cat\.webp"):
         judgements.measure("failures", tmp_path, tmp_path / "page.md", update=True)
     assert judgements.read_cases(tmp_path) == (judgements.Case("cat.webp", "a cat", "a dog"),)
 

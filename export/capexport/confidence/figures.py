@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,27 +15,6 @@ Bins = Literal["mass", "width"]
 _BINS = 10
 
 
-class Bin(NamedTuple):
-    """Captions of about the same confidence."""
-
-    captions: int
-    confidence: float
-    """Their mean confidence."""
-    good: float
-    """The share of them that is good."""
-
-
-class Coverage(NamedTuple):
-    """The captions that remain when less confident ones are withheld."""
-
-    coverage: float
-    """The share of all captions that remains."""
-    least: float
-    """The lowest confidence among them."""
-    good: float
-    """The share of them that is good."""
-
-
 def auroc(higher: Numbers, lower: Numbers) -> float:
     """Returns the probability that a number of `higher` exceeds one of `lower`, ties counting half; NaN if empty."""
     if not len(higher) or not len(lower):
@@ -44,8 +23,8 @@ def auroc(higher: Numbers, lower: Numbers) -> float:
     return float(roc_auc_score(labels, np.concatenate([higher, lower])))
 
 
-def reliability(confidence: Numbers, good: Labels, of: Bins = "mass") -> list[Bin]:
-    """Returns the points of the reliability diagram, in order of confidence; empty bins are left out.
+def reliability(confidence: Numbers, good: Labels, of: Bins = "mass") -> list[dict[str, float]]:
+    """Returns number, mean confidence and good share of each bin's captions; empty bins are left out.
 
     Args:
         confidence: (captions,), 0..1.
@@ -58,7 +37,11 @@ def reliability(confidence: Numbers, good: Labels, of: Bins = "mass") -> list[Bi
     else:
         edges = np.linspace(0, 1, _BINS + 1)[1:-1]
         groups = np.split(order, np.searchsorted(confidence[order], edges, "left"))
-    return [Bin(len(one), float(confidence[one].mean()), float(good[one].mean())) for one in groups if len(one)]
+    return [
+        {"captions": len(one), "confidence": float(confidence[one].mean()), "good": float(good[one].mean())}
+        for one in groups
+        if len(one)
+    ]
 
 
 def calibration_error(confidence: Numbers, good: Labels, of: Bins = "mass") -> float:
@@ -68,14 +51,17 @@ def calibration_error(confidence: Numbers, good: Labels, of: Bins = "mass") -> f
     `reliability`.
     """
     found = reliability(confidence, good, of)
-    return sum(one.captions * abs(one.confidence - one.good) for one in found) / len(confidence)
+    return sum(one["captions"] * abs(one["confidence"] - one["good"]) for one in found) / len(confidence)
 
 
-def risk_coverage(confidence: Numbers, good: Labels, points: int = 10) -> list[Coverage]:
-    """Returns the good share of the most confident captions: of all of them, of nine tenths, and so on.
+def risk_coverage(confidence: Numbers, good: Labels, points: int = 10) -> list[dict[str, float]]:
+    """Returns share, lowest confidence and good share of all captions, of the most confident nine tenths, and so on.
 
     El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification" (2010).
     """
     order = np.argsort(-confidence, kind="stable")
     kept = [max(1, round(len(order) * share / points)) for share in range(points, 0, -1)]
-    return [Coverage(n / len(order), float(confidence[order[n - 1]]), float(good[order[:n]].mean())) for n in kept]
+    return [
+        {"coverage": n / len(order), "least": float(confidence[order[n - 1]]), "good": float(good[order[:n]].mean())}
+        for n in kept
+    ]

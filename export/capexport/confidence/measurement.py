@@ -70,8 +70,8 @@ def measure(fitted: Fitted, captioner: Captioner) -> dict[str, Any]:
     measured: dict[str, Any] = {
         "folds": FOLDS,
         "found": [key._asdict() | figures_of(chances[key], dev[key].good) for key in dev],
-        "reliability": [_rounded(one._asdict()) for one in reliability(confidence, good)],
-        "risk_coverage": [_rounded(one._asdict()) for one in risk_coverage(confidence, good)],
+        "reliability": [_rounded(one) for one in reliability(confidence, good)],
+        "risk_coverage": [_rounded(one) for one in risk_coverage(confidence, good)],
         "outliers": _against_outliers(fitted, captioner, good_chances[own]),
     }
     names = np.unique(datasets).tolist()

@@ -40,16 +40,21 @@ def test_a_probability_that_is_too_high_by_a_fifth_has_an_error_of_a_fifth(bins:
 def test_bins_of_equal_width_part_at_tenths_and_leave_out_empty_ones() -> None:
     confidence = np.array([0.05, 0.1, 0.19, 0.95, 1.0, 0.0])
     found = reliability(confidence, np.array([True, False, True, True, True, False]), of="width")
-    assert [(one.captions, one.good) for one in found] == [(2, 0.5), (2, 0.5), (2, 1.0)]
-    assert [one.confidence for one in found] == pytest.approx([0.025, 0.145, 0.975])
+    assert [(one["captions"], one["good"]) for one in found] == [(2, 0.5), (2, 0.5), (2, 1.0)]
+    assert [one["confidence"] for one in found] == pytest.approx([0.025, 0.145, 0.975])
 
 
 def test_bins_of_equal_mass_hold_as_many_captions_each() -> None:
     found = reliability(np.linspace(0, 1, 50) ** 3, np.zeros(50, bool))
-    assert [one.captions for one in found] == [5] * 10
+    assert [one["captions"] for one in found] == [5] * 10
 
 
 def test_the_risk_coverage_curve_keeps_the_most_confident_captions() -> None:
     confidence = np.array([0.9, 0.1, 0.5, 0.7])
     curve = risk_coverage(confidence, np.array([True, False, False, True]), points=4)
-    assert curve == [(1.0, 0.1, 0.5), (0.75, 0.5, 2 / 3), (0.5, 0.7, 1.0), (0.25, 0.9, 1.0)]
+    assert [tuple(one.values()) for one in curve] == [
+        (1.0, 0.1, 0.5),
+        (0.75, 0.5, 2 / 3),
+        (0.5, 0.7, 1.0),
+        (0.25, 0.9, 1.0),
+    ]

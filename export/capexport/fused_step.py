@@ -6,23 +6,13 @@ joined: query, gate and recurrent gates of the hidden state; gates and output of
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded
-
-
-class Candidates(NamedTuple):
-    """The result of a step; see `CaptionModel.candidates`."""
-
-    log_prob: Tensor
-    candidate: Tensor
-    hidden: Tensor
-    cell: Tensor
-    alpha: Tensor | None
 
 
 class FusedStep(nn.Module):
@@ -75,7 +65,7 @@ class FusedStep(nn.Module):
 
     def forward(
         self, row: Tensor | None, parent: Tensor, token: Tensor, encoded: Encoded, k: int | Tensor
-    ) -> Candidates:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """Computes a step; arguments and results are those of `CaptionModel.candidates`, up to rounding."""
         units, top, linear = self.units, self.layers - 1, nn.functional.linear
         # an embedding lookup exports as one Gather; indexing with a tensor does not
@@ -118,7 +108,7 @@ class FusedStep(nn.Module):
         log_prob = torch.log_softmax(linear(said, self.output.weight, self.output_bias), dim=2)
         best, candidate = torch.topk(log_prob, k, dim=2)  # type: ignore[arg-type]
         after = [torch.cat(state, dim=2).view(-1, self.layers, units) for state in (new_hidden, new_cell)]
-        return Candidates(best, candidate, after[0], after[1], alpha)
+        return best, candidate, after[0], after[1], alpha
 
 
 def _chunks(tensor: Tensor, parts: int) -> tuple[Tensor, ...]:

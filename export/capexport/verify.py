@@ -140,12 +140,9 @@ def verify(
 class Call(NamedTuple):
     """The indices of one decoding step."""
 
-    row: Ids
-    """(rows,)."""
-    parent: Ids
-    """(rows, beams)."""
-    token: Ids
-    """(rows, beams)."""
+    row: Ids  # (rows,)
+    parent: Ids  # (rows, beams)
+    token: Ids  # (rows, beams)
 
 
 def _random_walk(rng: np.random.Generator, batch: int, beams: int, vocabulary: int) -> list[Call]:

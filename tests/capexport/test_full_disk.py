@@ -46,7 +46,7 @@ def run(
     for form, module in FORMATS.items():
         monkeypatch.setattr(module, "write", copies[form])
     monkeypatch.setattr(acceptance, "photos_per_second", lambda *_: [10.0, 20.0])
-    monkeypatch.setattr(acceptance, "score", lambda *_: SimpleNamespace(cider=0.5))
+    monkeypatch.setattr(acceptance, "score", lambda *_: {"cider": 0.5})
 
     def go(output: Path, kind: Any, *precisions: Any, name: str = "small") -> Manifest:
         request = Request(checkpoint_file, kind, output, name, precisions=precisions, train=examples, dev=examples)

@@ -1,4 +1,4 @@
-"""What all tests share: one thread for each process of pytest-xdist, no Java, and folders that are made once."""
+"""Fixtures of all tests: one thread for each process of pytest-xdist, no Java, and folders made once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disks that are full, files that may not grow, and folders that may not be written to: real ones."""
+"""Full disks, limits on file sizes and read-only folders, all real."""
 
 import contextlib
 import ctypes

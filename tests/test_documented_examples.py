@@ -1,4 +1,4 @@
-"""Examples of README and docs/ that need nothing but the packaged model: they run as they are printed."""
+"""The examples of README and docs/ that need only the packaged model run as printed."""
 
 from __future__ import annotations
 

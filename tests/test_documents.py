@@ -1,4 +1,4 @@
-"""Commands, settings, options and links of README, CONTRIBUTING and docs/ are right."""
+"""The commands, settings, options and links in README, CONTRIBUTING and docs/ exist."""
 
 from __future__ import annotations
 

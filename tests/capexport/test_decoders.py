@@ -1,4 +1,4 @@
-"""Every decoder is exported, gives PyTorch's captions, and runs in the runtime unchanged."""
+"""Every decoder is exported, gives PyTorch's captions, and runs in the same runtime."""
 
 from __future__ import annotations
 

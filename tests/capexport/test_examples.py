@@ -1,4 +1,4 @@
-"""Where there are more examples than needed, every dataset has its share."""
+"""Examples for an export are drawn from every dataset."""
 
 from __future__ import annotations
 

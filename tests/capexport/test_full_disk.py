@@ -1,4 +1,4 @@
-"""An export whose disk fills up at any file, and a damaged TorchScript bundle."""
+"""An export reports a disk that is full at any file, and a damaged TorchScript bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions tie where a model scores them alike as a whole, or where they part."""
+"""Captions tie if the model scores them alike, as a whole or up to the piece where they differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An export writes the neutral words of its vocabulary, and every format says them as PyTorch does."""
+"""An export writes the neutral words of its vocabulary, and every format uses them as PyTorch does."""
 
 from __future__ import annotations
 

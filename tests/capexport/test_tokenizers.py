@@ -1,4 +1,4 @@
-"""With every tokenizer a bundle gives PyTorch's words, and the runtime needs no tokenizer library."""
+"""A bundle of any tokenizer gives PyTorch's words, and the runtime needs no tokenizer library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TorchScript bundle runs on the device that is asked for, or says in one sentence that it is not there."""
+"""A TorchScript bundle runs on the requested device, or an error says that it is missing."""
 
 from __future__ import annotations
 

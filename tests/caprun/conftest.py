@@ -1,4 +1,4 @@
-"""What the tests of the runtime share: the tiny bundle, copies of it to spoil, and photos to caption."""
+"""Fixtures of the runtime: the tiny bundle, copies that a test may damage, and photos."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A result's row: one definition for the command line, files, HTTP and Ray."""
+"""A row of results has one definition for the command line, files, HTTP and Ray."""
 
 from typing import Any
 

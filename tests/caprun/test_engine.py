@@ -1,4 +1,4 @@
-"""A bundle captions photos, each alone or in any batch; what is missing on a host is said in a sentence."""
+"""A bundle captions photos, alone or in any batch, and an error says what a host lacks."""
 
 import gc
 import importlib.metadata

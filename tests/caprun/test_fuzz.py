@@ -1,4 +1,4 @@
-"""Whatever bytes a photo or a manifest is of, it is read or refused in a sentence."""
+"""Random bytes of a photo or a manifest are read or refused in a sentence."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""A small dataset of drawn shapes, a small model, and a training of it that the tests share."""
+"""A small dataset of drawn shapes, a small model and its training, which the tests share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that fills up, or a folder that may not be written: what was there stays, and one sentence says which path."""
+"""On a full disk or in a read-only folder existing files stay, and one sentence names the path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long work shows: lines where nobody watches, a bar on a terminal, and nothing where it is to be quiet."""
+"""Progress is printed as lines, as a bar on a terminal, or not at all."""
 
 from __future__ import annotations
 

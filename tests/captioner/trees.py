@@ -1,4 +1,4 @@
-"""Where two checkpoints differ."""
+"""Compares two checkpoints."""
 
 from __future__ import annotations
 

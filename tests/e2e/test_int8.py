@@ -1,4 +1,4 @@
-"""The line to int8: train, export both precisions, and caption with the one that is faster, without torch."""
+"""A model is trained, exported in two precisions, and captions without torch in the faster one."""
 
 from __future__ import annotations
 

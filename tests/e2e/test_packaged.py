@@ -1,4 +1,4 @@
-"""The packaged bundle is what the committed checkpoint says, and small enough to ship."""
+"""The packaged bundle equals an export of the committed checkpoint and is small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole line as its users walk it: train here, export here, caption in an environment that has no torch."""
+"""A model is trained and exported, and captions in an environment without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions whose chance of being good is known."""
+"""Synthetic captions whose probability of being good is known."""
 
 from __future__ import annotations
 

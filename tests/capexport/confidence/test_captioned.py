@@ -1,4 +1,4 @@
-"""Photos captioned in batches are captioned as the runtime captions them."""
+"""Photos captioned in batches get the captions of the runtime."""
 
 from __future__ import annotations
 

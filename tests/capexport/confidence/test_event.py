@@ -1,4 +1,4 @@
-"""The event that a confidence predicts is moderately frequent, or there is none."""
+"""A confidence needs an event that is neither rare nor near certain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A confidence is fitted at export where there are photos for it; where there are not, one line says why."""
+"""An export fits a confidence if it has enough photos, and otherwise says why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures by dataset are of photos outside the fit: of other folds, and of no photo of the dataset at all."""
+"""Figures of a dataset come from photos outside the fit: other folds, or fits without the dataset."""
 
 from __future__ import annotations
 

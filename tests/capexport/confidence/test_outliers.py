@@ -1,4 +1,4 @@
-"""Outliers are drawn of every kind and in many sizes, and equal seeds give equal pictures."""
+"""Every kind of outlier is drawn in many sizes, and equal seeds give equal pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fits find what made the labels, and are asked about photos that they have not seen."""
+"""The fits recover the model of the labels and are measured on photos outside the fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both regressions, where the answer is known."""
+"""Both regressions recover known coefficients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small convolutional network in ONNX, written by hand, with every kind of layer that int8 treats in its own way."""
+"""A small convolutional network in ONNX, with every kind of layer that int8 treats differently."""
 
 from __future__ import annotations
 

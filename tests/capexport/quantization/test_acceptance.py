@@ -1,4 +1,4 @@
-"""A precision is used by default where it is as good as fp32 and faster, otherwise only on request."""
+"""A precision becomes the default only if it is as good as fp32 and faster."""
 
 from __future__ import annotations
 

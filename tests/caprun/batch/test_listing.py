@@ -1,4 +1,4 @@
-"""Which photos are meant: files, folders, standard input, and in which order."""
+"""Photos are listed from files, folders and standard input, in a defined order."""
 
 import io
 import os

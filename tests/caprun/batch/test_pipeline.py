@@ -1,4 +1,4 @@
-"""Many photos: the same captions as one by one, in order, by several threads, in bounded memory."""
+"""The pipeline gives the captions of single photos, in order, with several threads and bounded memory."""
 
 import threading
 from collections.abc import Iterator

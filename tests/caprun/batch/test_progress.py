@@ -1,4 +1,4 @@
-"""How long work shows, on a terminal and elsewhere."""
+"""Progress is shown on a terminal and elsewhere."""
 
 import io
 import os

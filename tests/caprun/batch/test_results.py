@@ -1,4 +1,4 @@
-"""Files of results: rows that read back, what is refused, and that nothing is lost."""
+"""Files of results can be read back, refuse other runs, and lose no row."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Captioning on several machines: every photo has one row, whoever was killed on the way."""
+"""A bulk job writes one row for every photo, even if workers are killed."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""What a bulk job is told to caption: tables, folders and lists, each with ids that tell its photos apart."""
+"""A bulk job reads photos from tables, folders and lists, each with unique ids."""
 
 import io
 import os

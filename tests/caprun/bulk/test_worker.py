@@ -1,4 +1,4 @@
-"""A worker of a bulk job turns a table of photos into a table of rows, with no Ray in between."""
+"""A worker of a bulk job turns a table of photos into a table of rows, without Ray."""
 
 from pathlib import Path
 from typing import Any

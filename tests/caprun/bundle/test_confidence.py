@@ -1,4 +1,4 @@
-"""Every caption of a calibrated model comes with its confidence, which depends on the photo and the caption alone."""
+"""Every caption of a calibrated model has a confidence, which depends only on the photo and the caption."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""A confidence refuses weights it cannot use, and gives a probability whatever it is asked about."""
+"""A confidence refuses unusable weights and always gives a probability."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
-"""No byte of a bundle can be other than it was: any file, any precision.
+"""A bundle with an altered byte is refused, whatever the file and the precision.
 
-Everything here is refused in a sentence that names the file, before ONNX Runtime is given anything.
+The error names the file, and ONNX Runtime has not read anything by then.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Which ONNX files are complete in themselves, told from their bytes."""
+"""ONNX files with external data are recognised from their bytes."""
 
 import contextlib
 from collections.abc import Callable

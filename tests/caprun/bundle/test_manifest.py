@@ -1,6 +1,6 @@
-"""A manifest that somebody wrote who knows its digest: what no runtime can run, or leads out of the bundle, is refused.
+"""A hostile manifest with a correct digest is refused if it cannot run or leads out of the bundle.
 
-Each is refused in one short sentence, before a session is made.
+Each error is one short sentence, raised before a session is made.
 """
 
 import json

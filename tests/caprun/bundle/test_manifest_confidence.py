@@ -1,4 +1,4 @@
-"""A bundle may say how sure its model is; another need not, and nonsense is refused in a sentence."""
+"""A manifest may have a confidence, and an invalid one is refused in a sentence."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A bundle may hold the neutral words of its language; what its vocabulary cannot say is refused in a sentence."""
+"""A manifest may have neutral words, and words outside its vocabulary are refused in a sentence."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Plain data to dataclasses: what is taken, what is refused, and how the refusal names it."""
+"""Plain data becomes dataclasses, and a refusal names the field."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""A bundle is what its manifest says, or it is refused in a sentence that names it, before ONNX Runtime sees a byte."""
+"""A bundle matches its manifest, or is refused by name before ONNX Runtime reads a byte."""
 
 import json
 import os

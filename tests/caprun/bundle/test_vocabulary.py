@@ -1,4 +1,4 @@
-"""Pieces to words to text."""
+"""A vocabulary turns pieces into words and words into text."""
 
 import json
 from typing import Any

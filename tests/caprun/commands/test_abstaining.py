@@ -1,4 +1,4 @@
-"""`--min-confidence`: no caption where the model is not sure enough of it, and a row that says so; that is no error."""
+"""`--min-confidence` replaces an uncertain caption by a row that says so, which is not an error."""
 
 import csv
 import json

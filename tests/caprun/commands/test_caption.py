@@ -1,4 +1,4 @@
-"""The command line: what it prints, and that whatever goes wrong is one line and an exit code."""
+"""The command line prints captions; any failure is one line and an exit code."""
 
 import json
 import os

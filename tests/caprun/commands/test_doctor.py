@@ -1,4 +1,4 @@
-"""`caprun doctor`: it says what is there, refuses what is not sound, and reads what the system says of itself."""
+"""`caprun doctor` describes the installation and fails if it is unsound."""
 
 import json
 from collections.abc import Callable

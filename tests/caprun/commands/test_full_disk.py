@@ -1,4 +1,4 @@
-"""Where results and pictures have no room, or may not be written: what was there stays, and the path is said."""
+"""If results or pictures cannot be written, existing files stay and the error names the path."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Many photos on the command line: folders, standard input, and files of results."""
+"""The command line captions folders and standard input, and writes files of results."""
 
 import csv
 import io

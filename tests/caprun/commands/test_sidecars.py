@@ -1,4 +1,4 @@
-"""`caprun --xmp`: captions in sidecars, which other programs read and in which people's texts stay."""
+"""`caprun --xmp` writes captions into sidecars that other programs can read, and keeps people's texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command imports what it needs and nothing else, and leaves the process as it found it."""
+"""A command imports only what it needs and does not change the process."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""What the picture of where the model looked shows."""
+"""The attention picture shows the attention weights of each word."""
 
 import numpy as np
 import numpy.typing as npt

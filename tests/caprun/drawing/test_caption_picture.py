@@ -1,4 +1,4 @@
-"""What the picture of a photo with its caption shows."""
+"""The caption picture shows the photo and its caption."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The font of the pictures: Pillow's own or a file, and a sentence where it lacks a letter."""
+"""Pictures use Pillow's font or a file, and an error says if it lacks a letter."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is said of CUDA on hosts with and without a driver, and that nothing is printed where it does not start."""
+"""Errors explain why CUDA is unavailable, and a failed start prints nothing else."""
 
 import ctypes
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""A sidecar takes a caption and keeps everything else that is in it."""
+"""A sidecar takes a caption and keeps the rest of its content."""
 
 from __future__ import annotations
 

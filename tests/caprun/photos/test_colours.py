@@ -1,4 +1,4 @@
-"""Whatever a file keeps its colours in becomes RGB, on white where it is transparent."""
+"""Every colour mode becomes RGB, on white where it is transparent."""
 
 import io
 import struct

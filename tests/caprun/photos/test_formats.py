@@ -1,4 +1,4 @@
-"""A decoder sees a photo's pixels and nothing else, and metadata cannot keep it busy."""
+"""A decoder reads only the pixels of a photo, and large metadata costs no time."""
 
 import io
 import struct

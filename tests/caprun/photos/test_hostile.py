@@ -1,4 +1,4 @@
-"""No photo, whoever made it, crashes the process, takes over 5 s of a processor, or 600 MB."""
+"""No photo crashes the process, takes over 5 s of CPU time, or 600 MB."""
 
 import json
 import os

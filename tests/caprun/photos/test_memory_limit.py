@@ -1,4 +1,4 @@
-"""Large photos are decoded as many at once as the memory allows, in the order they came; small ones never wait."""
+"""Available memory limits how many large photos are decoded at once, in order; small ones never wait."""
 
 import os
 import threading

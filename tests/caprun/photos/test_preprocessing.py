@@ -1,4 +1,4 @@
-"""What a photo becomes for the model, and which part of it the model sees."""
+"""Preprocessing makes the array that the model sees, of a known part of the photo."""
 
 import io
 

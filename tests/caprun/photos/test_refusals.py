@@ -1,4 +1,4 @@
-"""What is said of everything that is no photo."""
+"""Input that is not a photo is refused with an error that says what it is."""
 
 import io
 import os

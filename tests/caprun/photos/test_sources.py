@@ -1,4 +1,4 @@
-"""What counts as a photo, wherever it comes from, and which way up it is."""
+"""Photos are read upright from paths, bytes, files and pictures."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What may not be said is not said, and nothing else about the search changes."""
+"""Bans remove captions from the search and change nothing else."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Search against brute force, against a textbook, and against itself in other batches."""
+"""The search equals brute force, a textbook implementation, and itself in other batches."""
 
 import numpy as np
 import pytest

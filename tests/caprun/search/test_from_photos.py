@@ -1,4 +1,4 @@
-"""Every search option from the command line and the manifest to the caption, with real graphs."""
+"""Every search option reaches the caption from the command line and the manifest, with real graphs."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Several captions a photo: the best of a beam, and those of groups that avoid each other."""
+"""A search returns several captions per photo, from one beam or from diverse groups."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""A neutral search is a search of the language in which each group of words is one word, as likely as all of it."""
+"""A neutral search treats each group of words as one word with the sum of their probabilities."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

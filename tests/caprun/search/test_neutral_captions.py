@@ -1,4 +1,4 @@
-"""`--neutral` from the command line to the caption, with real graphs."""
+"""`--neutral` reaches the caption from the command line, with real graphs."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Options have their ranges, do not contradict each other, and are read from manifests older than they."""
+"""Search options have ranges, do not contradict each other, and are read from older manifests."""
 
 import json
 from dataclasses import asdict, fields

@@ -1,4 +1,4 @@
-"""Captions are drawn from the model's distribution, cut as asked, and what a photo draws is its own affair."""
+"""Captions are sampled from the model's truncated distribution, independently for each photo."""
 
 from collections import Counter
 from typing import Any

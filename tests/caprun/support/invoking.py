@@ -1,4 +1,4 @@
-"""`caprun` run in the process of the tests."""
+"""Runs `caprun` in the process of the tests."""
 
 from click.testing import CliRunner, Result
 

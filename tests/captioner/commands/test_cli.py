@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, and one line for whatever cannot be done."""
+"""The command line prints results, and one line for any failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`captioner data` says what is in a folder of captioned photos, whatever is wrong with it."""
+"""`captioner data` describes a folder of captioned photos and everything wrong with it."""
 
 from __future__ import annotations
 

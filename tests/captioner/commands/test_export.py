@@ -1,4 +1,4 @@
-"""`captioner export`: which photos a bundle is proved and calibrated on."""
+"""`captioner export` chooses the photos that verify and calibrate a bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a training is configured: defaults, then TOML, then --set; nothing unknown and nothing of a wrong type."""
+"""Settings come from defaults, TOML and --set; unknown names and wrong types are refused."""
 
 from __future__ import annotations
 

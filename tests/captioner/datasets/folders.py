@@ -1,4 +1,4 @@
-"""Datasets in any format, written to a folder and read back."""
+"""Writes datasets of any format to a folder and reads them back."""
 
 from __future__ import annotations
 

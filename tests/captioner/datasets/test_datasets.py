@@ -1,4 +1,4 @@
-"""What is in a folder of captioned photos: its format, its splits, and what is missing."""
+"""A folder of captioned photos has a format, splits and a list of missing photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training takes the same files for photos as the runtime does."""
+"""Training accepts the same photo files as the runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flickr's lists of captions are recognised and read as their authors meant them, whatever the photos are called."""
+"""Flickr's tables of captions are recognised and read, whatever the photos are called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flickr8k's captions.txt as people have it: quoted or not, with and without a header, from any editor."""
+"""Flickr8k's captions.txt is read quoted or not, with or without a header, from any editor."""
 
 from __future__ import annotations
 

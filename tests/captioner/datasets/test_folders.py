@@ -1,4 +1,4 @@
-"""Hugging Face's image folders and texts beside photos are recognised, and read as their authors meant them."""
+"""Hugging Face's image folders and text files beside photos are recognised and read."""
 
 from __future__ import annotations
 

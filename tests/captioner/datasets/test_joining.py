@@ -1,4 +1,4 @@
-"""Several datasets in one training: splits, weights, photos in common, and datasets that do not go together."""
+"""Datasets are joined with their splits and weights, and unsuitable combinations are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO's and Karpathy's JSON is recognised by its files, and read as its authors meant it."""
+"""JSON of COCO and Karpathy is recognised by its content and read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""METEOR against pycocoevalcap's own wrapper, and what happens where Java is missing, fails or hangs."""
+"""METEOR equals pycocoevalcap's, and an error says if Java is missing, fails or hangs."""
 
 import shutil
 import stat

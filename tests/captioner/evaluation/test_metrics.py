@@ -1,4 +1,4 @@
-"""The metrics against pycocoevalcap, live, and against numbers worked out by hand."""
+"""The metrics equal pycocoevalcap's and values computed by hand."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""`captioner evaluate`: every number with its protocol, samples, and the page."""
+"""`captioner evaluate` reports every score with its protocol, samples and a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caption is worth: the reference implementation's CIDEr-D and BLEU-4, END included, for many at once."""
+"""Rewards equal the reference implementation's CIDEr-D and BLEU-4 with END."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loss, accuracy and top-5 of a model that is told the right pieces before each one."""
+"""Teacher-forced loss, accuracy and top-5 accuracy equal values computed by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all on the disk, and read without running code."""
+"""Checkpoints are written whole or not at all, and read without running code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No altered byte of a checkpoint is used, and no code in a file of PyTorch's is run, whoever wrote it."""
+"""A damaged checkpoint is refused, and no code in a PyTorch file runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder: what a teacher hears is what a search hears, and nothing is said by padding."""
+"""The decoder gives the same scores in training and in search, whatever the padding."""
 
 from __future__ import annotations
 

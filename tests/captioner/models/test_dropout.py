@@ -1,4 +1,4 @@
-"""Dropout: PyTorch's in all but its random numbers."""
+"""Dropout equals PyTorch's except for its random numbers."""
 
 from __future__ import annotations
 

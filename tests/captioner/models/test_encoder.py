@@ -1,4 +1,4 @@
-"""The encoder: what it computes, how it pools, what of it is trained, and whose weights it takes."""
+"""The encoder computes, pools and freezes as configured, with the named weights."""
 
 from __future__ import annotations
 

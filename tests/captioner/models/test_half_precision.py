@@ -1,4 +1,4 @@
-"""bf16 on a CPU: depthwise convolutions stay in fp32, and products are padded to few sizes without changing a word."""
+"""bf16 on a CPU keeps depthwise convolutions in fp32 and pads products without changing results."""
 
 from __future__ import annotations
 

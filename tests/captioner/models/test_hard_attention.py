@@ -1,4 +1,4 @@
-"""Hard attention: it looks at one region, and learns from what it drew the gradient of what it may expect."""
+"""Hard attention samples one region and has an unbiased gradient."""
 
 from __future__ import annotations
 

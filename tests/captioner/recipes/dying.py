@@ -1,4 +1,4 @@
-"""A `captioner recipe` that is killed at a stated moment, in a process of its own that has imported torch already."""
+"""Runs a `captioner recipe` in a process that is killed at a chosen point."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _SLOW = ["torch.onnx._internal.exporter._core", "onnxscript", "matplotlib.figure
 CONTEXT.set_forkserver_preload(["captioner.recipes.stages", "captioner.cli", "capexport.export", *_SLOW])
 
 Moment = tuple[str, str, int]
-"""What is being written (`last.pt`, `recipe.json`, `bundle`), of which stage (or `export`), and at which time: right
-before it where that is negative, else right after."""
+"""File to be written (`last.pt`, `recipe.json`, `bundle`), its stage (or `export`), and the number of the write. The
+process dies right before that write if the number is negative, else right after it."""
 
 
 def run(arguments: list[str], moment: Moment | None) -> int:

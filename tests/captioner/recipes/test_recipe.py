@@ -1,4 +1,4 @@
-"""A recipe is one command from photos to a bundle, goes on where it was killed, and refuses before it trains."""
+"""A recipe makes a bundle from photos, resumes after a kill, and refuses bad input before training."""
 
 from __future__ import annotations
 

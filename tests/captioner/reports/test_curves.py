@@ -1,4 +1,4 @@
-"""The curves: a picture that the same numbers always give, and that leaves no trace in matplotlib."""
+"""Equal numbers give equal curves, and matplotlib's state does not change."""
 
 import io
 import math

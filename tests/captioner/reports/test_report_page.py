@@ -1,4 +1,4 @@
-"""`report.html`: well-formed, self-contained, everything escaped, and with all that it promises."""
+"""`report.html` is well-formed, self-contained, escaped and complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training leaves in its folder: rows that a kill neither loses nor doubles, settings, sizes and pictures."""
+"""A training writes rows that a kill neither loses nor doubles, settings, sizes and pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard's event files: the tables' numbers, and after a resume no step twice."""
+"""TensorBoard's event files have the numbers of the tables, and no step twice after a resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Byte-pair encoding learnt from captions."""
+"""Byte-pair encoding is learnt from captions."""
 
 from __future__ import annotations
 

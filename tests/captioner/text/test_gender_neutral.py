@@ -1,4 +1,4 @@
-"""The table of neutral words: what of it a vocabulary gets, and that what it gets can be used."""
+"""A vocabulary gets the neutral words that it can write."""
 
 from __future__ import annotations
 

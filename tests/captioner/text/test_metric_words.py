@@ -1,4 +1,4 @@
-"""The words that the metrics count: lower-cased, without punctuation."""
+"""Metrics count lower-cased words without punctuation."""
 
 import unicodedata
 

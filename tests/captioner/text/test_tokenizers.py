@@ -1,4 +1,4 @@
-"""What holds for every tokenizer, and how a configuration names one."""
+"""Every tokenizer has the same contract, and a configuration names one."""
 
 from __future__ import annotations
 

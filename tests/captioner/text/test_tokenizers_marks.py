@@ -1,4 +1,4 @@
-"""What a caption's words and marks are, and how marks are spaced again."""
+"""Captions are split into words and punctuation, and joined with the right spaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words as spaCy's blank tokenizers find them."""
+"""spaCy's blank tokenizers split captions into words."""
 
 from __future__ import annotations
 

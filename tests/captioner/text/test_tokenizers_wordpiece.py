@@ -1,4 +1,4 @@
-"""BERT's WordPiece, cut down to what captions say."""
+"""BERT's WordPiece is reduced to the pieces that captions use."""
 
 from __future__ import annotations
 

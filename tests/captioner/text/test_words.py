@@ -1,4 +1,4 @@
-"""The word vocabulary and the ids of captions."""
+"""A word vocabulary maps captions to ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model of several: their mean, and only of those that have one."""
+"""Averaging takes the mean of the weights of several models."""
 
 from __future__ import annotations
 

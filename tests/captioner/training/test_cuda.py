@@ -1,4 +1,4 @@
-"""Training on a GPU: mixed precision learns, and what it leaves is used and gone on with where there is none."""
+"""Mixed precision learns on a GPU, and its checkpoints work without one."""
 
 from __future__ import annotations
 

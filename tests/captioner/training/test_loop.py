@@ -1,4 +1,4 @@
-"""What happens between epochs and within a step: stopping early, falling rates, what is kept, how gradients are cut."""
+"""A training stops early, lowers its rate, keeps the best epoch and clips gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training minimises, against numbers worked out by hand."""
+"""The losses equal values computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes train one model: their gradients are those of one, and they leave one log and one checkpoint."""
+"""Two processes train one model with the gradients of one, and write one log and one checkpoint."""
 
 from __future__ import annotations
 

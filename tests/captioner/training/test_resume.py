@@ -1,4 +1,4 @@
-"""A training that is killed and resumed ends as one that never was, and a kill leaves a checkpoint that loads."""
+"""A resumed training equals an uninterrupted one, and a kill leaves a loadable checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learning rate at every step, as PyTorch's schedulers have it where they have it."""
+"""The learning rate equals that of PyTorch's schedulers at every step."""
 
 from __future__ import annotations
 

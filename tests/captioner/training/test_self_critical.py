@@ -1,4 +1,4 @@
-"""Self-critical training: what is drawn, what is learnt from it, and that the stage repeats, resumes and refuses."""
+"""Self-critical training draws, learns, repeats, resumes and refuses as documented."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole trainings of a small model: they learn, they repeat, and they go on from where they were."""
+"""Small models learn, and their trainings can be repeated and resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder's training against the field's usual loop over words: another way to the same loss and gradients."""
+"""The decoder's training has the loss and gradients of the tutorial's loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How dev photos are captioned is settled before a training begins."""
+"""The search for dev photos is checked before a training begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles with a confidence: of no use to anybody, but it differs from photo to photo and from caption to caption."""
+"""Bundles with a confidence that varies between photos and captions but has no meaning."""
 
 from dataclasses import replace
 from pathlib import Path

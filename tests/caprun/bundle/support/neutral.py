@@ -1,4 +1,4 @@
-"""A bundle with neutral words: a man and a woman are a child, the only person that the tiny vocabulary has left."""
+"""A bundle whose neutral word for man and woman is child, the only other person in the tiny vocabulary."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tests of pictures look for in them, and fonts to write in."""
+"""Measurements of drawn pictures, and fonts to draw with."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Photos for the tests of the runtime: as files of every kind, some of them made by hand."""
+"""Photos as files of every kind, some encoded by hand."""
 
 import io
 import struct

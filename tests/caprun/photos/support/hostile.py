@@ -1,4 +1,4 @@
-"""Photos that somebody made to do harm, or that have come to harm: hundreds of small files, the same at every call.
+"""Hundreds of small malicious or damaged photos, the same at every call.
 
 `photos()` gives them all by name. What is small and costs much is in `hostile_bombs`, what is no file in
 `hostile_places`.

@@ -1,6 +1,6 @@
-"""Photos that are small and would cost much: decompression bombs, and files that keep a parser busy.
+"""Small photos that would cost much time or memory: decompression bombs, and files that keep a parser busy.
 
-Each is made by hand, byte by byte, because no encoder writes such files. `bombs()` names them all.
+Each is encoded by hand, because no encoder writes such files. `bombs()` yields them all by name.
 """
 
 import struct

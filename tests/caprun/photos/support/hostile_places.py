@@ -1,4 +1,4 @@
-"""What may lie in a folder of photos besides photos, and what photos may be called."""
+"""Things in a folder of photos that are not photos, and unusual names of photos."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Languages made of random numbers, a decoder that speaks them, and searches a reader can check at a glance."""
+"""Random languages, a decoder that speaks them, and plain reference searches."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""Every photo once an epoch, in an order that seed and epoch decide, shared out among processes and parts."""
+"""An epoch has every photo once, in an order of seed and epoch, divided among processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature cache: computed once, found by content, and never wrong after an interruption."""
+"""The feature cache is computed once, found by content, and valid after an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos read anew every epoch, and shown as seed, epoch and index draw."""
+"""Photos are read anew every epoch, with views drawn from seed, epoch and index."""
 
 from __future__ import annotations
 

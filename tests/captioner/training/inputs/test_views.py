@@ -1,4 +1,4 @@
-"""Views of photos."""
+"""The views of a photo are mirror images and crops that depend only on its content and their number."""
 
 from __future__ import annotations
 

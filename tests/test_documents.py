@@ -92,7 +92,7 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """What the shell makes of it, with a number where the page says N, and without torchrun."""
+        """Splits the command as a shell does, with a number for N and without torchrun."""
         words = ["3" if word == "N" else word for word in shlex.split(self.text, comments=True)]
         return words[words.index("-m") + 1 :] if words[0] == "torchrun" else words
 
@@ -102,7 +102,7 @@ class Command:
 
 
 def _commands() -> Iterator[Command]:
-    """Those in blocks, in the tables of the field's commands beside ours, and in backticks."""
+    """Yields commands in code blocks, in tables of other projects' commands beside ours, and in backticks."""
     for document in DOCUMENTS:
         tables = {c for h, cells in document.rows if h == ("theirs", "ours") for c in re.findall("`([^`]+)`", cells[1])}
         found = [(line, text, True) for line, text in document.shell]
@@ -148,7 +148,7 @@ def without_running(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_subcommand_is_documented():
-    """So that the tests below are not of an empty list."""
+    """Requires that the lists of the tests below are not empty."""
     used = {tuple(command.words[:2]) for command in COMMANDS if command.whole and command.words[1:]}
     assert {("captioner", name) for name in captioner.cli.main.commands} <= used
     assert {("caprun", "doctor"), ("caprun", "serve"), ("caprun", "bulk"), ("caprun", "photo.jpg")} <= used

@@ -153,7 +153,7 @@ def test_a_pipe_is_written_to_by_the_name_it_has_as_standard_output() -> None:
 def test_a_file_system_that_flushes_nothing_is_written_to(
     path: Path, error: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a share or a file server that is mounted; those that fail to flush are another matter."""
+    """Some mounted shares do not support flushing."""
 
     def refuse(file: int) -> None:
         raise OSError(error, os.strerror(error))

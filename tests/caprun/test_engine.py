@@ -39,7 +39,7 @@ def assert_same(first: Caption, second: Caption, tolerance: float = 1e-4) -> Non
 
 
 def test_captions_differ_between_photos_and_in_length_and_end(captioner: Captioner, images: Images) -> None:
-    """Says that the tiny bundle is fit for the tests below."""
+    """Requires that the tiny bundle suits the tests below."""
     captions = captioner.caption_arrays(images)
     assert len({caption.text for caption in captions}) > 8
     assert len({len(caption.words) for caption in captions}) > 3

@@ -105,7 +105,7 @@ MANIFEST = json.loads((Path(__file__).parents[1] / "tiny" / "bundle" / "model.js
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where there is anything in a manifest."""
+    """Returns the path of every value in a manifest."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
@@ -114,7 +114,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 class TestManifests:
     def check(self, bundle: Path, manifest: Any) -> None:
-        """As somebody would write it who knows how: with its digest."""
+        """Requires that a manifest with its correct digest is read or refused."""
         if isinstance(manifest, dict):
             manifest.pop("digest", None)
             canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

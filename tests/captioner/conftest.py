@@ -115,7 +115,7 @@ def cache(make_once: MakeOnce) -> Path:
 
 @pytest.fixture(scope="session")
 def settings() -> list[str]:
-    """What makes a training small, as `--set` takes it."""
+    """Settings of a small training, in the form of `--set`."""
     return list(_SETTINGS)
 
 
@@ -144,7 +144,7 @@ def trained(train_shapes: Train, make_once: MakeOnce) -> Path:
 
 @pytest.fixture
 def checkpoint(trained: Path) -> Checkpoint:
-    """That training's last."""
+    """The last checkpoint of `trained`."""
     return load_checkpoint(trained / LAST)
 
 

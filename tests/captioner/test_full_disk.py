@@ -38,7 +38,7 @@ Train = Callable[..., list[str]]
 
 
 def hidden(directory: Path) -> list[Path]:
-    """What somebody began to write, and left."""
+    """Returns the temporary files that were left."""
     return [path for path in directory.rglob(".*") if path.is_file() and path.name != ".lock"]
 
 
@@ -111,7 +111,7 @@ def test_a_checkpoint_in_a_folder_that_may_not_be_written_stays(checkpoint: Chec
 def test_a_training_whose_disk_fills_up_is_resumed_when_there_is_room(
     train_shapes: Train, trained: Path, tmp_path: Path, room: int
 ) -> None:
-    """Wherever it ends: one sentence with the path, checkpoints that can be read, and nothing that was half written."""
+    """Requires one sentence with the path, readable checkpoints, and no half-written file."""
     with small_disk(tmp_path / "disk", 2**23) as disk:
         output = disk / "run"
         fill(disk, leave=room)
@@ -271,7 +271,7 @@ def test_an_index_is_on_the_disk_before_its_name(
 
 @pytest.fixture(scope="module")
 def reports(trained: Path, shapes: Path) -> dict[str, Callable[[Path], object]]:
-    """What writes a report, by its kind."""
+    """Returns a function for each kind of report, which writes it."""
     captioner = load_captioner(trained / BEST, "cpu")
     options, examples = captioner.spec.search, load_dataset(shapes).split("test")
     report = evaluate(captioner, examples, options, "test", allow_missing=False, say=print)

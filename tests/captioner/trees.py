@@ -8,7 +8,7 @@ import torch
 
 
 def differing(a: Any, b: Any, at: str = "") -> list[str]:
-    """Where two trees of tensors and plain data differ in any bit; times do not count."""
+    """Returns the paths where two trees of tensors and plain data differ in any bit, except times."""
     if isinstance(a, torch.Tensor):
         return [] if torch.equal(a, b) else [at]
     if isinstance(a, dict):

@@ -80,7 +80,7 @@ def test_the_direction_says_which_training_photos_are_captioned_well() -> None:
 
 
 def test_the_direction_does_not_depend_on_the_order_of_photos() -> None:
-    """Where many captions have the same score, as those with nothing in common with the references do."""
+    """Many captions have equal scores, such as those with no word in common with the references."""
     labelled = synthetic(np.random.default_rng(0), 90)
     texts = [f"dog {i}" if i % 3 else "zebra" for i in range(90)]
     references = [[f"dog {i}"] for i in range(90)]

@@ -40,7 +40,7 @@ Rows = dict[Any, dict[str, Any]]
 
 
 def deadly_photos() -> Callable[[], None]:
-    """What a worker does first: some photos kill who reads them, once or always, or make him wait for a file."""
+    """Returns a hook for workers: some photos kill it, once or always, or make it wait for a file."""
 
     def hook() -> None:
         import signal

@@ -15,7 +15,7 @@ from caprun.caption import as_row
 
 @pytest.fixture
 def work(tiny: Path, tmp_path: Path) -> dict[str, Any]:
-    """What a worker is told, but for the search."""
+    """Settings of a worker, without the search."""
     return {
         "bundle": str(tiny),
         "model": digest_of(tiny),

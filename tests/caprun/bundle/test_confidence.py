@@ -38,7 +38,7 @@ def confidences(caption: Caption) -> list[float]:
 
 
 def test_confidences_differ_between_photos_and_are_probabilities(sure: Captioner, images: Images) -> None:
-    """Says that the calibrated bundle is fit for the tests of abstaining."""
+    """Requires that the calibrated bundle suits the tests of abstaining."""
     captions = sure.caption_arrays(images)
     found = [confidences(caption)[0] for caption in captions if caption.finished]
     assert all(0 < value < 1 for value in found)

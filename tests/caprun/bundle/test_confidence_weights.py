@@ -19,7 +19,7 @@ def test_a_photo_of_another_size_than_the_weights_is_refused() -> None:
 
 
 def test_an_empty_caption_or_one_that_was_cut_is_never_likely_to_be_good() -> None:
-    """Whatever the photo, and however sure the model is that nothing is to be said."""
+    """The photo and the probability of END do not matter."""
     sure = Confidence("It is good.", Linear(25.0, {"log_prob": 1.0}, (9.0,)), Linear(25.0))
     empty = Hypothesis((), np.zeros(1), True, None), Hypothesis((), np.empty(0), False, None)
     for hypothesis in (*empty, Hypothesis((5, 6), np.zeros(2), False, None)):

@@ -172,7 +172,7 @@ def test_what_is_no_file_of_the_bundles_own_is_refused(
 def test_a_link_that_stays_in_the_bundle_is_followed_and_what_it_leads_to_is_checked(
     sessions: list[object], spoilt: Path, file: str
 ) -> None:
-    """As a volume is laid out that is exchanged by exchanging one link."""
+    """This is the layout of a volume that is replaced by replacing one link."""
     (spoilt / "..2026").mkdir()
     (spoilt / "..data").symlink_to("..2026")
     real = (spoilt / file).rename(spoilt / "..2026" / file)
@@ -249,7 +249,7 @@ def test_the_manifest_of_another_bundle_is_refused(sessions: list[object], spoil
 
 
 def test_what_was_checked_is_what_is_run(spoilt: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever replaces each file as soon as it is opened changes nothing: it is not read again."""
+    """Files are read once, so replacing them after they are opened has no effect."""
     right = [one.ids for one in Captioner.load(spoilt, device="cpu", threads=1).hypotheses(images)]
     given: list[bytes] = []
     real, session = checking.open_own, onnxruntime.InferenceSession
@@ -281,7 +281,7 @@ def test_what_was_checked_is_what_is_run(spoilt: Path, images: Images, monkeypat
 def test_a_graph_of_a_precision_that_is_not_used_is_not_read(
     spoilt: Path, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which would take longer than captioning a photo; `caprun doctor` reads them all."""
+    """Reading them would take longer than captioning a photo; `caprun doctor` reads them all."""
     path = spoilt / INT8[0]
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -291,7 +291,7 @@ def test_a_graph_of_a_precision_that_is_not_used_is_not_read(
 
 
 def test_every_file_is_still_sound_after_it_was_put_back(two_precisions: Path, images: Images) -> None:
-    """Says that it is the damage that is refused above."""
+    """Requires that undamaged bundles load, so the tests above refuse the damage."""
     assert all(stat.S_ISREG((two_precisions / file).lstat().st_mode) for file in EVERY)
     said = {
         precision: [

@@ -134,7 +134,7 @@ TABLES = [(), ("image",), ("special",), ("search",), ("files", "vocab.json"), ("
 
 
 def assert_read_or_refused_in_a_line(bundle: Path, path: tuple[Any, ...]) -> None:
-    """Of a manifest that was altered at `path`."""
+    """Requires a bundle or an error of one line for a manifest that was altered at `path`."""
     said = ""
     try:
         read_bundle(bundle)
@@ -157,7 +157,7 @@ def put(path: tuple[Any, ...], value: object) -> Callable[[Any], None]:
 def test_a_value_of_another_kind_is_refused_or_means_something(
     bundle: Path, edit_manifest: Edit, sessions: list[object], other: object
 ) -> None:
-    """Whatever stands at any place: a sentence of one line, or a bundle; never another exception."""
+    """Any value at any place gives a bundle or an error of one line, never another exception."""
     before = (bundle / "model.json").read_bytes()
     for path in PLACES[OTHERS.index(other) % 3 :: 3]:  # each place has a third of the values
         edit_manifest(bundle, put(path, other))
@@ -265,7 +265,7 @@ def test_names_that_an_export_gives_are_plain(name: str) -> None:
 
 
 def test_a_directory_above_may_be_a_link(bundle: Path, tmp_path: Path) -> None:
-    """Which is where the bundle is; none of its own files can be below another directory."""
+    """The files of a bundle are in its own directory."""
     (tmp_path / "models").symlink_to(bundle.parent)
     assert read_bundle(tmp_path / "models" / "bundle").graphs() == read_bundle(bundle).graphs()
 
@@ -352,5 +352,5 @@ def test_special_ids_are_those_of_this_vocabulary(refuse: Refuse, bundle: Path) 
 
 
 def test_a_bundle_that_was_copied_is_sound(bundle: Path, tmp_path: Path) -> None:
-    """Says that nothing above is refused for where it is."""
+    """Requires that the tests above do not fail because of the path."""
     assert read_bundle(shutil.copytree(bundle, tmp_path / "copy")).manifest == read_bundle(bundle).manifest

@@ -45,7 +45,7 @@ def folder(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
 
 @pytest.fixture
 def captions(calibrated: Path, folder: Path) -> dict[str, Caption]:
-    """What the model says of each, where nothing is asked of its confidence."""
+    """Captions each photo without a minimum of confidence."""
     captioner = Captioner.load(calibrated, device="cpu", threads=1)
     found = {str(path): captioner.caption(path) for path in sorted(folder.iterdir())}
     sure = [confidence_of(caption) >= LEAST for caption in found.values()]
@@ -238,7 +238,7 @@ def test_rows_of_another_confidence_are_those_of_another_run(
 def test_rows_of_a_model_that_was_calibrated_anew_are_those_of_another_model(
     run: Run, folder: Path, tmp_path: Path, calibrated: Path
 ) -> None:
-    """All its other files are the same."""
+    """Its other files do not change."""
     output = tmp_path / "rows.jsonl"
     assert run(folder, "--output", output).exit_code == 0
     anew = calibrate(Path(shutil.copytree(calibrated, tmp_path / "anew")), replace(CONFIDENCE, familiar=Linear(2.0)))

@@ -53,7 +53,7 @@ def sound(folder: Path) -> Path:
 
 @pytest.fixture
 def said(captioner: Captioner, folder: Path) -> dict[str, str]:
-    """What the model says of each photo."""
+    """Captions each photo."""
     return {str(path): captioner.caption(path).text for path in sorted(folder.rglob("*.png"))}
 
 

@@ -69,7 +69,7 @@ def test_onnx_runtime_tells_its_makers_nothing_unless_it_is_asked_to(chosen: str
 
 
 def test_nothing_is_said_where_there_is_no_home(tiny: Path, picture: Image.Image, tmp_path: Path) -> None:
-    """As in many a container: ONNX Runtime would say that it cannot keep a number for its makers to know us by."""
+    """In many containers ONNX Runtime cannot store its telemetry id, and would print a warning."""
     picture.save(tmp_path / "photo.png")
     home = {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull}
     command = [sys.executable, "-m", "caprun", "--model", str(tiny), "--device", "cpu", str(tmp_path / "photo.png")]

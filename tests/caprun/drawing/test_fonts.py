@@ -84,7 +84,7 @@ def test_a_font_given_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_font_given_is_never_looked_for_by_name(monkeypatch: pytest.MonkeyPatch, han: Path, tmp_path: Path) -> None:
-    """As Pillow would, in the folders of the system."""
+    """Pillow would look for it in the system's folders."""
     (tmp_path / "share" / "fonts").mkdir(parents=True)
     han.rename(tmp_path / "share" / "fonts" / "han.ttf")
     monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "share"))

@@ -62,7 +62,7 @@ class TestPixels:
 
     @pytest.mark.parametrize("moving", [False, True])
     def test_a_webp_ends_where_it_says(self, moving: bool) -> None:
-        """What is cut off is damaged, were it metadata alone; what follows is not the photo's."""
+        """A truncated photo is damaged even if only metadata is missing; trailing bytes are ignored."""
         frames = {"save_all": True, "append_images": [picture().rotate(90)]} if moving else {}
         data = encode(picture(), "WEBP", exif=b"Exif\0\0" + turned_exif(1), xmp=b"<x/>", **frames)
         for cut in (1, 5):
@@ -132,7 +132,7 @@ class TestTooMuch:
         assert open_photo(many_scans_jpeg(800, 600, 60)).size == (800, 600)
 
     def test_what_follows_a_progressive_jpeg_is_none_of_its_scans(self) -> None:
-        """As the film of a motion photo, in which the bytes of any marker are."""
+        """Trailing bytes, such as the film of a motion photo, may contain the bytes of any marker."""
         trailer = np.random.default_rng(0).bytes(1_000) + b"\xff\xda" * 20_000
         assert open_photo(many_scans_jpeg(800, 600, 60) + trailer).size == (800, 600)
 

@@ -54,7 +54,7 @@ def repeating(seed: int) -> World:
 def test_a_search_with_bans_is_that_of_a_textbook_over_the_whole_vocabulary(
     bans: dict[str, Any], beam_size: int
 ) -> None:
-    """So the candidates asked for are enough, however many of them are banned."""
+    """The search requests enough candidates, however many are banned."""
     options = SearchOptions(beam_size, 9, 0.7, n_best=beam_size, **bans)
     for seed in range(8):
         world = repeating(seed)

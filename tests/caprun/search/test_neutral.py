@@ -32,7 +32,7 @@ from tests.caprun.search.support.worlds import (
 from tests.caprun.search.test_sampling import draw, sampled
 
 GROUPS = {4: (5, 7), 8: (6,)}
-"""What each neutral piece is said for, besides itself."""
+"""The pieces that each neutral piece replaces, besides itself."""
 WORDS = {f"p{gendered}": f"p{neutral}" for neutral, group in GROUPS.items() for gendered in group}
 BANS: dict[str, Any] = {"no_repeat_ngram": 2, "no_repeat_word": 1, "min_length": 3, "bad_endings": ("p8",)}
 SEARCHES = {
@@ -54,7 +54,7 @@ class NeutralWorld(World):
         self._world = world
 
     def log_probs(self, photo: int, said: tuple[int, ...]) -> Float32Array:  # type: ignore[override]
-        """Of what may follow."""
+        """Returns the log-probabilities of the next piece."""
         log_probs = self._world.log_probs(photo, said).astype(np.float64)
         for neutral, gendered in GROUPS.items():
             log_probs[neutral] = np.log(np.exp(log_probs[[neutral, *gendered]]).sum())

@@ -26,7 +26,7 @@ def sampled(**given: Any) -> SearchOptions:
 
 
 def shares(world: World, photo: int, said: tuple[int, ...], options: SearchOptions) -> dict[int, float]:
-    """What each piece is drawn with, the likeliest first, piece by piece."""
+    """Returns the probabilities that each piece is drawn with, the likeliest first."""
     log_probs = world.log_probs(photo, said).astype(float)
     order = sorted(range(world.vocabulary), key=lambda piece: -log_probs[piece])
     order = [piece for piece in order if np.isfinite(log_probs[piece]) and is_allowed(said, piece, options)]

@@ -6,7 +6,7 @@ from caprun.cli import main
 
 
 def invoke(*arguments: object, stdin: bytes = b"") -> Result:
-    """What came of a command; whatever it raises is how it exits."""
+    """Runs a command; an exception other than SystemExit fails the test."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result

@@ -20,7 +20,7 @@ def option(command: str, name: str) -> click.Option:
 
 
 def given_by(names: tuple[str, ...], *arguments: str) -> Mapping[str, Any]:
-    """What a command with the options of these settings receives."""
+    """Returns the values that a command with the options of these settings receives."""
     received: list[Mapping[str, Any]] = []
     command = click.command()(setting_options(*names)(lambda given: received.append(given)))
     result = CliRunner().invoke(command, arguments)

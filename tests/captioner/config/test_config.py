@@ -27,7 +27,7 @@ def toml(directory: Path, text: str) -> Path:
 
 
 def load(file: Path, *assignments: str, base: Config | None = None) -> Config:
-    """As `captioner train --config FILE --set ...`."""
+    """Reads settings as `captioner train --config FILE --set ...` does."""
     return load_config(merged(read_toml(file), parse_settings(assignments)), base=base, source=str(file))
 
 

@@ -31,7 +31,7 @@ from tests.captioner.trees import differing
 
 @pytest.fixture
 def small() -> Checkpoint:
-    """Of no model, but with everything that a checkpoint may hold."""
+    """Makes a checkpoint with every field and no real model."""
     settings = parse_settings(["train.lr=0.25", 'data.sided_words=["gauche", "droite"]', "search.beam_size=7"])
     return Checkpoint(
         config=load_config(settings),
@@ -228,7 +228,7 @@ def test_a_checkpoint_with_a_wrong_part_is_refused_by_name(file, change):
 
 
 class Code:
-    """What runs when it is unpickled."""
+    """Code that runs when the object is unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target

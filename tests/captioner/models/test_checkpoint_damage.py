@@ -169,7 +169,7 @@ def test_parts_that_lie_over_each_other_are_refused(tmp_path: Path, unread: None
 
 
 class Code:
-    """What runs when it is unpickled."""
+    """Code that runs when the object is unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target

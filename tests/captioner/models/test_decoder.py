@@ -373,7 +373,7 @@ def test_draws_are_as_frequent_as_likely_and_never_what_is_ruled_out():
 
 
 def read_words(model: CaptionModel, features: Tensor) -> tuple[Tensor, Tensor]:
-    """What the decoder is given to read, and what to say."""
+    """Inputs and targets of the decoder."""
     seen: list[Tensor] = []
     handle = model.decoder.embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     targets = model(features, TOKENS).targets

@@ -47,7 +47,7 @@ def always_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def every_way_to_look(
     model: CaptionModel, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[tuple[int, ...], Teacher]]:
-    """What is said of the photo for every sequence of regions that may be drawn."""
+    """Yields every sequence of regions that may be drawn, with its predictions."""
     for regions in itertools.product(range(REGIONS), repeat=2):
         left = list(regions)
         monkeypatch.setattr(

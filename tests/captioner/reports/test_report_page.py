@@ -40,7 +40,7 @@ EPOCHS = [
 
 
 class Page(HTMLParser):
-    """What is in a page; fails at a tag that is not closed, or closed twice."""
+    """Collects the content of a page; fails at a tag that is not closed, or closed twice."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ def teacher(logits: Tensor, targets: list[int], attended: Tensor | None, lengths
 
 
 def loss_of(given: Teacher, train: TrainConfig, baseline: float = 0.0) -> Losses:
-    """Of a batch that is a whole step."""
+    """Returns the losses of a batch that is a whole step."""
     return caption_loss(given, train, len(given.targets), int((given.lengths > 0).sum()), baseline)
 
 

@@ -172,7 +172,7 @@ def test_the_gradient_is_reinforces(any_model):
 
 
 def test_the_gradient_is_that_of_the_expected_reward():
-    """Of a policy that says one of four words, with every outcome weighed by its probability."""
+    """The policy says one of four words, and every outcome is weighted by its probability."""
     from captioner.models.decoder import Teacher
 
     logits = torch.tensor([0.3, -0.2, 0.9, 0.0], requires_grad=True)

@@ -10,7 +10,7 @@ from caprun.bundle.reading import read_bundle
 from caprun.bundle.writing import write_manifest
 
 FEATURES = 24
-"""Of a photo, in the tiny bundle: its hidden and its cell state, one layer of 12 units each."""
+"""Features of a photo in the tiny bundle: hidden and cell state, one layer of 12 units each."""
 EVENT = "A careful reader would call the caption right."
 _WEIGHTS = np.random.default_rng(0).normal(0, 0.3, FEATURES)
 CONFIDENCE = Confidence(

@@ -24,7 +24,7 @@ def ink(pixels: Pixels) -> npt.NDArray[np.float64]:
 
 
 def runs(marked: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Where a row of marks begins and ends."""
+    """Returns where a row of marks begins and ends."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], marked.astype(int), [0]])))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 

@@ -142,7 +142,7 @@ def bit_flips(count: int = 100) -> Iterator[Named]:
 
 
 def other_formats() -> Iterator[Named]:
-    """What a photo's name and even its first bytes do not make a photo."""
+    """Yields files that are not photos in spite of their names or first bytes."""
     rgb = picture()
     others = {
         "tiff": encode(rgb, "TIFF"),
@@ -232,6 +232,6 @@ def small() -> Iterator[Named]:
 
 
 def photos() -> Iterator[Named]:
-    """All of them; every name once."""
+    """Yields every photo, with a unique name."""
     for family in (modes_and_orientations, broken_exif, truncations, bit_flips, other_formats, polyglots, small):
         yield from family()

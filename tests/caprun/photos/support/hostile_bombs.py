@@ -34,7 +34,7 @@ def png_of(width: int, height: int, depth: int, colour: int, data: bytes, *befor
 
 
 def flat_png(width: int, height: int, depth: int, colour: int, *before: bytes, filter_: int = 4) -> bytes:
-    """Of one value; the filter is Paeth's, the slowest to undo."""
+    """Encodes a PNG of one value, by default with Paeth's filter, the slowest to undo."""
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     row = bytes([filter_]) + bytes((width * samples * depth + 7) // 8)
     return png_of(width, height, depth, colour, _packed(row, height), *before)
@@ -365,6 +365,6 @@ def bmp_bombs() -> Iterator[Named]:
 
 
 def bombs() -> Iterator[Named]:
-    """All of them, by name; each takes a moment to make."""
+    """Yields every photo by name; each takes a moment to make."""
     for family in (png_bombs, jpeg_bombs, gif_bombs, webp_bombs, bmp_bombs):
         yield from family()

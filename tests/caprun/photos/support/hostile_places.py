@@ -32,7 +32,7 @@ NAMES: tuple[bytes, ...] = (
     b"=1+1.jpg",
     b"<b>&amp;.jpg",
 )
-"""As bytes, of which some are no text."""
+"""Names as bytes, as some are not valid text."""
 
 
 def odd_names(folder: Path) -> list[bytes]:

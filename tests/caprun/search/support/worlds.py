@@ -26,14 +26,14 @@ class World:
 
     @functools.cache  # noqa: B019 - a world lives as long as its test
     def log_probs(self, photo: int, said: tuple[int, ...]) -> Float32Array:
-        """Of what may follow START and `said`; some photos are in more of a hurry than others to say END."""
+        """Returns the log-probabilities after START and `said`; END is likelier for some photos than for others."""
         logits = np.random.default_rng([self.seed, photo, *said]).normal(0, 2, self.vocabulary)
         logits[END] += self.end + self.hurry * (photo * 2 % 5)
         logits[[PAD, START, UNK]] = -np.inf
         return (logits - np.log(np.exp(logits).sum())).astype(np.float32)
 
     def alpha(self, photo: int, said: tuple[int, ...]) -> Float32Array:
-        """Where the decoder looks to say what follows `said`."""
+        """Returns the attention weights for the piece after `said`."""
         return np.random.default_rng([1, photo, *said]).dirichlet(np.ones(REGIONS)).astype(np.float32)
 
 

@@ -38,7 +38,7 @@ def write_photos(directory: Path, count: int) -> list[Path]:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> Batches:
-    """How many photos each run of the encoder was given; PyTorch runs it here, without an export."""
+    """Records the batch sizes of the encoder, which PyTorch runs here without an export."""
     batches: Batches = []
 
     def runner(stem: nn.Module, _: tuple[int, int], __: torch.device) -> Callable[[np.ndarray], np.ndarray]:

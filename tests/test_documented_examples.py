@@ -46,7 +46,7 @@ _SNIPPETS = [
     pytest.param(block.text, id=f"{document.name}:{block.line}")
     for document in DOCUMENTS
     for block in blocks(document.text)
-    if block.language == "python" and "requests." not in block.text  # that one needs a service
+    if block.language == "python" and "requests." not in block.text  # those need a service
 ]
 
 

@@ -171,7 +171,7 @@ def test_regions_equally_likely_are_counted_and_not_compared(monkeypatch: pytest
     parity = compare(one_region=True)
     assert parity.undecided_steps > 100
     assert parity.near_ties > 10
-    assert parity.log_prob < 1e-4  # of the steps that are compared
+    assert parity.log_prob < 1e-4  # over the compared steps
     assert parity.as_dict()["undecided_steps"] == parity.undecided_steps
 
 

@@ -274,7 +274,7 @@ def test_without_the_packaged_model_one_is_to_be_named(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("options", [{}, {"threads": 1}, {"threads": 2}, {"many": True}])
 def test_sessions_end_with_the_last_reference_to_their_captioner(tiny: Path, photo: Path, options: Any) -> None:
     gc.collect()
-    gc.disable()  # what is left to the collector of cycles may stay for long
+    gc.disable()  # cycles would be collected at an arbitrary time
     try:
         captioner = Captioner.load(tiny, device="cpu", **options)
         assert len(list(captioner.caption_many([photo, photo]))) == 2

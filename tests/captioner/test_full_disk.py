@@ -229,7 +229,7 @@ def test_a_feature_cache_whose_disk_fills_up_goes_on_when_there_is_room(
 ) -> None:
     right = compute(tmp_path / "elsewhere")
     plenty = namedtuple("Usage", "total used free")(2**40, 0, 2**40)
-    monkeypatch.setattr(features_module.shutil, "disk_usage", lambda _: plenty)  # somebody else fills it meanwhile
+    monkeypatch.setattr(features_module.shutil, "disk_usage", lambda _: plenty)  # the disk fills up after the check
     with small_disk(tmp_path / "disk", 2**16) as disk:
         fill(disk, leave=room)
         with pytest.raises(CaptionerError, match=rf"^The feature cache {disk}/[^\n]* cannot be written: No space left"):

@@ -31,7 +31,7 @@ SETTINGS = {
 }
 _CAPTION = """
 import sys
-sys.modules["torch"] = None  # whoever imports it now, fails
+sys.modules["torch"] = None  # an import of torch fails from here on
 from caprun.cli import main
 main()
 """

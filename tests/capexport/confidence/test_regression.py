@@ -21,7 +21,7 @@ def test_a_row_of_weight_two_counts_as_two_rows() -> None:
     rng = np.random.default_rng(0)
     features, labels = rng.normal(0, 1, (60, 2)), rng.random(60) < 0.5
     features -= features.mean(0)
-    features[30:] = -features[:30]  # so that mean and deviation are the same of once and of twice the rows
+    features[30:] = -features[:30]  # repeating the rows keeps mean and deviation
     twice = logistic(np.concatenate([features] * 2), np.concatenate([labels] * 2), 1.0, np.ones(120))
     weighted = logistic(features, labels, 1.0, np.full(60, 2.0))
     assert weighted.of == pytest.approx(twice.of)

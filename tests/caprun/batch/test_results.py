@@ -75,7 +75,7 @@ def test_rows_that_were_cut_off_are_written_again_wherever_the_cut(tmp_path: Pat
 @BOTH
 def test_what_lies_after_the_last_whole_row_is_dropped(tmp_path: Path, name: str) -> None:
     whole = write(tmp_path / name, NAMES).path.read_bytes()
-    (tmp_path / name).write_bytes(whole[:150] + b"\0" * 5000)  # as a machine without power leaves it
+    (tmp_path / name).write_bytes(whole[:150] + b"\0" * 5000)  # a power cut may leave zeros
     assert write(tmp_path / name, NAMES).path.read_bytes() == whole
 
 

@@ -45,7 +45,7 @@ def test_confidences_differ_between_photos_and_are_probabilities(sure: Captioner
     assert min(found) < 0.2
     assert max(found) > 0.6
     assert len(set(found)) == len(found) > len(images) / 2
-    # of the others, the model did not say all that it began to
+    # the captions of the others were cut
     assert {confidences(caption)[0] for caption in captions if not caption.finished} <= {0.0}
 
 

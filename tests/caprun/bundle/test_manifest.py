@@ -128,7 +128,7 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 TINY = json.loads((Path(__file__).parents[2] / "tiny" / "bundle" / "model.json").read_text())
 OTHERS = [None, True, -1, 10**30, 0.5, "", "x\n\x1b[31m", [], [[]], {}, {"a\nb": 1}, "y" * 5000]
-FREE = ("parity", "metrics", "provenance")  # what is in these is for people
+FREE = ("parity", "metrics", "provenance")  # for readers; the runtime does not use them
 PLACES = [path for path in places({k: v for k, v in TINY.items() if k != "digest"}) if path and path[0] not in FREE]
 TABLES = [(), ("image",), ("special",), ("search",), ("files", "vocab.json"), ("precisions", "fp32"), ("graphs",)]
 

@@ -211,7 +211,7 @@ class TestImagesOfCallers:
     def test_an_interrupt_is_none_of_it(self) -> None:
         class Stopped(Image.Image):
             def load(self) -> None:  # type: ignore[override]
-                raise KeyboardInterrupt  # no signal: whoever runs the tests may ignore that
+                raise KeyboardInterrupt  # not a signal, which the caller may ignore
 
         stopped = Stopped()
         stopped._size, stopped._mode = (4, 4), "RGB"

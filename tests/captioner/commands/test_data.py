@@ -96,9 +96,9 @@ def test_of_many_problems_the_first_are_named_and_the_others_counted(pair):
 def test_the_same_pixels_in_two_splits_are_found_whatever_else_differs(tmp_path):
     captions = {name: ["A dog ."] for name in ("a.png", "b.png", "c.png", "d.png", "e.png", "f.png")}
     dataset(tmp_path, captions, train=["a.png", "c.png", "d.png", "f.png"], dev=["b.png"])
-    photo(tmp_path / "images" / "b.png", 0, "another file")  # as a.png
-    photo(tmp_path / "images" / "d.png", 2)  # as c.png
-    photo(tmp_path / "images" / "e.png", 5)  # as f.png, and in no split
+    photo(tmp_path / "images" / "b.png", 0, "another file")  # the pixels of a.png
+    photo(tmp_path / "images" / "d.png", 2)  # the pixels of c.png
+    photo(tmp_path / "images" / "e.png", 5)  # the pixels of f.png; in no split
     report = inspect(tmp_path)
     assert report.problems == {
         "photos are in two splits under different names": ["train images/a.png = dev images/b.png"],

@@ -47,7 +47,7 @@ def test_a_bundle_has_free_running_scores_alone(run, shapes, tmp_path):
 
 
 def test_the_numbers_are_those_that_the_training_validated_with(run, trained, shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr("captioner.evaluation.report._BATCH", 3)  # which 4 photos do not fill
+    monkeypatch.setattr("captioner.evaluation.report._BATCH", 3)  # 4 photos leave the last batch incomplete
     run(trained / BEST, "--data", shapes, "--json", tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
     metrics = load_checkpoint(trained / BEST).metrics

@@ -209,7 +209,7 @@ def test_every_decoder_learns_what_belongs_to_which_photo(make_model, features, 
 @every_variant
 def test_gradients_of_two_halves_add_up_to_the_gradient_of_the_whole(make_model, features, monkeypatch, variant):
     monkeypatch.setattr(HardAttention, "expected_share", 0.0)
-    monkeypatch.setattr(attention, "draw", lambda logits: logits.argmax(-1))  # whatever else is in the batch
+    monkeypatch.setattr(attention, "draw", lambda logits: logits.argmax(-1))  # independent of the batch
     model = make_model(**variant, dropout=0.0).train()
     gradients = []
     for parts in ([slice(0, 3)], [slice(0, 1), slice(1, 3)]):

@@ -134,7 +134,7 @@ def test_photos_too_small_for_the_network_are_refused():
 def test_a_region_is_what_the_networks_own_head_would_take_the_mean_of(tmp_path, name, head):
     torch.manual_seed(1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of how it is initialised
+        warnings.simplefilter("ignore")  # torchvision warns about the initialisation
         network = torchvision.models.get_model(name).eval()
     encoder = build_encoder(name, (96, 96), str(saved(network, tmp_path / "weights.pth")))
     seen: list[Tensor] = []

@@ -206,7 +206,7 @@ def test_looking_at_the_right_region_is_learnt_from_the_reward(encoder, always_d
         decoder="hard-attention", projection=16, embedding=8, units=16, attention=8, dropout=0.0, gate=False
     )
     model = CaptionModel(encoder, config, 8, SPECIAL).train()
-    for state in (model.initial_hidden, model.initial_cell):  # no photo enters but through what is looked at
+    for state in (model.initial_hidden, model.initial_cell):  # the photo enters only through the attention
         torch.nn.init.zeros_(state.weight)
         state.requires_grad_(False)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.02)

@@ -112,7 +112,7 @@ def again(made: Path, run: Run, tiny: Path, small: list[str], monkeypatch: pytes
     monkeypatch.setattr("capexport.onnx_export.write", exported)
 
     def give(*more: str | Path) -> Result:
-        others = small[2:] if "--data" in more else small  # of which --data would be one dataset more
+        others = small[2:] if "--data" in more else small  # without its own --data
         return run(tiny, *others, "--output", "bundle", "--run", "run", *more)
 
     return give
@@ -374,7 +374,7 @@ def test_a_missing_photo_is_refused_before_anything_is_trained(run, tiny, small,
 
 @pytest.mark.slow
 def test_photos_that_the_trainings_leave_out_the_export_leaves_out_too(run, tiny, small, own_shapes):
-    (own_shapes / "images" / "red-circle-white.png").write_bytes(b"no photo")  # of dev
+    (own_shapes / "images" / "red-circle-white.png").write_bytes(b"no photo")  # in the dev split
     Path("one.toml").write_text(tiny.read_text().partition('\n[[stage]]\nname = "tuned"')[0])
     result = run("one.toml", *small[2:], "--data", own_shapes, "--output", "bundle", "--allow-missing", "--seed", 1)
     assert result.exit_code == 0, result.output

@@ -106,7 +106,7 @@ def test_rows_are_in_the_file_as_soon_as_they_are_written(make, tmp_path):
 def test_a_resumed_training_leaves_the_tables_of_one_that_was_never_killed(
     make, captioner, expected, tmp_path, resume_at
 ):
-    # what it wrote after its last checkpoint is on the disk too, and beyond it a torn line
+    # rows after the last checkpoint are on the disk too, and a torn line after them
     shutil.copytree(expected, tmp_path / "run")
     with (tmp_path / "run" / TRAIN).open("a") as file:
         file.write("4,1,0.0")
@@ -137,7 +137,7 @@ def test_a_table_torn_at_any_byte_keeps_its_whole_rows(tmp_path):
         ends = content[:length].count(b"\n")
         table.read()
         assert table.rows == rows[: max(0, ends - 1)]
-    table.path.write_bytes(content[:-4] + b"\0" * 30)  # what a power cut may leave
+    table.path.write_bytes(content[:-4] + b"\0" * 30)  # a power cut may leave zeros
     table.open((2, 1))
     assert table.rows == rows[:2]
     table.close()

@@ -142,4 +142,4 @@ def test_a_weight_of_two_is_a_photo_twice():
     )
     weighted = caption_loss(given, TrainConfig(), 2 + 2 * 3, 1 + 2, weights=torch.tensor([1.0, 2.0]))
     assert weighted.total.item() == pytest.approx(caption_loss(twice, TrainConfig(), 8, 3).total.item(), abs=1e-6)
-    assert weighted.nats.item() == pytest.approx(caption_loss(given, TrainConfig(), 5, 2).nats.item())  # what is shown
+    assert weighted.nats.item() == pytest.approx(caption_loss(given, TrainConfig(), 5, 2).nats.item())  # as shown

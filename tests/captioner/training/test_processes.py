@@ -86,7 +86,7 @@ def test_two_processes_train_as_one_and_leave_one_log_and_one_checkpoint(setting
     for row, other in zip(*(checkpoint.training["state"]["history"] for checkpoint in (one, two)), strict=True):
         assert other["train_loss"] == pytest.approx(row["train_loss"], rel=1e-4)
         assert other["dev_loss"] == pytest.approx(row["dev_loss"], rel=1e-3)
-        # of all captions of the dev split, in order, whoever wrote them
+        # all captions of the dev split in order, from both processes
         assert [other[name] for name in ("bleu_1", "rouge_l")] == pytest.approx(
             [row["bleu_1"], row["rouge_l"]], abs=0.05
         )

@@ -14,7 +14,7 @@ from tests.captioner.trees import differing
 
 pytestmark = pytest.mark.slow  # each test waits for processes that import torch
 
-# whatever a training can hold in its memory from one step to the next
+# a configuration with every kind of state between steps
 _EVERYTHING = (
     "train.save_minutes=0",  # after every step
     "train.schedule=plateau",
@@ -58,7 +58,7 @@ main()
 def test_killed_at_any_step_and_resumed_it_ends_with_the_same_bits(command, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*command, "--output", whole], check=True, capture_output=True)
-    # of 15 steps, 5 an epoch
+    # 15 steps, 5 per epoch
     for moment, enough, resume in (("after", 2, []), ("before", 6, ["--resume"]), ("before", 13, ["--resume"])):
         dying = [sys.executable, "-c", _KILLED_AT, moment, str(enough), *command[3:], "--output", killed, *resume]
         process = subprocess.run(dying, capture_output=True, check=False)
@@ -135,5 +135,5 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(checkpoint, 
     assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
     assert path.read_bytes() == before
     assert differing(dict(load_checkpoint(path).model), dict(checkpoint.model)) == []
-    save_checkpoint(path, checkpoint)  # what the kill left behind is in nobody's way
+    save_checkpoint(path, checkpoint)  # leftovers of the kill do not hinder the next save
     assert sorted(load_checkpoint(path).model) == sorted(checkpoint.model)

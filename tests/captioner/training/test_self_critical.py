@@ -322,7 +322,7 @@ def test_a_resumed_stage_ends_as_one_that_was_never_interrupted(second, tmp_path
 
 
 def test_accumulated_parts_learn_what_the_whole_step_learns(second, tmp_path, monkeypatch):
-    # what is drawn depends on the parts: let it be the same
+    # the draws depend on the parts, so they are fixed
     monkeypatch.setattr(self_critical, "sample", lambda *given: sample(*given[:-1], 0.0))
     monkeypatch.setattr(self_critical, "others_mean", lambda reward: reward - np.linspace(-1, 2, reward.shape[1]))
     steps: list[list[torch.Tensor]] = []

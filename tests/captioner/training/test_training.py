@@ -227,7 +227,7 @@ def test_the_validation_loss_is_the_mean_over_all_words_of_the_split(trained, sh
 
 
 def test_the_same_seed_gives_the_same_weights(train_shapes, tmp_path, trained):
-    torch.rand(7)  # whatever was drawn before
+    torch.rand(7)  # earlier draws do not matter
     train_shapes(tmp_path)
     first, second = load_checkpoint(trained / LAST), load_checkpoint(tmp_path / LAST)
     assert differing(dict(first.training), dict(second.training)) == []
@@ -301,7 +301,7 @@ def test_a_loss_that_is_no_number_stops_the_training(train_shapes, tmp_path, mon
 
 
 def broken(own_shapes: Path, config: Any, cache: Path, output: Path, *, allow_missing: bool) -> Job:
-    (own_shapes / "images" / "red-square-white.png").write_text("not a photo")  # of the training split
+    (own_shapes / "images" / "red-square-white.png").write_text("not a photo")  # in the training split
     return Job(load_dataset(own_shapes), config, output, cache, "the tests", allow_missing=allow_missing)
 
 

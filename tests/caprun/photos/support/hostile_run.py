@@ -33,7 +33,8 @@ from tests.caprun.photos.support.hostile_bombs import (
 )
 
 SPEC = ImageSpec(260, 260, "squash", "bicubic", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)  # no photo's own memory
+# imported at the start, so that no photo is charged with their memory
+PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
 
 
 def main(which: str) -> None:

@@ -318,7 +318,7 @@ def test_of_an_encoder_that_is_tuned_what_its_frozen_part_gives_is_cached(spec, 
     features = tuned(2).compute(photos, CPU, said.append)
     assert features.of([0, 2]).shape == (2, 8, 3, 3)
     assert said[0].startswith("features: 3 photos x 8 channels x 3 rows x 3 columns in half precision, 432B in ")
-    # what is trained does not decide it, what is before does
+    # the frozen stages decide, not the trained ones
     assert tuned(2, weights=0.5).directory == tuned(2).directory
     assert tuned(1).directory != tuned(2).directory
     assert encoded == [3]

@@ -164,7 +164,12 @@ class RunOptions:
     @property
     def cache_folder(self) -> Path:
         """The folder for the encoder's features, by default in the user's cache."""
-        return self.cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
+        if self.cache is not None:
+            return self.cache
+        try:
+            return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
+        except RuntimeError:
+            raise UsageError("There is no home folder for the cache; set HOME, or name one with --cache.") from None
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, Split, caption_in, split_named
 from captioner.datasets.files import PHOTO_FOLDERS, PhotoFinder, read_json
@@ -74,26 +73,30 @@ def _split(folder: str) -> Split | None:
     return split_named(mark[1]) if mark else None
 
 
-def _by_id(key: object) -> list[str]:
-    digits = str(key) if isinstance(key, int | str) and not isinstance(key, bool) else ""
-    return [f"{digits.zfill(12)}.jpg"] if digits.isdecimal() else []
+def _id(value: object) -> str:
+    """Returns an id as text: some files have numbers for photos and text for annotations, or the other way round."""
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
 
 
-def _parse(file: Path, problems: Problems) -> tuple[dict[Any, str], dict[Any, list[str]]]:
+def _by_id(key: str) -> list[str]:
+    return [f"{key.zfill(12)}.jpg"] if key.isdecimal() else []
+
+
+def _parse(file: Path, problems: Problems) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Returns the names and the captions of photos, by their ids."""
     data = read_json(file, _WHAT)
     try:
         annotations = list(data if isinstance(data, list) else data["annotations"])
         named = isinstance(data, dict) and ("images" in data or not annotations)
-        names = {image["id"]: str(image["file_name"]) for image in data["images"]} if named else {}
+        names = {_id(image["id"]): str(image["file_name"]) for image in data["images"]} if named else {}
         if not (named or annotations):
             raise ValueError("it is empty")
     except (ValueError, KeyError, TypeError) as error:
         raise CaptionerError(f"{file} is not {_WHAT} ({type(error).__name__}: {error}).") from None
-    captions: dict[Any, list[str]] = {}
+    captions: dict[str, list[str]] = {}
     for position, annotation in enumerate(annotations):
         try:
-            key, caption = annotation["image_id"], caption_in(annotation["caption"])
+            key, caption = _id(annotation["image_id"]), caption_in(annotation["caption"])
             if not named and (digits := _by_id(key)):
                 names[key] = digits[0]
             known = key in names

@@ -51,6 +51,8 @@ class Problems:
     """Photos that have captions but do not exist."""
     uncaptioned: list[str] = field(default_factory=list)
     """Photos without a caption; they are not used."""
+    wordless: list[str] = field(default_factory=list)
+    """Captions without a letter or a digit, such as emoji alone; they are not used."""
 
     def lines(self) -> list[str]:
         """Describes each kind of fault in a phrase, with its first few occurrences."""
@@ -59,6 +61,7 @@ class Problems:
             ("malformed rows repaired", self.mended),
             ("captioned photos missing", self.missing),
             ("photos without a caption skipped", self.uncaptioned),
+            ("captions without a word skipped", self.wordless),
         )
         return [f"{len(seen)} {kind}, such as {such_as(seen)}" for kind, seen in kinds if seen]
 

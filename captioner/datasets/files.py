@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -33,26 +34,31 @@ PHOTO_FOLDERS = (
 class PhotoFinder:
     """Finds photos by name, in the folders `first`, in the dataset's own, and in `PHOTO_FOLDERS`.
 
-    Every folder is listed only once, also for 100,000 photos. Names are compared in Unicode's composed form, because a
-    dataset that was copied on a Mac has decomposed ones.
+    Archives are often unpacked into a folder of their own name, so a folder of photos may lie in another one. Every
+    folder is listed only once, also for 100,000 photos. Names are compared in Unicode's composed form, because a
+    dataset that was copied on a Mac has decomposed ones; upper and lower case are told apart only where both exist.
     """
 
     def __init__(self, directory: Path, *first: str) -> None:
-        self._folders = [directory / folder for folder in (*first, *PHOTO_FOLDERS)]
-        self._folders = [folder for folder in dict.fromkeys(self._folders) if folder.is_dir()]
+        folders = [directory / folder for folder in (*first, *PHOTO_FOLDERS)]
+        outer = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+        inner = [folder / name for folder in outer for name in PHOTO_FOLDERS]
+        self._folders = list(dict.fromkeys([*outer, *(folder for folder in inner if folder.is_dir())]))
         self._places: dict[str, list[tuple[Path, dict[str, str]]]] = {}
 
     def find(self, *names: str) -> Path | None:
         """Returns the photo with the first of these names that exists; a name may include folders.
 
-        Names that lead out of the dataset are skipped.
+        Names that lead out of the dataset are skipped. Backslashes may separate folders.
         """
-        for name in names:
-            if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        for name in dict.fromkeys([*names, *(name.replace("\\", "/") for name in names)]):
+            path = PurePath(name)
+            if path.is_absolute() or ".." in path.parts:
                 continue
-            parent, own = os.path.split(name)
+            own = unicodedata.normalize("NFC", path.name)
+            parent = "" if path.parent == PurePath() else str(path.parent)
             for folder, listing in self._listed(parent):
-                actual = listing.get(unicodedata.normalize("NFC", own))
+                actual = listing.get(own) or listing.get(own.casefold())
                 if actual is not None:
                     return folder / actual
         return None
@@ -60,23 +66,27 @@ class PhotoFinder:
     def _listed(self, parent: str) -> list[tuple[Path, dict[str, str]]]:
         if parent not in self._places:
             places = [(folder / parent, list_files(folder / parent)) for folder in self._folders]
-            self._places[parent] = [
-                (folder, {unicodedata.normalize("NFC", name): name for name in names})
-                for folder, names in places
-                if names
-            ]
+            self._places[parent] = [(folder, _by_name(names)) for folder, names in places if names]
         return self._places[parent]
 
 
+def _by_name(names: Sequence[str]) -> dict[str, str]:
+    """Maps composed names, and those in one case as far as they are not the name of another file, to files."""
+    composed = {unicodedata.normalize("NFC", name): name for name in names}
+    return {name.casefold(): actual for name, actual in composed.items()} | composed
+
+
 def list_files(folder: Path) -> list[str]:
-    """Returns the sorted names of the files in a folder; none if the folder does not exist.
+    """Returns the sorted names of the files in a folder, without hidden ones; none if the folder does not exist.
+
+    Hidden files are those that systems leave beside photos, such as `._photo.jpg` and `.DS_Store`.
 
     Raises:
         CaptionerError: the folder cannot be listed.
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if _is_file(entry))
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_file(entry))
     except PermissionError as error:
         raise CaptionerError(f"The folder {folder} cannot be listed: {error.strerror}.") from None
     except (OSError, ValueError):  # a malformed row may have a NUL in its name, or be too long for a name

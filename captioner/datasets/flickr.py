@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captioner.datasets.example import Example, Problems, Split
-from captioner.datasets.files import PhotoFinder, first_line, read_text
+from captioner.datasets.files import PhotoFinder, first_line, is_photo_name, read_text
 
 _LISTS: dict[str, Split] = {
     "Flickr_8k.trainImages.txt": "train",
     "Flickr_8k.devImages.txt": "dev",
     "Flickr_8k.testImages.txt": "test",
 }
-_TEXT_FOLDERS = ("", "Flickr8k_text/")  # the dataset itself, or the folder in Flickr8k's archive
+_TEXT_FOLDERS = ("", "Flickr8k_text/", "Flickr_TextData/")  # the dataset itself, or the folder of an archive
 _STRAY_NUMBER = re.compile(r"(.*\.(?:jpe?g|png))\.\d+", re.IGNORECASE)  # 2258277193_586949ec62.jpg.1 in Flickr8k
 
 
@@ -69,7 +69,8 @@ class FlickrFormat:
         """Yields the photos in the order of their first caption; adds faulty rows and missing photos to `problems`."""
         layout = self.layout(first_line(files[0]))
         assert layout is not None, "find checked it"
-        photos = PhotoFinder(directory)
+        # the folder of texts itself may be named, with the photos beside it
+        photos = PhotoFinder(directory.parent if f"{directory.name}/" in _TEXT_FOLDERS else directory)
         captions = _without_stray_numbers(_captions(files[0], layout, problems), photos, problems)
         splits = _listed_splits(directory)
         for name, references in captions.items():
@@ -113,7 +114,8 @@ def _captions(file: Path, layout: _Layout, problems: Problems) -> dict[str, list
         name, caption = (row["name"].strip(), row["caption"].strip()) if row else ("", "")
         if layout.quoted and caption.startswith('"'):  # only some copies quote captions that contain commas
             name, caption = _unquoted(line, layout.quoted)
-        if not (name and caption):
+        unknown_header = number == 1 and layout is _PLAIN and not is_photo_name(name) and " " not in caption
+        if not (name and caption) or unknown_header:
             problems.malformed.append(f"{file.name}:{number} {line[:60]!r}")
             continue
         if row and "|" not in row.groupdict().get("bar", "|"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from captioner.datasets import coco, imagefolder, karpathy, sidecar
+from captioner.datasets import coco, imagefolder, karpathy, sidecar, table
 from captioner.datasets.example import Example, Problems, Split, such_as
 from captioner.datasets.flickr import FLICKR8K, FLICKR30K, TOKEN_FILE
 from captioner.errors import CaptionerError
@@ -33,7 +33,7 @@ class Format(Protocol):
 
 # The first format found is read. Richer formats come first, such as Karpathy's, which has splits. Texts beside photos
 # come last, because any folder with photos and texts looks like that.
-_FORMATS: tuple[Format, ...] = (karpathy, FLICKR30K, FLICKR8K, TOKEN_FILE, coco, imagefolder, sidecar)
+_FORMATS: tuple[Format, ...] = (karpathy, FLICKR30K, table, FLICKR8K, TOKEN_FILE, coco, imagefolder, sidecar)
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,20 @@ def read_folder(directory: Path) -> Reading:
         raise CaptionerError(_unknown(directory))
     module, files = found[0]
     problems = Problems()
-    examples, repeated = _each_once(module.read(directory, files, problems))
+    examples, repeated = _each_once(_with_words(module.read(directory, files, problems), problems))
     # a captions.txt that two formats recognise is not unused
     others = {other.NAME: [file for file in theirs if file not in files] for other, theirs in found[1:]}
     unused = tuple(f"{such_as([file.name for file in theirs])} ({name})" for name, theirs in others.items() if theirs)
     return Reading(module.NAME, tuple(files), unused, examples, problems, repeated)
+
+
+def _with_words(examples: Iterable[Example], problems: Problems) -> Iterator[Example]:
+    """Leaves out captions without a letter or a digit, which would teach a model to say nothing."""
+    for example in examples:
+        words = tuple(text for text in example.references if any(map(str.isalnum, text)))
+        problems.wordless += [f"{example.image.name}: {text}" for text in example.references if text not in words]
+        if words:
+            yield example if words == example.references else replace(example, references=words)
 
 
 def _each_once(examples: Iterable[Example]) -> tuple[tuple[Example, ...], tuple[Path, ...]]:

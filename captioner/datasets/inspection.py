@@ -145,6 +145,7 @@ def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bo
         ],
         "photos have captions but are missing": reading.problems.missing,
         "photos have no caption": _uncaptioned(directory, reading),
+        "captions have no word": reading.problems.wordless,
         "rows are malformed and skipped": reading.problems.malformed,
         "rows are malformed and repaired": reading.problems.mended,
         "photos are listed more than once": _names(directory, reading.repeated),

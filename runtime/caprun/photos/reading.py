@@ -152,7 +152,7 @@ def _kind(data: bytes) -> str | None:
     return None if found == "WebP" and data[8:12] != b"WEBP" else found
 
 
-def _decode(picture: Picture, label: str) -> "ImageFile":
+def _decode(picture: Picture, label: str) -> Image.Image:
     """Decodes the pixels as they are stored."""
     found = _kind(picture.data)
     plugin: Any = getattr(importlib.import_module(f"PIL.{found}ImagePlugin"), f"{found}ImageFile")
@@ -169,6 +169,8 @@ def _decode(picture: Picture, label: str) -> "ImageFile":
             _load_webp(image)
         else:
             image.load()
+    if found == "Bmp" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+        return image.convert("RGB")  # many programs leave the fourth byte of a pixel 0 and mean nothing by it
     return image
 
 

@@ -140,3 +140,19 @@ class TestModes:
         data = encode(red.convert("CMYK"), "JPEG", quality=95)
         assert b"Adobe" in data
         assert np.abs(pixels(data).astype(int) - np.asarray(red)).max() < 8
+
+
+class TestBmp:
+    def bmp(self, alpha: int) -> bytes:
+        """A 32-bit BMP with a V4 header, which declares alpha."""
+        rows = bytes((50, 100, 200, alpha)) * 6
+        masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+        header = struct.pack("<IiiHHIIiiII", 108, 3, 2, 1, 32, 3, len(rows), 0, 0, 0, 0) + masks + bytes(52)
+        return b"BM" + struct.pack("<IHHI", 14 + 108 + len(rows), 0, 0, 14 + 108) + header + rows
+
+    @pytest.mark.parametrize("alpha", [0, 255])
+    def test_a_bmp_without_any_opacity_is_opaque(self, alpha: int) -> None:
+        assert pixels(self.bmp(alpha))[0].tolist() == [[200, 100, 50]] * 3
+
+    def test_the_alpha_of_others_counts(self) -> None:
+        assert pixels(self.bmp(128))[0, 0].tolist() == [227, 177, 152]

@@ -1,0 +1,139 @@
+"""Captions as people have them: every one is learnt whole, or reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captioner.datasets import load_dataset
+from captioner.datasets.dataset import Dataset
+from captioner.datasets.inspection import inspect
+
+FIRST, SECOND = "A dog runs, and a cat looks on.", "Two people stand on a beach."
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Photos p0.jpg to p3.jpg without captions."""
+    return with_photos(tmp_path / "data")
+
+
+def with_photos(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(4):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"p{number}.jpg")
+    return folder
+
+
+def read(folder: Path, name: str, text: str) -> Dataset:
+    (folder / name).write_text(text, encoding="utf-8")
+    return load_dataset(folder)
+
+
+def captions(dataset: Dataset) -> list[tuple[str, ...]]:
+    return [example.references for example in dataset.examples]
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "captions.csv"])
+@pytest.mark.parametrize(
+    ("header", "row", "mended"),
+    [
+        ("file_name,text", "{},{}", True),
+        ("file_name,text", '{},"{}"', False),
+        ("filename;caption", "{};{}", False),
+        ("image\tsentence", "{}\t{}", False),
+        (",image,caption", '0,{},"{}"', False),
+        ("image,caption,split", '{},"{}",train', False),
+        ("image,caption,source", "{},{},web", True),
+        ("sep=;\nimage;caption", "{};{}", False),
+        ("path,size,Caption", "./{},12,{}", True),
+    ],
+)
+def test_a_caption_is_read_whole_whatever_the_table(folder, name, header, row, mended) -> None:
+    lines = [header, row.format("p0.jpg", FIRST), row.format("p1.jpg", FIRST), header.split("\n")[-1]]
+    dataset = read(folder, name, "\n".join(lines))
+    assert captions(dataset) == [(FIRST,), (FIRST,)]
+    assert bool(dataset.problems.mended) == mended
+    assert not dataset.problems.malformed
+
+
+def test_a_split_may_be_a_column(folder) -> None:
+    dataset = read(folder, "captions.csv", "image,caption,split\np0.jpg,A dog,train\np1.jpg,A cat,val\n")
+    assert [example.split for example in dataset.examples] == ["train", "dev"]
+
+
+def test_a_lone_quotation_mark_costs_no_other_row(folder) -> None:
+    dataset = read(
+        folder, "metadata.csv", f'file_name,text\np0.jpg,"A dog\np1.jpg,{SECOND}\np2.jpg,"A cat\non a mat"\n'
+    )
+    assert captions(dataset) == [('"A dog',), (SECOND,), ("A cat\non a mat",)]
+    assert dataset.problems.mended == ["metadata.csv:2"]
+
+
+@pytest.mark.parametrize("cell", [json.dumps([FIRST, SECOND]), repr([FIRST, SECOND])])
+def test_a_cell_may_hold_a_list(folder, cell) -> None:
+    quoted = cell.replace('"', '""')
+    assert captions(read(folder, "metadata.csv", f'file_name,captions\np0.jpg,"{quoted}"\np1.jpg,[one] dog\n')) == [
+        (FIRST, SECOND),
+        ("[one] dog",),
+    ]
+
+
+def test_captions_without_a_word_are_reported_and_left_out(folder) -> None:
+    rows = [("p0.jpg", "🙂"), ("p1.jpg", "..."), ("p1.jpg", "两只狗"), ("p2.jpg", "5")]
+    lines = "".join(json.dumps({"file_name": name, "text": text}) + "\n" for name, text in rows)
+    dataset = read(folder, "metadata.jsonl", lines)
+    assert captions(dataset) == [("两只狗",), ("5",)]
+    assert dataset.problems.wordless == ["p0.jpg: 🙂", "p1.jpg: ..."]
+    assert inspect(folder, photos=False).problems["captions have no word"] == dataset.problems.wordless
+
+
+@pytest.mark.parametrize(("of_photo", "of_caption"), [(7, "7"), ("7", 7)])
+def test_ids_may_be_numbers_here_and_text_there(folder, of_photo, of_caption) -> None:
+    content = {
+        "images": [{"id": of_photo, "file_name": "p0.jpg"}],
+        "annotations": [{"image_id": of_caption, "caption": FIRST}],
+    }
+    assert captions(read(folder, "captions.json", json.dumps(content))) == [(FIRST,)]
+
+
+@pytest.mark.parametrize(
+    ("photos", "texts", "named"),
+    [
+        ("Images/Images", "", ""),
+        ("Flickr8k_Dataset/Flicker8k_Dataset", "Flickr8k_text", ""),
+        ("Images", "Flickr_TextData", ""),
+        ("Images", "Flickr_TextData", "Flickr_TextData"),
+    ],
+)
+def test_archives_are_read_as_they_are_unpacked(tmp_path, photos, texts, named) -> None:
+    with_photos(tmp_path / photos)
+    (tmp_path / texts).mkdir(exist_ok=True)
+    (tmp_path / texts / "Flickr8k.token.txt").write_text(f"p0.jpg#0\t{FIRST}\n")
+    assert captions(load_dataset(tmp_path / named)) == [(FIRST,)]
+
+
+def test_what_systems_leave_beside_photos_is_ignored(folder) -> None:
+    (folder / "p0.txt").write_text(FIRST)
+    for name in ("._p0.txt", "._p0.jpg", ".DS_Store"):
+        (folder / name).write_bytes(b"\xff\x00")
+    (folder / "Thumbs.db").write_bytes(b"\xff\x00")
+    dataset = load_dataset(folder)
+    assert captions(dataset) == [(FIRST,)]
+    assert not dataset.problems.malformed
+
+
+@pytest.mark.parametrize("name", ["./p0.jpg", "P0.JPG", "data\\p0.jpg", "data/p0.jpg"])
+def test_a_photo_is_found_however_its_name_is_written(folder, name) -> None:
+    (folder.parent / "metadata.jsonl").write_text(json.dumps({"file_name": name, "text": FIRST}))
+    (folder.parent / "p0.jpg").write_bytes((folder / "p0.jpg").read_bytes())
+    assert captions(load_dataset(folder.parent)) == [(FIRST,)]
+
+
+def test_an_unknown_header_is_named_and_no_photo(folder) -> None:
+    dataset = read(folder, "captions.txt", "id,words\np0.jpg,A dog\np1.jpg,A cat\n")
+    assert len(dataset.examples) == 2
+    assert dataset.problems.malformed == ["captions.txt:1 'id,words'"]

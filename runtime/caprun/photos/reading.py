@@ -169,7 +169,7 @@ def _decode(picture: Picture, label: str) -> Image.Image:
             _load_webp(image)
         else:
             image.load()
-    if found == "Bmp" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+    if found == "Bmp" and image.mode == "RGBA" and image.getchannel("A").getbbox() is None:
         return image.convert("RGB")  # many programs leave the fourth byte of a pixel 0 and mean nothing by it
     return image
 

@@ -200,7 +200,8 @@ def chart(rng: Random) -> Image.Image:
     count = int(rng.integers(3, 12))
     figure = Figure(figsize=tuple(rng.uniform(1.5, 7, 2)), dpi=100, facecolor=_share(rng))
     axes = figure.subplots()
-    axes.set_title(_Canvas(rng).words(3), fontsize=rng.uniform(5, 14))
+    words = _Canvas(rng).words(3)
+    axes.set_title(words, fontsize=rng.uniform(5, 14), parse_math=False)  # they may have two dollar signs
     axes.set_facecolor(_share(rng) if rng.random() < 0.5 else figure.get_facecolor())
     axes.grid(rng.random() < 0.5)
     form = rng.integers(4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from capexport.confidence import outliers
 from capexport.confidence.outliers import ALL_SCRIPTS, ALPHABETS, KINDS, draw_outliers, load_font
 
 
@@ -38,3 +39,8 @@ def test_every_script_has_its_letters(letters: str) -> None:
     drawn = {bytes(face.getmask(letter)) for letter in letters}
     assert missing not in drawn
     assert len(drawn) > 0.9 * len(letters)
+
+
+def test_a_chart_may_have_any_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outliers._Canvas, "words", lambda *_: "$3%3+ :11$16")
+    assert outliers.chart(np.random.default_rng(0)).mode == "RGB"

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from harness.command_line import command_line, machine
 from harness.tables import header, row
 
-from capexport.export import Request, export
+from capexport.export import ExportRequest, export
 from capexport.quantization.acceptance import TIMED_PHOTOS, Evidence, captions_of, evidence_of, photos_per_second
 from capexport.quantization.int8 import write_int8
 from capexport.quantization.ranges import Calibration
@@ -52,7 +52,7 @@ class Quality:
 def fp32_bundle(checkpoint: Path | None, directory: Path) -> Bundle:
     """Exports a checkpoint to fp32 graphs, or copies those of the packaged bundle."""
     if checkpoint is not None:
-        export(Request(checkpoint, "onnx", directory, "bench"), lambda _: None)
+        export(ExportRequest(checkpoint, "onnx", directory, "bench"), lambda _: None)
         return read_bundle(directory)
     installed = read_bundle(packaged_bundle())
     fp32 = installed.manifest.precisions[FULL_PRECISION]

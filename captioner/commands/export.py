@@ -83,14 +83,14 @@ def write_bundle(
         CaprunError: see `capexport.export.export`; or a photo cannot be read and `allow_missing` is false.
     """
     from capexport.examples import from_each_dataset
-    from capexport.export import Request
+    from capexport.export import ExportRequest
     from capexport.export import export as run
 
     if dataset is not None:
         dataset = _readable(dataset, allow_missing=allow_missing)
     others: Any = tuple(dict.fromkeys(precision for precision in settings.precisions if precision != "fp32"))
     dev = dataset.split("dev") if dataset else []
-    request = Request(
+    request = ExportRequest(
         checkpoint,
         kind,
         output,

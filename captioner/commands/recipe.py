@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from captioner.datasets import DataSource
     from captioner.recipes.folder import RunFolder
     from captioner.recipes.recipe import Recipe
-    from captioner.recipes.stages import Request
+    from captioner.recipes.stages import RecipeRun
 
 
 @click.command()
@@ -85,7 +85,7 @@ def recipe(
 def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Path, options: RunOptions) -> None:
     from captioner.datasets import load_datasets
     from captioner.recipes.folder import data_digest, open_run
-    from captioner.recipes.stages import Request, check_stages, train_stages
+    from captioner.recipes.stages import RecipeRun, check_stages, train_stages
 
     set_threads(options.threads)
     first = recipe.stages[0].config.data
@@ -101,12 +101,12 @@ def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Pat
             say(f"already done: {run_path}")
             click.echo(f"caprun --model {shlex.quote(str(output))} PHOTO")
             return
-        request = Request(recipe, dataset, options.cache_folder, own_command(), options.device, options.allow_missing)
+        request = RecipeRun(recipe, dataset, options.cache_folder, own_command(), options.device, options.allow_missing)
         checkpoint = train_stages(request, folder, say)
         _export(checkpoint, output, request, folder)
 
 
-def _export(checkpoint: Path, output: Path, request: Request, folder: RunFolder) -> None:
+def _export(checkpoint: Path, output: Path, request: RecipeRun, folder: RunFolder) -> None:
     recipe = request.recipe
     say(f"export: {checkpoint}")
     try:

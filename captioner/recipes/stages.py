@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class RecipeRun:
     """The arguments of `train_stages`."""
 
     recipe: Recipe
@@ -66,7 +66,7 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
             ) from None
 
 
-def train_stages(request: Request, folder: RunFolder, say: Say) -> Path:
+def train_stages(request: RecipeRun, folder: RunFolder, say: Say) -> Path:
     """Trains the stages that are not done, and writes the checkpoint to export into the folder of the run.
 
     Raises:
@@ -93,7 +93,7 @@ def train_stages(request: Request, folder: RunFolder, say: Say) -> Path:
     return model
 
 
-def _train_stage(request: Request, stage: Stage, before: Path | None, folder: RunFolder, say: Say) -> None:
+def _train_stage(request: RecipeRun, stage: Stage, before: Path | None, folder: RunFolder, say: Say) -> None:
     output = folder.path / stage.folder
     last = output / LAST
     resumed = load_checkpoint(last) if last.exists() else None
@@ -116,7 +116,7 @@ def _train_stage(request: Request, stage: Stage, before: Path | None, folder: Ru
         train(job, _numbered(request, stage, say))
 
 
-def _average_stage(request: Request, stage: Stage, _: Path | None, folder: RunFolder, say: Say) -> None:
+def _average_stage(request: RecipeRun, stage: Stage, _: Path | None, folder: RunFolder, say: Say) -> None:
     with folder.working(stage.folder):
         files = [best_of(folder.path, one) for one in request.recipe.stages if one.name in stage.average]
         shares = [stage.average[one.name] for one in request.recipe.stages if one.name in stage.average]
@@ -128,11 +128,11 @@ def _average_stage(request: Request, stage: Stage, _: Path | None, folder: RunFo
         tell(score_line(made.metrics))
 
 
-def _numbered(request: Request, stage: Stage, say: Say) -> Say:
+def _numbered(request: RecipeRun, stage: Stage, say: Say) -> Say:
     return lambda line: say(f"[{stage.number}/{len(request.recipe.stages)}] {line}")
 
 
-def _provenance(request: Request, folder: RunFolder) -> dict[str, Any]:
+def _provenance(request: RecipeRun, folder: RunFolder) -> dict[str, Any]:
     """Returns the provenance of all stages for the model card; the checkpoint of a stage has only its own."""
     recipe = request.recipe
     stages = []

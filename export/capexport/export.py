@@ -42,7 +42,7 @@ _VERSIONED = ("captioner", "torch", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """The arguments of an export."""
 
     checkpoint: Path
@@ -63,7 +63,7 @@ class Request:
     """Dev photos, for the comparison of precisions and for the confidence."""
 
 
-def export(request: Request, say: Say) -> Manifest:
+def export(request: ExportRequest, say: Say) -> Manifest:
     """Writes a bundle, verifies it, and replaces the previous one; a failed export leaves that one unchanged.
 
     Args:
@@ -144,7 +144,7 @@ def _add_precision(
     return write_manifest(directory, replace(manifest, precisions={**precisions, **judged}), bundle.vocabulary, "")
 
 
-def _add_confidence(directory: Path, manifest: Manifest, request: Request, say: Say) -> Manifest:
+def _add_confidence(directory: Path, manifest: Manifest, request: ExportRequest, say: Say) -> Manifest:
     """Fits the confidence on the bundle in every precision for the CPU."""
     bundle = read_bundle(directory)
     own = choose_precision(manifest, "cpu")
@@ -156,7 +156,7 @@ def _add_confidence(directory: Path, manifest: Manifest, request: Request, say: 
     return replace(manifest, confidence=confidence)
 
 
-def _evidence(request: Request, spec: ModelSpec) -> Evidence:
+def _evidence(request: ExportRequest, spec: ModelSpec) -> Evidence:
     if "int8" in request.precisions and not (request.train and request.dev):
         raise CaptionerError(
             "int8 is calibrated on training photos and compared with fp32 on dev photos. Name a dataset with both with "

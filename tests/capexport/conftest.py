@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from capexport import onnx_export, torchscript_export
-from capexport.export import Request, export
+from capexport.export import ExportRequest, export
 from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import Config, DataConfig, ModelConfig
 from captioner.models.caption_model import build_caption_model
@@ -98,6 +98,6 @@ def bundles(checkpoint_file: Path, copies: Mapping[str, Write], make_once: MakeO
     def fill(folder: Path, form: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(FORMATS[form], "write", copies[form])
-            export(Request(checkpoint_file, form, folder / "bundle", "small"), lambda _: None)
+            export(ExportRequest(checkpoint_file, form, folder / "bundle", "small"), lambda _: None)
 
     return {form: make_once(f"bundle-{form}", partial(fill, form=form)) / "bundle" for form in FORMATS}

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from capexport import verify as verification
-from capexport.export import Request, export
+from capexport.export import ExportRequest, export
 from capexport.verify import Parity, ParityError, verify
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.cli import main
@@ -67,7 +67,7 @@ def exported(request: pytest.FixtureRequest, decoder: str, tmp_path_factory: pyt
     directory = tmp_path_factory.mktemp(decoder)
     checkpoint = make_checkpoint(decoder=decoder, **VARIANTS[decoder])
     save_checkpoint(directory / "best.pt", checkpoint)
-    export(Request(directory / "best.pt", request.param, directory / "bundle", decoder), lambda _: None)
+    export(ExportRequest(directory / "best.pt", request.param, directory / "bundle", decoder), lambda _: None)
     return Exported(decoder, checkpoint, build_model(checkpoint), read_bundle(directory / "bundle"))
 
 

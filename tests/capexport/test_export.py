@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from capexport import onnx_export, torchscript_export
-from capexport.export import Request, export
+from capexport.export import ExportRequest, export
 from capexport.verify import ParityError
 from caprun.bundle.reading import read_bundle
 from caprun.errors import BundleError, CaprunError
@@ -94,7 +94,7 @@ def test_an_export_whose_decoder_is_off_by_a_little_fails(
 
     monkeypatch.setattr(FORMATS[form], "write", write_slightly_wrong)
     with pytest.raises(ParityError, match="differ from PyTorch"):
-        export(Request(checkpoint_file, form, tmp_path / "bundle", "off"), _silent)
+        export(ExportRequest(checkpoint_file, form, tmp_path / "bundle", "off"), _silent)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,7 +102,7 @@ def test_a_failed_export_leaves_the_previous_bundle_as_it_was(
     checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "bundle"
-    export(Request(checkpoint_file, "torchscript", output, "first"), _silent)
+    export(ExportRequest(checkpoint_file, "torchscript", output, "first"), _silent)
     before = {path.name: path.read_bytes() for path in output.iterdir()}
 
     def fail(*_: object) -> None:
@@ -110,14 +110,14 @@ def test_a_failed_export_leaves_the_previous_bundle_as_it_was(
 
     monkeypatch.setattr(torchscript_export, "write", fail)
     with pytest.raises(RuntimeError, match="the exporter broke"):
-        export(Request(checkpoint_file, "torchscript", output, "second"), _silent)
+        export(ExportRequest(checkpoint_file, "torchscript", output, "second"), _silent)
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_an_export_replaces_the_bundle_before_it(checkpoint_file: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
-        export(Request(checkpoint_file, "torchscript", tmp_path / "bundle", name), _silent)
+        export(ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", name), _silent)
         assert read_bundle(tmp_path / "bundle").manifest.name == name
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
@@ -126,7 +126,7 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(checkpoint_file: Path, tmp_p
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.txt").write_text("precious")
     with pytest.raises(BundleError, match="is no bundle"):
-        export(Request(checkpoint_file, "torchscript", tmp_path / "photos", "x"), _silent)
+        export(ExportRequest(checkpoint_file, "torchscript", tmp_path / "photos", "x"), _silent)
     assert (tmp_path / "photos" / "mine.txt").read_text() == "precious"
 
 
@@ -137,13 +137,13 @@ def test_more_photos_can_be_compared(checkpoint_file: Path, tmp_path: Path) -> N
     for i, photo in enumerate(draw_photos(3, seed=5)):
         files.append(tmp_path / f"{i}.png")
         Image.fromarray(photo).save(files[-1])
-    manifest = export(Request(checkpoint_file, "torchscript", tmp_path / "bundle", "x", photos=files), _silent)
+    manifest = export(ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", "x", photos=files), _silent)
     assert manifest.parity["photos"] == 16 + 3
 
 
 def test_the_card_says_what_the_manifest_says(checkpoint_file: Path, tmp_path: Path) -> None:
     (tmp_path / "intro.md").write_text("Drawn shapes only.")
-    request = Request(checkpoint_file, "torchscript", tmp_path / "bundle", "shapes", "CC0", tmp_path / "intro.md")
+    request = ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", "shapes", "CC0", tmp_path / "intro.md")
     manifest = export(request, _silent)
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert card.startswith("# shapes\n\nDrawn shapes only.\n\nLicence: CC0\n")
@@ -153,7 +153,7 @@ def test_the_card_says_what_the_manifest_says(checkpoint_file: Path, tmp_path: P
 
 def test_a_checkpoint_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CaprunError, match="There is no checkpoint"):
-        export(Request(tmp_path / "no.pt", "onnx", tmp_path / "bundle", "x"), _silent)
+        export(ExportRequest(tmp_path / "no.pt", "onnx", tmp_path / "bundle", "x"), _silent)
 
 
 def test_exported_graphs_do_not_say_where_they_were_made(graphs: Mapping[str, Path]) -> None:

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from capexport.export import Request, export
+from capexport.export import ExportRequest, export
 from capexport.quantization import acceptance, int8
 from caprun.bundle.manifest import Manifest
 from caprun.bundle.reading import read_bundle
@@ -49,7 +49,9 @@ def run(
     monkeypatch.setattr(acceptance, "score", lambda *_: {"cider": 0.5})
 
     def go(output: Path, kind: Any, *precisions: Any, name: str = "small") -> Manifest:
-        request = Request(checkpoint_file, kind, output, name, precisions=precisions, train=examples, dev=examples)
+        request = ExportRequest(
+            checkpoint_file, kind, output, name, precisions=precisions, train=examples, dev=examples
+        )
         return export(request, lambda _: None)
 
     return go

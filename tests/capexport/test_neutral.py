@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from capexport.export import Request, export
+from capexport.export import ExportRequest, export
 from caprun.bundle.reading import read_bundle
 from caprun.bundle.vocabulary import Vocabulary
 from caprun.engine import Captioner
@@ -42,7 +42,7 @@ def pytorch(checkpoint: Path) -> Captioner:
 @pytest.fixture(scope="module", params=["onnx", "torchscript"])
 def bundle(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp(request.param) / "bundle"
-    export(Request(checkpoint, request.param, output, "neutral"), lambda _: None)
+    export(ExportRequest(checkpoint, request.param, output, "neutral"), lambda _: None)
     return output
 
 

@@ -17,7 +17,7 @@ from capexport.card import PICTURE
 from capexport.confidence import fit as fitting
 from capexport.confidence import measurement
 from capexport.confidence.fit import fit_confidence
-from capexport.export import Format, Request, export
+from capexport.export import ExportRequest, Format, export
 from caprun.bundle.confidence import Confidence
 from caprun.bundle.manifest import MODEL_CARD
 from caprun.bundle.reading import read_bundle
@@ -81,7 +81,7 @@ def calibrate(
         patch.setattr(fitting, "OUTLIERS", 4)
         patch.setattr(measurement, "OUTLIERS", 3)
         patch.setattr(measurement, "FEWEST_WHOLE", 20)  # a model with random weights seldom ends its captions
-        export(Request(checkpoint_file, form, output, "small", train=train, dev=dev), lines.append)
+        export(ExportRequest(checkpoint_file, form, output, "small", train=train, dev=dev), lines.append)
     confidence = read_bundle(output).manifest.confidence
     assert confidence is not None
     return confidence, lines
@@ -266,7 +266,7 @@ def test_captions_that_are_cut_are_known_before_training_photos_are_captioned(
 def test_an_export_without_enough_photos_succeeds_without_a_confidence(checkpoint_file: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     output = tmp_path / "bundle"
-    export(Request(checkpoint_file, "torchscript", output, "small"), lines.append)
+    export(ExportRequest(checkpoint_file, "torchscript", output, "small"), lines.append)
     assert read_bundle(output).manifest.confidence is None
     assert not (output / PICTURE).exists()
     assert "Confidence" not in (output / MODEL_CARD).read_text(encoding="utf-8")

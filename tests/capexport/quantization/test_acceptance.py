@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from capexport import onnx_export
-from capexport.export import Request, export
+from capexport.export import ExportRequest, export
 from capexport.quantization import acceptance
 from capexport.quantization.acceptance import (
     BATCH_TOLERANCE,
@@ -118,7 +118,7 @@ def exporting(
 
     def run(output: Path, *precisions: Any, say: Callable[[str], None] = silent, **settings: Any) -> Manifest:
         given: dict[str, Any] = {"train": examples["train"], "dev": examples["dev"]} | settings
-        return export(Request(checkpoint_file, "onnx", output, "small", precisions=precisions, **given), say)
+        return export(ExportRequest(checkpoint_file, "onnx", output, "small", precisions=precisions, **given), say)
 
     return run
 

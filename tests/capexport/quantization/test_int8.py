@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from capexport.export import Request, export
+from capexport.export import ExportRequest, export
 from capexport.quantization.int8 import quantize, write_int8
 from capexport.quantization.ranges import Calibration
 from caprun.bundle.reading import Bundle, read_bundle
@@ -123,7 +123,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if "encoder" in MODELS[request.param]:
         checkpoint.model["project.0.weight"] /= 100  # its random features are not as tiny as the usual encoder's
     save_checkpoint(directory / "best.pt", checkpoint)
-    export(Request(directory / "best.pt", "onnx", directory / "bundle", "small"), lambda _: None)
+    export(ExportRequest(directory / "best.pt", "onnx", directory / "bundle", "small"), lambda _: None)
     bundle = read_bundle(directory / "bundle")
     precisions = {**bundle.manifest.precisions, "int8": write_int8(bundle, draw_photos(32, seed=2), "minmax")}
     write_manifest(bundle.path, replace(bundle.manifest, precisions=precisions), bundle.vocabulary, "")

@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from capexport.export import Request
+from capexport.export import ExportRequest
 from captioner.cli import main
 from captioner.datasets import load_dataset
 from captioner.models.checkpoint import BEST
 
-Export = Callable[..., tuple[Result, list[Request]]]
+Export = Callable[..., tuple[Result, list[ExportRequest]]]
 
 
 @pytest.fixture
 def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
     """Give the command, and see what it asks for."""
-    asked: list[Request] = []
+    asked: list[ExportRequest] = []
     monkeypatch.setattr("capexport.export.export", lambda request, _: asked.append(request))
 
-    def run(checkpoint: Path, data: Path, *options: str) -> tuple[Result, list[Request]]:
+    def run(checkpoint: Path, data: Path, *options: str) -> tuple[Result, list[ExportRequest]]:
         where = ["--data", str(data), "--output", str(tmp_path / "bundle")]
         return CliRunner().invoke(main, ["export", str(checkpoint), *where, *options]), asked
 
@@ -60,7 +60,7 @@ def test_photos_that_cannot_be_read_are_known_first_and_may_be_left_out(export, 
 
 
 def test_the_folder_of_a_run_is_its_best_checkpoint(trained, tmp_path, monkeypatch):
-    asked: list[Request] = []
+    asked: list[ExportRequest] = []
     monkeypatch.setattr("capexport.export.export", lambda request, _: asked.append(request))
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["export", str(trained)])

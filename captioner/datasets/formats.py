@@ -111,5 +111,5 @@ def _unknown(directory: Path) -> str:
     inside = [folder for folder in sorted(directory.iterdir()) if folder.is_dir()]
     hint = next((folder for folder in inside if any(module.find(folder) for module in _FORMATS)), None)
     return f"{directory} is not a dataset in a known format; its photos need one of these: {known}." + (
-        f" {hint} is one; did you mean that?" if hint else ""
+        f" {hint} is one; did you mean that?" if hint else table.unknown_columns(directory)
     )

@@ -82,10 +82,29 @@ def rows(text: str) -> Iterator[Row] | None:
     return None if header is None else _rows(lines, header)
 
 
+def unknown_columns(directory: Path) -> str:
+    """Names the columns of the first table whose header is not understood, in a sentence; empty if there is none."""
+    for file in (directory / name for name in ("metadata.csv", *_FILES)):
+        lines = _first_lines(file)
+        if lines[0] and _header(lines) is None:
+            return (
+                f" {file.name} begins with {lines[0][:60]!r}; a table needs a column of names ({_NAME_COLUMNS[0]}, "
+                f"{', '.join(_NAME_COLUMNS[1:3])} ...) and one of captions ({', '.join(CAPTION_COLUMNS[:4])} ...)."
+            )
+    return ""
+
+
 def _is_table(file: Path) -> bool:
-    with file.open(encoding="utf-8-sig", errors="replace") as text:
-        lines = [text.readline(4096).rstrip("\n") for _ in range(2)]
+    lines = _first_lines(file)
     return re.sub(r'[\s"]', "", lines[0]).lower() != _OWN_FORMAT and _header(lines) is not None
+
+
+def _first_lines(file: Path) -> list[str]:
+    try:
+        with file.open(encoding="utf-8-sig", errors="replace") as text:
+            return [text.readline(4096).rstrip("\n") for _ in range(2)]
+    except OSError:
+        return ["", ""]
 
 
 def _header(lines: Sequence[str]) -> _Header | None:
@@ -109,13 +128,14 @@ def _rows(lines: Sequence[str], header: _Header) -> Iterator[Row]:
     captions = [at for at, column in enumerate(columns) if column in CAPTION_COLUMNS]
     at = first
     while at < len(lines):
-        line, end = lines[at], at + 1
+        end = at + 1
+        mended = lines[at].count('"') % 2 == 1
         # a quoted field may have line breaks; but where the next line begins with a photo, a quotation mark was alone
-        while line.count('"') % 2 and end < len(lines) and not _begins_row(lines[end], separator, place):
-            line, end = f"{line}\n{lines[end]}", end + 1
-        mended = line.count('"') % 2 == 1
-        if mended:
-            line, end = lines[at], at + 1
+        while mended and end < len(lines) and not _begins_row(lines[end], separator, place):
+            mended ^= lines[end].count('"') % 2 == 1
+            end += 1
+        end = at + 1 if mended else end
+        line = "\n".join(lines[at:end])
         fields = line.split(separator) if mended else _fields(line, separator)
         extra = len(fields) - len(columns)
         if extra > 0 and len(captions) == 1:
@@ -129,7 +149,10 @@ def _rows(lines: Sequence[str], header: _Header) -> Iterator[Row]:
 
 def _fields(line: str, separator: str) -> list[str]:
     """Splits a row, whose quoted fields may have line breaks."""
-    return next(csv.reader([part + "\n" for part in line.split("\n")], delimiter=separator), [])
+    try:
+        return next(csv.reader([part + "\n" for part in line.split("\n")], delimiter=separator), [])
+    except csv.Error:  # a field is larger than the module allows
+        return line.split(separator)
 
 
 def _lower(fields: Sequence[str]) -> list[str]:

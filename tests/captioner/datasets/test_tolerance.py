@@ -11,6 +11,7 @@ from PIL import Image
 from captioner.datasets import load_dataset
 from captioner.datasets.dataset import Dataset
 from captioner.datasets.inspection import inspect
+from captioner.errors import CaptionerError
 
 FIRST, SECOND = "A dog runs, and a cat looks on.", "Two people stand on a beach."
 
@@ -137,3 +138,13 @@ def test_an_unknown_header_is_named_and_no_photo(folder) -> None:
     dataset = read(folder, "captions.txt", "id,words\np0.jpg,A dog\np1.jpg,A cat\n")
     assert len(dataset.examples) == 2
     assert dataset.problems.malformed == ["captions.txt:1 'id,words'"]
+
+
+def test_a_table_with_unknown_columns_is_named(folder) -> None:
+    with pytest.raises(CaptionerError, match=r"captions\.csv begins with 'photo;legende'; a table needs a column of"):
+        read(folder, "captions.csv", "photo;legende\np0.jpg;Un chien\n")
+
+
+def test_a_caption_larger_than_a_field_of_csv_is_read(folder) -> None:
+    long = "dog " * 40_000
+    assert captions(read(folder, "captions.csv", f"filename,caption\np0.jpg,{long}\n")) == [(long.strip(),)]

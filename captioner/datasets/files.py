@@ -119,13 +119,18 @@ def read_text(file: Path) -> str:
         raise CaptionerError(f"{file} is not UTF-8 text; convert it first.") from None
 
 
-def first_line(file: Path) -> str:
-    """Returns the beginning of the first line of a text, for telling its format; empty if it cannot be read."""
+def first_lines(file: Path, count: int) -> list[str]:
+    """Returns the beginnings of the first lines of a text, for telling its format; empty ones if it cannot be read."""
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as lines:
-            return lines.readline(4096).strip()
+            return [lines.readline(4096).rstrip("\n") for _ in range(count)]
     except OSError:
-        return ""
+        return [""] * count
+
+
+def first_line(file: Path) -> str:
+    """Returns the beginning of the first line of a text without surrounding white space; see `first_lines`."""
+    return first_lines(file, 1)[0].strip()
 
 
 def read_json(file: Path, what: str) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from captioner.datasets.example import Example, Problems, split_named
-from captioner.datasets.files import PhotoFinder, is_photo_name, read_text
+from captioner.datasets.files import PhotoFinder, first_lines, is_photo_name, read_text
 from captioner.datasets.references import CAPTION_COLUMNS, NUMBERED_COLUMN, references_of
 
 NAME = "table of captions"
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     values: Mapping[str, str]
     """By column; the photo's name is that of `FILE_NAME`."""
     mended: bool
-    """Whether its quotation or its separators had to be guessed."""
+    """True if its quotation or its separators had to be guessed."""
 
 
 class _Header(NamedTuple):
@@ -85,7 +85,7 @@ def rows(text: str) -> Iterator[Row] | None:
 def unknown_columns(directory: Path) -> str:
     """Names the columns of the first table whose header is not understood, in a sentence; empty if there is none."""
     for file in (directory / name for name in ("metadata.csv", *_FILES)):
-        lines = _first_lines(file)
+        lines = first_lines(file, 2)
         if lines[0] and _header(lines) is None:
             return (
                 f" {file.name} begins with {lines[0][:60]!r}; a table needs a column of names ({_NAME_COLUMNS[0]}, "
@@ -95,16 +95,8 @@ def unknown_columns(directory: Path) -> str:
 
 
 def _is_table(file: Path) -> bool:
-    lines = _first_lines(file)
+    lines = first_lines(file, 2)
     return re.sub(r'[\s"]', "", lines[0]).lower() != _OWN_FORMAT and _header(lines) is not None
-
-
-def _first_lines(file: Path) -> list[str]:
-    try:
-        with file.open(encoding="utf-8-sig", errors="replace") as text:
-            return [text.readline(4096).rstrip("\n") for _ in range(2)]
-    except OSError:
-        return ["", ""]
 
 
 def _header(lines: Sequence[str]) -> _Header | None:

@@ -19,18 +19,18 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, on which no further sidecar c
 
 @dataclass(frozen=True)
 class SidecarOptions:
-    """What the sidecars of a run hold."""
+    """Options of the sidecars of a run."""
 
     naming: Naming
     alt: bool
-    """Whether to write the alternative text too."""
+    """Writes the alternative text too."""
     overwrite: bool
-    """Whether to replace texts that caprun did not write."""
+    """Replaces texts that caprun did not write."""
 
 
 @dataclass(frozen=True)
 class Writer:
-    """What writes captions, as sidecars note it."""
+    """The program, model and options that write captions, as sidecars note them."""
 
     tool: str
     """Program and version."""

@@ -65,6 +65,7 @@ def bulk(
     give folders that all of them see. A photo that cannot be read is a row with its error, and the exit code is 1.
     """
     from caprun.bulk.job import BulkOptions, caption_in_bulk
+    from caprun.commands.many_photos import end_of_run
 
     summary = caption_in_bulk(
         photos,
@@ -85,8 +86,4 @@ def bulk(
     else:
         earlier = f", {summary.before:,} of them by an earlier run" if summary.before else ""
         click.echo(f"{total} in {output}{earlier}.", err=True)
-    if summary.abstained:
-        click.echo(f"The model abstained from {summary.abstained:,} of {total}; their rows say why.", err=True)
-    if summary.failed:
-        click.echo(f"Error: {summary.failed:,} of {total} could not be captioned; their rows say why.", err=True)
-    return 1 if summary.failed else 0
+    return end_of_run(summary.failed, summary.abstained, summary.photos, "; their rows say why")

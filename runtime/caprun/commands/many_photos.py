@@ -185,11 +185,11 @@ def end_of_sidecars(sidecars: Sidecars | None) -> int:
     """Says what became of the sidecars; returns the exit code."""
     if sidecars is None:
         return 0
-    click.echo(f"{sidecars.written:,} captions written to sidecars.", err=True)
+    click.echo(f"Captions written to sidecars: {sidecars.written:,}.", err=True)
     if sidecars.kept:
-        click.echo(f"{sidecars.kept:,} sidecars keep what a person wrote; --overwrite replaces it.", err=True)
+        click.echo(f"Sidecars that keep what a person wrote: {sidecars.kept:,}; --overwrite replaces it.", err=True)
     if sidecars.failed:
-        click.echo(f"Error: {sidecars.failed:,} sidecars could not be read or written.", err=True)
+        click.echo(f"Error: Sidecars that could not be read or written: {sidecars.failed:,}.", err=True)
     return 1 if sidecars.failed else 0
 
 

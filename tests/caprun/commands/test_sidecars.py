@@ -49,7 +49,7 @@ def test_each_photo_gets_a_sidecar_with_its_caption(run, folder, captioner: Capt
     result = run(folder, "--xmp")
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert result.stderr.endswith("3 captions written to sidecars.\n")
+    assert result.stderr.endswith("Captions written to sidecars: 3.\n")
     for path, content in before.items():
         assert path.read_bytes() == content
         assert text(Path(f"{path}.xmp")) == captioner.caption(path).text
@@ -67,12 +67,14 @@ def test_rows_and_sidecars_are_written_together_and_either_catches_up(run, folde
     assert run(folder, "--output", rows).exit_code == 0
     result = run(folder, "--output", rows, "--xmp")
     assert result.exit_code == 0
-    assert result.stderr.endswith("3 captions written to sidecars.\n")
+    assert result.stderr.endswith("Captions written to sidecars: 3.\n")
     for line in rows.read_text().splitlines():
         row = json.loads(line)
         assert text(Path(f"{row['image']}.xmp")) == row["caption"]
     (folder / "b.png.xmp").unlink()
-    assert run(folder, "--output", folder / "again.jsonl", "--xmp").stderr.endswith("1 captions written to sidecars.\n")
+    assert run(folder, "--output", folder / "again.jsonl", "--xmp").stderr.endswith(
+        "Captions written to sidecars: 1.\n"
+    )
 
 
 def test_a_second_run_captions_what_is_new_and_another_search_all(run, folder, images) -> None:
@@ -87,7 +89,7 @@ def test_what_a_person_wrote_stays_unless_it_is_to_be_overwritten(run, folder, c
     sidecar = folder / "a.png.xmp"
     sidecar.write_text(PERSON)
     result = run(folder, "--xmp")
-    assert "1 sidecars keep what a person wrote" in result.stderr
+    assert "keep what a person wrote: 1;" in result.stderr
     assert sidecar.read_text() == PERSON
     run(folder, "--xmp", "--xmp-alt")
     assert (text(sidecar), text(sidecar, ALT_TEXT)) == ("By hand", captioner.caption(folder / "a.png").text)
@@ -171,7 +173,7 @@ def test_a_sidecar_that_another_program_wrote_anew_is_still_ours(run, folder, ca
     run(folder / "a.png", "--xmp")
     sidecar = folder / "a.png.xmp"
     subprocess.run(["exiftool", "-q", "-overwrite_original", "-XMP:Rating=5", str(sidecar)], check=True)
-    assert "0 captions written" in run(folder / "a.png", "--xmp").stderr
-    assert "1 captions written" in run(folder / "a.png", "--xmp", "--max-length", "3").stderr
+    assert "written to sidecars: 0." in run(folder / "a.png", "--xmp").stderr
+    assert "written to sidecars: 1." in run(folder / "a.png", "--xmp", "--max-length", "3").stderr
     rating = subprocess.run(["exiftool", "-s3", "-Rating", str(sidecar)], capture_output=True, text=True, check=True)
     assert rating.stdout.strip() == "5"

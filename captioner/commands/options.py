@@ -38,6 +38,18 @@ cache_option = click.option(
 )
 
 
+def init_options(help_text: str) -> Decorator:
+    """Declares `--init` and `--new-vocabulary`."""
+
+    def decorate(command: Callable[..., Any]) -> Any:
+        command = click.option(
+            "--new-vocabulary", is_flag=True, help="Keep only the encoder of --init; vocabulary and decoder are new."
+        )(command)
+        return click.option("--init", type=FILE, metavar="CHECKPOINT|packaged", help=help_text)(command)
+
+    return decorate
+
+
 def data_option(help_text: str, *, default: str | None = "dataset") -> Decorator:
     """Declares `--data DIR[=WEIGHT]`; the command receives a tuple of `DataSource` as `data`."""
     return click.option(

@@ -21,6 +21,7 @@ from captioner.commands.options import (
     FILE,
     RunOptions,
     data_option,
+    init_options,
     run_options,
     set_option,
     set_threads,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--run", "run_path", type=FILE, metavar="DIR", show_default="runs/BUNDLE", help="Folder of the trainings."
 )
+@init_options("Start the first stage from its model.")
 @setting_options("train.seed", *EXPORT, default=None, show_default="the recipe's")
 @set_option
 @run_options
@@ -52,6 +54,8 @@ def recipe(
     data: tuple[DataSource, ...],
     output: Path | None,
     run_path: Path | None,
+    init: Path | None,
+    new_vocabulary: bool,
     assignments: tuple[str, ...],
     given: dict[str, Any],
     run: RunOptions,
@@ -74,7 +78,8 @@ def recipe(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise CaptionerError("A recipe is trained by one process; start it without torchrun.")
     export = given.pop("export", {})
-    found = read_recipe(path, merged(parse_settings(assignments), given))
+    start = {**({"init": str(init)} if init else {}), **({"new_vocabulary": True} if new_vocabulary else {})}
+    found = read_recipe(path, merged(parse_settings(assignments), given), start)
     asked = replace(found, export=replace(found.export, **export))
     try:
         _run(asked, data, output, run_path or Path("runs") / output.resolve().name, run)

@@ -17,6 +17,7 @@ from captioner.commands.options import (
     TRAINING,
     RunOptions,
     data_option,
+    init_options,
     run_options,
     set_option,
     set_threads,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 @click.command()
 @data_option("Folder of captioned photos; WEIGHT is how often each of its photos is shown in an epoch.")
 @click.option("--output", type=FILE, metavar="DIR", show_default="runs/DATE-TIME", help="Folder for the checkpoints.")
-@click.option("--init", type=FILE, metavar="CHECKPOINT", help="Start from its model; --stage self-critical needs it.")
+@init_options("Start from its model; --stage self-critical needs it.")
 @setting_options(*TRAINING)
 @set_option
 @click.option("--config", "config_file", type=FILE, metavar="FILE.toml", help="File with settings.")
@@ -51,6 +52,7 @@ def train(
     data: tuple[DataSource, ...],
     output: Path | None,
     init: Path | None,
+    new_vocabulary: bool,
     assignments: tuple[str, ...],
     given: Mapping[str, Any],
     config_file: Path | None,
@@ -73,12 +75,16 @@ def train(
     settings = merged(read_toml(config_file) if config_file else {}, parse_settings(assignments), given)
     resumed = None
     if resume:
-        if init is not None:
-            raise CaptionerError("--resume continues a training from its own checkpoint; leave out --init.")
+        if init is not None or new_vocabulary:
+            option = "--init" if init is not None else "--new-vocabulary"
+            raise CaptionerError(f"--resume continues a training from its own checkpoint; leave out {option}.")
         output, resumed = _to_resume(output)
         config = _allowed_changes(resumed.config, load_config(settings, base=resumed.config, source=source))
     elif init is not None:
-        config = load_second_config(settings, load_checkpoint(init).config, source=source)
+        first = load_checkpoint(init).config
+        config = load_second_config(settings, first, new_vocabulary=new_vocabulary, source=source)
+    elif new_vocabulary:
+        raise CaptionerError("--new-vocabulary keeps the encoder of a trained model; name its checkpoint with --init.")
     else:
         config = load_config(settings, source=source)
     set_threads(run.threads)
@@ -99,6 +105,7 @@ def train(
             allow_missing=run.allow_missing,
             resumed=resumed,
             init=init,
+            new_vocabulary=new_vocabulary,
         )
         run_training(job, say if processes.first else lambda _: None)
     except KeyboardInterrupt:

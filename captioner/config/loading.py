@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from captioner.config.data import DataConfig
+from captioner.config.model import ModelConfig
 from captioner.config.train import SELF_CRITICAL, TrainConfig
 from captioner.config.training import Config, config_from_dict
 from captioner.errors import CaptionerError
@@ -33,22 +35,36 @@ def load_config(settings: Settings | None = None, *, base: Config | None = None,
     return _over(base or Config(train=_stage_defaults(settings)), settings, source)
 
 
-def load_second_config(settings: Settings, first: Config, *, source: str = GIVEN) -> Config:
+def load_second_config(
+    settings: Settings, first: Config, *, new_vocabulary: bool = False, source: str = GIVEN
+) -> Config:
     """Lays settings over those of a trained model that the training starts from.
 
     Args:
         settings: settings by section.
         first: the configuration that the model was trained with; `data`, `model` and `search` are taken from it.
+        new_vocabulary: takes only the encoder and its photos from `first`; all else is that of a new training.
         source: origin of the settings, named in errors.
 
     Raises:
         CaptionerError: as for `load_config`, or a setting contradicts the trained model.
     """
-    config = _over(Config(first.data, first.model, _stage_defaults(settings), search=first.search), settings, source)
+    train = _stage_defaults(settings)
+    if new_vocabulary and train.stage == SELF_CRITICAL.stage:
+        raise CaptionerError(
+            f"In the configuration ({source}): the self-critical stage needs a trained decoder; leave out the new "
+            "vocabulary, or train with cross-entropy first."
+        )
+    base = Config(first.data, first.model, train, search=first.search)
+    if new_vocabulary:
+        seen = first.data
+        data = DataConfig(image_size=seen.image_size, fit=seen.fit, resample=seen.resample)
+        base = Config(data, ModelConfig(first.model.encoder, first.model.encoder_weights), train)
+    config = _over(base, settings, source)
     contradicting = [
         f"{name} ({now!r}, and {before!r} in the checkpoint)"
         for name, (before, now) in changed_settings(first, config).items()
-        if name.startswith(("data.", "model.")) and name not in _FREE
+        if name.startswith(("data.", "model.")) and (name in _ENCODER if new_vocabulary else name not in _FREE)
     ]
     if contradicting:
         raise CaptionerError(
@@ -57,6 +73,9 @@ def load_second_config(settings: Settings, first: Config, *, source: str = GIVEN
         )
     return config
 
+
+_ENCODER = {"data.image_size", "data.fit", "data.resample", "model.encoder", "model.encoder_weights"}
+"""Settings of data and model that an encoder keeps with a new vocabulary."""
 
 _FREE = {
     *("data.views", "data.augment", "data.sided_words", "data.max_length"),

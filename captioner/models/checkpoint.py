@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import caprun_weights
 from caprun.atomic_write import atomic_write
 from caprun.bundle.plain_data import from_dict
 from caprun.bundle.vocabulary import Special, Vocabulary
@@ -25,6 +26,8 @@ from captioner.pytorch_file import DamagedError, load_unpickled
 FORMAT_VERSION = 1
 BEST, LAST = "best.pt", "last.pt"
 """Names of the checkpoints in the folder of a run."""
+PACKAGED = "packaged"
+"""Stands for the checkpoint of the packaged model."""
 _KIND = "captioner checkpoint"
 
 
@@ -87,9 +90,29 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def checkpoint_file(path: Path) -> Path:
-    """Returns the file of a checkpoint: the path itself, or the best checkpoint of a run's folder."""
+    """Returns the file of a checkpoint: the path itself, the best checkpoint of a run's folder, or that of `PACKAGED`.
+
+    Raises:
+        CaptionerError: the packaged model's checkpoint is asked for and not there.
+    """
+    if path == Path(PACKAGED):
+        return _packaged_checkpoint()
     best = path / BEST
     return best if best.is_file() else path
+
+
+def _packaged_checkpoint() -> Path:
+    """Finds the checkpoint of the packaged model, which is in the repository and not in the wheel."""
+    name = f"{caprun_weights.DEFAULT}.pt"
+    # beside the packages of an editable installation, or in the clone that captioner was installed from
+    places = (caprun_weights.default_bundle().parents[1] / "checkpoints", Path("weights/checkpoints"))
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    raise CaptionerError(
+        f"The packaged model's checkpoint, weights/checkpoints/{name}, is in captioner's repository and not installed "
+        "with it; run the command in a clone of the repository, or name the file."
+    )
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from caprun.bundle.plain_data import from_dict
+from caprun.bundle.writing import describe_file
 from caprun.errors import UsageError
 from captioner.config import Config, ExportSettings, load_config, load_second_config, merged, read_toml
 from captioner.errors import CaptionerError
+from captioner.models.checkpoint import PACKAGED, checkpoint_file, load_checkpoint
 
 DEFAULT = "everyday"
 """The recipe of the packaged model."""
@@ -34,7 +36,11 @@ class Stage:
     average: Mapping[str, float] = field(default_factory=dict)
     """Weights of the best checkpoints of earlier stages, by name; empty for a training."""
     init: str = ""
-    """Name of the stage whose best checkpoint a training starts from; empty for the first."""
+    """Name of the stage whose best checkpoint a training starts from; empty if it starts from none."""
+    checkpoint: Path | None = None
+    """The checkpoint that a training starts from, if it is not that of a stage."""
+    new_vocabulary: bool = False
+    """Whether a training keeps only the encoder of the model that it starts from."""
 
     @property
     def folder(self) -> str:
@@ -54,11 +60,15 @@ class Recipe:
         """Returns everything that the trained model depends on, as plain data."""
         stages: list[dict[str, Any]] = []
         for stage in self.stages:
-            settings = (
+            settings: dict[str, Any] = (
                 {"average": dict(stage.average)} if stage.average else {"init": stage.init, **asdict(stage.config)}
             )
             if not stage.average and stage.config.train.stage == "cross-entropy":
                 del settings["self_critical"]  # unused defaults
+            if stage.checkpoint is not None:
+                settings["init"] = describe_file(checkpoint_file(stage.checkpoint)).sha256
+            if stage.new_vocabulary:
+                settings["new_vocabulary"] = True
             stages.append({"name": stage.name, **settings})
         plain: list[dict[str, Any]] = json.loads(json.dumps(stages))  # lists instead of tuples, as a file has them
         return plain
@@ -87,12 +97,15 @@ def find_recipe(name: str | None) -> Path:
     return file
 
 
-def read_recipe(file: Path, settings: Mapping[str, Any] | None = None) -> Recipe:
+def read_recipe(
+    file: Path, settings: Mapping[str, Any] | None = None, first: Mapping[str, Any] | None = None
+) -> Recipe:
     """Reads a recipe, and checks every setting of every stage.
 
     Args:
         file: TOML with a table `[[stage]]` for each training or average, and `[export]`.
         settings: settings by section that take precedence over those of every stage.
+        first: `init` and `new_vocabulary` of the first stage, which take precedence over those of the file.
 
     Raises:
         CaptionerError: the file cannot be read or is not TOML, a key is unknown, a value is invalid, or a stage
@@ -105,7 +118,7 @@ def read_recipe(file: Path, settings: Mapping[str, Any] | None = None) -> Recipe
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise CaptionerError(f"The recipe {file} has no stages; add a table [[stage]] for each training.")
     stages: list[Stage] = []
-    for table in tables:
+    for table in [{**tables[0], **(first or {})}, *tables[1:]]:
         stages.append(_stage(file, table, settings or {}, stages))
     try:
         export = from_dict(ExportSettings, data.get("export", {}), "export")
@@ -128,27 +141,41 @@ def _stage(file: Path, table: Mapping[str, Any], settings: Mapping[str, Any], be
     where = f"stage {number} ({name}) of the recipe {file}"
     if "average" in table:
         return Stage(number, name, before[-1].config if before else Config(), _average(where, table, known))
-    own = {section: values for section, values in table.items() if section not in ("name", "init")}
+    own = {section: values for section, values in table.items() if section not in ("name", "init", "new_vocabulary")}
     for section, values in own.items():
         if not isinstance(values, dict):
             raise CaptionerError(f"In {where}, {section!r} must be a table, such as {section}.key = value.")
     start = _start(where, table, known)
-    if start is not None:
-        config = load_second_config(merged(own, settings), start.config, source=where)
-        return Stage(number, name, config, init=start.name)
-    config = load_config(merged(own, settings), source=where)
-    if config.train.stage == "self-critical":
-        raise CaptionerError(f"In {where}: the self-critical stage needs an earlier stage to start from.")
-    return Stage(number, name, config)
+    new_vocabulary = table.get("new_vocabulary", False)
+    if type(new_vocabulary) is not bool:
+        raise CaptionerError(f"In {where}: new_vocabulary is {new_vocabulary!r}; it must be true or false.")
+    if start is None:
+        if new_vocabulary:
+            raise CaptionerError(f"In {where}: a new vocabulary keeps the encoder of a trained model; name it as init.")
+        config = load_config(merged(own, settings), source=where)
+        if config.train.stage == "self-critical":
+            raise CaptionerError(f"In {where}: the self-critical stage needs an earlier stage to start from.")
+        return Stage(number, name, config)
+    first = start.config if isinstance(start, Stage) else load_checkpoint(start).config
+    config = load_second_config(merged(own, settings), first, new_vocabulary=new_vocabulary, source=where)
+    if isinstance(start, Stage):
+        return Stage(number, name, config, init=start.name, new_vocabulary=new_vocabulary)
+    return Stage(number, name, config, checkpoint=start, new_vocabulary=new_vocabulary)
 
 
-def _start(where: str, table: Mapping[str, Any], known: Mapping[str, Stage]) -> Stage | None:
-    """Returns the stage that a training starts from: the one that `init` names, or the one before."""
+def _start(where: str, table: Mapping[str, Any], known: Mapping[str, Stage]) -> Stage | Path | None:
+    """Returns what a training starts from: the stage or the checkpoint that `init` names, or the stage before."""
     if "init" not in table:
         return list(known.values())[-1] if known else None
-    if table["init"] not in known:
-        raise CaptionerError(f"In {where}: init is {table['init']!r}; name an earlier stage ({_names(known)}).")
-    return known[table["init"]]
+    init = table["init"]
+    if isinstance(init, str) and init in known:
+        return known[init]
+    if not isinstance(init, str) or not (init == PACKAGED or Path(init).exists()):
+        raise CaptionerError(
+            f"In {where}: init is {init!r}; name an earlier stage ({_names(known)}), a checkpoint that exists, or "
+            f"{PACKAGED}."
+        )
+    return Path(init)
 
 
 def _average(where: str, table: Mapping[str, Any], known: Mapping[str, Stage]) -> dict[str, float]:

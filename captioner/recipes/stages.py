@@ -53,8 +53,12 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
     searches = [stage.config.search for stage in recipe.stages]
     vocabulary = None
     if any(search.suppress or search.bad_endings for search in searches):
-        captions = [caption for example in dataset.split("train") for caption in example.references]
-        vocabulary = build_tokenizer(recipe.stages[0].config.data, captions).vocabulary
+        first = recipe.stages[0]
+        if first.checkpoint is not None and not first.new_vocabulary:
+            vocabulary = load_checkpoint(first.checkpoint).vocabulary
+        else:
+            captions = [caption for example in dataset.split("train") for caption in example.references]
+            vocabulary = build_tokenizer(first.config.data, captions).vocabulary
     for stage in recipe.stages:
         try:
             Bans.of(stage.config.search, SPECIAL.end, vocabulary)
@@ -100,7 +104,7 @@ def _train_stage(request: RecipeRun, stage: Stage, before: Path | None, folder: 
     if resumed is not None and (resumed.training is None or resumed.config != stage.config):
         raise CaptionerError(f"{last} belongs to another training; name another folder with --run.")
     processes = Processes(device=torch_device(request.device))
-    init = before if resumed is None else None  # a resumed training has its start in the checkpoint
+    init = (before or stage.checkpoint) if resumed is None else None  # a resumed training has its start in itself
     job = Job(
         request.dataset,
         stage.config,
@@ -111,6 +115,7 @@ def _train_stage(request: RecipeRun, stage: Stage, before: Path | None, folder: 
         allow_missing=request.allow_missing,
         resumed=resumed,
         init=init,
+        new_vocabulary=stage.new_vocabulary,
     )
     with folder.working(stage.folder):
         train(job, _numbered(request, stage, say))

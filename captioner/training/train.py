@@ -22,19 +22,10 @@ from captioner.datasets.joining import split_sizes
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.rewards import CaptionRewards
-from captioner.models.caption_model import CaptionModel, build_caption_model
-from captioner.models.checkpoint import (
-    BEST,
-    LAST,
-    Checkpoint,
-    build_model,
-    checkpoint_file,
-    image_spec,
-    load_checkpoint,
-)
+from captioner.models.caption_model import CaptionModel
+from captioner.models.checkpoint import BEST, LAST, Checkpoint, checkpoint_file, image_spec, load_checkpoint
 from captioner.output_files import locked_folder
 from captioner.reports.run import RunReports
-from captioner.text.build import build_tokenizer, restore_tokenizer
 from captioner.text.metric_words import tokenize
 from captioner.text.tokenizer import SPECIAL, Tokenizer
 from captioner.training.inputs.batches import Batches, Source
@@ -44,6 +35,7 @@ from captioner.training.inputs.views import is_mirrored, may_be_mirrored
 from captioner.training.loop import Task, Trainer, TrainingState
 from captioner.training.processes import Processes
 from captioner.training.self_critical import SelfCriticalTrainer
+from captioner.training.start import Start, initial_model, initial_tokenizer
 from captioner.training.validation import PHOTOS, Validation, validate
 
 _SAMPLES = 16  # validation photos in a checkpoint, for the verification of its export
@@ -67,6 +59,8 @@ class Job:
     """The checkpoint to resume; its model and vocabulary are used unchanged."""
     init: Path | None = None
     """The checkpoint with the initial model and vocabulary; not used when a training is resumed."""
+    new_vocabulary: bool = False
+    """Keeps only the encoder of `init`; vocabulary and decoder are new."""
 
 
 def train(job: Job, say: Say) -> TrainingState:
@@ -77,7 +71,7 @@ def train(job: Job, say: Say) -> TrainingState:
         KeyboardInterrupt: a signal arrived; `last.pt` holds every finished step.
     """
     config, processes = job.config, job.processes
-    known = _known(job)
+    start = _start(job)
     for line in job.dataset.summary():
         say(line)
     splits = {name: job.dataset.split(name) for name in ("train", "dev")}
@@ -87,13 +81,13 @@ def train(job: Job, say: Say) -> TrainingState:
         raise CaptionerError(
             f"train.select_by is {config.train.select_by}, but there is no dataset {name!r}; there are: {there}."
         )
-    tokenizer = _tokenizer(job, known, [caption for e in splits["train"] for caption in e.references], say)
+    captions = [caption for example in splits["train"] for caption in example.references]
+    tokenizer = initial_tokenizer(config, start, captions)
+    unknown = tokenizer.unknown_share(captions)
+    say(f"vocabulary: {len(tokenizer.vocabulary)} pieces; {unknown:.1%} of the pieces in training captions are unknown")
 
     torch.manual_seed(config.train.seed)
-    if known is not None:
-        model = build_model(replace(known, config=config))
-    else:
-        model = build_caption_model(config, len(tokenizer.vocabulary), SPECIAL, config.model.encoder_weights)
+    model = initial_model(config, start, len(tokenizer.vocabulary))
     say(_describe(model, config))
 
     with locked_folder(job.output) if processes.first else nullcontext(), ExitStack() as stack:
@@ -107,7 +101,7 @@ def train(job: Job, say: Say) -> TrainingState:
             {},
             _samples(splits["dev"], spec),
             {},
-            _provenance(job, known),
+            _provenance(job, start),
             tokenizer.state(),
         )
         task = _task(job, kept, sources, splits, tokenizer)
@@ -145,16 +139,16 @@ def _task(job: Job, kept: Checkpoint, sources: dict[str, Source], splits: Splits
     return Task(job.config, learnt, validation, job.output, kept, data)
 
 
-def _known(job: Job) -> Checkpoint | None:
-    """Returns the checkpoint with the initial model and vocabulary, if any.
+def _start(job: Job) -> Start | None:
+    """Returns the checkpoint that the training starts from, if any.
 
     Raises:
         CaptionerError: the stage needs a checkpoint and there is none, or it cannot be read.
     """
     if job.resumed is not None:
-        return job.resumed
+        return Start(job.resumed)
     if job.init is not None:
-        return load_checkpoint(job.init)
+        return Start(load_checkpoint(job.init), checkpoint_file(job.init), job.new_vocabulary)
     if job.config.train.stage == "self-critical":
         raise CaptionerError("The self-critical stage starts from a trained model; name its checkpoint with --init.")
     return None
@@ -204,28 +198,6 @@ def _report(trainer: Trainer, say: Say) -> None:
         captioner = trainer.captioner()
         captions = [captioner.vocabulary.text(caption.ids) for caption in validated.captions]
         say(f"report: {task.reports.finish(captioner, captions, best.metrics)}")
-
-
-_MANY = 0.5
-"""A model is refused for captions if more than this share of the knowable pieces is unknown to it."""
-
-
-def _tokenizer(job: Job, known: Checkpoint | None, captions: Sequence[str], say: Say) -> Tokenizer:
-    if known is not None:
-        tokenizer = restore_tokenizer(job.config.data, known.vocabulary, known.tokenizer)
-    else:
-        tokenizer = build_tokenizer(job.config.data, captions)
-    unknown = tokenizer.unknown_share(captions)
-    if job.init is not None and unknown > _MANY:
-        # a vocabulary of these captions would leave out rare words too
-        least = build_tokenizer(job.config.data, captions).unknown_share(captions)
-        if unknown - least > _MANY * (1 - least):
-            raise CaptionerError(
-                f"{unknown:.0%} of the words in the training captions are not in the vocabulary of {job.init}; train "
-                "a new model without --init."
-            )
-    say(f"vocabulary: {len(tokenizer.vocabulary)} pieces; {unknown:.1%} of the pieces in training captions are unknown")
-    return tokenizer
 
 
 def _describe(model: CaptionModel, config: Config) -> str:
@@ -305,7 +277,7 @@ def _samples(examples: Sequence[Example], spec: ImageSpec) -> torch.Tensor:
     return torch.from_numpy(np.stack([load(examples[i].image, spec) for i in chosen]))
 
 
-def _provenance(job: Job, known: Checkpoint | None) -> dict[str, Any]:
+def _provenance(job: Job, start: Start | None) -> dict[str, Any]:
     if job.resumed is not None:
         return dict(job.resumed.provenance)  # provenance describes how a training began
     data, sizes, first = job.config.data, split_sizes(job.dataset), {}
@@ -313,9 +285,10 @@ def _provenance(job: Job, known: Checkpoint | None) -> dict[str, Any]:
         {"name": part.name, "format": part.format, "weight": part.weight, "photos": sizes[part.name]}
         for part in job.dataset.parts
     ]
-    if known is not None and job.init is not None:
-        digest = describe_file(checkpoint_file(job.init)).sha256
-        first = {"init": {**known.provenance, "checkpoint_sha256": digest, "scores": known.scores}}
+    if start is not None and start.file is not None:
+        known, digest = start.checkpoint, describe_file(start.file).sha256
+        kept = {"kept": "encoder"} if start.new_vocabulary else {}
+        first = {"init": {**known.provenance, "checkpoint_sha256": digest, "scores": known.scores, **kept}}
     return first | {
         "command": job.command,
         "dataset": job.dataset.format,

@@ -236,6 +236,31 @@ def test_interrupted_it_says_that_the_same_command_goes_on(run, tiny, small, mon
     assert "Interrupted; the same command continues from here: `captioner" in result.stderr.splitlines()[-1]
 
 
+def test_the_first_stage_may_keep_the_encoder_of_a_checkpoint(made, tmp_path):
+    first = made / "run" / STAGES[1]
+    file = tmp_path / "own.toml"
+    file.write_text(f"[[stage]]\nname = 'a'\ninit = {str(first)!r}\nnew_vocabulary = true\ndata.tokenizer = 'bpe'\n")
+    written = read_recipe(file)
+    stage = written.stages[0]
+    assert (stage.checkpoint, stage.new_vocabulary, stage.init) == (first, True, "")
+    assert (stage.config.data.image_size, stage.config.data.tokenizer) == (48, "bpe")
+    assert written.trained()[0]["init"] == digest_of(first / BEST)  # wherever the checkpoint lies
+    file.write_text("[[stage]]\nname = 'a'\ndata.tokenizer = 'bpe'\n")
+    assert read_recipe(file, first={"init": str(first), "new_vocabulary": True}).trained() == written.trained()
+
+
+def test_options_start_the_first_stage_from_a_checkpoint(run, made, small, tmp_path, monkeypatch):
+    monkeypatch.setattr("captioner.commands.recipe.write_bundle", lambda *_, **__: None)
+    file = tmp_path / "own.toml"
+    file.write_text('[[stage]]\nname = "a"\ntrain.epochs = 1\ndata.min_count = 1\n')
+    start = ("--init", made / "run" / STAGES[1], "--new-vocabulary")
+    result = run(file, *small, "--output", "bundle", *start)
+    assert result.exit_code == 0, result.output
+    best = load_checkpoint(Path("runs/bundle/1-a"))
+    assert best.provenance["init"]["checkpoint_sha256"] == digest_of(made / "run" / STAGES[1] / BEST)
+    assert best.provenance["init"]["kept"] == "encoder"
+
+
 # --- what it refuses
 
 
@@ -317,6 +342,9 @@ WRONG = {
         "stage 2",
         "init is 'c'; name an earlier stage (a)",
     ),
+    "a beginning that is no checkpoint": ("[[stage]]\nname='a'\ninit='x.pt'", "a checkpoint that exists, or packaged"),
+    "a new vocabulary for nothing": ("[[stage]]\nname='a'\nnew_vocabulary=true", "stage 1", "name it as init"),
+    "a new vocabulary of a kind": ("[[stage]]\nname='a'\nnew_vocabulary='zh'", "new_vocabulary is 'zh'"),
     "an average of one": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1}", "two stages or more"),
     "an average with settings": (
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1,x=2}\ntrain.epochs=3",

@@ -1,0 +1,66 @@
+"""The vocabulary and the model that a training starts with: new ones, or those of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from captioner.config import Config
+from captioner.errors import CaptionerError
+from captioner.models.caption_model import CaptionModel, build_caption_model
+from captioner.models.checkpoint import Checkpoint, build_model
+from captioner.text.build import build_tokenizer, restore_tokenizer
+from captioner.text.tokenizer import SPECIAL, Tokenizer
+
+_MANY = 0.5
+"""A model is refused for captions if more than this share of the knowable pieces is unknown to it."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that a training starts from."""
+
+    checkpoint: Checkpoint
+    file: Path | None = None
+    """The checkpoint's file; None where the training itself is resumed."""
+    new_vocabulary: bool = False
+    """Keeps only the encoder; vocabulary and decoder are new."""
+
+
+def initial_tokenizer(config: Config, start: Start | None, captions: Sequence[str]) -> Tokenizer:
+    """Returns the tokenizer of the checkpoint, or one with the vocabulary of the training captions.
+
+    Raises:
+        CaptionerError: most words are unknown to the checkpoint, or as for `build_tokenizer`.
+    """
+    if start is None or start.new_vocabulary:
+        return build_tokenizer(config.data, captions)
+    known = start.checkpoint
+    tokenizer = restore_tokenizer(config.data, known.vocabulary, known.tokenizer)
+    unknown = tokenizer.unknown_share(captions)
+    if start.file is not None and unknown > _MANY:
+        # a vocabulary of these captions would leave out rare words too
+        least = build_tokenizer(config.data, captions).unknown_share(captions)
+        if unknown - least > _MANY * (1 - least):
+            raise CaptionerError(
+                f"{unknown:.0%} of the words in the training captions are not in the vocabulary of {start.file}; keep "
+                "only its encoder with --new-vocabulary, or train a new model without --init."
+            )
+    return tokenizer
+
+
+def initial_model(config: Config, start: Start | None, vocabulary: int) -> CaptionModel:
+    """Returns the model of the checkpoint, a new decoder for its encoder, or a new model.
+
+    Raises:
+        CaptionerError: the checkpoint's weights do not fit its configuration, or as for `build_caption_model`.
+    """
+    if start is None:
+        return build_caption_model(config, vocabulary, SPECIAL, config.model.encoder_weights)
+    if not start.new_vocabulary:
+        return build_model(replace(start.checkpoint, config=config))
+    kept = build_model(start.checkpoint).encoder
+    model = build_caption_model(config, vocabulary, SPECIAL)
+    model.encoder.load_state_dict(kept.state_dict())
+    return model

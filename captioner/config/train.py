@@ -66,7 +66,7 @@ class TrainConfig:
     average: Share = 0.999
     """Decay of the moving average of the weights, which is validated and saved; 0: no average."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Mixed precision: bf16 on GPUs and on processors with AVX512-BF16 or AMX, fp16 on GPUs."""
+    """Mixed precision: fp16 on GPUs, bf16 on GPUs and processors with AVX512-BF16 or AMX; others use fp32 instead."""
     select_by: str = "cider"
     """Dev score that selects the best epoch: the highest `cider` or `bleu_4`, or the lowest `dev_loss`. With several
     datasets it is computed over all dev photos, or over those of one dataset: `cider@NAME`."""

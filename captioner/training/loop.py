@@ -115,6 +115,8 @@ class Trainer:
                 "--batch-size, or start fewer processes."
             )
         self.optimiser = Optimiser(model, self.train_config)
+        if self.optimiser.precision != self.train_config.precision:
+            say("train.precision=bf16 would be slow on this CPU, which has neither AVX512-BF16 nor AMX: fp32 is used.")
         self.shared_model = processes.wrap(model)
         self.state = TrainingState()
         self.total_steps = self.train_config.epochs * len(task.batches)

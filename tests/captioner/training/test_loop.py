@@ -145,6 +145,13 @@ def test_half_precision_on_a_cpu_is_one_sentence(train_shapes: Train, tmp_path):
         train_shapes(tmp_path, "train.precision=fp16")
 
 
+def test_a_cpu_without_bf16_trains_in_fp32_and_says_so(train_shapes: Train, trained: Path, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
+    said = train_shapes(tmp_path, "train.precision=bf16")
+    assert any(line.startswith("train.precision=bf16 would be slow on this CPU") for line in said)
+    assert not differing(load_checkpoint(tmp_path / LAST).model, load_checkpoint(trained / LAST).model)
+
+
 def test_a_run_of_an_older_captioner_is_not_resumed(train_shapes: Train, trained: Path, tmp_path):
     last = load_checkpoint(trained / LAST)
     older = type(last)(**{**vars(last), "training": {"model": {}, "optimizer": {}, "epoch": 1}})

@@ -25,4 +25,4 @@ def caption(photos: tuple[str, ...], model: Path, device: str, precision: str | 
     """Caption every PHOTO, as `caprun` does, with a checkpoint or a bundle."""
     from captioner.backends.loading import load_captioner
 
-    return caption_photos(lambda many: load_captioner(model, device, precision, many=many), photos, **options)
+    return caption_photos(lambda many, _: load_captioner(model, device, precision, many=many), photos, **options)

@@ -167,6 +167,8 @@ def _checkpoint(content: Mapping[str, Any], source: str) -> Checkpoint:
     train = settings.get("train")
     if isinstance(train, dict) and train.get("stage", "cross-entropy") == "cross-entropy":
         settings.pop("self_critical", None)  # unused defaults, which may differ in this version
+    if isinstance(settings.get("data"), dict):  # trainings that do not say so decoded every JPEG in full
+        settings["data"] = {"jpeg_decoding": "full"} | settings["data"]
     config = config_from_dict(settings, source)
     return Checkpoint(config, vocabulary, special, weights, samples, training=training, **plain)
 
@@ -196,4 +198,5 @@ def build_model(checkpoint: Checkpoint) -> CaptionModel:
 def image_spec(config: Config, model: CaptionModel) -> ImageSpec:
     """Returns how photos are prepared for the model."""
     height, width = model.encoder.size
-    return ImageSpec(height, width, config.data.fit, config.data.resample, model.encoder.mean, model.encoder.std)
+    data, encoder = config.data, model.encoder
+    return ImageSpec(height, width, data.fit, data.resample, encoder.mean, encoder.std, data.jpeg_decoding)

@@ -76,7 +76,7 @@ def shown_groups(
     for title, indices in chosen.items():
         for index in indices:
             try:
-                photo = open_photo(examples[index].image)
+                photo = open_photo(examples[index].image, at_least=captioner.spec.image.at_least)
             except ImageError:
                 continue
             images = prepare(photo, captioner.spec.image)[None]

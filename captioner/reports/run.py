@@ -196,7 +196,7 @@ class RunReports:
         if not self._draws or not self._examples:
             return
         try:
-            photo = open_photo(self._examples[0].image)
+            photo = open_photo(self._examples[0].image, at_least=captioner.spec.image.at_least)
             attends = captioner.spec.attention_grid is not None
             caption = captioner.caption(photo, alpha=attends)
             pictures = {"caption": caption_picture(photo, caption.text)}

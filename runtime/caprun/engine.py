@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from caprun.arrays import Float32Array
 from caprun.bundle.manifest import ModelSpec
-from caprun.bundle.reading import read_bundle
+from caprun.bundle.reading import Bundle, read_bundle
 from caprun.bundle.vocabulary import Vocabulary
 from caprun.caption import Caption, CaptionWord
 from caprun.errors import BundleError, ImageError
@@ -71,7 +71,7 @@ class Captioner:
     @classmethod
     def load(
         cls,
-        bundle: str | os.PathLike[str] | None = None,
+        bundle: str | os.PathLike[str] | Bundle | None = None,
         *,
         device: Device = "auto",
         threads: int | None = None,
@@ -81,7 +81,7 @@ class Captioner:
         """Loads a bundle.
 
         Args:
-            bundle: A directory; None for the packaged bundle.
+            bundle: A directory, or a bundle from `read_bundle`; None for the packaged bundle.
             device: `auto` is CUDA where it starts, else the CPU; `cuda` runs on CUDA or fails.
             threads: CPU threads; None for all cores.
             precision: A precision of the bundle; None for the fastest that was measured on such hardware.
@@ -93,7 +93,8 @@ class Captioner:
         """
         from caprun.inference.hardware import threads_for_all_cores
 
-        opened = read_bundle(packaged_bundle() if bundle is None else bundle)
+        bundle = packaged_bundle() if bundle is None else bundle
+        opened = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         manifest, vocabulary = opened.manifest, opened.vocabulary
         many = many or threads == 1
 

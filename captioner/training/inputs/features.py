@@ -169,7 +169,7 @@ class FeatureCache:
 
     def _load(self, key: str, photo: Path) -> npt.NDArray[np.uint8] | str:
         try:
-            return prepare(show(open_photo(photo), self._view, key), self._spec)
+            return prepare(show(open_photo(photo, at_least=self._spec.at_least), self._view, key), self._spec)
         except ImageError as error:
             return str(error)
 

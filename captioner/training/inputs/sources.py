@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from caprun.errors import ImageError
-from caprun.photos.preprocessing import ImageSpec, prepare
+from caprun.photos.preprocessing import ImageSpec, load, prepare
 from caprun.photos.reading import open_photo
 from captioner.errors import CaptionerError
 from captioner.progress import Progress
@@ -80,7 +81,7 @@ class PhotoFiles:
 
     def plain(self, photos: Sequence[Indices]) -> Iterator[Tensor]:
         """Yields uint8 (photos, height, width, 3) for each group."""
-        return self._read(photos, lambda index: prepare(open_photo(self._photos[index]), self._spec))
+        return self._read(photos, lambda index: load(self._photos[index], self._spec))
 
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
         """Yields the same, with random choices that depend on seed, epoch and index."""
@@ -90,17 +91,20 @@ class PhotoFiles:
         def augmented(index: int) -> npt.NDArray[np.uint8]:
             rng = np.random.default_rng((seed, epoch, 2, index))
             index %= count
-            photo = cut(open_photo(self._photos[index]), rng, mirror=self._may_mirror[index])
+            photo = cut(self._open(index), rng, mirror=self._may_mirror[index])
             return recolour(prepare(photo, self._spec), rng)
 
         def viewed(index: int) -> npt.NDArray[np.uint8]:
             time, index = divmod(index, count)
-            file, view = self._photos[index], int(drawn[time, index])
+            view = int(drawn[time, index])
             if is_mirrored(view) and not self._may_mirror[index]:
                 view = 0
-            return prepare(show(open_photo(file), view, self._key(file)), self._spec)
+            return prepare(show(self._open(index), view, self._key(self._photos[index])), self._spec)
 
         return self._read(photos, augmented if self._augmented else viewed)
+
+    def _open(self, index: int) -> Image.Image:
+        return open_photo(self._photos[index], at_least=self._spec.at_least)
 
     def _read(self, photos: Sequence[Indices], read: Callable[[int], npt.NDArray[np.uint8]]) -> Iterator[Tensor]:
         indices = (int(index) for group in photos for index in group)

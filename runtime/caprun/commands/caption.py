@@ -21,7 +21,12 @@ from caprun.commands.startup import starting
 from caprun.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from caprun.engine import Captioner
+    from caprun.photos.preprocessing import ImageSpec
+
+    KnowImage = Callable[[ImageSpec], None]
 
 
 @click.command()
@@ -48,16 +53,19 @@ def caption(
     are captioned, and the exit code is 1.
     """
 
-    def load(many: bool) -> "Captioner":
-        from caprun.engine import Captioner
+    def load(many: bool, know: "KnowImage") -> "Captioner":
+        from caprun.bundle.reading import read_bundle
+        from caprun.engine import Captioner, packaged_bundle
 
-        return Captioner.load(model, device=device, threads=threads, precision=precision, many=many)
+        bundle = read_bundle(packaged_bundle() if model is None else model)
+        know(bundle.manifest.image)
+        return Captioner.load(bundle, device=device, threads=threads, precision=precision, many=many)
 
     return caption_photos(load, photos, **options)
 
 
 def caption_photos(
-    load: "Callable[[bool], Captioner]",
+    load: "Callable[[bool, KnowImage], Captioner]",
     photos: Sequence[str],
     *,
     search: Mapping[str, Any],
@@ -69,7 +77,8 @@ def caption_photos(
     """Captions photos and prints or writes what the options ask for.
 
     Args:
-        load: Loads the model, for many photos or for few; called after the options are checked.
+        load: Loads the model, for many photos or for few; called after the options are checked. It may call its second
+            argument with the image that the model takes as soon as it is known, so that a photo is read meanwhile.
         photos: Paths, folders and `-`.
         search: Search options that replace the model's own.
         many: Options of many photos.
@@ -101,7 +110,7 @@ def caption_photos(
 
     listed = list_photos(photos, sys.stdin.buffer, recursive=many.recursive, exclude=many.exclude)
     output = None if many.output is None else plan_output(many.output, listed)
-    captioner = load(True)
+    captioner = load(True, lambda _: None)
     refuse_uncalibrated(captioner.spec, min_confidence)
     options = with_search_options(captioner.spec, search)
     how: Any = {"min_confidence": min_confidence, "batch_size": many.batch_size, "decoders": many.decoders}
@@ -115,7 +124,7 @@ def caption_photos(
 
 
 def _caption_few(
-    load: "Callable[[bool], Captioner]",
+    load: "Callable[[bool, KnowImage], Captioner]",
     photos: Sequence[str],
     search: Mapping[str, Any],
     as_json: bool,
@@ -125,11 +134,11 @@ def _caption_few(
     with starting():
         from concurrent.futures import ThreadPoolExecutor
 
-        from caprun.photos.reading import open_photo
+        from caprun.photos import preprocessing
 
-        with ThreadPoolExecutor(1) as reader:  # opens the first photo while the model is loaded
-            first = reader.submit(open_photo, photos[0])
-            captioner = load(False)
+        with ThreadPoolExecutor(1) as reader:  # reads the first photo while the model is loaded
+            begun: list[Future[Any]] = []
+            captioner = load(False, lambda image: begun.append(reader.submit(preprocessing.load, photos[0], image)))
     from caprun.bundle.manifest import refuse_uncalibrated
     from caprun.caption import as_row
 
@@ -138,10 +147,10 @@ def _caption_few(
         raise UsageError(f"The model {captioner.spec.name} has no attention to draw; leave out --attention.")
     options = with_search_options(captioner.spec, search)
     failed = 0
-    for index, photo in enumerate(photos):
+    for photo in photos:
         try:
-            image = open_photo(photo) if index else first.result()
-            caption = captioner.caption(image, options, alpha=pictures.attention is not None)
+            image = begun.pop().result() if begun else preprocessing.load(photo, captioner.spec.image)
+            (caption,) = captioner.caption_arrays(image[None], options, alpha=pictures.attention is not None)
             row = {"image": photo, **as_row(caption, min_confidence)}
             if as_json:
                 click.echo(_json(row))
@@ -152,7 +161,7 @@ def _caption_few(
             if not as_json:
                 for one in (caption, *caption.alternatives):
                     click.echo(f"{photo}: {one.text}" if len(photos) > 1 else one.text)
-            pictures.write(captioner.spec, image, caption)
+            pictures.write(captioner.spec, photo, caption)
         except ImageError as error:
             failed += 1
             if as_json:

@@ -146,10 +146,10 @@ def _costs(captioner: "Captioner") -> Section:
     from caprun.photos.reading import open_photo
 
     photo, spec = _photo(), captioner.spec
-    image = open_photo(photo)
+    image = open_photo(photo, at_least=spec.image.at_least)
     pixels = prepare(image, spec.image)[None]
     stages = {
-        "decode_jpeg_ms": _milliseconds(lambda: open_photo(photo)),
+        "decode_jpeg_ms": _milliseconds(lambda: open_photo(photo, at_least=spec.image.at_least)),
         "resize_ms": _milliseconds(lambda: prepare(image, spec.image)),
         "encoder_ms": _milliseconds(lambda: captioner.backend.encode(pixels)),
     }

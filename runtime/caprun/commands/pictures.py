@@ -35,15 +35,16 @@ class Pictures(NamedTuple):
             if path is not None:
                 format_to_write(path, option)
 
-    def write(self, spec: "ModelSpec", image: "Image.Image", caption: "Caption") -> None:
+    def write(self, spec: "ModelSpec", photo: str, caption: "Caption") -> None:
         """Draws and writes the pictures that are wanted.
 
         Args:
             spec: The model's.
-            image: The photo, upright and RGB.
+            photo: The photo's file.
             caption: Its caption, with attention weights if `attention` is wanted.
 
         Raises:
+            ImageError: The photo cannot be read any more.
             UsageError: The font lacks a letter of the caption, or the path cannot be a file.
             OutputError: The file cannot be written.
         """
@@ -51,7 +52,9 @@ class Pictures(NamedTuple):
             return
         from caprun.drawing.pictures import attention_picture, caption_picture
         from caprun.photos.preprocessing import seen_box
+        from caprun.photos.reading import open_photo
 
+        image = open_photo(photo)  # in full, for people
         if self.attention:
             seen = [(word.text, word.alpha) for word in caption.words if word.alpha is not None]
             box = seen_box(image.size, spec.image)

@@ -18,7 +18,9 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_SIDEWAYS = (5, 6, 7, 8)  # rows become columns
+SIDEWAYS = (5, 6, 7, 8)
+"""Orientations whose rows become columns."""
+
 _BACKWARDS = (3, 4, 6, 7)  # the last row becomes the first
 
 
@@ -31,7 +33,7 @@ def upright_rgb(image: Image.Image, orientation: int) -> Image.Image:
     if rows >= height or (image.mode == "RGB" and not image.has_transparency_data and turn is None):
         pixels = _make_opaque(image, bounds)
         return pixels if turn is None else pixels.transpose(turn)
-    sideways, backwards = orientation in _SIDEWAYS, orientation in _BACKWARDS
+    sideways, backwards = orientation in SIDEWAYS, orientation in _BACKWARDS
     upright = Image.new("RGB", (height, width) if sideways else (width, height))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)

@@ -11,6 +11,7 @@ from caprun.errors import ImageError
 from caprun.photos.file import Photo
 from caprun.photos.reading import opened
 
+_MARGIN = 2
 _MOST_RESIZED = 32_000_000  # pixels of a photo that is resized in width and not yet in height
 
 
@@ -36,6 +37,15 @@ class ImageSpec:
     std: tuple[float, float, float]
     """Standard deviation of each channel of pixels / 255; the encoder graph divides by it."""
 
+    jpeg_decoding: Literal["full", "scaled"] = "full"
+    """`scaled` decodes a JPEG at the smallest of 1/8, 1/4 and 1/2 of its size that leaves both sides of the upright
+    photo at least twice as long as the encoder's; `full` decodes every JPEG at its size."""
+
+    @property
+    def at_least(self) -> tuple[int, int] | None:
+        """Least width and height that a JPEG keeps when it is decoded; None decodes it in full."""
+        return (_MARGIN * self.width, _MARGIN * self.height) if self.jpeg_decoding == "scaled" else None
+
 
 def load(photo: Photo, spec: ImageSpec, *, name: str | None = None) -> npt.NDArray[np.uint8]:
     """Reads a photo and prepares it for the encoder.
@@ -51,7 +61,8 @@ def load(photo: Photo, spec: ImageSpec, *, name: str | None = None) -> npt.NDArr
     Raises:
         ImageError: The photo cannot be read.
     """
-    with opened(photo, name=name) as image:  # large photos wait for each other until they are resized
+    # large photos wait for each other until they are resized
+    with opened(photo, name=name, at_least=spec.at_least) as image:
         return prepare(image, spec)
 
 

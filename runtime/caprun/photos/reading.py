@@ -21,7 +21,7 @@ from caprun.photos.file import Photo as Photo
 from caprun.photos.file import name_of, printable, read
 from caprun.photos.formats import Picture, TooMuchError, take_apart
 from caprun.photos.memory_limit import MemoryLimit
-from caprun.photos.orientation import TURNS, upright_rgb
+from caprun.photos.orientation import SIDEWAYS, TURNS, upright_rgb
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -36,7 +36,7 @@ _MOST_SECONDS = 4
 _gate = MemoryLimit(MAX_MEMORY, free=128_000_000)  # 16 megapixels of RGB, and a turned copy
 
 
-def open_photo(photo: Photo, *, name: str | None = None) -> Image.Image:
+def open_photo(photo: Photo, *, name: str | None = None, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Reads a photo as an upright, opaque RGB image.
 
     JPEG, PNG, WebP, GIF and BMP are recognised by content, up to `MAX_PIXELS`, which is checked before decoding. Of an
@@ -54,16 +54,18 @@ def open_photo(photo: Photo, *, name: str | None = None) -> Image.Image:
     Args:
         photo: The photo.
         name: Name of the photo for messages; None for its path, or "the photo".
+        at_least: Width and height that an upright JPEG keeps; it is decoded at 1/8, 1/4 or 1/2 of its size where no
+            side falls below them, which takes a fraction of the time. None decodes it in full.
 
     Raises:
         ImageError: The photo cannot be read.
     """
-    with opened(photo, name=name) as image:
+    with opened(photo, name=name, at_least=at_least) as image:
         return image
 
 
 @contextlib.contextmanager
-def opened(photo: Photo, *, name: str | None = None) -> Iterator[Image.Image]:
+def opened(photo: Photo, *, name: str | None = None, at_least: tuple[int, int] | None = None) -> Iterator[Image.Image]:
     """Reads a photo as `open_photo` does; other large photos wait until the context ends, so resize inside it."""
     label = printable(name if name is not None else name_of(photo))
     with contextlib.ExitStack() as stack:
@@ -76,7 +78,7 @@ def opened(photo: Photo, *, name: str | None = None) -> Iterator[Image.Image]:
             else:
                 picture = _picture(photo, label)
                 stack.enter_context(_gate.entered(_memory(picture, label)))
-                image, orientation = _decode(picture, label), picture.orientation
+                image, orientation = _decode(picture, label, at_least), picture.orientation
                 del picture  # the file is not needed any more, and may be large
                 upright = upright_rgb(image, orientation)
         except ImageError:
@@ -152,8 +154,8 @@ def _kind(data: bytes) -> str | None:
     return None if found == "WebP" and data[8:12] != b"WEBP" else found
 
 
-def _decode(picture: Picture, label: str) -> Image.Image:
-    """Decodes the pixels as they are stored."""
+def _decode(picture: Picture, label: str, at_least: tuple[int, int] | None) -> Image.Image:
+    """Decodes the pixels as they are stored, a JPEG as small as `at_least` allows."""
     found = _kind(picture.data)
     plugin: Any = getattr(importlib.import_module(f"PIL.{found}ImagePlugin"), f"{found}ImageFile")
     with (_Patient if len(picture.data) > _MUCH else io.BytesIO)(picture.data) as file:
@@ -165,6 +167,8 @@ def _decode(picture: Picture, label: str) -> Image.Image:
                 f"{label} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first."
             ) from error
         _check_size(image.size, label)
+        if at_least and found == "Jpeg":
+            image.draft(None, at_least[::-1] if picture.orientation in SIDEWAYS else at_least)
         if found == "WebP":
             _load_webp(image)
         else:

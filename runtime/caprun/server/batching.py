@@ -307,7 +307,8 @@ class Batcher:
 
     def _decode(self, data: bytes) -> tuple[npt.NDArray[np.uint8], tuple[float, ...]]:
         spec = self.captioner.spec.image
-        with opened(data, name="the photo") as image:  # large ones come one after the other until they are small
+        # large photos come one after the other until they are small
+        with opened(data, name="the photo", at_least=spec.at_least) as image:
             return prepare(image, spec), seen_box(image.size, spec)
 
     def _caption(self, ask: Ask, batch: list[_DecodedPhoto]) -> list[_Outcome]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -21,6 +22,7 @@ from caprun.cli import main
 from caprun.photos.extensions import EXTENSIONS
 
 Run = Callable[..., Result]
+EditManifest = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 
 
 @pytest.fixture
@@ -106,6 +108,22 @@ def test_several_photos_are_captioned_in_order_with_their_names(
     assert len(set(captions)) == 3
     lines = [f"{photo}: {caption}" for photo, caption in zip(photos, captions, strict=True)]
     assert run(*photos).stdout.splitlines() == lines
+
+
+def test_a_large_jpeg_is_decoded_as_the_model_says_alone_and_with_others(
+    run: Run, bundle: Path, tmp_path: Path, edit_manifest: EditManifest
+) -> None:
+    photo = tmp_path / "large.jpg"
+    noise = np.random.default_rng(1).integers(0, 256, (1000, 1500, 3), np.uint8)
+    Image.fromarray(noise).save(photo)
+    full = json.loads(run(photo, "--json", "--model", bundle).stdout)
+    edit_manifest(bundle, lambda data: data["image"].update(jpeg_decoding="scaled"))
+    scaled = json.loads(run(photo, "--json", "--model", bundle).stdout)
+    assert scaled["log_prob"] != full["log_prob"]
+    assert json.loads(run(tmp_path, "--json", "--model", bundle).stdout) == scaled
+    run(photo, "--model", bundle, "--picture", tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.width == 1024  # the widest; it was decoded at 188 for the model
 
 
 def test_search_options_change_the_search(run: Run, captioner: Captioner, photo: Path) -> None:

@@ -1,13 +1,16 @@
 """Preprocessing makes the array that the model sees, of a known part of the photo."""
 
 import io
+import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from caprun.errors import ImageError
-from caprun.photos.preprocessing import load, prepare, seen_box
+from caprun.errors import ImageError, TooLargeError
+from caprun.photos.preprocessing import ImageSpec, load, prepare, seen_box
+from caprun.photos.reading import open_photo
 from tests.caprun.photos.support.encoding import encode, spec
 
 
@@ -76,7 +79,7 @@ class TestPrepare:
         for fit in ("squash", "crop"):
             np.testing.assert_array_equal(prepare(Image.fromarray(noise), spec(fit=fit)), noise)
 
-    def test_a_large_jpeg_is_decoded_whole_and_not_in_draft(self) -> None:
+    def test_a_large_jpeg_is_decoded_in_full_where_the_model_does_not_say_otherwise(self) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (320, 480, 3), np.uint8)
         data = encode(Image.fromarray(noise), "JPEG")
         with Image.open(io.BytesIO(data)) as whole:
@@ -90,6 +93,64 @@ class TestPrepare:
     def test_load_passes_the_name_on(self) -> None:
         with pytest.raises(ImageError, match=r"^upload 3 is empty"):
             load(b"", spec(), name="upload 3")
+
+
+class TestScaledJpegs:
+    def photo(self, width: int, height: int, kind: str = "JPEG", orientation: int = 1) -> bytes:
+        """Waves, which no scale shows otherwise."""
+        y, x = np.mgrid[0:height, 0:width]
+        waves = [np.sin(2 * np.pi * (a * x / width + b * y / height)) for a, b in ((1, 2), (3, 1), (0, 1))]
+        image = Image.fromarray((np.stack(waves, axis=-1) * 90 + 128).astype(np.uint8))
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        return encode(image, kind, quality=95, exif=exif)
+
+    def scaled(self, fit: str = "squash") -> ImageSpec:
+        return replace(spec(32, 48, fit), jpeg_decoding="scaled")
+
+    @pytest.mark.parametrize(
+        ("size", "expected"),
+        [
+            ((1600, 1600), (200, 200)),
+            ((768, 512), (96, 64)),
+            ((767, 512), (192, 128)),
+            ((480, 320), (120, 80)),
+            ((192, 128), (96, 64)),
+            ((191, 400), (191, 400)),
+            ((3000, 100), (3000, 100)),
+        ],
+        ids=["1/8", "just 1/8", "not quite 1/8", "1/4", "just 1/2", "narrow", "flat"],
+    )
+    def test_both_sides_stay_at_least_twice_the_models(self, size: tuple[int, int], expected: tuple[int, int]) -> None:
+        assert open_photo(self.photo(*size), at_least=self.scaled().at_least).size == expected
+
+    @pytest.mark.parametrize("orientation", [3, 6])
+    def test_the_sides_are_those_of_the_upright_photo(self, orientation: int) -> None:
+        upright = open_photo(self.photo(512, 768, orientation=orientation), at_least=(96, 64))
+        assert upright.size == ((96, 64) if orientation == 6 else (128, 192))
+
+    @pytest.mark.parametrize("fit", ["squash", "crop"])
+    @pytest.mark.parametrize(("size", "close"), [((1600, 800), 1), ((801, 1603), 3)], ids=["whole", "with a rest"])
+    def test_the_array_shows_the_same_as_in_full(self, size: tuple[int, int], close: float, fit: str) -> None:
+        data, scaled = self.photo(*size), self.scaled(fit)
+        full = load(data, replace(scaled, jpeg_decoding="full")).astype(int)
+        assert np.abs(load(data, scaled) - full).mean() < close
+        assert seen_box(open_photo(data, at_least=scaled.at_least).size, scaled) == pytest.approx(
+            seen_box(size, scaled), abs=0.005
+        )
+
+    def test_only_jpegs_are_scaled(self) -> None:
+        for kind in ("PNG", "WEBP"):
+            assert open_photo(self.photo(480, 320, kind), at_least=(96, 64)).size == (480, 320)
+
+    def test_a_small_photo_has_the_same_array_either_way(self) -> None:
+        data = self.photo(190, 127)
+        np.testing.assert_array_equal(load(data, self.scaled()), load(data, spec()))
+
+    def test_the_limit_of_pixels_is_that_of_the_whole_photo(self) -> None:
+        data = self.photo(64, 64).replace(struct.pack(">HH", 64, 64), struct.pack(">HH", 8_000, 8_000))
+        with pytest.raises(TooLargeError, match="8000 x 8000 pixels, more than 50 megapixels"):
+            load(data, self.scaled())
 
 
 class TestSeenBox:

@@ -136,6 +136,14 @@ def test_a_folder_that_cannot_be_made_is_named(small, tmp_path):
         save_checkpoint(tmp_path / "run" / "best.pt", small)
 
 
+def test_a_checkpoint_that_does_not_say_how_jpegs_are_decoded_decodes_them_in_full(file):
+    assert load_checkpoint(file).config.data.jpeg_decoding == "scaled"
+    content = torch.load(file, weights_only=True)
+    del content["config"]["data"]["jpeg_decoding"]
+    torch.save(content, file)
+    assert load_checkpoint(file).config.data.jpeg_decoding == "full"
+
+
 # --- What is no checkpoint
 
 

@@ -135,8 +135,9 @@ def test_the_key_is_of_weights_preprocessing_and_view(encoder, spec):
         cache_key(mine, spec, view=1),
         *(cache_key(mine, replace(spec, **change)) for change in ({"fit": "crop"}, {"resample": "bilinear"})),
         *(cache_key(mine, replace(spec, **change)) for change in ({"mean": (0.4,) * 3}, {"height": 49})),
+        cache_key(mine, replace(spec, jpeg_decoding="scaled")),
     }
-    assert len(keys) == 8
+    assert len(keys) == 9
 
 
 def test_a_view_is_cached_beside_the_photo_itself(tmp_path, encoder, spec, encoded):
@@ -146,6 +147,16 @@ def test_a_view_is_cached_beside_the_photo_itself(tmp_path, encoder, spec, encod
     torch.testing.assert_close(mirrored.of([0, 1]), encoder(flipped), rtol=0.05, atol=0.05)
     assert_right(plain, photos, encoder, spec)
     assert encoded == [2, 2]
+
+
+def test_large_jpegs_are_decoded_as_the_runtime_decodes_them(tmp_path, encoder, spec, encoded):
+    photo = tmp_path / "large.jpg"
+    noise = np.random.default_rng(0).integers(256, size=(12 * spec.height, 12 * spec.width, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photo)
+    scaled = replace(spec, jpeg_decoding="scaled")
+    assert not np.array_equal(load(photo, scaled), load(photo, spec))
+    features = FeatureCache(tmp_path / "cache", encoder, scaled).compute([photo], CPU, quiet)
+    assert_right(features, [photo], encoder, scaled)
 
 
 # --- CrashError, torn, broken

@@ -47,6 +47,16 @@ def test_photos_come_as_the_runtime_prepares_them_in_the_order_asked_for(photos)
     assert first.dtype == torch.uint8
 
 
+def test_large_jpegs_are_decoded_as_the_runtime_decodes_them(tmp_path):
+    photo, scaled = tmp_path / "large.jpg", replace(SPEC, jpeg_decoding="scaled")
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(400, 400, 3), dtype=np.uint8)).save(photo)
+    expected = load(photo, scaled)
+    assert not np.array_equal(expected, load(photo, SPEC))
+    source = PhotoFiles([photo], scaled, [True], augmented=False)
+    np.testing.assert_array_equal(next(source.plain([np.array([0])]))[0].numpy(), expected)
+    np.testing.assert_array_equal(next(source.varied([np.array([0])], 0, 0))[0].numpy(), expected)
+
+
 def test_what_is_drawn_is_of_seed_epoch_and_photo_alone(photos):
     assert torch.equal(varied(photos), varied(photos))
     alone = PhotoFiles(photos, SPEC, [True] * 3, augmented=True).varied([np.array([0])], 0, 0)

@@ -7,6 +7,7 @@ from caprun.bulk.command import bulk
 from caprun.commands.caption import caption
 from caprun.commands.doctor import doctor
 from caprun.commands.groups import ErrorsAsSentences
+from caprun.commands.watch import watch
 from caprun.server.command import serve
 
 
@@ -28,5 +29,5 @@ def main() -> None:
     """
 
 
-for command in (bulk, caption, doctor, serve):
+for command in (bulk, caption, doctor, serve, watch):
     main.add_command(command)

@@ -51,10 +51,8 @@ def list_photos(
             if not found:
                 raise UsageError("Standard input names no photos; write their paths to it, one a line.")
         elif os.path.isdir(argument):  # noqa: PTH112  (never an error: a path that cannot be read is a photo)
-            paths = sorted(_walk(argument, recursive), key=os.fsencode)
-            listed = [Listed(path, os.path.relpath(path, argument)) for path in paths]
-            found = [one for one in listed if not _is_excluded(one.relative, exclude)]
-            if listed and not found:
+            found = photos_in(argument, recursive=recursive, exclude=exclude)
+            if not found and exclude and photos_in(argument, recursive=recursive):
                 raise UsageError(f"--exclude leaves out every photo in {argument}; give another pattern.")
             if not found:
                 hint = "name another folder" if recursive else "--recursive looks into the folders in it"
@@ -63,6 +61,17 @@ def list_photos(
             found = [Listed(argument, _file_name(argument))]
         photos += found
     return photos
+
+
+def photos_in(folder: str, *, recursive: bool = False, exclude: Sequence[str] = ()) -> list[Listed]:
+    """Lists the photos in a folder, sorted by the bytes of their paths; see `list_photos`.
+
+    Raises:
+        UsageError: The folder, or one inside it, cannot be listed.
+    """
+    paths = sorted(_walk(folder, recursive), key=os.fsencode)
+    listed = [Listed(path, os.path.relpath(path, folder)) for path in paths]
+    return [one for one in listed if not _is_excluded(one.relative, exclude)]
 
 
 def _file_name(path: str) -> str:
@@ -103,6 +112,8 @@ def _walk(top: str, recursive: bool) -> Iterator[str]:
                     elif entry.name.lower().endswith(tuple(EXTENSIONS)):
                         yield entry.path
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and folder != top:  # removed since it was found
+                continue
             raise UsageError(
                 f"The folder {folder} cannot be listed ({error.strerror}); change its permissions."
             ) from error

@@ -27,7 +27,7 @@ class Results:
 
     Args:
         path: The file; its name ends in one of `caprun.batch.rows.FORMATS`.
-        images: Names of the photos, in order.
+        images: Names of the photos, in order; None for photos that are not known yet, in any order.
         identity: Everything that the rows depend on, by names for people; the values are JSON.
         texts: A file for the captions of each photo, one a line; None for no such files.
         overwrite: Whether to replace what another run, or a finished one, has written. An unfinished run with the same
@@ -46,7 +46,7 @@ class Results:
     def __init__(
         self,
         path: Path,
-        images: Sequence[str],
+        images: Sequence[str] | None,
         identity: Mapping[str, Any],
         *,
         texts: Sequence[Path] | None = None,
@@ -83,7 +83,7 @@ class Results:
     @property
     def finished(self) -> bool:
         """Whether there is a row for every photo."""
-        return self.done == len(self._images)
+        return self._images is not None and self.done == len(self._images)
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """Reads the rows that are written, in the order of the photos."""
@@ -134,9 +134,10 @@ class Results:
         except OutputError:
             raise
         except OSError as error:
+            of_all = "" if self._images is None else f" of {len(self._images):,}"
             raise OutputError(
-                f"{path} cannot be written ({error.strerror or error}); the {self.done:,} of {len(self._images):,} "
-                "photos that are done stay. Solve the problem, then give the same command to resume."
+                f"{path} cannot be written ({error.strerror or error}); the {self.done:,}{of_all} photos that are done "
+                "stay. Solve the problem, then give the same command to resume."
             ) from error
 
     def _open(self) -> int:
@@ -217,7 +218,8 @@ class Results:
             for size, entry in self._format.entries(file):
                 if self.finished:
                     return f"{altered} (it has more rows than there are photos)"
-                if entry.get("image", "") != self._images[self.done]:
+                expected = entry.get("image") if self._images is None else self._images[self.done]
+                if entry.get("image", "") != expected:
                     return f"{altered} (row {self.done + 1:,} is of another photo)"
                 self._count(entry)
                 self._end += size

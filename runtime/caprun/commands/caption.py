@@ -14,6 +14,7 @@ from caprun.commands.options import (
     output_options,
     photos_argument,
     precision_option,
+    threads_option,
 )
 from caprun.commands.pictures import Pictures
 from caprun.commands.search_options import search_options, with_search_options
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @photos_argument
 @model_option
 @device_option
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@threads_option
 @precision_option
 @search_options
 @output_options
@@ -92,10 +93,7 @@ def caption_photos(
     if pictures.wanted and len(photos) > 1:
         raise UsageError(f"--attention and --picture take one photo, not {len(photos)}.")
     pictures.check()
-    if many.overwrite and many.output is None and not many.xmp:
-        raise UsageError("--overwrite belongs to --output or --xmp.")
-    if many.xmp_alt and not many.xmp:
-        raise UsageError("--xmp-alt belongs to --xmp.")
+    many.check()
     if not many.meant(photos):
         return _caption_few(load, photos, search, as_json, min_confidence, pictures)
     if pictures.wanted:

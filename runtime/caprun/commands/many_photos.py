@@ -96,8 +96,9 @@ def write_captions(
     captioner = captioner.for_many()
     size = batch_size or default_batch_size(captioner)
     paths = [photo.path for photo in photos]
-    identity = _identity(captioner, options, size, paths) | {
-        "min confidence": "none" if min_confidence is None else min_confidence,
+    identity = rows_identity(captioner, options, min_confidence) | {
+        "batch_size": size,
+        "photos": f"{len(paths):,} {_digest(paths)}",
         "text files": "no" if output.texts is None else "yes",
     }
     why = "; their rows say why"
@@ -193,18 +194,21 @@ def end_of_sidecars(sidecars: Sidecars | None) -> int:
     return 1 if sidecars.failed else 0
 
 
-def _identity(captioner: Captioner, options: SearchOptions, size: int, paths: Sequence[str]) -> dict[str, Any]:
-    """Describes everything that the rows depend on, by names for people."""
+def _digest(paths: Sequence[str]) -> str:
     # a relative path means another photo in another folder
     here = os.fsencode(os.getcwd())  # noqa: PTH109
     names = hashlib.sha256()
     for path in paths:
         names.update(os.path.join(here, os.fsencode(path)) + b"\0")  # noqa: PTH118
+    return names.hexdigest()[:12]
+
+
+def rows_identity(captioner: Captioner, options: SearchOptions, min_confidence: float | None) -> dict[str, Any]:
+    """Describes everything that a row depends on besides the photo, by names for people."""
     return {
         "rows": _ROW_FORMAT,
         **model_identity(captioner, options),
-        "batch_size": size,
-        "photos": f"{len(paths):,} {names.hexdigest()[:12]}",
+        "min confidence": "none" if min_confidence is None else min_confidence,
     }
 
 

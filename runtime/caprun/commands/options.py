@@ -10,6 +10,7 @@ import click
 
 from caprun.commands.click_types import Number
 from caprun.commands.pictures import Pictures
+from caprun.errors import UsageError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -26,6 +27,7 @@ device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda
 precision_option = click.option(
     "--precision", help="Precision of the bundle, such as fp32.  [default: the fastest measured here]"
 )
+threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 
 
 def collected(
@@ -102,6 +104,17 @@ class Many(NamedTuple):
     xmp_alt: bool
     xmp_name: Literal["file", "stem"]
 
+    def check(self) -> None:
+        """Refuses options that belong to others which are not given.
+
+        Raises:
+            UsageError: An option stands alone.
+        """
+        if self.overwrite and self.output is None and not self.xmp:
+            raise UsageError("--overwrite belongs to --output or --xmp.")
+        if self.xmp_alt and not self.xmp:
+            raise UsageError("--xmp-alt belongs to --xmp.")
+
     def meant(self, photos: Sequence[str]) -> bool:
         """Tells whether photos are captioned in batches: for files, from a folder or a list, or where they are many."""
         if self.output is not None or self.xmp or len(photos) > _FEW:
@@ -111,50 +124,53 @@ class Many(NamedTuple):
 
 _FEW = 16  # up to this many photos are captioned one by one, each on all cores
 
-many_options = collected(
-    "many",
-    Many._fields,
-    Many,
-    (
-        click.option(
-            "--output",
-            metavar="FILE|DIR/",
-            help="Write a row for each photo to FILE (.jsonl or .csv); or the caption of photo.jpg to DIR/photo.txt, "
-            "and all rows to DIR/captions.jsonl. A run that was stopped resumes with the same command.",
-        ),
-        click.option(
-            "--overwrite",
-            is_flag=True,
-            help="Replace what another or a finished run wrote to --output, and with --xmp what people wrote.",
-        ),
-        click.option("--recursive", is_flag=True, help="Look into subfolders too."),
-        click.option(
-            "--exclude",
-            multiple=True,
-            metavar="PATTERN",
-            help="Leave out files and folders whose name or path matches, such as '*_thumb.jpg'. May be repeated.",
-        ),
-        click.option(
-            "--batch-size",
-            type=click.IntRange(1, 1024),
-            show_default="8; on CUDA 64",
-            help="Photos computed together.",
-        ),
-        click.option(
-            "--decoders", type=click.IntRange(1, 256), show_default="all cores", help="Threads that read photos."
-        ),
-        click.option(
-            "--xmp",
-            is_flag=True,
-            help="Write each caption into the photo's XMP sidecar, as its description. Descriptions by people stay.",
-        ),
-        click.option("--xmp-alt", is_flag=True, help="Write it as the alternative text too; with --xmp."),
-        click.option(
-            "--xmp-name",
-            type=click.Choice(["file", "stem"]),
-            default="file",
-            show_default=True,
-            help="Name of a sidecar: photo.jpg.xmp (darktable, digiKam) or photo.xmp (Adobe).",
-        ),
+
+_further: tuple[Decorator, ...] = (
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace what another or a finished run wrote to --output, and with --xmp what people wrote.",
     ),
+    click.option("--recursive", is_flag=True, help="Look into subfolders too."),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave out files and folders whose name or path matches, such as '*_thumb.jpg'. May be repeated.",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1, 1024),
+        show_default="8; on CUDA 64",
+        help="Photos computed together.",
+    ),
+    click.option("--decoders", type=click.IntRange(1, 256), show_default="all cores", help="Threads that read photos."),
+    click.option(
+        "--xmp",
+        is_flag=True,
+        help="Write each caption into the photo's XMP sidecar, as its description. Descriptions by people stay.",
+    ),
+    click.option("--xmp-alt", is_flag=True, help="Write it as the alternative text too; with --xmp."),
+    click.option(
+        "--xmp-name",
+        type=click.Choice(["file", "stem"]),
+        default="file",
+        show_default=True,
+        help="Name of a sidecar: photo.jpg.xmp (darktable, digiKam) or photo.xmp (Adobe).",
+    ),
+)
+
+
+def _many_options(metavar: str, output_help: str) -> Decorator:
+    output = click.option("--output", metavar=metavar, help=output_help)
+    return collected("many", Many._fields, Many, (output, *_further))
+
+
+many_options = _many_options(
+    "FILE|DIR/",
+    "Write a row for each photo to FILE (.jsonl or .csv); or the caption of photo.jpg to DIR/photo.txt, and all rows "
+    "to DIR/captions.jsonl. A run that was stopped resumes with the same command.",
+)
+watch_options = _many_options(
+    "FILE.jsonl", "Write a row for each photo to FILE.jsonl. A watch that was stopped goes on with the same command."
 )

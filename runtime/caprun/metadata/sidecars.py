@@ -66,13 +66,19 @@ class Sidecars:
         self._options, self._writer, self._say = options, writer, say
         self._properties = (DESCRIPTION, ALT_TEXT) if options.alt else (DESCRIPTION,)
         self.written = self.kept = self.failed = 0
-        owner: dict[Path, str] = {}
+        self._owner: dict[Path, str] = {}
         for photo in photos:
-            path = self.path(photo)
-            if owner.setdefault(path, photo) != photo:
-                raise UsageError(
-                    f"{owner[path]} and {photo} would both be captioned in {path}; leave out --xmp-name stem."
-                )
+            self.add(photo)
+
+    def add(self, photo: str) -> None:
+        """Adds a photo.
+
+        Raises:
+            UsageError: Another photo has the same sidecar.
+        """
+        path = self.path(photo)
+        if (owner := self._owner.setdefault(path, photo)) != photo:
+            raise UsageError(f"{owner} and {photo} would both be captioned in {path}; leave out --xmp-name stem.")
 
     def path(self, photo: str) -> Path:
         """Returns the path of a photo's sidecar."""
@@ -87,7 +93,7 @@ class Sidecars:
             return False
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Writes the caption of a photo's row, where it is needed; a row without a caption changes nothing.
+        """Writes the caption of a photo's row, where it is new; a row without a caption changes nothing.
 
         Raises:
             OutputError: The disk is full.
@@ -97,7 +103,7 @@ class Sidecars:
         path, writer = self.path(row["image"]), self._writer
         try:
             sidecar = _read(path)
-            if properties := self._to_write(sidecar):
+            if properties := self._to_write(sidecar, row["caption"]):
                 mark = Mark(writer.tool, writer.model, writer.run, row["caption"], str(row.get("confidence", "")))
                 sidecar.write(properties, mark, writer.language)
                 _write(path, sidecar)
@@ -107,8 +113,11 @@ class Sidecars:
                 raise
             self._fail(error)
 
-    def _to_write(self, sidecar: Sidecar) -> list[Property] | None:
-        """Returns the properties that need a caption: those without a text, with an earlier caption, or overwritten."""
+    def _to_write(self, sidecar: Sidecar, caption: str | None = None) -> list[Property] | None:
+        """Returns the properties that need a caption: those without a text, with an earlier caption, or overwritten.
+
+        `caption` is the photo's, where it is known: this run wrote another one if the photo has changed since.
+        """
         properties = [
             one for one in self._properties if self._options.overwrite or not sidecar.text(one) or sidecar.is_own(one)
         ]
@@ -116,7 +125,8 @@ class Sidecars:
             self.kept += 1
             return None
         mark = sidecar.mark
-        done = mark is not None and mark.run == self._writer.run and all(map(sidecar.is_own, properties))
+        written = mark is not None and mark.run == self._writer.run and caption in (None, mark.caption)
+        done = written and all(map(sidecar.is_own, properties))
         return None if done else properties
 
     def _fail(self, error: OutputError) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from captioner.config import Config
     from captioner.datasets import DataSource
     from captioner.evaluation.report import Evaluation
+    from captioner.text.metric_words import Segmenter
 
 
 @click.command()
@@ -46,6 +47,12 @@ if TYPE_CHECKING:
     metavar="N",
     help="Number of photos whose captions and references are printed.",
 )
+@click.option(
+    "--segmenter",
+    type=click.Choice(["jieba"]),
+    show_default="characters",
+    help="Package that finds the words in scripts without spaces, for comparison with papers.",
+)
 @allow_missing_option
 @precision_option
 @search_options
@@ -59,6 +66,7 @@ def evaluate(
     json_file: Path | None,
     page: Path | None,
     samples: int,
+    segmenter: Segmenter | None,
     allow_missing: bool,
     precision: str | None,
     search: Mapping[str, Any],
@@ -82,7 +90,16 @@ def evaluate(
     )
     examples = dataset.split(split)
     with Meteor.find(say) or nullcontext() as meteor:
-        report = run(captioner, examples, options, split, allow_missing=allow_missing, say=say, meteor=meteor)
+        report = run(
+            captioner,
+            examples,
+            options,
+            split,
+            allow_missing=allow_missing,
+            say=say,
+            meteor=meteor,
+            segment_with=segmenter,
+        )
     click.echo(report.table(samples))
     if json_file:
         report.write(json_file)

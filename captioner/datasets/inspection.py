@@ -22,7 +22,8 @@ from captioner.datasets.formats import Reading, read_folder
 from captioner.datasets.splitting import PARTS, Parts, split_examples
 from captioner.output_files import write_whole
 from captioner.progress import Progress
-from captioner.text.metric_words import tokenize
+from captioner.text.metric_words import segmentation, tokenize
+from captioner.text.scripts import scripts_of
 
 FREQUENT = DataConfig().min_count
 """Number of occurrences from which a training learns a word by default."""
@@ -62,6 +63,10 @@ class Report:
     """Number of photos and captions in each split."""
     unlisted: int
     """Number of photos in none of the dataset's own splits."""
+    scripts: dict[str, int]
+    """Number of captions by the script of most of their letters."""
+    segmentation: str
+    """What the metrics count as words: `words`, `characters`, or `words and characters` of several scripts."""
     words_per_caption: Spread
     vocabulary: int
     """Number of different words, as the metrics count words."""
@@ -79,7 +84,7 @@ class Report:
         per_photo, lengths = self.captions_per_photo, self.words_per_caption
         splits = "; ".join(f"{name} {c['photos']} photos, {c['captions']} captions" for name, c in self.splits.items())
         words = (
-            f"words in a caption: {lengths.minimum} to {lengths.maximum}, median {lengths.median:g}, "
+            f"{self.segmentation} in a caption: {lengths.minimum} to {lengths.maximum}, median {lengths.median:g}, "
             f"mean {lengths.mean:.1f}, 95% have at most {lengths.p95}"
         )
         lines = [
@@ -90,8 +95,9 @@ class Report:
             f"captions: {self.captions}, {per_photo.minimum} to {per_photo.maximum} a photo, mean {per_photo.mean:.2f}",
             f"splits ({self.splits_from}): {splits or 'none'}",
             *([f"in no split, and not used: {self.unlisted} photos"] * bool(self.unlisted)),
+            f"scripts: {', '.join(f'{script} {count} captions' for script, count in self.scripts.items()) or 'none'}",
             words,
-            f"vocabulary: {self.vocabulary} words, {self.frequent} of them at least {FREQUENT} times",
+            f"vocabulary: {self.vocabulary} {self.segmentation}, {self.frequent} of them at least {FREQUENT} times",
             *([f"most frequent: {', '.join(f'{word} {count}' for word, count in self.words)}"] * bool(self.words)),
             f"photos opened: {self.opened or 'none'}",
             "problems:" if self.problems else "problems: none found",
@@ -153,6 +159,7 @@ def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bo
             " = ".join(_names(directory, group)) for group in same if group not in across
         ],
     }
+    texts = [caption for example in examples for caption in example.references]
     return Report(
         directory=str(directory),
         format=reading.source,
@@ -163,6 +170,8 @@ def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bo
         splits_from=splits_from,
         splits={s: {"photos": len(captions[s]), "captions": sum(captions[s])} for s in SPLITS if s in captions},
         unlisted=len(captions[_UNLISTED]),
+        scripts=scripts_of(texts),
+        segmentation=segmentation(texts),
         words_per_caption=_spread(lengths),
         vocabulary=len(words),
         frequent=sum(count >= FREQUENT for count in words.values()),

@@ -13,7 +13,7 @@ from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.ngrams import count
 from captioner.evaluation.nist import nist
 from captioner.evaluation.rouge import rouge_l
-from captioner.text.metric_words import tokenize
+from captioner.text.metric_words import Words, tokenize
 
 TEACHER_FORCED_TITLES = {"dev_loss": "Loss", "accuracy": "Accuracy", "top_5": "Top-5"}
 """Titles of the teacher-forced scores, by key."""
@@ -35,7 +35,10 @@ _DIGITS = {"dev_loss": 3, "nist_2": 2, "nist_4": 2}  # of scores that are printe
 
 
 def score(
-    captions: Sequence[str], references: Sequence[Sequence[str]], meteor: Meteor | None = None
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    meteor: Meteor | None = None,
+    words_of: Words = tokenize,
 ) -> dict[str, float]:
     """Tokenizes captions and references and computes every metric.
 
@@ -43,6 +46,7 @@ def score(
         captions: one caption per photo; it may be empty.
         references: for each photo, in the same order, its reference captions.
         meteor: computes METEOR; without it, METEOR is left out.
+        words_of: splits a caption into words.
 
     Returns:
         Scores by the keys of `TITLES`: mean CIDEr in 0..10 (papers often print it times 100), NIST 0 or more, the
@@ -55,8 +59,8 @@ def score(
     for i, of_photo in enumerate(references):
         if isinstance(of_photo, str):
             raise TypeError(f"the references of the photo at index {i} are one string: put it in a list")
-    words = [tokenize(caption) for caption in captions]
-    reference_words = [[tokenize(reference) for reference in of_photo] for of_photo in references]
+    words = [words_of(caption) for caption in captions]
+    reference_words = [[words_of(reference) for reference in of_photo] for of_photo in references]
     photos = count(words, reference_words)
     _, nist_2, _, nist_4 = nist(photos)
     scores = {f"bleu_{order}": value for order, value in enumerate(bleu(photos), 1)}
@@ -67,12 +71,15 @@ def score(
 
 
 def scores_by_dataset(
-    captions: Sequence[str], references: Sequence[Sequence[str]], dataset_of: Sequence[str]
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    dataset_of: Sequence[str],
+    words_of: Words = tokenize,
 ) -> dict[str, float]:
     """Scores the photos of each dataset separately.
 
     Args:
-        captions, references: see `score`.
+        captions, references, words_of: see `score`.
         dataset_of: the name of each photo's dataset.
 
     Returns:
@@ -85,7 +92,7 @@ def scores_by_dataset(
         return found
     for name in names:
         chosen = [i for i, dataset in enumerate(dataset_of) if dataset == name]
-        scores = score([captions[i] for i in chosen], [references[i] for i in chosen])
+        scores = score([captions[i] for i in chosen], [references[i] for i in chosen], words_of=words_of)
         counts = {"photos": len(chosen), "references": sum(len(references[i]) for i in chosen)}
         found |= {f"{key}@{name}": value for key, value in (counts | scores).items()}
     return found

@@ -27,11 +27,17 @@ class ScoreTable:
         return f"{textwrap.fill(f'{self.title}: {self.meaning}', 100, break_on_hyphens=False)}\n{head}\n{row}"
 
 
+def scored_by(metrics: Mapping[str, object]) -> str:
+    """Returns the words that captions were scored by; files of older versions scored all captions by words."""
+    return f"by {metrics.get('segmentation', 'words')}, lower-cased, punctuation removed"
+
+
 def score_tables(metrics: Mapping[str, object], search: SearchOptions) -> list[ScoreTable]:
     """Returns a table for each protocol that has scores.
 
     Args:
-        metrics: split, photos and references, and scores by their keys in `TEACHER_FORCED_TITLES` and `TITLES`.
+        metrics: split, photos, references and segmentation, and scores by their keys in `TEACHER_FORCED_TITLES` and
+            `TITLES`.
         search: the options that the free-running captions were searched with.
     """
     where = f"split {metrics.get('split')}, {metrics.get('photos')} photos, {metrics.get('references')} references"
@@ -47,7 +53,7 @@ def score_tables(metrics: Mapping[str, object], search: SearchOptions) -> list[S
     if free:
         meaning = (
             f"{where}, all references of a photo together; the model's own captions, from the photo alone, "
-            f"{search.text}; lower-cased, punctuation removed. x100 except NIST."
+            f"{search.text}; {scored_by(metrics)}. x100 except NIST."
         )
         cells = {TITLES[name]: shown(name, value) for name, value in free.items()}
         tables.append(ScoreTable("Free-running", meaning, cells))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES, named, score, scores_by_dataset
-from captioner.evaluation.protocol import score_tables
+from captioner.evaluation.protocol import score_tables, scored_by
 from captioner.evaluation.teacher_forced import TeacherForced, tally
 from captioner.models.caption_model import CaptionModel
 from captioner.models.checkpoint import Checkpoint, build_model
 from captioner.models.decoder import pad_captions
 from captioner.output_files import write_whole
 from captioner.progress import Progress
+from captioner.text.metric_words import Segmenter, segmentation, segmenter, tokenize
 
 _BATCH = 16
 
@@ -46,14 +48,15 @@ class Evaluation:
     examples: Sequence[Example]
     captions: Sequence[Caption]
     metrics: Mapping[str, Any]
-    """Split, photos, references, and every score by its key; a bundle has no teacher-forced scores."""
+    """Split, photos, references, segmentation, and every score by its key; a bundle has no teacher-forced scores."""
 
     def table(self, samples: int = 0) -> str:
         """Returns text for a terminal: `samples` photos with captions and references, then a table per protocol."""
-        lengths = [len(caption.words) for caption in self.captions]
+        lengths = [len(tokenize(caption.text)) for caption in self.captions]
+        unit = segmentation(text for example in self.examples for text in example.references)
         head = (
             f"{self.model} on {self.split}: {len(self.examples)} photos, {self.metrics['references']} references, "
-            f"{self.options.text.split(',')[0]}, mean length {np.mean(lengths):.1f} words"
+            f"{self.options.text.split(',')[0]}, mean length {np.mean(lengths):.1f} {unit}"
         )
         tables = [table.text() for table in score_tables(self.metrics, self.options)]
         return "\n\n".join([*self._samples(samples), head, *tables])
@@ -76,7 +79,7 @@ class Evaluation:
             "photos": len(self.captions),
             "references": self.metrics["references"],
             "search": self.options.as_dict(),
-            "protocol": "free-running, all references, lower-cased, punctuation removed",
+            "protocol": f"free-running, all references, {scored_by(self.metrics)}",
             "scores": named(self.metrics, TITLES),
         }
         if taught := named(self.metrics, TEACHER_FORCED_TITLES):
@@ -139,6 +142,7 @@ def evaluate(
     allow_missing: bool,
     say: Callable[[str], None],
     meteor: Meteor | None = None,
+    segment_with: Segmenter | None = None,
 ) -> Evaluation:
     """Captions photos and scores the captions.
 
@@ -150,11 +154,13 @@ def evaluate(
         allow_missing: leaves out photos that cannot be read.
         say: prints a line for each photo left out.
         meteor: computes METEOR; without it, METEOR is left out.
+        segment_with: finds the words in scripts without spaces; None to score those by characters.
 
     Raises:
         ImageError: a photo cannot be read and `allow_missing` is false.
-        CaptionerError: no photo can be read.
+        CaptionerError: no photo can be read, or the segmenter is not installed.
     """
+    words_of = tokenize if segment_with is None else segmenter(segment_with)
     kept: list[Example] = []
     captions: list[Caption] = []
     taught = captioner.backend if isinstance(captioner.backend, Taught) else None
@@ -183,9 +189,10 @@ def evaluate(
         "split": split,
         "photos": len(kept),
         "references": sum(map(len, references)),
+        "segmentation": f"words of {segment_with}" if segment_with else segmentation(chain(*references)),
         **(total.as_dict() if taught else {}),
-        **score(texts, references, meteor),
-        **scores_by_dataset(texts, references, [example.dataset for example in kept]),
+        **score(texts, references, meteor, words_of),
+        **scores_by_dataset(texts, references, [example.dataset for example in kept], words_of),
     }
     name = captioner.spec.name
     if isinstance(captioner.backend, OnnxBackend):

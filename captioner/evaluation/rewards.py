@@ -17,7 +17,7 @@ from caprun.bundle.vocabulary import Joining, Vocabulary
 from captioner.evaluation.bleu import SMALL, TINY
 from captioner.evaluation.cider import SIGMA
 from captioner.evaluation.ngrams import MAX_ORDER
-from captioner.text.metric_words import tokenize
+from captioner.text.metric_words import ends_with, tokenize
 
 _END = 0  # the word id of END
 
@@ -27,6 +27,7 @@ class Rewarded(NamedTuple):
 
     cider: Float64Array  # CIDEr-D, in 0..10
     bleu_4: Float64Array  # BLEU-4 of the caption alone, in 0..1
+    ends_badly: npt.NDArray[np.bool_]  # whether the caption ends with one of the bad endings
     longer: Float64Array  # relative difference in length to the mean of the photo's references, such as 0.1 or -0.2
 
 
@@ -56,13 +57,19 @@ class CaptionRewards:
     Args:
         references: for each photo, the words of its reference captions, at least one.
         vocabulary: the vocabulary of the captions.
+        bad_endings: texts that a caption should not end with.
 
     END counts as the last word of a reference and of a finished caption; without it, `a boy is playing in a` would have
     no wrong n-gram. Document frequencies come from these references, END included. Apart from END, the numbers equal
     those of `captioner.evaluation.cider.Cider` and `captioner.evaluation.bleu.bleu`, and so of `pycocoevalcap`.
     """
 
-    def __init__(self, references: Sequence[Sequence[Sequence[str]]], vocabulary: Vocabulary) -> None:
+    def __init__(
+        self,
+        references: Sequence[Sequence[Sequence[str]]],
+        vocabulary: Vocabulary,
+        bad_endings: Iterable[str] = (),
+    ) -> None:
         self._ids: dict[str, int] = {}
         self._vocabulary = vocabulary
         # if spaces join pieces, the words of a piece do not depend on its neighbours
@@ -70,6 +77,7 @@ class CaptionRewards:
         self._of_piece = [self._intern(tokenize(piece)) for piece in vocabulary.pieces] if apart else None
         captions = _flat([[*self._intern(words), _END] for of_photo in references for words in of_photo])
         counts = np.array([len(of_photo) for of_photo in references], np.int64)
+        self._bad_endings = [self._intern(tokenize(ending)) for ending in bad_endings]
         # all words are known now, except words of joined pieces that no reference has
         self._base = len(self._ids) + 2
         photo = np.repeat(np.arange(len(counts)), counts)
@@ -89,9 +97,9 @@ class CaptionRewards:
             ids: each caption without END.
             ended: bool (captions,), whether END follows.
         """
-        captions = _flat(
-            [[*self._words(one), _END] if end else self._words(one) for one, end in zip(ids, ended, strict=True)]
-        )
+        words = [self._words(one) for one in ids]
+        ends_badly = np.array([ends_with(caption, self._bad_endings) for caption in words], np.bool_)
+        captions = _flat([[*caption, _END] if end else caption for caption, end in zip(words, ended, strict=True)])
         rows, references = len(captions.lengths), self._lengths.shape[1]
         difference = captions.lengths[:, None] - self._lengths[photos]
         closeness = np.exp(-(difference**2) / (2 * SIGMA**2)) * self._there[photos]
@@ -120,7 +128,7 @@ class CaptionRewards:
         bleu_4 = self._brevity(photos, captions.lengths) * precision ** (1 / MAX_ORDER)
         mean = self._lengths[photos].sum(1) / self._counts[photos]
         # a missing END does not make a caption shorter
-        return Rewarded(cider, bleu_4, (captions.lengths + ~ended) / mean - 1)
+        return Rewarded(cider, bleu_4, ends_badly, (captions.lengths + ~ended) / mean - 1)
 
     def _brevity(self, photos: Ids, lengths: Ids) -> Float64Array:
         """Computes BLEU's brevity penalty against the reference of the closest length, the shorter one of two."""

@@ -16,7 +16,8 @@ from typing import Any
 from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
-from captioner.text.splitting import is_unspaced, joining, split
+from captioner.text.scripts import is_unspaced
+from captioner.text.splitting import joining, split
 from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, import_error
 
 DEFAULT_SIZE = 8000

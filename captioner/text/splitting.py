@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from caprun.bundle.vocabulary import Joining
+from captioner.text.scripts import is_unspaced
 
 
 class Token(NamedTuple):
@@ -38,11 +39,7 @@ _LEFT_OUT = re.compile(f"[{_JOINER}{_INNER}{_POINT}{_SYMBOL}]")
 _PLAIN_JOINERS = str.maketrans({"’": "'", "\N{HYPHEN}": "-", "\N{NON-BREAKING HYPHEN}": "-"})
 _ZERO_WIDTH_SPACE = "\N{ZERO WIDTH SPACE}"
 
-# beginnings of the characters' Unicode names, because the standard library has no property for scripts
-_UNSPACED_SCRIPTS = (
-    *("CJK ", "IDEOGRAPHIC ", "HIRAGANA ", "KATAKANA", "HALFWIDTH KATAKANA"),
-    *("THAI ", "LAO ", "KHMER ", "MYANMAR "),
-)
+_TURKISH = set("ıİğĞ")  # letters of no language with another rule for `I`
 
 # Flickr8k's captions are already tokenized: `a man 's hat`
 _DETACHED_ENDING = re.compile(r"(?<=\w) (?=(?:'(?:s|m|d|ll|re|ve)|n't)(?!\w))", re.IGNORECASE)
@@ -74,7 +71,7 @@ def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -
     visible = (c for c in caption if c == _ZERO_WIDTH_SPACE or unicodedata.category(c) != "Cf")
     text = unicodedata.normalize("NFC", "".join(visible)).translate(_PLAIN_JOINERS)
     if lower_case:
-        text = text.lower()
+        text = unicodedata.normalize("NFC", _lower(text))
     if punctuation:
         text = _DETACHED_ENDING.sub("", text)
     kinds = "".join(map(_kind if punctuation else _kind_without_marks, text))
@@ -91,6 +88,13 @@ def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -
             token = _canonical_mark(token, spaced, kinds[end : end + 1] in ("", _SPACE), open_quotes)
         tokens.append(Token(token, spaced, mark))
     return tokens
+
+
+def _lower(text: str) -> str:
+    """Lowers the case, in Turkish and its relatives by their rules: `I` to `ı` and `İ` to `i`."""
+    if _TURKISH.intersection(text):
+        text = text.replace("I", "ı").replace("İ", "i")
+    return text.lower()
 
 
 def _is_apart(gap: str, before: str, after: str) -> bool:
@@ -130,12 +134,6 @@ def _kind(character: str) -> str:
 def _kind_without_marks(character: str) -> str:
     kind = _kind(character)
     return _POINT if kind == _INNER else kind
-
-
-@lru_cache(maxsize=4096)
-def is_unspaced(character: str) -> bool:
-    """Whether a letter, digit or combining mark belongs to a script without spaces, such as Chinese and Thai."""
-    return unicodedata.category(character)[0] in "LNM" and unicodedata.name(character, "").startswith(_UNSPACED_SCRIPTS)
 
 
 def joining(

@@ -36,6 +36,7 @@ from captioner.training.processes import Processes
 from captioner.training.schedule import rate_at
 from captioner.training.validation import Validation, validate
 
+_ZERO = 0.0005  # of a score that is printed as 0.000
 _BASELINE_DECAY = 0.9  # Xu et al., 2015, equation 12
 
 
@@ -142,6 +143,12 @@ class Trainer:
                 row = self._end_epoch(began)
                 scores = score_line(row, self.told)
                 self.say(f"epoch {self.state.epoch}/{self.train_config.epochs}: {scores}  ({row['seconds']:.0f} s)")
+                if without_meaning(self.state.history):
+                    self.say(
+                        "warning: CIDEr and BLEU-4 were 0 in two epochs while the loss fell, so they do not tell good "
+                        "captions from bad ones. See with `captioner data` whether captions share words as they are "
+                        "counted, or select epochs by loss with --set train.select_by=dev_loss."
+                    )
             # a signal during the last validation, after which no step checks for it
             if self.processes.sums([float(interrupted.is_set())])[0] > 0:
                 raise KeyboardInterrupt
@@ -353,6 +360,12 @@ class Trainer:
         self.state = TrainingState(**training["state"])
         # keeps the length of the warm-up if the number of epochs has changed
         self.total_steps = training["total_steps"]
+
+
+def without_meaning(history: Sequence[Mapping[str, float]]) -> bool:
+    """Returns whether CIDEr and BLEU-4 have now been 0 in exactly two epochs, in which the dev loss fell."""
+    zero = [max(row["cider"], row["bleu_4"]) < _ZERO for row in history[-3:]]
+    return zero[-2:] == [True, True] and zero != [True] * 3 and history[-1]["dev_loss"] < history[-2]["dev_loss"]
 
 
 def goodness(name: str, value: float) -> float:

@@ -15,8 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from caprun.arrays import Float64Array
-from caprun.bundle.vocabulary import Vocabulary
-from captioner.config.self_critical import SelfCriticalConfig
 from captioner.evaluation.rewards import CaptionRewards
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Teacher
@@ -51,7 +49,6 @@ class SelfCriticalTrainer(Trainer):
         super().__init__(model, task, processes, say)
         self.settings = task.config.self_critical
         self._rewards = rewards
-        self._bad_endings = bad_ending_ids(task.checkpoint.vocabulary, self.settings)
 
     def run(self) -> TrainingState:
         """Scores the initial model, trains as `Trainer.run` does, and warns about scores that got worse.
@@ -85,7 +82,7 @@ class SelfCriticalTrainer(Trainer):
             if not self.model.encoder.tuned:
                 with torch.no_grad():
                     seen = self.model.features(seen)
-            drawn, reward, baseline = self._explore(seen, batch)
+            drawn, reward, baseline, bad_endings = self._explore(seen, batch)
             advantage = torch.from_numpy(reward - baseline).to(device, torch.float32)
             self.model.train(settings.dropout != "off")
             with self.processes.gathering(self.shared_model, number == len(step.batches)):
@@ -94,12 +91,16 @@ class SelfCriticalTrainer(Trainer):
                 loss = self_critical_loss(teacher, self.model.unsaid, advantage, settings.temperature, captions)
                 # DistributedDataParallel averages over processes
                 self.optimiser.backward(loss * self.processes.count)
-            sums += [loss.item(), reward.sum(), int(drawn.lengths.sum() - drawn.ended.sum()), self._ending_badly(drawn)]
+            sums += [loss.item(), reward.sum(), int(drawn.lengths.sum() - drawn.ended.sum()), bad_endings]
         found: list[float] = sums.tolist()
         return found
 
-    def _explore(self, seen: Tensor, batch: Batch) -> tuple[Drawn, Float64Array, Float64Array]:
-        """Draws captions of photos; returns them with rewards and baselines, both (photos, samples)."""
+    def _explore(self, seen: Tensor, batch: Batch) -> tuple[Drawn, Float64Array, Float64Array, int]:
+        """Draws captions of photos.
+
+        Returns:
+            The captions, their rewards and baselines, both (photos, samples), and the number of bad endings.
+        """
         settings, most = self.settings, self.task.config.search.max_length
         greedy = None
         with torch.no_grad(), self.optimiser.autocast():
@@ -109,11 +110,12 @@ class SelfCriticalTrainer(Trainer):
             if settings.baseline == "greedy":
                 self.model.eval()
                 greedy = sample(self.model, self.model.start(features), 1, most, 0.0)
-        reward = self._worth(drawn, batch.photos)
-        others = others_mean(reward) if greedy is None else self._worth(greedy, batch.photos)
-        return drawn, reward, others
+        reward, bad_endings = self._worth(drawn, batch.photos)
+        others = others_mean(reward) if greedy is None else self._worth(greedy, batch.photos)[0]
+        return drawn, reward, others, bad_endings
 
-    def _worth(self, drawn: Drawn, photos: npt.NDArray[np.int64]) -> Float64Array:
+    def _worth(self, drawn: Drawn, photos: npt.NDArray[np.int64]) -> tuple[Float64Array, int]:
+        """Returns the reward of each caption, (photos, samples), and the number of bad endings."""
         ended = drawn.ended.flatten().cpu().numpy()
         lengths = (drawn.lengths - drawn.ended.long()).flatten().tolist()
         tokens = drawn.tokens.flatten(0, 1).tolist()
@@ -124,12 +126,7 @@ class SelfCriticalTrainer(Trainer):
         worth: Float64Array = (
             settings.cider * found.cider + settings.bleu_4 * found.bleu_4 - settings.length * found.longer**2
         )
-        return worth.reshape(-1, samples)
-
-    def _ending_badly(self, drawn: Drawn) -> int:
-        words = drawn.lengths - drawn.ended.long()  # for an empty caption this is START, which is not a bad ending
-        last = drawn.tokens.gather(2, words.unsqueeze(2)).squeeze(2)
-        return int(torch.isin(last, self._bad_endings.to(last.device)).sum())
+        return worth.reshape(-1, samples), int(found.ends_badly.sum())
 
     def _note_step(self, step: Step, found: Sequence[float]) -> tuple[float, ...]:
         state, (reward, words, bad_endings) = self.state, found
@@ -185,9 +182,3 @@ def self_critical_loss(
     log_prob = functional.log_softmax((teacher.logits.float() + unsaid) / temperature, dim=1)
     said = log_prob.gather(1, teacher.targets[:, None]).squeeze(1)
     return -(advantage.flatten()[teacher.caption] * said).sum() / captions
-
-
-def bad_ending_ids(vocabulary: Vocabulary, settings: SelfCriticalConfig) -> Tensor:
-    """Returns the ids, int64 (pieces,), of pieces that are a whole word of `settings.bad_endings`."""
-    bad = {vocabulary.joining.word_start + word for word in settings.bad_endings}
-    return torch.tensor([index for index, piece in enumerate(vocabulary.pieces) if piece in bad], dtype=torch.int64)

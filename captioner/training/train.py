@@ -105,6 +105,8 @@ def train(job: Job, say: Say) -> TrainingState:
             tokenizer.state(),
         )
         task = _task(job, kept, sources, splits, tokenizer)
+        if (unit := task.validation.protocol["segmentation"]) != "words":
+            say(f"scores: by {unit}, since words of some scripts have no spaces between them")
         if processes.first:
             reports = stack.enter_context(RunReports(job.output, config, splits["dev"], say))
             meteor = Meteor.find(say)
@@ -159,7 +161,7 @@ def _trainer(model: CaptionModel, task: Task, processes: Processes, say: Say, ex
     if task.config.train.stage == "cross-entropy":
         return Trainer(model, task, processes, say)
     references = [[tokenize(reference) for reference in example.references] for example in examples]
-    rewards = CaptionRewards(references, task.checkpoint.vocabulary)
+    rewards = CaptionRewards(references, task.checkpoint.vocabulary, task.config.self_critical.bad_endings)
     return SelfCriticalTrainer(model, task, processes, say, rewards)
 
 

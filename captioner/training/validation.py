@@ -24,7 +24,7 @@ from captioner.models.caption_model import CaptionModel
 from captioner.models.checkpoint import Checkpoint
 from captioner.text.build import language_of
 from captioner.text.gender_neutral import neutral_words
-from captioner.text.metric_words import tokenize
+from captioner.text.metric_words import ends_with, segmentation, tokenize
 from captioner.training.inputs.batches import Batches
 from captioner.training.processes import Processes
 
@@ -52,11 +52,17 @@ class Validation:
         if self.checkpoint.config.search.neutral and self.neutral is None:
             raise UsageError("search.neutral is true, but this vocabulary has no neutral words; leave it out.")
 
-    @property
+    @functools.cached_property
     def protocol(self) -> dict[str, Any]:
-        """The description of the split that is stored with the scores."""
-        references = sum(len(example.references) for example in self.examples)
-        return {"split": "dev", "photos": len(self.examples), "references": references, "captions": "free"}
+        """The description of the split and its scores that is stored with them."""
+        references = [reference for example in self.examples for reference in example.references]
+        return {
+            "split": "dev",
+            "photos": len(self.examples),
+            "references": len(references),
+            "captions": "free",
+            "segmentation": segmentation(references),
+        }
 
     @functools.cached_property
     def neutral(self) -> Neutralizer | None:
@@ -123,8 +129,8 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
 
 def form(captions: Sequence[str], bad_endings: Collection[str]) -> dict[str, float]:
     """Returns the mean number of `words` of captions and the share that ends with one of `bad_endings`."""
-    words = [tokenize(caption) for caption in captions]
+    words, endings = [tokenize(caption) for caption in captions], [tokenize(ending) for ending in bad_endings]
     return {
         "words": float(np.mean([len(caption) for caption in words])),
-        "bad_endings": float(np.mean([caption[-1:] != [] and caption[-1] in bad_endings for caption in words])),
+        "bad_endings": float(np.mean([ends_with(caption, endings) for caption in words])),
     }

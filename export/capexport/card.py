@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from caprun.bundle.confidence import Confidence
 from caprun.bundle.manifest import Manifest
 from captioner.evaluation.metrics import TITLES, keys_by_dataset, named, shown
+from captioner.evaluation.protocol import scored_by
 
 PICTURE = "confidence.svg"
 """Name of the picture, a file of the bundle beside the card."""
@@ -32,6 +33,7 @@ def model_card(manifest: Manifest, introduction: str) -> str:
         introduction=introduction.strip(),
         metrics=manifest.metrics,
         scores=_scores(manifest.metrics),
+        scored_by=scored_by(manifest.metrics),
         training=training,
         datasets=training.get("datasets") or unknown,
         stages=_stages(stages) if stages else None,

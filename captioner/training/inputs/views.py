@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageOps
 
-from captioner.text.metric_words import tokenize
+from captioner.text.metric_words import mention
 
 _AREA = (0.6, 1.0)
 _ASPECT = (0.85, 1 / 0.85)
@@ -28,8 +28,7 @@ def is_mirrored(view: int) -> bool:
 
 def may_be_mirrored(captions: Iterable[str], sided_words: Iterable[str]) -> bool:
     """Returns whether a photo's captions stay true when it is mirrored: none of them has a word for a side."""
-    sided = set(sided_words)
-    return not any(sided.intersection(tokenize(caption)) for caption in captions)
+    return not mention(captions, sided_words)
 
 
 def show(photo: Image.Image, view: int, content: str) -> Image.Image:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -154,3 +156,17 @@ def test_splits_without_photos_to_learn_from_are_refused(run, trained, shapes, t
     result = run(trained / BEST, "--data", data, "--splits", -1, 50, 50)
     assert result.exit_code in (1, 2)
     assert result.stderr.count("\n") == 1
+
+
+def test_a_segmenter_is_named_with_the_scores(run, shapes, monkeypatch):
+    jieba = SimpleNamespace(setLogLevel=lambda _: None, lcut=list)
+    monkeypatch.setitem(sys.modules, "jieba", jieba)
+    assert "; by words of jieba, lower-cased, punctuation removed." in shown_by(
+        run(TINY, "--data", shapes, "--segmenter", "jieba")
+    )
+    assert "; by words, lower-cased, punctuation removed." in shown_by(run(TINY, "--data", shapes))
+
+
+def shown_by(result):
+    assert result.exit_code == 0, result.output
+    return " ".join(result.stdout.split())

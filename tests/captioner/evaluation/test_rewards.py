@@ -149,3 +149,19 @@ def test_the_length_is_told_beside_the_mean_of_the_photos_references():
     longer = score(references, captions, Vocabulary(WORDS)).longer
     # END counts as a word, of captions that were cut off too
     assert longer == pytest.approx([3 / 3.5 - 1, 6 / 3.5 - 1, 6 / 3.5 - 1, 0])
+
+
+def test_bad_endings_are_the_last_words_of_captions_in_any_vocabulary():
+    plain = Vocabulary(("a", "dog", "the"))
+    begun = Vocabulary(("▁a", "▁dog", "▁the", "s"), Joining(word_start="▁"))
+    chinese = Vocabulary(("狗", "在草", "地上", "一", "个"), Joining(word_start="▁", unspaced="一上个在地狗草"))
+    references = {plain: [["a", "dog"]], begun: [["a", "dog"]], chinese: [["狗", "在", "草", "地", "上"]]}
+
+    def ending_badly(vocabulary: Vocabulary, *ids: list[int]) -> list[bool]:
+        rewards = CaptionRewards([references[vocabulary]], vocabulary, ("a", "the", "上", "一个"))
+        ended = np.ones(len(ids), bool)
+        return rewards.score(np.zeros(len(ids), np.int64), ids, ended).ends_badly.tolist()
+
+    assert ending_badly(plain, [1, 2], [2, 1], [0], []) == [True, False, True, False]
+    assert ending_badly(begun, [1, 2], [0, 3], [2, 3]) == [True, False, False]
+    assert ending_badly(chinese, [0, 1, 2], [0, 3, 4], [3, 4, 0], [1]) == [True, True, False, False]

@@ -1,11 +1,14 @@
 """Metrics count lower-cased words without punctuation."""
 
+import sys
 import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from captioner.text.metric_words import tokenize
+from captioner.errors import CaptionerError
+from captioner.text.metric_words import ends_with, mention, segmentation, segmenter, tokenize
 
 
 @pytest.mark.parametrize(
@@ -23,12 +26,33 @@ from captioner.text.metric_words import tokenize
         ("한 남자가 파도를 타고 있다.", ["한", "남자가", "파도를", "타고", "있다"]),
         ("एक आदमी समुद्र में है।", ["एक", "आदमी", "समुद्र", "में", "है"]),
         ("رجلٌ يركضُ، اليوم؟", ["رجلٌ", "يركضُ", "اليوم"]),
-        ("一个男人在冲浪。真好", ["一个男人在冲浪", "真好"]),
+        ("一个男人，在冲浪。", ["一", "个", "男", "人", "在", "冲", "浪"]),
+        ("两只狗 穿着T-shirt 和3条Nike裤", ["两", "只", "狗", "穿", "着", "t-shirt", "和", "3", "条", "nike", "裤"]),
+        ("卡拉-OK，T-恤", ["卡", "拉", "ok", "t", "恤"]),
+        ("パンダがｶﾞｱﾙ々", ["パ", "ン", "ダ", "が", "ｶﾞ", "ｱ", "ﾙ", "々"]),
+        ("น้ำกำลังดี 2 ตัว", ["น้ำ", "กำ", "ลั", "ง", "ดี", "2", "ตั", "ว"]),
+        ("ໝາ ກຳລັງ", ["ໝ", "າ", "ກຳ", "ລັ", "ງ"]),
+        ("ក្មេង", ["ក្មេ", "ង"]),
+        ("ကလေး", ["က", "လေး"]),
         ("dog ❤️ 🐶👍🏽 cat", ["dog", "cat"]),
     ],
 )
 def test_tokenize_lower_cases_and_removes_punctuation(caption, words):
     assert tokenize(caption) == words
+
+
+@pytest.mark.parametrize(
+    ("caption", "lower"),
+    [
+        ("ISLAK bir sokağın İKİ yanı", "ıslak bir sokağın iki yanı"),
+        ("In der STRASSE: Straße, Äpfel", "in der strasse straße äpfel"),
+        ("MỘT NGƯỜI", "một người"),
+        ("ΟΔΟΣ", "οδο\N{GREEK SMALL LETTER FINAL SIGMA}"),
+        ("W\N{COMBINING RING ABOVE}", "\N{LATIN SMALL LETTER W WITH RING ABOVE}"),
+    ],
+)
+def test_case_is_lowered_as_each_language_does(caption, lower):
+    assert tokenize(caption) == tokenize(lower) == lower.split()
 
 
 @pytest.mark.parametrize("caption", ["Một người ở bãi biển", "한 남자가", "Un garçon près", "क़लम"])
@@ -51,8 +75,42 @@ def test_tokenize_changes_nothing_in_its_own_words():
     rng = np.random.default_rng(0)
     # letters, marks, joiners, signs and invisible characters of several scripts, in every order
     alphabet = [
-        chr(c) for start in (0x20, 0xC0, 0x300, 0x900, 0x1100, 0x2000, 0xAC00) for c in range(start, start + 96)
+        chr(c)
+        for start in (0x20, 0xC0, 0x300, 0x900, 0xE00, 0x1000, 0x1100, 0x1780, 0x2000, 0x4E00, 0xAC00)
+        for c in range(start, start + 96)
     ]
     for _ in range(300):
         words = tokenize("".join(rng.choice(alphabet, size=20)))
         assert tokenize(" ".join(words)) == words
+
+
+def test_the_segmentation_is_said_of_captions_by_the_script_of_most_letters():
+    english, chinese = "a dog on grass", "一只狗在T恤上"
+    assert segmentation([english, "chien"]) == segmentation(["123"]) == "words"
+    assert segmentation([chinese, "หมา"]) == "characters"
+    assert segmentation([chinese, english]) == "words and characters"
+
+
+def test_a_text_is_mentioned_or_ends_a_caption_as_a_sequence_of_words():
+    assert mention(["狗在左边跑"], ["左边"])
+    assert not mention(["左上边"], ["左边"])
+    assert mention(["A dog, left"], ["right", "left"])
+    assert not mention(["a leftover"], ["left"])
+    endings = [tokenize(text) for text in ("the", "一个", "")]
+    assert ends_with(tokenize("狗和一个"), endings)
+    assert ends_with(tokenize("on the"), endings)
+    assert not ends_with(tokenize("一个狗"), endings)
+    assert not ends_with([], endings)
+
+
+def test_a_segmenter_cuts_scripts_without_spaces_only(monkeypatch):
+    pairs = SimpleNamespace(setLogLevel=lambda _: None, lcut=lambda text: [text[i : i + 2] for i in range(0, 9, 2)][:2])
+    monkeypatch.setitem(sys.modules, "jieba", pairs)
+    assert segmenter("jieba")("一只狗狗 穿T-shirt, man's")[:2] == ["一只", "狗狗"]
+    assert segmenter("jieba")("A man's T-shirt") == tokenize("A man's T-shirt")
+
+
+def test_a_segmenter_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    with pytest.raises(CaptionerError, match=r"--segmenter jieba needs that package; run `pip install jieba`\."):
+        segmenter("jieba")

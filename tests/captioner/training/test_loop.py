@@ -216,3 +216,26 @@ def test_a_resumed_training_says_how_it_began_and_that_its_best_is_missing(
     assert not (tmp_path / ".last.pt-1234").exists()
     told = [line for line in said if line.startswith("resumed:")]
     assert told == ["resumed: 3 of 3 epochs and 0 steps of the next are done"]
+
+
+@pytest.mark.parametrize(
+    ("ciders", "losses", "warned"),
+    [
+        ([0, 0.0001], [3, 2], True),
+        ([0.2, 0, 0.0004], [3, 2, 1], True),
+        ([0, 0], [3, 3], False),
+        ([0, 0.0006], [3, 2], False),
+        ([0], [3], False),
+        ([0, 0, 0], [3, 2, 1], False),  # was said before
+    ],
+)
+def test_scores_of_zero_for_two_epochs_while_the_loss_falls_are_said_once(ciders, losses, warned):
+    rows = [{"cider": cider, "bleu_4": 0, "dev_loss": loss} for cider, loss in zip(ciders, losses, strict=True)]
+    assert loop.without_meaning(rows) is warned
+
+
+def test_a_training_says_that_scores_of_zero_mean_nothing(train_shapes: Train, told, tmp_path):
+    told(cider=[0.0, 0.0, 0.0], bleu_4=[0.0, 0.0, 0.0], dev_loss=[3.0, 2.0, 1.0])
+    said = train_shapes(tmp_path, "train.epochs=3")
+    [warning] = [line for line in said if line.startswith("warning: CIDEr and BLEU-4 were 0")]
+    assert said.index(warning) == 1 + next(i for i, line in enumerate(said) if line.startswith("epoch 2/3"))

@@ -13,7 +13,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from caprun.bundle.vocabulary import Joining, Vocabulary
 from caprun.search.decoding import search
 from caprun.search.options import SearchOptions
 from captioner.backends.pytorch import ModelSteps
@@ -27,7 +26,7 @@ from captioner.text.tokenizer import SPECIAL
 from captioner.training import loop, self_critical
 from captioner.training.optimiser import Optimiser
 from captioner.training.sampling import sample
-from captioner.training.self_critical import bad_ending_ids, others_mean, self_critical_loss
+from captioner.training.self_critical import others_mean, self_critical_loss
 from captioner.training.train import Job, train
 from tests.captioner.training.test_training import sighted_weights
 from tests.captioner.trees import differing
@@ -451,11 +450,3 @@ def test_the_stages_model_captions_in_the_runtime_as_any_other(learnt, shapes):
     captioner = load_captioner(learnt / BEST, "cpu")
     assert captioner.caption(load_dataset(shapes).split("dev")[0].image).text
     assert build_model(load_checkpoint(learnt / BEST)).training is False
-
-
-def test_bad_endings_are_whole_words_of_any_vocabulary():
-    settings = SelfCriticalConfig(bad_endings=("a", "the"))
-    plain = Vocabulary(("<pad>", "a", "dog", "the"))
-    begun = Vocabulary(("a", "▁a", "▁the", "▁dog"), Joining(word_start="▁"))
-    continued = Vocabulary(("##a", "a", "the", "##the"), Joining(continuation="##"))
-    assert [bad_ending_ids(v, settings).tolist() for v in (plain, begun, continued)] == [[1, 3], [1, 2], [1, 2]]

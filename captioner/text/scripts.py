@@ -1,0 +1,39 @@
+"""Scripts of letters and captions, and which scripts are written without spaces between words."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
+
+HAN_OR_KANA = "Chinese or Japanese"
+"""Han characters and kana are one script here, because Japanese mixes them."""
+_HAN_OR_KANA = {"Cjk", "Ideographic", "Hiragana", "Katakana", "Katakana-hiragana"}
+_UNSPACED = {HAN_OR_KANA, "Thai", "Lao", "Khmer", "Myanmar"}
+
+
+@lru_cache(maxsize=4096)
+def script_of(character: str) -> str:
+    """Returns a character's script, such as `Latin`; the standard library has only the script in a character's name."""
+    name = unicodedata.name(character, "").removeprefix("HALFWIDTH ").removeprefix("FULLWIDTH ")
+    script = name.partition(" ")[0].capitalize()
+    return HAN_OR_KANA if script in _HAN_OR_KANA else script
+
+
+@lru_cache(maxsize=4096)
+def is_unspaced(character: str) -> bool:
+    """Returns whether a letter, digit or combining mark is of a script without spaces, such as Chinese and Thai."""
+    return unicodedata.category(character)[0] in "LNM" and script_of(character) in _UNSPACED
+
+
+def scripts_of(captions: Iterable[str]) -> dict[str, int]:
+    """Counts captions by the script of most of their letters, the most frequent script first."""
+    letters = (Counter(script_of(c) for c in caption if unicodedata.category(c)[0] == "L") for caption in captions)
+    return dict(Counter(scripts.most_common(1)[0][0] for scripts in letters if scripts).most_common())
+
+
+def unspaced_share(captions: Iterable[str]) -> float:
+    """Returns the share of captions, from 0 to 1, that are in a script without spaces; 0 if none has a letter."""
+    scripts = scripts_of(captions)
+    return sum(count for script, count in scripts.items() if script in _UNSPACED) / max(1, sum(scripts.values()))

@@ -5,10 +5,14 @@ file is parsed here by the rules of its format, in time linear in its bytes, and
 are put together again. A file that would still take too long to decode is refused.
 """
 
+import contextlib
 import re
 import struct
+import zlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
+
+from caprun.photos.profiles import MAX_BYTES as MAX_PROFILE
 
 
 class TooMuchError(Exception):
@@ -30,6 +34,8 @@ class Picture(NamedTuple):
     """Bytes of the decoded picture."""
     rgb: bool
     """Whether decoding gives opaque RGB."""
+    profile: bytes | None = None
+    """Embedded ICC profile, not checked."""
 
 
 _MOST_PIECES = 10_000  # segments of a header or of a JPEG's scans; real ones have dozens
@@ -61,6 +67,7 @@ def _jpeg(data: bytes) -> Picture:
     kept, tables = [data[:2]], 0
     frame: tuple[int, bytes] | None = None
     exif = xmp = None
+    profile: dict[int, bytes] = {}  # its parts, by number
     position = 2
     for _ in range(_MOST_PIECES):
         found = _JPEG_MARKER.search(data, position)
@@ -87,6 +94,8 @@ def _jpeg(data: bytes) -> Picture:
             exif = data[position:end]
         elif marker == 0xE1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0", position):
             xmp = data[position:end]
+        elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", position):
+            profile[data[position + 12]] = data[position + 14 : end]
         position = end
         if tables > _MOST_TABLES:
             raise TooMuchError("has more tables than any JPEG needs; save it again")
@@ -107,7 +116,9 @@ def _jpeg(data: bytes) -> Picture:
     end = min(len(data), start + _MOST_JPEG_BYTES * width * height + _MOST_TABLES)  # later bytes do not belong to it
     if start != sum(map(len, kept)) or end < len(data):
         data = b"".join([*kept, memoryview(data)[start:end]])
-    return Picture(data, (width, height), _orientation(exif, xmp), decoded + waiting, decoded, components == 3)
+    size, orientation = (width, height), _orientation(exif, xmp)
+    whole = b"".join(part for _, part in sorted(profile.items()))
+    return Picture(data, size, orientation, decoded + waiting, decoded, components == 3, whole or None)
 
 
 def _scans(data: bytes, position: int) -> int:
@@ -147,7 +158,7 @@ def _png(data: bytes) -> Picture:
     if data[8:16] != b"\0\0\0\x0dIHDR":
         raise ValueError("no header")
     pieces = [(0, 33)]
-    exif = None
+    exif = profile = None
     position = 33
     for _ in range(_MOST_CHUNKS):
         if position + 8 > len(data):
@@ -163,6 +174,8 @@ def _png(data: bytes) -> Picture:
                 break
         elif name == b"eXIf":
             exif = data[position + 8 : position + 8 + length]
+        elif name == b"iCCP" and profile is None:
+            profile = _inflated(data[position + 8 : position + 8 + length])
         elif not name.isalnum() or name in (b"IHDR", b"PLTE", b"tRNS"):
             break
         position = end
@@ -172,7 +185,14 @@ def _png(data: bytes) -> Picture:
         data = b"".join([memoryview(data)[start:end] for start, end in pieces])
     # grey or palette takes a byte a pixel, everything else four
     decoded = width * height * (1 if colour in (0, 3) and depth <= 8 else 4)
-    return Picture(data, (width, height), _orientation(exif, None), decoded, decoded, False)
+    return Picture(data, (width, height), _orientation(exif, None), decoded, decoded, False, profile)
+
+
+def _inflated(chunk: bytes) -> bytes:
+    """Unpacks the profile of a PNG (11.3.2.3), as far as a profile may go; returns no bytes where it is broken."""
+    with contextlib.suppress(zlib.error, ValueError):
+        return zlib.decompressobj().decompress(chunk[chunk.index(b"\0") + 2 :], MAX_PROFILE)
+    return b""
 
 
 def _webp(data: bytes) -> Picture:
@@ -212,7 +232,8 @@ def _webp(data: bytes) -> Picture:
     pixels = width * height
     # Pillow decodes every WebP as an animation: two canvases, a copy of one, and a copy of the file
     decoding = max(12 * pixels, 9 * pixels + _webp_tables(data, pixels)) + len(data)
-    return Picture(data, (width, height), _orientation(exif, xmp), decoding, 4 * pixels, False)
+    profile = found[b"ICCP"][8:] if b"ICCP" in found else None
+    return Picture(data, (width, height), _orientation(exif, xmp), decoding, 4 * pixels, False, profile)
 
 
 def _webp_tables(data: bytes, pixels: int) -> int:
@@ -223,7 +244,7 @@ def _webp_tables(data: bytes, pixels: int) -> int:
 
 
 _WEBP_PICTURE = frozenset((b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"))
-_WEBP_KEPT = _WEBP_PICTURE | {b"EXIF", b"XMP "}
+_WEBP_KEPT = _WEBP_PICTURE | {b"EXIF", b"XMP ", b"ICCP"}
 _WEBP_TABLE = 6_000  # bytes of the smallest table, as libwebp unpacks it
 _WEBP_ANIMATION = 0x02
 _WEBP_METADATA = 0x20 | 0x08 | 0x04  # flags of colour profile, EXIF and XMP

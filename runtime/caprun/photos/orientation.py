@@ -1,9 +1,11 @@
-"""Converts a decoded picture of any mode to opaque, upright RGB."""
+"""Converts a decoded picture of any mode to opaque, upright sRGB."""
 
 import math
 
 import numpy as np
 from PIL import Image
+
+from caprun.photos.profiles import Conversion
 
 STRIP = 4_000_000
 """Pixels converted at a time: an ordinary photo at once, a large one in strips, so that little of it exists twice."""
@@ -24,30 +26,41 @@ SIDEWAYS = (5, 6, 7, 8)
 _BACKWARDS = (3, 4, 6, 7)  # the last row becomes the first
 
 
-def upright_rgb(image: Image.Image, orientation: int) -> Image.Image:
-    """Converts a loaded image of any mode to RGB, composites it on white, and turns it by its EXIF orientation."""
+def upright_rgb(image: Image.Image, orientation: int, conversion: Conversion | None = None) -> Image.Image:
+    """Converts a loaded image to RGB, composites it on white, and turns it.
+
+    Args:
+        image: An image of any mode.
+        orientation: Its orientation by EXIF.
+        conversion: The way of its colours to sRGB; None for sRGB.
+    """
     width, height = image.size
     turn = TURNS.get(orientation)
     bounds = _float_bounds(image) if image.mode == "F" else None
     rows = max(1, STRIP // width)
-    if rows >= height or (image.mode == "RGB" and not image.has_transparency_data and turn is None):
-        pixels = _make_opaque(image, bounds)
+    ready = image.mode == "RGB" and not image.has_transparency_data and conversion is None
+    if rows >= height or (ready and turn is None):
+        pixels = _make_opaque(image, bounds, conversion)
         return pixels if turn is None else pixels.transpose(turn)
     sideways, backwards = orientation in SIDEWAYS, orientation in _BACKWARDS
     upright = Image.new("RGB", (height, width) if sideways else (width, height))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        strip = _make_opaque(image.crop((0, top, width, bottom)), bounds)
+        strip = _make_opaque(image.crop((0, top, width, bottom)), bounds, conversion)
         at = height - bottom if backwards else top
         upright.paste(strip if turn is None else strip.transpose(turn), (at, 0) if sideways else (0, at))
     return upright
 
 
-def _make_opaque(image: Image.Image, bounds: tuple[float, float] | None) -> Image.Image:
+def _make_opaque(image: Image.Image, bounds: tuple[float, float] | None, conversion: Conversion | None) -> Image.Image:
     """Converts a loaded image of any mode to RGB on white; `bounds` are black and white of an `F` image."""
     if bounds is not None or image.mode.startswith("I"):
-        return _scale_to_bytes(image, bounds)
+        image = _scale_to_bytes(image, bounds)
+    if conversion is not None and not conversion.fits(image):
+        conversion = None
     if not image.has_transparency_data:
+        if conversion is not None:
+            return conversion.apply(image)
         return image if image.mode == "RGB" else image.convert("RGB")
     key = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
@@ -57,8 +70,9 @@ def _make_opaque(image: Image.Image, bounds: tuple[float, float] | None) -> Imag
     if image.mode == "La":
         image = image.convert("LA")
     overlay = image.convert("RGBA")
+    colours = overlay if conversion is None else conversion.apply(overlay)
     white = Image.new("RGB", overlay.size, "white")
-    white.paste(overlay, mask=overlay)
+    white.paste(colours, mask=overlay)
     return white
 
 
@@ -79,7 +93,7 @@ def _float_bounds(image: Image.Image) -> tuple[float, float]:
 
 
 def _scale_to_bytes(image: Image.Image, bounds: tuple[float, float] | None) -> Image.Image:
-    """Scales `I`, `I;16...` and `F` to bytes, where Pillow would saturate at 255."""
+    """Scales `I`, `I;16...` and `F` to `L`, where Pillow would saturate at 255."""
     values = np.asarray(image)
     if bounds is not None:
         low, high = bounds
@@ -90,4 +104,4 @@ def _scale_to_bytes(image: Image.Image, bounds: tuple[float, float] | None) -> I
     key = image.info.get("transparency")
     if isinstance(key, int):
         grey[values == key] = 255
-    return Image.fromarray(grey).convert("RGB")
+    return Image.fromarray(grey)

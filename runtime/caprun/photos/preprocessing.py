@@ -9,7 +9,7 @@ from PIL import Image
 
 from caprun.errors import ImageError
 from caprun.photos.file import Photo
-from caprun.photos.reading import opened
+from caprun.photos.reading import AtLeast, opened
 
 _MARGIN = 2
 _MOST_RESIZED = 32_000_000  # pixels of a photo that is resized in width and not yet in height
@@ -42,9 +42,9 @@ class ImageSpec:
     photo at least twice as long as the encoder's; `full` decodes every JPEG at its size."""
 
     @property
-    def at_least(self) -> tuple[int, int] | None:
-        """Least width and height that a JPEG keeps when it is decoded; None decodes it in full."""
-        return (_MARGIN * self.width, _MARGIN * self.height) if self.jpeg_decoding == "scaled" else None
+    def at_least(self) -> AtLeast:
+        """Size that an upright photo keeps when it is reduced while it is read."""
+        return AtLeast(_MARGIN * self.width, _MARGIN * self.height, jpeg=self.jpeg_decoding == "scaled")
 
 
 def load(photo: Photo, spec: ImageSpec, *, name: str | None = None) -> npt.NDArray[np.uint8]:

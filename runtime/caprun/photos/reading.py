@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from PIL import ExifTags, Image
 
@@ -22,6 +22,7 @@ from caprun.photos.file import name_of, printable, read
 from caprun.photos.formats import Picture, TooMuchError, take_apart
 from caprun.photos.memory_limit import MemoryLimit
 from caprun.photos.orientation import SIDEWAYS, TURNS, upright_rgb
+from caprun.photos.profiles import Conversion, conversion_of
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -31,19 +32,33 @@ MAX_SIDE = 500_000  # Pillow keeps a pointer for each row, and resampling weight
 MAX_MEMORY = 560_000_000
 """Most bytes that decoding may take, for one photo and for all large photos decoded at once."""
 
+
+class AtLeast(NamedTuple):
+    """Size in pixels that an upright photo keeps when it is reduced while it is read."""
+
+    width: int
+    height: int
+    jpeg: bool = True
+    """Whether every JPEG may be reduced; if not, photos are reduced only before their colours are converted."""
+
+    def stored(self, orientation: int) -> tuple[int, int]:
+        """Returns width and height of the photo as it is stored."""
+        return (self.height, self.width) if orientation in SIDEWAYS else (self.width, self.height)
+
+
 _MUCH = 16 * 2**20  # bytes of a file that may keep a decoder busy for seconds, whatever its size in pixels
 _MOST_SECONDS = 4
 _gate = MemoryLimit(MAX_MEMORY, free=128_000_000)  # 16 megapixels of RGB, and a turned copy
 
 
-def open_photo(photo: Photo, *, name: str | None = None, at_least: tuple[int, int] | None = None) -> Image.Image:
+def open_photo(photo: Photo, *, name: str | None = None, at_least: AtLeast | None = None) -> Image.Image:
     """Reads a photo as an upright, opaque RGB image.
 
     JPEG, PNG, WebP, GIF and BMP are recognised by content, up to `MAX_PIXELS`, which is checked before decoding. Of an
-    animation, the first frame is read. EXIF orientation is applied, transparency is composited on white, and colour
-    profiles are ignored. 16-bit values (and `I`, read as 0..65535) keep their high byte, as in Pillow. For `F`, black
-    to white is the smallest of 0..1, 0..255 and 0..65535 that holds every finite value, or else the range of the finite
-    values; NaN and -inf are black, +inf is white.
+    animation, the first frame is read. EXIF orientation is applied, colours are converted from the embedded ICC profile
+    to sRGB, and transparency is composited on white. 16-bit values (and `I`, read as 0..65535) keep their high byte, as
+    in Pillow. For `F`, black to white is the smallest of 0..1, 0..255 and 0..65535 that holds every finite value, or
+    else the range of the finite values; NaN and -inf are black, +inf is white.
 
     A PIL image may have any format, is read at its current frame, and is never altered. An image that is upright opaque
     RGB already is returned itself, so do not draw on the result.
@@ -54,8 +69,8 @@ def open_photo(photo: Photo, *, name: str | None = None, at_least: tuple[int, in
     Args:
         photo: The photo.
         name: Name of the photo for messages; None for its path, or "the photo".
-        at_least: Width and height that an upright JPEG keeps; it is decoded at 1/8, 1/4 or 1/2 of its size where no
-            side falls below them, which takes a fraction of the time. None decodes it in full.
+        at_least: Size down to which a JPEG is decoded at 1/8, 1/4 or 1/2 of its size, in a fraction of the time, and a
+            photo of other colours than sRGB is reduced; None reads every photo in full.
 
     Raises:
         ImageError: The photo cannot be read.
@@ -65,7 +80,7 @@ def open_photo(photo: Photo, *, name: str | None = None, at_least: tuple[int, in
 
 
 @contextlib.contextmanager
-def opened(photo: Photo, *, name: str | None = None, at_least: tuple[int, int] | None = None) -> Iterator[Image.Image]:
+def opened(photo: Photo, *, name: str | None = None, at_least: AtLeast | None = None) -> Iterator[Image.Image]:
     """Reads a photo as `open_photo` does; other large photos wait until the context ends, so resize inside it."""
     label = printable(name if name is not None else name_of(photo))
     with contextlib.ExitStack() as stack:
@@ -74,13 +89,18 @@ def opened(photo: Photo, *, name: str | None = None, at_least: tuple[int, int] |
                 _check_size(photo.size, label)
                 stack.enter_context(_gate.entered(8 * photo.width * photo.height))
                 photo.load()
-                upright = upright_rgb(photo, _orientation(photo))
+                profile = photo.info.get("icc_profile")
+                conversion = conversion_of(profile) if isinstance(profile, bytes) else None
+                upright = upright_rgb(photo, _orientation(photo), conversion)
             else:
                 picture = _picture(photo, label)
-                stack.enter_context(_gate.entered(_memory(picture, label)))
+                conversion = None if picture.profile is None else conversion_of(picture.profile)
+                stack.enter_context(_gate.entered(_memory(picture, conversion, label)))
                 image, orientation = _decode(picture, label, at_least), picture.orientation
                 del picture  # the file is not needed any more, and may be large
-                upright = upright_rgb(image, orientation)
+                if conversion is not None and at_least is not None:
+                    image = _reduced(image, at_least.stored(orientation))
+                upright = upright_rgb(image, orientation, conversion)
         except ImageError:
             raise
         except TooMuchError as error:
@@ -136,10 +156,10 @@ def _picture(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> Pi
     return picture
 
 
-def _memory(picture: Picture, label: str) -> int:
+def _memory(picture: Picture, conversion: Conversion | None, label: str) -> int:
     """Computes the bytes that the picture takes until it is upright RGB, and refuses too many."""
     width, height = picture.size
-    copied = 0 if picture.rgb and picture.orientation not in TURNS else 4 * width * height
+    copied = 0 if picture.rgb and picture.orientation not in TURNS and conversion is None else 4 * width * height
     memory = max(len(picture.data) + picture.decoding, picture.decoded + copied)
     if memory > MAX_MEMORY:
         raise TooLargeError(
@@ -154,7 +174,7 @@ def _kind(data: bytes) -> str | None:
     return None if found == "WebP" and data[8:12] != b"WEBP" else found
 
 
-def _decode(picture: Picture, label: str, at_least: tuple[int, int] | None) -> Image.Image:
+def _decode(picture: Picture, label: str, at_least: AtLeast | None) -> Image.Image:
     """Decodes the pixels as they are stored, a JPEG as small as `at_least` allows."""
     found = _kind(picture.data)
     plugin: Any = getattr(importlib.import_module(f"PIL.{found}ImagePlugin"), f"{found}ImageFile")
@@ -167,8 +187,8 @@ def _decode(picture: Picture, label: str, at_least: tuple[int, int] | None) -> I
                 f"{label} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first."
             ) from error
         _check_size(image.size, label)
-        if at_least and found == "Jpeg":
-            image.draft(None, at_least[::-1] if picture.orientation in SIDEWAYS else at_least)
+        if found == "Jpeg" and at_least is not None and at_least.jpeg:
+            image.draft(None, at_least.stored(picture.orientation))
         if found == "WebP":
             _load_webp(image)
         else:
@@ -176,6 +196,14 @@ def _decode(picture: Picture, label: str, at_least: tuple[int, int] | None) -> I
     if found == "Bmp" and image.mode == "RGBA" and image.getchannel("A").getbbox() is None:
         return image.convert("RGB")  # many programs leave the fourth byte of a pixel 0 and mean nothing by it
     return image
+
+
+def _reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Averages whole blocks of pixels, as far as no side falls below `size`."""
+    factor = min(image.width // size[0], image.height // size[1])
+    if factor < 2 or image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK") or "transparency" in image.info:
+        return image
+    return image.reduce(factor)
 
 
 class _Patient(io.BytesIO):

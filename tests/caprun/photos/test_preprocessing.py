@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 
 from caprun.errors import ImageError, TooLargeError
 from caprun.photos.preprocessing import ImageSpec, load, prepare, seen_box
-from caprun.photos.reading import open_photo
+from caprun.photos.reading import AtLeast, open_photo
 from tests.caprun.photos.support.encoding import encode, spec
 
 
@@ -126,7 +126,7 @@ class TestScaledJpegs:
 
     @pytest.mark.parametrize("orientation", [3, 6])
     def test_the_sides_are_those_of_the_upright_photo(self, orientation: int) -> None:
-        upright = open_photo(self.photo(512, 768, orientation=orientation), at_least=(96, 64))
+        upright = open_photo(self.photo(512, 768, orientation=orientation), at_least=AtLeast(96, 64))
         assert upright.size == ((96, 64) if orientation == 6 else (128, 192))
 
     @pytest.mark.parametrize("fit", ["squash", "crop"])
@@ -141,7 +141,7 @@ class TestScaledJpegs:
 
     def test_only_jpegs_are_scaled(self) -> None:
         for kind in ("PNG", "WEBP"):
-            assert open_photo(self.photo(480, 320, kind), at_least=(96, 64)).size == (480, 320)
+            assert open_photo(self.photo(480, 320, kind), at_least=AtLeast(96, 64)).size == (480, 320)
 
     def test_a_small_photo_has_the_same_array_either_way(self) -> None:
         data = self.photo(190, 127)

@@ -26,6 +26,7 @@ from tests.caprun.photos.support.hostile_bombs import (
     turned_exif,
     webp_frames,
 )
+from tests.caprun.photos.support.profiles import P3, cmyk_profile, grey_profile, rgb_profile
 
 WIDTH, HEIGHT = 40, 30
 KINDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
@@ -119,6 +120,19 @@ def broken_exif() -> Iterator[Named]:
         for kind in ("JPEG", "PNG", "WEBP"):
             body = b"Exif\0\0" + exif
             yield f"exif {name}.{KINDS[kind]}", encode(picture(), kind, exif=body)
+
+
+def profiled() -> Iterator[Named]:
+    images = by_mode()
+    rng = np.random.default_rng(3)
+    p3 = rgb_profile(P3, "Display P3")
+    profiles = {"p3": p3, "grey": grey_profile(1.8), "ink": cmyk_profile(), "cut": p3[:200], "noise": rng.bytes(500)}
+    spoilt = bytearray(p3)
+    spoilt[rng.integers(128, len(p3), 20)[0]] ^= 255
+    profiles |= {"spoilt": bytes(spoilt), "of many tags": p3[:128] + b"\xff" * 4 + p3[132:]}
+    for name, profile in profiles.items():
+        for kind, mode in (("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "RGBA"), ("PNG", "L"), ("WEBP", "RGB")):
+            yield f"profile {name} {mode}.{KINDS[kind]}", encode(images[mode], kind, icc_profile=profile)
 
 
 def truncations(count: int = 100) -> Iterator[Named]:
@@ -233,5 +247,6 @@ def small() -> Iterator[Named]:
 
 def photos() -> Iterator[Named]:
     """Yields every photo, with a unique name."""
-    for family in (modes_and_orientations, broken_exif, truncations, bit_flips, other_formats, polyglots, small):
+    metadata = (broken_exif, profiled)
+    for family in (modes_and_orientations, *metadata, truncations, bit_flips, other_formats, polyglots, small):
         yield from family()

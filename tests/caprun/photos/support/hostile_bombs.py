@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from PIL import Image
 
 from tests.caprun.photos.support.encoding import chunk, encode
+from tests.caprun.photos.support.profiles import P3, cmyk_profile, rgb_profile
 
 WIDE, HIGH = 10_000, 5_000  # 50 megapixels, the most that is allowed
 Make = Callable[[], bytes]
@@ -102,6 +103,9 @@ def png_bombs() -> Iterator[Named]:
     )
     yield "png 1 bit 50mp", lambda: flat_png(WIDE, HIGH, 1, 0)
     yield "png turned rgba 50mp", lambda: flat_png(WIDE, HIGH, 8, 6, chunk(b"eXIf", turned_exif(6)))
+    p3 = chunk(b"iCCP", b"x\0\0" + zlib.compress(rgb_profile(P3, "Display P3")))
+    yield "png rgba16 of other colours 50mp", lambda: flat_png(WIDE, HIGH, 16, 6, p3)
+    yield "png palette of other colours 50mp", lambda: flat_png(WIDE, HIGH, 8, 3, chunk(b"PLTE", bytes(768)), p3)
     yield "png more data than pixels", lambda: png_of(8, 8, 8, 2, bomb)
     yield (
         "png declared 2 billion",
@@ -213,6 +217,8 @@ def jpeg_bombs() -> Iterator[Named]:
         "jpeg cmyk progressive 50mp",
         lambda: jpeg_head(0xC2, WIDE, HIGH, 4) + _table(0, 0) + _scan(4, 0, 0, 0, bytes(400_000)) + b"\xff\xd9",
     )
+    ink = segment(0xE2, b"ICC_PROFILE\0\1\1" + cmyk_profile(9))
+    yield "jpeg cmyk of ink 50mp", lambda: flat_jpeg(WIDE, HIGH, 0xC0, 4, ink)
     yield "jpeg 30 scans 50mp", lambda: many_scans_jpeg(WIDE, HIGH, 30)
     yield "jpeg 1000 scans 50mp", lambda: many_scans_jpeg(WIDE, HIGH, 1_000)
     yield "jpeg 100000 scans 1mp", lambda: many_scans_jpeg(1_000, 1_000, 100_000)

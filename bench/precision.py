@@ -35,7 +35,7 @@ from caprun.inference.session import OnnxBackend
 from captioner.datasets import load_dataset
 from captioner.evaluation.metrics import score
 
-CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "entropy", "percentile")
+CALIBRATIONS: tuple[Calibration, ...] = ("mse", "minmax", "entropy", "percentile")
 BEAMS = (1, 3)
 ENCODED_PHOTOS, BATCH = 64, 16
 

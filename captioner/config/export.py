@@ -14,7 +14,7 @@ class ExportSettings:
 
     precisions: tuple[Literal["fp32", "int8", "fp16"], ...] = ("fp32",)
     """Precisions of the graphs; fp32 is always written."""
-    calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
+    calibration: Literal["mse", "minmax", "entropy", "percentile"] = "mse"
     """How int8 determines the ranges of its activations, on training photos."""
     name: str = ""
     """Name of the model; empty: the name of the bundle's folder."""

@@ -56,7 +56,7 @@ class ExportRequest:
     """Photos for the comparison with PyTorch, in addition to those in the checkpoint."""
     precisions: Sequence[ReducedPrecision] = ()
     """Precisions to write in addition to fp32."""
-    calibration: Calibration = "minmax"
+    calibration: Calibration = "mse"
     train: Sequence[Example] = ()
     """Training photos, for the calibration of int8 and for the confidence."""
     dev: Sequence[Example] = ()

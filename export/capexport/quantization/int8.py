@@ -1,8 +1,9 @@
 """Writes int8 graphs, whose static scales are calibrated on training photos.
 
-Scales computed from the batch at hand (dynamic quantisation) would make a caption depend on the batch. Weights have
-seven bits (`reduce_range`): without VNNI, x86 adds two products in sixteen bits, and products of eight-bit weights
-overflow them. Depthwise convolutions are computed in another way and keep eight bits.
+Scales computed from the batch at hand (dynamic quantisation) would make a caption depend on the batch. Without VNNI, x86
+adds two products in 16 bits, and products of 8-bit weights may overflow them. The weights of a matrix are rounded so
+that no two neighbours do, those of other convolutions have seven bits (`reduce_range`), and depthwise convolutions,
+which are computed in another way, keep eight.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,8 @@ from onnx import NodeProto, TensorProto, numpy_helper
 
 from capexport.quantization.files import files_of
 from capexport.quantization.ranges import Calibration, Feed, find_ranges, observe
-from capexport.quantization.rounding import round_weights
-from caprun.arrays import Float32Array, Ids
+from capexport.quantization.rounding import find_scales, round_weights
+from caprun.arrays import Float32Array, Float64Array, Ids
 from caprun.bundle.manifest import FULL_PRECISION, Precision
 from caprun.bundle.reading import Bundle
 from caprun.engine import Captioner
@@ -42,8 +44,6 @@ _FLOAT_CONVOLUTIONS = 3
 """The first convolutions stay floats: on large maps of few channels, integers are less exact and no faster."""
 _COPIES = 6
 """Copies of a graph for which the folder for temporary files must have room."""
-_LIMIT = 64
-"""Largest magnitude of a seven-bit weight: twice 64 times 255, the largest activation, fits into sixteen bits."""
 _BATCH = 16
 _DOMAINS = ("", "com.microsoft")
 """Operators of the ONNX standard, and those that every build of ONNX Runtime adds."""
@@ -100,7 +100,7 @@ class _Recorder:
         return self._steps(row, parent, token, k)
 
 
-def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Calibration = "minmax") -> None:
+def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Calibration = "mse") -> None:
     """Writes an int8 copy of a graph, optimised by `optimise`.
 
     Args:
@@ -139,6 +139,13 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
                     "TensorQuantOverrides": {
                         name: [{"axis": 0, "quant_type": QuantType.QInt8, "symmetric": True, "reduce_range": False}]
                         for name in graph.depthwise
+                    }
+                    | {
+                        name: [
+                            {"axis": matrix.axis, "scale": np.float32(scale), "zero_point": np.int8(0)}
+                            for scale in matrix.scales
+                        ]
+                        for name, matrix in graph.matrices.items()
                     }
                     | {
                         name: [{"rmin": np.array(low, np.float32), "rmax": np.array(high, np.float32)}]
@@ -200,7 +207,7 @@ class _Graph:
         nodes: the nodes to quantise; ONNX Runtime then also adds quantised maps in integers.
         activations: names of the float inputs and outputs of these nodes.
         depthwise: names of the weights of depthwise convolutions.
-        pointwise: the convolutions that are a matrix product at every pixel.
+        matrices: the weights of pointwise convolutions and products, by name.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -221,31 +228,63 @@ class _Graph:
         }
         touched = {name for node in self.nodes for name in (*node.input, *node.output)}
         self.activations = sorted((touched & floats) - set(self.weights))
-        self.depthwise = [node.input[1] for node in convolutions if shapes[node.input[1]][:2] == (_groups(node), 1)]
-        self.pointwise = [node for node in convolutions if _groups(node) == 1 and set(shapes[node.input[1]][2:]) == {1}]
+        self.depthwise = [node.input[1] for node in convolutions if shapes[node.input[1]][:2] == (_attribute(node, "group", 1), 1)]
+        self.matrices: dict[str, _Matrix] = {}
+        for node in (*convolutions, *products):
+            matrix = _matrix(node, numpy_helper.to_array(self.weights[node.input[1]]))
+            if matrix is not None:
+                known = self.matrices.setdefault(node.input[1], matrix)
+                known.inputs.append(node.input[0])
 
 
-def _groups(node: NodeProto) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
+@dataclass(frozen=True)
+class _Matrix:
+    """The weights of a matrix product."""
+
+    axis: int
+    """Axis of the outputs in the stored tensor, which is a matrix or has further axes of length 1."""
+    weights: Float64Array
+    """(outputs, inputs)."""
+    scales: Float32Array
+    """(outputs,), the step between the rounded weights of each output."""
+    inputs: list[str] = field(default_factory=list)
+    """Names of the tensors that are multiplied with it."""
+
+
+def _matrix(node: NodeProto, stored: npt.NDArray[np.float32]) -> _Matrix | None:
+    """Returns a node's weights as a matrix, or None if the node is no product or has transposed inputs."""
+    if node.op_type == "Conv" and (_attribute(node, "group", 1) != 1 or set(stored.shape[2:]) != {1}):
+        return None
+    if _attribute(node, "transA", 0):
+        return None
+    outputs_first = node.op_type == "Conv" or bool(_attribute(node, "transB", 0))
+    weights = stored.reshape(stored.shape[:2]).astype(np.float64)
+    weights = weights if outputs_first else weights.T
+    scales = find_scales(weights)
+    # ONNX Runtime divides by scales
+    return _Matrix(0 if outputs_first else 1, weights, np.where(scales > 0, scales, 1).astype(np.float32))
+
+
+def _attribute(node: NodeProto, name: str, default: int) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
 
 
 def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed]) -> None:
-    """Rounds the weights of pointwise convolutions by their effect on the output; their scales stay."""
-    nodes = graph.pointwise
-    if not nodes:
-        return
-    moments: dict[str, npt.NDArray[np.float64]] = {}
-    for name, value in observe(graph.model, sorted({node.input[0] for node in nodes}), feeds):
-        columns = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)  # of (batch, channels, height, width)
+    """Rounds the weights of matrices by their effect on the output."""
+    moments: dict[str, Float64Array] = {}
+    inputs = sorted({name for matrix in graph.matrices.values() for name in matrix.inputs})
+    for name, value in observe(graph.model, inputs, feeds) if inputs else ():
+        # the features are the second of (batch, channels, height, width), otherwise the last
+        columns = np.moveaxis(value, 1 if value.ndim == 4 else -1, 0)
+        columns = columns.reshape(len(columns), -1)
         moments[name] = moments.get(name, 0.0) + (columns @ columns.T).astype(np.float64)
     tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    for node in nodes:
-        # the quantiser names its tensors after the weights
-        weights, name = numpy_helper.to_array(graph.weights[node.input[1]]), node.input[1]
-        scales, stored = numpy_helper.to_array(tensors[f"{name}_scale"]), tensors[f"{name}_quantized"]
-        matrix = weights.reshape(len(weights), -1).astype(np.float64)
-        rounded = round_weights(matrix, scales.astype(np.float64), moments[node.input[0]], _LIMIT)
-        stored.CopyFrom(numpy_helper.from_array(rounded.reshape(weights.shape), stored.name))
+    for name, matrix in graph.matrices.items():
+        stored = tensors[f"{name}_quantized"]  # the quantiser names its tensors after the weights
+        seen = sum((moments[tensor] for tensor in matrix.inputs), np.zeros((matrix.weights.shape[1],) * 2))
+        rounded = round_weights(matrix.weights, matrix.scales.astype(np.float64), seen)
+        rounded = rounded if matrix.axis == 0 else rounded.T
+        stored.CopyFrom(numpy_helper.from_array(rounded.reshape(tuple(stored.dims)), stored.name))
 
 
 def _reader(feeds: Sequence[Feed]) -> Any:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capexport.quantization.rounding import round_weights
+from capexport.quantization.rounding import find_scales, round_weights
 from caprun.arrays import Float64Array
-
-LIMIT = 64
 
 
 def layer(correlated: bool, *, outputs: int = 24, inputs: int = 32) -> tuple[Float64Array, Float64Array, Float64Array]:
@@ -18,11 +16,11 @@ def layer(correlated: bool, *, outputs: int = 24, inputs: int = 32) -> tuple[Flo
     samples = rng.normal(size=(500, inputs))
     if correlated:
         samples = samples @ rng.normal(size=(inputs, inputs)) + rng.normal(size=inputs)
-    return weights, np.abs(weights).max(1) / LIMIT, samples
+    return weights, find_scales(weights), samples
 
 
 def plainly(weights: Float64Array, scales: Float64Array) -> Float64Array:
-    return np.clip(np.rint(weights / scales[:, None]), -LIMIT, LIMIT)
+    return np.rint(weights / scales[:, None])
 
 
 def output_error(rounded: Float64Array, weights: Float64Array, scales: Float64Array, samples: Float64Array) -> float:
@@ -31,7 +29,7 @@ def output_error(rounded: Float64Array, weights: Float64Array, scales: Float64Ar
 
 def test_outputs_change_less_than_by_plain_rounding() -> None:
     weights, scales, samples = layer(correlated=True)
-    rounded = round_weights(weights, scales, samples.T @ samples, LIMIT)
+    rounded = round_weights(weights, scales, samples.T @ samples)
     plain = plainly(weights, scales)
     assert output_error(rounded, weights, scales, samples) < 0.8 * output_error(plain, weights, scales, samples)
 
@@ -39,24 +37,28 @@ def test_outputs_change_less_than_by_plain_rounding() -> None:
 def test_inputs_without_correlation_leave_plain_rounding() -> None:
     weights, scales, _ = layer(correlated=False)
     moments = np.diag(np.random.default_rng(1).uniform(0.1, 10, weights.shape[1]))
-    np.testing.assert_array_equal(round_weights(weights, scales, moments, LIMIT), plainly(weights, scales))
+    np.testing.assert_array_equal(round_weights(weights, scales, moments), plainly(weights, scales))
 
 
-@pytest.mark.parametrize("limit", [7, 64, 127])
-def test_no_weight_is_beyond_the_limit(limit: int) -> None:
-    weights, scales, samples = layer(correlated=True)
-    rounded = round_weights(weights, scales * LIMIT / limit / 1.5, samples.T @ samples, limit)
+@pytest.mark.parametrize("coarser", [1, 0.5])
+@pytest.mark.parametrize("inputs", [1, 3, 32, 33])
+def test_no_two_weights_of_four_add_up_to_more_than_16_bits_hold(inputs: int, coarser: float) -> None:
+    weights, scales, samples = layer(correlated=True, inputs=inputs)
+    weights[0, 1:] = 0  # the finest step of a single weight is that of eight bits
+    rounded = round_weights(weights, coarser * find_scales(weights), samples.T @ samples)
     assert rounded.dtype == np.int8
-    assert (rounded.min(), rounded.max()) == (-limit, limit)
+    four = np.abs(np.pad(rounded.astype(int), ((0, 0), (0, -inputs % 4)))).reshape(len(rounded), -1, 4)
+    assert np.sort(four)[..., -2:].sum(-1).max() <= 128
+    assert np.abs(rounded).max() == 127
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_an_output_without_weights_stays_so(scale: float) -> None:
     weights, scales, samples = layer(correlated=True)
-    expected = round_weights(weights, scales, samples.T @ samples, LIMIT)
+    expected = round_weights(weights, scales, samples.T @ samples)
     weights[3], scales[3] = 0, scale
     with np.errstate(all="raise"):
-        rounded = round_weights(weights, scales, samples.T @ samples, LIMIT)
+        rounded = round_weights(weights, scales, samples.T @ samples)
     assert not rounded[3].any()
     np.testing.assert_array_equal(np.delete(rounded, 3, 0), np.delete(expected, 3, 0))
 
@@ -64,7 +66,7 @@ def test_an_output_without_weights_stays_so(scale: float) -> None:
 def test_an_input_that_is_always_zero_spoils_nothing() -> None:
     weights, scales, samples = layer(correlated=True)
     samples[:, 5] = 0
-    rounded = round_weights(weights, scales, samples.T @ samples, LIMIT)
+    rounded = round_weights(weights, scales, samples.T @ samples)
     plain = plainly(weights, scales)
     assert output_error(rounded, weights, scales, samples) < 0.8 * output_error(plain, weights, scales, samples)
 
@@ -72,4 +74,4 @@ def test_an_input_that_is_always_zero_spoils_nothing() -> None:
 def test_inputs_that_are_all_zero_leave_plain_rounding() -> None:
     weights, scales, _ = layer(correlated=False)
     nothing = np.zeros((weights.shape[1],) * 2)
-    np.testing.assert_array_equal(round_weights(weights, scales, nothing, LIMIT), plainly(weights, scales))
+    np.testing.assert_array_equal(round_weights(weights, scales, nothing), plainly(weights, scales))

@@ -1,8 +1,8 @@
 """Writes int8 graphs, whose static scales are calibrated on training photos.
 
-Scales computed from the batch at hand (dynamic quantisation) would make a caption depend on the batch. Without VNNI, x86
-adds two products in 16 bits, and products of 8-bit weights may overflow them. The weights of a matrix are rounded so
-that no two neighbours do, those of other convolutions have seven bits (`reduce_range`), and depthwise convolutions,
+Scales computed from the batch at hand (dynamic quantisation) would make a caption depend on the batch. Without VNNI,
+x86 adds two products in 16 bits, and products of 8-bit weights may overflow them. The weights of a matrix are rounded
+so that no two neighbours do, those of other convolutions have seven bits (`reduce_range`), and depthwise convolutions,
 which are computed in another way, keep eight.
 """
 
@@ -228,7 +228,9 @@ class _Graph:
         }
         touched = {name for node in self.nodes for name in (*node.input, *node.output)}
         self.activations = sorted((touched & floats) - set(self.weights))
-        self.depthwise = [node.input[1] for node in convolutions if shapes[node.input[1]][:2] == (_attribute(node, "group", 1), 1)]
+        self.depthwise = [
+            node.input[1] for node in convolutions if shapes[node.input[1]][:2] == (_attribute(node, "group", 1), 1)
+        ]
         self.matrices: dict[str, _Matrix] = {}
         for node in (*convolutions, *products):
             matrix = _matrix(node, numpy_helper.to_array(self.weights[node.input[1]]))

@@ -11,8 +11,8 @@ _DAMPING = 0.01  # share of the mean squared input that is added to each, agains
 _FOUR = 4
 _MOST = 127
 _MOST_OF_TWO = 128
-"""Without VNNI, x86 adds the products of two neighbouring inputs in 16 bits: 128 times 255, the largest activation, fits.
-Kernels take inputs in fours, so any two of four may be added."""
+"""Without VNNI, x86 adds the products of two neighbouring inputs in 16 bits, into which 128 times 255, the largest
+activation, fits. Kernels take inputs in fours, so any two of four may be added."""
 
 
 def find_scales(weights: Float64Array) -> Float64Array:

@@ -43,7 +43,7 @@ def test_inputs_without_correlation_leave_plain_rounding() -> None:
 @pytest.mark.parametrize("coarser", [1, 0.5])
 @pytest.mark.parametrize("inputs", [1, 3, 32, 33])
 def test_no_two_weights_of_four_add_up_to_more_than_16_bits_hold(inputs: int, coarser: float) -> None:
-    weights, scales, samples = layer(correlated=True, inputs=inputs)
+    weights, _, samples = layer(correlated=True, inputs=inputs)
     weights[0, 1:] = 0  # the finest step of a single weight is that of eight bits
     rounded = round_weights(weights, coarser * find_scales(weights), samples.T @ samples)
     assert rounded.dtype == np.int8

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from caprun.bundle.reading import read_bundle
 from caprun.errors import BundleError, ImageError
-from caprun.photos import reading
+from caprun.photos import decoding
 from caprun.photos.preprocessing import load
 from tests.caprun.photos.support.encoding import spec
 from tests.caprun.photos.support.hostile import photos
@@ -62,7 +62,7 @@ class TestPhotos:
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Most of the time would go into large pictures of nothing."""
-        monkeypatch.setattr(reading, "MAX_PIXELS", 250_000)
+        monkeypatch.setattr(decoding, "MAX_PIXELS", 250_000)
 
     def check(self, data: bytes) -> None:
         try:

@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 
 with atheris.instrument_imports(include=["caprun", "PIL"]):
     from caprun.errors import ImageError
-from caprun.photos import reading  # noqa: E402
+from caprun.photos import decoding  # noqa: E402
 from caprun.photos.preprocessing import ImageSpec, load  # noqa: E402
 from tests.caprun.photos.support.hostile import photos  # noqa: E402
 
@@ -26,7 +26,7 @@ SPEC = ImageSpec(32, 48, "squash", "bicubic", mean=(0.5,) * 3, std=(0.25,) * 3) 
 
 
 def main() -> None:
-    reading.MAX_PIXELS = 250_000  # large blank pictures would take most of the time
+    decoding.MAX_PIXELS = 250_000  # large blank pictures would take most of the time
     folder = tempfile.mkdtemp(prefix="caprun-fuzz-")
     for number, (_, data) in enumerate(photos()):
         (Path(folder) / f"seed-{number}").write_bytes(data)

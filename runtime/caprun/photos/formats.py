@@ -12,11 +12,16 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from caprun.photos.exif import orientation_of
 from caprun.photos.profiles import MAX_BYTES as MAX_PROFILE
 
 
 class TooMuchError(Exception):
     """A photo would take too long or too much memory to decode; the message continues a sentence after its name."""
+
+
+class UnsupportedError(Exception):
+    """A photo has a rare kind of its format; the message continues a sentence after its name."""
 
 
 class Picture(NamedTuple):
@@ -36,6 +41,8 @@ class Picture(NamedTuple):
     """Whether decoding gives opaque RGB."""
     profile: bytes | None = None
     """Embedded ICC profile, not checked."""
+    lossless: bool = False
+    """Whether it is a lossless JPEG, which not every Pillow decodes and none scales."""
 
 
 _MOST_PIECES = 10_000  # segments of a header or of a JPEG's scans; real ones have dozens
@@ -45,8 +52,21 @@ _MOST_SCAN_PIXELS = 5_000_000_000  # scans x pixels of a JPEG: 100 scans at 50 m
 _MOST_JPEG_BYTES = 12  # per pixel; noise at the best quality takes four
 _MOST_RLE_PIXELS = 5_000_000  # Pillow takes half a microsecond for a run
 _MOST_PALETTE = 2**18  # bytes between the declared and the real start of a BMP's pixels
-_ORIENTATION = 0x112
-_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+
+
+def kind_of(data: bytes) -> str | None:
+    """Recognises the format of a file by its first bytes; None for an unknown one."""
+    found = next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
+    return None if found == "WebP" and data[8:12] != b"WEBP" else found
+
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "Jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "Png"),
+    (b"RIFF", "WebP"),
+    (b"GIF8", "Gif"),
+    (b"BM", "Bmp"),
+)
 
 
 def take_apart(kind: str, data: bytes) -> Picture:
@@ -58,6 +78,7 @@ def take_apart(kind: str, data: bytes) -> Picture:
 
     Raises:
         TooMuchError: It would take too long or too much memory to decode.
+        UnsupportedError: It is of a kind that Pillow does not decode.
         ValueError, IndexError, struct.error: It is damaged.
     """
     return _KINDS[kind](data)
@@ -83,6 +104,8 @@ def _jpeg(data: bytes) -> Picture:
         if end < position + 2 or end > len(data):
             raise ValueError("a segment that is cut")
         position += 2
+        if name := _JPEG_UNSUPPORTED.get(marker):
+            raise UnsupportedError(f"is a {name} JPEG, which Pillow does not decode; save it as a plain JPEG or a PNG")
         if marker in _JPEG_FRAMES:
             if frame is not None:
                 raise ValueError("two frames")
@@ -104,7 +127,9 @@ def _jpeg(data: bytes) -> Picture:
     if frame is None:
         raise ValueError("no frame")
     marker, header = frame
-    _, height, width, components = struct.unpack_from(">BHHB", header)
+    bits, height, width, components = struct.unpack_from(">BHHB", header)
+    if 8 < bits <= 16:
+        raise UnsupportedError(f"is a JPEG of {bits} bits a colour, which Pillow does not decode; save it with 8 bits")
     decoded = width * height * (1 if components == 1 else 4)
     waiting = 0
     # of other JPEGs, only the first scan is decoded
@@ -116,9 +141,10 @@ def _jpeg(data: bytes) -> Picture:
     end = min(len(data), start + _MOST_JPEG_BYTES * width * height + _MOST_TABLES)  # later bytes do not belong to it
     if start != sum(map(len, kept)) or end < len(data):
         data = b"".join([*kept, memoryview(data)[start:end]])
-    size, orientation = (width, height), _orientation(exif, xmp)
-    whole = b"".join(part for _, part in sorted(profile.items()))
-    return Picture(data, size, orientation, decoded + waiting, decoded, components == 3, whole or None)
+    size, orientation = (width, height), orientation_of(exif, xmp)
+    whole = b"".join(part for _, part in sorted(profile.items())) or None
+    lossless = marker in _JPEG_LOSSLESS
+    return Picture(data, size, orientation, decoded + waiting, decoded, components == 3, whole, lossless)
 
 
 def _scans(data: bytes, position: int) -> int:
@@ -137,6 +163,8 @@ _JPEG_MARKER = re.compile(rb"\xff([^\xff\0])")
 _JPEG_LATER = re.compile(rb"\xff([^\xff\0\1\xd0-\xd8])")  # scans contain zeros and restart markers
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_JPEG_LOSSLESS = frozenset((0xC3, 0xCB))
+_JPEG_UNSUPPORTED = dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical") | {0xF7: "JPEG-LS"}
 _JPEG_TABLES = _JPEG_FRAMES | {0xC4, 0xCC, 0xDB, 0xDD}
 _JPEG_COLOUR = {0xE0: b"JFIF", 0xEE: b"Adobe"}  # segments by which a decoder tells YCbCr from RGB
 
@@ -155,6 +183,10 @@ def _coefficients(header: bytes, width: int, height: int) -> int:
 
 def _png(data: bytes) -> Picture:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    if data[12:16] == b"CgBI":
+        raise UnsupportedError(
+            "is a PNG in Apple's own format for apps (CgBI), which only Apple's programs read; save it there as a PNG"
+        )
     if data[8:16] != b"\0\0\0\x0dIHDR":
         raise ValueError("no header")
     pieces = [(0, 33)]
@@ -185,7 +217,7 @@ def _png(data: bytes) -> Picture:
         data = b"".join([memoryview(data)[start:end] for start, end in pieces])
     # grey or palette takes a byte a pixel, everything else four
     decoded = width * height * (1 if colour in (0, 3) and depth <= 8 else 4)
-    return Picture(data, (width, height), _orientation(exif, None), decoded, decoded, False, profile)
+    return Picture(data, (width, height), orientation_of(exif, None), decoded, decoded, False, profile)
 
 
 def _inflated(chunk: bytes) -> bytes:
@@ -233,7 +265,7 @@ def _webp(data: bytes) -> Picture:
     # Pillow decodes every WebP as an animation: two canvases, a copy of one, and a copy of the file
     decoding = max(12 * pixels, 9 * pixels + _webp_tables(data, pixels)) + len(data)
     profile = found[b"ICCP"][8:] if b"ICCP" in found else None
-    return Picture(data, (width, height), _orientation(exif, xmp), decoding, 4 * pixels, False, profile)
+    return Picture(data, (width, height), orientation_of(exif, xmp), decoding, 4 * pixels, False, profile)
 
 
 def _webp_tables(data: bytes, pixels: int) -> int:
@@ -313,38 +345,3 @@ _KINDS: Mapping[str, Callable[[bytes], Picture]] = {
     "Gif": _gif,
     "Bmp": _bmp,
 }
-
-
-def _orientation(exif: bytes | None, xmp: bytes | None) -> int:
-    """Reads the orientation from EXIF, or else from XMP; 1 (upright) where both are missing or broken."""
-    found = _exif_orientation(exif) if exif else None
-    if found is None and xmp and (match := _XMP_ORIENTATION.search(xmp)):
-        found = int(match[1])
-    return 1 if found is None else found
-
-
-def _exif_orientation(exif: bytes) -> int | None:
-    """Reads tag 0x112 from the first directory (EXIF 2.32, 4.6.2 and 4.6.4)."""
-    start = 0
-    while start < 12 and exif.startswith(b"Exif\0\0", start):
-        start += 6
-    if exif[start : start + 4] not in _EXIF_STARTS:
-        return None
-    order = "<" if exif[start : start + 2] == b"II" else ">"
-    try:
-        first = start + struct.unpack_from(order + "I", exif, start + 4)[0]
-        count = struct.unpack_from(order + "H", exif, first)[0]
-        for entry in range(first + 2, first + 2 + 12 * count, 12):
-            tag, kind, values = struct.unpack_from(order + "HHI4x", exif, entry)
-            if tag == _ORIENTATION and kind in _EXIF_NUMBERS and values:
-                at = entry + 8
-                if values * struct.calcsize(_EXIF_NUMBERS[kind]) > 4:
-                    at = start + struct.unpack_from(order + "I", exif, at)[0]
-                return int(struct.unpack_from(order + _EXIF_NUMBERS[kind], exif, at)[0])
-    except struct.error:  # the directory is cut
-        return None
-    return None
-
-
-_EXIF_STARTS = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"MM\0+")  # all that Pillow accepts, including malformed ones
-_EXIF_NUMBERS = {3: "H", 4: "I", 8: "h", 9: "i"}

@@ -5,30 +5,22 @@ opened the photo.
 """
 
 import contextlib
-import importlib
-import io
 import os
-import threading
-import time
-import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import ExifTags, Image
 
 from caprun.errors import FormatError, ImageError, TooLargeError
+from caprun.photos.decoding import MAX_PIXELS as MAX_PIXELS
+from caprun.photos.decoding import check_size, decode, quiet
 from caprun.photos.file import Photo as Photo
 from caprun.photos.file import name_of, printable, read
-from caprun.photos.formats import Picture, TooMuchError, take_apart
+from caprun.photos.formats import Picture, TooMuchError, UnsupportedError, kind_of, take_apart
 from caprun.photos.memory_limit import MemoryLimit
 from caprun.photos.orientation import SIDEWAYS, TURNS, upright_rgb
 from caprun.photos.profiles import Conversion, conversion_of
 
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
-
-MAX_PIXELS = 50_000_000
-MAX_SIDE = 500_000  # Pillow keeps a pointer for each row, and resampling weights for each pixel of a side
 MAX_MEMORY = 560_000_000
 """Most bytes that decoding may take, for one photo and for all large photos decoded at once."""
 
@@ -46,8 +38,6 @@ class AtLeast(NamedTuple):
         return (self.height, self.width) if orientation in SIDEWAYS else (self.width, self.height)
 
 
-_MUCH = 16 * 2**20  # bytes of a file that may keep a decoder busy for seconds, whatever its size in pixels
-_MOST_SECONDS = 4
 _gate = MemoryLimit(MAX_MEMORY, free=128_000_000)  # 16 megapixels of RGB, and a turned copy
 
 
@@ -86,7 +76,7 @@ def opened(photo: Photo, *, name: str | None = None, at_least: AtLeast | None = 
     with contextlib.ExitStack() as stack:
         try:
             if isinstance(photo, Image.Image):
-                _check_size(photo.size, label)
+                check_size(photo.size, label)
                 stack.enter_context(_gate.entered(8 * photo.width * photo.height))
                 photo.load()
                 profile = photo.info.get("icc_profile")
@@ -96,15 +86,19 @@ def opened(photo: Photo, *, name: str | None = None, at_least: AtLeast | None = 
                 picture = _picture(photo, label)
                 conversion = None if picture.profile is None else conversion_of(picture.profile)
                 stack.enter_context(_gate.entered(_memory(picture, conversion, label)))
-                image, orientation = _decode(picture, label, at_least), picture.orientation
+                orientation = picture.orientation
+                smallest = None if at_least is None else at_least.stored(orientation)
+                image = decode(picture, label, smallest if at_least and at_least.jpeg else None)
                 del picture  # the file is not needed any more, and may be large
-                if conversion is not None and at_least is not None:
-                    image = _reduced(image, at_least.stored(orientation))
+                if conversion is not None and smallest is not None:
+                    image = _reduced(image, smallest)
                 upright = upright_rgb(image, orientation, conversion)
         except ImageError:
             raise
         except TooMuchError as error:
             raise ImageError(f"{label} {error}.") from error
+        except UnsupportedError as error:
+            raise FormatError(f"{label} {error}.") from error
         except MemoryError as error:
             raise ImageError(f"{label} does not fit in the memory that is free; scale it down first.") from error
         # A hostile file makes Pillow's decoders raise anything: OSError, SyntaxError, ValueError, IndexError, KeyError,
@@ -118,41 +112,14 @@ def opened(photo: Photo, *, name: str | None = None, at_least: AtLeast | None = 
         yield upright
 
 
-# The plugins are called directly: Image.open would apply its own pixel limit, which other code in the process may have
-# changed, and would look for further pictures in a JPEG. Each plugin is imported for the first photo that needs it,
-# since importing all of them takes as long as a small photo.
-_FORMATS: tuple[tuple[bytes, str], ...] = (
-    (b"\xff\xd8\xff", "Jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "Png"),
-    (b"RIFF", "WebP"),
-    (b"GIF8", "Gif"),
-    (b"BM", "Bmp"),
-)
-
-_quiet_lock = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a thread of the parent may hold it, and does not exist in the child
-    os.register_at_fork(after_in_child=lambda: _quiet_lock._at_fork_reinit())  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences Pillow's warnings about bad metadata and large pictures, which `open_photo` judges itself.
-
-    Warning filters belong to the whole process, hence the lock; the work under it is short and waits for no disk.
-    """
-    with _quiet_lock, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
-
-
 def _picture(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> Picture:
     """Reads the photo's file and takes it apart."""
     data = read(photo, label)
-    found = _kind(data)
+    found = kind_of(data)
     if found is None:
         raise FormatError(f"{label} is not a JPEG, PNG, WebP, GIF or BMP image; convert it to one of these.")
     picture = take_apart(found, data)
-    _check_size(picture.size, label)
+    check_size(picture.size, label)
     return picture
 
 
@@ -169,35 +136,6 @@ def _memory(picture: Picture, conversion: Conversion | None, label: str) -> int:
     return memory
 
 
-def _kind(data: bytes) -> str | None:
-    found = next((name for signature, name in _FORMATS if data.startswith(signature)), None)
-    return None if found == "WebP" and data[8:12] != b"WEBP" else found
-
-
-def _decode(picture: Picture, label: str, at_least: AtLeast | None) -> Image.Image:
-    """Decodes the pixels as they are stored, a JPEG as small as `at_least` allows."""
-    found = _kind(picture.data)
-    plugin: Any = getattr(importlib.import_module(f"PIL.{found}ImagePlugin"), f"{found}ImageFile")
-    with (_Patient if len(picture.data) > _MUCH else io.BytesIO)(picture.data) as file:
-        try:
-            with _quiet():
-                image: ImageFile = plugin(file)
-        except Image.DecompressionBombError as error:
-            raise TooLargeError(
-                f"{label} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first."
-            ) from error
-        _check_size(image.size, label)
-        if found == "Jpeg" and at_least is not None and at_least.jpeg:
-            image.draft(None, at_least.stored(picture.orientation))
-        if found == "WebP":
-            _load_webp(image)
-        else:
-            image.load()
-    if found == "Bmp" and image.mode == "RGBA" and image.getchannel("A").getbbox() is None:
-        return image.convert("RGB")  # many programs leave the fourth byte of a pixel 0 and mean nothing by it
-    return image
-
-
 def _reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Averages whole blocks of pixels, as far as no side falls below `size`."""
     factor = min(image.width // size[0], image.height // size[1])
@@ -206,61 +144,10 @@ def _reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.reduce(factor)
 
 
-class _Patient(io.BytesIO):
-    """A photo's file that stops being read when decoding takes too long.
-
-    Some compressed data decodes to nothing, which only decoding shows. Processor time is counted, so that other load on
-    the machine does not matter.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._until = time.thread_time() + _MOST_SECONDS
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if time.thread_time() > self._until:
-            raise TooMuchError(f"takes more than {_MOST_SECONDS} seconds to decode; scale it down first")
-        return super().read(size)
-
-
-def _load_webp(image: Any) -> None:
-    """Loads a WebP and frees its decoder, twice the size of the picture, right after the first frame."""
-    get_next = getattr(image, "_get_next", None)
-
-    def get_last() -> Any:
-        assert get_next is not None
-        frame = get_next()
-        image._decoder = None
-        return frame
-
-    if get_next is not None:
-        image._get_next = get_last
-    try:
-        image.load()
-    finally:  # a reference cycle would outlive its use
-        vars(image).pop("_get_next", None)
-        image._decoder = None
-
-
-def _check_size(size: tuple[int, int], label: str) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 10**6
-        raise TooLargeError(
-            f"{label} has {width} x {height} pixels, more than {limit} megapixels; scale it down first."
-        )
-    if max(size) > MAX_SIDE:
-        raise TooLargeError(
-            f"{label} has {width} x {height} pixels, more than {MAX_SIDE:,} on a side; cut it in pieces."
-        )
-    if width * height == 0:
-        raise ImageError(f"{label} has no pixels ({width} x {height}); check how it was made.")
-
-
 def _orientation(image: Image.Image) -> int:
     """Reads the EXIF orientation of a loaded image."""
     try:
-        with _quiet():
+        with quiet():
             found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001  (broken metadata may raise anything, but the pixels are fine)
         return 1

@@ -1,17 +1,18 @@
 """A decoder reads only the pixels of a photo, and large metadata costs no time."""
 
 import io
+import itertools
 import struct
-from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
-from caprun.errors import ImageError, TooLargeError
-from caprun.photos import preprocessing, reading
+from caprun.errors import FormatError, ImageError, TooLargeError
+from caprun.photos import decoding, preprocessing
 from caprun.photos.formats import Picture, TooMuchError, take_apart
-from caprun.photos.reading import MAX_MEMORY, open_photo
+from caprun.photos.reading import MAX_MEMORY, AtLeast, open_photo
 from tests.caprun.photos.support.encoding import chunk, encode, pixels
 from tests.caprun.photos.support.hostile import broken_exif, by_mode, modes_and_orientations, picture
 from tests.caprun.photos.support.hostile_bombs import (
@@ -22,11 +23,14 @@ from tests.caprun.photos.support.hostile_bombs import (
     gif_frame,
     gif_head,
     greedy_exif,
+    jpeg_head,
     many_scans_jpeg,
     png_of,
     riff,
     riff_chunk,
+    scan,
     segment,
+    table,
     turned_exif,
 )
 
@@ -143,10 +147,89 @@ class TestTooMuch:
             apart("a.jpg", data[:first] + segment(0xFE, b"\xff\xd9") + data[first:])
 
     def test_a_decoder_that_takes_too_long_is_stopped(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reading, "_MUCH", 1_000)
-        monkeypatch.setattr(reading, "_MOST_SECONDS", 0.05)
+        monkeypatch.setattr(decoding, "_MUCH", 1_000)
+        monkeypatch.setattr(decoding, "_MOST_SECONDS", 0.05)
         with pytest.raises(ImageError, match=r"takes more than 0\.05 seconds to decode; "):
             open_photo(png_of(1_000, 1_000, 16, 6, empty_blocks(400_000)))
+
+
+class TestJpegWithoutItsEnd:
+    OPTIONS: ClassVar[dict[str, dict[str, object]]] = {
+        "plain": {},
+        "progressive": {"progressive": True},
+        "restarts": {"restart_marker_blocks": 2},
+        "rows of restarts": {"restart_marker_rows": 1},
+    }
+
+    def photo(self, options: str, mode: str = "RGB") -> bytes:
+        return encode(picture().resize((200, 120)).convert(mode), "JPEG", quality=90, **self.OPTIONS[options])
+
+    @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+    @pytest.mark.parametrize("options", OPTIONS)
+    def test_one_that_lacks_only_that_is_whole(self, options: str, mode: str) -> None:
+        data = self.photo(options, mode)
+        for cut in (1, 2):
+            np.testing.assert_array_equal(pixels(data[:-cut]), pixels(data))
+        small = {"at_least": AtLeast(50, 30)}
+        np.testing.assert_array_equal(open_photo(data[:-2], **small), open_photo(data, **small))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("options", OPTIONS)
+    def test_one_that_lacks_more_is_refused(self, options: str) -> None:
+        data = self.photo(options)
+        marks = [at for at in range(len(data) - 2) if data[at] == 0xFF and 0xD0 <= data[at + 1] <= 0xD7]
+        for kept in (len(data) // 2, len(data) - 40, len(data) - 12, *marks[-3:]):
+            with pytest.raises(ImageError, match="damaged or incomplete"):
+                open_photo(data[:kept])
+
+    def test_one_that_takes_long_is_not_decoded_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = itertools.count(step=2)
+        monkeypatch.setattr(decoding.time, "thread_time", lambda: next(clock))
+        with pytest.raises(ImageError, match="damaged or incomplete"):
+            open_photo(self.photo("plain")[:-2])
+
+
+class TestUnsupported:
+    """A rare kind of a format is named, and is not called damaged."""
+
+    def lossless(self, components: int = 3) -> bytes:
+        """Grey: no sample differs from the one before it."""
+        return jpeg_head(0xC3, 40, 30, components) + table(0, 0, 1) + scan(components, 1, 0, 0, bytes(500)) + b"\xff\xd9"
+
+    @pytest.mark.parametrize("bits", [12, 16])
+    def test_jpegs_of_more_than_8_bits(self, bits: int) -> None:
+        data = encode(picture(), "JPEG")
+        at = data.index(b"\xff\xc0") + 4
+        with pytest.raises(FormatError, match=rf"^a is a JPEG of {bits} bits a colour, .*; save it with 8 bits\.$"):
+            open_photo(data[:at] + bytes([bits]) + data[at + 1 :], name="a")
+
+    @pytest.mark.parametrize(("frame", "name"), [(0xC5, "hierarchical"), (0xC7, "hierarchical"), (0xF7, "JPEG-LS")])
+    def test_other_jpegs(self, frame: int, name: str) -> None:
+        with pytest.raises(FormatError, match=rf"is a {name} JPEG, .*; save it as a plain JPEG or a PNG\.$"):
+            open_photo(flat_jpeg(8, 8, frame))
+
+    @pytest.mark.parametrize("components", [1, 3])
+    def test_a_lossless_jpeg_is_decoded_where_pillow_can(
+        self, components: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        small = AtLeast(10, 10)  # which would scale another JPEG
+        try:
+            Image.open(io.BytesIO(self.lossless(components))).load()
+        except OSError:
+            pass  # libjpeg-turbo 2
+        else:
+            assert np.asarray(open_photo(self.lossless(components), at_least=small)).tolist() == [[[128] * 3] * 40] * 30
+
+        def fail(_: object) -> None:
+            raise OSError("broken data stream when reading image file")
+
+        monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", fail)
+        with pytest.raises(FormatError, match="is a lossless JPEG, which this Pillow does not decode; save it"):
+            open_photo(self.lossless(components), at_least=small)
+
+    def test_pngs_of_apple(self) -> None:
+        data = encode(picture(), "PNG")
+        with pytest.raises(FormatError, match=r"is a PNG in Apple's own format for apps \(CgBI\), .*; save it"):
+            open_photo(data[:8] + chunk(b"CgBI", b"P\0 \2") + data[8:])
 
 
 class TestMemory:
@@ -207,4 +290,4 @@ class TestStrips:
 def test_strips_of_a_gradient_are_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("caprun.photos.orientation.STRIP", 64)
     rows = pixels(Image.fromarray(np.arange(0, 64_000, 1_000, dtype=np.uint16)[:, None].repeat(8, 1)))[:, 0, 0]
-    assert all(a < b for a, b in pairwise(rows.tolist()))
+    assert all(a < b for a, b in itertools.pairwise(rows.tolist()))

@@ -157,13 +157,13 @@ def jpeg_head(frame: int, width: int, height: int, components: int = 3, sampling
     )
 
 
-def _table(slot: int, *symbols: int) -> bytes:
+def table(slot: int, *symbols: int) -> bytes:
     """A Huffman table; the first symbol is the bit 0."""
     counts = [1 if n < len(symbols) else 0 for n in range(16)]
     return segment(0xC4, bytes([slot, *counts, *symbols]))
 
 
-def _scan(components: int, first: int, last: int, high_low: int, bits: bytes) -> bytes:
+def scan(components: int, first: int, last: int, high_low: int, bits: bytes) -> bytes:
     chosen = b"".join(bytes([n, 0]) for n in range(1, components + 1))
     return segment(0xDA, bytes([components]) + chosen + bytes([first, last, high_low])) + bits
 
@@ -175,9 +175,9 @@ def flat_jpeg(width: int, height: int, frame: int = 0xC0, components: int = 3, *
     return (
         head
         + b"".join(extra)
-        + _table(0, 0)
-        + _table(0x10, 0)
-        + _scan(components, 0, 63, 0, bytes(blocks // 4 + 8))
+        + table(0, 0)
+        + table(0x10, 0)
+        + scan(components, 0, 63, 0, bytes(blocks // 4 + 8))
         + b"\xff\xd9"
     )
 
@@ -186,19 +186,19 @@ def many_scans_jpeg(width: int, height: int, scans: int, frame: int = 0xC2) -> b
     """Progressive; after the first scan each says of every block that there is nothing new, 16384 blocks at a time."""
     blocks = -(-width // 8) * -(-height // 8)
     runs = (blocks // 16_384 + 2) * 15  # bits: the symbol 0xE0, then fourteen of the run's length
-    start = _table(0, 0) + _table(0x10, 0xE0) + _scan(3, 0, 0, 1, bytes(blocks * 3 // 8 + 8))
-    one = _scan(1, 1, 63, 0, bytes(runs // 8 + 2))
+    start = table(0, 0) + table(0x10, 0xE0) + scan(3, 0, 0, 1, bytes(blocks * 3 // 8 + 8))
+    one = scan(1, 1, 63, 0, bytes(runs // 8 + 2))
     return jpeg_head(frame, width, height) + start + one * scans + b"\xff\xd9"
 
 
 def refining_jpeg(width: int, height: int, scans: int) -> bytes:
     """Progressive; every coefficient is set at first, and each scan refines all of them by a bit."""
     blocks = -(-width // 8) * -(-height // 8)
-    start = _table(0, 0) + _scan(3, 0, 0, 0, bytes(blocks * 3 // 8 + 8))
+    start = table(0, 0) + scan(3, 0, 0, 0, bytes(blocks * 3 // 8 + 8))
     # 63 times: run 0 of size 1, positive: the bits 0 and 1
-    first = _table(0x10, 0x01, 0x00) + _scan(1, 1, 63, 13, b"\x55" * (blocks * 126 // 8 + 8))
+    first = table(0x10, 0x01, 0x00) + scan(1, 1, 63, 13, b"\x55" * (blocks * 126 // 8 + 8))
     # then a block at a time: nothing new until its end (the bits 1 0), and a bit for each of the 63
-    again = _scan(1, 1, 63, 0xDC, b"\x80" * (blocks * 65 // 8 + 8))
+    again = scan(1, 1, 63, 0xDC, b"\x80" * (blocks * 65 // 8 + 8))
     return jpeg_head(0xC2, width, height) + start + first + again * scans + b"\xff\xd9"
 
 
@@ -215,7 +215,7 @@ def jpeg_bombs() -> Iterator[Named]:
     yield "jpeg cmyk turned 50mp", lambda: flat_jpeg(WIDE, HIGH, 0xC0, 4, segment(0xE1, exif + turned_exif(6)))
     yield (
         "jpeg cmyk progressive 50mp",
-        lambda: jpeg_head(0xC2, WIDE, HIGH, 4) + _table(0, 0) + _scan(4, 0, 0, 0, bytes(400_000)) + b"\xff\xd9",
+        lambda: jpeg_head(0xC2, WIDE, HIGH, 4) + table(0, 0) + scan(4, 0, 0, 0, bytes(400_000)) + b"\xff\xd9",
     )
     ink = segment(0xE2, b"ICC_PROFILE\0\1\1" + cmyk_profile(9))
     yield "jpeg cmyk of ink 50mp", lambda: flat_jpeg(WIDE, HIGH, 0xC0, 4, ink)
@@ -224,7 +224,7 @@ def jpeg_bombs() -> Iterator[Named]:
     yield "jpeg 100000 scans 1mp", lambda: many_scans_jpeg(1_000, 1_000, 100_000)
     yield "jpeg 100000 scans 8x8", lambda: many_scans_jpeg(8, 8, 100_000)
     yield "jpeg refining 10mp", lambda: refining_jpeg(4_000, 2_500, 12)
-    yield "jpeg arithmetic 50mp", lambda: jpeg_head(0xC9, WIDE, HIGH) + _scan(3, 0, 63, 0, bytes(50_000)) + b"\xff\xd9"
+    yield "jpeg arithmetic 50mp", lambda: jpeg_head(0xC9, WIDE, HIGH) + scan(3, 0, 63, 0, bytes(50_000)) + b"\xff\xd9"
     yield "jpeg arithmetic scans", lambda: many_scans_jpeg(WIDE, HIGH, 40, 0xCA)[:60_000] + b"\xff\xd9"
     yield "jpeg restarts 50mp", lambda: flat_jpeg(WIDE, HIGH, 0xC0, 3, segment(0xDD, b"\0\1"))
     yield "jpeg greedy exif", lambda: _with(segment(0xE1, exif + greedy_exif(65_000, 5_400)))

@@ -1,0 +1,166 @@
+"""Decodes a photo's file with Pillow's decoders, within limits of pixels and of time."""
+
+import contextlib
+import importlib
+import io
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from caprun.errors import ImageError, TooLargeError
+from caprun.photos.formats import Picture, TooMuchError, UnsupportedError, kind_of
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 500_000  # Pillow keeps a pointer for each row, and resampling weights for each pixel of a side
+
+_MUCH = 16 * 2**20  # bytes of a file that may keep a decoder busy for seconds, whatever its size in pixels
+_MOST_SECONDS = 4
+_END = b"\xff\xd9"  # of a JPEG
+
+_quiet_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a thread of the parent may hold it, and does not exist in the child
+    os.register_at_fork(after_in_child=lambda: _quiet_lock._at_fork_reinit())  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences Pillow's warnings about bad metadata and large pictures, which `open_photo` judges itself.
+
+    Warning filters belong to the whole process, hence the lock; the work under it is short and waits for no disk.
+    """
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def check_size(size: tuple[int, int], label: str) -> None:
+    """Refuses a photo of too many pixels, or of none.
+
+    Args:
+        size: Width and height.
+        label: Its name for messages.
+
+    Raises:
+        TooLargeError: It has more than `MAX_PIXELS`, or more than `MAX_SIDE` on a side.
+        ImageError: It has no pixels.
+    """
+    width, height = size
+    if width * height > MAX_PIXELS:
+        limit = MAX_PIXELS // 10**6
+        raise TooLargeError(
+            f"{label} has {width} x {height} pixels, more than {limit} megapixels; scale it down first."
+        )
+    if max(size) > MAX_SIDE:
+        raise TooLargeError(
+            f"{label} has {width} x {height} pixels, more than {MAX_SIDE:,} on a side; cut it in pieces."
+        )
+    if width * height == 0:
+        raise ImageError(f"{label} has no pixels ({width} x {height}); check how it was made.")
+
+
+def decode(picture: Picture, label: str, smallest: tuple[int, int] | None = None) -> Image.Image:
+    """Decodes the pixels as they are stored.
+
+    Args:
+        picture: The photo's file, taken apart.
+        label: Its name for messages.
+        smallest: Width and height above which a JPEG is decoded at 1/8, 1/4 or 1/2 of its size; None decodes it in
+            full.
+
+    Raises:
+        ImageError: It has too many pixels.
+        UnsupportedError: This Pillow cannot decode it.
+        Exception: It is damaged.
+    """
+    began = time.thread_time()
+    try:
+        return _decode(picture.data, label, None if picture.lossless else smallest)
+    except Exception as error:
+        if picture.lossless:
+            raise UnsupportedError("is a lossless JPEG, which this Pillow does not decode; save it as a PNG") from error
+        endless = kind_of(picture.data) == "Jpeg" and _END not in picture.data
+        if not endless or time.thread_time() - began > 1:  # it is decoded twice more
+            raise
+        data = picture.data.rstrip(b"\xff")
+        other = hash(_decode(data + _more(data) + _END, label, smallest).tobytes())
+        image = _decode(data + _END, label, smallest)
+        if hash(image.tobytes()) != other:
+            raise
+        return image  # its end is all that it lacks
+
+
+def _decode(data: bytes, label: str, smallest: tuple[int, int] | None) -> Image.Image:
+    # The plugins are called directly: Image.open would apply its own pixel limit, which other code in the process may
+    # have changed, and would look for further pictures in a JPEG. Each plugin is imported for the first photo that
+    # needs it, since importing all of them takes as long as a small photo.
+    kind = kind_of(data)
+    plugin: Any = getattr(importlib.import_module(f"PIL.{kind}ImagePlugin"), f"{kind}ImageFile")
+    with (_Patient if len(data) > _MUCH else io.BytesIO)(data) as file:
+        try:
+            with quiet():
+                image: ImageFile = plugin(file)
+        except Image.DecompressionBombError as error:
+            raise TooLargeError(
+                f"{label} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first."
+            ) from error
+        check_size(image.size, label)
+        if kind == "Jpeg" and smallest is not None:
+            image.draft(None, smallest)
+        if kind == "WebP":
+            _load_webp(image)
+        else:
+            image.load()
+    if kind == "Bmp" and image.mode == "RGBA" and image.getchannel("A").getbbox() is None:
+        return image.convert("RGB")  # many programs leave the fourth byte of a pixel 0 and mean nothing by it
+    return image
+
+
+def _more(data: bytes) -> bytes:
+    """Returns what would change any block of a JPEG that were still to come: noise, and restart markers in their order."""
+    last = max(range(8), key=lambda number: data.rfind(bytes([0xFF, 0xD0 + number])))
+    first = 0 if data.find(bytes([0xFF, 0xD0 + last])) < 0 else last + 1
+    return b"".join(bytes(range(1, 255, 3)) + bytes([0xFF, 0xD0 + (first + number) % 8]) for number in range(8))
+
+
+class _Patient(io.BytesIO):
+    """A photo's file that stops being read when decoding takes too long.
+
+    Some compressed data decodes to nothing, which only decoding shows. Processor time is counted, so that other load on
+    the machine does not matter.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._until = time.thread_time() + _MOST_SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.thread_time() > self._until:
+            raise TooMuchError(f"takes more than {_MOST_SECONDS} seconds to decode; scale it down first")
+        return super().read(size)
+
+
+def _load_webp(image: Any) -> None:
+    """Loads a WebP and frees its decoder, twice the size of the picture, right after the first frame."""
+    get_next = getattr(image, "_get_next", None)
+
+    def get_last() -> Any:
+        assert get_next is not None
+        frame = get_next()
+        image._decoder = None
+        return frame
+
+    if get_next is not None:
+        image._get_next = get_last
+    try:
+        image.load()
+    finally:  # a reference cycle would outlive its use
+        vars(image).pop("_get_next", None)
+        image._decoder = None

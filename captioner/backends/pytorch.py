@@ -102,15 +102,23 @@ def on_host(tensor: Tensor) -> Float32Array:
     return array
 
 
-def model_spec(checkpoint: Checkpoint, model: CaptionModel, name: str) -> ModelSpec:
-    """Returns the specification of a checkpoint's model for the runtime."""
+def model_spec(checkpoint: Checkpoint, model: CaptionModel, name: str, language: str | None = None) -> ModelSpec:
+    """Returns the specification of a checkpoint's model for the runtime.
+
+    Args:
+        checkpoint, model: the checkpoint and its model.
+        name: name of the model.
+        language: code of the captions' language; None for the training's.
+    """
+    language = language or language_of(checkpoint.config.data)
     return ModelSpec(
         name=name,
         image=image_spec(checkpoint.config, model),
         special=checkpoint.special,
         search=checkpoint.config.search,
         attention_grid=model.encoder.grid if model.attends else None,
-        neutral=neutral_words(checkpoint.vocabulary, language_of(checkpoint.config.data)),
+        language=language,
+        neutral=neutral_words(checkpoint.vocabulary, language),
     )
 
 

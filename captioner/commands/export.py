@@ -96,6 +96,7 @@ def write_bundle(
         output,
         name=settings.name or output.resolve().name,
         licence=settings.licence,
+        language=settings.language,
         card=_card(settings),
         photos=[example.image for example in from_each_dataset(dev, settings.data_photos)],
         precisions=others,

@@ -81,7 +81,14 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "model.fine_tune": ("Train the encoder from its child module N on; -1: do not train it.", {"metavar": "N"}),
     "model.decoder": ("How the photo enters the LSTM.", {}),
     "model.layers": ("Number of stacked LSTM layers.", {"option": "--decoder-layers", "metavar": "N"}),
-    "data.tokenizer": ("Tokenizer of captions.", {"metavar": "word|bpe|wordpiece:VOCAB.TXT|spacy[:LANG]"}),
+    "data.language": (
+        "Language of the captions as a BCP 47 code, such as zh or pt-BR.",
+        {"metavar": "CODE", "show_default": "unknown"},
+    ),
+    "data.tokenizer": (
+        "Tokenizer of captions; auto chooses by their script.",
+        {"metavar": "auto|word|bpe|wordpiece:VOCAB.TXT|spacy[:LANG]"},
+    ),
     "data.splits": (
         "Relative sizes of the splits, where the dataset has none.",
         {"metavar": "TRAIN DEV TEST"},
@@ -98,6 +105,10 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "export.calibration": ("How int8 determines its ranges, on training photos.", {}),
     "export.name": ("Name of the model.", {"show_default": "the bundle's folder"}),
     "export.licence": ("Licence of the weights, for the model card.", {}),
+    "export.language": (
+        "Language of the captions as a BCP 47 code.",
+        {"metavar": "CODE", "show_default": "the training's"},
+    ),
     "export.card": ("Introductory text for the model card.", {"metavar": "FILE.md", "show_default": False}),
     "export.data_photos": ("Number of dev photos to prove the export on.", {}),
 }

@@ -1,6 +1,6 @@
 """The configuration of a training: frozen dataclasses, read from TOML and from `--set section.key=value`."""
 
-from captioner.config.data import DataConfig
+from captioner.config.data import AUTO, DataConfig
 from captioner.config.export import ExportSettings
 from captioner.config.loading import (
     changed_settings,
@@ -16,6 +16,7 @@ from captioner.config.train import SELF_CRITICAL, Stage, TrainConfig
 from captioner.config.training import Config, config_from_dict
 
 __all__ = [
+    "AUTO",
     "SELF_CRITICAL",
     "Config",
     "DataConfig",

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from caprun.bundle.language import is_language_code
 from caprun.errors import UsageError
 from captioner.config.ranges import Count, Range, Seed, check_ranges
+
+AUTO = "auto"
+"""The tokenizer that is chosen by the script of the captions."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,11 @@ class DataConfig:
     """Maximum number of pieces in a training caption; longer captions are cut."""
     augment: bool = False
     """Draws new crops, mirror images and colours every epoch; features are not cached then."""
-    tokenizer: str = "word"
-    """Tokenizer of captions: `word`, `wordpiece:vocab.txt` (BERT's), `bpe`, `spacy` or `spacy:LANG`."""
+    language: str = ""
+    """Language of the captions as a BCP 47 code, such as `zh` or `pt-BR`; empty: unknown."""
+    tokenizer: str = AUTO
+    """Tokenizer of captions: `word`, `wordpiece:vocab.txt` (BERT's), `bpe`, `spacy`, `spacy:LANG`, or `auto`, which is
+    `bpe` for captions in scripts without spaces and `word` for others; a checkpoint names the one chosen."""
     vocabulary_size: Annotated[int, Range(0, 10**6)] = 0
     """Maximum number of pieces in the vocabulary, including the special ones; 0: no limit (bpe: 8,000)."""
     lower_case: bool = True
@@ -52,6 +59,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_ranges(self)
         check_splits(self.splits)
+        check_language(self.language)
 
 
 def check_splits(splits: Sequence[float]) -> None:
@@ -63,3 +71,13 @@ def check_splits(splits: Sequence[float]) -> None:
     if len(splits) != 3 or not math.isfinite(sum(splits)) or min(splits) < 0 or min(splits[:2]) == 0:
         given = " ".join(f"{size:g}" for size in splits)
         raise UsageError(f"The splits {given} are invalid: train and dev must be above 0, and test not below 0.")
+
+
+def check_language(code: str) -> None:
+    """Checks the code of a language; an empty one is allowed.
+
+    Raises:
+        UsageError: it is no code of a language.
+    """
+    if code and not is_language_code(code):
+        raise UsageError(f"The language {code!r} is no code of a language; write one such as en, zh or pt-BR.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from captioner.config.data import check_language
 from captioner.config.ranges import Count, check_ranges
 
 
@@ -20,6 +21,8 @@ class ExportSettings:
     """Name of the model; empty: the name of the bundle's folder."""
     licence: str = "unknown"
     """Licence of the weights."""
+    language: str = ""
+    """Language of the captions as a BCP 47 code; empty: the training's `data.language`."""
     card: str = ""
     """File with introductory text for the model card, relative to the recipe; empty: none."""
     data_photos: Count = 200
@@ -27,3 +30,4 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        check_language(self.language)

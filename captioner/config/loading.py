@@ -78,7 +78,7 @@ _ENCODER = {"data.image_size", "data.fit", "data.resample", "model.encoder", "mo
 """Settings of data and model that an encoder keeps with a new vocabulary."""
 
 _FREE = {
-    *("data.views", "data.augment", "data.sided_words", "data.max_length"),
+    *("data.language", "data.views", "data.augment", "data.sided_words", "data.max_length"),
     *("model.dropout", "model.word_dropout", "model.fine_tune"),
 }
 """Settings of data and model that may differ from those of the trained model."""

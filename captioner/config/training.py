@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from caprun.bundle.plain_data import from_dict
 from caprun.errors import UsageError
 from caprun.search.options import SearchOptions
-from captioner.config.data import DataConfig
+from captioner.config.data import AUTO, DataConfig
 from captioner.config.model import ModelConfig
 from captioner.config.self_critical import SelfCriticalConfig
 from captioner.config.train import SELF_CRITICAL, TrainConfig
@@ -32,6 +32,10 @@ class Config:
             raise UsageError(
                 "self_critical has no effect unless train.stage is self-critical; set train.stage, or leave it out."
             )
+
+    def with_tokenizer(self, chosen: str) -> Config:
+        """Returns this configuration with the tokenizer that was chosen, if it leaves the choice open."""
+        return replace(self, data=replace(self.data, tokenizer=chosen)) if self.data.tokenizer == AUTO else self
 
 
 def config_from_dict(data: Mapping[str, Any], source: str) -> Config:

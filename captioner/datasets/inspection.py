@@ -23,7 +23,7 @@ from captioner.datasets.splitting import PARTS, Parts, split_examples
 from captioner.output_files import write_whole
 from captioner.progress import Progress
 from captioner.text.metric_words import segmentation, tokenize
-from captioner.text.scripts import scripts_of
+from captioner.text.scripts import counted, scripts_of
 
 FREQUENT = DataConfig().min_count
 """Number of occurrences from which a training learns a word by default."""
@@ -95,7 +95,7 @@ class Report:
             f"captions: {self.captions}, {per_photo.minimum} to {per_photo.maximum} a photo, mean {per_photo.mean:.2f}",
             f"splits ({self.splits_from}): {splits or 'none'}",
             *([f"in no split, and not used: {self.unlisted} photos"] * bool(self.unlisted)),
-            f"scripts: {', '.join(f'{script} {count} captions' for script, count in self.scripts.items()) or 'none'}",
+            f"scripts: {counted(self.scripts) or 'none'}",
             words,
             f"vocabulary: {self.vocabulary} {self.segmentation}, {self.frequent} of them at least {FREQUENT} times",
             *([f"most frequent: {', '.join(f'{word} {count}' for word, count in self.words)}"] * bool(self.words)),

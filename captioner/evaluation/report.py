@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,7 @@ from captioner.models.decoder import pad_captions
 from captioner.output_files import write_whole
 from captioner.progress import Progress
 from captioner.text.metric_words import Segmenter, segmentation, segmenter, tokenize
+from captioner.text.scripts import scripts_of
 
 _BATCH = 16
 
@@ -184,6 +185,7 @@ def evaluate(
             progress.advance(min(_BATCH, len(examples) - first))
     if not kept:
         raise CaptionerError(f"None of the photos in split {split!r} can be read.")
+    _warn_of_another_script(captioner.vocabulary.pieces, chain.from_iterable(one.references for one in kept), say)
     texts, references = [caption.text for caption in captions], [example.references for example in kept]
     metrics = {
         "split": split,
@@ -198,3 +200,12 @@ def evaluate(
     if isinstance(captioner.backend, OnnxBackend):
         name += f", {captioner.backend.precision}"
     return Evaluation(name, split, options, kept, captions, metrics)
+
+
+def _warn_of_another_script(pieces: Sequence[str], references: Iterable[str], say: Callable[[str], None]) -> None:
+    script, own = next(iter(scripts_of(references)), None), scripts_of(pieces)
+    if own and script is not None and script not in own:
+        say(
+            f"warning: the references are {script}, and the model's vocabulary is {next(iter(own))}, so the scores say "
+            "nothing about the model."
+        )

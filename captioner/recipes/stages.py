@@ -101,7 +101,9 @@ def _train_stage(request: RecipeRun, stage: Stage, before: Path | None, folder: 
     output = folder.path / stage.folder
     last = output / LAST
     resumed = load_checkpoint(last) if last.exists() else None
-    if resumed is not None and (resumed.training is None or resumed.config != stage.config):
+    if resumed is not None and (
+        resumed.training is None or resumed.config != stage.config.with_tokenizer(resumed.config.data.tokenizer)
+    ):
         raise CaptionerError(f"{last} belongs to another training; name another folder with --run.")
     processes = Processes(device=torch_device(request.device))
     init = (before or stage.checkpoint) if resumed is None else None  # a resumed training has its start in itself
@@ -126,7 +128,8 @@ def _average_stage(request: RecipeRun, stage: Stage, _: Path | None, folder: Run
         files = [best_of(folder.path, one) for one in request.recipe.stages if one.name in stage.average]
         shares = [stage.average[one.name] for one in request.recipe.stages if one.name in stage.average]
         tell = _numbered(request, stage, say)
-        made = replace(average(files, shares, request.command), config=stage.config)
+        made = average(files, shares, request.command)
+        made = replace(made, config=stage.config.with_tokenizer(made.config.data.tokenizer))
         device, dev = torch_device(request.device), request.dataset.split("dev")
         made = scored(made, dev, device, tell, allow_missing=request.allow_missing)
         save_checkpoint(folder.path / stage.folder / BEST, made)

@@ -16,7 +16,7 @@ from typing import Any
 from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
-from captioner.text.scripts import is_unspaced
+from captioner.text.scripts import HAN_OR_KANA, is_unspaced, script_of
 from captioner.text.splitting import joining, split
 from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, import_error
 
@@ -98,6 +98,8 @@ def _parts(caption: str, config: DataConfig) -> Iterator[str]:
         for position, run in enumerate(_runs(token.text)):
             spaced = position == 0 and token.spaced
             if is_unspaced(run[0]):
+                # Chinese and Japanese have no spaces; in Thai they end phrases
+                spaced = spaced and not (before and script_of(before) == script_of(run[0]) == HAN_OR_KANA)
                 # a part of its own, or the vocabulary would have each beginning of the run twice
                 yield from (WORD_START,) if spaced and before else ()
                 yield run

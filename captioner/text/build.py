@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from caprun.bundle.vocabulary import Vocabulary
-from captioner.config import DataConfig
+from captioner.config import AUTO, DataConfig
 from captioner.errors import CaptionerError
 from captioner.text.bpe import build_bpe, restore_bpe
+from captioner.text.scripts import unspaced_share
 from captioner.text.spacy_words import build_spacy, restore_spacy
 from captioner.text.tokenizer import SPECIAL_PIECES, Tokenizer
 from captioner.text.wordpiece import build_wordpiece, restore_wordpiece
 from captioner.text.words import build_words, restore_words
 
+_FEW = 0.1
+"""Share of captions in scripts without spaces up to which words suit a dataset."""
 
-def build_tokenizer(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
+
+def build_tokenizer(config: DataConfig, captions: Sequence[str]) -> Tokenizer:
     """Builds a tokenizer with the vocabulary of the training captions.
+
+    The automatic choice is `bpe` for captions in scripts without spaces, and `word` for all others.
 
     Raises:
         CaptionerError: the tokenizer is unknown, its package is not installed, its file cannot be read, or the captions
@@ -27,6 +34,8 @@ def build_tokenizer(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
         raise CaptionerError(
             f"data.vocabulary_size ({config.vocabulary_size}) must exceed the {len(SPECIAL_PIECES)} special pieces."
         )
+    if config.tokenizer == AUTO:
+        config = replace(config, tokenizer="bpe" if unspaced_share(captions) > _FEW else "word")
     kind, argument = _parse(config.tokenizer)
     if kind == "wordpiece":
         return build_wordpiece(config, argument, captions)
@@ -54,9 +63,9 @@ def restore_tokenizer(config: DataConfig, vocabulary: Vocabulary, state: Mapping
 
 
 def language_of(config: DataConfig) -> str | None:
-    """Returns the code of the captions' language where the tokenizer is of one, such as `en`; else None."""
+    """Returns the code of the captions' language, such as `en`: as set, or the tokenizer's; None if it is unknown."""
     kind, argument = _parse(config.tokenizer)
-    return argument if kind == "spacy" else None
+    return config.language or (argument if kind == "spacy" else None)
 
 
 def _parse(tokenizer: str) -> tuple[str, str]:
@@ -64,10 +73,10 @@ def _parse(tokenizer: str) -> tuple[str, str]:
     kind, colon, argument = tokenizer.partition(":")
     if kind == "spacy" and not colon:
         argument = "en"
-    is_known = argument != "" if kind in ("wordpiece", "spacy") else kind in ("word", "bpe") and not colon
+    is_known = argument != "" if kind in ("wordpiece", "spacy") else kind in (AUTO, "word", "bpe") and not colon
     if not is_known:
         raise CaptionerError(
-            f"data.tokenizer is {tokenizer!r}; it must be word, bpe, wordpiece:FILE (BERT's vocab.txt), spacy, or "
-            "spacy:LANGUAGE such as spacy:fr."
+            f"data.tokenizer is {tokenizer!r}; it must be auto, word, bpe, wordpiece:FILE (BERT's vocab.txt), spacy, "
+            "or spacy:LANGUAGE such as spacy:fr."
         )
     return kind, argument

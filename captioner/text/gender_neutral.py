@@ -115,7 +115,7 @@ def neutral_words(vocabulary: Vocabulary, language: str | None = None) -> Neutra
         Entries whose pieces are all in the vocabulary, in lower case and capitalised; None if there are none.
     """
     pieces, start = set(vocabulary.pieces), vocabulary.joining.word_start
-    if language not in (None, "en") or not all(start + mark in pieces for mark in _MARKS):
+    if (language or "en").partition("-")[0].lower() != "en" or not all(start + mark in pieces for mark in _MARKS):
         return None
     words = {
         start + written(word): start + written(neutral)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 HAN_OR_KANA = "Chinese or Japanese"
@@ -31,6 +31,11 @@ def scripts_of(captions: Iterable[str]) -> dict[str, int]:
     """Counts captions by the script of most of their letters, the most frequent script first."""
     letters = (Counter(script_of(c) for c in caption if unicodedata.category(c)[0] == "L") for caption in captions)
     return dict(Counter(scripts.most_common(1)[0][0] for scripts in letters if scripts).most_common())
+
+
+def counted(scripts: Mapping[str, int]) -> str:
+    """Returns the result of `scripts_of` as text, such as `Latin 9 captions, Thai 1 caption`."""
+    return ", ".join(f"{script} {count} caption{'s' * (count != 1)}" for script, count in scripts.items())
 
 
 def unspaced_share(captions: Iterable[str]) -> float:

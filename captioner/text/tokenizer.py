@@ -22,7 +22,7 @@ class Tokenizer:
 
     Args:
         vocabulary: all pieces, the special ones first.
-        config: how captions are written (lower_case, punctuation) and cut (max_length).
+        config: how captions are written (lower_case, punctuation) and cut (max_length); its tokenizer is this one.
         ids: returns the ids of all pieces of a caption; SPECIAL.unk for a piece outside the vocabulary.
         state: what `captioner.text.build.restore_tokenizer` needs besides configuration and vocabulary, as plain data.
     """
@@ -34,12 +34,12 @@ class Tokenizer:
         ids: Callable[[str], list[int]],
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        self.vocabulary, self.ids = vocabulary, ids
-        self._config, self._state = config, state or {}
+        self.vocabulary, self.config, self.ids = vocabulary, config, ids
+        self._state = state or {}
 
     def encode(self, caption: str) -> list[int]:
         """Returns the ids of START, the caption's pieces up to max_length, and END."""
-        return [SPECIAL.start, *self.ids(caption)[: self._config.max_length], SPECIAL.end]
+        return [SPECIAL.start, *self.ids(caption)[: self.config.max_length], SPECIAL.end]
 
     def unknown_share(self, captions: Iterable[str]) -> float:
         """Returns the share of pieces outside the vocabulary, from 0 to 1; 0 if there are no pieces."""

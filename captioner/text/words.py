@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from caprun.bundle.vocabulary import Joining, Vocabulary
+from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
 from captioner.text.splitting import joining, split
@@ -19,8 +19,7 @@ def build_words(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
         CaptionerError: no word is frequent enough.
     """
     words = frequent((_words(caption, config) for caption in captions), config)
-    rules = joining(words) if config.punctuation else Joining()
-    return restore_words(config, Vocabulary((*SPECIAL_PIECES, *words), rules))
+    return restore_words(config, Vocabulary((*SPECIAL_PIECES, *words), joining(words, unspaced=True)))
 
 
 def restore_words(config: DataConfig, vocabulary: Vocabulary) -> Tokenizer:

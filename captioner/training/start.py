@@ -11,6 +11,7 @@ from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel, build_caption_model
 from captioner.models.checkpoint import Checkpoint, build_model
 from captioner.text.build import build_tokenizer, restore_tokenizer
+from captioner.text.scripts import scripts_of
 from captioner.text.tokenizer import SPECIAL, Tokenizer
 
 _MANY = 0.5
@@ -37,9 +38,16 @@ def initial_tokenizer(config: Config, start: Start | None, captions: Sequence[st
     if start is None or start.new_vocabulary:
         return build_tokenizer(config.data, captions)
     known = start.checkpoint
+    config = config.with_tokenizer(known.config.data.tokenizer)
     tokenizer = restore_tokenizer(config.data, known.vocabulary, known.tokenizer)
     unknown = tokenizer.unknown_share(captions)
     if start.file is not None and unknown > _MANY:
+        theirs, own = (next(iter(scripts_of(texts)), None) for texts in (captions, known.vocabulary.pieces))
+        if theirs != own:
+            raise CaptionerError(
+                f"The training captions are {theirs}, and the vocabulary of {start.file} is {own}; keep only its "
+                "encoder with --new-vocabulary, or train a new model without --init."
+            )
         # a vocabulary of these captions would leave out rare words too
         least = build_tokenizer(config.data, captions).unknown_share(captions)
         if unknown - least > _MANY * (1 - least):

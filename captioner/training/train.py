@@ -27,6 +27,7 @@ from captioner.models.checkpoint import BEST, LAST, Checkpoint, checkpoint_file,
 from captioner.output_files import locked_folder
 from captioner.reports.run import RunReports
 from captioner.text.metric_words import tokenize
+from captioner.text.scripts import counted, scripts_of
 from captioner.text.tokenizer import SPECIAL, Tokenizer
 from captioner.training.inputs.batches import Batches, Source
 from captioner.training.inputs.features import FeatureCache, Features, content_keys
@@ -82,9 +83,13 @@ def train(job: Job, say: Say) -> TrainingState:
             f"train.select_by is {config.train.select_by}, but there is no dataset {name!r}; there are: {there}."
         )
     captions = [caption for example in splits["train"] for caption in example.references]
+    if len(scripts := scripts_of(captions)) > 1:
+        say(f"warning: the training captions are in several scripts: {counted(scripts)}")
     tokenizer = initial_tokenizer(config, start, captions)
-    unknown = tokenizer.unknown_share(captions)
-    say(f"vocabulary: {len(tokenizer.vocabulary)} pieces; {unknown:.1%} of the pieces in training captions are unknown")
+    config = replace(config, data=tokenizer.config)  # with the tokenizer that was chosen
+    job, unknown = replace(job, config=config), tokenizer.unknown_share(captions)
+    size, kind = len(tokenizer.vocabulary), config.data.tokenizer
+    say(f"vocabulary: {size} pieces ({kind}); {unknown:.1%} of the pieces in training captions are unknown")
 
     torch.manual_seed(config.train.seed)
     model = initial_model(config, start, len(tokenizer.vocabulary))

@@ -50,6 +50,8 @@ class ExportRequest:
     output: Path
     name: str
     licence: str = "unknown"
+    language: str = ""
+    """Code of the captions' language; empty for the training's."""
     card: Path | None = None
     """A file with the introduction of the model card."""
     photos: Sequence[Path] = ()
@@ -81,7 +83,7 @@ def export(request: ExportRequest, say: Say) -> Manifest:
     """
     checkpoint = load_checkpoint(request.checkpoint)
     model = build_model(checkpoint)
-    spec = model_spec(checkpoint, model, request.name)
+    spec = model_spec(checkpoint, model, request.name, request.language)
     photos = np.concatenate([checkpoint.samples.numpy(), prepared(request.photos, spec.image)])
     evidence = _evidence(request, spec) if request.precisions else None
     introduction = _read(request.card) if request.card else ""

@@ -112,10 +112,16 @@ class ModelSpec:
     """Search options used unless others are given."""
     attention_grid: tuple[int, int] | None
     """Rows and columns of the regions that alpha weights; null for a model without attention."""
+    language: str | None = field(default=None, kw_only=True)
+    """Language of the captions as a BCP 47 code, such as `zh`; null where it is unknown."""
     confidence: Confidence | None = field(default=None, kw_only=True)
     """Probability that a caption is good; null where it was not calibrated."""
     neutral: NeutralWords | None = field(default=None, kw_only=True)
-    """Words that replace gendered words on request; null where the captions' language is unknown."""
+    """Words that replace gendered words on request; null where there are none for the captions' language."""
+
+    def __post_init__(self) -> None:
+        if self.language is None and self.neutral is not None:
+            object.__setattr__(self, "language", self.neutral.language)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import astuple
 
 from caprun.bundle.confidence import Confidence
+from caprun.bundle.language import is_language_code
 from caprun.bundle.manifest import FIRST_STATE, NEXT, Graphs, Manifest, TensorSpec
+from caprun.bundle.plain_data import shown
 from caprun.bundle.vocabulary import Vocabulary
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}(?<!\.)")
@@ -43,6 +45,8 @@ def problems(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[str]:
         yield "its search uses neutral words and it has none"
     if manifest.neutral is not None:
         yield from manifest.neutral.problems(vocabulary, frozenset(special))
+    if manifest.language is not None and not is_language_code(manifest.language):
+        yield f"its language {shown(manifest.language)} is no language code"
     if manifest.confidence is not None:
         yield from _problems_of_confidence(manifest.confidence, manifest.graphs)
 

@@ -1,14 +1,12 @@
 """The gender-neutral words of a bundle: which word replaces a gendered one, and how phrases then read."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from caprun.bundle.language import is_language_code
 from caprun.bundle.plain_data import shown
 from caprun.bundle.vocabulary import Vocabulary
 from caprun.search.neutral import Neutralizer
-
-_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class NeutralWords:
             vocabulary: The vocabulary of the same bundle.
             special: Ids of the special pieces.
         """
-        if not _LANGUAGE.fullmatch(self.language):
+        if not is_language_code(self.language):
             yield f"its neutral words have the language {shown(self.language)}, which is no language code"
         if not self.words:
             yield "its neutral words are empty"

@@ -30,12 +30,11 @@ def plan_sidecars(
         UsageError: Two photos would have the same sidecar.
     """
     identity = model_identity(captioner, options) | {"min confidence": min_confidence}
-    neutral = captioner.spec.neutral
     writer = Writer(
         f"caprun {caprun.__version__}",
         captioner.spec.name,
         hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12],
-        None if neutral is None else neutral.language,
+        captioner.spec.language,
     )
     wanted = SidecarOptions(many.xmp_name, many.xmp_alt, many.overwrite)
     return Sidecars([photo.path for photo in photos], wanted, writer, lambda text: click.echo(text, err=True))

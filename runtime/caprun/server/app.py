@@ -228,6 +228,7 @@ def _model(service: Service) -> schema.ServedModel:
     return {
         "name": spec.name,
         "licence": str(getattr(spec, "licence", "")),
+        "language": spec.language,
         "precision": str(getattr(backend, "precision", "fp32")),
         "device": str(getattr(backend, "device", "cpu")),
         "attention": spec.attention_grid is not None,

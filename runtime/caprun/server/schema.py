@@ -115,6 +115,7 @@ class ServedModel(TypedDict):
 
     name: str
     licence: str
+    language: Annotated[str | None, Field(description="Code of the captions' language (BCP 47); null if unknown.")]
     precision: str
     device: str
     attention: Annotated[bool, Field(description="Whether it can return where it looked.")]

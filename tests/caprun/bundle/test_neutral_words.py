@@ -39,6 +39,18 @@ def test_null_is_no_neutral_words(bundle: Path, edit_manifest: Edit) -> None:
     assert read_bundle(bundle).manifest.neutral is None
 
 
+def test_the_language_is_that_of_the_manifest_or_else_of_the_neutral_words(bundle: Path, edit_manifest: Edit) -> None:
+    assert read_bundle(bundle).manifest.language is None
+    make_neutral(bundle)
+    edit_manifest(bundle, lambda data: data.update(language=None))
+    assert read_bundle(bundle).manifest.language == "en"
+    edit_manifest(bundle, lambda data: data.update(language="en-GB"))
+    assert read_bundle(bundle).manifest.language == "en-GB"
+    edit_manifest(bundle, lambda data: data.update(language="English please"))
+    with pytest.raises(BundleError, match="its language 'English please' is no language code"):
+        read_bundle(bundle)
+
+
 def test_they_may_be_said_always(bundle: Path) -> None:
     make_neutral(bundle, always=True)
     assert read_bundle(bundle).manifest.search.neutral

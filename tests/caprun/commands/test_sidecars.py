@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from click.testing import Result
 from PIL import Image
 
 from caprun import Captioner
+from caprun.bundle.reading import read_bundle
+from caprun.bundle.writing import write_manifest
 from caprun.metadata import sidecars
 from caprun.metadata.xmp import ALT_TEXT, DESCRIPTION, Sidecar
 from tests.caprun.support.invoking import invoke
@@ -177,3 +180,12 @@ def test_a_sidecar_that_another_program_wrote_anew_is_still_ours(run, folder, ca
     assert "written to sidecars: 1." in run(folder / "a.png", "--xmp", "--max-length", "3").stderr
     rating = subprocess.run(["exiftool", "-s3", "-Rating", str(sidecar)], capture_output=True, text=True, check=True)
     assert rating.stdout.strip() == "5"
+
+
+def test_a_description_is_in_the_language_of_the_model(run, folder, tiny, tmp_path, monkeypatch) -> None:
+    own = read_bundle(shutil.copytree(tiny, tmp_path / "zh"))
+    write_manifest(own.path, replace(own.manifest, language="zh"), own.vocabulary, "")
+    monkeypatch.setenv("CAPRUN_MODEL", str(own.path))
+    assert run(folder, "--xmp").exit_code == 0
+    written = (folder / "a.png.xmp").read_text()
+    assert written.count('xml:lang="zh"') == written.count('xml:lang="x-default"') == 1

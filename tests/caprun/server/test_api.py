@@ -176,6 +176,7 @@ def test_it_says_what_model_it_is_and_what_may_be_asked_of_it(service: Running) 
     assert model == {
         "name": "tiny",
         "licence": "MIT",
+        "language": None,
         "precision": "fp32",
         "device": "cpu",
         "attention": True,

@@ -56,7 +56,7 @@ def test_train_writes_checkpoints_and_says_what_it_found(run, small, tmp_path):
     for line in (
         "dataset: Flickr8k captions.txt, 24 photos, 48 captions",
         "splits (from the dataset): train 17, dev 4, test 3 photos",
-        "vocabulary: 18 pieces; 0.0% of the pieces in training captions are unknown",
+        "vocabulary: 18 pieces (word); 0.0% of the pieces in training captions are unknown",
         f"last: {tmp_path / 'run' / LAST}",
     ):
         assert line in result.stderr.splitlines()

@@ -69,6 +69,16 @@ def test_counts_splits_lengths_and_words_are_those_of_the_captions(tmp_path):
     assert "vocabulary: 14 words, 1 of them at least 5 times" in lines
 
 
+def test_characters_and_scripts_are_counted(tmp_path):
+    captions = {"a.png": ["两只狗在跑", "一只猫"], "b.png": ["A dog ran ."]}
+    report = inspect(dataset(tmp_path, captions, train=["a.png"], dev=["b.png"]), photos=False)
+    assert report.words[:2] == (("只", 2), ("a", 1))
+    lines = report.lines()
+    assert "scripts: Chinese or Japanese 2 captions, Latin 1 caption" in lines
+    assert "words and characters in a caption: 3 to 5, median 3, mean 3.7, 95% have at most 5" in lines
+    assert "vocabulary: 10 words and characters, 0 of them at least 5 times" in lines
+
+
 def test_a_dataset_with_nothing_wrong_has_no_problems(pair):
     result = run(pair)
     assert result.exit_code == 0

@@ -221,3 +221,9 @@ def test_carnets_name_of_soft_attention_is_the_same_decoder():
 )
 def test_the_default_projection_fits_the_decoder(settings, projection):
     assert load_config(parse_settings(settings)).model.projection == projection
+
+
+def test_a_chosen_tokenizer_replaces_the_automatic_choice_alone():
+    assert Config().with_tokenizer("bpe") == load_config({"data": {"tokenizer": "bpe"}})
+    given = load_config({"data": {"tokenizer": "word"}})
+    assert given.with_tokenizer("bpe") == given

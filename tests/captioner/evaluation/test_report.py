@@ -167,6 +167,14 @@ def test_a_segmenter_is_named_with_the_scores(run, shapes, monkeypatch):
     assert "; by words, lower-cased, punctuation removed." in shown_by(run(TINY, "--data", shapes))
 
 
+def test_references_in_another_script_than_the_vocabulary_are_told(run, own_shapes):
+    captions = own_shapes / "captions.txt"
+    header, *rows = captions.read_text().splitlines()
+    captions.write_text("\n".join([header, *(f"{row.split(',')[0]},круг и квадрат" for row in rows)]))
+    result = run(TINY, "--data", own_shapes)
+    assert "warning: the references are Cyrillic, and the model's vocabulary is Latin" in result.stderr
+
+
 def shown_by(result):
     assert result.exit_code == 0, result.output
     return " ".join(result.stdout.split())

@@ -197,7 +197,7 @@ def test_captions_without_a_word_are_refused(tokenizer_name: str, captions: tupl
     "name", ["", "words", "word:", "word:x", "bpe:100", "wordpiece", "wordpiece:", "spacy:", "BPE"]
 )
 def test_what_names_no_tokenizer_is_refused(name: str) -> None:
-    with pytest.raises(CaptionerError, match=r"^data\.tokenizer is '.*'; it must be word, bpe, wordpiece:FILE"):
+    with pytest.raises(CaptionerError, match=r"^data\.tokenizer is '.*'; it must be auto, word, bpe, wordpiece:FILE"):
         build(name)
     with pytest.raises(CaptionerError, match=r"^data\.tokenizer is"):
         restore_tokenizer(DataConfig(tokenizer=name), Vocabulary(SPECIAL_PIECES), {})

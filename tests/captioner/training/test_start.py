@@ -68,8 +68,14 @@ def test_a_new_vocabulary_keeps_the_encoder_and_nothing_else(train, foreign, tun
 
 
 def test_captions_without_a_known_word_are_told_of_the_new_vocabulary(train, foreign, tuned):
+    captions = foreign / "captions.txt"
+    captions.write_text(captions.read_text().rpartition("рыжий")[0] + "orange circle")
     result = train("--init", tuned, "--data", foreign)
-    assert_last_line(result, "keep only its encoder with --new-vocabulary")
+    assert_last_line(
+        result, "captions are Cyrillic, and the vocabulary of", "is Latin; keep only its encoder with --new-"
+    )
+    counted = "Cyrillic 33 captions, Latin 1 caption"
+    assert f"warning: the training captions are in several scripts: {counted}" in result.output
 
 
 def assert_last_line(result: Result, *words: str) -> None:

@@ -102,7 +102,7 @@ def test_a_training_says_what_it_found_and_where_it_wrote(train_shapes, tmp_path
     assert said[:4] == [
         "dataset: Flickr8k captions.txt, 24 photos, 48 captions",
         "splits (from the dataset): train 17, dev 4, test 3 photos",
-        "vocabulary: 18 pieces; 0.0% of the pieces in training captions are unknown",
+        "vocabulary: 18 pieces (word); 0.0% of the pieces in training captions are unknown",
         "model: timm/test_efficientnet, 0.1 M parameters frozen and 0.0 M fine-tuned; soft-attention decoder, 0.0 M",
     ]
     assert said[-4].startswith("epoch 1/1: train_loss ")

@@ -91,10 +91,17 @@ export function layOut(line, caption, describe, point) {
   };
 }
 
-/** An element for a page of one's own. */
-export function asHtml(name, text) {
+/**
+ * An element for a page of one's own.
+ *
+ * @param {string} name name of the photo's file
+ * @param {string} text alternative text
+ * @param {string | null} [language] of the text, where it is known
+ */
+export function asHtml(name, text, language) {
   const escaped = (value) => value.replaceAll("&", "&amp;").replaceAll('"', "&quot;").replaceAll("<", "&lt;");
-  return `<img src="${escaped(encodeURIComponent(name))}" alt="${escaped(text)}">`;
+  const lang = language ? ` lang="${escaped(language)}"` : "";
+  return `<img src="${escaped(encodeURIComponent(name))}" alt="${escaped(text)}"${lang}>`;
 }
 
 /** Put text on the clipboard; returns whether it worked. */

@@ -206,7 +206,7 @@ function showChoice(one, answer) {
   $("facts").replaceChildren(...facts.map(fact));
 
   $("copy").onclick = () => copied(one.caption);
-  $("copy-html").onclick = () => copied(asHtml(current.name, one.caption));
+  $("copy-html").onclick = () => copied(asHtml(current.name, one.caption, model?.language));
 }
 
 function fact([name, value, detail]) {

@@ -7,6 +7,7 @@ from caprun.bulk.command import bulk
 from caprun.commands.caption import caption
 from caprun.commands.doctor import doctor
 from caprun.commands.groups import ErrorsAsSentences
+from caprun.commands.models import models
 from caprun.commands.watch import watch
 from caprun.server.command import serve
 
@@ -29,5 +30,5 @@ def main() -> None:
     """
 
 
-for command in (bulk, caption, doctor, serve, watch):
+for command in (bulk, caption, doctor, models, serve, watch):
     main.add_command(command)

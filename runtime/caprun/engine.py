@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from caprun.arrays import Float32Array
 from caprun.bundle.manifest import ModelSpec
+from caprun.bundle.manifest_check import is_plain_name
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.bundle.vocabulary import Vocabulary
 from caprun.caption import Caption, CaptionWord
@@ -81,7 +82,8 @@ class Captioner:
         """Loads a bundle.
 
         Args:
-            bundle: A directory, or a bundle from `read_bundle`; None for the packaged bundle.
+            bundle: A directory, the name of an installed bundle, or a bundle from `read_bundle`; None for the packaged
+                bundle.
             device: `auto` is CUDA where it starts, else the CPU; `cuda` runs on CUDA or fails.
             threads: CPU threads; None for all cores.
             precision: A precision of the bundle; None for the fastest that was measured on such hardware.
@@ -93,8 +95,7 @@ class Captioner:
         """
         from caprun.inference.hardware import threads_for_all_cores
 
-        bundle = packaged_bundle() if bundle is None else bundle
-        opened = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+        opened = bundle if isinstance(bundle, Bundle) else read_bundle(find_bundle(bundle))
         manifest, vocabulary = opened.manifest, opened.vocabulary
         many = many or threads == 1
 
@@ -239,6 +240,30 @@ def default_batch_size(captioner: Captioner) -> int:
     from caprun.batch.pipeline import BATCH_SIZE
 
     return BATCH_SIZE[getattr(captioner.backend, "device", "cpu")]
+
+
+def find_bundle(model: str | os.PathLike[str] | None) -> Path:
+    """Finds the directory of a bundle.
+
+    Args:
+        model: A directory, or the name of an installed bundle, which a directory of that name hides; None for the
+            packaged bundle.
+
+    Returns:
+        The directory; where there is neither, the path as it was given.
+
+    Raises:
+        BundleError: No bundle is packaged, or the package of an installed one is broken.
+    """
+    if model is None:
+        return packaged_bundle()
+    name = os.fsdecode(model)
+    if is_plain_name(name) and not os.path.lexists(name):
+        from caprun.bundle.installed import installed_bundle  # looks through all installed packages
+
+        if installed := installed_bundle(name):
+            return installed.path()
+    return Path(name)
 
 
 def packaged_bundle() -> Path:

@@ -74,7 +74,7 @@ def caption_in_bulk(
         arguments: Photos, folders, `-`, or Parquet files and folders of them.
         output: Folder for Parquet files.
         standard_input: The file to read for `-`.
-        model: Path of a bundle; None for the packaged one.
+        model: Path or name of a bundle; None for the packaged one.
         min_confidence: Least confidence of a caption; None for all captions.
         search: Search options that replace the model's own.
         recursive: Whether to enter folders inside folders.
@@ -95,9 +95,11 @@ def caption_in_bulk(
     from caprun.bulk.worker import BulkWork, digest_of
     from caprun.bundle.reading import read_bundle
     from caprun.commands.search_options import with_search_options
-    from caprun.engine import packaged_bundle
+    from caprun.engine import find_bundle
 
-    bundle = read_bundle(packaged_bundle() if model is None else os.path.abspath(model))  # noqa: PTH100
+    if model is not None and os.path.lexists(model):
+        model = os.path.abspath(model)  # noqa: PTH100
+    bundle = read_bundle(find_bundle(model))
     refuse_uncalibrated(bundle.manifest, min_confidence)
     device = choose_device("auto") if options.device == "auto" else options.device
     precision = options.precision or choose_precision(bundle.manifest, device)
@@ -121,7 +123,7 @@ def caption_in_bulk(
             with _cluster(options) as resources:
                 threads, pool = _shares(resources, device, options)
                 work = BulkWork(
-                    bundle=None if model is None else str(bundle.path),
+                    bundle=model,
                     model=digest_of(bundle.path),
                     device=device,
                     precision=precision,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from caprun.bundle.manifest import MANIFEST
 from caprun.caption import Caption, as_row
-from caprun.engine import Captioner, packaged_bundle
+from caprun.engine import Captioner, find_bundle
 from caprun.errors import BundleError, CaprunError, ImageError
 from caprun.inference.devices import Device
 from caprun.search.options import SearchOptions
@@ -29,7 +29,7 @@ class BulkWork:
     """What every worker of a job needs to know."""
 
     bundle: str | None
-    """Directory that every machine sees; None for the packaged bundle."""
+    """Directory that every machine sees, or name of an installed bundle; None for the packaged bundle."""
     model: str
     """Digest of the bundle; on another machine, another version may be installed."""
     device: Device
@@ -131,7 +131,7 @@ def _load(work: BulkWork) -> Captioner | CaprunError:
         captioner = Captioner.load(
             work.bundle, device=work.device, threads=work.threads, precision=work.precision, many=True
         )
-        path = packaged_bundle() if work.bundle is None else Path(work.bundle)
+        path = find_bundle(work.bundle)
         if digest_of(path) != work.model:
             return BundleError(f"{path} is another model on {platform.node()}; install the same on every machine.")
     except CaprunError as error:

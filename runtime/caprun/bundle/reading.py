@@ -71,7 +71,10 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     except OSError as error:  # the name is too long, or a directory above may not be entered
         raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
     if not exists:
-        raise BundleError(f"There is no bundle at {path}; give a directory that `captioner export` wrote.")
+        raise BundleError(
+            f"There is no bundle at {path}; give a directory that `captioner export` wrote, or a name "
+            "that `caprun models` lists."
+        )
     if not is_directory:
         raise BundleError(f"{path} is a file; a bundle is the directory that `captioner export` wrote.")
     manifest = _manifest(path)

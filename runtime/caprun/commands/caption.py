@@ -56,9 +56,9 @@ def caption(
 
     def load(many: bool, know: "KnowImage") -> "Captioner":
         from caprun.bundle.reading import read_bundle
-        from caprun.engine import Captioner, packaged_bundle
+        from caprun.engine import Captioner, find_bundle
 
-        bundle = read_bundle(packaged_bundle() if model is None else model)
+        bundle = read_bundle(find_bundle(model))
         know(bundle.manifest.image)
         return Captioner.load(bundle, device=device, threads=threads, precision=precision, many=many)
 

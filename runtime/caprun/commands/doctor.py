@@ -24,7 +24,9 @@ Section = dict[str, Any]
 
 
 @click.command()
-@click.option("--model", help="Bundle to examine, else the packaged one.")
+@click.option(
+    "--model", metavar="DIR|NAME", help="Bundle to examine, a directory or an installed one, else the packaged one."
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads to time with.  [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
@@ -59,11 +61,11 @@ def examine(model: str | None, threads: int | None) -> Iterator[tuple[str, Secti
         CaprunError: Something does not work; the sections before it were yielded.
     """
     from caprun.bundle.reading import read_bundle
-    from caprun.engine import packaged_bundle
+    from caprun.engine import find_bundle
 
     yield "versions", _versions()
     yield "machine", _machine()
-    opened = read_bundle(packaged_bundle() if model is None else model)
+    opened = read_bundle(find_bundle(model))
     for file in opened.manifest.files:
         opened.read(file)  # refuses a file that differs from the manifest
     captioner, device, seconds = _load(opened, threads)

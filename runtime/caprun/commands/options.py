@@ -21,7 +21,10 @@ min_confidence_option = click.option(
     help="Abstain from a caption whose confidence, a calibrated probability, is below P.  [default: never]",
 )
 model_option = click.option(
-    "--model", envvar="CAPRUN_MODEL", help="Bundle to use, else $CAPRUN_MODEL, else the packaged one."
+    "--model",
+    envvar="CAPRUN_MODEL",
+    metavar="DIR|NAME",
+    help="Bundle to use, a directory or a name that `caprun models` lists, else $CAPRUN_MODEL, else the packaged one.",
 )
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 precision_option = click.option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caprun.commands.click_types import Integer, Number
-from caprun.commands.options import min_confidence_option
+from caprun.commands.options import min_confidence_option, model_option
 from caprun.errors import CaprunError, UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ log = logging.getLogger("caprun.server")
     help="Origin whose pages may use the API, such as https://example.org; * for all. May be repeated.",
 )
 @click.option("--api-key", metavar="FILE", help="File with the key that requests must send, else $CAPRUN_API_KEY.")
-@click.option("--model", envvar="CAPRUN_MODEL", help="Bundle to use, else $CAPRUN_MODEL, else the packaged one.")
+@model_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", help="One of the bundle's, such as fp32.  [default: the fastest measured here]")
 @click.option(

@@ -20,6 +20,8 @@ _NAMES: dict[str, Split] = {
     "validation": "dev",
     "test": "test",
     "testing": "test",
+    "eval": "test",  # as Hugging Face's `datasets` reads it
+    "evaluation": "test",
 }
 SPLIT_FOLDERS = tuple(name for name in _NAMES if name != "restval")
 """Names of the folders of splits."""

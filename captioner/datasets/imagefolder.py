@@ -15,7 +15,7 @@ from typing import Any
 from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_named
 from captioner.datasets.files import PhotoFinder, read_text
 from captioner.datasets.references import references_of
-from captioner.datasets.table import FILE_NAME, rows
+from captioner.datasets.table import NAME_COLUMNS, rows
 
 NAME = "Hugging Face image folder"
 FILES = "Hugging Face's metadata.jsonl or metadata.csv"
@@ -33,7 +33,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
         of_file = None if file.parent == directory else split_named(file.parent.name)
         photos = PhotoFinder(file.parent)
         for number, row in _rows(file, problems):
-            name, references = row.get(FILE_NAME), references_of(row)
+            name, references = next((row[one] for one in NAME_COLUMNS if one in row), None), references_of(row)
             if not isinstance(name, str) or not name or not references:
                 problems.malformed.append(f"{file.relative_to(directory)}:{number}")
                 continue

@@ -10,7 +10,20 @@ from typing import Any
 
 from captioner.datasets.example import caption_in
 
-CAPTION_COLUMNS = ("text", "texts", "caption", "captions", "sentence", "sentences", "description", "comment", "prompt")
+CAPTION_COLUMNS = (
+    "text",
+    "texts",
+    "caption",
+    "captions",
+    "sentence",
+    "sentences",
+    "sentences_raw",
+    "description",
+    "alt_text",
+    "comment",
+    "prompt",
+    "txt",
+)
 """Names of columns with a caption or a list of captions; the first that a row has is taken."""
 NUMBERED_COLUMN = re.compile(r"(?:text|caption)_?(\d+)")
 """Names of columns with a caption each."""
@@ -28,9 +41,14 @@ def references_of(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Returns the captions of a value: a list, a list written as JSON or in Python, or a single caption."""
+    """Returns the captions of a value: a single caption or a list, which may be written as JSON or in Python.
+
+    A caption may be an object with its text, and a list of objects may be an object of lists.
+    """
+    if isinstance(value, Mapping):
+        return _listed(next((value[key] for key in ("raw", *CAPTION_COLUMNS) if key in value), None))
     if isinstance(value, list):
-        return value
+        return [text for one in value for text in (_listed(one) if isinstance(one, Mapping) else [one])]
     text = value.strip() if isinstance(value, str) else ""
     if text.startswith("[") and text.endswith("]"):
         for parse in (json.loads, ast.literal_eval):

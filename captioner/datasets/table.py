@@ -24,7 +24,7 @@ FILES = "a captions.csv with a column of file names and one of captions"
 
 FILE_NAME = "file_name"
 """The key of a photo's name in the rows, whatever its column is called."""
-_NAME_COLUMNS = (FILE_NAME, "filename", "image", "image_name", "image_path", "file", "path", "photo", "img")
+NAME_COLUMNS = (FILE_NAME, "filename", "image", "image_name", "image_path", "file", "path", "photo", "img")
 _FILES = ("captions.csv", "captions.txt", "captions.tsv")
 _OWN_FORMAT = "image,caption"  # Flickr8k's, in which no row is quoted
 _SEPARATORS = ",;\t|"
@@ -88,8 +88,8 @@ def unknown_columns(directory: Path) -> str:
         lines = first_lines(file, 2)
         if lines[0] and _header(lines) is None:
             return (
-                f" {file.name} begins with {lines[0][:60]!r}; a table needs a column of names ({_NAME_COLUMNS[0]}, "
-                f"{', '.join(_NAME_COLUMNS[1:3])} ...) and one of captions ({', '.join(CAPTION_COLUMNS[:4])} ...)."
+                f" {file.name} begins with {lines[0][:60]!r}; a table needs a column of names ({NAME_COLUMNS[0]}, "
+                f"{', '.join(NAME_COLUMNS[1:3])} ...) and one of captions ({', '.join(CAPTION_COLUMNS[:4])} ...)."
             )
     return ""
 
@@ -108,7 +108,7 @@ def _header(lines: Sequence[str]) -> _Header | None:
     for separator in said[1] if said else _SEPARATORS:
         written = _lower(_fields(lines[first], separator))
         has_captions = any(one in CAPTION_COLUMNS or NUMBERED_COLUMN.fullmatch(one) for one in written)
-        if has_captions and (names := [one for one in _NAME_COLUMNS if one in written]):
+        if has_captions and (names := [one for one in NAME_COLUMNS if one in written]):
             columns = [FILE_NAME if one == names[0] else one for one in written]
             return _Header(written, columns, separator, first + 1)
     return None

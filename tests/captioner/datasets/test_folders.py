@@ -20,6 +20,9 @@ from tests.captioner.datasets.folders import found, without_splits, write
         ({"captions": ["A dog .", "It runs .", "", None]}, ("A dog .", "It runs .")),
         ({"caption_2": "It runs .", "caption_0": "A dog .", "caption_10": "Far ."}, ("A dog .", "It runs .", "Far .")),
         ({"text": "", "caption": "A dog ."}, ("A dog .",)),
+        ({"sentences": [{"raw": "A dog .", "tokens": ["a"]}, {"raw": "It runs ."}]}, ("A dog .", "It runs .")),
+        ({"sentences": {"raw": ["A dog .", "It runs ."], "sentid": [1, 2]}}, ("A dog .", "It runs .")),
+        ({"caption": {"text": "A dog ."}}, ("A dog .",)),
         ({"text": "Một con chó ."}, ("Một con chó .",)),
         ({"text": "half \ud83d of a pair"}, ("half ? of a pair",)),
     ],
@@ -40,6 +43,12 @@ def test_metadata_in_the_folder_of_a_split_is_about_that_split(tmp_path, validat
         (f"{validation}/1.jpg", (f"Of {validation} .",), "dev"),
         ("test/1.jpg", ("Of test .",), "test"),
     ]
+
+
+def test_evaluation_is_a_name_of_test(tmp_path):
+    files = {f"{folder}/metadata.jsonl": '{"image": "1.jpg", "text": "A ."}' for folder in ("train", "eval")}
+    write(tmp_path, files, "train/1.jpg", "eval/1.jpg")
+    assert [split for *_, split in found(tmp_path)] == ["train", "test"]
 
 
 def test_metadata_about_all_photos_takes_the_split_from_the_row_or_the_photos_folder(tmp_path):

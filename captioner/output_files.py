@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from caprun.atomic_write import atomic_write
+from caprun.errors import UsageError
 from captioner.errors import CaptionerError
+
+
+def cache_folder(named: Path | None) -> Path:
+    """Returns the folder of caches: the one that `--cache` names, or `captioner` in the user's cache.
+
+    Raises:
+        UsageError: there is no home folder.
+    """
+    if named is not None:
+        return named
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
+    except RuntimeError:
+        raise UsageError("There is no home folder for the cache; set HOME, or name one with --cache.") from None
 
 
 @contextmanager

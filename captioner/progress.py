@@ -15,13 +15,13 @@ class Progress:
 
     Args:
         what: name of the work.
-        total: number of units.
+        total: number of units, if known.
         unit: name of a unit, in the plural.
         done: number of units done before, which do not count for the rate.
         quiet: whether to show nothing.
     """
 
-    def __init__(self, what: str, total: int, unit: str, *, done: int = 0, quiet: bool = False) -> None:
+    def __init__(self, what: str, total: int | None, unit: str, *, done: int = 0, quiet: bool = False) -> None:
         self._what, self._total, self._unit, self._quiet = what, total, unit, quiet
         self._before = self._done = self._told = done
         self._note = ""
@@ -52,8 +52,9 @@ class Progress:
     def _line(self) -> None:
         now = time.monotonic()
         rate = (self._done - self._before) / max(now - self._began, 1e-9)
-        left = (self._total - self._done) / max(rate, 1e-9)
         tail = f", {self._note}" if self._note else ""
-        share = f"{self._done}/{self._total} {self._unit}"
-        print(f"{self._what}: {share}, {rate:.1f}/s, {left:.0f} s left{tail}", file=sys.stderr, flush=True)
+        share, left = f"{self._done}", ""
+        if self._total is not None:
+            share, left = f"{share}/{self._total}", f", {(self._total - self._done) / max(rate, 1e-9):.0f} s left"
+        print(f"{self._what}: {share} {self._unit}, {rate:.1f}/s{left}{tail}", file=sys.stderr, flush=True)
         self._said, self._told = now, self._done

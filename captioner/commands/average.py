@@ -11,6 +11,7 @@ from captioner.commands.console import own_command, say
 from captioner.commands.options import (
     FILE,
     allow_missing_option,
+    cache_option,
     data_option,
     device_option,
     set_threads,
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 @click.argument("checkpoints", type=FILE, nargs=-1, required=True)
 @click.option("--weight", "weights", type=float, multiple=True, help="Weight of each checkpoint, in their order.")
 @click.option("--output", type=FILE, required=True, metavar="FILE.pt", help="Checkpoint to write.")
-@data_option("Folder of captioned photos.")
+@data_option("Captioned photos.")
 @device_option
 @threads_option
+@cache_option
 @allow_missing_option
 def average(
     checkpoints: tuple[Path, ...],
@@ -36,6 +38,7 @@ def average(
     data: tuple[DataSource, ...],
     device: str,
     threads: int | None,
+    cache: Path | None,
     allow_missing: bool,
 ) -> None:
     """Average the weights of CHECKPOINTS, and score the result on dev.
@@ -58,7 +61,7 @@ def average(
     set_threads(threads)
     made = mean(checkpoints, weights or [1.0] * len(checkpoints), own_command())
     drawn = made.config.data
-    dataset = load_datasets(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
+    dataset = load_datasets(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed, cache=cache)
     made = scored(made, dataset.split("dev"), torch_device(device), say, allow_missing=allow_missing)
     save_checkpoint(output, made)
     say(score_line(made.metrics))

@@ -15,6 +15,7 @@ from captioner.commands.console import say
 from captioner.commands.options import (
     FILE,
     allow_missing_option,
+    cache_option,
     data_option,
     device_option,
     precision_option,
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=FILE, metavar="CHECKPOINT|BUNDLE")
-@data_option("Folder of captioned photos; several are scored each and together.")
+@data_option("Captioned photos; several are scored each and together.")
 @click.option("--split", type=click.Choice(SPLITS), default="dev", show_default=True, help="Split to caption.")
 @setting_option("data.splits", default=None, show_default="the training's")
 @setting_option("data.split_seed", default=None, show_default="the training's")
 @device_option
+@cache_option
 @click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write the scores and every caption.")
 @click.option("--report", "page", type=FILE, metavar="FILE.html", help="Write a page with scores and photos.")
 @click.option(
@@ -63,6 +65,7 @@ def evaluate(
     splits: tuple[float, float, float] | None,
     split_seed: int | None,
     device: str,
+    cache: Path | None,
     json_file: Path | None,
     page: Path | None,
     samples: int,
@@ -87,6 +90,7 @@ def evaluate(
         allow_missing=allow_missing,
         splits=splits or config.data.splits,
         seed=config.data.split_seed if split_seed is None else split_seed,
+        cache=cache,
     )
     examples = dataset.split(split)
     with Meteor.find(say) or nullcontext() as meteor:

@@ -12,7 +12,7 @@ import click
 
 from captioner.commands.console import say
 from captioner.commands.files import newest
-from captioner.commands.options import EXPORT, FILE, allow_missing_option, data_option, setting_options
+from captioner.commands.options import EXPORT, FILE, allow_missing_option, cache_option, data_option, setting_options
 from captioner.config import ExportSettings
 from captioner.errors import CaptionerError
 
@@ -38,6 +38,7 @@ Format = Literal["onnx", "torchscript"]
     "Dataset of the training: proves the export on dev photos too, and fits the confidence. int8 and fp16 need it.",
     default=None,
 )
+@cache_option
 @allow_missing_option
 def export(
     checkpoint: Path | None,
@@ -45,6 +46,7 @@ def export(
     output: Path | None,
     given: Mapping[str, Any],
     data: tuple[DataSource, ...],
+    cache: Path | None,
     allow_missing: bool,
 ) -> None:
     """Write a bundle from CHECKPOINT, and prove that it gives the same captions as PyTorch.
@@ -64,7 +66,9 @@ def export(
     if data:
         check_bundle(output, settings)  # before all photos are opened
         drawn = load_checkpoint(checkpoint).config.data  # the same splits, so that dev photos are unseen ones
-        dataset = load_datasets(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed)
+        dataset = load_datasets(
+            data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed, cache=cache
+        )
     write_bundle(checkpoint, output, dataset, settings, kind=kind, allow_missing=allow_missing)
 
 

@@ -16,10 +16,21 @@ from caprun.commands.click_types import Integer, Number
 from caprun.errors import UsageError
 from captioner.config import SELF_CRITICAL, Config, ExportSettings
 from captioner.config.ranges import field_types
+from captioner.datasets.embedded.hub import PREFIX
+from captioner.output_files import cache_folder
 
 Decorator = Callable[[Callable[..., Any]], Any]
 
 FILE = click.Path(path_type=Path)
+
+
+class DatasetPath(click.Path):
+    """A dataset: an existing folder or file, or `hf:OWNER/NAME`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the path."""
+        return Path(value) if str(value).startswith(PREFIX) else super().convert(value, param, ctx)
+
 
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Device to run on."
@@ -34,7 +45,11 @@ threads_option = click.option(
     "--threads", type=Integer(1), show_default="all cores", help="CPU threads of each process."
 )
 cache_option = click.option(
-    "--cache", type=FILE, metavar="DIR", show_default="~/.cache/captioner", help="Cache of the encoder's features."
+    "--cache",
+    type=FILE,
+    metavar="DIR",
+    show_default="~/.cache/captioner",
+    help="Cache of the encoder's features, and of photos from Parquet files and the Hugging Face hub.",
 )
 
 
@@ -51,15 +66,15 @@ def init_options(help_text: str) -> Decorator:
 
 
 def data_option(help_text: str, *, default: str | None = "dataset") -> Decorator:
-    """Declares `--data DIR[=WEIGHT]`; the command receives a tuple of `DataSource` as `data`."""
+    """Declares `--data DATASET[=WEIGHT]`; the command receives a tuple of `DataSource` as `data`."""
     return click.option(
         "--data",
         multiple=True,
         callback=_sources,
         default=None if default is None else (default,),
         show_default=default is not None,
-        metavar="DIR[=WEIGHT]",
-        help=f"{help_text} May be repeated.",
+        metavar="DATASET[=WEIGHT]",
+        help=f"{help_text} DATASET is a folder, a Parquet file, or hf:OWNER/NAME. May be repeated.",
     )
 
 
@@ -187,12 +202,7 @@ class RunOptions:
     @property
     def cache_folder(self) -> Path:
         """The folder for the encoder's features, by default in the user's cache."""
-        if self.cache is not None:
-            return self.cache
-        try:
-            return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
-        except RuntimeError:
-            raise UsageError("There is no home folder for the cache; set HOME, or name one with --cache.") from None
+        return cache_folder(self.cache)
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

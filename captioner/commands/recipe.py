@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", required=False, metavar="[FILE.toml]")
-@data_option("Folder of captioned photos; WEIGHT is how often each of its photos is shown in an epoch.")
+@data_option("Captioned photos; WEIGHT is how often each of its photos is shown in an epoch.")
 @click.option("--output", type=FILE, metavar="BUNDLE", help="Folder of the bundle; required.")
 @click.option(
     "--run", "run_path", type=FILE, metavar="DIR", show_default="runs/BUNDLE", help="Folder of the trainings."
@@ -94,7 +94,13 @@ def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Pat
 
     set_threads(options.threads)
     first = recipe.stages[0].config.data
-    dataset = load_datasets(data, allow_missing=options.allow_missing, splits=first.splits, seed=first.split_seed)
+    dataset = load_datasets(
+        data,
+        allow_missing=options.allow_missing,
+        splits=first.splits,
+        seed=first.split_seed,
+        cache=options.cache,
+    )
     for split in ("train", "dev"):
         dataset.split(split)
     check_bundle(output, recipe.export)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@data_option("Folder of captioned photos; WEIGHT is how often each of its photos is shown in an epoch.")
+@data_option("Captioned photos; WEIGHT is how often each of its photos is shown in an epoch.")
 @click.option("--output", type=FILE, metavar="DIR", show_default="runs/DATE-TIME", help="Folder for the checkpoints.")
 @init_options("Start from its model; --stage self-critical needs it.")
 @setting_options(*TRAINING)
@@ -94,7 +94,7 @@ def train(
         if not resume and (output / LAST).exists():
             raise CaptionerError(f"{output} already holds a training; add --resume, or name another --output.")
         splits, seed = config.data.splits, config.data.split_seed
-        dataset = load_datasets(data, allow_missing=run.allow_missing, splits=splits, seed=seed)
+        dataset = load_datasets(data, allow_missing=run.allow_missing, splits=splits, seed=seed, cache=run.cache)
         job = Job(
             dataset,
             config,

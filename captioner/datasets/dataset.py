@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from captioner.datasets.example import SPLITS, Example, Problems, such_as
-from captioner.datasets.formats import read_folder
+from captioner.datasets.formats import read_dataset
 from captioner.datasets.splitting import PARTS, Parts, split_examples
 from captioner.errors import CaptionerError
 
@@ -82,23 +82,31 @@ class Dataset:
         ]
 
 
-def load_dataset(directory: Path, *, allow_missing: bool = False, splits: Parts = PARTS, seed: int = 0) -> Dataset:
-    """Reads a folder of captioned photos in any of the known formats.
+def load_dataset(
+    directory: Path,
+    *,
+    allow_missing: bool = False,
+    splits: Parts = PARTS,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> Dataset:
+    """Reads a dataset of captioned photos in any of the known formats.
 
     Missing splits are drawn by photo (`split_examples`).
 
     Args:
-        directory: the folder.
+        directory: the dataset, see `read_dataset`.
         allow_missing: whether photos that have captions may be missing.
         splits: relative sizes of train, dev and test, where splits are drawn.
         seed: seed for drawing the splits.
+        cache: the folder of caches, by default the user's.
 
     Raises:
-        CaptionerError: the folder is missing or in no known format, has no captions, lacks photos, or has a photo in
+        CaptionerError: the dataset is missing or in no known format, has no captions, lacks photos, or has a photo in
             two splits.
         UsageError: the sizes are invalid.
     """
-    reading = read_folder(directory)
+    reading = read_dataset(directory, cache)
     problems = reading.problems
     if problems.missing and not allow_missing:
         raise CaptionerError(

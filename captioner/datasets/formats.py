@@ -1,16 +1,20 @@
-"""Detects the format of a folder of captioned photos, and reads it."""
+"""Detects the format of a dataset of captioned photos, and reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from captioner.datasets import coco, imagefolder, karpathy, sidecar, table
+from captioner.datasets.embedded.hub import PREFIX, HubName, HubRows
+from captioner.datasets.embedded.image_folder import METADATA, Rows, make_image_folder
+from captioner.datasets.embedded.parquet import ParquetRows, dataset_key, find_parquet
 from captioner.datasets.example import Example, Problems, Split, such_as
 from captioner.datasets.flickr import FLICKR8K, FLICKR30K, TOKEN_FILE
 from captioner.errors import CaptionerError
+from captioner.output_files import cache_folder
 
 
 class Format(Protocol):
@@ -38,8 +42,10 @@ _FORMATS: tuple[Format, ...] = (karpathy, FLICKR30K, table, FLICKR8K, TOKEN_FILE
 
 @dataclass(frozen=True)
 class Reading:
-    """Content of a folder of captioned photos, as it is on disk."""
+    """Content of a dataset of captioned photos."""
 
+    directory: Path
+    """The folder of the photos."""
     format: str
     files: tuple[Path, ...]
     """The files or folders with the captions."""
@@ -50,11 +56,15 @@ class Reading:
     problems: Problems
     repeated: tuple[Path, ...]
     """Photos that are listed more than once; their captions are joined."""
+    written: str = ""
+    """Number, size and place of photos that were in a table."""
 
     @property
     def source(self) -> str:
         """Format and files, for messages."""
         names = such_as([file.name for file in self.files])
+        if self.written:
+            return f"{self.format}; {self.written}"
         return self.format if names in self.format or self.files[0].is_dir() else f"{self.format} ({names})"
 
     def in_two_splits(self) -> list[Example]:
@@ -63,25 +73,46 @@ class Reading:
         return [e for e in self.examples if first.setdefault(e.image, e.split) != e.split]
 
 
-def read_folder(directory: Path) -> Reading:
-    """Reads a folder of captioned photos in any of the known formats.
+def read_dataset(source: Path, cache: Path | None = None) -> Reading:
+    """Reads a dataset of captioned photos in any of the known formats.
+
+    Args:
+        source: a folder, a Parquet file, or `hf:OWNER/NAME` on the Hugging Face hub.
+        cache: the folder of caches, by default the user's; photos that are in a table are written to it.
 
     Raises:
-        CaptionerError: the folder does not exist or is in no known format, or a file cannot be read.
+        CaptionerError: the dataset does not exist or is in no known format, or cannot be read.
     """
-    if not directory.is_dir():
-        raise CaptionerError(f"There is no dataset folder {directory}; name one with --data.")
-    found = [(module, files) for module in _FORMATS[:-1] if (files := module.find(directory))]
-    found = found or [(module, files) for module in _FORMATS[-1:] if (files := module.find(directory))]
+    if source.as_posix().startswith(PREFIX):
+        name = HubName.parse(source)
+        return _read_rows(cache, name.key, lambda position: HubRows(source.as_posix(), name, position))
+    found = [(module, files) for module in _FORMATS[:-1] if (files := module.find(source))]
+    found = found or [(module, files) for module in _FORMATS[-1:] if (files := module.find(source))]
+    if not found and (files := find_parquet(source)):
+        return _read_rows(cache, dataset_key(source, files), lambda _: ParquetRows(source, files))
+    if not source.is_dir():
+        raise CaptionerError(f"There is no dataset folder {source}; name one with --data.")
     if not found:
-        raise CaptionerError(_unknown(directory))
+        raise CaptionerError(_unknown(source))
+    return _read(source, found)
+
+
+def _read_rows(cache: Path | None, key: str, open_rows: Callable[[Any], Rows]) -> Reading:
+    """Reads a table with photos by way of an image folder."""
+    folder = cache_folder(cache) / "photos" / key
+    origin, written = make_image_folder(folder, open_rows)
+    return replace(_read(folder, [(imagefolder, [folder / METADATA])]), format=origin, written=written)
+
+
+def _read(directory: Path, found: Sequence[tuple[Format, list[Path]]]) -> Reading:
+    """Reads the first of the formats that were found in a folder."""
     module, files = found[0]
     problems = Problems()
     examples, repeated = _each_once(_with_words(module.read(directory, files, problems), problems))
     # a captions.txt that two formats recognise is not unused
     others = {other.NAME: [file for file in theirs if file not in files] for other, theirs in found[1:]}
     unused = tuple(f"{such_as([file.name for file in theirs])} ({name})" for name, theirs in others.items() if theirs)
-    return Reading(module.NAME, tuple(files), unused, examples, problems, repeated)
+    return Reading(directory, module.NAME, tuple(files), unused, examples, problems, repeated)
 
 
 def _with_words(examples: Iterable[Example], problems: Problems) -> Iterator[Example]:
@@ -110,6 +141,6 @@ def _unknown(directory: Path) -> str:
     known = "; ".join(module.FILES for module in _FORMATS)
     inside = [folder for folder in sorted(directory.iterdir()) if folder.is_dir()]
     hint = next((folder for folder in inside if any(module.find(folder) for module in _FORMATS)), None)
-    return f"{directory} is not a dataset in a known format; its photos need one of these: {known}." + (
+    return f"{directory} is not a dataset in a known format; its photos need one of these: {known}; Parquet files." + (
         f" {hint} is one; did you mean that?" if hint else table.unknown_columns(directory)
     )

@@ -18,7 +18,7 @@ from caprun.photos.reading import open_photo
 from captioner.config import DataConfig
 from captioner.datasets.example import SPLITS, Example
 from captioner.datasets.files import is_photo_name, list_files
-from captioner.datasets.formats import Reading, read_folder
+from captioner.datasets.formats import Reading, read_dataset
 from captioner.datasets.splitting import PARTS, Parts, split_examples
 from captioner.output_files import write_whole
 from captioner.progress import Progress
@@ -121,20 +121,24 @@ def write_reports(reports: Sequence[Report], path: Path) -> None:
     )
 
 
-def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bool = True) -> Report:
+def inspect(
+    source: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bool = True, cache: Path | None = None
+) -> Report:
     """Describes a dataset, including problems for which a training would refuse it.
 
     Args:
-        directory: the folder.
+        source: the dataset, see `read_dataset`.
         splits: relative sizes of train, dev and test, where the dataset has no splits.
         seed: seed for drawing the splits.
         photos: whether to open every photo, which takes some ten milliseconds each.
+        cache: the folder of caches, by default the user's.
 
     Raises:
-        CaptionerError: the folder does not exist or is in no known format, or its captions cannot be read.
+        CaptionerError: the dataset does not exist or is in no known format, or its captions cannot be read.
         UsageError: the sizes are invalid.
     """
-    reading = read_folder(directory)
+    reading = read_dataset(source, cache)
+    directory = reading.directory
     examples, splits_from = split_examples(reading.examples, splits, seed)
     lengths, words = _words(examples)
     unreadable, same = _open_all(directory, examples) if photos else ([], [])
@@ -150,7 +154,7 @@ def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bo
             " = ".join(f"{split_of[photo]} {photo.relative_to(directory)}" for photo in group) for group in across
         ],
         "photos have captions but are missing": reading.problems.missing,
-        "photos have no caption": _uncaptioned(directory, reading),
+        "photos have no caption": _uncaptioned(reading),
         "captions have no word": reading.problems.wordless,
         "rows are malformed and skipped": reading.problems.malformed,
         "rows are malformed and repaired": reading.problems.mended,
@@ -161,7 +165,7 @@ def inspect(directory: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bo
     }
     texts = [caption for example in examples for caption in example.references]
     return Report(
-        directory=str(directory),
+        directory=str(source),
         format=reading.source,
         unused=reading.unused,
         photos=len(split_of),
@@ -234,10 +238,10 @@ def _open(directory: Path, photo: Path) -> bytes | str:
     return hashlib.blake2b(image.tobytes(), digest_size=16, person=b"%dx%d" % image.size).digest()
 
 
-def _uncaptioned(directory: Path, reading: Reading) -> list[str]:
+def _uncaptioned(reading: Reading) -> list[str]:
     """Returns the photos without captions in the folders of the captioned ones."""
     captioned = {example.image for example in reading.examples}
     folders = sorted({photo.parent for photo in captioned})
     photos = [folder / name for folder in folders for name in list_files(folder) if is_photo_name(name)]
-    found = _names(directory, [photo for photo in photos if photo not in captioned])
+    found = _names(reading.directory, [photo for photo in photos if photo not in captioned])
     return list(dict.fromkeys([*found, *reading.problems.uncaptioned]))

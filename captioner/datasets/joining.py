@@ -13,6 +13,7 @@ from pathlib import Path
 
 from caprun.errors import UsageError
 from captioner.datasets.dataset import Dataset, load_dataset
+from captioner.datasets.embedded.hub import PREFIX, HubName
 from captioner.datasets.example import SPLITS, Example, Problems, such_as
 from captioner.datasets.splitting import PARTS, Parts
 from captioner.errors import CaptionerError
@@ -25,20 +26,23 @@ _OTHER_CASE = 0.5  # difference between the shares of captions that have a capit
 
 @dataclass(frozen=True)
 class DataSource:
-    """A dataset as `--data DIR[=WEIGHT]` names it."""
+    """A dataset as `--data DATASET[=WEIGHT]` names it."""
 
     directory: Path
+    """A folder, a Parquet file, or `hf:OWNER/NAME` on the Hugging Face hub."""
     weight: float = 1.0
     """Average number of times a training photo is shown in an epoch: 2 is twice, 0.2 is every fifth epoch."""
 
     @classmethod
     def parse(cls, text: str) -> DataSource:
-        """Reads `DIR` or `DIR=WEIGHT`; a folder whose own name ends in `=2` is taken as a folder.
+        """Reads `DATASET` or `DATASET=WEIGHT`; a folder whose own name ends in `=2` is taken as a folder.
 
         Raises:
-            UsageError: the weight is not a number above zero.
+            UsageError: the weight is not a number above zero, or the name of a dataset on the hub is malformed.
         """
         directory, equals, weight = text.rpartition("=")
+        if text.startswith(PREFIX):
+            HubName.parse(directory or text)
         if not equals or Path(text).exists():
             return cls(Path(text))
         try:
@@ -54,7 +58,12 @@ class DataSource:
 
 
 def load_datasets(
-    sources: Sequence[DataSource], *, allow_missing: bool = False, splits: Parts = PARTS, seed: int = 0
+    sources: Sequence[DataSource],
+    *,
+    allow_missing: bool = False,
+    splits: Parts = PARTS,
+    seed: int = 0,
+    cache: Path | None = None,
 ) -> Dataset:
     """Reads one dataset or more, and joins them.
 
@@ -63,11 +72,11 @@ def load_datasets(
     or of different case are noted.
 
     Args:
-        sources: the folders and their weights.
-        allow_missing, splits, seed: as for `load_dataset`, applied to every dataset.
+        sources: the datasets and their weights.
+        allow_missing, splits, seed, cache: as for `load_dataset`, applied to every dataset.
 
     Raises:
-        CaptionerError: a folder is named twice, or as for `load_dataset`.
+        CaptionerError: a dataset is named twice, or as for `load_dataset`.
         UsageError: the sizes of the splits are invalid.
     """
     places: list[Path] = []
@@ -77,7 +86,8 @@ def load_datasets(
         places.append(place)
     loaded = [
         replace(
-            load_dataset(source.directory, allow_missing=allow_missing, splits=splits, seed=seed), weight=source.weight
+            load_dataset(source.directory, allow_missing=allow_missing, splits=splits, seed=seed, cache=cache),
+            weight=source.weight,
         )
         for source in sources
     ]

@@ -63,6 +63,13 @@ def test_a_line_has_count_total_unit_rate_and_seconds_left(clock, capsys):
         assert capsys.readouterr().err == "features: 20/100 photos, 0.5/s, 160 s left\n"
 
 
+def test_without_a_total_a_line_has_no_time_left(clock, capsys):
+    with Progress("rows", None, "rows") as progress:
+        clock.seconds += 40
+        progress.advance(20)
+        assert capsys.readouterr().err == "rows: 20 rows, 0.5/s\n"
+
+
 def test_rate_and_time_left_are_of_all_that_was_done_since_the_beginning(clock, capsys):
     with Progress("features", 100, "photos") as progress:
         for count in (60, 20):

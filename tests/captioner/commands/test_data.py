@@ -211,7 +211,7 @@ def test_names_that_are_no_text_are_reported(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nowhere"], 2, "Error: Invalid value for 'DIR': Directory 'nowhere' does not exist; see"),
+        (["nowhere"], 2, "Error: Invalid value for 'DATASET': Path 'nowhere' does not exist; see"),
         (["{empty}"], 1, "is not a dataset in a known format"),
         (["{pair}", "--splits", "0", "1", "1"], 2, "Error: The splits 0 1 1 are invalid"),
     ],

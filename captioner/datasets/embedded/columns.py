@@ -1,0 +1,63 @@
+"""The columns of a table whose cells hold photos."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from captioner.datasets.references import CAPTION_COLUMNS, NUMBERED_COLUMN
+from captioner.datasets.table import NAME_COLUMNS
+from captioner.errors import CaptionerError
+
+_PHOTO = re.compile(r"image|img|photo|picture|jpe?g|png|webp")
+
+
+def library(module: str, dataset: str) -> Any:
+    """Imports a module of the extra `hub`.
+
+    Raises:
+        CaptionerError: it is not installed; the message names the dataset that needs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise CaptionerError(
+            f'{dataset} needs the package {package}, which is not installed; run `pip install "captioner[hub]"`.'
+        ) from error
+
+
+def photo_column(schema: Any, dataset: str, *, paths: bool) -> str:
+    """Returns the name of the column with the photos.
+
+    Args:
+        schema: schema of pyarrow. Cells with photos are bytes, or `{bytes, path}` as in Hugging Face's datasets.
+        dataset: names the table in an error.
+        paths: whether a column may have the paths of photos.
+
+    Raises:
+        CaptionerError: there is no column of photos, or none of captions.
+    """
+    types = library("pyarrow.types", dataset)
+    ranks: dict[str, tuple[bool, int]] = {}  # the lowest is the likeliest
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        lower = name.lower()
+        fields = [kind.field(i).name for i in range(kind.num_fields)] if types.is_struct(kind) else []
+        if types.is_binary(kind) or types.is_large_binary(kind) or "bytes" in fields:
+            ranks[name] = (lower != "image", 0 if _PHOTO.search(lower) else 2)
+        elif paths and lower in NAME_COLUMNS and (types.is_string(kind) or types.is_large_string(kind)):
+            ranks[name] = (lower != "image", 1)
+    captioned = any(name.lower() in CAPTION_COLUMNS or NUMBERED_COLUMN.fullmatch(name.lower()) for name in schema.names)
+    if ranks and captioned:
+        return min(ranks, key=lambda name: ranks[name])
+    known = f"captions ({', '.join(CAPTION_COLUMNS[:4])} ...)" if ranks else "photos (bytes, or {bytes, path})"
+    raise CaptionerError(f"{dataset} has no column of {known}; its columns are {', '.join(schema.names) or 'none'}.")
+
+
+def photo_in(cell: Any) -> tuple[bytes | None, str]:
+    """Returns the encoded photo in a cell, or None, and the path beside it or in its place, or an empty one."""
+    if isinstance(cell, Mapping):
+        return cell.get("bytes") or None, cell.get("path") or ""
+    return (None, cell) if isinstance(cell, str) else (cell or None, "")

@@ -1,0 +1,283 @@
+"""Parquet files with photos or their paths are read as datasets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from captioner.cli import main
+from captioner.datasets import Dataset, DataSource, load_dataset, load_datasets
+from captioner.datasets.embedded import image_folder
+from captioner.errors import CaptionerError
+from captioner.models.checkpoint import BEST, LAST
+from tests.captioner.datasets.embedded.photos import png
+
+pa = pytest.importorskip("pyarrow", reason="the extra `hub` is not installed")
+pq = pytest.importorskip("pyarrow.parquet", reason="the extra `hub` is not installed")
+
+FIRST, SECOND = "A dog runs, and a cat looks on.", "Two people stand on a beach."
+
+
+@pytest.fixture(autouse=True)
+def photos_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that photos are written to."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "captioner" / "photos"
+
+
+def write(file: Path, **columns: Any) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), file)
+    return file
+
+
+def embedded(*numbers: int) -> list[dict[str, Any]]:
+    """Cells with photos as Hugging Face's `datasets` writes them."""
+    return [{"bytes": png(number), "path": f"{number}.png"} for number in numbers]
+
+
+def data(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["data", *map(str, arguments)])
+
+
+def captions(dataset: Dataset) -> list[tuple[str, ...]]:
+    return [example.references for example in dataset.examples]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"image": embedded(1, 2)},
+        {"img": [png(1), png(2)]},
+        {"photo_bytes": pa.array([png(1), png(2)], pa.large_binary()), "hash": [b"1", b"2"]},
+        {"mask": embedded(3, 4), "image": embedded(1, 2)},
+        {"image": [{"bytes": png(1), "path": None}, {"bytes": png(2), "path": None}]},
+    ],
+)
+def test_photos_in_cells_become_files_of_the_same_bytes(tmp_path, column):
+    dataset = load_dataset(write(tmp_path / "a.parquet", **column, caption=[FIRST, SECOND]))
+    assert [example.image.read_bytes() for example in dataset.examples] == [png(1), png(2)]
+    assert {example.image.suffix for example in dataset.examples} == {".png"}
+    assert captions(dataset) == [(FIRST,), (SECOND,)]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"caption": [[FIRST, SECOND]]},
+        {"Captions": [[FIRST, SECOND]]},
+        {"sentences": [[{"raw": FIRST, "tokens": ["a"]}, {"raw": SECOND, "tokens": ["two"]}]]},
+        {"sentences": [{"raw": [FIRST, SECOND], "sentid": [1, 2]}]},
+        {"sentences_raw": [[FIRST, SECOND]], "sentences_tokens": [[["a"], ["two"]]]},
+        {"caption_1": [SECOND], "caption_0": [FIRST]},
+    ],
+)
+def test_captions_are_read_in_every_shape_of_the_well_known_datasets(tmp_path, columns):
+    file = write(tmp_path / "a.parquet", image=embedded(1, 2), **{name: cells * 2 for name, cells in columns.items()})
+    assert captions(load_dataset(file)) == [(FIRST, SECOND)] * 2
+
+
+def test_a_photo_in_several_rows_has_all_their_captions(tmp_path):
+    dataset = load_dataset(write(tmp_path / "a.parquet", image=embedded(1, 2, 1), caption=[FIRST, "Other.", SECOND]))
+    assert captions(dataset) == [(FIRST, SECOND), ("Other.",)]
+
+
+def test_names_of_files_and_folders_say_the_split(tmp_path):
+    for number, name in enumerate(["data/train-00000-of-00001", "data/flickr-validation-0", "test/0000"]):
+        write(tmp_path / "set" / f"{name}.parquet", image=embedded(number), caption=[FIRST])
+    assert [example.split for example in load_dataset(tmp_path / "set").examples] == ["dev", "train", "test"]
+
+
+def test_a_column_says_the_split_before_the_name_of_the_file(tmp_path):
+    write(tmp_path / "set" / "test.parquet", image=embedded(1, 2), caption=[FIRST] * 2, split=["train", "val"])
+    assert [example.split for example in load_dataset(tmp_path / "set").examples] == ["train", "dev"]
+
+
+@pytest.mark.parametrize("name", ["train-00000-of-00001", "flickr"])
+def test_a_lone_split_is_no_split(tmp_path, name):
+    file = write(tmp_path / f"{name}.parquet", image=embedded(*range(40)), caption=[FIRST] * 40)
+    dataset = load_dataset(file)
+    assert {example.split for example in dataset.examples} == {"train", "dev", "test"}
+    assert dataset.splits_from.startswith("drawn by photo")
+
+
+@pytest.mark.parametrize("path", ["images/1.png", "1.png", "{folder}/images/1.png"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_paths_of_photos_lead_to_the_files_beside_the_table(tmp_path, photos_folder, path, nested):
+    folder = tmp_path / "set"
+    (folder / "images").mkdir(parents=True)
+    for number in (1, 2):
+        (folder / "images" / f"{number}.png").write_bytes(png(number))
+    cells: list[Any] = [path.format(folder=folder), "images/2.png"]
+    cells = [{"bytes": None, "path": cell} for cell in cells] if nested else cells
+    write(folder / "captions.parquet", image=cells, caption=[FIRST, SECOND])
+    dataset = load_dataset(folder)
+    assert [example.image.read_bytes() for example in dataset.examples] == [png(1), png(2)]
+    assert not [file for file in photos_folder.rglob("*.png") if not file.is_symlink()]
+
+
+def test_metadata_of_an_image_folder_may_be_parquet(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        (tmp_path / "set" / split / "1.png").write_bytes(png(1))
+        write(tmp_path / "set" / split / "metadata.parquet", file_name=["1.png"], text=[split])
+    examples = load_dataset(tmp_path / "set").examples
+    assert [(example.references, example.split) for example in examples] == [
+        (("train",), "train"),
+        (("validation",), "dev"),
+    ]
+
+
+def test_rows_that_cannot_be_learnt_are_reported(tmp_path, photos_folder):
+    photos = [*embedded(1, 2, 3), None, {"bytes": b"no photo", "path": "5.jpg"}, {"bytes": png(6), "path": None}]
+    texts = [FIRST, None, [], FIRST, FIRST, "🙂"]
+    file = write(tmp_path / "a.parquet", image=photos, caption=[[t] if isinstance(t, str) else t for t in texts])
+    dataset = load_dataset(file)
+    assert len(dataset.examples) == 2
+    assert dataset.problems.malformed == ["metadata.jsonl:2", "metadata.jsonl:3", "metadata.jsonl:4"]
+    assert len(dataset.problems.wordless) == 1
+    assert len([*photos_folder.rglob("*.png"), *photos_folder.rglob("*.jpg")]) == 3, "those with a caption"
+    result = data(file)
+    assert "3 rows are malformed and skipped" in result.stdout
+    assert "1 photos cannot be read" in result.stdout
+
+
+def test_captioned_photos_that_are_missing_are_reported(tmp_path):
+    file = write(tmp_path / "a.parquet", image=["1.png", "../2.png"], caption=[FIRST, SECOND])
+    with pytest.raises(CaptionerError, match=r"2 photos of .*a\.parquet have captions but are missing"):
+        load_dataset(file)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": embedded(1), "label": [3]}, r"no column of captions \(text, .*\); its columns are image, label\."),
+        (
+            {"url": ["http://a"], "caption": [FIRST]},
+            r"no column of photos \(bytes, .*\); its columns are url, caption\.",
+        ),
+    ],
+)
+def test_columns_that_are_lacking_are_named_beside_those_that_are_there(tmp_path, columns, message):
+    file = write(tmp_path / "a.parquet", **columns)
+    with pytest.raises(CaptionerError, match=rf"a\.parquet has {message}"):
+        load_dataset(file)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    file = write(tmp_path / "a.parquet", image=embedded(1), caption=[FIRST])
+    file.write_bytes(file.read_bytes()[:100])
+    result = data(file)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {file} cannot be read as Parquet (")
+    assert result.stderr.count("\n") == 1
+
+
+def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
+    write(tmp_path / "set" / "a.parquet", image=embedded(1), caption=[FIRST])
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(CaptionerError, match=r'needs the package pyarrow, .*pip install "captioner\[hub\]"'):
+        load_dataset(tmp_path / "set")
+
+
+def test_parquet_beside_another_format_is_not_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "1.png").write_bytes(png(1))
+    (tmp_path / "1.txt").write_text(FIRST)
+    (tmp_path / "features.parquet").write_bytes(b"")
+    assert captions(load_dataset(tmp_path)) == [(FIRST,)]
+
+
+# --- the cache
+
+
+def test_photos_are_written_once_and_anew_for_another_table(tmp_path, photos_folder):
+    file = write(tmp_path / "a.parquet", image=embedded(1, 2), caption=[FIRST, SECOND])
+    before = load_dataset(file)
+    times = {photo: photo.stat().st_mtime_ns for photo in photos_folder.rglob("*.png")}
+    assert load_dataset(file).examples == before.examples
+    assert {photo: photo.stat().st_mtime_ns for photo in photos_folder.rglob("*.png")} == times
+    write(file, image=embedded(1, 3), caption=["New.", SECOND])
+    assert captions(load_dataset(file)) == [("New.",), (SECOND,)]
+
+
+def test_the_report_says_how_much_was_written_and_where(tmp_path):
+    file = write(tmp_path / "a.parquet", image=embedded(1, 2), caption=[FIRST, SECOND], id=[7, 8])
+    result = data(file, "--cache", tmp_path / "named")
+    (folder,) = (tmp_path / "named" / "photos").iterdir()
+    assert f"format: Parquet, a.parquet; 2 files, 0.0 MB written to {folder}\n" in result.stdout
+    assert [json.loads(line)["id"] for line in (folder / "metadata.jsonl").read_text().splitlines()] == [7, 8]
+
+
+def test_what_was_interrupted_is_completed(tmp_path, photos_folder, monkeypatch):
+    file = write(tmp_path / "a.parquet", image=embedded(1, 2, 3), caption=["One.", "Two.", "Three."])
+    written: list[Path] = []
+    whole: Callable[..., None] = image_folder.write_whole
+
+    def interrupted(what: str, path: Path, content: bytes | str) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        whole(what, path, content)
+        written.append(path)
+
+    monkeypatch.setattr(image_folder, "write_whole", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_dataset(file)
+    assert len(list(photos_folder.rglob("*.png"))) == 2
+    monkeypatch.setattr(
+        image_folder, "write_whole", lambda *arguments: (written.append(arguments[1]), whole(*arguments))
+    )
+    assert captions(load_dataset(file)) == [("One.",), ("Two.",), ("Three.",)]
+    assert len([photo for photo in written if photo.suffix == ".png"]) == len(list(photos_folder.rglob("*.png"))) == 3
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+    file = write(tmp_path / "a.parquet", image=embedded(1), caption=[FIRST])
+    (tmp_path / "full").write_text("a file")
+    result = data(file, "--cache", tmp_path / "full")
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+    assert "--cache" in result.stderr
+
+
+# --- everything else
+
+
+def test_parquet_and_folders_are_trained_on_together(tmp_path):
+    file = write(tmp_path / "rows.parquet", image=embedded(*range(10)), caption=[FIRST] * 10)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(5, 20):  # five of them are in both
+        (folder / f"{number}.png").write_bytes(png(number))
+        (folder / f"{number}.txt").write_text(SECOND)
+    dataset = load_datasets([DataSource.parse(f"{file}=2"), DataSource(folder)])
+    assert dataset.weights == {"rows.parquet": 2, "folder": 1}
+    assert any(note.startswith("5 photos are in both folder and rows.parquet") for note in dataset.notes)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "average", "export", "recipe"])
+def test_every_command_reads_parquet_into_the_cache_that_is_named(tmp_path, trained, monkeypatch, command):
+    file = write(tmp_path / "a.parquet", image=embedded(*range(9)), caption=[FIRST] * 9)
+    arguments = {
+        "train": ["--output", tmp_path / "run"],
+        "evaluate": [trained / LAST],
+        "average": [trained / BEST, trained / LAST, "--output", tmp_path / "mean.pt"],
+        "export": [trained / LAST, "--output", tmp_path / "bundle"],
+        "recipe": ["--output", tmp_path / "bundle"],
+    }
+
+    def stop(*_: object, **__: object) -> None:
+        raise CaptionerError("The dataset was read.")
+
+    monkeypatch.setattr("captioner.datasets.dataset.split_examples", stop)
+    options = [*arguments[command], "--data", file, "--cache", tmp_path / "named"]
+    result = CliRunner().invoke(main, [command, *map(str, options)])
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.endswith("The dataset was read.\n")
+    assert len(list((tmp_path / "named" / "photos").rglob("*.png"))) == 9

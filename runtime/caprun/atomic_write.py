@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import stat
@@ -46,6 +47,19 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what processes that were killed while they wrote `path` left beside it.
+
+    Another process that writes `path` now would fail, so a lock must rule that out.
+    """
+    place = Path(os.path.realpath(path))
+    if len(place.name) > _NAMED_AFTER:  # another file may have the same beginning
+        return
+    for leftover in place.parent.glob(f".{glob.escape(place.name)}-{'[0-9a-f]' * 8}"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
 
 
 def flush(descriptor: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from caprun.atomic_write import atomic_write
+from caprun.atomic_write import atomic_write, remove_leftovers
 from tests.scarcity import files_of_at_most, fill, obeying_permissions, small_disk
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links are those of POSIX")
@@ -175,3 +175,13 @@ def test_a_place_that_makes_no_sense_is_an_error(path: Path, place: str) -> None
     with pytest.raises(OSError, match=r"No such file|[Nn]ot a directory|[Ii]s a directory"):
         write(path.parent / place)
     assert names(path.parent) == ["file.txt", "folder"]
+
+
+def test_leftovers_are_those_of_the_file_alone(path: Path) -> None:
+    long = "x" * 40
+    others = [".file.txt-0123456", ".other.txt-01234567", ".file.txt-01234567.txt", f".{long}-01234567", "file.txt"]
+    for name in (".file.txt-01234567", ".file.txt-89abcdef", *others):
+        (path.parent / name).touch()
+    remove_leftovers(path)
+    remove_leftovers(path.with_name(f"{long}y"))  # of which only the beginning is in the temporary name
+    assert names(path.parent) == sorted(others)

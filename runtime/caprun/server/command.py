@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caprun.commands.click_types import Integer, Number
-from caprun.commands.options import min_confidence_option, model_option
+from caprun.commands.options import device_option, min_confidence_option, model_option, precision_option
 from caprun.errors import CaprunError, UsageError
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ log = logging.getLogger("caprun.server")
 )
 @click.option("--api-key", metavar="FILE", help="File with the key that requests must send, else $CAPRUN_API_KEY.")
 @model_option
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--precision", help="One of the bundle's, such as fp32.  [default: the fastest measured here]")
+@device_option
+@precision_option
 @click.option(
     "--workers",
     type=Integer(1, 1024),

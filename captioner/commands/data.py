@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from captioner.commands.options import FILE, DatasetPath, cache_option, setting_option
+from captioner.commands.options import FILE, DatasetPath, cache_option, set_option, setting_options
+from captioner.config import load_config, merged, parse_settings, read_toml
 
 
 @click.command()
 @click.argument("datasets", type=DatasetPath(exists=True, path_type=Path), metavar="DATASET", nargs=-1, required=True)
-@setting_option("data.splits")
-@setting_option("data.split_seed")
+@setting_options("data.tokenizer", "data.splits", "data.split_seed")
+@set_option
+@click.option("--config", "config_file", type=FILE, metavar="FILE.toml", help="File with settings of a training.")
 @click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write the report, with every problem.")
 @click.option("--quick", is_flag=True, help="Do not open the photos.")
 @cache_option
 def data(
     datasets: tuple[Path, ...],
-    splits: tuple[float, float, float],
-    split_seed: int,
+    given: Mapping[str, Any],
+    assignments: tuple[str, ...],
+    config_file: Path | None,
     json_file: Path | None,
     quick: bool,
     cache: Path | None,
@@ -27,16 +32,20 @@ def data(
     """Describe DATASET, captioned photos in a folder or a Parquet file, or hf:OWNER/NAME, and list its problems.
 
     Prints counts, splits, caption lengths and frequent words; photos that are missing, cannot be read, have no caption,
-    or are in two splits under different names. Several datasets are described one by one, then compared.
+    or are in two splits under different names; captions that a training with the same settings would cut. Several
+    datasets are described one by one, then compared.
     """
     from captioner.datasets import DataSource, load_datasets
     from captioner.datasets.inspection import inspect, write_reports
 
-    reports = [inspect(one, splits=splits, seed=split_seed, photos=not quick, cache=cache) for one in datasets]
+    settings = merged(read_toml(config_file) if config_file else {}, parse_settings(assignments), given)
+    config = load_config(settings, source=str(config_file or "the options given")).data
+    reports = [inspect(one, config, photos=not quick, cache=cache) for one in datasets]
     click.echo("\n\n".join("\n".join(report.lines()) for report in reports))
     if len(datasets) > 1:
         sources = [DataSource(dataset) for dataset in datasets]
-        together = load_datasets(sources, allow_missing=True, splits=splits, seed=split_seed, cache=cache)
+        splits, seed = config.splits, config.split_seed
+        together = load_datasets(sources, allow_missing=True, splits=splits, seed=seed, cache=cache)
         click.echo("\n".join(["", f"together: {len(together.examples)} photos", *together.notes]))
     if json_file:
         write_reports(reports, json_file)

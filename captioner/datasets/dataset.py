@@ -74,6 +74,7 @@ class Dataset:
         splits = ", ".join(f"{split} {counts[split]}" for split in SPLITS if counts[split])
         return [
             f"dataset: {self.source or self.format}, {len(self.examples)} photos, {captions} captions",
+            *(f"columns: {columns}" for columns in self.problems.columns),
             *(f"also found, and not used: {other}" for other in self.unused),
             f"splits ({self.splits_from}): {splits} photos",
             *([f"weight {self.weight:g}: shown {self.weight:g} times in an epoch"] * (self.weight != 1)),

@@ -52,20 +52,29 @@ class Problems:
     missing: list[str] = field(default_factory=list)
     """Photos that have captions but do not exist."""
     uncaptioned: list[str] = field(default_factory=list)
-    """Photos without a caption; they are not used."""
+    """Photos without a caption among those with one; they are not used."""
     wordless: list[str] = field(default_factory=list)
     """Captions without a letter or a digit, such as emoji alone; they are not used."""
+    repeated: list[str] = field(default_factory=list)
+    """Photos that are listed more than once; their captions are joined."""
+    columns: list[str] = field(default_factory=list)
+    """Phrases about the columns of tables that were read; descriptions, not faults."""
+
+    def kinds(self) -> dict[str, list[str]]:
+        """Returns every occurrence of each kind of fault that occurs, by a phrase that follows their number."""
+        found = {
+            "photos have captions but are missing": self.missing,
+            "photos have no caption": self.uncaptioned,
+            "captions have no word": self.wordless,
+            "rows are malformed and skipped": self.malformed,
+            "rows are malformed and repaired": self.mended,
+            "photos are listed more than once": self.repeated,
+        }
+        return {kind: seen for kind, seen in found.items() if seen}
 
     def lines(self) -> list[str]:
         """Describes each kind of fault in a phrase, with its first few occurrences."""
-        kinds = (
-            ("malformed rows skipped", self.malformed),
-            ("malformed rows repaired", self.mended),
-            ("captioned photos missing", self.missing),
-            ("photos without a caption skipped", self.uncaptioned),
-            ("captions without a word skipped", self.wordless),
-        )
-        return [f"{len(seen)} {kind}, such as {such_as(seen)}" for kind, seen in kinds if seen]
+        return [in_short(kind, seen) for kind, seen in self.kinds().items()]
 
 
 def split_named(name: object) -> Split | None:
@@ -81,6 +90,11 @@ def caption_in(value: object) -> str | None:
     if not isinstance(value, str):
         return None
     return value.strip().encode("utf-8", "replace").decode("utf-8") or None
+
+
+def in_short(kind: str, seen: Sequence[str]) -> str:
+    """Describes a kind of fault in a phrase, with its first few occurrences."""
+    return f"{len(seen)} {kind}, such as {such_as(seen)}"
 
 
 def such_as(seen: Sequence[str]) -> str:

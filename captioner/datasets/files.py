@@ -105,6 +105,11 @@ def is_photo_name(name: str) -> bool:
     return PurePath(name).suffix.lower() in EXTENSIONS
 
 
+def name_in(directory: Path, photo: Path) -> str:
+    """Returns the name of a photo in a dataset: its path from the dataset's folder, beside which it may lie."""
+    return os.path.relpath(photo, directory)
+
+
 def read_text(file: Path) -> str:
     r"""Returns UTF-8 text without its byte order mark; all lines end in \n.
 

@@ -12,6 +12,7 @@ from captioner.datasets.embedded.hub import PREFIX, HubName, HubRows
 from captioner.datasets.embedded.image_folder import METADATA, Rows, make_image_folder
 from captioner.datasets.embedded.parquet import ParquetRows, dataset_key, find_parquet
 from captioner.datasets.example import Example, Problems, Split, such_as
+from captioner.datasets.files import is_photo_name, list_files, name_in
 from captioner.datasets.flickr import FLICKR8K, FLICKR30K, TOKEN_FILE
 from captioner.errors import CaptionerError
 from captioner.output_files import cache_folder
@@ -54,8 +55,6 @@ class Reading:
     examples: tuple[Example, ...]
     """Each photo once for each of its splits, in the dataset's order, with all its captions."""
     problems: Problems
-    repeated: tuple[Path, ...]
-    """Photos that are listed more than once; their captions are joined."""
     written: str = ""
     """Number, size and place of photos that were in a table."""
 
@@ -109,10 +108,12 @@ def _read(directory: Path, found: Sequence[tuple[Format, list[Path]]]) -> Readin
     module, files = found[0]
     problems = Problems()
     examples, repeated = _each_once(_with_words(module.read(directory, files, problems), problems))
+    problems.repeated = [name_in(directory, photo) for photo in repeated]
+    problems.uncaptioned = _uncaptioned(directory, examples, problems)
     # a captions.txt that two formats recognise is not unused
     others = {other.NAME: [file for file in theirs if file not in files] for other, theirs in found[1:]}
     unused = tuple(f"{such_as([file.name for file in theirs])} ({name})" for name, theirs in others.items() if theirs)
-    return Reading(directory, module.NAME, tuple(files), unused, examples, problems, repeated)
+    return Reading(directory, module.NAME, tuple(files), unused, examples, problems)
 
 
 def _with_words(examples: Iterable[Example], problems: Problems) -> Iterator[Example]:
@@ -135,6 +136,15 @@ def _each_once(examples: Iterable[Example]) -> tuple[tuple[Example, ...], tuple[
             example = replace(example, references=once[key].references + example.references)
         once[key] = example
     return tuple(once.values()), tuple(repeated)
+
+
+def _uncaptioned(directory: Path, examples: Sequence[Example], problems: Problems) -> list[str]:
+    """Returns the photos without captions in the folders of the captioned ones."""
+    captioned = {example.image for example in examples}
+    folders = sorted({photo.parent for photo in captioned})
+    photos = [folder / name for folder in folders for name in list_files(folder) if is_photo_name(name)]
+    found = [name_in(directory, photo) for photo in photos if photo not in captioned]
+    return list(dict.fromkeys([*found, *problems.uncaptioned]))
 
 
 def _unknown(directory: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_named
 from captioner.datasets.files import PhotoFinder, read_text
-from captioner.datasets.references import references_of
+from captioner.datasets.references import References
 from captioner.datasets.table import NAME_COLUMNS, rows
 
 NAME = "Hugging Face image folder"
@@ -29,11 +29,12 @@ def find(directory: Path) -> list[Path]:
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
     """Yields the photos in the order of the files; adds faulty rows and missing photos to `problems`."""
+    captions = References(*NAME_COLUMNS, "split")
     for file in files:
         of_file = None if file.parent == directory else split_named(file.parent.name)
         photos = PhotoFinder(file.parent)
         for number, row in _rows(file, problems):
-            name, references = next((row[one] for one in NAME_COLUMNS if one in row), None), references_of(row)
+            name, references = next((row[one] for one in NAME_COLUMNS if one in row), None), captions.of(row)
             if not isinstance(name, str) or not name or not references:
                 problems.malformed.append(f"{file.relative_to(directory)}:{number}")
                 continue
@@ -44,6 +45,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
             folder = name.replace("\\", "/").removeprefix("./").split("/")[0]
             split = of_file or split_named(row.get("split")) or split_named(folder)
             yield Example(photo, references, split)
+    problems.columns.append(str(captions))
 
 
 def _metadata(folder: Path) -> Path | None:

@@ -8,7 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,16 @@ from caprun.errors import ImageError
 from caprun.photos.reading import open_photo
 from captioner.config import DataConfig
 from captioner.datasets.example import SPLITS, Example
-from captioner.datasets.files import is_photo_name, list_files
-from captioner.datasets.formats import Reading, read_dataset
-from captioner.datasets.splitting import PARTS, Parts, split_examples
+from captioner.datasets.files import name_in
+from captioner.datasets.formats import read_dataset
+from captioner.datasets.splitting import split_examples
+from captioner.errors import CaptionerError
 from captioner.output_files import write_whole
 from captioner.progress import Progress
+from captioner.text.build import build_tokenizer
 from captioner.text.metric_words import segmentation, tokenize
 from captioner.text.scripts import counted, scripts_of
+from captioner.text.tokenizer import Tokenizer
 
 FREQUENT = DataConfig().min_count
 """Number of occurrences from which a training learns a word by default."""
@@ -53,6 +56,8 @@ class Report:
     directory: str
     format: str
     """Format and files of the captions."""
+    columns: tuple[str, ...]
+    """Phrases about the columns of tables that were read."""
     unused: tuple[str, ...]
     """Other formats found in the folder, each with its file."""
     photos: int
@@ -90,6 +95,7 @@ class Report:
         lines = [
             f"dataset: {self.directory}",
             f"format: {self.format}",
+            *(f"columns: {columns}" for columns in self.columns),
             *(f"also found, and not used: {other}" for other in self.unused),
             f"photos: {self.photos}",
             f"captions: {self.captions}, {per_photo.minimum} to {per_photo.maximum} a photo, mean {per_photo.mean:.2f}",
@@ -122,24 +128,24 @@ def write_reports(reports: Sequence[Report], path: Path) -> None:
 
 
 def inspect(
-    source: Path, *, splits: Parts = PARTS, seed: int = 0, photos: bool = True, cache: Path | None = None
+    source: Path, config: DataConfig | None = None, *, photos: bool = True, cache: Path | None = None
 ) -> Report:
     """Describes a dataset, including problems for which a training would refuse it.
 
     Args:
         source: the dataset, see `read_dataset`.
-        splits: relative sizes of train, dev and test, where the dataset has no splits.
-        seed: seed for drawing the splits.
+        config: settings that a training would have; None for the default ones.
         photos: whether to open every photo, which takes some ten milliseconds each.
         cache: the folder of caches, by default the user's.
 
     Raises:
-        CaptionerError: the dataset does not exist or is in no known format, or its captions cannot be read.
-        UsageError: the sizes are invalid.
+        CaptionerError: the dataset does not exist or is in no known format, its captions cannot be read, or there is no
+            such tokenizer.
     """
+    config = config or DataConfig()
     reading = read_dataset(source, cache)
     directory = reading.directory
-    examples, splits_from = split_examples(reading.examples, splits, seed)
+    examples, splits_from = split_examples(reading.examples, config.splits, config.split_seed)
     lengths, words = _words(examples)
     unreadable, same = _open_all(directory, examples) if photos else ([], [])
     split_of = {example.image: example.split or _UNLISTED for example in examples}
@@ -151,14 +157,10 @@ def inspect(
         "photos cannot be read": unreadable,
         "photos are listed in two splits": _names(directory, [e.image for e in reading.in_two_splits()]),
         "photos are in two splits under different names": [
-            " = ".join(f"{split_of[photo]} {photo.relative_to(directory)}" for photo in group) for group in across
+            " = ".join(f"{split_of[photo]} {name_in(directory, photo)}" for photo in group) for group in across
         ],
-        "photos have captions but are missing": reading.problems.missing,
-        "photos have no caption": _uncaptioned(reading),
-        "captions have no word": reading.problems.wordless,
-        "rows are malformed and skipped": reading.problems.malformed,
-        "rows are malformed and repaired": reading.problems.mended,
-        "photos are listed more than once": _names(directory, reading.repeated),
+        **reading.problems.kinds(),
+        **_cut(examples, config),
         "photos are in a split under different names": [
             " = ".join(_names(directory, group)) for group in same if group not in across
         ],
@@ -167,6 +169,7 @@ def inspect(
     return Report(
         directory=str(source),
         format=reading.source,
+        columns=tuple(reading.problems.columns),
         unused=reading.unused,
         photos=len(split_of),
         captions=len(lengths),
@@ -185,8 +188,21 @@ def inspect(
     )
 
 
+def cut_captions(examples: Sequence[Example], tokenizer: Tokenizer) -> dict[str, list[str]]:
+    """Returns the photo and the length of each training caption that is cut, as `Problems.kinds` returns faults."""
+    most = tokenizer.config.max_length
+    lengths = (
+        (example.image.name, len(tokenizer.ids(caption)))
+        for example in examples
+        if example.split == "train"
+        for caption in example.references
+    )
+    cut = [f"{name} ({length} pieces)" for name, length in lengths if length > most]
+    return {f"training captions are longer than data.max_length ({most}) and cut": cut} if cut else {}
+
+
 def _names(directory: Path, photos: Sequence[Path]) -> list[str]:
-    return [str(photo.relative_to(directory)) for photo in photos]
+    return [name_in(directory, photo) for photo in photos]
 
 
 def _spread(values: Sequence[int]) -> Spread:
@@ -232,16 +248,21 @@ def _open_all(directory: Path, examples: Sequence[Example]) -> tuple[list[str], 
 def _open(directory: Path, photo: Path) -> bytes | str:
     """Returns a digest of the pixels, which is the same for files that differ in metadata, or an error message."""
     try:
-        image = open_photo(photo, name=str(photo.relative_to(directory)))
+        image = open_photo(photo, name=name_in(directory, photo))
     except ImageError as error:
         return str(error)
     return hashlib.blake2b(image.tobytes(), digest_size=16, person=b"%dx%d" % image.size).digest()
 
 
-def _uncaptioned(reading: Reading) -> list[str]:
-    """Returns the photos without captions in the folders of the captioned ones."""
-    captioned = {example.image for example in reading.examples}
-    folders = sorted({photo.parent for photo in captioned})
-    photos = [folder / name for folder in folders for name in list_files(folder) if is_photo_name(name)]
-    found = _names(reading.directory, [photo for photo in photos if photo not in captioned])
-    return list(dict.fromkeys([*found, *reading.problems.uncaptioned]))
+def _cut(examples: Sequence[Example], config: DataConfig) -> dict[str, list[str]]:
+    """Returns the training captions that a training would cut."""
+    captions = [caption for example in examples if example.split == "train" for caption in example.references]
+    if not captions:
+        return {}
+    try:
+        tokenizer = build_tokenizer(config, captions)
+    except CaptionerError:
+        if config.min_count == 1:
+            raise
+        return _cut(examples, replace(config, min_count=1))  # too few captions to train on
+    return cut_captions(examples, tokenizer)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from captioner.datasets.example import caption_in
+from captioner.datasets.example import caption_in, such_as
 
 CAPTION_COLUMNS = (
     "text",
@@ -29,15 +29,41 @@ NUMBERED_COLUMN = re.compile(r"(?:text|caption)_?(\d+)")
 """Names of columns with a caption each."""
 
 
-def references_of(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the captions of a row, from the first column that has any."""
-    numbered = {int(match[1]): value for key, value in row.items() if (match := NUMBERED_COLUMN.fullmatch(key))}
-    for value in (*(row.get(column) for column in CAPTION_COLUMNS), [numbered[key] for key in sorted(numbered)]):
-        captions = [caption_in(one) for one in _listed(value)]
-        references = tuple(caption for caption in captions if caption is not None)
-        if references:
-            return references
-    return ()
+class References:
+    """Takes the captions from rows, and notes from which of their columns.
+
+    Args:
+        others: Columns that are used for something else.
+    """
+
+    def __init__(self, *others: str) -> None:
+        self._others = others
+        self._taken: dict[str, None] = {}
+        self._seen: dict[str, None] = {}
+
+    def of(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns the captions of a row."""
+        columns, captions = captions_in(row)
+        self._seen |= dict.fromkeys(row)
+        self._taken |= dict.fromkeys(columns)
+        return captions
+
+    def __str__(self) -> str:
+        """Describes the columns in a phrase."""
+        unused = [column for column in self._seen if column and column not in (*self._taken, *self._others)]
+        taken = f"captions from {such_as(list(self._taken)) or 'none'}"
+        return f"{taken}; not used: {such_as(unused)}" if unused else taken
+
+
+def captions_in(row: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+    """Returns the first column of a row that has captions, or the numbered ones, and the captions."""
+    numbered = sorted((int(match[1]), key) for key in row if (match := NUMBERED_COLUMN.fullmatch(key)))
+    for columns in (*([column] for column in CAPTION_COLUMNS), [key for _, key in numbered]):
+        values = [value for column in columns for value in _listed(row.get(column))]
+        captions = tuple(caption for value in values if (caption := caption_in(value)) is not None)
+        if captions:
+            return columns, captions
+    return [], ()
 
 
 def _listed(value: Any) -> list[Any]:

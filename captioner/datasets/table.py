@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from captioner.datasets.example import Example, Problems, split_named
 from captioner.datasets.files import PhotoFinder, first_lines, is_photo_name, read_text
-from captioner.datasets.references import CAPTION_COLUMNS, NUMBERED_COLUMN, references_of
+from captioner.datasets.references import CAPTION_COLUMNS, NUMBERED_COLUMN, References
 
 NAME = "table of captions"
 FILES = "a captions.csv with a column of file names and one of captions"
@@ -59,9 +59,9 @@ def find(directory: Path) -> list[Path]:
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
     """Yields the photos in the order of the file; adds faulty rows and missing photos to `problems`."""
-    photos = PhotoFinder(directory)
+    photos, captions = PhotoFinder(directory), References(FILE_NAME, "split")
     for row in rows(read_text(files[0])) or ():
-        name, references = row.values.get(FILE_NAME, "").strip(), references_of(row.values)
+        name, references = row.values.get(FILE_NAME, "").strip(), captions.of(row.values)
         where = f"{files[0].name}:{row.line}"
         if not name or not references:
             problems.malformed.append(where)
@@ -73,6 +73,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
             problems.missing.append(name)
         else:
             yield Example(photo, references, split_named(row.values.get("split")))
+    problems.columns.append(str(captions))
 
 
 def rows(text: str) -> Iterator[Row] | None:

@@ -18,6 +18,8 @@ from caprun.bundle.writing import describe_file
 from caprun.photos.preprocessing import ImageSpec, load
 from captioner.config import Config
 from captioner.datasets import Dataset, Example
+from captioner.datasets.example import in_short
+from captioner.datasets.inspection import cut_captions
 from captioner.datasets.joining import split_sizes
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
@@ -90,6 +92,8 @@ def train(job: Job, say: Say) -> TrainingState:
     job, unknown = replace(job, config=config), tokenizer.unknown_share(captions)
     size, kind = len(tokenizer.vocabulary), config.data.tokenizer
     say(f"vocabulary: {size} pieces ({kind}); {unknown:.1%} of the pieces in training captions are unknown")
+    for fault, seen in cut_captions(splits["train"], tokenizer).items():
+        say(f"warning: {in_short(fault, seen)}")
 
     torch.manual_seed(config.train.seed)
     model = initial_model(config, start, len(tokenizer.vocabulary))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from caprun.atomic_write import flush
 from captioner.datasets.example import Split
 from captioner.datasets.files import is_photo_name
-from captioner.datasets.references import references_of
+from captioner.datasets.references import captions_in
 from captioner.output_files import prepare_folder, refusals, write_whole
 from captioner.progress import Progress
 
@@ -132,7 +132,7 @@ def _write(folder: Path, state: _State, rows: Rows) -> None:
 
 def _described(folder: Path, row: Row) -> dict[str, Any]:
     """Returns the metadata of a row, and writes its photo if it has captions."""
-    references = references_of(row.cells)
+    columns, references = captions_in(row.cells)
     name = f"{_LINK}/{row.path}" if row.path else None
     if row.photo is not None:
         extension = (
@@ -142,4 +142,5 @@ def _described(folder: Path, row: Row) -> dict[str, Any]:
         if references and not (folder / name).exists():
             write_whole("The photo", folder / name, row.photo)
     kept = {column: cell for column, cell in row.cells.items() if isinstance(cell, str | int)}  # such as an id
-    return {**kept, "file_name": name, "split": row.split, "captions": references}
+    caption_column = columns[0] if len(columns) == 1 else "captions"
+    return {**kept, "file_name": name, "split": row.split, caption_column: references}

@@ -155,6 +155,23 @@ def test_photos_listed_twice_are_listed(tmp_path):
     assert report.problems == {"photos are listed more than once": ["a.png"]}
 
 
+def test_captions_that_a_training_would_cut_are_counted(pair):
+    (pair / "captions.txt").write_text("a.png,A dog on a mat .\na.png,A dog .\nb.png,A cat on a mat .\n")
+    out = run(pair, "--quick", "--set", "data.max_length=3").stdout
+    assert "  1 training captions are longer than data.max_length (3) and cut:\n    a.png (5 pieces)\n" in out
+    assert run(pair, "--quick").stdout.endswith("problems: none found\n")
+
+
+def test_photos_beside_the_folder_of_texts_are_named_from_there(pair):
+    texts = pair / "Flickr8k_text"
+    texts.mkdir()
+    (texts / "Flickr8k.token.txt").write_text("a.png#0\tA dog .\n")
+    (pair / "captions.txt").unlink()
+    (pair / "images" / "a.png").write_bytes(b"no photo")
+    assert inspect(texts).problems["photos have no caption"] == ["../images/b.png"]
+    assert "../images/a.png is not a JPEG" in inspect(texts).problems["photos cannot be read"][0]
+
+
 @pytest.mark.parametrize("text", ["", "image,caption\n", "gone.png,A dog .\n", "no comma\n"])
 def test_a_dataset_of_which_nothing_is_left_is_reported(tmp_path, text):
     (tmp_path / "captions.txt").write_text(text)
@@ -213,7 +230,8 @@ def test_names_that_are_no_text_are_reported(tmp_path):
     [
         (["nowhere"], 2, "Error: Invalid value for 'DATASET': Path 'nowhere' does not exist; see"),
         (["{empty}"], 1, "is not a dataset in a known format"),
-        (["{pair}", "--splits", "0", "1", "1"], 2, "Error: The splits 0 1 1 are invalid"),
+        (["{pair}", "--splits", "0", "1", "1"], 1, "The splits 0 1 1 are invalid"),
+        (["{pair}", "--tokenizer", "bytes"], 1, "data.tokenizer is 'bytes'; it must be auto, word, bpe"),
     ],
 )
 def test_what_cannot_be_reported_is_one_sentence(pair, tmp_path, arguments, code, message):

@@ -97,7 +97,7 @@ def test_malformed_annotations_are_counted_and_the_others_read(tmp_path):
     dataset = load_dataset(tmp_path)
     assert [row[:2] for row in found(dataset)] == [("1.jpg", ("A dog .",)), ("2.jpg", ("A cat .",))]
     assert len(dataset.problems.malformed) == 7
-    assert any(line.startswith("warning: 7 malformed rows skipped, such as capt") for line in dataset.summary())
+    assert any(line.startswith("warning: 7 rows are malformed and skipped, such as capt") for line in dataset.summary())
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_missing_photos_are_gone_on_without_when_allowed(own_shapes):
     (own_shapes / "images" / "red-circle-white.png").unlink()
     dataset = load_dataset(own_shapes, allow_missing=True)
     assert len(dataset.examples) == 23
-    assert dataset.summary()[-1] == "warning: 1 captioned photos missing, such as red-circle-white.png"
+    assert dataset.summary()[-1] == "warning: 1 photos have captions but are missing, such as red-circle-white.png"
 
 
 def test_captions_without_any_photo_are_told_from_no_captions(tmp_path):

@@ -32,7 +32,9 @@ def test_the_row_of_flickr30k_that_lost_its_bar_keeps_its_caption(tmp_path):
     assert dataset.examples[0].references == ("A dog .", "A dog runs across the grass .")
     assert dataset.problems.malformed == []
     assert len(dataset.problems.mended) == 1
-    assert any(line.startswith("warning: 1 malformed rows repaired, such as results.csv") for line in dataset.summary())
+    assert any(
+        line.startswith("warning: 1 rows are malformed and repaired, such as results.csv") for line in dataset.summary()
+    )
 
 
 @pytest.mark.parametrize("row", ["1.jpg| 5", "1.jpg| 5|  ", "1.jpg", "| 0| A dog .", "1.jpg| x| A dog .", "1.jpg|4 "])

@@ -80,7 +80,7 @@ def test_malformed_rows_are_counted_and_shown_and_the_others_read(tmp_path):
     assert len(dataset.problems.malformed) == 4
     assert dataset.problems.missing == [long]
     (warning,) = (line for line in dataset.summary() if "malformed" in line)
-    assert warning.startswith("warning: 4 malformed rows skipped, such as captions.txt:2 'no comma'")
+    assert warning.startswith("warning: 4 rows are malformed and skipped, such as captions.txt:2 'no comma'")
     assert warning.endswith(", ...")
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from captioner.datasets import load_dataset
 from captioner.datasets.dataset import Dataset
+from captioner.datasets.example import in_short
 from captioner.datasets.inspection import inspect
 from captioner.errors import CaptionerError
 
@@ -148,3 +149,48 @@ def test_a_table_with_unknown_columns_is_named(folder) -> None:
 def test_a_caption_larger_than_a_field_of_csv_is_read(folder) -> None:
     long = "dog " * 40_000
     assert captions(read(folder, "captions.csv", f"filename,caption\np0.jpg,{long}\n")) == [(long.strip(),)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "captions.csv",
+            f"image,caption,url\np0.jpg,{FIRST},x\np0.jpg,A dog,x\np1.jpg,🙂,x\np2.jpg,,x\np9.jpg,A cat,x\n",
+        ),
+        ("captions.txt", f"p0.jpg,{FIRST}\nno caption\np9.jpg,A cat\np1.jpg,...\n"),
+        ("metadata.jsonl", '{"file_name": "p0.jpg", "text": "A dog"}\n{"file_name": "p9.jpg", "text": "A cat"}\n{}\n'),
+        ("captions.json", '[{"image_id": 1, "caption": "A dog"}, {"image_id": 2, "caption": "A cat"}, {}]'),
+        ("p0.txt", "A dog\n🙂\n"),
+    ],
+)
+def test_a_report_and_a_training_say_the_same(folder, name, text) -> None:
+    (folder / "p0.jpg").rename(folder / "000000000001.jpg") if name == "captions.json" else None
+    (folder / name).write_text(text, encoding="utf-8")
+    report, summary = inspect(folder, photos=False), load_dataset(folder, allow_missing=True).summary()
+    assert report.problems
+    assert [line for line in summary if line.startswith("warning: ")] == [
+        f"warning: {in_short(kind, seen)}" for kind, seen in report.problems.items()
+    ]
+    assert [line for line in summary if line.startswith("columns: ")] == [f"columns: {one}" for one in report.columns]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns"),
+    [
+        ("captions.csv", ",image,caption,url\n0,p0.jpg,A dog,x\n", "captions from caption; not used: url"),
+        ("captions.csv", "image,caption_1,caption_2\np0.jpg,A dog,A cat\n", "captions from caption_1, caption_2"),
+        (
+            "metadata.csv",
+            "file_name,text,caption,split\np0.jpg,A dog,Un chien,train\n",
+            "captions from text; not used: caption",
+        ),
+        (
+            "metadata.jsonl",
+            '{"file_name": "p0.jpg", "text": "A dog"}\n{"file_name": "p1.jpg", "caption": "A cat", "id": 1}\n',
+            "captions from text, caption; not used: id",
+        ),
+    ],
+)
+def test_the_columns_of_captions_are_named_and_those_that_are_not_used(folder, name, text, columns) -> None:
+    assert f"columns: {columns}" in read(folder, name, text).summary()

@@ -16,7 +16,10 @@ from PIL import Image
 from torch import nn
 
 from captioner.backends.loading import load_captioner
+from captioner.config import DataConfig
 from captioner.datasets import Example, load_dataset
+from captioner.datasets.example import in_short
+from captioner.datasets.inspection import inspect
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import TITLES
 from captioner.models.checkpoint import BEST, LAST, build_model, load_checkpoint
@@ -57,6 +60,18 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int, run: Callable[
 
 
 # --- Learning
+
+
+@pytest.mark.parametrize("length", [3, 12])
+def test_captions_that_are_cut_are_counted_as_in_the_report_of_the_dataset(
+    train_shapes: Train, shapes: Path, tmp_path: Path, length: int
+) -> None:
+    said = train_shapes(tmp_path, f"data.max_length={length}", "train.epochs=1")
+    problems = inspect(shapes, DataConfig(max_length=length), photos=False).problems
+    assert [line for line in said if "cut, such as" in line] == [
+        f"warning: {in_short(kind, seen)}" for kind, seen in problems.items()
+    ]
+    assert bool(problems) == (length == 3)
 
 
 def sighted_weights(examples: list[Example], path: Path) -> Path:

@@ -5,7 +5,7 @@ words into text.
 """
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -61,15 +61,17 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.pieces)
 
-    def ids_of(self, words: Sequence[str], option: str) -> tuple[int, ...]:
-        """Finds the pieces that are whole words.
+    def spellings(self, words: Sequence[str], option: str, *, at_end: bool) -> Iterator[tuple[frozenset[int], ...]]:
+        """Finds the pieces that spell words.
 
         Args:
-            words: The words, written as in captions.
+            words: The words, written as in captions; in scripts without spaces, any text.
             option: The search option that names them, for the message.
+            at_end: Whether they end a caption, so that the last piece has nothing behind them.
 
-        Returns:
-            Their ids. A word outside a vocabulary of whole words has no id, since the model cannot produce it.
+        Yields:
+            A set of ids for each of some pieces in a row, which together spell a word. A word outside a vocabulary of
+            whole words is not spelled, since the model cannot produce it.
 
         Raises:
             UsageError: A word is in the vocabulary in lower case only, or may consist of several pieces.
@@ -77,11 +79,13 @@ class Vocabulary:
         joining = self.joining
         spells = bool(joining.continuation or joining.word_start or joining.unspaced)
         index = {piece: i for i, piece in enumerate(self.pieces)}
-        ids = []
+        texts = [piece.removeprefix(joining.continuation).removeprefix(joining.word_start) for piece in self.pieces]
         for word in words:
             found = index.get(word, index.get(joining.word_start + word))
-            if found is not None:
-                ids.append(found)
+            if any(letter in joining.unspaced for letter in word):
+                yield from _spelled(word, texts, at_end=at_end)
+            elif found is not None:
+                yield (frozenset([found]),)
             elif (lower := word.lower()) in index or joining.word_start + lower in index:
                 raise UsageError(
                     f"`{option}` names {word!r}, which is not in the model's vocabulary, but {lower!r} is; name that."
@@ -90,7 +94,6 @@ class Vocabulary:
                 raise UsageError(
                     f"`{option}` names {word!r}, which is not in the model's vocabulary as one piece; leave it out."
                 )
-        return tuple(ids)
 
     def words(self, ids: Sequence[int]) -> list[WordSpan]:
         """Groups the pieces of a caption, without END, into words."""
@@ -150,3 +153,23 @@ class Vocabulary:
         if len(set(vocabulary.pieces)) != len(vocabulary.pieces):
             raise ValueError("a piece is repeated")
         return vocabulary
+
+
+def _spelled(text: str, pieces: Sequence[str], *, at_end: bool) -> Iterator[tuple[frozenset[int], ...]]:
+    """Yields the sets of pieces, in a row, whose texts together hold a text, or end with it."""
+
+    def ids(fits: Callable[[str], bool]) -> frozenset[int]:
+        return frozenset(index for index, piece in enumerate(pieces) if fits(piece))
+
+    def after(rest: str) -> Iterator[tuple[frozenset[int], ...]]:
+        if last := ids(lambda piece: piece == rest if at_end else piece.startswith(rest)):
+            yield (last,)
+        for cut in range(1, len(rest)):
+            if exact := ids(lambda piece: piece == rest[:cut]):  # noqa: B023  (called at once)
+                yield from ((exact, *others) for others in after(rest[cut:]))
+
+    if whole := ids(lambda piece: piece.endswith(text) if at_end else text in piece):
+        yield (whole,)
+    for cut in range(1, len(text)):
+        if first := ids(lambda piece: piece.endswith(text[:cut])):  # noqa: B023  (called at once)
+            yield from ((first, *others) for others in after(text[cut:]))

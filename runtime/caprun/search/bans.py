@@ -14,16 +14,19 @@ from caprun.search.options import SearchOptions
 
 Mask = npt.NDArray[np.bool_]
 
+Spelling = tuple[Mask, ...]
+"""For each of some pieces in a row, whether each piece of the vocabulary may stand there; (pieces,) each."""
+
 _NEVER = np.float32(-np.inf)
 
 
 class PieceIds(Hashable, Protocol):
-    """The part of a vocabulary that a search needs: its size, and the ids of the words that options name."""
+    """The part of a vocabulary that a search needs: its size, and the pieces that spell the words that options name."""
 
     def __len__(self) -> int: ...
 
-    def ids_of(self, words: Sequence[str], option: str) -> tuple[int, ...]:
-        """Finds the pieces that are these words; see `caprun.bundle.vocabulary.Vocabulary.ids_of`."""
+    def spellings(self, words: Sequence[str], option: str, *, at_end: bool) -> Iterator[tuple[frozenset[int], ...]]:
+        """Finds the pieces that spell these words; see `caprun.bundle.vocabulary.Vocabulary.spellings`."""
         ...
 
 
@@ -35,11 +38,11 @@ class Bans:
     min_length: int
     ngram: int
     window: int
-    suppressed: Mask | None
-    """Whether each piece is suppressed; None if none is."""
+    suppressed: tuple[Spelling, ...]
+    """Pieces in a row of which the last is suppressed."""
     suppressed_count: int
-    bad_endings: Mask | None
-    """Whether each piece is a bad ending; None if none is."""
+    bad_endings: tuple[Spelling, ...]
+    """Pieces in a row after which END is banned."""
 
     @classmethod
     def of(cls, options: SearchOptions, end: int, vocabulary: PieceIds | None) -> "Bans | None":
@@ -48,20 +51,20 @@ class Bans:
         Raises:
             UsageError: The options name words, and there is no vocabulary or it cannot tell their ids.
         """
-        suppressed = _mask(options.suppress, "suppress", vocabulary)
-        bad_endings = _mask(options.bad_endings, "bad_endings", vocabulary)
+        suppressed = _spellings(options.suppress, "suppress", vocabulary)
+        bad_endings = _spellings(options.bad_endings, "bad_endings", vocabulary)
         ngram, window = options.no_repeat_ngram, options.no_repeat_word
         if ngram == 1:  # no piece twice, at any distance
             ngram, window = 0, options.max_length
-        if not (options.min_length or ngram or window) and suppressed is None and bad_endings is None:
+        if not (options.min_length or ngram or window or suppressed or bad_endings):
             return None
-        count = 0 if suppressed is None else int(suppressed.sum())
+        count = int(np.logical_or.reduce([spelling[-1] for spelling in suppressed]).sum()) if suppressed else 0
         return cls(end, options.min_length, ngram, window, suppressed, count, bad_endings)
 
     def most(self, step: int) -> int:
         """Computes how many pieces can be banned after `step` pieces, which is how many more candidates are needed."""
         count = self.suppressed_count + min(step, self.window)
-        count += step < self.min_length or self.bad_endings is not None
+        count += step < self.min_length or bool(self.bad_endings)
         if self.ngram:
             count += max(0, step - self.ngram + 1)
         return count
@@ -81,12 +84,15 @@ class Bans:
     def _banned(self, history: Ids, candidate: Ids) -> Iterator[Mask]:
         """Yields where each ban of this step applies, broadcastable to (rows, beams, k)."""
         step = history.shape[2]
-        if self.suppressed is not None:
-            yield self.suppressed[candidate]
+        for *before, last in self.suppressed:
+            if step >= len(before):
+                yield _said(before, history) & last[candidate]
         if step < self.min_length:
             yield candidate == self.end
-        elif self.bad_endings is not None and step:
-            yield (candidate == self.end) & self.bad_endings[history[:, :, -1:]]
+        else:
+            for spelling in self.bad_endings:
+                if step >= len(spelling):
+                    yield (candidate == self.end) & _said(spelling, history)
         if self.window and step:
             yield _among(candidate, history[:, :, -self.window :])
         if self.ngram and step >= self.ngram:
@@ -110,15 +116,26 @@ def _among(candidate: Ids, pieces: Ids) -> Mask:
     return found
 
 
+def _said(spelling: Sequence[Mask], history: Ids) -> Mask:
+    """Tells which beams have just said pieces in a row, one of each mask; (rows, beams, 1)."""
+    said = np.ones((*history.shape[:2], 1), np.bool_)
+    for position, mask in enumerate(spelling, -len(spelling)):
+        said &= mask[history[:, :, position, None]]
+    return said
+
+
 @functools.lru_cache(maxsize=16)
-def _mask(words: tuple[str, ...], option: str, vocabulary: PieceIds | None) -> Mask | None:
+def _spellings(words: tuple[str, ...], option: str, vocabulary: PieceIds | None) -> tuple[Spelling, ...]:
     if not words:
-        return None
+        return ()
     if vocabulary is None:
         raise UsageError(f"`{option}` names words; give the search a vocabulary.")
-    ids = vocabulary.ids_of(words, option)
-    if not ids:
-        return None
-    mask = np.zeros(len(vocabulary), np.bool_)
-    mask[list(ids)] = True
-    return mask
+    single = np.zeros(len(vocabulary), np.bool_)
+    longer: list[Spelling] = []
+    for pieces in vocabulary.spellings(words, option, at_end=option == "bad_endings"):
+        masks = [np.isin(np.arange(len(vocabulary)), list(ids)) for ids in pieces]
+        if len(masks) == 1:
+            single |= masks[0]
+        else:
+            longer.append(tuple(masks))
+    return (*([(single,)] if single.any() else []), *longer)

@@ -211,3 +211,48 @@ def check() -> Callable[[SearchOptions], None]:
                 assert all(_is_kept(one, options) for one in (hypothesis, *hypothesis.alternatives))
 
     return check
+
+
+CHINESE = Vocabulary(
+    ("<pad>", "<start>", "<end>", "<unk>", "男", "人", "男人", "一个男", "人在", "在", "草地", "▁a", "▁run"),
+    Joining(word_start="▁", unspaced="男人一个在草地"),
+)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("text", ["人", "男人", "个男人在"])
+def test_a_text_without_spaces_is_not_said_however_its_pieces_spell_it(text: str, beams: int) -> None:
+    said_without_bans = 0
+    for seed in range(30):
+        for suppressed in (text, ""):
+            options = SearchOptions(beams, 9, n_best=beams, suppress=(suppressed,) if suppressed else ())
+            world = World(seed, words=len(CHINESE) - 4, end=-1)
+            (found,) = search(FakeSteps(world, [0]), 1, START, END, options, vocabulary=CHINESE)
+            captions = ["".join(CHINESE.pieces[i] for i in one.ids) for one in (found, *found.alternatives)]
+            if suppressed:
+                assert not any(text in caption for caption in captions)
+            else:
+                said_without_bans += any(text in caption for caption in captions)
+    assert said_without_bans or text == "个男人在"
+
+
+def test_a_caption_does_not_end_with_a_text_without_spaces_and_may_hold_it() -> None:
+    endings, holds = set(), False
+    for seed in range(40):
+        world = World(seed, words=len(CHINESE) - 4)
+        options = SearchOptions(3, 9, n_best=3, bad_endings=("在", "男人"))
+        (found,) = search(FakeSteps(world, [0]), 1, START, END, options, vocabulary=CHINESE)
+        for one in (found, *found.alternatives):
+            text = CHINESE.text(one.ids)
+            if one.finished:
+                endings.add(text[-1:])
+                assert not text.endswith(("在", "男人"))
+            holds |= "男人" in text
+    assert holds
+    assert {"人", "地"} <= endings
+
+
+def test_words_and_texts_are_suppressed_together_and_a_text_that_cannot_be_said_needs_no_ban() -> None:
+    assert list(CHINESE.spellings(("run", "人鱻"), "suppress", at_end=False)) == [(frozenset([12]),)]
+    with pytest.raises(UsageError, match="`suppress` names 'dog'"):
+        list(CHINESE.spellings(("dog",), "suppress", at_end=False))

@@ -69,6 +69,7 @@ def report_html(content: Content) -> str:
         epochs=[[_cell(title, row[title]) for title in columns] for row in content.epochs],
         groups=shown_groups(content.captioner, content.search, content.examples, content.captions, content.photos),
         config=content.config,
+        language=content.captioner.spec.language,
     )
 
 

@@ -81,7 +81,8 @@ _picture_options = collected(
             "--font",
             type=_PICTURE,
             metavar="FILE",
-            help="TrueType font for captions drawn on pictures; needed for letters that the default font lacks.",
+            help="TrueType font for captions drawn on pictures.  "
+            "[default: Pillow's own, or one of the system that has the letters]",
         ),
     ),
 )

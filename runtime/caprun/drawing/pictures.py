@@ -1,21 +1,16 @@
 """Pictures of a caption: the photo with its caption below it, and a heat map for each word."""
 
-import io
 import math
-import os
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from caprun.drawing.fonts import FontFile, direction_of, find_font
 from caprun.errors import UsageError
 from caprun.photos.reading import open_photo
-
-FontFile: TypeAlias = str | os.PathLike[str] | None
 
 _PAPER = (255, 255, 255)
 _INK = (28, 28, 32)
@@ -26,11 +21,6 @@ _SHORTEST_LONG_SIDE = 480
 _PANEL_SIDE = 300
 _PANEL_LEAST = 96
 _MARGIN = 20
-
-_MOST_NAMED = 8  # letters in a message
-_PROBE_SIZE = 24  # pixels; large enough to tell different glyphs apart
-_UNASSIGNED = "\U0010ffff"  # never assigned by Unicode, so every font draws its sign for a missing glyph
-_WITHOUT_GLYPH = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # categories of spaces, controls and joiners
 
 # From little to much attention: dark violet, crimson, orange, pale yellow. Lightness only rises, so that the scale
 # reads the same in print and without colour vision.
@@ -44,14 +34,14 @@ def caption_picture(photo: Image.Image, caption: str, *, font: FontFile = None) 
     Args:
         photo: The photo; its long side is scaled to between 480 and 1024 pixels.
         caption: The caption.
-        font: A font file; None for Pillow's own font.
+        font: A font file; None for Pillow's own font, or one of the system that has the letters.
 
     Returns:
         An RGB image.
 
     Raises:
         ImageError: The photo cannot be read.
-        UsageError: The font cannot be read or lacks a letter of the caption.
+        UsageError: The font cannot be read or lacks a letter of the caption, or Pillow cannot draw right to left.
     """
     photo = open_photo(photo)
     longest = max(photo.size)
@@ -60,6 +50,7 @@ def caption_picture(photo: Image.Image, caption: str, *, font: FontFile = None) 
     text_size = round(width / 28) if width > 700 else max(18, round(width / 24))
     text = _tidy(caption)
     face = find_font(text, text_size, font)
+    direction = direction_of(text)
     lines = _wrap(text, face, width - 4 * _MARGIN)
     line_height = _line_height(face)
     picture = Image.new("RGB", (width, photo.height + 2 * _MARGIN + line_height * len(lines)), _PAPER)
@@ -69,7 +60,7 @@ def caption_picture(photo: Image.Image, caption: str, *, font: FontFile = None) 
     draw = ImageDraw.Draw(picture)
     for index, line in enumerate(lines):
         centre_top = (width / 2, photo.height + _MARGIN + line_height * index)
-        draw.text(centre_top, line, fill=_INK, font=face, anchor="ma")
+        draw.text(centre_top, line, fill=_INK, font=face, anchor="ma", direction=direction)
     return picture
 
 
@@ -80,7 +71,7 @@ def attention_picture(
     region_box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
     font: FontFile = None,
 ) -> Image.Image:
-    """Draws a grid of panels: the photo, then for each word the photo under the word's heat map.
+    """Draws a grid of panels in reading order: the photo, then for each word the photo under the word's heat map.
 
     Colours are scaled for each word: the mean weight is transparent and the largest weight is brightest. A largest
     weight below three times the mean is less bright, so that evenly spread attention leaves the photo as it is.
@@ -90,14 +81,15 @@ def attention_picture(
         words: Each word with its alpha, the weights of the photo's regions; float (grid_height, grid_width), >= 0.
         region_box: The part of the photo that the encoder saw, (left, top, right, bottom) as fractions of its size;
             see `caprun.photos.preprocessing.seen_box`. The grid covers this part, and the rest is darkened.
-        font: A font file; None for Pillow's own font.
+        font: A font file; None for Pillow's own font, or one of the system that has the letters.
 
     Returns:
         An RGB image.
 
     Raises:
         ImageError: The photo cannot be read.
-        UsageError: The font cannot be read or lacks a letter, or an alpha or `region_box` has the wrong shape.
+        UsageError: The font cannot be read or lacks a letter, Pillow cannot draw right to left, or an alpha or
+            `region_box` has the wrong shape.
     """
     left, top, right, bottom = region_box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
@@ -118,12 +110,14 @@ def attention_picture(
     canvas = (_MARGIN + across * (width + _MARGIN), _MARGIN + down * (height + label_height + _MARGIN))
     picture = Image.new("RGB", canvas, _PAPER)
     draw = ImageDraw.Draw(picture)
+    mirrored = direction_of(" ".join(labels)) == "rtl"
     backdrop = _mute(photo, region_box)
     panels = [("", photo)] + [
         (label, _heat(backdrop, alpha, region_box)) for label, (_, alpha) in zip(labels, words, strict=True)
     ]
     for index, (label, panel) in enumerate(panels):
-        x = _MARGIN + index % across * (width + _MARGIN)
+        column = across - 1 - index % across if mirrored else index % across
+        x = _MARGIN + column * (width + _MARGIN)
         y = _MARGIN + index // across * (height + label_height + _MARGIN)
         if panel.size != (width, height):
             picture.paste(_BEHIND_PHOTO, (x, y, x + width, y + height))
@@ -145,51 +139,6 @@ def heat_picture(
     """Draws the photo under one heat map, as in a panel of `attention_picture`; its long side has `side` pixels."""
     photo = open_photo(photo)
     return _heat(_mute(_scale(photo, side / max(photo.size)), region_box), alpha, region_box)
-
-
-def find_font(text: str, size: int, font: FontFile = None) -> ImageFont.FreeTypeFont:
-    """Loads a font and checks that it has a glyph for every letter of a text.
-
-    Args:
-        text: The text.
-        size: Size in pixels.
-        font: A font file; None for Pillow's own font, which is the same on every host.
-
-    Raises:
-        UsageError: The font cannot be read or lacks a letter.
-    """
-    name = "Pillow's own font" if font is None else f"The font {os.fsdecode(font)}"
-    try:
-        if font is None:
-            loaded = ImageFont.load_default(size)
-            assert isinstance(loaded, ImageFont.FreeTypeFont), "with a size, Pillow loads its outline font"
-            face = probe = loaded
-        else:
-            content = Path(os.fsdecode(font)).read_bytes()  # Pillow would look for a missing file among system fonts
-            face = ImageFont.truetype(io.BytesIO(content), size)
-            # libraqm would put a lone accent on a dotted circle, whether or not the font has the accent
-            probe = ImageFont.truetype(io.BytesIO(content), _PROBE_SIZE, layout_engine=ImageFont.Layout.BASIC)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{name} cannot be read ({reason}); give a TrueType or OpenType file to `--font`.") from error
-    lacking = [f"{letter!r} (U+{ord(letter):04X})" for letter in sorted(set(text)) if not _has_glyph(probe, letter)]
-    if lacking:
-        more = f" and {len(lacking) - _MOST_NAMED} more" if len(lacking) > _MOST_NAMED else ""
-        raise UsageError(
-            f"{name} has no glyph for {', '.join(lacking[:_MOST_NAMED])}{more}; name a font that has one with `--font`."
-        )
-    return face
-
-
-def _has_glyph(font: ImageFont.FreeTypeFont, letter: str) -> bool:
-    """Tells whether a font draws a letter other than its sign for a missing glyph; Pillow shows no character map."""
-    if unicodedata.category(letter) in _WITHOUT_GLYPH or unicodedata.name(letter, "").startswith("VARIATION SELECTOR"):
-        return True
-    try:
-        drawn, missing = font.getmask(letter), font.getmask(_UNASSIGNED)
-    except (OSError, ValueError):  # a bitmap font without this size, a damaged one, or half of a surrogate pair
-        return False
-    return any(drawn) and (drawn.size, bytes(drawn)) != (missing.size, bytes(missing))
 
 
 def _scale(photo: Image.Image, factor: float) -> Image.Image:
@@ -219,7 +168,8 @@ def _wrap(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
             lines.append(line)
         line = ""
         for letter in word:
-            if line and face.getlength(line + letter) > width:
+            attached = unicodedata.category(letter)[0] == "M"  # to the letter before it
+            if line and not attached and face.getlength(line + letter) > width:
                 lines.append(line)
                 line = ""
             line += letter

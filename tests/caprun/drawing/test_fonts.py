@@ -1,13 +1,27 @@
-"""Pictures use Pillow's font or a file, and an error says if it lacks a letter."""
+"""Pictures use Pillow's font, one of the system or a file, and an error says if it lacks a letter."""
 
 from pathlib import Path
 
+import matplotlib as mpl
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from caprun.drawing.pictures import attention_picture, caption_picture, find_font
+from caprun.drawing import fonts
+from caprun.drawing.fonts import direction_of, find_font
+from caprun.drawing.pictures import attention_picture, caption_picture
 from caprun.errors import UsageError
 from tests.caprun.drawing.support.pictures import GREEN, as_array, embedded, flat, font_file, ink
+
+RIGHT_TO_LEFT = pytest.mark.skipif(not features.check("raqm"), reason="Pillow cannot draw from right to left")
+
+
+@pytest.fixture(autouse=True)
+def system_fonts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The fonts of the system: none, until a test adds some."""
+    found: list[str] = []
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: found)
+    return found
 
 
 @pytest.fixture
@@ -106,3 +120,64 @@ def test_a_letter_and_its_accent_are_joined_where_unicode_can() -> None:
     """More fonts have the joined form, and only it is asked for."""
     with pytest.raises(UsageError, match=r"glyph for 'é' \(U\+00E9\); "):
         caption_picture(Image.new("RGB", (64, 48)), "cafe\u0301")
+
+
+def test_a_font_of_the_system_is_used_for_letters_that_pillows_own_lacks(
+    system_fonts: list[str], han: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "damaged.ttf").write_bytes(b"none")
+    (tmp_path / "other.ttf").write_bytes(font_file("字"))
+    system_fonts += [str(tmp_path / "damaged.ttf"), str(tmp_path / "other.ttf"), str(han)]
+    assert find_font("a dog", 20).getname() == embedded().getname()
+    assert find_font("漢", 20).getname() == find_font("漢", 20, han).getname()
+    with pytest.raises(UsageError, match=r"^Pillow's own font has no glyph for '字' \(U\+5B57\), '漢'"):
+        find_font("漢字", 20)
+
+
+def test_the_systems_fonts_are_found_by_their_names(monkeypatch: pytest.MonkeyPatch, han: Path, tmp_path: Path) -> None:
+    monkeypatch.undo()
+    (tmp_path / "share" / "fonts").mkdir(parents=True)
+    han.rename(tmp_path / "share" / "fonts" / "Caprun-Han.ttf")
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "share"))
+    monkeypatch.setattr(fonts, "_SYSTEM_FONTS", ("Caprun-None.ttf", "Caprun-Han.ttf"))
+    monkeypatch.setattr(fonts, "_system_fonts", fonts._system_fonts.__wrapped__)
+    assert fonts._system_fonts() == [str(tmp_path / "share" / "fonts" / "Caprun-Han.ttf")]
+
+
+@RIGHT_TO_LEFT
+def test_the_direction_is_that_of_the_first_letter() -> None:
+    assert direction_of("2 כלבים Nike") == direction_of("« رجلٌ") == "rtl"
+    assert direction_of("Nike כלבים") is direction_of("狗") is direction_of("123") is None
+
+
+@pytest.fixture
+def dejavu() -> Path:
+    """A font with Hebrew and Arabic letters, which comes with matplotlib."""
+    return Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+@RIGHT_TO_LEFT
+def test_captions_from_right_to_left_are_drawn_so(dejavu: Path) -> None:
+    photo = Image.new("RGB", (64, 48), GREEN)
+    for caption in ("כלב על הדשא", "رجلٌ يركضُ"):
+        assert ink(as_array(caption_picture(photo, caption, font=dejavu))[360:]).max() > 0.8
+    picture = as_array(attention_picture(photo, [("כלב", flat()), ("Nike", flat())], font=dejavu))
+    own = np.flatnonzero((picture == GREEN).all(2).any(0))
+    assert own.min() > picture.shape[1] / 2  # the photo comes first, at the right
+
+
+def test_a_pillow_that_cannot_draw_from_right_to_left_says_so(monkeypatch: pytest.MonkeyPatch, dejavu: Path) -> None:
+    monkeypatch.setattr(features, "check", lambda _: False)
+    photo = Image.new("RGB", (64, 48))
+    with pytest.raises(UsageError, match="Pillow draws text from right to left only with FriBiDi; install it"):
+        caption_picture(photo, "כלב", font=dejavu)
+    with pytest.raises(UsageError, match="Pillow draws text from right to left only with FriBiDi; install it"):
+        attention_picture(photo, [("כלב", flat())], font=dejavu)
+
+
+def test_a_line_is_not_broken_before_a_combining_mark() -> None:
+    from caprun.drawing.pictures import _wrap
+
+    lines = _wrap("กั" * 40, embedded(), 50)
+    assert len(lines) > 1
+    assert all(line[0] == "ก" for line in lines)

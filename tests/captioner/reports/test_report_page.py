@@ -221,3 +221,14 @@ def test_a_training_ends_with_its_report(captioner, examples, captions, tmp_path
     assert file == tmp_path / "my run" / "report.html"
     assert page.texts("h1") == ["Training my run"]
     assert page.texts("h2") == ["Scores", "Curves", "Epochs", "All photos, best first", "Configuration"]
+
+
+def test_captions_and_references_say_their_language_where_it_is_known(content, captioner):
+    spec = replace(captioner.spec, language="zh")
+    page = Page(report_html(replace(content, captioner=Captioner(spec, captioner.vocabulary, captioner.backend))))
+    marked = [attributes.get("lang") for name in ("h3", "li", "bdi", "img") for attributes in page.all(name)]
+    assert set(marked) == {"zh", None}  # None: headings of tables, heat maps
+    assert all(
+        attributes["lang"] == "zh" for name in ("h3", "li") for attributes in page.all(name) if "dir" in attributes
+    )
+    assert not any("lang" in attributes for attributes in Page(report_html(content)).all("li"))

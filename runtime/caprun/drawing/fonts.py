@@ -1,0 +1,107 @@
+"""Fonts that have the letters of a text, and the direction of the text."""
+
+import contextlib
+import functools
+import io
+import os
+import unicodedata
+from pathlib import Path
+from typing import TypeAlias
+
+from PIL import ImageFont, features
+
+from caprun.errors import UsageError
+
+FontFile: TypeAlias = str | os.PathLike[str] | None
+
+_MOST_NAMED = 8  # letters in a message
+_PROBE_SIZE = 24  # pixels; large enough to tell different glyphs apart
+_UNASSIGNED = "\U0010ffff"  # never assigned by Unicode, so every font draws its sign for a missing glyph
+# Fonts of Linux, macOS and Windows, tried in this order for letters that Pillow's own font lacks.
+_SYSTEM_FONTS = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "FreeSans.ttf"),
+    *(
+        f"NotoSans{script}-Regular.ttf"
+        for script in ("Arabic", "Hebrew", "Devanagari", "Thai", "Lao", "Khmer", "Myanmar")
+    ),
+    *("Arial Unicode.ttf", "segoeui.ttf", "msyh.ttc", "YuGothM.ttc", "malgun.ttf"),
+    *("LeelawUI.ttf", "Nirmala.ttf", "mmrtext.ttf"),
+)
+_RIGHT_TO_LEFT = ("R", "AL")  # bidirectional classes
+_WITHOUT_GLYPH = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # categories of spaces, controls and joiners
+
+
+def find_font(text: str, size: int, font: FontFile = None) -> ImageFont.FreeTypeFont:
+    """Loads a font and checks that it has a glyph for every letter of a text.
+
+    Args:
+        text: The text.
+        size: Size in pixels.
+        font: A font file; None for Pillow's own font, which is the same on every host, or where it lacks a letter for
+            the first usual font of the system that has them all.
+
+    Raises:
+        UsageError: The font cannot be read or lacks a letter.
+    """
+    name = "Pillow's own font" if font is None else f"The font {os.fsdecode(font)}"
+    try:
+        if font is None:
+            loaded = ImageFont.load_default(size)
+            assert isinstance(loaded, ImageFont.FreeTypeFont), "with a size, Pillow loads its outline font"
+            face = probe = loaded
+        else:
+            content = Path(os.fsdecode(font)).read_bytes()  # Pillow would look for a missing file among system fonts
+            face = ImageFont.truetype(io.BytesIO(content), size)
+            # libraqm would put a lone accent on a dotted circle, whether or not the font has the accent
+            probe = ImageFont.truetype(io.BytesIO(content), _PROBE_SIZE, layout_engine=ImageFont.Layout.BASIC)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{name} cannot be read ({reason}); give a TrueType or OpenType file to `--font`.") from error
+    lacking = [f"{letter!r} (U+{ord(letter):04X})" for letter in sorted(set(text)) if not _has_glyph(probe, letter)]
+    if lacking and font is None:
+        for path in _system_fonts():
+            with contextlib.suppress(UsageError):
+                return find_font(text, size, path)
+    if lacking:
+        more = f" and {len(lacking) - _MOST_NAMED} more" if len(lacking) > _MOST_NAMED else ""
+        raise UsageError(
+            f"{name} has no glyph for {', '.join(lacking[:_MOST_NAMED])}{more}; name a font that has one with `--font`."
+        )
+    return face
+
+
+def direction_of(text: str) -> str | None:
+    """Returns `rtl` for a text that begins with a right-to-left letter; None leaves the direction to Pillow.
+
+    Raises:
+        UsageError: Pillow has no library for such text.
+    """
+    classes = map(unicodedata.bidirectional, text)
+    if next((one for one in classes if one in ("L", *_RIGHT_TO_LEFT)), "L") == "L":
+        return None
+    if not features.check("raqm"):
+        raise UsageError(
+            "Pillow draws text from right to left only with FriBiDi; install it, such as the package libfribidi0."
+        )
+    return "rtl"
+
+
+def _has_glyph(font: ImageFont.FreeTypeFont, letter: str) -> bool:
+    """Tells whether a font draws a letter other than its sign for a missing glyph; Pillow shows no character map."""
+    if unicodedata.category(letter) in _WITHOUT_GLYPH or unicodedata.name(letter, "").startswith("VARIATION SELECTOR"):
+        return True
+    try:
+        drawn, missing = font.getmask(letter), font.getmask(_UNASSIGNED)
+    except (OSError, ValueError):  # a bitmap font without this size, a damaged one, or half of a surrogate pair
+        return False
+    return any(drawn) and (drawn.size, bytes(drawn)) != (missing.size, bytes(missing))
+
+
+@functools.cache
+def _system_fonts() -> list[str]:
+    """Finds usual fonts, for which Pillow looks in the system's folders."""
+    found = []
+    for name in _SYSTEM_FONTS:
+        with contextlib.suppress(OSError):
+            found.append(str(ImageFont.truetype(name, _PROBE_SIZE).path))
+    return found

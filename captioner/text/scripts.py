@@ -29,8 +29,23 @@ def is_unspaced(character: str) -> bool:
 
 def scripts_of(captions: Iterable[str]) -> dict[str, int]:
     """Counts captions by the script of most of their letters, the most frequent script first."""
-    letters = (Counter(script_of(c) for c in caption if unicodedata.category(c)[0] == "L") for caption in captions)
-    return dict(Counter(scripts.most_common(1)[0][0] for scripts in letters if scripts).most_common())
+    found = Counter(map(_script_of_most, captions))
+    del found[""]
+    return dict(found.most_common())
+
+
+def _script_of_most(caption: str) -> str:
+    """Returns the script of most letters of a caption; empty if it has none."""
+    if caption.isascii():  # as are millions of captions
+        return "Latin" if any(map(str.isalpha, caption)) else ""
+    letters = Counter(map(_script_of_letter, caption))
+    del letters[""]
+    return letters.most_common(1)[0][0] if letters else ""
+
+
+@lru_cache(maxsize=4096)
+def _script_of_letter(character: str) -> str:
+    return script_of(character) if unicodedata.category(character)[0] == "L" else ""
 
 
 def counted(scripts: Mapping[str, int]) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from capexport.export import ExportRequest
+from captioner.backends.pytorch import model_spec
 from captioner.cli import main
 from captioner.datasets import load_dataset
-from captioner.models.checkpoint import BEST
+from captioner.models.checkpoint import BEST, LAST, build_model, load_checkpoint
 
 Export = Callable[..., tuple[Result, list[ExportRequest]]]
 
@@ -68,3 +70,24 @@ def test_the_folder_of_a_run_is_its_best_checkpoint(trained, tmp_path, monkeypat
     (request,) = asked
     assert request.checkpoint == trained / BEST
     assert request.output == Path("weights") / trained.name
+
+
+@pytest.mark.parametrize(
+    ("given", "language", "neutral"), [(None, "en", True), ("fr", "fr", False), ("en-GB", "en-GB", True)]
+)
+def test_the_language_of_the_captions_is_the_one_given_or_that_of_the_neutral_words(given, language, neutral, trained):
+    checkpoint = load_checkpoint(trained / LAST)
+    words = ("<pad>", "<start>", "<end>", "<unk>", "a", "the", "man", "person")
+    pieces = (*words, *checkpoint.vocabulary.pieces[len(words) :])
+    named = replace(checkpoint, vocabulary=replace(checkpoint.vocabulary, pieces=pieces))
+    spec = model_spec(named, build_model(checkpoint), "mine", given)
+    assert (spec.language, spec.neutral is not None) == (language, neutral)
+
+
+def test_the_language_is_an_option_and_must_be_a_code(export, trained, shapes):
+    result, asked = export(trained, shapes, "--language", "pt-BR")
+    assert result.exit_code == 0, result.output
+    assert asked[0].language == "pt-BR"
+    result, _ = export(trained, shapes, "--language", "Brazilian!")
+    assert result.exit_code == 2
+    assert "The language 'Brazilian!' is no code of a language" in result.stderr

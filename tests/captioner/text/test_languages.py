@@ -141,5 +141,9 @@ def test_a_language_that_is_no_code_is_refused(code: str) -> None:
         load_config({"data": {"language": code}})
 
 
+def test_a_caption_is_in_the_script_of_most_of_its_letters() -> None:
+    assert scripts_of(["一只狗 OK", "a 狗 dog", "123", "", "ｱｲｳ", "Ｄｏｇ"]) == {"Chinese or Japanese": 2, "Latin": 2}
+
+
 def test_words_of_whole_vocabularies_are_joined_as_before() -> None:
     assert build("en").vocabulary.joining == Vocabulary(("a",)).joining

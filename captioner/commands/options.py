@@ -90,10 +90,13 @@ def _sources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 _DEFAULTS: dict[str, Any] = {**vars(Config()), "export": ExportSettings()}
 _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "train.stage": ("Training objective.", {}),
-    "model.encoder": ("CNN: efficientnet_lite2, a torchvision model, or timm/NAME.", {}),
+    "model.encoder": ("Image network: efficientnet_lite2, a CNN of torchvision, or timm/NAME.", {}),
     "model.encoder_weights": ("Initial weights of the encoder.", {"metavar": "FILE|default|none"}),
     "model.regions": ("Pool the encoder's grid to N x N regions; 0: no pooling.", {"metavar": "N"}),
-    "model.fine_tune": ("Train the encoder from its child module N on; -1: do not train it.", {"metavar": "N"}),
+    "model.fine_tune": (
+        "Train the encoder from its child (or transformer block) N on; -1: do not train it.",
+        {"metavar": "N"},
+    ),
     "model.decoder": ("How the photo enters the LSTM.", {}),
     "model.layers": ("Number of stacked LSTM layers.", {"option": "--decoder-layers", "metavar": "N"}),
     "data.language": (

@@ -27,14 +27,14 @@ class ModelConfig:
     """Encoder, decoder and their sizes."""
 
     encoder: str = "efficientnet_lite2"
-    """CNN: efficientnet_lite2, a torchvision model, or timm/NAME."""
+    """Image network: efficientnet_lite2, a CNN of torchvision, or timm/NAME."""
     encoder_weights: str = "default"
-    """Initial weights of the encoder: `default` (pretrained on ImageNet), `none`, or a file."""
+    """Initial weights of the encoder: `default` (pretrained), `none`, or a file (safetensors or a state dict)."""
     regions: Annotated[int, Range(0, 256)] = 0
     """Regions per side after pooling the encoder's grid; 0: no pooling, 1: one vector for the photo."""
     fine_tune: Annotated[int, Range(-1, 1000)] = -1
-    """Index of the first child module of the CNN that is trained (5 is a ResNet's second stage); -1: none. The output
-    of the frozen children is cached if it is no larger than the photo."""
+    """Index of the first child module (of a transformer, block) of the encoder that is trained (5 is a ResNet's second
+    stage); -1: none. The output of the frozen part is cached if it is no larger than the photo (four photos)."""
     decoder: Decoder = "soft-attention"
     """How the photo enters the LSTM: see `Decoder`."""
     gate: bool = True

@@ -1,9 +1,10 @@
-"""Loads CNNs by name, with their weights: torchvision's, timm's and the packaged EfficientNet-Lite2."""
+"""Loads image networks by name, with their weights: torchvision's, timm's and the packaged EfficientNet-Lite2."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from captioner.errors import CaptionerError
@@ -24,21 +26,22 @@ _HEADS = ("avgpool", "dropout", "fc", "classifier", "aux1", "aux2", "AuxLogits")
 
 @dataclass(frozen=True)
 class Backbone:
-    """A CNN without its head, and the pixel statistics of its training."""
+    """An image network without its head, and the pixel statistics of its training."""
 
-    features: nn.Module  # float (batch, 3, height, width) -> (batch, channels, rows, columns)
+    features: nn.Module  # float (batch, 3, height, width) -> what `captioner.models.token_grid.as_grid` takes
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
-def load_backbone(name: str, weights: str) -> Backbone:
-    """Builds a CNN by name.
+def load_backbone(name: str, weights: str, size: tuple[int, int]) -> Backbone:
+    """Builds an image network by name.
 
     Args:
-        name, weights: see `captioner.models.encoder.build_encoder`.
+        name, weights, size: see `captioner.models.encoder.build_encoder`.
 
     Raises:
-        CaptionerError: the name is unknown, or the weights cannot be fetched, read or fitted.
+        CaptionerError: the name is unknown, the weights cannot be fetched, read or fitted, or the network does not take
+            photos of this size.
     """
     pretrained = weights == "default"
     if name == DEFAULT_ENCODER:
@@ -46,7 +49,7 @@ def load_backbone(name: str, weights: str) -> Backbone:
     elif not name.startswith("timm/") and _torchvision_has(name):
         backbone = _torchvision(name, pretrained)
     else:
-        backbone = _timm(name.removeprefix("timm/"), name, pretrained)
+        backbone = _timm(name.removeprefix("timm/"), name, pretrained, size)
     if weights not in ("default", "none"):
         _load_file(backbone.features, Path(weights), name)
     return backbone
@@ -103,7 +106,10 @@ def _torchvision(name: str, pretrained: bool) -> Backbone:
     elif hasattr(network, "layer4"):  # ResNets
         features = nn.Sequential(*children.values())
     elif hasattr(network, "encoder") or hasattr(network, "blocks"):  # transformers
-        raise CaptionerError(f"Encoder {name!r} has no convolutional features; choose a CNN such as resnet50.")
+        raise CaptionerError(
+            f"Encoder {name!r} has no convolutional features; choose a CNN such as resnet50, or a transformer of timm "
+            "such as timm/vit_base_patch16_224."
+        )
     else:
         features = nn.Sequential(children)
     if hasattr(network, "transform_input"):  # the forward of Inception networks rescales pixels to these
@@ -111,7 +117,7 @@ def _torchvision(name: str, pretrained: bool) -> Backbone:
     return Backbone(features, tuple(preprocessing.mean), tuple(preprocessing.std))
 
 
-def _timm(name: str, typed: str, pretrained: bool) -> Backbone:
+def _timm(name: str, typed: str, pretrained: bool, size: tuple[int, int]) -> Backbone:
     import timm
 
     if not timm.is_model(name):
@@ -119,12 +125,33 @@ def _timm(name: str, typed: str, pretrained: bool) -> Backbone:
             f"There is no encoder named {typed!r}; use {DEFAULT_ENCODER}, a torchvision model such as resnet50, or "
             "timm/NAME for a model of timm."
         )
-    network = _fetch(
-        lambda: timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool=""),
-        name,
-    )
-    trained_on = cast("dict[str, Any]", network.pretrained_cfg)
-    return Backbone(network, tuple(trained_on["mean"]), tuple(trained_on["std"]))
+    try:
+        trained_on = cast("Any", timm.get_pretrained_cfg(name))
+    except RuntimeError:
+        tags = ", ".join(tagged.split(".", 1)[1] for tagged in timm.list_pretrained(f"{name.split('.')[0]}.*"))
+        raise CaptionerError(f"timm has no weights {typed!r}; it has those named {tags} after the dot.") from None
+    sized: dict[str, Any] = {"img_size": size} if trained_on.fixed_input_size else {}
+    try:
+        network = _fetch(lambda: timm.create_model(name, pretrained=pretrained, num_classes=0, **sized), name)
+        network.reset_classifier(0, "")  # type: ignore[operator]
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:
+        raise CaptionerError(
+            f"Encoder {typed!r} does not take photos of {size[0]} x {size[1]} pixels, or has no grid of regions "
+            f"({first_line(error)}); choose another data.image_size or encoder."
+        ) from error
+    if sized:
+        _check_patches(network, typed, size)
+    return Backbone(network, tuple(trained_on.mean), tuple(trained_on.std))
+
+
+def _check_patches(network: nn.Module, name: str, size: tuple[int, int]) -> None:
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", (1, 1))
+    if any(pixels % length for pixels, length in zip(size, patch, strict=True)):
+        below = size[0] // patch[0] * patch[0]
+        raise CaptionerError(
+            f"Encoder {name!r} reads patches of {patch[0]} x {patch[1]} pixels, of which photos of {size[0]} x "
+            f"{size[1]} pixels are no multiple; set data.image_size to {below or patch[0]} or {below + patch[0]}."
+        )
 
 
 def _fetch(create: Callable[[], nn.Module], name: str) -> nn.Module:
@@ -135,7 +162,7 @@ def _fetch(create: Callable[[], nn.Module], name: str) -> nn.Module:
     except (OSError, RuntimeError) as error:  # urllib's and huggingface_hub's errors are OSErrors
         raise CaptionerError(
             f"The pretrained weights of {name} could not be fetched ({first_line(error)}). Check the connection, use "
-            f"--encoder-weights FILE with a saved state dict, or use {DEFAULT_ENCODER}, whose weights are installed."
+            f"--encoder-weights FILE (safetensors or a state dict), or {DEFAULT_ENCODER}, whose weights are installed."
         ) from error
 
 
@@ -145,7 +172,19 @@ def _load_file(features: nn.Module, path: Path, name: str) -> None:
     by_name = {key.removeprefix("module.").removeprefix("features."): value for key, value in state.items()}
     in_order = dict(zip(features.state_dict(), state.values(), strict=False))
     problem = f"The weights in {path} do not fit the encoder {name}; choose a file for this network."
-    _load_fitting(features, [by_name, in_order], problem)
+    _load_fitting(features, [by_name, _as_timm_names(by_name, features), in_order], problem)
+
+
+def _as_timm_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Converts the names of other projects to timm's, and position embeddings to the network's size.
+
+    timm keeps such a function beside most of its networks and applies it to the weights that it fetches.
+    """
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    try:
+        return cast("dict[str, Tensor]", convert(dict(state), network)) if convert else {}
+    except Exception:  # noqa: BLE001 - the weights of another network can raise anything
+        return {}
 
 
 def _load_fitting(network: nn.Module, states: Sequence[dict[str, Tensor]], problem: str) -> None:
@@ -160,7 +199,7 @@ def _load_fitting(network: nn.Module, states: Sequence[dict[str, Tensor]], probl
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
-        loaded = load_unpickled(path, old=True)
+        loaded = load_file(path) if path.suffix == ".safetensors" else load_unpickled(path, old=True)
     except FileNotFoundError:
         raise CaptionerError(f"There is no file {path}; --encoder-weights takes a file, 'default' or 'none'.") from None
     except Exception as error:  # a wrong byte can raise anything

@@ -1,4 +1,4 @@
-"""The encoder: a CNN without its head that maps uint8 photos to one feature vector per region.
+"""The encoder: an image network without its head that maps uint8 photos to one feature vector per region.
 
 Normalisation and pooling are part of the encoder, so every exported graph includes them.
 """
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from captioner.errors import CaptionerError
 from captioner.models.backbones import first_line, load_backbone
+from captioner.models.parts import children_of, in_sequence
+from captioner.models.token_grid import TokenGrid, as_grid
 
 _HALF = 2  # bytes
-_STAGED = ("blocks", "stages", "layers", "features", "trunk_output")
+_LARGEST_STEM = 4
+"""Size of a transformer's cached tokens relative to the photo. Tokens do not shrink from block to block, as maps do."""
 
 
 class Encoder(nn.Module):
@@ -25,11 +28,12 @@ class Encoder(nn.Module):
 
     Args:
         name: name of the encoder, see `build_encoder`.
-        features: the CNN, float32 (batch, 3, height, width) -> (batch, channels, rows, columns).
+        features: the network, float32 (batch, 3, height, width) -> (batch, channels, rows, columns), or a network of
+            timm that `as_grid` can wrap.
         size: (height, width) of the photos in pixels; fixed, so that padding is constant.
-        mean, std: per-channel statistics of pixels in 0..1 that the CNN was trained with.
-        regions: rows and columns that the grid is pooled to; 0 keeps the CNN's grid.
-        fine_tune: index in `children_of` of the first child to train, with all later ones; -1 for none.
+        mean, std: per-channel statistics of pixels in 0..1 that the network was trained with.
+        regions: rows and columns that the grid is pooled to; 0 keeps the network's grid.
+        fine_tune: index in `children_of` of the first part to train, with all later ones; -1 for none.
 
     Attributes:
         grid: (rows, columns) of the regions.
@@ -37,7 +41,7 @@ class Encoder(nn.Module):
         key: the name and the pooling; with weights and preprocessing, it determines the features.
 
     Raises:
-        CaptionerError: the CNN does not take photos of this size, has no grid of regions, or has no such child.
+        CaptionerError: the network does not take photos of this size, has no grid of regions, or has no such part.
     """
 
     scale: Tensor
@@ -62,11 +66,10 @@ class Encoder(nn.Module):
         # (pixel / 255 - mean) / std as one multiplication and one addition
         self.register_buffer("scale", 1.0 / (255.0 * torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", -(torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
-        self.features = features
-        self.requires_grad_(False)
-        self.train(False)
+        features.requires_grad_(False).train(False)
         try:
-            _make_padding_constant(self.features, size)
+            _make_padding_constant(features, size)
+            self.features = as_grid(features, size)
             with torch.inference_mode():
                 shape = self.features(torch.zeros(1, 3, *size)).shape
         except (RuntimeError, AssertionError, ValueError) as error:
@@ -74,9 +77,12 @@ class Encoder(nn.Module):
                 f"Encoder {name!r} does not take photos of {size[0]} x {size[1]} pixels ({first_line(error)}); "
                 "choose another data.image_size."
             ) from error
-        # a transformer's (batch, rows, columns, channels) would look like a grid with as many columns as channels
+        # (batch, rows, columns, channels) would look like a grid with as many columns as channels
         if len(shape) != 4 or shape[3] > size[1]:
-            raise CaptionerError(f"Encoder {name!r} has no grid of regions; choose a CNN such as resnet50.")
+            raise CaptionerError(
+                f"Encoder {name!r} has no grid of regions; choose another, such as resnet50 or "
+                "timm/vit_small_patch16_224."
+            )
         self.channels = int(shape[1])
         self.grid = (int(shape[2]), int(shape[3]))
         self.key = name
@@ -93,7 +99,7 @@ class Encoder(nn.Module):
 
     def _tune(self, first: int) -> None:
         children = children_of(self.features)
-        parts = _in_sequence(self.features, self.size)
+        parts = in_sequence(self.features, self.size)
         self._before, self._after = parts[:first], parts[first:]
         for _, child in children[first:]:
             child.requires_grad_(True)
@@ -101,7 +107,7 @@ class Encoder(nn.Module):
         if not self.tuned:
             last = f"0 ({children[0][0]}) to {len(children) - 1} ({children[-1][0]})" if children else "none"
             raise CaptionerError(
-                f"model.fine_tune is {first}, but the trainable children of {self.name} are {last}; choose one of "
+                f"model.fine_tune is {first}, but the trainable parts of {self.name} are {last}; choose one of "
                 "these, or -1 to train none."
             )
 
@@ -125,7 +131,8 @@ class Encoder(nn.Module):
         """Returns the part of the encoder that is never trained, whose output can be cached for `after_stem`.
 
         Returns:
-            None if every part is trained, or if the output of the stem is larger than the photo.
+            None if every part is trained, or if the output of the stem is larger than the photo (of a transformer, than
+            four photos).
         """
         if not self.tuned:
             return Stem(self, (self.regions, self.channels), (self.key,))
@@ -135,7 +142,8 @@ class Encoder(nn.Module):
         with torch.inference_mode():
             shape = tuple(module(torch.zeros(1, *self.size, 3, dtype=torch.uint8)).shape[1:])
         stem = Stem(module, shape, (self.key, len(self._before)))
-        return stem if stem.bytes <= 3 * math.prod(self.size) else None
+        photos = _LARGEST_STEM if isinstance(self.features, TokenGrid) else 1
+        return stem if stem.bytes <= photos * 3 * math.prod(self.size) else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps photos, uint8 (batch, height, width, 3), to float32 (batch, regions, channels), regions row by row."""
@@ -171,7 +179,7 @@ class Stem(NamedTuple):
 
 
 class _Beginning(nn.Module):
-    """The first parts of an encoder's CNN, with its normalisation."""
+    """The first parts of an encoder's network, with its normalisation."""
 
     scale: Tensor
     shift: Tensor
@@ -188,7 +196,7 @@ class _Beginning(nn.Module):
 
 
 def _normalised(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Normalises photos, uint8 (batch, height, width, 3), for the CNN: float32 (batch, 3, height, width)."""
+    """Normalises photos, uint8 (batch, height, width, 3), for the network: float32 (batch, 3, height, width)."""
     return images.permute(0, 3, 1, 2).to(torch.float32) * scale + shift
 
 
@@ -199,53 +207,22 @@ def build_encoder(
 
     Args:
         name: `efficientnet_lite2`, a torchvision classification model (`resnet50`), or a timm model
-            (`timm/convnext_atto`; the prefix is needed only if torchvision has the name too).
+            (`timm/convnext_atto`, `timm/vit_small_patch14_dinov2.lvd142m`; the prefix is needed only if torchvision has
+            the name too).
         size: (height, width) of the photos in pixels.
-        weights: `default` for the name's ImageNet weights, `none` for random weights, or a file with a state dict of
-            the whole classification network or of its features.
+        weights: `default` for the name's pretrained weights, `none` for random weights, or a file (safetensors or of
+            `torch.save`) with a state dict of the whole network or of its features. Files of timm's models may have the
+            names and the image size of another project that timm converts, such as DINOv2's and OpenCLIP's.
         regions: rows and columns that the grid is pooled to; each region is the mean of the cells it touches, as in
-            `torch.nn.AdaptiveAvgPool2d`. 0 keeps the CNN's grid, 1 gives one vector per photo.
-        fine_tune: index in `children_of` of the first child to train; -1 for none.
+            `torch.nn.AdaptiveAvgPool2d`. 0 keeps the network's grid, 1 gives one vector per photo.
+        fine_tune: index in `children_of` of the first part to train; -1 for none.
 
     Raises:
-        CaptionerError: the name is unknown, the weights cannot be fetched, read or fitted, or there is no such child.
+        CaptionerError: the name is unknown, the weights cannot be fetched, read or fitted, the network does not take
+            photos of this size, or there is no such part.
     """
-    backbone = load_backbone(name, weights)
+    backbone = load_backbone(name, weights, size)
     return Encoder(name, backbone.features, size, backbone.mean, backbone.std, regions=regions, fine_tune=fine_tune)
-
-
-def children_of(features: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Returns the parts of a CNN, by name and in order; `fine_tune` is an index into this list.
-
-    The parts are the direct children. A child named `blocks`, `stages`, `layers`, `features` or `trunk_output` is
-    replaced by its own children, and parts after the last parameter are left out. The parts of a ResNet are conv1, bn1,
-    relu, maxpool, layer1, layer2, layer3 and layer4, so 5 is the second stage.
-    """
-    children = _parts_of(features)
-    while children and not any(True for _ in children[-1][1].parameters()):
-        children.pop()
-    return children
-
-
-def _parts_of(features: nn.Module) -> list[tuple[str, nn.Module]]:
-    children: list[tuple[str, nn.Module]] = []
-    for name, child in features.named_children():
-        inside = list(child.named_children()) if name in _STAGED else []
-        children += [(f"{name}.{key}", part) for key, part in inside] or [(name, child)]
-    return children
-
-
-@torch.inference_mode()
-def _in_sequence(features: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, ...]:
-    """Returns the parts of a CNN if running them in sequence equals the CNN; otherwise nothing."""
-    parts = tuple(part for _, part in _parts_of(features))
-    pixels = seen = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    try:
-        for part in parts:
-            seen = part(seen)
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # a part does not fit the previous one
-        return ()
-    return parts if torch.equal(seen, features(pixels)) else ()
 
 
 def _pooling(grid: tuple[int, int], pooled: tuple[int, int]) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import cast
 
 import torch
+from timm.models import reparameterize_model
 from torch import Tensor, nn
 
 from capexport.fused_step import FusedStep
@@ -15,11 +17,15 @@ from captioner.models.decoder import Encoded
 
 
 class EncoderGraph(nn.Module):
-    """The encoder: maps photos to the start of the decoder. It runs once per photo."""
+    """The encoder: maps photos to the start of the decoder. It runs once per photo.
+
+    Branches that differ in training alone, such as MobileCLIP's, are merged.
+    """
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
-        self.model = model
+        self.model = copy.deepcopy(model)
+        reparameterize_model(self.model.encoder, inplace=True)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Maps uint8 (batch, height, width, 3) to hidden and cell and, if the model attends, regions and keys."""

@@ -402,7 +402,7 @@ def test_the_stages_settings_without_the_stage_are_refused(tmp_path):
 def test_captions_that_the_model_cannot_say_are_refused(second, own_shapes, trained, tmp_path, cache):
     captions = own_shapes / "captions.txt"
     header, *rows = captions.read_text().splitlines()
-    captions.write_text("\n".join([header, *(f"{row.split(',')[0]},один круг на фоне" for row in rows)]))
+    captions.write_text("\n".join([header, *(f"{row.split(',')[0]},un cercle sur fond" for row in rows)]))
     config = load_second_config(parse_settings([STAGE]), load_checkpoint(trained / LAST).config)
     job = Job(load_dataset(own_shapes), config, tmp_path / "run", cache, "the tests", init=trained / LAST)
     with pytest.raises(

@@ -26,7 +26,7 @@ import captioner.cli
 from caprun.bundle.manifest import Manifest
 from caprun.search.option_table import SEARCH_OPTIONS
 from caprun.search.options import SearchOptions
-from captioner.config import SELF_CRITICAL, Config
+from captioner.config import FEW, FEW_PHOTOS, SELF_CRITICAL, Config
 from captioner.config.ranges import field_types
 
 Row = tuple[str, ...]
@@ -73,14 +73,21 @@ def configuration() -> str:
         rows = _search_options() if kind is SearchOptions else _fields(kind, f"{section}.")
         parts.append(f"## {section}\n\n{_summary(kind)}\n\n{_table(('setting', 'values', 'default', 'meaning'), rows)}")
         if isinstance(SELF_CRITICAL, kind):
-            usual = kind()
-            others = [
-                (f"`{section}.{field.name}`", f"`{_toml(value)}`")
-                for field in dataclasses.fields(kind)
-                if (value := getattr(SELF_CRITICAL, field.name)) != getattr(usual, field.name) and field.name != "stage"
-            ]
-            parts.append("The self-critical stage has other defaults:\n\n" + _table(("setting", "default"), others))
+            parts.append(f"The self-critical stage has other defaults:\n\n{_other_defaults(section, SELF_CRITICAL)}")
+            few = f"So has a training from a trained model on a dataset of fewer than {FEW_PHOTOS:,} training photos:"
+            parts.append(f"{few}\n\n{_other_defaults(section, FEW)}")
     return "\n".join(parts)
+
+
+def _other_defaults(section: str, config: Any) -> str:
+    """Returns a table of the fields in which a configuration differs from the defaults."""
+    usual = type(config)()
+    rows = [
+        (f"`{section}.{field.name}`", f"`{_toml(value)}`")
+        for field in dataclasses.fields(config)
+        if (value := getattr(config, field.name)) != getattr(usual, field.name) and field.name != "stage"
+    ]
+    return _table(("setting", "default"), rows)
 
 
 def _search_options() -> list[Row]:

@@ -121,7 +121,7 @@ _EACH = [pytest.param(command, id=command.id) for command in COMMANDS]
 @pytest.fixture
 def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with the files that must exist before a command is parsed."""
-    for folder in ("DIR", "flickr8k", "everyday", "shapes"):
+    for folder in ("DIR", "flickr8k", "everyday", "shapes", "mine"):
         (tmp_path / folder).mkdir()
     index = (DOCS / "coming-from" / "index.md").read_text(encoding="utf-8")
     (plain,) = (block.text for block in blocks(index) if block.language == "toml")

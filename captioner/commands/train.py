@@ -24,6 +24,7 @@ from captioner.commands.options import (
     setting_options,
 )
 from captioner.config import (
+    FEW_PHOTOS,
     Config,
     changed_settings,
     load_config,
@@ -35,7 +36,7 @@ from captioner.config import (
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
-    from captioner.datasets import DataSource
+    from captioner.datasets import Dataset, DataSource
     from captioner.models.checkpoint import Checkpoint
 
 
@@ -73,7 +74,7 @@ def train(
 
     source = str(config_file or "the options given")
     settings = merged(read_toml(config_file) if config_file else {}, parse_settings(assignments), given)
-    resumed = None
+    resumed = first = None
     if resume:
         if init is not None or new_vocabulary:
             option = "--init" if init is not None else "--new-vocabulary"
@@ -95,6 +96,8 @@ def train(
             raise CaptionerError(f"{output} already holds a training; add --resume, or name another --output.")
         splits, seed = config.data.splits, config.data.split_seed
         dataset = load_datasets(data, allow_missing=run.allow_missing, splits=splits, seed=seed, cache=run.cache)
+        if first is not None and (few := _few_photos(dataset)) is not None:
+            config = load_second_config(settings, first, new_vocabulary=new_vocabulary, few=few, source=source)
         job = Job(
             dataset,
             config,
@@ -120,6 +123,15 @@ def train(
             f"checkpoint in {output}."
         ) from None
     leave_processes()  # not after a failure, because it waits for the other processes
+
+
+def _few_photos(dataset: Dataset) -> str | None:
+    """Returns the name of the smallest dataset if it has few training photos; the name of a single one is empty."""
+    from captioner.datasets.joining import split_sizes
+
+    sizes = {name: counts.get("train", 0) for name, counts in split_sizes(dataset).items()}
+    smallest = min(sizes, key=sizes.__getitem__)
+    return smallest if sizes[smallest] < FEW_PHOTOS else None
 
 
 def _arguments(data: tuple[DataSource, ...], output: Path, run: RunOptions) -> str:

@@ -12,11 +12,13 @@ from captioner.config.loading import (
 )
 from captioner.config.model import Decoder, ModelConfig
 from captioner.config.self_critical import SelfCriticalConfig
-from captioner.config.train import SELF_CRITICAL, Stage, TrainConfig
+from captioner.config.train import FEW, FEW_PHOTOS, SELF_CRITICAL, Stage, TrainConfig
 from captioner.config.training import Config, config_from_dict
 
 __all__ = [
     "AUTO",
+    "FEW",
+    "FEW_PHOTOS",
     "SELF_CRITICAL",
     "Config",
     "DataConfig",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from captioner.config.data import DataConfig
 from captioner.config.model import ModelConfig
-from captioner.config.train import SELF_CRITICAL, TrainConfig
+from captioner.config.train import FEW, SELF_CRITICAL, TrainConfig
 from captioner.config.training import Config, config_from_dict
 from captioner.errors import CaptionerError
 
@@ -36,7 +36,12 @@ def load_config(settings: Settings | None = None, *, base: Config | None = None,
 
 
 def load_second_config(
-    settings: Settings, first: Config, *, new_vocabulary: bool = False, source: str = GIVEN
+    settings: Settings,
+    first: Config,
+    *,
+    new_vocabulary: bool = False,
+    few: str | None = None,
+    source: str = GIVEN,
 ) -> Config:
     """Lays settings over those of a trained model that the training starts from.
 
@@ -44,6 +49,8 @@ def load_second_config(
         settings: settings by section.
         first: the configuration that the model was trained with; `data`, `model` and `search` are taken from it.
         new_vocabulary: takes only the encoder and its photos from `first`; all else is that of a new training.
+        few: name of a dataset of few photos, for which the defaults are `FEW`, the encoder stays frozen, and the best
+            epoch is that of the dataset; empty if there is one dataset, None if there are many photos.
         source: origin of the settings, named in errors.
 
     Raises:
@@ -60,6 +67,9 @@ def load_second_config(
         seen = first.data
         data = DataConfig(image_size=seen.image_size, fit=seen.fit, resample=seen.resample)
         base = Config(data, ModelConfig(first.model.encoder, first.model.encoder_weights), train)
+    elif few is not None and train.stage != SELF_CRITICAL.stage:
+        train = replace(FEW, select_by=f"cider@{few}" if few else FEW.select_by)
+        base = replace(base, model=replace(first.model, fine_tune=-1), train=train)
     config = _over(base, settings, source)
     contradicting = [
         f"{name} ({now!r}, and {before!r} in the checkpoint)"
@@ -79,6 +89,7 @@ _ENCODER = {"data.image_size", "data.fit", "data.resample", "model.encoder", "mo
 
 _FREE = {
     *("data.language", "data.views", "data.augment", "data.sided_words", "data.max_length"),
+    *("data.min_count", "data.vocabulary_size"),
     *("model.dropout", "model.word_dropout", "model.fine_tune"),
 }
 """Settings of data and model that may differ from those of the trained model."""

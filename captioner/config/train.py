@@ -123,3 +123,7 @@ SELF_CRITICAL = TrainConfig(
     **dict.fromkeys(_OF_CROSS_ENTROPY, 0.0),  # type: ignore[arg-type]
 )
 """Defaults of the self-critical stage."""
+
+FEW_PHOTOS = 1000
+FEW = TrainConfig(epochs=10, lr=5e-4)
+"""Defaults of a training from a trained model (--init) on a dataset with fewer than `FEW_PHOTOS` training photos."""

@@ -25,6 +25,7 @@ class Tokenizer:
         config: how captions are written (lower_case, punctuation) and cut (max_length); its tokenizer is this one.
         ids: returns the ids of all pieces of a caption; SPECIAL.unk for a piece outside the vocabulary.
         state: what `captioner.text.build.restore_tokenizer` needs besides configuration and vocabulary, as plain data.
+        words: returns the words of a caption, where every piece is a whole word; None where pieces spell words.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class Tokenizer:
         config: DataConfig,
         ids: Callable[[str], list[int]],
         state: Mapping[str, Any] | None = None,
+        words: Callable[[str], list[str]] | None = None,
     ) -> None:
-        self.vocabulary, self.config, self.ids = vocabulary, config, ids
+        self.vocabulary, self.config, self.ids, self.words = vocabulary, config, ids, words
         self._state = state or {}
 
     def encode(self, caption: str) -> list[int]:
@@ -54,7 +56,9 @@ class Tokenizer:
 def word_tokenizer(vocabulary: Vocabulary, config: DataConfig, words: Callable[[str], list[str]]) -> Tokenizer:
     """Returns a tokenizer whose pieces are the words that `words` finds in a caption."""
     ids = {word: index for index, word in enumerate(vocabulary.pieces) if word not in SPECIAL_PIECES}
-    return Tokenizer(vocabulary, config, lambda caption: [ids.get(word, SPECIAL.unk) for word in words(caption)])
+    return Tokenizer(
+        vocabulary, config, lambda caption: [ids.get(word, SPECIAL.unk) for word in words(caption)], words=words
+    )
 
 
 def import_error(package: str, extra: str, tokenizer: str) -> CaptionerError:

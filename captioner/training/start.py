@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from captioner.config import Config
+from caprun.bundle.vocabulary import Vocabulary
+from captioner.config import SELF_CRITICAL, Config
 from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel, build_caption_model
 from captioner.models.checkpoint import Checkpoint, build_model
+from captioner.models.growth import grown as grown_model
 from captioner.text.build import build_tokenizer, restore_tokenizer
+from captioner.text.growth import grown as grown_vocabulary
 from captioner.text.scripts import scripts_of
 from captioner.text.tokenizer import SPECIAL, Tokenizer
 
@@ -29,8 +32,18 @@ class Start:
     """Keeps only the encoder; vocabulary and decoder are new."""
 
 
-def initial_tokenizer(config: Config, start: Start | None, captions: Sequence[str]) -> Tokenizer:
-    """Returns the tokenizer of the checkpoint, or one with the vocabulary of the training captions.
+def initial_tokenizer(
+    config: Config, start: Start | None, captions: Sequence[str], growing: Sequence[str] = ()
+) -> Tokenizer:
+    """Returns the tokenizer of the checkpoint with the new words of captions, or one with a new vocabulary.
+
+    Self-critical training and a resumed one keep the vocabulary of the checkpoint as it is.
+
+    Args:
+        config: the configuration of the training.
+        start: the checkpoint, if there is one.
+        captions: all training captions.
+        growing: the captions whose new words are added.
 
     Raises:
         CaptionerError: most words are unknown to the checkpoint, or as for `build_tokenizer`.
@@ -55,20 +68,23 @@ def initial_tokenizer(config: Config, start: Start | None, captions: Sequence[st
                 f"{unknown:.0%} of the words in the training captions are not in the vocabulary of {start.file}; keep "
                 "only its encoder with --new-vocabulary, or train a new model without --init."
             )
-    return tokenizer
+    if start.file is None or config.train.stage == SELF_CRITICAL.stage:
+        return tokenizer
+    vocabulary = grown_vocabulary(tokenizer, growing)
+    return restore_tokenizer(config.data, vocabulary, known.tokenizer)
 
 
-def initial_model(config: Config, start: Start | None, vocabulary: int) -> CaptionModel:
-    """Returns the model of the checkpoint, a new decoder for its encoder, or a new model.
+def initial_model(config: Config, start: Start | None, vocabulary: Vocabulary) -> CaptionModel:
+    """Returns the checkpoint's model with all words of the vocabulary, a new decoder for its encoder, or a new model.
 
     Raises:
         CaptionerError: the checkpoint's weights do not fit its configuration, or as for `build_caption_model`.
     """
     if start is None:
-        return build_caption_model(config, vocabulary, SPECIAL, config.model.encoder_weights)
+        return build_caption_model(config, len(vocabulary), SPECIAL, config.model.encoder_weights)
     if not start.new_vocabulary:
-        return build_model(replace(start.checkpoint, config=config))
+        return build_model(replace(grown_model(start.checkpoint, vocabulary), config=config))
     kept = build_model(start.checkpoint).encoder
-    model = build_caption_model(config, vocabulary, SPECIAL)
+    model = build_caption_model(config, len(vocabulary), SPECIAL)
     model.encoder.load_state_dict(kept.state_dict())
     return model

@@ -41,6 +41,7 @@ from captioner.training.self_critical import SelfCriticalTrainer
 from captioner.training.start import Start, initial_model, initial_tokenizer
 from captioner.training.validation import PHOTOS, Validation, validate
 
+_SHOWN = 10  # new words
 _SAMPLES = 16  # validation photos in a checkpoint, for the verification of its export
 
 Say = Callable[[str], None]
@@ -87,16 +88,21 @@ def train(job: Job, say: Say) -> TrainingState:
     captions = [caption for example in splits["train"] for caption in example.references]
     if len(scripts := scripts_of(captions)) > 1:
         say(f"warning: the training captions are in several scripts: {counted(scripts)}")
-    tokenizer = initial_tokenizer(config, start, captions)
+    growing = [c for e in splits["train"] if job.dataset.weights[e.dataset] >= 1 for c in e.references]
+    tokenizer = initial_tokenizer(config, start, captions, growing)
     config = replace(config, data=tokenizer.config)  # with the tokenizer that was chosen
     job, unknown = replace(job, config=config), tokenizer.unknown_share(captions)
     size, kind = len(tokenizer.vocabulary), config.data.tokenizer
     say(f"vocabulary: {size} pieces ({kind}); {unknown:.1%} of the pieces in training captions are unknown")
     for fault, seen in cut_captions(splits["train"], tokenizer).items():
         say(f"warning: {in_short(fault, seen)}")
+    if start is not None and not start.new_vocabulary:
+        new = tokenizer.vocabulary.pieces[len(start.checkpoint.vocabulary) :]
+        if new:
+            say(f"new words ({len(new)}): {', '.join(new[:_SHOWN])}{', ...' * (len(new) > _SHOWN)}")
 
     torch.manual_seed(config.train.seed)
-    model = initial_model(config, start, len(tokenizer.vocabulary))
+    model = initial_model(config, start, tokenizer.vocabulary)
     say(_describe(model, config))
 
     with locked_folder(job.output) if processes.first else nullcontext(), ExitStack() as stack:

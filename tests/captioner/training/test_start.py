@@ -7,13 +7,30 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
 import caprun_weights
+from caprun.bundle.reading import read_bundle
+from caprun.photos.preprocessing import load
 from captioner.cli import main
-from captioner.models.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
+from captioner.config import FEW
+from captioner.datasets import load_dataset
+from captioner.models.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoint,
+    build_model,
+    image_spec,
+    load_checkpoint,
+    save_checkpoint,
+)
+from captioner.models.decoder import pad_captions
+from captioner.models.growth import grown as grown_model
+from captioner.text.build import restore_tokenizer
+from captioner.text.tokenizer import SPECIAL
 from tests.captioner.commands.test_cli import assert_one_line
 
 Run = Callable[..., Result]
@@ -98,6 +115,90 @@ def assert_last_line(result: Result, *words: str) -> None:
 )
 def test_what_a_new_vocabulary_cannot_go_with_is_one_line(train, tuned, options, words):
     assert_one_line(train(*options.replace("INIT", str(tuned)).split()), 1, words)
+
+
+# --- New words
+
+
+@pytest.fixture(scope="module")
+def discs(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shapes, whose circles are called discs; do not write to it."""
+    folder = shutil.copytree(shapes, tmp_path_factory.mktemp("discs") / "discs")
+    captions = folder / "captions.txt"
+    captions.write_text(captions.read_text().replace(" circle", " disc"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def grown(discs: Path, trained: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training on the discs, from a model that says circle; do not write to it."""
+    output = tmp_path_factory.mktemp("grown") / "run"
+    nothing = ("model.dropout=0", "model.word_dropout=0", "train.label_smoothing=0", "train.average=0")
+    settings = ["--batch-size", "4", "--lr", "0.02", "--epochs", "20", *(w for one in nothing for w in ("--set", one))]
+    where = ["--data", str(discs), "--output", str(output), "--cache", str(cache), "--device", "cpu"]
+    result = CliRunner().invoke(main, ["train", "--init", str(trained / LAST), *where, *settings])
+    assert result.exit_code == 0, result.output
+    assert "new words (1): disc\n" in result.stderr
+    return output
+
+
+def test_new_words_are_learnt(grown, trained, discs):
+    old, new = load_checkpoint(trained / LAST).vocabulary.pieces, load_checkpoint(grown / BEST).vocabulary.pieces
+    assert new == (*old, "disc")
+    last = load_checkpoint(grown / LAST)
+    untrained = grown_model(load_checkpoint(trained / LAST), last.vocabulary)
+    before, after = (log_prob_of_disc(checkpoint, discs) for checkpoint in (untrained, last))
+    assert after > before + 1
+
+
+@torch.inference_mode()
+def log_prob_of_disc(checkpoint: Checkpoint, discs: Path) -> float:
+    """Returns the mean log-probability of the word where people say it."""
+    tokenizer = restore_tokenizer(checkpoint.config.data, checkpoint.vocabulary, checkpoint.tokenizer)
+    model = build_model(checkpoint)
+    examples = load_dataset(discs).split("train")
+    spec = image_spec(checkpoint.config, model)
+    photos = torch.from_numpy(np.stack([load(example.image, spec) for example in examples]))
+    captions = [[tokenizer.encode(example.references[0])] for example in examples]
+    teacher = model(photos, pad_captions(captions, SPECIAL.pad))
+    found = teacher.logits.log_softmax(1).gather(1, teacher.targets[:, None])
+    return found[teacher.targets == checkpoint.vocabulary.pieces.index("disc")].mean().item()
+
+
+def test_a_collection_that_is_mixed_in_adds_no_words(train, shapes, discs, trained, tmp_path):
+    result = train("--init", trained / LAST, "--data", shapes, "--data", f"{discs}=0.5", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    best = load_checkpoint(tmp_path / "run" / BEST)
+    assert best.vocabulary == load_checkpoint(trained / LAST).vocabulary
+
+
+def test_few_photos_have_defaults_of_their_own(grown, train, shapes, discs, trained, tmp_path):
+    config = load_checkpoint(grown / BEST).config
+    assert (config.train.epochs, config.train.warm_up, config.model.fine_tune) == (20, FEW.warm_up, -1)
+    result = train("--init", trained / LAST, "--data", discs, "--data", shapes, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    train_config = load_checkpoint(tmp_path / "run" / BEST).config.train
+    assert (train_config.lr, train_config.select_by) == (FEW.lr, "cider@discs")
+
+
+def test_a_grown_training_resumes_with_its_words(grown, discs, cache):
+    where = ["--data", str(discs), "--output", str(grown), "--cache", str(cache), "--device", "cpu"]
+    result = CliRunner().invoke(main, ["train", "--resume", *where])
+    assert result.exit_code == 0, result.output
+
+
+def test_the_self_critical_stage_starts_from_a_grown_model_and_adds_no_words(train, grown, shapes, tmp_path):
+    small = ("--stage", "self-critical", "--epochs", 1, "--batch-size", 4)
+    result = train("--init", grown, "--data", shapes, *small, "--set", "data.min_count=1")
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(tmp_path / "run" / BEST).vocabulary == load_checkpoint(grown / BEST).vocabulary
+
+
+@pytest.mark.slow
+def test_a_grown_model_is_exported_with_its_words(grown, tmp_path):
+    result = CliRunner().invoke(main, ["export", str(grown), "--output", str(tmp_path / "bundle")])
+    assert result.exit_code == 0, result.output
+    assert read_bundle(tmp_path / "bundle").vocabulary.pieces[-1] == "disc"
 
 
 # --- The packaged model's checkpoint

@@ -1,0 +1,123 @@
+"""Trains a model on a few photos of a kind that it has no words for, and shows what it learns and what it keeps.
+
+    python bench/few_photos.py --init CHECKPOINT --everyday everyday --data flickr8k
+
+CHECKPOINT was trained on --data alone. Photos of --everyday are of the kind if most of their captions match --kind, by
+default food. --photos of its training photos become a folder like a user's own, each with a text file of its captions.
+The other photos of the kind with five captions or more are held out. Then
+
+    captioner train --init CHECKPOINT --data FOLDER=4 --data flickr8k=0.2
+
+runs with an empty cache, and the clock counts all of it; options behind `--` are added to it. Before and after, beam
+search captions the held-out photos and the dev photos of --data, scored in PyTorch, x100. A new word is one that
+CHECKPOINT has no piece for.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from harness.command_line import command_line, machine
+from harness.tables import header, row
+
+from captioner.backends.loading import load_captioner
+from captioner.datasets import Example, load_dataset
+from captioner.evaluation.report import Evaluation, evaluate
+from captioner.models.checkpoint import load_checkpoint
+from captioner.text.metric_words import tokenize
+
+FOOD = (
+    "sandwich(es)?|broccoli|bananas?|pizzas?|cakes?|donuts?|doughnuts?|carrots?|vegetables?|salad|meat|cheese|rice|"
+    "apples?|oranges?|hot ?dogs?|fruits?|soup|bread|noodles|dessert"
+)
+HELD_OUT = 5  # captions of a photo, as dev photos have
+EXAMPLES = 6
+
+
+def main() -> None:
+    """Prints a row before training and one after it."""
+    parser = command_line(__doc__)
+    parser.add_argument("--init", type=Path, required=True, help="Checkpoint that was trained on --data alone.")
+    parser.add_argument("--everyday", type=Path, required=True, help="Captioned photos, some of them of the kind.")
+    parser.add_argument("--data", type=Path, required=True, help="Captioned photos of the checkpoint's training.")
+    parser.add_argument("--kind", default=FOOD, help="Regular expression for words of the kind.  [default: food]")
+    parser.add_argument("--photos", type=int, default=150, help="Number of own photos.  [default: 150]")
+    parser.add_argument("--weights", nargs=2, default=("4", "0.2"), help="Weights of both.  [default: 4 0.2]")
+    parser.add_argument("--seed", type=int, default=0, help="Seed for drawing the own photos.  [default: 0]")
+    parser.add_argument("further", nargs="*", help="Further options of `captioner train`.")
+    options = parser.parse_args()
+
+    kind = [example for example in load_dataset(options.everyday).examples if is_of(example, options.kind)]
+    train = [example for example in kind if example.split == "train"]
+    if len(train) <= options.photos:
+        parser.error(
+            f"--everyday has {len(train)} training photos of the kind; lower --photos, or name another --kind."
+        )
+    random.Random(options.seed).shuffle(train)
+    own = train[: options.photos]
+    held_out = [e for e in kind if e not in own and len(e.references) >= HELD_OUT]
+    dev = load_dataset(options.data).split("dev")
+    known = set(load_checkpoint(options.init).vocabulary.pieces)
+    print(f"{len(own)} own photos, {len(held_out)} held out, {len(dev)} dev photos; {machine(['torch'])}\n")
+    print(header("", "held out: CIDEr", "BLEU-4", "captions with new words", "new words", "dev: CIDEr", "BLEU-4"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_own(folder / "mine", own)
+        before = show("before", options.init, held_out, dev, known)
+        mine, old = options.weights
+        sources = ["--data", f"{folder / 'mine'}={mine}", *(["--data", f"{options.data}={old}"] * (old != "0"))]
+        command = ["train", "--init", str(options.init), *sources, *options.further]
+        places = ["--output", str(folder / "run"), "--cache", str(folder / "cache")]
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", "captioner", *command, *places], check=True)
+        minutes = (time.monotonic() - began) / 60
+        after = show("after", folder / "run", held_out, dev, known)
+    print(f"\n`captioner {shlex.join(command)}`: {minutes:.1f} minutes\n")
+    print(header("photo", "before", "after"))
+    for example, old_caption, new_caption in list(zip(held_out, before.captions, after.captions, strict=True))[
+        :EXAMPLES
+    ]:
+        print(row(example.image.name, old_caption.text, new_caption.text))
+
+
+def is_of(example: Example, kind: str) -> bool:
+    """Returns whether most captions of a photo have a word of the kind."""
+    pattern = re.compile(rf"\b({kind})\b", re.IGNORECASE)
+    return 2 * sum(pattern.search(caption) is not None for caption in example.references) > len(example.references)
+
+
+def write_own(folder: Path, examples: Sequence[Example]) -> None:
+    """Writes a folder of links to photos, each beside a text file with its captions."""
+    folder.mkdir()
+    for example in examples:
+        photo = folder / example.image.name
+        photo.symlink_to(example.image.resolve())
+        photo.with_suffix(".txt").write_text("\n".join(example.references), encoding="utf-8")
+
+
+def show(
+    name: str, model: Path, held_out: Sequence[Example], dev: Sequence[Example], known: Collection[str]
+) -> Evaluation:
+    """Prints the scores of a model, and returns its captions of the held-out photos."""
+    captioner = load_captioner(model, "cpu")
+    found, old = (
+        evaluate(captioner, examples, captioner.spec.search, "dev", allow_missing=False, say=print)
+        for examples in (held_out, dev)
+    )
+    new = [set(tokenize(caption.text)) - set(known) for caption in found.captions]
+    scores = [f"{100 * one.metrics[score]:.1f}" for one in (found, old) for score in ("cider", "bleu_4")]
+    said = sum(map(bool, new)) / len(new)
+    print(row(name, *scores[:2], f"{said:.0%}", len(set().union(*new)), *scores[2:]), flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -49,8 +49,8 @@ def load_second_config(
         settings: settings by section.
         first: the configuration that the model was trained with; `data`, `model` and `search` are taken from it.
         new_vocabulary: takes only the encoder and its photos from `first`; all else is that of a new training.
-        few: name of a dataset of few photos, for which the defaults are `FEW`, the encoder stays frozen, and the best
-            epoch is that of the dataset; empty if there is one dataset, None if there are many photos.
+        few: name of a dataset of few photos, for which the defaults are `FEW`, the encoder stays frozen, photos have
+            one view, and the best epoch is that of the dataset; empty if there is one dataset, None if photos are many.
         source: origin of the settings, named in errors.
 
     Raises:
@@ -69,7 +69,8 @@ def load_second_config(
         base = Config(data, ModelConfig(first.model.encoder, first.model.encoder_weights), train)
     elif few is not None and train.stage != SELF_CRITICAL.stage:
         train = replace(FEW, select_by=f"cider@{few}" if few else FEW.select_by)
-        base = replace(base, model=replace(first.model, fine_tune=-1), train=train)
+        # one view: computing several of a collection that is mixed in would take longer than the training
+        base = replace(base, data=replace(first.data, views=1), model=replace(first.model, fine_tune=-1), train=train)
     config = _over(base, settings, source)
     contradicting = [
         f"{name} ({now!r}, and {before!r} in the checkpoint)"

@@ -177,8 +177,8 @@ def test_few_photos_have_defaults_of_their_own(grown, train, shapes, discs, trai
     assert (config.train.epochs, config.train.warm_up, config.model.fine_tune) == (20, FEW.warm_up, -1)
     result = train("--init", trained / LAST, "--data", discs, "--data", shapes, "--epochs", 1)
     assert result.exit_code == 0, result.output
-    train_config = load_checkpoint(tmp_path / "run" / BEST).config.train
-    assert (train_config.lr, train_config.select_by) == (FEW.lr, "cider@discs")
+    config = load_checkpoint(tmp_path / "run" / BEST).config
+    assert (config.train.lr, config.train.select_by, config.data.views) == (FEW.lr, "cider@discs", 1)
 
 
 def test_a_grown_training_resumes_with_its_words(grown, discs, cache):

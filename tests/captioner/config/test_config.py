@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from captioner.config import (
+    FEW,
     Config,
     DataConfig,
     TrainConfig,
     config_from_dict,
     load_config,
+    load_second_config,
     merged,
     parse_settings,
     read_toml,
@@ -227,3 +229,12 @@ def test_a_chosen_tokenizer_replaces_the_automatic_choice_alone():
     assert Config().with_tokenizer("bpe") == load_config({"data": {"tokenizer": "bpe"}})
     given = load_config({"data": {"tokenizer": "word"}})
     assert given.with_tokenizer("bpe") == given
+
+
+def test_few_photos_freeze_the_encoder_and_have_one_view_unless_told_otherwise():
+    first = load_config(parse_settings(["model.fine_tune=5", "data.views=5"]))
+    config = load_second_config({}, first, few="mine")
+    assert (config.model.fine_tune, config.data.views) == (-1, 1)
+    assert (config.train.epochs, config.train.lr, config.train.select_by) == (FEW.epochs, FEW.lr, "cider@mine")
+    told = load_second_config(parse_settings(["data.views=3", "model.fine_tune=4"]), first, few="")
+    assert (told.model.fine_tune, told.data.views, told.train.select_by) == (4, 3, "cider")

@@ -29,6 +29,8 @@ BOUNDED = settings(
 )
 SEEDS = [data for name, data in photos() if len(data) < 4_000 and not name.startswith(("cut", "flip"))]
 
+SIGNATURES = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF    WEBP", b"GIF89a", b"BM", b"\0\0\0\x14ftypheic", b""]
+
 
 @st.composite
 def spoilt_photos(draw: st.DrawFn) -> bytes:
@@ -80,9 +82,7 @@ class TestPhotos:
     def test_a_photo_spoilt_in_any_way_is_an_array_or_an_error(self, data: bytes) -> None:
         self.check(data)
 
-    @given(
-        st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF    WEBP", b"GIF89a", b"BM", b""]), st.binary()
-    )
+    @given(st.sampled_from(SIGNATURES), st.binary())
     @settings(BOUNDED, max_examples=500)
     def test_any_bytes_after_a_signature_are_an_array_or_an_error(self, signature: bytes, data: bytes) -> None:
         self.check(signature + data)

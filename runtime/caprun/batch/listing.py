@@ -2,13 +2,14 @@
 
 import codecs
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from caprun.errors import UsageError
-from caprun.photos.extensions import EXTENSIONS
+from caprun.photos.extensions import EXTENSIONS, OTHERS, describe_left_out, is_installed
 
 STANDARD_INPUT = "-"
 
@@ -23,7 +24,12 @@ class Listed(NamedTuple):
 
 
 def list_photos(
-    arguments: Sequence[str], standard_input: BinaryIO, *, recursive: bool = False, exclude: Sequence[str] = ()
+    arguments: Sequence[str],
+    standard_input: BinaryIO,
+    *,
+    recursive: bool = False,
+    exclude: Sequence[str] = (),
+    left_out: Counter[str] | None = None,
 ) -> list[Listed]:
     """Lists photos in the order of the arguments.
 
@@ -37,6 +43,8 @@ def list_photos(
         recursive: Whether to enter folders inside folders.
         exclude: Patterns of `fnmatch`; a photo whose name, or path below the folder that was named, matches is left
             out, and so is everything in a folder that matches.
+        left_out: Counts the photos in folders that cannot be read here, by extension; they are left out. None lists
+            those that an extra would read.
 
     Raises:
         UsageError: An argument stands for no photo, or a folder cannot be listed.
@@ -51,19 +59,26 @@ def list_photos(
             if not found:
                 raise UsageError("Standard input names no photos; write their paths to it, one a line.")
         elif os.path.isdir(argument):  # noqa: PTH112  (never an error: a path that cannot be read is a photo)
-            found = photos_in(argument, recursive=recursive, exclude=exclude)
+            unread: Counter[str] | None = None if left_out is None else Counter()
+            found = photos_in(argument, recursive=recursive, exclude=exclude, left_out=unread)
             if not found and exclude and photos_in(argument, recursive=recursive):
                 raise UsageError(f"--exclude leaves out every photo in {argument}; give another pattern.")
+            if not found and unread:
+                raise UsageError(f"{argument} holds no photos that can be read. {' '.join(describe_left_out(unread))}")
             if not found:
                 hint = "name another folder" if recursive else "--recursive looks into the folders in it"
                 raise UsageError(f"{argument} holds no photos ({' '.join(EXTENSIONS)}); {hint}.")
+            if left_out is not None and unread:
+                left_out.update(unread)
         else:
             found = [Listed(argument, _file_name(argument))]
         photos += found
     return photos
 
 
-def photos_in(folder: str, *, recursive: bool = False, exclude: Sequence[str] = ()) -> list[Listed]:
+def photos_in(
+    folder: str, *, recursive: bool = False, exclude: Sequence[str] = (), left_out: Counter[str] | None = None
+) -> list[Listed]:
     """Lists the photos in a folder, sorted by the bytes of their paths; see `list_photos`.
 
     Raises:
@@ -71,7 +86,16 @@ def photos_in(folder: str, *, recursive: bool = False, exclude: Sequence[str] = 
     """
     paths = sorted(_walk(folder, recursive), key=os.fsencode)
     listed = [Listed(path, os.path.relpath(path, folder)) for path in paths]
-    return [one for one in listed if not _is_excluded(one.relative, exclude)]
+    photos = []
+    for one in listed:
+        if _is_excluded(one.relative, exclude):
+            continue
+        extension = os.path.splitext(one.path)[1].lower()  # noqa: PTH122  (a name may consist of dots)
+        if extension in EXTENSIONS and (left_out is None or is_installed(EXTENSIONS[extension])):
+            photos.append(one)
+        elif left_out is not None:
+            left_out[extension] += 1
+    return photos
 
 
 def _file_name(path: str) -> str:
@@ -109,7 +133,7 @@ def _walk(top: str, recursive: bool) -> Iterator[str]:
                     if _is_folder(entry):
                         if recursive and not entry.is_symlink():  # a link may lead back up
                             folders.append(entry.path)
-                    elif entry.name.lower().endswith(tuple(EXTENSIONS)):
+                    elif entry.name.lower().endswith((*EXTENSIONS, *OTHERS)):
                         yield entry.path
         except OSError as error:
             if isinstance(error, FileNotFoundError) and folder != top:  # removed since it was found

@@ -1,6 +1,7 @@
 """`caprun caption`: captions for the photos named on the command line."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def caption(
     precision: str | None,
     **options: Any,
 ) -> int:
-    """Print a caption for every PHOTO (JPEG, PNG, WebP, GIF, BMP).
+    """Print a caption for every PHOTO (JPEG, PNG, WebP, GIF, BMP; HEIC and AVIF with the extra heif).
 
     A folder stands for the photos in it, sorted by the bytes of their paths, without hidden files; - stands for the
     paths on standard input, one a line or each ended by NUL. A photo that cannot be read is reported, the other photos
@@ -105,8 +106,12 @@ def caption_photos(
     from caprun.bundle.manifest import refuse_uncalibrated
     from caprun.commands.many_photos import plan_output, print_captions, write_captions
     from caprun.commands.sidecars import plan_sidecars, write_sidecars
+    from caprun.photos.extensions import describe_left_out
 
-    listed = list_photos(photos, sys.stdin.buffer, recursive=many.recursive, exclude=many.exclude)
+    left_out: Counter[str] = Counter()
+    listed = list_photos(photos, sys.stdin.buffer, recursive=many.recursive, exclude=many.exclude, left_out=left_out)
+    for line in describe_left_out(left_out):
+        click.echo(line, err=True)
     output = None if many.output is None else plan_output(many.output, listed)
     captioner = load(True, lambda _: None)
     refuse_uncalibrated(captioner.spec, min_confidence)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from caprun.errors import ImageError, TooLargeError
-from caprun.photos.formats import Picture, TooMuchError, UnsupportedError, kind_of
+from caprun.photos.extensions import EXTRA, is_installed
+from caprun.photos.formats import kind_of
+from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -102,7 +104,10 @@ def _decode(data: bytes, label: str, smallest: tuple[int, int] | None) -> Image.
     # have changed, and would look for further pictures in a JPEG. Each plugin is imported for the first photo that
     # needs it, since importing all of them takes as long as a small photo.
     kind = kind_of(data)
-    plugin: Any = getattr(importlib.import_module(f"PIL.{kind}ImagePlugin"), f"{kind}ImageFile")
+    if not is_installed(str(kind).upper()):
+        raise UnsupportedError(f"is {'an AVIF' if kind == 'Avif' else 'a HEIC'} photo; {EXTRA} reads it")
+    module = importlib.import_module("pi_heif" if kind == "Heif" else f"PIL.{kind}ImagePlugin")
+    plugin: Any = getattr(module, f"{kind}ImageFile")
     with (_Patient if len(data) > _MUCH else io.BytesIO)(data) as file:
         try:
             with quiet():
@@ -124,7 +129,7 @@ def _decode(data: bytes, label: str, smallest: tuple[int, int] | None) -> Image.
 
 
 def _more(data: bytes) -> bytes:
-    """Returns what would change any block of a JPEG that were still to come: noise, and restart markers in their order."""
+    """Returns data that would change any block of a JPEG still to come: noise, and restart markers in their order."""
     last = max(range(8), key=lambda number: data.rfind(bytes([0xFF, 0xD0 + number])))
     first = 0 if data.find(bytes([0xFF, 0xD0 + last])) < 0 else last + 1
     return b"".join(bytes(range(1, 255, 3)) + bytes([0xFF, 0xD0 + (first + number) % 8]) for number in range(8))

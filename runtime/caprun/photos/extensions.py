@@ -1,13 +1,20 @@
 """The extensions of photo files: the one list for finding photos and for writing pictures."""
 
+import functools
+import importlib.util
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 
 from caprun.errors import UsageError
 
 EXTENSIONS = {
+    ".avif": "AVIF",
     ".bmp": "BMP",
     ".dib": "BMP",
     ".gif": "GIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
+    ".hif": "HEIF",
     ".jfif": "JPEG",
     ".jpe": "JPEG",
     ".jpeg": "JPEG",
@@ -16,6 +23,37 @@ EXTENSIONS = {
     ".webp": "WEBP",
 }
 """The format that each extension, in lower case, names; a photo is read by its content, whatever its extension."""
+
+OTHERS = (
+    *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw"),  # raw
+    *(".jp2", ".jxl", ".psd", ".tif", ".tiff"),
+)
+"""Extensions of photos that caprun does not read."""
+
+EXTRA = 'pip install "captioner[heif]"'
+"""The command that installs what reads HEIC and AVIF."""
+
+_MODULES = {"AVIF": "PIL._avif", "HEIF": "pi_heif"}
+_WRITTEN = {extension: name for extension, name in EXTENSIONS.items() if name not in _MODULES}
+
+
+@functools.cache
+def is_installed(name: str) -> bool:
+    """Tells whether the decoder of a format, named as in `EXTENSIONS`, is installed."""
+    return name not in _MODULES or importlib.util.find_spec(_MODULES[name]) is not None
+
+
+def describe_left_out(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yields sentences on files that cannot be read here, by what to do.
+
+    Args:
+        counts: Number of files by extension, each of `EXTENSIONS` or `OTHERS`.
+    """
+    for chosen, hint in ((EXTENSIONS, f"{EXTRA} reads them"), (OTHERS, "convert them to JPEG")):
+        found = {extension: count for extension, count in sorted(counts.items()) if extension in chosen}
+        if found:
+            kinds = ", ".join(f"{count:,} {extension}" for extension, count in found.items())
+            yield f"Photos left out: {kinds}; {hint}."
 
 
 def format_to_write(path: PurePath, option: str) -> str:
@@ -29,11 +67,11 @@ def format_to_write(path: PurePath, option: str) -> str:
         A format of Pillow.
 
     Raises:
-        UsageError: The extension is none of `EXTENSIONS`.
+        UsageError: The extension is none that can be written.
     """
     extension = path.suffix.lower()
     if not extension:
         return "PNG"
-    if extension not in EXTENSIONS:
-        raise UsageError(f"{option} {path} has an unknown extension; use one of {' '.join(EXTENSIONS)}.")
-    return EXTENSIONS[extension]
+    if extension not in _WRITTEN:
+        raise UsageError(f"{option} {path} has an unknown extension; use one of {' '.join(_WRITTEN)}.")
+    return _WRITTEN[extension]

@@ -10,40 +10,11 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
+from caprun.photos import heif
 from caprun.photos.exif import orientation_of
+from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
 from caprun.photos.profiles import MAX_BYTES as MAX_PROFILE
-
-
-class TooMuchError(Exception):
-    """A photo would take too long or too much memory to decode; the message continues a sentence after its name."""
-
-
-class UnsupportedError(Exception):
-    """A photo has a rare kind of its format; the message continues a sentence after its name."""
-
-
-class Picture(NamedTuple):
-    """A photo's file, ready for a decoder."""
-
-    data: bytes
-    """A file of the same format with the same pixels, of the first picture only and without metadata."""
-    size: tuple[int, int]
-    """Declared width and height."""
-    orientation: int
-    """Orientation by EXIF, or else by XMP: 1..8; any other number is invalid."""
-    decoding: int
-    """Bytes of memory during decoding, without `data`."""
-    decoded: int
-    """Bytes of the decoded picture."""
-    rgb: bool
-    """Whether decoding gives opaque RGB."""
-    profile: bytes | None = None
-    """Embedded ICC profile, not checked."""
-    lossless: bool = False
-    """Whether it is a lossless JPEG, which not every Pillow decodes and none scales."""
-
 
 _MOST_PIECES = 10_000  # segments of a header or of a JPEG's scans; real ones have dozens
 _MOST_CHUNKS = 100_000  # of a PNG; 50 megapixels of 16-bit RGBA in chunks of 4 KiB
@@ -56,6 +27,8 @@ _MOST_PALETTE = 2**18  # bytes between the declared and the real start of a BMP'
 
 def kind_of(data: bytes) -> str | None:
     """Recognises the format of a file by its first bytes; None for an unknown one."""
+    if data[4:8] == b"ftyp":
+        return heif.kind_of(data)
     found = next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
     return None if found == "WebP" and data[8:12] != b"WEBP" else found
 
@@ -73,7 +46,7 @@ def take_apart(kind: str, data: bytes) -> Picture:
     """Parses an encoded file.
 
     Args:
-        kind: Its format: Jpeg, Png, WebP, Gif or Bmp.
+        kind: Its format, as `kind_of` returns it.
         data: Its bytes.
 
     Raises:
@@ -344,4 +317,6 @@ _KINDS: Mapping[str, Callable[[bytes], Picture]] = {
     "WebP": _webp,
     "Gif": _gif,
     "Bmp": _bmp,
+    "Heif": heif.take_apart,
+    "Avif": heif.take_apart,
 }

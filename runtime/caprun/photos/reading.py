@@ -16,9 +16,10 @@ from caprun.photos.decoding import MAX_PIXELS as MAX_PIXELS
 from caprun.photos.decoding import check_size, decode, quiet
 from caprun.photos.file import Photo as Photo
 from caprun.photos.file import name_of, printable, read
-from caprun.photos.formats import Picture, TooMuchError, UnsupportedError, kind_of, take_apart
+from caprun.photos.formats import kind_of, take_apart
 from caprun.photos.memory_limit import MemoryLimit
 from caprun.photos.orientation import SIDEWAYS, TURNS, upright_rgb
+from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
 from caprun.photos.profiles import Conversion, conversion_of
 
 MAX_MEMORY = 560_000_000
@@ -44,11 +45,11 @@ _gate = MemoryLimit(MAX_MEMORY, free=128_000_000)  # 16 megapixels of RGB, and a
 def open_photo(photo: Photo, *, name: str | None = None, at_least: AtLeast | None = None) -> Image.Image:
     """Reads a photo as an upright, opaque RGB image.
 
-    JPEG, PNG, WebP, GIF and BMP are recognised by content, up to `MAX_PIXELS`, which is checked before decoding. Of an
-    animation, the first frame is read. EXIF orientation is applied, colours are converted from the embedded ICC profile
-    to sRGB, and transparency is composited on white. 16-bit values (and `I`, read as 0..65535) keep their high byte, as
-    in Pillow. For `F`, black to white is the smallest of 0..1, 0..255 and 0..65535 that holds every finite value, or
-    else the range of the finite values; NaN and -inf are black, +inf is white.
+    JPEG, PNG, WebP, GIF, BMP, HEIC and AVIF are recognised by content, up to `MAX_PIXELS`, which is checked before
+    decoding. Of an animation, the first frame is read. EXIF orientation is applied, colours are converted from the
+    embedded ICC profile to sRGB, and transparency is composited on white. 16-bit values (and `I`, read as 0..65535)
+    keep their high byte, as in Pillow. For `F`, black to white is the smallest of 0..1, 0..255 and 0..65535 that holds
+    every finite value, or else the range of the finite values; NaN and -inf are black, +inf is white.
 
     A PIL image may have any format, is read at its current frame, and is never altered. An image that is upright opaque
     RGB already is returned itself, so do not draw on the result.
@@ -117,7 +118,7 @@ def _picture(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> Pi
     data = read(photo, label)
     found = kind_of(data)
     if found is None:
-        raise FormatError(f"{label} is not a JPEG, PNG, WebP, GIF or BMP image; convert it to one of these.")
+        raise FormatError(f"{label} is not a JPEG, PNG, WebP, GIF, BMP, HEIC or AVIF image; convert it to a JPEG.")
     picture = take_apart(found, data)
     check_size(picture.size, label)
     return picture

@@ -139,7 +139,8 @@ Every error is an object with one member, `error`: one sentence that says what w
 A request that comes while too many photos wait is refused at once, with 429; one that has waited too long is answered
 503. Both say in `Retry-After` after how many seconds it is worth trying again.
 """
-_PHOTO_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "application/octet-stream")
+_PHOTO_TYPES = tuple(f"image/{kind}" for kind in ("jpeg", "png", "webp", "gif", "bmp", "heic", "avif"))
+_PHOTO_TYPES += ("application/octet-stream",)
 _RETRY_AFTER = {
     "description": "Seconds after which it is worth trying again.",
     "required": True,

@@ -3,13 +3,16 @@
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from caprun.batch import listing
 from caprun.batch.listing import Listed, list_photos
 from caprun.errors import UsageError
+from caprun.photos.extensions import describe_left_out
 
 List = Callable[..., list[str]]
 
@@ -107,10 +110,46 @@ def test_folders_may_be_nested_deeper_than_the_stack(tmp_path: Path) -> None:
         sys.setrecursionlimit(limit)
 
 
+class TestPhotosThatCannotBeRead:
+    @pytest.fixture(autouse=True)
+    def _without_heif(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(listing, "is_installed", lambda name: name != "HEIF")
+
+    def test_those_of_an_extra_that_is_missing_and_of_other_formats_are_counted(self, folder: Path) -> None:
+        for name in ("1.heic", "2.HEIC", "3.hif", "a/4.heic", "5.dng", "6.tif", "7.avif", "8.txt", "x_9.heic"):
+            (folder / name).touch()
+        left_out: Counter[str] = Counter()
+        listed = list_photos([str(folder)], io.BytesIO(), left_out=left_out, exclude=["x_*"])
+        assert [photo.relative for photo in listed] == ["7.avif", "B.jpeg", "a.PNG", "b.jpg"]
+        assert left_out == {".heic": 2, ".hif": 1, ".dng": 1, ".tif": 1}
+        assert list(describe_left_out(left_out)) == [
+            'Photos left out: 2 .heic, 1 .hif; pip install "captioner[heif]" reads them.',
+            "Photos left out: 1 .dng, 1 .tif; convert them to JPEG.",
+        ]
+
+    def test_a_folder_of_these_alone_says_what_reads_them(self, tmp_path: Path) -> None:
+        (tmp_path / "1.heic").touch()
+        with pytest.raises(UsageError, match=r"holds no photos that can be read\. .*: 1 \.heic; pip install"):
+            list_photos([str(tmp_path)], io.BytesIO(), left_out=Counter())
+
+    def test_where_nobody_counts_they_are_photos_whose_rows_say_why(self, tmp_path: Path) -> None:
+        for name in ("1.heic", "2.dng"):
+            (tmp_path / name).touch()
+        assert [photo.relative for photo in list_photos([str(tmp_path)], io.BytesIO())] == ["1.heic"]
+
+    def test_one_that_is_named_is_a_photo(self) -> None:
+        left_out: Counter[str] = Counter()
+        assert list_photos(["a.heic", "b.dng"], io.BytesIO(), left_out=left_out) == [
+            Listed("a.heic", "a.heic"),
+            Listed("b.dng", "b.dng"),
+        ]
+        assert not left_out
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["{}/empty"], "/empty holds no photos (.bmp .dib .gif"),
+        (["{}/empty"], "/empty holds no photos (.avif .bmp .dib .gif"),
         (["{}/b.jpg", "{}/empty"], "--recursive looks into the folders in it"),
         (["-"], "Standard input names no photos"),
         (["-", "-"], "name - once"),

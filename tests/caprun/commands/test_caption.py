@@ -19,7 +19,7 @@ from PIL import Image
 
 from caprun import Captioner
 from caprun.cli import main
-from caprun.photos.extensions import EXTENSIONS
+from caprun.photos.extensions import _WRITTEN
 
 Run = Callable[..., Result]
 EditManifest = Callable[[Path, Callable[[dict[str, Any]], object]], None]
@@ -148,7 +148,7 @@ def test_json_is_one_object_a_photo(run: Run, captioner: Captioner, photos: list
 
 
 @pytest.mark.parametrize("option", ["--attention", "--picture"])
-@pytest.mark.parametrize(("extension", "format_"), [*EXTENSIONS.items(), (".JPG", "JPEG"), ("", "PNG")])
+@pytest.mark.parametrize(("extension", "format_"), [*_WRITTEN.items(), (".JPG", "JPEG"), ("", "PNG")])
 def test_a_picture_has_the_format_of_its_extension(
     run: Run, photo: Path, tmp_path: Path, option: str, extension: str, format_: str
 ) -> None:

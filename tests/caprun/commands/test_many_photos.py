@@ -88,9 +88,21 @@ def test_a_bad_photo_is_told_in_its_place_and_counted_at_the_end(run: Run, folde
     result = run(folder)
     assert (result.exit_code, result.stdout.count("\n")) == (1, 3)
     assert result.stderr.splitlines() == [
-        f"Error: {folder}/d.jpg is not a JPEG, PNG, WebP, GIF or BMP image; convert it to one of these.",
+        f"Error: {folder}/d.jpg is not a JPEG, PNG, WebP, GIF, BMP, HEIC or AVIF image; convert it to a JPEG.",
         "Error: 1 of 4 photos could not be captioned.",
     ]
+
+
+def test_photos_that_only_an_extra_reads_are_left_out_and_counted(
+    run: Run, sound: Path, said: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said.pop(str(sound / "deeper" / "e.png"))
+    monkeypatch.setattr("caprun.batch.listing.is_installed", lambda name: name != "HEIF")
+    for name in ("IMG_0001.HEIC", "IMG_0002.heic"):
+        (sound / name).touch()
+    result = run(sound)
+    assert (result.stdout, result.exit_code) == (lines(said), 0)
+    assert result.stderr == 'Photos left out: 2 .heic; pip install "captioner[heif]" reads them.\n'
 
 
 def test_json_is_an_object_a_photo_whatever_became_of_it(run: Run, folder: Path) -> None:

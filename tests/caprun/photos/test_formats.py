@@ -11,7 +11,8 @@ from PIL import Image, JpegImagePlugin
 
 from caprun.errors import FormatError, ImageError, TooLargeError
 from caprun.photos import decoding, preprocessing
-from caprun.photos.formats import Picture, TooMuchError, take_apart
+from caprun.photos.formats import take_apart
+from caprun.photos.picture import Picture, TooMuchError
 from caprun.photos.reading import MAX_MEMORY, AtLeast, open_photo
 from tests.caprun.photos.support.encoding import chunk, encode, pixels
 from tests.caprun.photos.support.hostile import broken_exif, by_mode, modes_and_orientations, picture
@@ -193,7 +194,8 @@ class TestUnsupported:
 
     def lossless(self, components: int = 3) -> bytes:
         """Grey: no sample differs from the one before it."""
-        return jpeg_head(0xC3, 40, 30, components) + table(0, 0, 1) + scan(components, 1, 0, 0, bytes(500)) + b"\xff\xd9"
+        head = jpeg_head(0xC3, 40, 30, components)
+        return head + table(0, 0, 1) + scan(components, 1, 0, 0, bytes(500)) + b"\xff\xd9"
 
     @pytest.mark.parametrize("bits", [12, 16])
     def test_jpegs_of_more_than_8_bits(self, bits: int) -> None:

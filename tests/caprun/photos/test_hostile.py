@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from caprun import Caption, Captioner, ImageError
+from caprun.photos.extensions import EXTENSIONS, is_installed
 from caprun.photos.reading import open_photo
 from tests.caprun.photos.support.encoding import encode
 from tests.caprun.photos.support.hostile import photos, picture
@@ -102,7 +103,8 @@ class TestPlaces:
         (folder / "folder.jpg").mkdir()  # is looked into with --recursive, and no photo
         for name, data in list(photos())[::4]:
             (folder / name).write_bytes(data)
-            if name.endswith((".jpg", ".png", ".webp", ".gif", ".bmp")):
+            extension = Path(name).suffix
+            if extension in EXTENSIONS and is_installed(EXTENSIONS[extension]):
                 expected.add(str(folder / name))
         rows = tmp_path / "rows.jsonl"
         command = [sys.executable, "-m", "caprun", str(folder), "--model", str(tiny), "--output", str(rows)]

@@ -75,7 +75,7 @@ class TestRefusals:
     def test_text_named_jpg(self, tmp_path: Path) -> None:
         path = tmp_path / "letter.jpg"
         path.write_text("Dear Sir or Madam")
-        assert self.refusal(path).startswith(f"{path} is not a JPEG, PNG, WebP, GIF or BMP image")
+        assert self.refusal(path).startswith(f"{path} is not a JPEG, PNG, WebP, GIF, BMP, HEIC or AVIF image")
 
     def test_a_sound_file_that_begins_like_a_webp(self) -> None:
         assert "is not a JPEG" in self.refusal(b"RIFF\x24\0\0\0WAVEfmt " + bytes(24))

@@ -55,7 +55,7 @@ class TestSources:
 
     @pytest.mark.parametrize("kind", ["TIFF", "PPM", "ICO", "EPS", "PDF", "TGA"])
     def test_other_formats_are_refused(self, picture: Image.Image, kind: str) -> None:
-        with pytest.raises(ImageError, match="is not a JPEG, PNG, WebP, GIF or BMP image"):
+        with pytest.raises(ImageError, match="is not a JPEG, PNG, WebP, GIF, BMP, HEIC or AVIF image"):
             open_photo(encode(picture, kind))
 
     def test_a_multi_picture_jpeg_gives_its_first_picture(self, picture: Image.Image, tmp_path: Path) -> None:

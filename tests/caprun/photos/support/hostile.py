@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import ExifTags, Image
 
+from caprun.photos.extensions import is_installed
 from tests.caprun.photos.support.encoding import chunk, encode
+from tests.caprun.photos.support.heif import Item, grid_of, heic, heif_of, hvcc, ispe, item_of, sequence_set
 from tests.caprun.photos.support.hostile_bombs import (
     bmp_of,
     flat_jpeg,
@@ -30,6 +32,8 @@ from tests.caprun.photos.support.profiles import P3, cmyk_profile, grey_profile,
 
 WIDTH, HEIGHT = 40, 30
 KINDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
+if is_installed("AVIF"):
+    KINDS["AVIF"] = "avif"
 Named = tuple[str, bytes]
 
 
@@ -155,6 +159,28 @@ def bit_flips(count: int = 100) -> Iterator[Named]:
         yield f"flip {index}.{KINDS[kind]}", bytes(spoilt)
 
 
+def heifs() -> Iterator[Named]:
+    """HEIC files that are sound, cut, or have a bit or a byte wrong; most of these in their boxes."""
+    random = np.random.default_rng(4)
+    sound = {name: heic(name) for name in ("photo", "tile", "alpha", "deep")}
+    sound["grid"] = grid_of(item_of("tile"), 2, 2, 100, 90)
+    for name, data in sound.items():
+        yield f"{name}.heic", data
+        for index in range(8):
+            yield f"{name} cut {index}.heic", data[: int(len(data) * (index + 0.5) / 8)]
+        for index in range(24):
+            spoilt = bytearray(data)
+            at = random.integers(len(data) if index % 3 == 0 else data.index(b"mdat"))
+            spoilt[at] = random.integers(256) if index % 2 else spoilt[at] ^ 1 << random.integers(8)
+            yield f"{name} spoilt {index}.heic", bytes(spoilt)
+    photo = item_of("photo")
+    vast = Item(b"hvc1", photo.data, [ispe(64, 48), hvcc(sequence_set(65_535, 65_535))])
+    yield "coded larger than it says.heic", heif_of({1: vast})
+    yield "in another's tiles.heic", heif_of({1: photo}, [(b"dimg", 1, [1])])
+    yield "its own alpha.heic", heif_of({1: photo}, [(b"auxl", 1, [1])])
+    yield "a film.heic", b"\0\0\0\x14ftypmsf1\0\0\0\0hevc" + bytes(100)
+
+
 def other_formats() -> Iterator[Named]:
     """Yields files that are not photos in spite of their names or first bytes."""
     rgb = picture()
@@ -213,9 +239,8 @@ def small() -> Iterator[Named]:
     for kind in ("JPEG", "PNG", "BMP", "GIF"):
         yield f"tall.{KINDS[kind]}", encode(Image.new("L", (1, 50_000)), kind)
         yield f"wide.{KINDS[kind]}", encode(Image.new("L", (50_000, 1)), kind)
-    for extension, magic in zip(
-        KINDS.values(), (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"GIF89a", b"BM"), strict=True
-    ):
+    magics = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"GIF89a", b"BM", b"\0\0\0\x14ftypavif")
+    for extension, magic in zip(KINDS.values(), magics, strict=False):
         yield f"nothing.{extension}", b""
         yield f"one byte.{extension}", magic[:1]
         yield f"signature.{extension}", magic
@@ -247,6 +272,6 @@ def small() -> Iterator[Named]:
 
 def photos() -> Iterator[Named]:
     """Yields every photo, with a unique name."""
-    metadata = (broken_exif, profiled)
-    for family in (modes_and_orientations, *metadata, truncations, bit_flips, other_formats, polyglots, small):
+    sound = (modes_and_orientations, broken_exif, profiled)
+    for family in (*sound, truncations, bit_flips, heifs, other_formats, polyglots, small):
         yield from family()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image
 
+from caprun.photos.extensions import is_installed
 from tests.caprun.photos.support.encoding import chunk, encode
 from tests.caprun.photos.support.profiles import P3, cmyk_profile, rgb_profile
 
@@ -370,7 +371,20 @@ def bmp_bombs() -> Iterator[Named]:
     yield "bmp 1 bit 50mp", lambda: bmp_of(WIDE, HIGH, 1, 0, bytes(1_252 * HIGH))
 
 
+# AVIF
+
+
+def avif_bombs() -> Iterator[Named]:
+    flat = {"speed": 10, "quality": 30}
+    yield "avif 50mp", lambda: encode(Image.new("RGB", (WIDE, HIGH), "teal"), "AVIF", **flat)
+    yield "avif with alpha 30mp", lambda: encode(Image.new("RGBA", (WIDE, 3_000), (9, 99, 9, 99)), "AVIF", **flat)
+    yield "avif 64 MB of nothing", lambda: encode(Image.new("RGB", (8, 8)), "AVIF").ljust(2**26, b"\0")
+
+
 def bombs() -> Iterator[Named]:
     """Yields every photo by name; each takes a moment to make."""
-    for family in (png_bombs, jpeg_bombs, gif_bombs, webp_bombs, bmp_bombs):
+    families = [png_bombs, jpeg_bombs, gif_bombs, webp_bombs, bmp_bombs]
+    if is_installed("AVIF"):
+        families.append(avif_bombs)
+    for family in families:
         yield from family()

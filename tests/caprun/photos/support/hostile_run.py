@@ -17,7 +17,16 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
 
 from caprun.errors import ImageError
 from caprun.photos.preprocessing import ImageSpec, load
@@ -34,7 +43,7 @@ from tests.caprun.photos.support.hostile_bombs import (
 
 SPEC = ImageSpec(260, 260, "squash", "bicubic", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 # imported at the start, so that no photo is charged with their memory
-PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
+PLUGINS = (AvifImagePlugin, BmpImagePlugin, GifImagePlugin, ImageCms, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
 
 
 def main(which: str) -> None:

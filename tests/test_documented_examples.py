@@ -18,7 +18,7 @@ from tests.test_documents import DOCUMENTS, ROOT, blocks
 TINY = ROOT / "tests" / "tiny" / "bundle"
 PHOTO = ROOT / "examples" / "astronaut.jpg"
 PAGES = ("README.md", "docs/guides/caption.md", "docs/guides/library.md", "docs/reference/python.md")
-_NOT_HERE = re.compile(r"caprun (serve|bulk|doctor)")  # started by .ci/run and by tests of their own
+_NOT_HERE = re.compile(r"caprun (serve|watch|bulk|doctor)")  # started by .ci/run and by tests of their own
 
 
 @pytest.fixture

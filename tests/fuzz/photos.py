@@ -16,10 +16,10 @@ import atheris
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
-with atheris.instrument_imports(include=["caprun", "PIL"]):
+with atheris.instrument_imports(include=["caprun", "PIL", "pi_heif"]):
     from caprun.errors import ImageError
-from caprun.photos import decoding  # noqa: E402
-from caprun.photos.preprocessing import ImageSpec, load  # noqa: E402
+    from caprun.photos import decoding
+    from caprun.photos.preprocessing import ImageSpec, load
 from tests.caprun.photos.support.hostile import photos  # noqa: E402
 
 SPEC = ImageSpec(32, 48, "squash", "bicubic", mean=(0.5,) * 3, std=(0.25,) * 3)  # type: ignore[arg-type]

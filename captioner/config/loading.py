@@ -66,7 +66,8 @@ def load_second_config(
     if new_vocabulary:
         seen = first.data
         data = DataConfig(image_size=seen.image_size, fit=seen.fit, resample=seen.resample)
-        base = Config(data, ModelConfig(first.model.encoder, first.model.encoder_weights), train)
+        model = ModelConfig(first.model.encoder, first.model.encoder_weights, normalise=first.model.normalise)
+        base = Config(data, model, train)
     elif few is not None and train.stage != SELF_CRITICAL.stage:
         train = replace(FEW, select_by=f"cider@{few}" if few else FEW.select_by)
         # one view: computing several of a collection that is mixed in would take longer than the training
@@ -85,7 +86,10 @@ def load_second_config(
     return config
 
 
-_ENCODER = {"data.image_size", "data.fit", "data.resample", "model.encoder", "model.encoder_weights"}
+_ENCODER = {
+    *("data.image_size", "data.fit", "data.resample"),
+    *("model.encoder", "model.encoder_weights", "model.normalise"),
+}
 """Settings of data and model that an encoder keeps with a new vocabulary."""
 
 _FREE = {

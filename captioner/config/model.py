@@ -30,6 +30,8 @@ class ModelConfig:
     """Image network: efficientnet_lite2, a CNN of torchvision, or timm/NAME."""
     encoder_weights: str = "default"
     """Initial weights of the encoder: `default` (pretrained), `none`, or a file (safetensors or a state dict)."""
+    normalise: bool = True
+    """Normalises pixels with the statistics of the encoder's training; otherwise they are 0 to 1."""
     regions: Annotated[int, Range(0, 256)] = 0
     """Regions per side after pooling the encoder's grid; 0: no pooling, 1: one vector for the photo."""
     fine_tune: Annotated[int, Range(-1, 1000)] = -1
@@ -39,17 +41,32 @@ class ModelConfig:
     """How the photo enters the LSTM: see `Decoder`."""
     gate: bool = True
     """Uses attention's gate beta (Xu et al., 2015, section 4.2.1)."""
-    initial_state: Literal["learned", "projection"] = "learned"
+    attention_activation: Literal["tanh", "relu"] = "tanh"
+    """Activation of attention's sum of a region's key and the query: tanh as in the paper, or relu (sgrvinod)."""
+    attention_layers: Annotated[int, Range(1, 2)] = 1
+    """Layers that make a key of a region and a query of the hidden vector; 2: as ljm565 does, with soft attention."""
+    initial_state: Literal["learned", "projection", "weighted"] = "learned"
     """Initial LSTM state: `learned` is a layer each for hidden and cell, `projection` is the mean projected region
-    itself (CaRNet), which needs `projection` equal to `units`."""
+    itself (CaRNet), which needs `projection` equal to `units`; `weighted` is learned too, from a weighted sum of the
+    regions for each LSTM layer instead of their mean (ljm565)."""
+    initial_tanh: bool = True
+    """Bounds the initial hidden state with tanh."""
+    project: Literal["auto", "relu", "linear", "none"] = "auto"
+    """Layer over the encoder's features: a `linear` one, one with `relu`, or `none`. `auto` is linear where a decoder
+    without attention starts from the projection itself, otherwise relu."""
     projection: Annotated[int, Range(0, 2**16)] = 0
-    """Length of a projected region; 0: 512, or with rnetvi the value of `embedding`."""
+    """Length of a projected region; 0: 512, or with rnetvi the value of `embedding`. Not used with project=none."""
     embedding: Size = 256
     """Length of a word vector."""
     units: Size = 512
     """Length of the LSTM's hidden and cell vectors."""
     attention: Size = 256
     """Length of the space in which attention compares regions with the hidden vector."""
+    output: Literal["deep", "linear", "relu"] = "deep"
+    """Output layer: `deep` reads word, hidden vector and context (Xu et al., 2015, equation 7), `linear` the hidden
+    vector alone, `relu` its positive part."""
+    mask_special: bool = True
+    """Never says the padding, the start and the unknown word; the probabilities of the other pieces sum to one."""
     tie_words: bool = True
     """Shares one matrix between input and output words (Press and Wolf, 2017)."""
     layers: Annotated[int, Range(1, 100)] = 1
@@ -75,8 +92,24 @@ class ModelConfig:
                 f"With initial_state=projection the projection is the LSTM's state: projection ({self.projection}) "
                 f"and units ({self.units}) must be equal."
             )
+        if self.project == "none" and not self.learns_state:
+            raise UsageError("project=none needs a layer that makes the LSTM's state: initial_state=learned.")
+        if self.initial_state == "weighted" and not self.attends:
+            raise UsageError(f"initial_state=weighted needs regions; the decoder {self.decoder} takes one vector.")
+        if self.attention_layers > 1 and self.decoder != "soft-attention":
+            raise UsageError(f"attention_layers=2 needs decoder=soft-attention, not {self.decoder}.")
+        if self.output != "deep" and self.tie_words and self.embedding != self.units:
+            raise UsageError(
+                f"With output={self.output} tied words are compared with the hidden vector: embedding "
+                f"({self.embedding}) and units ({self.units}) must be equal, or tie_words=false."
+            )
 
     @property
     def attends(self) -> bool:
         """Whether the decoder attends to regions."""
         return self.decoder in ("soft-attention", "hard-attention")
+
+    @property
+    def learns_state(self) -> bool:
+        """Whether layers of their own make the initial state; otherwise the projected photo starts the LSTM itself."""
+        return self.decoder != "rnetvi" and self.initial_state != "projection"

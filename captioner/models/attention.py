@@ -24,16 +24,20 @@ class SoftAttention(nn.Module):
         units: length of the hidden vector.
         attention: length of the space in which regions and the hidden vector are compared.
         gate: whether to multiply the context by the gate beta.
+        activation: `tanh` or `relu`, of the sum of key and query.
 
     The gate beta is a vector over channels, as in public implementations; the paper's is a scalar.
     """
 
-    def __init__(self, channels: int, units: int, attention: int, *, gate: bool = True) -> None:
+    def __init__(
+        self, channels: int, units: int, attention: int, *, gate: bool = True, activation: str = "tanh"
+    ) -> None:
         super().__init__()
-        self.key = nn.Linear(channels, attention)
-        self.query = nn.Linear(units, attention, bias=False)  # the key has a bias already
+        self.activation = torch.relu if activation == "relu" else torch.tanh
+        self.key: nn.Module = nn.Linear(channels, attention)
+        self.query: nn.Module = nn.Linear(units, attention, bias=False)  # the key has a bias already
         self.score = nn.Linear(attention, 1, bias=False)  # softmax cancels a bias
-        self.gate = nn.Linear(units, channels) if gate else None
+        self.gate: nn.Module | None = nn.Linear(units, channels) if gate else None
 
     def keys(self, regions: Tensor) -> Tensor:
         """Projects regions (photos, regions, channels) to keys (photos, regions, attention), once for all steps."""
@@ -62,7 +66,7 @@ class SoftAttention(nn.Module):
             drawn: bool (photos, beams), from `which_draw`.
         """
         query = self.query(hidden).unsqueeze(2)  # (photos, beams, 1, attention)
-        scores = self.score(torch.tanh(keys.unsqueeze(1) + query)).squeeze(3)  # (photos, beams, regions)
+        scores = self.score(self.activation(keys.unsqueeze(1) + query)).squeeze(3)  # (photos, beams, regions)
         alpha = torch.softmax(scores, dim=2)
         context, choice = self.look(scores, alpha, regions, drawn)
         if self.gate is not None:
@@ -75,6 +79,30 @@ class SoftAttention(nn.Module):
         """Returns the context before the gate and `Glance.choice`; scores and alpha are (photos, beams, regions)."""
         del scores, drawn
         return torch.matmul(alpha, regions), None
+
+
+class TwoLayerAttention(SoftAttention):
+    """Soft attention whose keys and queries come from two layers each (ljm565).
+
+    It reads the positive parts of regions and hidden vector, for the context and the gate too.
+    """
+
+    def __init__(
+        self, channels: int, units: int, attention: int, *, gate: bool = True, activation: str = "tanh"
+    ) -> None:
+        super().__init__(channels, units, attention, gate=gate, activation=activation)
+
+        def two_layers(inputs: int) -> nn.Module:
+            return nn.Sequential(nn.ReLU(), nn.Linear(inputs, attention), nn.ReLU(), nn.Linear(attention, attention))
+
+        self.key, self.query = two_layers(channels), two_layers(units)
+        self.gate = nn.Sequential(nn.ReLU(), nn.Linear(units, channels)) if gate else None
+
+    def look(
+        self, scores: Tensor, alpha: Tensor, regions: Tensor, drawn: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `SoftAttention`."""
+        return super().look(scores, alpha, regions.relu(), drawn)
 
 
 class HardAttention(SoftAttention):

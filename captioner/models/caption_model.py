@@ -25,8 +25,10 @@ class CaptionModel(nn.Module):
         special: ids of the pieces that are not words.
 
     The initial hidden and cell states are linear layers over the mean region (Xu et al., 2015, section 3.1.2) or, with
-    `initial_state = "projection"`, the projected mean region itself, the same in every LSTM layer. In both cases tanh
-    keeps the hidden state between -1 and 1, the range of an LSTM's hidden state; the cell state is unbounded.
+    `initial_state = "projection"`, the projected mean region itself, the same in every LSTM layer. With `"weighted"`
+    the linear layers read the positive part of a weighted sum of regions, another one for each LSTM layer. Unless
+    `initial_tanh` is false, tanh keeps the hidden state between -1 and 1, the range of an LSTM's hidden state; the cell
+    state is unbounded.
     """
 
     unsaid: Tensor
@@ -38,17 +40,24 @@ class CaptionModel(nn.Module):
         self.word_dropout = config.word_dropout
         self.photo_is_read = config.decoder == "rnetvi"
         unsaid = torch.zeros(vocabulary)
-        unsaid[[special.pad, special.start, special.unk]] = -torch.inf
+        if config.mask_special:
+            unsaid[[special.pad, special.start, special.unk]] = -torch.inf
         self.register_buffer("unsaid", unsaid, persistent=False)
+        learned = config.learns_state
+        channels = encoder.channels if config.project == "none" else config.projection
+        projecting: list[nn.Module] = [] if config.project == "none" else [nn.Linear(encoder.channels, channels)]
         # a ReLU would discard the negative half of a projection that is itself the LSTM's start
-        learned = config.initial_state == "learned" and not self.photo_is_read
-        bent = [nn.ReLU()] if config.attends or learned else []
-        self.project = nn.Sequential(nn.Linear(encoder.channels, config.projection), *bent, Dropout(config.dropout))
-        self.decoder = CaptionDecoder(config, vocabulary)
-        states = config.layers * config.units
-        self.initial_hidden = nn.Linear(config.projection, states) if learned else None
+        if config.project == "relu" or (config.project == "auto" and (config.attends or learned)):
+            projecting.append(nn.ReLU())
+        self.project = nn.Sequential(*projecting, Dropout(config.dropout))
+        self.decoder = CaptionDecoder(config, channels, vocabulary)
+        weighted = config.initial_state == "weighted"
+        self.weigh = nn.Linear(encoder.regions, config.layers) if weighted else None
+        states = config.units if weighted else config.layers * config.units
+        self.initial_hidden = nn.Linear(channels, states) if learned else None
+        self.initial_tanh = config.initial_tanh
         self.starts_with_cell = config.decoder != "rnetvh"
-        self.initial_cell = nn.Linear(config.projection, states) if learned and self.starts_with_cell else None
+        self.initial_cell = nn.Linear(channels, states) if learned and self.starts_with_cell else None
 
     @property
     def attends(self) -> bool:
@@ -72,23 +81,31 @@ class CaptionModel(nn.Module):
         if attention is None:
             features = features.mean(1, keepdim=True)
         regions = self.project(features)
-        mean = regions.mean(1)
-        hidden, cell = self.decoder.read_photo(mean) if self.photo_is_read else self._initial_state(mean)
+        if self.weigh is None:
+            seen = regions.mean(1)
+        else:
+            seen = self.weigh(regions.relu().transpose(1, 2)).relu().transpose(1, 2)
+        hidden, cell = self.decoder.read_photo(seen) if self.photo_is_read else self._initial_state(seen)
         if attention is None:
             return Encoded(hidden, cell)
         return Encoded(hidden, cell, regions, attention.keys(regions))
 
-    def _initial_state(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps the mean region (photos, projection) to hidden and cell (photos, layers, units)."""
+    def _initial_state(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps the mean region (photos, channels), or a sum for each layer (photos, layers, channels), to the state.
+
+        Returns:
+            hidden and cell (photos, layers, units).
+        """
         layers, units = self.decoder.layers, self.decoder.units
 
         def state(layer: nn.Linear | None) -> Tensor:
             if layer is None:
-                return mean.unsqueeze(1).repeat(1, layers, 1)
-            values: Tensor = layer(mean)
+                return seen.unsqueeze(1).repeat(1, layers, 1)
+            values: Tensor = layer(seen)
             return values.view(-1, layers, units)
 
-        hidden = state(self.initial_hidden).tanh()
+        hidden = state(self.initial_hidden)
+        hidden = hidden.tanh() if self.initial_tanh else hidden
         return hidden, state(self.initial_cell) if self.starts_with_cell else torch.zeros_like(hidden)
 
     def forward(self, seen: Tensor, tokens: Tensor, sampling: float = 0.0) -> Teacher:
@@ -124,7 +141,7 @@ class CaptionModel(nn.Module):
 
         Returns:
             log_prob and candidate (rows, beams, k), hidden and cell (rows x beams, layers, units), and alpha (rows,
-            beams, regions) or None. PAD, START and UNK are never candidates; the other probabilities sum to one.
+            beams, regions) or None. PAD, START and UNK have no probability, unless `mask_special` is false.
         """
         # unlike indexing with a tensor, index_select exports as a plain Gather
         states = (encoded.hidden, encoded.cell)
@@ -158,5 +175,7 @@ def build_caption_model(config: Config, vocabulary: int, special: Special, weigh
             "model.regions, or choose a decoder with attention."
         )
     regions = model.regions if model.attends else 1
-    encoder = build_encoder(model.encoder, (size, size), weights, regions=regions, fine_tune=model.fine_tune)
+    encoder = build_encoder(
+        model.encoder, (size, size), weights, regions=regions, fine_tune=model.fine_tune, normalise=model.normalise
+    )
     return CaptionModel(encoder, model, vocabulary, special)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.config import ModelConfig
-from captioner.models.attention import Glance, HardAttention, SoftAttention, draw
+from captioner.models.attention import Glance, HardAttention, SoftAttention, TwoLayerAttention, draw
 from captioner.models.dropout import Dropout
 
 _EVEN = 64  # rows
@@ -49,30 +49,35 @@ class CaptionDecoder(nn.Module):
     """An LSTM with or without attention and with a deep output layer (Xu et al., 2015, equations 1 to 7).
 
     Args:
-        config: the sizes and the kind of attention. The top LSTM layer queries the attention.
+        config: the sizes, the kind of attention and that of the output. The top LSTM layer queries the attention.
+        channels: length of a region vector.
         vocabulary: number of pieces.
 
     With `tie_words` the output layer shares the embedding's matrix (Press and Wolf, 2017). Both are in the same space,
     because equation 7 adds the embedded word to the vector that is projected on the vocabulary.
     """
 
-    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
+    def __init__(self, config: ModelConfig, channels: int, vocabulary: int) -> None:
         super().__init__()
-        channels, units, embedding, layers = config.projection, config.units, config.embedding, config.layers
+        units, embedding, layers = config.units, config.embedding, config.layers
         self.units, self.layers = units, layers
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.attention: SoftAttention | None = None
         if config.attends:
-            attention = HardAttention if config.decoder == "hard-attention" else SoftAttention
-            self.attention = attention(channels, units, config.attention, gate=config.gate)
+            soft = TwoLayerAttention if config.attention_layers > 1 else SoftAttention
+            attention = HardAttention if config.decoder == "hard-attention" else soft
+            activation = config.attention_activation
+            self.attention = attention(channels, units, config.attention, gate=config.gate, activation=activation)
         # the first layer's input is split by source, because the words of given captions are known in advance
         self.word_gates = _gates(embedding, units)
         self.context_gates = nn.Linear(channels, 4 * units, bias=False) if config.attends else None
         self.hidden_gates = nn.ModuleList(nn.Linear(units, 4 * units, bias=False) for _ in range(layers))
         self.below_gates = nn.ModuleList(_gates(units, units) for _ in range(layers - 1))
-        self.output_hidden = nn.Linear(units, embedding)
-        self.output_context = nn.Linear(channels, embedding, bias=False) if config.attends else None
-        self.output = nn.Linear(embedding, vocabulary)
+        deep = config.output == "deep"
+        self.output_hidden = nn.Linear(units, embedding) if deep else None
+        self.output_context = nn.Linear(channels, embedding, bias=False) if deep and config.attends else None
+        self.output = nn.Linear(embedding if deep else units, vocabulary)
+        self.rectifies = config.output == "relu"
         self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.embedding.weight, std=0.1)
         if config.tie_words:
@@ -104,8 +109,11 @@ class CaptionDecoder(nn.Module):
         return hidden, cell
 
     def _logits(self, word: Tensor, hidden: Tensor, context: Tensor | None) -> Tensor:
-        """Computes equation 7 from the previous word, the hidden state and the context, if there is one."""
-        said = word + self.output_hidden(hidden)
+        """Computes equation 7 from the previous word, the hidden state and the context; or from the hidden state."""
+        if self.output_hidden is None:
+            said = hidden.relu() if self.rectifies else hidden
+        else:
+            said = word + self.output_hidden(hidden)
         if self.output_context is not None and context is not None:
             said = said + self.output_context(context)
         logits: Tensor = self.output(self.dropout(said))

@@ -201,7 +201,13 @@ def _normalised(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def build_encoder(
-    name: str, size: tuple[int, int], weights: str = "none", *, regions: int = 0, fine_tune: int = -1
+    name: str,
+    size: tuple[int, int],
+    weights: str = "none",
+    *,
+    regions: int = 0,
+    fine_tune: int = -1,
+    normalise: bool = True,
 ) -> Encoder:
     """Builds an encoder by name.
 
@@ -216,13 +222,15 @@ def build_encoder(
         regions: rows and columns that the grid is pooled to; each region is the mean of the cells it touches, as in
             `torch.nn.AdaptiveAvgPool2d`. 0 keeps the network's grid, 1 gives one vector per photo.
         fine_tune: index in `children_of` of the first part to train; -1 for none.
+        normalise: whether pixels are normalised as in the training of the name's weights; otherwise they are 0 to 1.
 
     Raises:
         CaptionerError: the name is unknown, the weights cannot be fetched, read or fitted, the network does not take
             photos of this size, or there is no such part.
     """
     backbone = load_backbone(name, weights, size)
-    return Encoder(name, backbone.features, size, backbone.mean, backbone.std, regions=regions, fine_tune=fine_tune)
+    mean, std = (backbone.mean, backbone.std) if normalise else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return Encoder(name, backbone.features, size, mean, std, regions=regions, fine_tune=fine_tune)
 
 
 def _pooling(grid: tuple[int, int], pooled: tuple[int, int]) -> Tensor:

@@ -1,7 +1,8 @@
 """A decoding step as a few large matrix products, a faster equivalent of `CaptionModel.candidates`.
 
 For one photo, the cost of a step is reading each weight once and starting operations. Products of the same input are
-joined: query, gate and recurrent gates of the hidden state; gates and output of the context. Biases are added up.
+joined: query, gate and recurrent gates of the hidden state; gates and output of the context. Biases are added up. An
+attention of two layers has no product of the hidden state itself, and is asked as in the model.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from captioner.models.attention import TwoLayerAttention
 from captioner.models.caption_model import CaptionModel
 from captioner.models.decoder import Encoded
 
@@ -24,14 +26,14 @@ class FusedStep(nn.Module):
 
     word_product: Tensor
     context_product: Tensor | None
-    said_product: Tensor
-    said_bias: Tensor
     output_bias: Tensor
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
         decoder = model.decoder
         self.units, self.layers, self.attention = decoder.units, decoder.layers, decoder.attention
+        self.asks_apart = isinstance(self.attention, TwoLayerAttention)
+        self.said, self.rectifies = decoder.output_hidden, decoder.rectifies
         # i, f, g, o becomes i, f, o, g: one sigmoid then serves the three gates that have one
         order = torch.arange(4 * self.units).view(4, -1)[[0, 1, 3, 2]].flatten()
         self.embedding = decoder.embedding
@@ -39,26 +41,21 @@ class FusedStep(nn.Module):
         bias = [decoder.word_gates.bias[order]]
         bias += [cast("nn.Linear", layer).bias[order] for layer in decoder.below_gates]
         self.parts = [4 * self.units]  # sizes of the parts of the top layer's product
-        if self.attention is not None:
-            self.parts.append(self.attention.query.out_features)
-            hidden[-1] = torch.cat([hidden[-1], self.attention.query.weight])
-            bias[-1] = torch.cat([bias[-1], torch.zeros(self.parts[1])])
-            if self.attention.gate is not None:
-                self.parts.append(self.attention.gate.out_features)
-                hidden[-1] = torch.cat([hidden[-1], self.attention.gate.weight])
-                bias[-1] = torch.cat([bias[-1], self.attention.gate.bias])
+        if self.attention is not None and not self.asks_apart:
+            asked = [cast("nn.Linear", one) for one in (self.attention.query, self.attention.gate) if one is not None]
+            self.parts += [one.out_features for one in asked]
+            hidden[-1] = torch.cat([hidden[-1], *(one.weight for one in asked)])
+            nothing = torch.zeros(self.parts[1])  # the query has no bias
+            bias[-1] = torch.cat([bias[-1], nothing, *(one.bias for one in asked[1:])])
         for layer in range(self.layers):
             self.register_buffer(f"hidden_product_{layer}", hidden[layer].detach().clone())
             self.register_buffer(f"bias_{layer}", bias[layer].detach().clone())
         for layer, below in enumerate(decoder.below_gates, 1):
             self.register_buffer(f"below_product_{layer}", cast("nn.Linear", below).weight[order].detach().clone())
         self.register_buffer("word_product", decoder.word_gates.weight[order].detach().clone())
-        joined = None
-        if decoder.context_gates is not None and decoder.output_context is not None:
-            joined = torch.cat([decoder.context_gates.weight[order], decoder.output_context.weight]).detach()
-        self.register_buffer("context_product", joined)
-        self.register_buffer("said_product", decoder.output_hidden.weight.detach().clone())
-        self.register_buffer("said_bias", decoder.output_hidden.bias.detach().clone())
+        joined = [] if decoder.context_gates is None else [decoder.context_gates.weight[order]]
+        joined += [] if decoder.output_context is None else [decoder.output_context.weight]
+        self.register_buffer("context_product", torch.cat(joined).detach() if joined else None)
         self.output = decoder.output
         # -inf for pieces that are never said
         self.register_buffer("output_bias", (decoder.output.bias + model.unsaid).detach())
@@ -78,7 +75,10 @@ class FusedStep(nn.Module):
             linear(hidden[layer], self.get_buffer(f"hidden_product_{layer}"), self.get_buffer(f"bias_{layer}"))
             for layer in range(self.layers)
         ]
-        products[top], *asked = torch.split(products[top], self.parts, dim=2)
+        if self.attention is not None and self.asks_apart:
+            asked = [one(hidden[top]) for one in (self.attention.query, self.attention.gate) if one is not None]
+        else:
+            products[top], *asked = torch.split(products[top], self.parts, dim=2)
         gates = linear(word, self.word_product) + products[0]
         said = word
         alpha = None
@@ -88,13 +88,17 @@ class FusedStep(nn.Module):
             assert encoded.keys is not None
             assert self.context_product is not None
             regions, keys = encoded.regions.index_select(0, row), encoded.keys.index_select(0, row)
-            scores = self.attention.score(torch.tanh(keys.unsqueeze(1) + asked[0].unsqueeze(2))).squeeze(3)
+            compared = self.attention.activation(keys.unsqueeze(1) + asked[0].unsqueeze(2))
+            scores = self.attention.score(compared).squeeze(3)
             alpha = torch.softmax(scores, dim=2)
             context, _ = self.attention.look(scores, alpha, regions, None)
             if len(asked) > 1:
                 context = torch.sigmoid(asked[1]) * context
-            seen, meant = torch.split(linear(context, self.context_product), [4 * units, said.shape[2]], dim=2)
-            gates, said = gates + seen, said + meant
+            seen = linear(context, self.context_product)
+            if self.said is not None:
+                seen, meant = torch.split(seen, [4 * units, said.shape[2]], dim=2)
+                said = said + meant
+            gates = gates + seen
         new_hidden: list[Tensor] = []
         new_cell: list[Tensor] = []
         for layer in range(self.layers):
@@ -104,7 +108,10 @@ class FusedStep(nn.Module):
             i, f, o = torch.sigmoid(bent).chunk(3, dim=2)
             new_cell.append(f * cell[layer] + i * torch.tanh(g))
             new_hidden.append(o * torch.tanh(new_cell[-1]))
-        said = said + linear(new_hidden[-1], self.said_product, self.said_bias)
+        if self.said is not None:
+            said = said + self.said(new_hidden[-1])
+        else:
+            said = new_hidden[-1].relu() if self.rectifies else new_hidden[-1]
         log_prob = torch.log_softmax(linear(said, self.output.weight, self.output_bias), dim=2)
         best, candidate = torch.topk(log_prob, k, dim=2)  # type: ignore[arg-type]
         after = [torch.cat(state, dim=2).view(-1, self.layers, units) for state in (new_hidden, new_cell)]

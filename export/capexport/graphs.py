@@ -109,11 +109,11 @@ def describe(model: CaptionModel) -> Graphs:
     row: tuple[TensorSpec, ...] = ()
     context: tuple[TensorSpec, ...] = ()
     alpha: tuple[TensorSpec, ...] = ()
-    if attention is not None:
+    if attention is not None and decoder.context_gates is not None:
         row = (TensorSpec("row", "index", "int64", ("rows",)),)
         context = (
-            TensorSpec("regions", "context", "float32", ("batch", regions, attention.key.in_features)),
-            TensorSpec("keys", "context", "float32", ("batch", regions, attention.key.out_features)),
+            TensorSpec("regions", "context", "float32", ("batch", regions, decoder.context_gates.in_features)),
+            TensorSpec("keys", "context", "float32", ("batch", regions, attention.score.in_features)),
         )
         alpha = (TensorSpec("alpha", "output", "float32", ("rows", "beams", regions)),)
     image = TensorSpec("image", "image", "uint8", ("batch", height, width, 3))

@@ -31,6 +31,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "photo as hidden state": {"decoder": "rnetvh"},
     "photo as hidden and cell state, two layers": {"decoder": "rnetvhc", "layers": 2},
+    "linear output, relu": {"output": "linear", "attention_activation": "relu", "layers": 2},
+    "linear output, no attention": {"output": "linear", "decoder": "rnetvh"},
+    "attention of two layers, rectified output": {"output": "relu", "attention_layers": 2, "layers": 2},
+    "attention of two layers, no gate": {"attention_layers": 2, "gate": False},
 }
 PHOTOS = 4
 
@@ -50,7 +54,7 @@ def encoded_at_random(model: CaptionModel, states: int) -> Encoded:
     state = draw(states, decoder.layers, decoder.units), draw(states, decoder.layers, decoder.units)
     if decoder.attention is None:
         return Encoded(*state)
-    channels, attention = decoder.attention.key.in_features, decoder.attention.key.out_features
+    channels, attention = decoder.context_gates.in_features, decoder.attention.score.in_features
     return Encoded(*state, draw(PHOTOS, 7, channels), draw(PHOTOS, 7, attention))
 
 

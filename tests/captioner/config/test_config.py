@@ -192,6 +192,22 @@ def test_a_configuration_comes_back_from_its_dictionary():
             r"model\.projection \(512\) and model\.embedding \(256\) must be equal; leave out model\.projection\.",
         ),
         (
+            ["model.project=none", "model.decoder=rnetvi"],
+            r"project=none needs a layer that makes the LSTM's state: initial_state=learned\.",
+        ),
+        (
+            ["model.initial_state=weighted", "model.decoder=rnetvhc"],
+            r"initial_state=weighted needs regions; the decoder rnetvhc takes one vector\.",
+        ),
+        (
+            ["model.attention_layers=2", "model.decoder=hard-attention"],
+            r"attention_layers=2 needs decoder=soft-attention, not hard-attention\.",
+        ),
+        (
+            ["model.output=linear"],
+            r"With output=linear tied words .* embedding \(256\) and units \(512\) must be equal, or tie_words=false\.",
+        ),
+        (
             ["model.decoder=rnetvh", "model.initial_state=projection", "model.projection=300"],
             r"projection \(300\) and units \(512\) must be equal\.",
         ),

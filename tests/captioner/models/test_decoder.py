@@ -48,6 +48,7 @@ def features(encoder: Encoder) -> Tensor:
     return torch.rand(3, encoder.regions, encoder.channels, generator=torch.Generator().manual_seed(1)) * 4
 
 
+_LINEAR: dict[str, object] = {"output": "linear", "initial_tanh": False, "tie_words": False}
 VARIANTS: dict[str, dict[str, object]] = {
     "soft-attention": {},
     "soft-attention, no gate": {"gate": False, "tie_words": False},
@@ -60,6 +61,9 @@ VARIANTS: dict[str, dict[str, object]] = {
     "rnetvh, projection": {"decoder": "rnetvh", "initial_state": "projection", "projection": 8},
     "rnetvhc": {"decoder": "rnetvhc", "tie_words": False},
     "rnetvhc, projection": {"decoder": "rnetvhc", "initial_state": "projection", "projection": 8},
+    "as sgrvinod": {**_LINEAR, "project": "none", "attention_activation": "relu"},
+    "as vvduc": {**_LINEAR, "decoder": "rnetvi", "embedding": 12, "projection": 12, "project": "relu"},
+    "as ljm565": {**_LINEAR, "project": "none", "attention_layers": 2, "initial_state": "weighted", "output": "relu"},
 }
 every_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
 
@@ -326,6 +330,18 @@ def test_sampling_all_words_is_writing_freely(make_model, features, variant, mon
     drawn = torch.stack(said)
     assert len(drawn.unique()) > 1
     assert not torch.isin(drawn, torch.tensor([SPECIAL.pad, SPECIAL.start, SPECIAL.unk])).any()
+
+
+def test_the_special_words_are_said_unless_they_are_masked(make_model, features):
+    special = [SPECIAL.pad, SPECIAL.start, SPECIAL.unk]
+    for masked in (True, False):
+        model = make_model(mask_special=masked)
+        with torch.inference_mode():
+            zero = torch.zeros(1, 1, dtype=torch.int64)
+            log_prob, candidate, *_ = model.candidates(zero[0], zero, zero + 5, model.start(features), WORDS)
+        said = candidate[log_prob.isfinite()].tolist()
+        assert sorted(said) == [word for word in range(WORDS) if not (masked and word in special)]
+        assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("sampling", [0.25, 0.75])

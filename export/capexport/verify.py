@@ -27,7 +27,8 @@ BEAM_SIZES = (1, 3, 5)
 STATE_TOLERANCE = 2e-5
 """Largest difference of hidden state, cell state and alpha, which are about -1..1 and depend on every weight.
 
-Log-probabilities, and encoder outputs relative to their largest value, may differ by `TOLERANCE`.
+Log-probabilities, and encoder outputs relative to their largest value, may differ by `TOLERANCE`. The cell state, which
+is unbounded, is compared relative to its largest value, too, where that is above 1.
 """
 UNDECIDED_SHARE = 0.01
 """Largest share of steps in which hard attention may choose another region because two are equally likely."""
@@ -187,9 +188,7 @@ class _Comparison:
             raise ParityError(f"The encoder yields {sorted(found)}; PyTorch yields {sorted(expected)}.")
         for name, value in expected.items():
             where = f"encoder output {name}, {len(images)} photos"
-            difference = _differences(value, found[name], len(images), where).max() / max(
-                1.0, float(np.abs(value).max())
-            )
+            difference = _differences(value, found[name], len(images), where).max() / _scale(value)
             _check(difference, TOLERANCE, where)
             self.parity.encoder = max(self.parity.encoder, float(difference))
         return expected
@@ -208,6 +207,7 @@ class _Comparison:
                 pairs["alpha"] = expected.alpha, found.alpha
             where = f"a step of {len(row)} photos x {token.shape[1]} beams"
             differences = {name: _differences(*pair, token.size, f"{name} of {where}") for name, pair in pairs.items()}
+            differences["cell"] /= _scale(states["cell"])
             tolerances = {name: TOLERANCE if name == "log-probabilities" else STATE_TOLERANCE for name in pairs}
             excused = np.zeros(token.size, bool)
             if self.one_region:
@@ -302,6 +302,11 @@ def _differences(expected: npt.NDArray[Any], found: npt.NDArray[Any], count: int
     difference = np.abs(np.subtract(expected, found, where=~same, out=np.zeros_like(expected)))
     largest: npt.NDArray[np.float32] = difference.reshape(count, -1).max(axis=1)
     return largest
+
+
+def _scale(expected: npt.NDArray[Any]) -> float:
+    """Returns the largest absolute value, at least 1, for a relative difference."""
+    return max(1.0, float(np.abs(expected).max()))
 
 
 def _check(difference: float, tolerance: float, what: str) -> None:

@@ -32,7 +32,9 @@ Format = Literal["onnx", "torchscript"]
     show_default=True,
     help="Format of the graphs.",
 )
-@click.option("--output", type=FILE, metavar="DIR", show_default="weights/RUN", help="Folder of the bundle.")
+@click.option(
+    "--output", type=FILE, metavar="DIR", show_default="weights/RUN or weights/FILE", help="Folder of the bundle."
+)
 @setting_options(*EXPORT)
 @data_option(
     "Dataset of the training: proves the export on dev photos too, and fits the confidence. int8 and fp16 need it.",
@@ -54,11 +56,11 @@ def export(
     Without CHECKPOINT, exports the best one of the newest training.
     """
     from captioner.datasets import load_datasets
-    from captioner.models.checkpoint import BEST, checkpoint_file, load_checkpoint
+    from captioner.models.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
 
     checkpoint = checkpoint_file(checkpoint or newest(Path("runs"), BEST))
-    run_name = checkpoint.resolve().parent.name
-    output = output or Path("weights") / (run_name if kind == "onnx" else f"{run_name}-{kind}")
+    name = checkpoint.resolve().parent.name if checkpoint.name in (BEST, LAST) else checkpoint.stem
+    output = output or Path("weights") / (name if kind == "onnx" else f"{name}-{kind}")
     settings = ExportSettings(**given.get("export", {}))
     if kind != "onnx" and (other := next((one for one in settings.precisions if one != "fp32"), None)):
         raise click.UsageError(f"--precision {other} needs --format onnx; leave one of the two out.")

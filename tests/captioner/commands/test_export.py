@@ -91,3 +91,12 @@ def test_the_language_is_an_option_and_must_be_a_code(export, trained, shapes):
     result, _ = export(trained, shapes, "--language", "Brazilian!")
     assert result.exit_code == 2
     assert "The language 'Brazilian!' is no code of a language" in result.stderr
+
+
+def test_a_checkpoint_elsewhere_gives_its_bundle_its_name(trained, tmp_path, monkeypatch):
+    asked: list[ExportRequest] = []
+    monkeypatch.setattr("capexport.export.export", lambda request, _: asked.append(request))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(trained / BEST, "imported.pt")
+    assert CliRunner().invoke(main, ["export", "imported.pt"]).exit_code == 0
+    assert asked[0].output == Path("weights/imported")

@@ -11,6 +11,7 @@ from captioner.commands.caption import caption
 from captioner.commands.data import data
 from captioner.commands.evaluate import evaluate
 from captioner.commands.export import export
+from captioner.commands.importing import import_
 from captioner.commands.recipe import recipe
 from captioner.commands.train import train
 
@@ -21,5 +22,5 @@ def main() -> None:
     """Train, evaluate and export image captioners. An exported bundle runs with `caprun`, without torch."""
 
 
-for command in (train, average, caption, evaluate, data, export, recipe):
+for command in (train, average, caption, evaluate, data, export, import_, recipe):
     main.add_command(command)

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-_ZIP = b"PK\3\4"
+ZIP = b"PK\3\4"
+"""The beginning of a file of `torch.save`, since PyTorch 1.6."""
 
 
 class DamagedError(ValueError):
@@ -37,8 +38,8 @@ def load_unpickled(path: Path, *, old: bool = False) -> Any:
     with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DamagedError("it is not a regular file")
-        if file.read(len(_ZIP)) == _ZIP:
-            _refuse_damaged(file)
+        if file.read(len(ZIP)) == ZIP:
+            refuse_damaged(file)
         elif not old:
             raise DamagedError("it is not a zip")
         file.seek(0)
@@ -51,7 +52,12 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would wait for a writer
 
 
-def _refuse_damaged(file: BinaryIO) -> None:
+def refuse_damaged(file: BinaryIO) -> None:
+    """Checks that a zip is as `torch.save` wrote it.
+
+    Raises:
+        DamagedError: it is altered, cut off, or declares more data than it has.
+    """
     size = file.seek(0, os.SEEK_END)
     try:
         with zipfile.ZipFile(file) as archive:

@@ -59,7 +59,8 @@ def build_wordpiece(config: DataConfig, file: str, captions: Iterable[str]) -> T
 
 def restore_wordpiece(config: DataConfig, vocabulary: Vocabulary) -> Tokenizer:
     """Restores a tokenizer from the vocabulary of `build_wordpiece`."""
-    model = _model({piece: index for index, piece in enumerate(vocabulary.pieces)}, config.lower_case)
+    ids = {piece: index for index, piece in enumerate(vocabulary.pieces)}
+    model = _model(ids, config.lower_case, vocabulary.pieces[SPECIAL.unk])
     return Tokenizer(vocabulary, config, lambda caption: list(model.encode(_text(caption, config)).ids))
 
 
@@ -96,7 +97,7 @@ def _by_count(counts: Counter[str]) -> list[str]:
     return sorted(counts, key=lambda piece: (-counts[piece], piece))
 
 
-def _model(ids: dict[str, int], lower_case: bool) -> Any:
+def _model(ids: dict[str, int], lower_case: bool, unknown: str = _UNKNOWN) -> Any:
     try:
         import tokenizers
         from tokenizers import models, normalizers, pre_tokenizers
@@ -104,7 +105,7 @@ def _model(ids: dict[str, int], lower_case: bool) -> Any:
         raise import_error("tokenizers", "train", "wordpiece") from None
     model = tokenizers.Tokenizer(
         models.WordPiece(
-            ids, unk_token=_UNKNOWN, max_input_chars_per_word=_LONGEST_WORD, continuing_subword_prefix=_CONTINUATION
+            ids, unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD, continuing_subword_prefix=_CONTINUATION
         )
     )
     model.normalizer = normalizers.BertNormalizer(lowercase=lower_case)

@@ -1,0 +1,113 @@
+"""Reads the checkpoints and vocabularies of other projects, and says in one sentence what is wrong with a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from captioner.errors import CaptionerError
+from captioner.importers.pickles import RefusedError, StandIn, load_modules, load_pickle
+from captioner.models.backbones import first_line
+
+
+def read_states(path: Path, places: Mapping[str, str]) -> dict[str, Tensor]:
+    """Reads the state dicts of a file.
+
+    Args:
+        path: a file of `torch.save`.
+        places: the keys that lead to each state dict or module, joined by dots and empty for the file itself; and what
+            its names begin with in the result.
+
+    Raises:
+        CaptionerError: the file cannot be read, holds anything but weights and plain data, or lacks a state dict.
+    """
+    with _explained(path, "a file of PyTorch weights"):
+        content = load_modules(path)
+        found = {place: _state_dict(_at(content, place)) for place in places}
+    for place, state in found.items():
+        if not state:
+            holds = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+            raise CaptionerError(
+                f"{path} has no weights{f' under {place}' if place else ''}; it holds: {holds[:200] or 'nothing'}."
+            )
+    return {prefix + name: value for place, prefix in places.items() for name, value in found[place].items()}
+
+
+def _at(content: Any, place: str) -> Any:
+    for key in place.split(".") if place else ():
+        content = content.get(key) if isinstance(content, dict) else None
+    return content
+
+
+def _state_dict(found: Any) -> dict[str, Tensor]:
+    """Returns the tensors of a state dict or of a module; nothing if it is neither."""
+    if isinstance(found, StandIn):
+        return dict(_tensors(found, ""))
+    is_state = isinstance(found, dict) and all(isinstance(value, Tensor) for value in found.values())
+    return cast("dict[str, Tensor]", found) if is_state else {}
+
+
+def _tensors(module: StandIn, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    state = vars(module)
+    for name, value in {**state.get("_parameters", {}), **state.get("_buffers", {})}.items():
+        if isinstance(value, Tensor):
+            yield prefix + name, value
+    for name, child in state.get("_modules", {}).items():
+        if isinstance(child, StandIn):
+            yield from _tensors(child, f"{prefix}{name}.")
+
+
+def read_words(path: Path) -> list[str]:
+    """Reads a vocabulary, each word at its id: a pickle or JSON of words with ids, vvduc's JSON, or BERT's vocab.txt.
+
+    Raises:
+        CaptionerError: the file cannot be read, is none of these, or its ids are not 0, 1, 2 ...
+    """
+    with _explained(path, "a vocabulary"):
+        content = _READERS.get(path.suffix.lower(), _read_lines)(path)
+        if isinstance(content.get("itos"), dict):
+            content = {word: int(index) for index, word in content["itos"].items()}
+        words = {index: word for word, index in content.items()}
+    if not words or set(words) != set(range(len(content))) or not all(isinstance(word, str) for word in content):
+        raise CaptionerError(
+            f"{path} is not a vocabulary: its {len(content)} words do not have the ids 0 to {len(content) - 1}."
+        )
+    return [words[index] for index in range(len(words))]
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _read_pickle(path: Path) -> Any:
+    with path.open("rb") as file:
+        return load_pickle(file)
+
+
+def _read_lines(path: Path) -> Any:
+    return {word: index for index, word in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))}
+
+
+_READERS: Mapping[str, Callable[[Path], Any]] = {".json": _read_json, ".pickle": _read_pickle, ".pkl": _read_pickle}
+
+
+@contextmanager
+def _explained(path: Path, kind: str) -> Iterator[None]:
+    """Raises what goes wrong while a file is read as one sentence."""
+    try:
+        yield
+    except RefusedError as error:
+        raise CaptionerError(
+            f"{path} contains {error}, which is neither weights nor plain data; do not use the file."
+        ) from None
+    except FileNotFoundError:
+        raise CaptionerError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise CaptionerError(f"{path} cannot be read: {error.strerror}.") from error
+    except Exception as error:  # a wrong byte can raise anything
+        raise CaptionerError(f"{path} is not {kind} ({first_line(error).rstrip('.')}).") from error

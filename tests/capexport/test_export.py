@@ -142,8 +142,9 @@ def test_more_photos_can_be_compared(checkpoint_file: Path, tmp_path: Path) -> N
 
 
 def test_the_card_says_what_the_manifest_says(checkpoint_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "intro.md").write_text("Drawn shapes only.")
-    request = ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", "shapes", "CC0", tmp_path / "intro.md")
+    text = tmp_path / "intro.md"
+    text.write_text("Drawn shapes only.")
+    request = ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", "shapes", "CC0", card=text)
     manifest = export(request, _silent)
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert card.startswith("# shapes\n\nDrawn shapes only.\n\nLicence: CC0\n")

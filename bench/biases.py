@@ -6,7 +6,7 @@
 
 The captions of a split are compared with its references. The first reference of each photo is set aside: compared with
 the photo's other references, it shows the figures of people. Captions are classified by the English word lists of
-`word_lists.py`; a caption without a word of a list counts as silent on its subject. The output is Markdown.
+`harness/word_lists.py`; a caption without a word of a list counts as silent on its subject. The output is Markdown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.command_line import command_line
-from word_lists import (
+from harness.word_lists import (
     ADULT,
     CHILD,
     COLOURS,

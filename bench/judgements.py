@@ -20,7 +20,7 @@ from pathlib import Path
 
 import tomli_w
 from harness.command_line import ROOT, command_line
-from sections import write_section
+from harness.sections import write_section
 
 from caprun.bundle.plain_data import from_dict
 from caprun.caption import Caption

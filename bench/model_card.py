@@ -15,7 +15,7 @@ from pathlib import Path
 import biases
 import judgements
 from harness.command_line import ROOT, command_line
-from sections import with_section
+from harness.sections import with_section
 
 from capexport.card import model_card
 from caprun.bundle.manifest import MANIFEST, MODEL_CARD

@@ -26,12 +26,12 @@ from harness.tables import header, row
 from capexport.export import ExportRequest, export
 from capexport.quantization.acceptance import TIMED_PHOTOS, Evidence, captions_of, evidence_of, photos_per_second
 from capexport.quantization.int8 import write_int8
-from capexport.quantization.ranges import Calibration
 from caprun.bundle.manifest import FULL_PRECISION
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.bundle.writing import write_manifest
 from caprun.engine import Captioner, packaged_bundle
 from caprun.inference.session import OnnxBackend
+from captioner.config.export import Calibration
 from captioner.datasets import load_dataset
 from captioner.evaluation.metrics import score
 

@@ -8,6 +8,9 @@ from typing import Literal
 from captioner.config.data import check_language
 from captioner.config.ranges import Count, check_ranges
 
+Calibration = Literal["mse", "minmax", "entropy", "percentile"]
+"""Ways to find the ranges of int8 activations; see `capexport.quantization.ranges.find_ranges`."""
+
 
 @dataclass(frozen=True)
 class ExportSettings:
@@ -15,7 +18,7 @@ class ExportSettings:
 
     precisions: tuple[Literal["fp32", "int8", "fp16"], ...] = ("fp32",)
     """Precisions of the graphs; fp32 is always written."""
-    calibration: Literal["mse", "minmax", "entropy", "percentile"] = "mse"
+    calibration: Calibration = "mse"
     """How int8 determines the ranges of its activations, on training photos."""
     name: str = ""
     """Name of the model; empty: the name of the bundle's folder."""

@@ -111,5 +111,5 @@ class ModelConfig:
 
     @property
     def learns_state(self) -> bool:
-        """Whether layers of their own make the initial state; otherwise the projected photo starts the LSTM itself."""
+        """True if layers of their own make the initial state; otherwise the projected photo starts the LSTM itself."""
         return self.decoder != "rnetvi" and self.initial_state != "projection"

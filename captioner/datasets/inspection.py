@@ -71,7 +71,7 @@ class Report:
     scripts: dict[str, int]
     """Number of captions by the script of most of their letters."""
     segmentation: str
-    """What the metrics count as words: `words`, `characters`, or `words and characters` of several scripts."""
+    """The unit of the metrics: `words`, `characters`, or `words and characters` of several scripts."""
     words_per_caption: Spread
     vocabulary: int
     """Number of different words, as the metrics count words."""

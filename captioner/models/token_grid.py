@@ -93,7 +93,7 @@ class Grid(nn.Module):
 
 
 class _Embedding(nn.Module):
-    """What a transformer does before its first block: it shares the network's parameters."""
+    """Maps photos to the tokens that enter a transformer's first block; it shares the network's parameters."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

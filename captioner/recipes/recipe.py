@@ -40,7 +40,7 @@ class Stage:
     checkpoint: Path | None = None
     """The checkpoint that a training starts from, if it is not that of a stage."""
     new_vocabulary: bool = False
-    """Whether a training keeps only the encoder of the model that it starts from."""
+    """Keeps only the encoder of the model that a training starts from."""
 
     @property
     def folder(self) -> str:

@@ -20,7 +20,6 @@ from capexport.quantization.acceptance import Evidence, evidence_of, judge
 from capexport.quantization.files import ReducedPrecision
 from capexport.quantization.fp16 import write_fp16
 from capexport.quantization.int8 import write_int8
-from capexport.quantization.ranges import Calibration
 from capexport.verify import InspectableBackend, verify
 from caprun.bundle.manifest import FULL_PRECISION, Manifest, ModelSpec, Precision
 from caprun.bundle.reading import read_bundle
@@ -31,6 +30,7 @@ from caprun.inference.precisions import choose_precision
 from caprun.inference.session import OnnxBackend
 from captioner.backends.pytorch import ModelBackend, model_spec
 from captioner.backends.torchscript import ScriptBackend
+from captioner.config.export import Calibration
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.models.attention import HardAttention

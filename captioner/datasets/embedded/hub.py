@@ -26,7 +26,7 @@ _HINTS = {
     "available configs": "; name one as hf:OWNER/NAME:CONFIG/SPLIT",
     "Dataset scripts": "; try the hub's Parquet copy, hf:OWNER/NAME@refs/convert/parquet",
 }
-"""What to do, by words in an error of the library."""
+"""Advice for an error of the library, by words that the error contains."""
 _REASON = 300  # characters of an error of the library
 
 

@@ -27,7 +27,7 @@ from google.protobuf.message import DecodeError
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from capexport.quantization.files import files_of
-from capexport.quantization.ranges import Calibration, Feed, find_ranges, observe
+from capexport.quantization.ranges import Feed, find_ranges, observe
 from capexport.quantization.rounding import find_scales, round_weights
 from caprun.arrays import Float32Array, Float64Array, Ids
 from caprun.bundle.manifest import FULL_PRECISION, Precision
@@ -36,6 +36,7 @@ from caprun.engine import Captioner
 from caprun.inference.devices import onnxruntime
 from caprun.inference.session import OnnxBackend
 from caprun.search.steps import StepOutput, Steps
+from captioner.config.export import Calibration
 from captioner.errors import CaptionerError
 
 _ACTIVATIONS = ("Clip", "Relu")

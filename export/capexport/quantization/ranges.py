@@ -6,7 +6,7 @@ A narrower range has finer steps and cuts off more values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ import onnx
 from onnx import helper
 
 from caprun.inference.devices import onnxruntime
+from captioner.config.export import Calibration
 
-Calibration = Literal["mse", "minmax", "entropy", "percentile"]
 Feed = Mapping[str, npt.NDArray[Any]]
 Range = tuple[float, float]
 """Lowest and highest value. Zero is between them, because one step must be exactly zero."""

@@ -14,7 +14,7 @@ _STEP = 100  # milliseconds between two looks at the events
 
 
 class Version(NamedTuple):
-    """What tells a file from what it was before, and from another one of its name."""
+    """Size and time of a file, which differ when it changes or another one takes its name."""
 
     size: int
     """Bytes."""

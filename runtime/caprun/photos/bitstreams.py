@@ -19,9 +19,9 @@ class Coded(NamedTuple):
     height: int
     """Largest declared height."""
     passes: int
-    """How often the data may fill the picture: HEVC slices or AV1 frames."""
+    """Most times that the data fill the picture: HEVC slices or AV1 frames."""
     rich: bool
-    """Whether it has more than 8 bits a colour, or chroma in full, so that decoding takes more memory."""
+    """True for more than 8 bits a colour, or chroma in full; decoding takes more memory then."""
 
 
 _MOST_UNITS = 10_000

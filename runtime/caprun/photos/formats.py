@@ -11,7 +11,6 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 
-from caprun.photos import heif
 from caprun.photos.exif import orientation_of
 from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
 from caprun.photos.profiles import MAX_BYTES as MAX_PROFILE
@@ -28,6 +27,8 @@ _MOST_PALETTE = 2**18  # bytes between the declared and the real start of a BMP'
 def kind_of(data: bytes) -> str | None:
     """Recognises the format of a file by its first bytes; None for an unknown one."""
     if data[4:8] == b"ftyp":
+        from caprun.photos import heif  # most photos need none of it
+
         return heif.kind_of(data)
     found = next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
     return None if found == "WebP" and data[8:12] != b"WEBP" else found
@@ -311,12 +312,18 @@ def _bmp(data: bytes) -> Picture:
     return Picture(data, (width, height), 1, decoded, decoded, False)
 
 
+def _heif(data: bytes) -> Picture:
+    from caprun.photos import heif
+
+    return heif.take_apart(data)
+
+
 _KINDS: Mapping[str, Callable[[bytes], Picture]] = {
     "Jpeg": _jpeg,
     "Png": _png,
     "WebP": _webp,
     "Gif": _gif,
     "Bmp": _bmp,
-    "Heif": heif.take_apart,
-    "Avif": heif.take_apart,
+    "Heif": _heif,
+    "Avif": _heif,
 }

@@ -27,6 +27,12 @@ def is_unspaced(character: str) -> bool:
     return unicodedata.category(character)[0] in "LNM" and script_of(character) in _UNSPACED
 
 
+@lru_cache(maxsize=4096)
+def is_ideograph(character: str) -> bool:
+    """Returns whether a character is a Chinese one, which Japanese uses beside kana."""
+    return script_of(character) == HAN_OR_KANA and "IDEOGRAPH" in unicodedata.name(character)
+
+
 def scripts_of(captions: Iterable[str]) -> dict[str, int]:
     """Counts captions by the script of most of their letters, the most frequent script first."""
     found = Counter(map(_script_of_most, captions))

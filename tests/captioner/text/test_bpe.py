@@ -83,9 +83,16 @@ def test_marks_are_words_of_their_own() -> None:
 
 
 def test_heat_maps_of_such_a_script_are_of_its_pieces_and_not_of_the_whole_caption() -> None:
-    tokenizer = build((*CHINESE, "一只狗", "一只猫", "狗", "猫"))
-    words = tokenizer.vocabulary.words(tokenizer.encode("一只狗，一只猫")[1:-1])
-    assert [word.text for word in words] == ["一只狗", "一只猫"]
+    tokenizer = build((*THAI, "น้ำ", "แมว"))
+    words = tokenizer.vocabulary.words(tokenizer.encode("น้ำแมว")[1:-1])
+    assert [word.text for word in words] == ["น้ำ", "แมว"]
+
+
+def test_each_chinese_character_is_a_piece_and_kana_between_them_are_merged() -> None:
+    captions = ("一只狗在草地上跑", "人々が走っている", "犬が走っている") * 3
+    tokenizer = build(captions)
+    assert pieces(tokenizer, captions[0]) == list(captions[0])
+    assert pieces(tokenizer, "犬が走っている") == ["犬", "が", "走", "っている"]
 
 
 def test_the_beginning_of_a_caption_needs_no_pieces_of_its_own_in_such_a_script() -> None:

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from caprun.commands.click_types import Integer, Number
 from caprun.errors import UsageError
-from captioner.config import SELF_CRITICAL, Config, ExportSettings
+from captioner.config import SELF_CRITICAL, Config, ExportSettings, decoder_names
 from captioner.config.ranges import field_types
 from captioner.datasets.embedded.hub import PREFIX
 from captioner.output_files import cache_folder
@@ -97,7 +97,7 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "Train the encoder from its child (or transformer block) N on; -1: do not train it.",
         {"metavar": "N"},
     ),
-    "model.decoder": ("How the photo enters the LSTM.", {}),
+    "model.decoder": ("How the photo enters the LSTM.", {"type": click.Choice(decoder_names())}),
     "model.layers": ("Number of stacked LSTM layers.", {"option": "--decoder-layers", "metavar": "N"}),
     "data.language": (
         "Language of the captions as a BCP 47 code, such as zh or pt-BR.",

@@ -10,19 +10,19 @@ from captioner.config.loading import (
     parse_settings,
     read_toml,
 )
-from captioner.config.model import Decoder, ModelConfig
+from captioner.config.model import DECODERS, ModelConfig, decoder_names
 from captioner.config.self_critical import SelfCriticalConfig
 from captioner.config.train import FEW, FEW_PHOTOS, SELF_CRITICAL, Stage, TrainConfig
 from captioner.config.training import Config, config_from_dict
 
 __all__ = [
     "AUTO",
+    "DECODERS",
     "FEW",
     "FEW_PHOTOS",
     "SELF_CRITICAL",
     "Config",
     "DataConfig",
-    "Decoder",
     "ExportSettings",
     "ModelConfig",
     "SelfCriticalConfig",
@@ -30,6 +30,7 @@ __all__ = [
     "TrainConfig",
     "changed_settings",
     "config_from_dict",
+    "decoder_names",
     "load_config",
     "load_second_config",
     "merged",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Annotated, Literal
 
 from caprun.errors import UsageError
 from captioner.config.ranges import Range, Share, Size, check_ranges
 
-Decoder = Literal["soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", "rnetvhcattention"]
-"""How the photo enters the LSTM.
+DECODERS = ("soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", "rnetvhcattention")
+"""The ways in which the photo enters the LSTM.
 
 - `rnetvi`: the projected photo is the first input (Vinyals et al., 2015).
 - `rnetvh`: the projected photo is the initial hidden state; the initial cell state is zero.
@@ -19,7 +20,19 @@ Decoder = Literal["soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetv
 - `hard-attention`: every step reads one sampled region (section 4.1).
 """
 
+DECODER_ENTRY_POINTS = "captioner.decoders"
+"""Group of entry points by which other packages add decoders: the name for `--decoder`, and a class.
+
+The class is a `captioner.models.decoder.CaptionDecoder` that attends to regions.
+"""
+_WITHOUT_ATTENTION = ("rnetvi", "rnetvh", "rnetvhc")
 _PROJECTION = 512
+
+
+def decoder_names() -> tuple[str, ...]:
+    """Returns the names of all decoders, those that other packages register last."""
+    registered = {entry.name for entry in entry_points(group=DECODER_ENTRY_POINTS)}
+    return (*DECODERS, *sorted(registered - set(DECODERS)))
 
 
 @dataclass(frozen=True)
@@ -37,8 +50,8 @@ class ModelConfig:
     fine_tune: Annotated[int, Range(-1, 1000)] = -1
     """Index of the first child module (of a transformer, block) of the encoder that is trained (5 is a ResNet's second
     stage); -1: none. The output of the frozen part is cached if it is no larger than the photo (four photos)."""
-    decoder: Decoder = "soft-attention"
-    """How the photo enters the LSTM: see `Decoder`."""
+    decoder: str = "soft-attention"
+    """How the photo enters the LSTM: see `DECODERS`; or the name of a decoder that another package registers."""
     gate: bool = True
     """Uses attention's gate beta (Xu et al., 2015, section 4.2.1)."""
     attention_activation: Literal["tanh", "relu"] = "tanh"
@@ -78,6 +91,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.decoder not in DECODERS and self.decoder not in decoder_names():
+            raise UsageError(
+                f"There is no decoder {self.decoder!r}: choose one of {', '.join(decoder_names())}, or install the "
+                "package that registers it."
+            )
         if self.projection == 0:
             object.__setattr__(self, "projection", self.embedding if self.decoder == "rnetvi" else _PROJECTION)
         if self.decoder == "rnetvhcattention":
@@ -107,7 +125,7 @@ class ModelConfig:
     @property
     def attends(self) -> bool:
         """Whether the decoder attends to regions."""
-        return self.decoder in ("soft-attention", "hard-attention")
+        return self.decoder not in _WITHOUT_ATTENTION
 
     @property
     def learns_state(self) -> bool:

@@ -33,6 +33,7 @@ class SoftAttention(nn.Module):
         self, channels: int, units: int, attention: int, *, gate: bool = True, activation: str = "tanh"
     ) -> None:
         super().__init__()
+        self.size = attention
         self.activation = torch.relu if activation == "relu" else torch.tanh
         self.key: nn.Module = nn.Linear(channels, attention)
         self.query: nn.Module = nn.Linear(units, attention, bias=False)  # the key has a bias already
@@ -65,13 +66,21 @@ class SoftAttention(nn.Module):
             keys: (photos, regions, attention), from `keys`.
             drawn: bool (photos, beams), from `which_draw`.
         """
-        query = self.query(hidden).unsqueeze(2)  # (photos, beams, 1, attention)
-        scores = self.score(self.activation(keys.unsqueeze(1) + query)).squeeze(3)  # (photos, beams, regions)
+        scores = self.scores(self.query(hidden), keys)
         alpha = torch.softmax(scores, dim=2)
         context, choice = self.look(scores, alpha, regions, drawn)
         if self.gate is not None:
             context = torch.sigmoid(self.gate(hidden)) * context
         return Glance(context, alpha, choice)
+
+    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Compares queries (photos, beams, attention) with keys (photos, regions, attention).
+
+        Returns:
+            (photos, beams, regions), of which the softmax is alpha.
+        """
+        scores: Tensor = self.score(self.activation(keys.unsqueeze(1) + query.unsqueeze(2))).squeeze(3)
+        return scores
 
     def look(
         self, scores: Tensor, alpha: Tensor, regions: Tensor, drawn: Tensor | None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
 import torch
 from torch import Tensor, nn
 
 from caprun.bundle.vocabulary import Special
-from captioner.config import Config, ModelConfig
+from captioner.config import DECODERS, Config, ModelConfig
+from captioner.config.model import DECODER_ENTRY_POINTS
 from captioner.errors import CaptionerError
+from captioner.models.backbones import first_line
 from captioner.models.decoder import CaptionDecoder, Encoded, Teacher
 from captioner.models.dropout import Dropout
 from captioner.models.encoder import Encoder, build_encoder
@@ -16,7 +20,7 @@ _FEATURES = 3  # dimensions
 
 
 class CaptionModel(nn.Module):
-    """Combines an encoder with one of the decoders of `captioner.config.Decoder`.
+    """Combines an encoder with one of the decoders of `captioner.config.DECODERS`, or that of another package.
 
     Args:
         encoder: the CNN.
@@ -50,7 +54,7 @@ class CaptionModel(nn.Module):
         if config.project == "relu" or (config.project == "auto" and (config.attends or learned)):
             projecting.append(nn.ReLU())
         self.project = nn.Sequential(*projecting, Dropout(config.dropout))
-        self.decoder = CaptionDecoder(config, channels, vocabulary)
+        self.decoder = _build_decoder(config, channels, vocabulary)
         weighted = config.initial_state == "weighted"
         self.weigh = nn.Linear(encoder.regions, config.layers) if weighted else None
         states = config.units if weighted else config.layers * config.units
@@ -153,6 +157,27 @@ class CaptionModel(nn.Module):
         logits, hidden, cell, alpha = self.decoder.step(token, hidden, cell, regions, keys)
         log_prob, candidate = torch.topk(torch.log_softmax(logits + self.unsaid, dim=2), k, dim=2)  # type: ignore[arg-type]
         return log_prob, candidate, hidden.flatten(0, 1), cell.flatten(0, 1), alpha
+
+
+def _build_decoder(config: ModelConfig, channels: int, vocabulary: int) -> CaptionDecoder:
+    """Builds a decoder of ours, or that of another package.
+
+    Raises:
+        CaptionerError: the class of the other package cannot be built, or is none of a decoder that attends.
+    """
+    if config.decoder in DECODERS:
+        return CaptionDecoder(config, channels, vocabulary)
+    entry = next(iter(entry_points(group=DECODER_ENTRY_POINTS, name=config.decoder)))
+    try:
+        decoder = entry.load()(config, channels, vocabulary)
+        if not isinstance(decoder, CaptionDecoder) or decoder.attention is None:
+            raise TypeError("it is no CaptionDecoder with attention")
+    except Exception as error:  # another package's code can raise anything
+        raise CaptionerError(
+            f"The decoder {entry.name!r} that {entry.value} registers cannot be built ({first_line(error)}); repair or "
+            "remove its package."
+        ) from error
+    return decoder
 
 
 def build_caption_model(config: Config, vocabulary: int, special: Special, weights: str = "none") -> CaptionModel:

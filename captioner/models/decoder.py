@@ -62,12 +62,7 @@ class CaptionDecoder(nn.Module):
         units, embedding, layers = config.units, config.embedding, config.layers
         self.units, self.layers = units, layers
         self.embedding = nn.Embedding(vocabulary, embedding)
-        self.attention: SoftAttention | None = None
-        if config.attends:
-            soft = TwoLayerAttention if config.attention_layers > 1 else SoftAttention
-            attention = HardAttention if config.decoder == "hard-attention" else soft
-            activation = config.attention_activation
-            self.attention = attention(channels, units, config.attention, gate=config.gate, activation=activation)
+        self.attention = self.build_attention(config, channels) if config.attends else None
         # the first layer's input is split by source, because the words of given captions are known in advance
         self.word_gates = _gates(embedding, units)
         self.context_gates = nn.Linear(channels, 4 * units, bias=False) if config.attends else None
@@ -82,6 +77,13 @@ class CaptionDecoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.1)
         if config.tie_words:
             self.output.weight = self.embedding.weight
+
+    def build_attention(self, config: ModelConfig, channels: int) -> SoftAttention:
+        """Returns the attention of a decoder that attends; `channels` is the length of a region vector."""
+        soft = TwoLayerAttention if config.attention_layers > 1 else SoftAttention
+        attention = HardAttention if config.decoder == "hard-attention" else soft
+        activation = config.attention_activation
+        return attention(channels, config.units, config.attention, gate=config.gate, activation=activation)
 
     def _look(self, hidden: Tensor, regions: Tensor | None, keys: Tensor | None, drawn: Tensor | None) -> Glance | None:
         if self.attention is None:

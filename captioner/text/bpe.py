@@ -118,7 +118,8 @@ def _runs(token: str) -> Iterator[str]:
     """
     for _, run in groupby(token, is_unspaced):
         for ideographs, part in groupby(run, is_ideograph):
-            yield from part if ideographs else ("".join(part),)
+            characters = list(part)
+            yield from characters if ideographs else ["".join(characters)]
 
 
 def _library() -> Any:

@@ -88,8 +88,7 @@ class FusedStep(nn.Module):
             assert encoded.keys is not None
             assert self.context_product is not None
             regions, keys = encoded.regions.index_select(0, row), encoded.keys.index_select(0, row)
-            compared = self.attention.activation(keys.unsqueeze(1) + asked[0].unsqueeze(2))
-            scores = self.attention.score(compared).squeeze(3)
+            scores = self.attention.scores(asked[0], keys)
             alpha = torch.softmax(scores, dim=2)
             context, _ = self.attention.look(scores, alpha, regions, None)
             if len(asked) > 1:

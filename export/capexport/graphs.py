@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from capexport.fused_step import FusedStep
 from caprun.bundle.manifest import NEXT, Graphs, GraphSpec, TensorSpec
 from captioner.models.caption_model import CaptionModel
-from captioner.models.decoder import Encoded
+from captioner.models.decoder import CaptionDecoder, Encoded
 
 
 class EncoderGraph(nn.Module):
@@ -32,12 +32,30 @@ class EncoderGraph(nn.Module):
         return _present(self.model.encode(image))
 
 
+class PlainStep(nn.Module):
+    """A decoding step as the model computes it, for decoders whose weights `FusedStep` cannot join."""
+
+    def __init__(self, model: CaptionModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, row: Tensor | None, parent: Tensor, token: Tensor, encoded: Encoded, k: int | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """See `CaptionModel.candidates`."""
+        return self.model.candidates(row, parent, token, encoded, k)
+
+
+def _step(model: CaptionModel) -> FusedStep | PlainStep:
+    return FusedStep(model) if type(model.decoder) is CaptionDecoder else PlainStep(model)
+
+
 class StepGraph(nn.Module):
     """A decoding step without attention; see `CaptionModel.candidates`."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
-        self.step = FusedStep(model)
+        self.step = _step(model)
 
     def forward(self, parent: Tensor, token: Tensor, hidden: Tensor, cell: Tensor, k: Tensor) -> tuple[Tensor, ...]:
         """Takes `k` as int64 (1,): an int would be traced as a constant."""
@@ -49,7 +67,7 @@ class AttendingStepGraph(nn.Module):
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
-        self.step = FusedStep(model)
+        self.step = _step(model)
 
     def forward(
         self,
@@ -113,7 +131,7 @@ def describe(model: CaptionModel) -> Graphs:
         row = (TensorSpec("row", "index", "int64", ("rows",)),)
         context = (
             TensorSpec("regions", "context", "float32", ("batch", regions, decoder.context_gates.in_features)),
-            TensorSpec("keys", "context", "float32", ("batch", regions, attention.score.in_features)),
+            TensorSpec("keys", "context", "float32", ("batch", regions, attention.size)),
         )
         alpha = (TensorSpec("alpha", "output", "float32", ("rows", "beams", regions)),)
     image = TensorSpec("image", "image", "uint8", ("batch", height, width, 3))

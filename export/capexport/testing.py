@@ -1,21 +1,27 @@
-"""Tests that packages with encoders of their own inherit."""
+"""Tests that packages with encoders or decoders of their own inherit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from capexport import onnx_export, torchscript_export
+from capexport.graphs import EncoderGraph, describe, example_inputs, step_graph
 from caprun.inference.devices import onnxruntime
 from captioner.config import Config, DataConfig, ModelConfig
-from captioner.models.caption_model import build_caption_model
+from captioner.models.caption_model import CaptionModel, build_caption_model
 from captioner.text.tokenizer import SPECIAL
 
 _PIECES = 9
+_SIZES: dict[str, Any] = {"projection": 16, "embedding": 8, "units": 16, "attention": 8}
+
+Graph = Callable[..., Iterable[Tensor]]
 
 
 class EncoderParity:
@@ -33,18 +39,68 @@ class EncoderParity:
 
     def test_exports_compute_what_pytorch_computes(self, tmp_path: Path) -> None:
         """Compares outputs of ONNX and TorchScript with those of PyTorch, up to rounding."""
-        torch.manual_seed(0)
-        settings = ModelConfig(encoder=self.name, projection=16, embedding=8, units=16, attention=8)
-        config = Config(data=DataConfig(image_size=self.image_size), model=settings)
-        model = build_caption_model(config, _PIECES, SPECIAL).eval()
-        session = onnxruntime().InferenceSession(str(tmp_path / onnx_export.write(model, tmp_path)[0]))
-        script: Any = torch.jit.load(str(tmp_path / torchscript_export.write(model, tmp_path)[0]))  # type: ignore[no-untyped-call]
+        model = _random_model(self.image_size, encoder=self.name)
+        onnx, script = (write(model, tmp_path)[0] for write in (onnx_export.write, torchscript_export.write))
+        names = [tensor.name for tensor in describe(model).encoder.inputs]
         rng = np.random.default_rng(0)
         for batch in self.batches:
             images: npt.NDArray[np.uint8] = rng.integers(256, size=(batch, *model.encoder.size, 3), dtype=np.uint8)
-            with torch.inference_mode():
-                expected = [tensor.numpy() for tensor in model.encode(torch.from_numpy(images)) if tensor is not None]
-                traced = [tensor.numpy() for tensor in script(torch.from_numpy(images))]
-            for found in (session.run(None, {"image": images}), traced):
-                for one, other in zip(found, expected, strict=True):
-                    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+            _compare(EncoderGraph(model), tmp_path / onnx, tmp_path / script, names, [torch.from_numpy(images)])
+
+
+class DecoderParity:
+    """Checks that a decoder with random weights says the same in its exported graphs, in PyTorch and in training.
+
+    Attributes:
+        name: the name for `--decoder`.
+        sizes: numbers of photos and of beams.
+    """
+
+    name: str
+    sizes = ((1, 1), (2, 3), (5, 2))
+
+    def test_exports_compute_what_pytorch_computes(self, tmp_path: Path) -> None:
+        """Compares outputs of ONNX and TorchScript with those of PyTorch, up to rounding."""
+        model = self._model()
+        onnx, script = (write(model, tmp_path)[1] for write in (onnx_export.write, torchscript_export.write))
+        names = [tensor.name for tensor in describe(model).decoder.inputs]
+        for photos, beams in self.sizes:
+            _, given = example_inputs(model, photos, beams)
+            _compare(step_graph(model), tmp_path / onnx, tmp_path / script, names, given)
+
+    def test_training_predicts_what_the_steps_of_a_search_predict(self) -> None:
+        """Compares the logits of `teach`, which reads whole captions, with those of `step`."""
+        model = self._model()
+        (image,), _ = example_inputs(model)
+        tokens = torch.tensor([[[SPECIAL.start, 5, 4, 7, SPECIAL.end]], [[SPECIAL.start, 6, 6, 4, SPECIAL.end]]])
+        with torch.inference_mode():
+            encoded = model.encode(image)
+            taught = model.decoder.teach(encoded, tokens, SPECIAL.pad)
+            hidden, cell = encoded.hidden.unsqueeze(1), encoded.cell.unsqueeze(1)
+            stepped = []
+            for token in tokens[:, :, :-1].unbind(2):
+                logits, hidden, cell, _ = model.decoder.step(token, hidden, cell, encoded.regions, encoded.keys)
+                stepped.append(logits[:, 0])
+            torch.testing.assert_close(taught.logits, torch.cat(stepped), rtol=1e-4, atol=1e-5)
+
+    def _model(self) -> CaptionModel:
+        return _random_model(64, decoder=self.name, encoder="mobilenet_v3_small")
+
+
+def _random_model(image_size: int, **settings: Any) -> CaptionModel:
+    torch.manual_seed(0)
+    config = Config(data=DataConfig(image_size=image_size), model=ModelConfig(**_SIZES, **settings))
+    return build_caption_model(config, _PIECES, SPECIAL).eval()
+
+
+def _compare(graph: Graph, onnx: Path, script: Path, names: list[str], given: Iterable[Tensor]) -> None:
+    given = list(given)
+    load: Any = torch.jit.load  # which has no types
+    with torch.inference_mode():
+        expected = [tensor.numpy() for tensor in graph(*given)]
+        traced = [tensor.numpy() for tensor in load(str(script))(*given)]
+    session = onnxruntime().InferenceSession(str(onnx))
+    feed = {name: tensor.numpy() for name, tensor in zip(names, given, strict=True)}
+    for found in (session.run(None, feed), traced):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The packaged bundle equals an export of the committed checkpoint and is small."""
+"""The packaged bundle equals an export of the committed checkpoint; it and the Chinese one are good and small."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from caprun.inference.session import OnnxBackend
 from captioner.backends.pytorch import ModelBackend, model_spec
 from captioner.models.checkpoint import build_model, load_checkpoint
 
-CHECKPOINT = Path(__file__).parents[2] / "weights" / "checkpoints" / "everyday_lite2.pt"
+WEIGHTS = Path(__file__).parents[2] / "weights"
+CHECKPOINT = WEIGHTS / "checkpoints" / "everyday_lite2.pt"
+CHINESE = WEIGHTS / "zh" / "caprun_zh"
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,17 @@ def test_int8_was_found_as_good_and_faster(bundle: Bundle) -> None:
 
 def test_it_ships_in_a_wheel(bundle: Bundle) -> None:
     assert sum(entry.bytes for entry in bundle.manifest.files.values()) <= 60e6
+
+
+def test_the_chinese_bundle_is_whole_and_as_good_as_its_card_says() -> None:
+    manifest = read_bundle(CHINESE).manifest
+    measured = manifest.precisions["int8"].measured
+    assert measured != "unmeasured"
+    assert (manifest.language, manifest.metrics["segmentation"]) == ("zh", "characters")
+    assert measured[0].photos == 1000
+    assert measured[0].cider >= 1.35
+    assert manifest.metrics["bleu_4"] >= 0.38
+    assert sum(entry.bytes for entry in manifest.files.values()) <= 60e6
 
 
 def test_its_card_names_data_licence_and_split(bundle: Bundle) -> None:

@@ -14,7 +14,7 @@ sys.path.append(str(ROOT / "bench"))  # as `python bench/NAME.py` does
 import biases  # noqa: E402
 import judgements  # noqa: E402
 import model_card  # noqa: E402
-import sections  # noqa: E402
+from harness import sections  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from captioner.errors import CaptionerError  # noqa: E402

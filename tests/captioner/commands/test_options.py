@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from captioner.cli import main
 from captioner.commands.options import EXPORT, TRAINING, setting_options
-from captioner.config import Config, Decoder, ExportSettings, read_toml
+from captioner.config import Config, ExportSettings, Stage, decoder_names, read_toml
 from captioner.recipes.recipe import read_recipe
 
 
@@ -29,9 +29,15 @@ def given_by(names: tuple[str, ...], *arguments: str) -> Mapping[str, Any]:
 
 
 def test_a_literal_type_is_the_choice_of_its_option():
+    kind = option("train", "--stage").type
+    assert isinstance(kind, click.Choice)
+    assert tuple(kind.choices) == get_args(Stage)
+
+
+def test_the_choice_of_a_decoder_is_that_of_ours_and_of_installed_packages():
     kind = option("train", "--decoder").type
     assert isinstance(kind, click.Choice)
-    assert tuple(kind.choices) == get_args(Decoder)
+    assert tuple(kind.choices) == decoder_names()
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class ModelConfig:
     """Index of the first child module (of a transformer, block) of the encoder that is trained (5 is a ResNet's second
     stage); -1: none. The output of the frozen part is cached if it is no larger than the photo (four photos)."""
     decoder: str = "soft-attention"
-    """How the photo enters the LSTM: see `DECODERS`; or the name of a decoder that another package registers."""
+    """Name of the decoder: one of `DECODERS`, or one that another package registers."""
     gate: bool = True
     """Uses attention's gate beta (Xu et al., 2015, section 4.2.1)."""
     attention_activation: Literal["tanh", "relu"] = "tanh"

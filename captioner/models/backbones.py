@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -54,10 +55,10 @@ def load_backbone(name: str, weights: str, size: tuple[int, int]) -> Backbone:
     pretrained = weights == "default"
     if name == DEFAULT_ENCODER:
         backbone = _efficientnet_lite2(pretrained)
-    elif registered := entry_points(group=ENTRY_POINTS, name=name):
-        backbone = _registered(next(iter(registered)), size, pretrained)
     elif not name.startswith("timm/") and _torchvision_has(name):
         backbone = _torchvision(name, pretrained)
+    elif registered := entry_points(group=ENTRY_POINTS, name=name):
+        backbone = _registered(next(iter(registered)), size, pretrained)
     else:
         backbone = _timm(name.removeprefix("timm/"), name, pretrained, size)
     if weights not in ("default", "none"):
@@ -88,13 +89,28 @@ def _efficientnet_lite2(pretrained: bool) -> Backbone:
 
 
 def _registered(entry: EntryPoint, size: tuple[int, int], pretrained: bool) -> Backbone:
-    try:
+    with naming_its_package("encoder", entry):
         network = entry.load()(size, pretrained)
         return Backbone(network, tuple(network.mean), tuple(network.std))
-    except Exception as error:  # another package's code can raise anything
+
+
+@contextlib.contextmanager
+def naming_its_package(part: str, entry: EntryPoint) -> Iterator[None]:
+    """Turns errors of another package's code, which can raise anything, into one that names the package.
+
+    Args:
+        part: what the package registers, such as `encoder`.
+        entry: its entry point.
+
+    Raises:
+        CaptionerError: the code raised an exception.
+    """
+    try:
+        yield
+    except Exception as error:
         raise CaptionerError(
-            f"The encoder {entry.name!r} that {entry.value} registers cannot be built for photos of {size[0]} x "
-            f"{size[1]} pixels ({first_line(error)}); repair or remove its package."
+            f"The {part} {entry.name!r} that {entry.value} registers cannot be built ({first_line(error)}); repair or "
+            "remove its package."
         ) from error
 
 

@@ -11,7 +11,7 @@ from caprun.bundle.vocabulary import Special
 from captioner.config import DECODERS, Config, ModelConfig
 from captioner.config.model import DECODER_ENTRY_POINTS
 from captioner.errors import CaptionerError
-from captioner.models.backbones import first_line
+from captioner.models.backbones import naming_its_package
 from captioner.models.decoder import CaptionDecoder, Encoded, Teacher
 from captioner.models.dropout import Dropout
 from captioner.models.encoder import Encoder, build_encoder
@@ -168,16 +168,11 @@ def _build_decoder(config: ModelConfig, channels: int, vocabulary: int) -> Capti
     if config.decoder in DECODERS:
         return CaptionDecoder(config, channels, vocabulary)
     entry = next(iter(entry_points(group=DECODER_ENTRY_POINTS, name=config.decoder)))
-    try:
+    with naming_its_package("decoder", entry):
         decoder = entry.load()(config, channels, vocabulary)
         if not isinstance(decoder, CaptionDecoder) or decoder.attention is None:
             raise TypeError("it is no CaptionDecoder with attention")
-    except Exception as error:  # another package's code can raise anything
-        raise CaptionerError(
-            f"The decoder {entry.name!r} that {entry.value} registers cannot be built ({first_line(error)}); repair or "
-            "remove its package."
-        ) from error
-    return decoder
+        return decoder
 
 
 def build_caption_model(config: Config, vocabulary: int, special: Special, weights: str = "none") -> CaptionModel:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from caprun.bundle.plain_data import from_dict
+from caprun.bundle.plain_data import from_dict, shown
 from caprun.errors import UsageError
 
 _ATTACHED = ("Mn", "Mc", "Me", "Lm")  # vowel signs, tone and repetition marks never begin a word
+_MOST_SPELLINGS = 1_000  # of a text; a search looks for each of them at every step
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Vocabulary:
             whole words is not spelled, since the model cannot produce it.
 
         Raises:
-            UsageError: A word is in the vocabulary in lower case only, or may consist of several pieces.
+            UsageError: A word is in the vocabulary in lower case only, may consist of several pieces, or has too many
+                spellings.
         """
         joining = self.joining
         spells = bool(joining.continuation or joining.word_start or joining.unspaced)
@@ -83,7 +85,7 @@ class Vocabulary:
         for word in words:
             found = index.get(word, index.get(joining.word_start + word))
             if any(letter in joining.unspaced for letter in word):
-                yield from _spelled(word, texts, at_end=at_end)
+                yield from _spelled(word, texts, option, at_end=at_end)
             elif found is not None:
                 yield (frozenset([found]),)
             elif (lower := word.lower()) in index or joining.word_start + lower in index:
@@ -155,21 +157,31 @@ class Vocabulary:
         return vocabulary
 
 
-def _spelled(text: str, pieces: Sequence[str], *, at_end: bool) -> Iterator[tuple[frozenset[int], ...]]:
-    """Yields the sets of pieces, in a row, whose texts together hold a text, or end with it."""
+def _spelled(text: str, pieces: Sequence[str], option: str, *, at_end: bool) -> list[tuple[frozenset[int], ...]]:
+    """Returns the sets of pieces, in a row, whose texts together hold a text, or end with it."""
 
-    def ids(fits: Callable[[str], bool]) -> frozenset[int]:
-        return frozenset(index for index, piece in enumerate(pieces) if fits(piece))
+    def ids(fits: Callable[[str, str], bool], part: str) -> frozenset[int]:
+        return frozenset(index for index, piece in enumerate(pieces) if fits(piece, part))
 
-    def after(rest: str) -> Iterator[tuple[frozenset[int], ...]]:
-        if last := ids(lambda piece: piece == rest if at_end else piece.startswith(rest)):
-            yield (last,)
-        for cut in range(1, len(rest)):
-            if exact := ids(lambda piece: piece == rest[:cut]):  # noqa: B023  (called at once)
-                yield from ((exact, *others) for others in after(rest[cut:]))
-
-    if whole := ids(lambda piece: piece.endswith(text) if at_end else text in piece):
-        yield (whole,)
-    for cut in range(1, len(text)):
-        if first := ids(lambda piece: piece.endswith(text[:cut])):  # noqa: B023  (called at once)
-            yield from ((first, *others) for others in after(text[cut:]))
+    exact: dict[str, frozenset[int]] = {}
+    for index, piece in enumerate(pieces):
+        exact[piece] = exact.get(piece, frozenset()) | {index}
+    longest = max(map(len, pieces))
+    ways: list[list[tuple[frozenset[int], ...]]] = [[] for _ in text]  # to spell what follows each position
+    for start in reversed(range(len(text))):  # from the end, so that nothing is spelled twice
+        rest = text[start:]
+        if start:
+            last = ids(str.__eq__ if at_end else str.startswith, rest)
+        else:
+            last = ids(str.endswith if at_end else str.__contains__, rest)
+        found: list[tuple[frozenset[int], ...]] = [(last,)] if last else []
+        for cut in range(1, min(longest, len(rest) - 1) + 1):
+            if first := exact.get(rest[:cut]) if start else ids(str.endswith, rest[:cut]):
+                found += [(first, *others) for others in ways[start + cut]]
+        ways[start] = found[: _MOST_SPELLINGS + 1]
+    if len(ways[0]) > _MOST_SPELLINGS:
+        raise UsageError(
+            f"`{option}` names {shown(text)}, which the model's pieces spell in more than {_MOST_SPELLINGS:,} ways; "
+            "name a shorter text."
+        )
+    return ways[0]

@@ -256,3 +256,16 @@ def test_words_and_texts_are_suppressed_together_and_a_text_that_cannot_be_said_
     assert list(CHINESE.spellings(("run", "人鱻"), "suppress", at_end=False)) == [(frozenset([12]),)]
     with pytest.raises(UsageError, match="`suppress` names 'dog'"):
         list(CHINESE.spellings(("dog",), "suppress", at_end=False))
+
+
+def test_a_long_text_is_spelled_at_once_or_refused() -> None:
+    """A text of n letters that pieces of one and two letters spell has more than 2 ** (n / 2) spellings."""
+    pieces = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "の", "のの", "は"), Joining(unspaced="のはヘ"))
+    for name in ("suppress", "bad_endings"):
+        at_end = name == "bad_endings"
+        for lost in ("の" * 100 + "ヘ", "ヘ" + "の" * 100):
+            assert list(pieces.spellings((lost,), name, at_end=at_end)) == []
+        (spelling,) = pieces.spellings(("は" * 100,), name, at_end=at_end)
+        assert spelling == (frozenset([6]),) * 100
+        with pytest.raises(UsageError, match=f"`{name}` names 'の.*more than 1,000 ways; name a shorter text"):
+            list(pieces.spellings(("の" * 100,), name, at_end=at_end))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from caprun.server.placement import Placement
     from caprun.server.settings import Settings
 
-_PACKAGES = ("fastapi", "prometheus_client", "python_multipart", "uvicorn")
+_PACKAGES = ("fastapi", "jinja2", "prometheus_client", "python_multipart", "uvicorn")
 _DAY = 86_400
 
 log = logging.getLogger("caprun.server")

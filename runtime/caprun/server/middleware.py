@@ -43,7 +43,7 @@ class ServiceMiddleware:
             scope = {**scope, "method": "GET"}
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         counted = path if path in _COUNTED else "other"  # names that clients make up have no end
-        is_page = path == "/" or path.startswith("/page/")
+        is_page = path in ("/", "/docs") or path.startswith("/page/")
         headers = Headers(scope=scope)
         has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         started = False

@@ -68,7 +68,7 @@ def test_a_file_of_its_name_is_captioned_as_a_path(tiny: Path, photo: Path, tmp_
 
 
 def test_what_is_not_installed_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = dict.fromkeys(("uvicorn", "prometheus_client", "python_multipart"), object())
+    found = dict.fromkeys(("uvicorn", "jinja2", "prometheus_client", "python_multipart"), object())
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found.get(name))
     result = CliRunner().invoke(cli.main, ["serve"])
     assert result.exit_code == 1

@@ -104,8 +104,7 @@ def caption_photos(
 
     from caprun.batch.listing import list_photos
     from caprun.bundle.manifest import refuse_uncalibrated
-    from caprun.commands.many_photos import plan_output, print_captions, write_captions
-    from caprun.commands.sidecars import plan_sidecars, write_sidecars
+    from caprun.commands.many_photos import plan_output, plan_sidecars, print_captions, write_captions
     from caprun.photos.extensions import describe_left_out
 
     left_out: Counter[str] = Counter()
@@ -119,8 +118,6 @@ def caption_photos(
     how: Any = {"min_confidence": min_confidence, "batch_size": many.batch_size, "decoders": many.decoders}
     if many.xmp:
         how["sidecars"] = plan_sidecars(captioner, listed, options, many, min_confidence)
-        if output is None:
-            return write_sidecars(captioner, listed, options, as_json=as_json, **how)
     if output is None:
         return print_captions(captioner, listed, options, as_json=as_json, **how)
     return write_captions(captioner, listed, options, output, overwrite=many.overwrite, **how)

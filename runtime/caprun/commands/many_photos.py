@@ -1,4 +1,4 @@
-"""Captions many photos, and prints each caption as it is found or writes a file of results that survives."""
+"""Captions many photos: prints each caption, or writes a file of results that survives, or XMP sidecars."""
 
 import hashlib
 import itertools
@@ -13,15 +13,17 @@ from typing import Any, NamedTuple
 
 import click
 
+import caprun
 from caprun.batch.listing import Listed
 from caprun.batch.progress import PhotoProgress, counted
 from caprun.batch.results import Results
 from caprun.batch.rows import FORMATS, captions_of
 from caprun.bundle.manifest import MODEL_CARD
 from caprun.caption import Caption, as_row
+from caprun.commands.options import Many
 from caprun.engine import Captioner, default_batch_size
 from caprun.errors import ImageError, OutputError, UsageError
-from caprun.metadata.sidecars import Sidecars
+from caprun.metadata.sidecars import SidecarOptions, Sidecars, Writer
 from caprun.search.options import SearchOptions
 
 ROWS = "captions.jsonl"
@@ -130,6 +132,29 @@ def write_captions(
         return max(end_of_run(results.failed, results.abstained, total, why), end_of_sidecars(sidecars))
 
 
+def plan_sidecars(
+    captioner: Captioner,
+    photos: Sequence[Listed],
+    options: SearchOptions,
+    many: Many,
+    min_confidence: float | None,
+) -> Sidecars:
+    """Plans the sidecars of photos.
+
+    Raises:
+        UsageError: Two photos would have the same sidecar.
+    """
+    identity = model_identity(captioner, options) | {"min confidence": min_confidence}
+    writer = Writer(
+        f"caprun {caprun.__version__}",
+        captioner.spec.name,
+        hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12],
+        captioner.spec.language,
+    )
+    wanted = SidecarOptions(many.xmp_name, many.xmp_alt, many.overwrite)
+    return Sidecars([photo.path for photo in photos], wanted, writer, lambda text: click.echo(text, err=True))
+
+
 def print_captions(
     captioner: Captioner,
     photos: Sequence[Listed],
@@ -139,30 +164,37 @@ def print_captions(
     min_confidence: float | None = None,
     batch_size: int | None,
     decoders: int | None,
+    sidecars: Sidecars | None = None,
 ) -> int:
     """Prints a line for each photo, in order, as soon as it is captioned; returns the exit code.
 
-    A photo whose caption has less confidence than `min_confidence` gets a sentence on standard error instead.
+    A photo whose caption has less confidence than `min_confidence` gets a sentence on standard error instead. With
+    sidecars, only photos that need a caption there are captioned, and rows alone are printed.
+
+    Raises:
+        OutputError: The disk of the sidecars is full.
     """
-    paths = [photo.path for photo in photos]
+    paths = [photo.path for photo in photos if sidecars is None or sidecars.needs(photo.path)]
     found = captioner.caption_many(paths, options, batch_size=batch_size, decoders=decoders)
     failed = abstained = 0
-    # captions on a terminal are progress enough
-    with closing(found), PhotoProgress(len(paths), quiet=sys.stdout.isatty()) as progress:
+    quiet = sys.stdout.isatty() and (as_json or sidecars is None)  # captions on a terminal are progress enough
+    with closing(found), PhotoProgress(len(photos), done=len(photos) - len(paths), quiet=quiet) as progress:
         for entry in entries_of(paths, found, min_confidence):
             failed += "error" in entry
             abstained += "abstained" in entry
+            if sidecars:
+                sidecars.write(entry)
             if as_json:
                 click.echo(json.dumps(entry, ensure_ascii=False))
-            elif "caption" in entry:
+            elif "caption" in entry and not sidecars:
                 for caption in captions_of(entry):
                     click.echo(f"{entry['image']}: {caption}")
             if "error" in entry:
                 progress.say(f"Error: {entry['error']}")
-            if "abstained" in entry:
+            if "abstained" in entry and not sidecars:
                 progress.say(f"{entry['image']}: {entry['abstained']}")
             progress.advance()
-    return end_of_run(failed, abstained, len(paths), "")
+    return max(end_of_run(failed, abstained, len(photos), ""), end_of_sidecars(sidecars))
 
 
 def entries_of(

@@ -179,20 +179,20 @@ class Captioner:
             options: Search options; None for the bundle's own.
             alpha: Whether words have attention weights.
         """
-        hypotheses, photos = self._search(images, options, alpha=alpha)
-        seen = [None] * len(hypotheses) if photos is None else photos
+        hypotheses, steps = self.search(images, options, alpha=alpha)
+        seen = [None] * len(hypotheses) if steps is None or self.spec.confidence is None else steps.photo
         return [self._caption(hypothesis, photo) for hypothesis, photo in zip(hypotheses, seen, strict=True)]
 
     def hypotheses(
         self, images: npt.NDArray[np.uint8], options: SearchOptions | None = None, *, alpha: bool = False
     ) -> Sequence[Hypothesis]:
         """Captions prepared photos as `caption_arrays` does, and returns ids."""
-        return self._search(images, options, alpha=alpha)[0]
+        return self.search(images, options, alpha=alpha)[0]
 
-    def _search(
-        self, images: npt.NDArray[np.uint8], options: SearchOptions | None, *, alpha: bool
-    ) -> tuple[Sequence[Hypothesis], Float32Array | None]:
-        """Returns hypotheses and, for a model with confidence, the photos' vectors, (photos, features)."""
+    def search(
+        self, images: npt.NDArray[np.uint8], options: SearchOptions | None = None, *, alpha: bool = False
+    ) -> tuple[Sequence[Hypothesis], Steps | None]:
+        """Searches as `hypotheses` does, and returns the decoder too; None without photos."""
         if not len(images):
             return [], None
         special = self.spec.special
@@ -210,7 +210,7 @@ class Captioner:
             identities=identities,
             neutral=self.neutral if options.neutral else None,
         )
-        return hypotheses, None if self.spec.confidence is None else steps.photo
+        return hypotheses, steps
 
     def _caption(self, hypothesis: Hypothesis, photo: Float32Array | None) -> Caption:
         words = []

@@ -15,7 +15,6 @@ from caprun.arrays import Float32Array
 from caprun.bundle.confidence import CAPTION_FEATURES, is_whole
 from caprun.engine import Captioner
 from caprun.photos.preprocessing import load
-from caprun.search.decoding import search
 from caprun.search.hypothesis import Hypothesis
 from caprun.search.options import SearchOptions
 from captioner.datasets import Example
@@ -65,22 +64,13 @@ class Captioned:
 
 def caption_all(captioner: Captioner, images: Images, options: SearchOptions | None = None) -> Captioned:
     """Captions prepared photos in batches; the default for `options` is the model's own search."""
-    special = captioner.spec.special
-    options = options or captioner.spec.search
     photos: list[Float32Array] = []
     hypotheses: list[Hypothesis] = []
     for batch in _batches(images):
-        steps = captioner.backend.encode(batch)
+        found, steps = captioner.search(batch, options)
+        assert steps is not None
         photos.append(np.array(steps.photo))
-        hypotheses += search(
-            steps,
-            len(batch),
-            special.start,
-            special.end,
-            options,
-            vocabulary=captioner.vocabulary,
-            neutral=captioner.neutral if options.neutral else None,
-        )
+        hypotheses += found
     return Captioned(np.concatenate(photos), hypotheses, [captioner.vocabulary.text(one.ids) for one in hypotheses])
 
 

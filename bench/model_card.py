@@ -1,10 +1,12 @@
-"""Writes the packaged model's card anew from its bundle: examples, failures, biases, and the card itself.
+"""Writes a model's card anew from its bundle: examples, failures, biases, and the card itself.
 
     python bench/model_card.py --data flickr8k --data everyday
+    python bench/model_card.py weights/zh/caprun_zh --introduction weights/zh/card.md --data flickr8k_zh
 
 The output of `bench/judgements.py` and `bench/biases.py` replaces the text between `<!-- examples -->`,
-`<!-- failures -->` or `<!-- biases -->` and `<!-- end -->` in the introduction; the rest of it is written by hand. The
-card in the bundle is generated from the introduction and the manifest. The other files of the bundle do not change.
+`<!-- failures -->` or `<!-- biases -->` and `<!-- end -->` in the introduction, which may lack any of them; the rest of
+it is written by hand. The card in the bundle is generated from the introduction and the manifest. The other files of
+the bundle do not change.
 """
 
 from __future__ import annotations
@@ -25,6 +27,11 @@ from caprun.engine import packaged_bundle
 from caprun.errors import CaprunError
 
 INTRODUCTION = ROOT / "weights" / "checkpoints" / "everyday_lite2.md"
+
+
+def sections_of(introduction: str) -> list[str]:
+    """Returns the names of the sections that an introduction has marks of."""
+    return [name for name in (*judgements.FOLDERS, "biases") if f"<!-- {name} -->" in introduction]
 
 
 def write_card(path: Path, introduction: str) -> None:
@@ -60,9 +67,11 @@ def main() -> None:
         text = options.introduction.read_text(encoding="utf-8")
         neutral = read_bundle(options.bundle).manifest.neutral is not None
         page = options.bundle / MODEL_CARD
-        found = {name: judgements.measure(name, options.bundle, page) for name in judgements.FOLDERS}
-        found["biases"] = biases.measure(options.bundle, options.data, "dev", neutral=neutral)
-        for name, section in found.items():
+        for name in sections_of(text):
+            if name == "biases":
+                section = biases.measure(options.bundle, options.data, "dev", neutral=neutral)
+            else:
+                section = judgements.measure(name, options.bundle, page)
             text = with_section(text, name, section)
         options.introduction.write_text(text, encoding="utf-8")
         write_card(options.bundle, text)

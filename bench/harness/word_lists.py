@@ -1,42 +1,62 @@
-"""English words by subject (gender, age, animals, colours, numbers), for `bench/biases.py`."""
+"""Word lists of a language by subject, such as colours, and the sentences whose words are looked up in them."""
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+from captioner.errors import CaptionerError
+from captioner.text.metric_words import tokenize
+
+Words = tuple[str, ...]
+_LISTS = Path(__file__).with_suffix(".toml")
+_LONGEST = 4  # metric words of a listed word
 
 
-MALE = _words(
-    """man men boy boys guy guys male males gentleman gentlemen father dad son sons brother brothers husband groom
-    cowboy cowboys fireman fisherman businessman he him his himself man's men's boy's boys'"""
-)
-FEMALE = _words(
-    """woman women girl girls lady ladies female females mother mom daughter daughters sister sisters wife bride
-    bridesmaids she her hers herself woman's women's girl's girls'"""
-)
-CHILD = _words(
-    """boy boys girl girls child children kid kids toddler toddlers baby babies infant infants boy's girl's child's
-    teen teens teenager teenagers teenage"""
-)
-ADULT = _words("man men woman women lady ladies guy guys gentleman gentlemen adult adults man's woman's")
-OLD = _words("old older elderly aged senior")
-PEOPLE = _words(
-    """person people someone somebody crowd couple group family friends player players team rider skier climber hiker
-    surfer skateboarder snowboarder biker bicyclist cyclist swimmer worker dancer performer runner skater"""
-)
-DOGS = _words("dog dogs puppy puppies greyhound greyhounds poodle collie terrier retriever")
-OTHER_ANIMALS = _words(
-    """cat cats horse horses bird birds cow cows bull sheep goat goats duck ducks seagull elephant camel monkey bear
-    rabbit fish squirrel"""
-)
-COLOURS = _words(
-    "black white red blue green yellow orange brown pink purple gray grey tan gold golden blond blonde silver"
-)
-NUMBERS = _words("two three four five six seven eight nine ten")
-DETERMINERS = _words("a an the his her their its two three some another")
-FUNCTION = _words(
-    """is are was were has have be being and or but while as with in on at of to from by for into onto through over
-    under near that who which wearing holding standing sitting running walking playing jumping riding looking up down
-    out off"""
-)
+@dataclass(frozen=True)
+class Sentence:
+    """The words of a caption."""
+
+    words: Words
+    """All of them, as scores count them: characters in scripts without spaces."""
+    said: Mapping[str, frozenset[str]]
+    """The listed ones by subject."""
+
+
+@dataclass(frozen=True)
+class WordLists:
+    """The word lists of a language."""
+
+    by_subject: Mapping[str, frozenset[str]]
+
+    @cached_property
+    def _listed(self) -> set[Words]:
+        return {tuple(tokenize(word)) for words in self.by_subject.values() for word in words}
+
+    def sentence(self, text: str) -> Sentence:
+        """Looks up the words of a text, the longest listed word first where several begin at one place."""
+        words, found, start = tuple(tokenize(text)), set(), 0
+        while start < len(words):
+            lengths = range(_LONGEST, 0, -1)
+            end = start + next((n for n in lengths if words[start : start + n] in self._listed), 1)
+            found.add("".join(words[start:end]))
+            start = end
+        return Sentence(words, {subject: listed & found for subject, listed in self.by_subject.items()})
+
+
+def word_lists(language: str) -> WordLists:
+    """Returns the lists of a language.
+
+    Args:
+        language: its code, such as `en`.
+
+    Raises:
+        CaptionerError: there are none.
+    """
+    lists = tomllib.loads(_LISTS.read_text(encoding="utf-8"))
+    if language not in lists:
+        raise CaptionerError(f"There are no word lists for captions in {language!r}; add them to {_LISTS}.")
+    return WordLists({subject: frozenset(words.split()) for subject, words in lists[language].items()})

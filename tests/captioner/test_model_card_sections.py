@@ -14,18 +14,21 @@ sys.path.append(str(ROOT / "bench"))  # as `python bench/NAME.py` does
 import biases  # noqa: E402
 import judgements  # noqa: E402
 import model_card  # noqa: E402
-from harness import sections  # noqa: E402
+from harness import nouns, sections  # noqa: E402
+from harness.word_lists import Sentence, word_lists  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from captioner.errors import CaptionerError  # noqa: E402
 
+ENGLISH, CHINESE = word_lists("en"), word_lists("zh")
 
-def words(*captions: str) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(caption.split()) for caption in captions)
+
+def said(*captions: str) -> tuple[Sentence, ...]:
+    return tuple(map(ENGLISH.sentence, captions))
 
 
 def photo(caption: str, person: str, *others: str) -> biases.Photo:
-    return biases.Photo(*words(caption, person), words(*others))
+    return biases.Photo(*said(caption, person), said(*others))
 
 
 # --- biases
@@ -42,7 +45,7 @@ def photo(caption: str, person: str, *others: str) -> biases.Photo:
     ],
 )
 def test_a_caption_mentions_who_its_words_name(caption, found):
-    assert biases.gender(caption.split()) == found
+    assert biases.gender(ENGLISH.sentence(caption)) == found
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_a_caption_mentions_who_its_words_name(caption, found):
     ],
 )
 def test_references_together_say_one_thing_of_gender(references, found):
-    assert biases.agreed_gender(words(*references)) == found
+    assert biases.agreed_gender(said(*references)) == found
 
 
 def test_a_gender_that_no_reference_says_is_counted_and_a_persons_beside_it():
@@ -78,30 +81,51 @@ def test_a_colour_counts_as_right_where_another_reference_has_it():
         photo("a red and blue car", "a red car", "a red car", "a car"),
         photo("a green car", "a black car", "a black car", "a car"),
     ]
-    assert biases.confirmed(photos, biases.COLOURS) == "33% (100%)"
-    assert biases.confirmed(photos, biases.NUMBERS) == "- (-)"
+    assert biases.confirmed(photos, "colours") == "33% (100%)"
+    assert biases.confirmed(photos, "numbers") == "- (-)"
 
 
 def test_a_noun_is_named_in_either_number_and_verbs_are_none():
-    photos = [photo("two cats are standing", "a cat stands", "a cat is standing", "the cats are standing on a wall")]
-    photos *= 3
-    photos.append(photo("a dog", "a cat is standing on a wall", "a cat on the wall", "a cat"))
-    found = {word: (there, said) for word, there, said in biases.named(photos)}
-    assert found["cat"] == (4, 3)
-    assert found["wall"] == (1, 0)
+    cats = ["a cat stands", "a cat is standing", "the cats are standing on a wall"]
+    dog = ["a cat is standing on a wall", "a cat on the wall", "a cat"]
+    references = [[tuple(text.split()) for text in texts] for texts in (cats, cats, cats, dog)]
+    captions = [tuple(text.split()) for text in ("two cats are standing",) * 3 + ("a dog",)]
+    found = {word: counts for word, *counts in nouns.named(captions, references, ENGLISH.by_subject)}
+    assert found["cat"] == [4, 3]
+    assert found["wall"] == [1, 0]
     assert not {"stands", "standing", "are", "a", "two"} & set(found)
-    said = ["a dog runs", "a dog is running", "a man poses", "a man is posing", "two runs", "their poses"]
-    assert set(biases.nouns(tuple(text.split()) for text in said)) == {"dog", "man"}
+    texts = ["a dog runs", "a dog is running", "a man poses", "a man is posing", "two runs", "their poses"]
+    assert set(nouns.nouns((tuple(text.split()) for text in texts), ENGLISH.by_subject)) == {"dog", "man"}
+
+
+@pytest.mark.parametrize(
+    ("caption", "subjects"),
+    [
+        ("两个小男孩在马路上弹吉他", {"men", "children", "numbers"}),
+        ("穿黑色衣服的男女", {"colours", "men", "women"}),
+        ("老人和三轮车", {"old", "adults"}),
+        ("热狗", set()),
+    ],
+    ids=["two boys, a road, a guitar", "black clothes, men and women", "old person and tricycle", "hot dog"],
+)
+def test_words_of_a_language_without_spaces_are_found_the_longest_first(caption, subjects):
+    found = {subject for subject, words in CHINESE.sentence(caption).said.items() if words}
+    assert found - {"others", "endings"} == subjects
+
+
+def test_a_language_without_lists_is_named():
+    with pytest.raises(CaptionerError, match=r"no word lists for captions in 'de'; add them to .*word_lists\.toml\.$"):
+        word_lists("de")
 
 
 def test_captions_that_are_alike_and_learnt_are_counted():
     photos = [photo("a dog runs on", "a dog runs", "a dog")] * 3 + [photo("the end of a", "one", "two")]
-    found = "\n".join(biases.sameness(photos, frozenset(words("a dog runs on")), 1))
+    found = "\n".join(biases.sameness(photos, frozenset({"a"}), frozenset({photos[0].caption.words}), 1))
     assert "2 (2) of 4 captions are different" in found
     assert '"a dog runs on", is said of 3 photos' in found
     assert '"a dog runs" 75%' in found
     assert "- 75% (0%) of the captions are, word for word, captions of training photos." in found
-    assert "- 100% (0%) end with an article" in found
+    assert "- 25% (0%) end with an article" in found
 
 
 def test_captions_with_neutral_words_are_counted_beside_those_without():
@@ -111,19 +135,20 @@ def test_captions_with_neutral_words_are_counted_beside_those_without():
         photo("a boy runs", "a person runs", "a man runs", "he runs"),
         photo("a dog", "a dog", "a dog", "a dog"),
     ]
-    neutral = words("a person runs", "a person runs", "a woman runs", "a dog")
+    neutral = said("a person runs", "a person runs", "a woman runs", "a dog")
     found = biases.with_neutral_words(photos, [one.caption for one in photos], neutral)
     assert found[2:] == [
         "- Captions that mention men or boys, of 2 photos of women or girls alone: 0%; without it 50% (0%).",
         "- Captions that mention women or girls, of 1 photos of men or boys alone: 100%; without it 0% (0%).",
         "- Captions that mention either, of all 4: 25%; without it 75% (50%).",
     ]
-    assert "\n".join(found) in biases.section(photos, 3, frozenset(), 0, "command", found)
 
 
-def test_the_section_stands_with_empty_captions_and_a_single_photo():
-    section = biases.section([photo("", "a", "b")], 3, frozenset(), 0, "command")
-    assert section.endswith("By `command`.\n")
+def test_an_empty_caption_of_a_single_photo_is_counted():
+    photos = [photo("", "a", "b")]
+    assert "| nobody | 1 | 0% (0%) | 0% (0%) | 0% (0%) | 100% (100%) |" in biases.people(photos)
+    assert "- All its captions together have 0 (1) different words; it knows 3." in biases.details(photos, 3)
+    assert "- The mean length is 0.0 (1.0) words." in biases.sameness(photos, frozenset("a"), frozenset(), 0)
 
 
 # --- judgements
@@ -232,9 +257,14 @@ def test_a_section_takes_the_place_of_the_one_before_and_the_rest_stays():
         sections.with_section(text, "c", "new")
 
 
-def test_the_packaged_models_introduction_has_a_place_for_each():
-    text = model_card.INTRODUCTION.read_text()
-    for name in ("examples", "failures", "biases"):
+@pytest.mark.parametrize(
+    ("introduction", "names"),
+    [("checkpoints/everyday_lite2.md", ["examples", "failures", "biases"]), ("zh/card.md", ["biases"])],
+)
+def test_the_introduction_of_a_model_has_a_place_for_each_of_its_sections(introduction, names):
+    text = (ROOT / "weights" / introduction).read_text()
+    assert model_card.sections_of(text) == names
+    for name in names:
         assert sections.with_section(text, name, "x") != text
 
 

@@ -13,9 +13,10 @@ from captioner.text.tokenizer import SPECIAL_PIECES
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
 
-import biases
+from harness.word_lists import word_lists
 
 NEUTRAL = (neutral for choices in WORDS.values() for neutral in choices)
+GENDERED = word_lists("en").by_subject["men"] | word_lists("en").by_subject["women"]
 EVERY = dict.fromkeys(
     word for text in ("a", "the", *WORDS, *NEUTRAL, *PHRASES, *PHRASES.values()) for word in text.split()
 )
@@ -91,10 +92,10 @@ def test_the_whole_table_can_be_used(joining: Joining) -> None:
 
 def test_every_word_that_the_card_counts_as_gendered_is_in_it() -> None:
     """Cowboys are left alone: they are mostly hats."""
-    assert (biases.MALE | biases.FEMALE) - {"cowboy", "cowboys"} <= set(WORDS)
+    assert GENDERED - {"cowboy", "cowboys"} <= set(WORDS)
 
 
 def test_no_neutral_word_is_one_that_the_card_counts_as_gendered() -> None:
     neutral = {word for words in WORDS.values() for word in words}
     neutral |= {word for phrase in PHRASES.values() for word in phrase.split()}
-    assert neutral.isdisjoint(biases.MALE | biases.FEMALE | set(WORDS))
+    assert neutral.isdisjoint(GENDERED | set(WORDS))

@@ -5,6 +5,7 @@ import contextlib
 import json
 import random
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,37 @@ import pytest
 from caprun import Captioner, DeviceError, ImageError, SearchOptions
 from caprun.caption import as_row
 from caprun.server import batching
-from caprun.server.batching import Ask, CaptionedPhoto
+from caprun.server.batching import Ask, Batcher, CaptionedPhoto
 from caprun.server.metrics import Metrics
 from caprun.server.refusal import Refusal
 from caprun.server.settings import Settings
-from tests.caprun.server.support.service import ASK, batcher, one, photos, until, wait, watched
+from tests.caprun.server.support.service import ASK, PHOTO, Watched, batcher, one, photos, until, wait, watched
 
 LONG = 3600.0
+
+
+def working(captioner: Captioner, work: Callable[[Batcher], Awaitable[Any]], **settings: Any) -> Any:
+    """What work with a batcher returns."""
+
+    async def within() -> Any:
+        together = batcher(captioner, **settings)
+        found = await work(together)
+        together.close()
+        return found
+
+    return wait(within())
+
+
+async def all_of(together: Batcher, files: list[bytes]) -> list[Any]:
+    return await asyncio.gather(*(one(together, photo) for photo in files))
+
+
+async def busy(together: Batcher, backend: Watched) -> asyncio.Task[Any]:
+    """Makes the model work on a photo until its gate is opened."""
+    backend.gate.clear()
+    task = asyncio.create_task(one(together, PHOTO))
+    await until(lambda: backend.batches)
+    return task
 
 
 def same(first: Any, second: Any) -> bool:
@@ -56,13 +81,10 @@ def test_photos_have_the_captions_of_each_alone_whatever_is_asked_of_the_others(
     wanted = [(photo, ask) for photo in files for ask in asks]
     random.Random(seed).shuffle(wanted)
 
-    async def work() -> list[Any]:
-        together = batcher(many, batch_size=5, batch_delay=0.05)
-        found = await asyncio.gather(*(one(together, photo, ask) for photo, ask in wanted))
-        together.close()
-        return found
+    async def work(together: Batcher) -> list[Any]:
+        return await asyncio.gather(*(one(together, photo, ask) for photo, ask in wanted))
 
-    found = wait(work())
+    found = working(many, work, batch_size=5, batch_delay=0.05)
     assert max(backend.batches) > 2
     for (photo, ask), answer in zip(wanted, found, strict=True):
         alone = captioner.caption(photo, ask.options, alpha=ask.alpha)
@@ -75,14 +97,11 @@ def test_a_list_has_captions_and_errors_in_its_order(captioner: Captioner) -> No
     files: list[bytes | ImageError] = [*photos(5)]
     files[1:1] = [b"no photo", ImageError("the photo is not base64")]
 
-    async def work() -> list[Any]:
-        together = batcher(captioner, batch_size=2)
+    async def work(together: Batcher) -> list[Any]:
         with together.admit(ASK, 100) as admission:
-            found = await together.caption(admission, ASK, files)
-        together.close()
-        return found
+            return await together.caption(admission, ASK, files)
 
-    found = wait(work())
+    found = working(captioner, work, batch_size=2)
     texts = [json.loads(r.row)["caption"] if isinstance(r, CaptionedPhoto) else str(r) for r in found]
     assert texts[1].startswith("the photo is not a JPEG")
     assert texts[2] == "the photo is not base64"
@@ -95,67 +114,44 @@ def test_a_list_has_captions_and_errors_in_its_order(captioner: Captioner) -> No
 
 def test_photos_that_arrive_together_share_a_batch(captioner: Captioner) -> None:
     many, backend = watched(captioner)
-
-    async def work() -> None:
-        together = batcher(many, batch_delay=LONG)
-        await asyncio.gather(*(one(together, photo) for photo in photos(4)))
-        together.close()
-
-    wait(work())
+    working(many, lambda together: all_of(together, photos(4)), batch_delay=LONG)
     assert backend.batches == [4]
 
 
 def test_a_photo_alone_waits_for_nobody(captioner: Captioner) -> None:
-    async def work() -> None:
-        together = batcher(captioner, batch_delay=LONG)
-        await one(together, photos(1)[0])
-        together.close()
-
-    wait(work())
+    working(captioner, lambda together: one(together, PHOTO), batch_delay=LONG)
 
 
 def test_a_photo_does_not_wait_long_for_one_that_does_not_come(captioner: Captioner) -> None:
-    async def work() -> None:
-        together = batcher(captioner, batch_delay=0.02)
+    async def work(together: Batcher) -> None:
         with together.admit(ASK, 10):
-            await one(together, photos(1)[0])
-        together.close()
+            await one(together, PHOTO)
 
-    wait(work())
+    working(captioner, work, batch_delay=0.02)
 
 
 def test_a_photo_waits_no_longer_when_the_one_on_its_way_is_given_up(captioner: Captioner) -> None:
-    async def work() -> None:
-        together = batcher(captioner, batch_delay=LONG)
+    async def work(together: Batcher) -> None:
         with together.admit(ASK, 10):
-            task = asyncio.create_task(one(together, photos(1)[0]))
+            task = asyncio.create_task(one(together, PHOTO))
             await until(lambda: together._timer)
         await task
-        together.close()
 
-    wait(work())
+    working(captioner, work, batch_delay=LONG)
 
 
 def test_a_photo_does_not_wait_for_one_of_which_something_else_is_asked(captioner: Captioner) -> None:
-    async def work() -> None:
-        together = batcher(captioner, batch_delay=LONG)
+    async def work(together: Batcher) -> None:
         with together.admit(Ask(ASK.options, True), 10):
-            await one(together, photos(1)[0])
-        together.close()
+            await one(together, PHOTO)
 
-    wait(work())
+    working(captioner, work, batch_delay=LONG)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_a_batch_has_at_most_its_size(captioner: Captioner, size: int) -> None:
     many, backend = watched(captioner)
-
-    async def work() -> None:
-        together = batcher(many, batch_size=size, batch_delay=LONG)
-        await asyncio.gather(*(one(together, photo) for photo in photos(10)))
-        together.close()
-
-    wait(work())
+    working(many, lambda together: all_of(together, photos(10)), batch_size=size, batch_delay=LONG)
     assert sum(backend.batches) == 10
     assert max(backend.batches) == size
 
@@ -163,34 +159,28 @@ def test_a_batch_has_at_most_its_size(captioner: Captioner, size: int) -> None:
 def test_idle_workers_divide_what_is_ready(captioner: Captioner) -> None:
     many, backend = watched(captioner, workers=2)
 
-    async def work() -> None:
-        together = batcher(many, batch_delay=LONG)
+    async def work(together: Batcher) -> None:
         backend.gate.clear()
         tasks = [asyncio.create_task(one(together, photo)) for photo in photos(8)]
         await until(lambda: len(backend.batches) == 2)
         backend.gate.set()
         await asyncio.gather(*tasks)
-        together.close()
 
-    wait(work())
+    working(many, work, batch_delay=LONG)
     assert backend.batches == [4, 4]
 
 
 def test_while_all_workers_are_busy_a_batch_grows(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 
-    async def work() -> None:
-        together = batcher(many, batch_delay=0.0)
-        backend.gate.clear()
-        first = asyncio.create_task(one(together, photos(1)[0]))
-        await until(lambda: backend.batches)
+    async def work(together: Batcher) -> None:
+        first = await busy(together, backend)
         others = [asyncio.create_task(one(together, photo)) for photo in photos(6)]
         await until(lambda: sum(map(len, together._ready.values())) == 6)
         backend.gate.set()
         await asyncio.gather(first, *others)
-        together.close()
 
-    wait(work())
+    working(many, work, batch_delay=0.0)
     assert backend.batches == [1, 6]
 
 
@@ -200,34 +190,27 @@ def test_while_all_workers_are_busy_a_batch_grows(captioner: Captioner) -> None:
 def test_who_waits_too_long_is_told_so_and_not_captioned(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 
-    async def work() -> None:
-        together = batcher(many, deadline=0.05)
-        backend.gate.clear()
-        first = asyncio.create_task(one(together, photos(1)[0]))
-        await until(lambda: backend.batches)
+    async def work(together: Batcher) -> None:
+        first = await busy(together, backend)
         with pytest.raises(Refusal) as passed:
-            await one(together, photos(1)[0])
+            await one(together, PHOTO)
         assert (passed.value.status, passed.value.reason) == (503, "deadline")
         assert passed.value.retry_after
         assert together.photos == 0
         backend.gate.set()
         assert await first, "what is being captioned is not given up"
-        together.close()
 
-    wait(work())
+    working(many, work, deadline=0.05)
     assert backend.batches == [1]
 
 
 def test_what_nobody_waits_for_is_not_captioned(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 
-    async def work() -> None:
-        together = batcher(many)
-        backend.gate.clear()
-        first = asyncio.create_task(one(together, photos(1)[0]))
-        await until(lambda: backend.batches)
+    async def work(together: Batcher) -> None:
+        first = await busy(together, backend)
         given_up = [asyncio.create_task(one(together, photo)) for photo in photos(5)]
-        kept = asyncio.create_task(one(together, photos(1)[0]))
+        kept = asyncio.create_task(one(together, PHOTO))
         await until(lambda: sum(map(len, together._ready.values())) == 6)
         for task in given_up:
             task.cancel()
@@ -235,9 +218,8 @@ def test_what_nobody_waits_for_is_not_captioned(captioner: Captioner) -> None:
         assert together.photos == 1
         backend.gate.set()
         await asyncio.gather(first, kept)
-        together.close()
 
-    wait(work())
+    working(many, work)
     assert backend.batches == [1, 1]
 
 
@@ -251,17 +233,15 @@ def test_what_nobody_waits_for_is_not_even_decoded(captioner: Captioner, monkeyp
 
     monkeypatch.setattr(batching, "opened", opening)
 
-    async def work() -> None:
-        together = batcher(captioner, decoders=1)
+    async def work(together: Batcher) -> None:
         tasks = [asyncio.create_task(one(together, photo)) for photo in photos(3)]
         await until(lambda: opened)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
         gate.set()
-        together.close()
 
-    wait(work())
+    working(captioner, work, decoders=1)
     assert len(opened) == 1
 
 
@@ -282,14 +262,12 @@ def test_a_photo_that_the_model_fails_on_takes_no_other_with_it(captioner: Capti
     bad = load(files[2], captioner.spec.image)
     backend.before = fail
 
-    async def work() -> list[Any]:
-        together = batcher(many, batch_delay=LONG)
+    async def work(together: Batcher) -> list[Any]:
         found = await asyncio.gather(*(one(together, photo) for photo in files), return_exceptions=True)
         again = await one(together, files[0])
-        together.close()
         return [*found, again]
 
-    found = wait(work())
+    found = working(many, work, batch_delay=LONG)
     assert found[2] is error
     assert [type(found[i]) for i in (0, 1, 3, 4)] == [dict] * 4
     assert backend.batches == [4, 1, 1, 1, 1, 1], "one by one where together they fail"
@@ -298,14 +276,12 @@ def test_a_photo_that_the_model_fails_on_takes_no_other_with_it(captioner: Capti
 def test_a_fault_in_decoding_costs_no_thread(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "seen_box", lambda *_: 1 / 0)
 
-    async def work() -> None:
-        together = batcher(captioner, decoders=1)
+    async def work(together: Batcher) -> None:
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
-                await one(together, photos(1)[0])
-        together.close()
+                await one(together, PHOTO)
 
-    wait(work())
+    working(captioner, work, decoders=1)
 
 
 def test_a_batch_that_is_tried_again_one_by_one_is_counted_once(captioner: Captioner) -> None:
@@ -319,8 +295,8 @@ def test_a_batch_that_is_tried_again_one_by_one_is_counted_once(captioner: Capti
 
     async def work() -> bytes:
         metrics = Metrics()
-        together = batching.Batcher(many, Settings(batch_delay=LONG), metrics)
-        await asyncio.gather(*(one(together, photo) for photo in photos(3)))
+        together = Batcher(many, Settings(batch_delay=LONG), metrics)
+        await all_of(together, photos(3))
         together.close()
         return metrics.text()
 
@@ -334,8 +310,7 @@ def test_a_batch_that_is_tried_again_one_by_one_is_counted_once(captioner: Capti
 
 
 def test_beyond_its_length_the_queue_is_full_until_a_request_leaves(captioner: Captioner) -> None:
-    async def work() -> None:
-        together = batcher(captioner, queue=2)
+    async def work(together: Batcher) -> None:
         with together.admit(ASK, 0):
             with together.admit(ASK, 0), pytest.raises(Refusal) as full, together.admit(ASK, 0):
                 pass
@@ -343,47 +318,39 @@ def test_beyond_its_length_the_queue_is_full_until_a_request_leaves(captioner: C
             assert full.value.retry_after
             with together.admit(ASK, 0):
                 assert together.photos == 2
-        together.close()
 
-    wait(work())
+    working(captioner, work, queue=2)
 
 
 def test_photos_that_are_being_captioned_are_not_in_the_queue(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 
-    async def work() -> None:
-        together = batcher(many, queue=1)
-        backend.gate.clear()
-        first = asyncio.create_task(one(together, photos(1)[0]))
-        await until(lambda: backend.batches)
+    async def work(together: Batcher) -> None:
+        first = await busy(together, backend)
         assert together.photos == 0
-        second = asyncio.create_task(one(together, photos(1)[0]))
+        second = asyncio.create_task(one(together, PHOTO))
         await until(lambda: together.photos == 1)
         with pytest.raises(Refusal), together.admit(ASK, 0):
             pass
         backend.gate.set()
         await asyncio.gather(first, second)
-        together.close()
 
-    wait(work())
+    working(many, work, queue=1)
 
 
 def test_a_list_counts_as_so_many_photos(captioner: Captioner) -> None:
-    async def work() -> None:
-        together = batcher(captioner, queue=4)
+    async def work(together: Batcher) -> None:
         with together.admit(ASK, 0), together.admit(ASK, 0) as admission, pytest.raises(Refusal):
             await together.caption(admission, ASK, photos(4))
         assert together.photos == 0
         with together.admit(ASK, 0), together.admit(ASK, 0) as admission:
             assert len(await together.caption(admission, ASK, photos(3))) == 3
-        together.close()
 
-    wait(work())
+    working(captioner, work, queue=4)
 
 
 def test_bytes_of_bodies_are_bounded_and_a_body_of_unknown_length_counts_as_the_longest(captioner: Captioner) -> None:
-    async def work() -> None:
-        together = batcher(captioner, max_bytes=1000, queue_bytes=2000)
+    async def work(together: Batcher) -> None:
         with together.admit(ASK, 500):
             with together.admit(ASK, None):
                 with pytest.raises(Refusal), together.admit(ASK, 501):
@@ -392,9 +359,8 @@ def test_bytes_of_bodies_are_bounded_and_a_body_of_unknown_length_counts_as_the_
                     pass
             with together.admit(ASK, 1000):
                 pass
-        together.close()
 
-    wait(work())
+    working(captioner, work, max_bytes=1000, queue_bytes=2000)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -403,14 +369,13 @@ def test_whatever_happens_in_whatever_order_nothing_is_left_behind(captioner: Ca
     asks = [ASK, Ask(ASK.options, True)]
     files = photos(4)
 
-    async def client(together: batching.Batcher) -> None:
+    async def client(together: Batcher) -> None:
         with contextlib.suppress(Refusal), together.admit(draw.choice(asks), draw.randrange(1000)) as admission:
             await asyncio.sleep(0.001 * draw.randrange(10))
             sent = [draw.choice([*files, b"no photo", ImageError("It is bad.")]) for _ in range(draw.randrange(1, 4))]
             await together.caption(admission, ASK, sent)
 
-    async def work() -> None:
-        together = batcher(captioner, queue=20, batch_size=3, decoders=2)
+    async def work(together: Batcher) -> None:
         tasks = [asyncio.create_task(client(together)) for _ in range(60)]
         for task in tasks:
             assert 0 <= together.photos <= 20
@@ -420,9 +385,8 @@ def test_whatever_happens_in_whatever_order_nothing_is_left_behind(captioner: Ca
         await asyncio.gather(*tasks, return_exceptions=True)
         await until(lambda: together._idle == together.captioner.workers)
         assert together.photos == together._bytes == len(together._ready) == len(together._arriving) == 0
-        together.close()
 
-    wait(work())
+    working(captioner, work, queue=20, batch_size=3, decoders=2)
 
 
 def test_a_batcher_that_is_closed_accepts_nothing(captioner: Captioner) -> None:

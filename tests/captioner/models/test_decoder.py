@@ -2,95 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
 
-from captioner.config import ModelConfig, TrainConfig
+from captioner.config import TrainConfig
 from captioner.models import attention
 from captioner.models import decoder as decoder_module
-from captioner.models.attention import HardAttention, SoftAttention, draw
+from captioner.models.attention import HardAttention, SoftAttention
 from captioner.models.caption_model import CaptionModel
-from captioner.models.decoder import Encoded, Teacher, pad_captions
-from captioner.models.encoder import Encoder
+from captioner.models.decoder import Encoded, pad_captions
 from captioner.text.tokenizer import SPECIAL
 from captioner.training.losses import caption_loss
-
-WORDS = 12
-CONFIG = ModelConfig(projection=10, embedding=6, units=8, attention=5)
-MakeModel = Callable[..., CaptionModel]
-
-
-@pytest.fixture
-def make_model(encoder: Encoder) -> MakeModel:
-    def make(**settings: object) -> CaptionModel:
-        torch.manual_seed(0)
-        model = CaptionModel(encoder, replace(CONFIG, **settings), WORDS, SPECIAL).eval()
-        with torch.no_grad():  # far from zero, or everything would look alike
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.mul_(3)
-        return model
-
-    return make
-
-
-@pytest.fixture
-def model(make_model: MakeModel) -> CaptionModel:
-    return make_model()
-
-
-@pytest.fixture
-def features(encoder: Encoder) -> Tensor:
-    return torch.rand(3, encoder.regions, encoder.channels, generator=torch.Generator().manual_seed(1)) * 4
-
-
-_LINEAR: dict[str, object] = {"output": "linear", "initial_tanh": False, "tie_words": False}
-VARIANTS: dict[str, dict[str, object]] = {
-    "soft-attention": {},
-    "soft-attention, no gate": {"gate": False, "tie_words": False},
-    "soft-attention, projection": {"initial_state": "projection", "projection": 8},
-    "hard-attention": {"decoder": "hard-attention"},
-    "hard-attention, no gate": {"decoder": "hard-attention", "gate": False, "tie_words": False},
-    "rnetvi": {"decoder": "rnetvi", "projection": 6},
-    "rnetvi, untied": {"decoder": "rnetvi", "projection": 6, "tie_words": False},
-    "rnetvh": {"decoder": "rnetvh"},
-    "rnetvh, projection": {"decoder": "rnetvh", "initial_state": "projection", "projection": 8},
-    "rnetvhc": {"decoder": "rnetvhc", "tie_words": False},
-    "rnetvhc, projection": {"decoder": "rnetvhc", "initial_state": "projection", "projection": 8},
-    "as sgrvinod": {**_LINEAR, "project": "none", "attention_activation": "relu"},
-    "as vvduc": {**_LINEAR, "decoder": "rnetvi", "embedding": 12, "projection": 12, "project": "relu"},
-    "as ljm565": {**_LINEAR, "project": "none", "attention_layers": 2, "initial_state": "weighted", "output": "relu"},
-}
-every_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
-
-
-def caption(*words: int) -> list[int]:
-    return [SPECIAL.start, *words, SPECIAL.end]
-
-
-CAPTIONS = [
-    [caption(4, 5, 6, 7, 8), caption(9, 4, 5), caption(10)],
-    [caption(11, 10, 9, 8), caption(7, 6, 5, 4), caption()],
-    [caption(4, SPECIAL.unk, 4), caption(5)],
-]
-TOKENS = pad_captions(CAPTIONS, SPECIAL.pad)
-
-
-def logits_by_word(teacher: Teacher, tokens: Tensor) -> Tensor:
-    """(photos, captions, length, vocabulary), NaN where nothing is said."""
-    said = tokens[:, :, 1:] != SPECIAL.pad
-    logits = torch.full((*said.shape, WORDS), torch.nan)
-    logits[said] = teacher.logits[teacher.caption.argsort(stable=True)]
-    return logits
-
-
-def assert_same(a: Tensor, b: Tensor) -> None:
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-5, equal_nan=True)
-
+from tests.captioner.models.variants import CAPTIONS, TOKENS, WORDS, assert_same, caption, every_variant, logits_by_word
 
 # --- The teacher
 
@@ -120,20 +44,13 @@ def test_teach_equals_step_word_by_word(make_model, features, layers, variant):
         assert_same(teacher.attended, attended)
 
 
-def test_every_word_knows_its_caption(model, features):
+def test_every_word_knows_its_caption_and_lengths_count_the_end(model, features):
     teacher = model(features, TOKENS)
+    assert teacher.lengths.tolist() == [[6, 4, 2], [5, 5, 1], [4, 2, 0]]
     words = [[] for _ in range(9)]
     for caption_, word in zip(teacher.caption.tolist(), teacher.targets.tolist(), strict=True):
         words[caption_].append(word)
     assert words == [c[1:] for photo in CAPTIONS for c in [*photo, *[[0]] * (3 - len(photo))]]
-
-
-def test_targets_are_the_words_after_and_lengths_count_the_end(model, features):
-    teacher = model(features, TOKENS)
-    assert sorted(teacher.targets.tolist()) == sorted(word for photo in CAPTIONS for c in photo for word in c[1:])
-    assert teacher.lengths.tolist() == [[6, 4, 2], [5, 5, 1], [4, 2, 0]]
-    said = TOKENS[:, :, 1:] != SPECIAL.pad
-    assert torch.equal(teacher.targets[teacher.caption.argsort(stable=True)], TOKENS[:, :, 1:][said])
 
 
 def test_a_caption_does_not_depend_on_the_others_nor_on_padding(model, features):
@@ -304,114 +221,6 @@ def test_photos_and_their_features_are_taken_alike(make_model, encoder):
     assert torch.equal(seen.logits, remembered.logits)
 
 
-# --- The model's own words
-
-
-FREE = pad_captions([[caption(4, 5, 6, 7)] * 3] * 3, SPECIAL.pad)
-
-
-@every_variant
-def test_sampling_all_words_is_writing_freely(make_model, features, variant, monkeypatch):
-    monkeypatch.setattr(HardAttention, "which_draw", lambda *_: None)  # so that nothing else is drawn
-    model = make_model(**variant, dropout=0.0).train()
-    torch.manual_seed(5)
-    taught = logits_by_word(model(features, FREE, 1.0), FREE)
-    torch.manual_seed(5)
-    with torch.inference_mode():
-        encoded = model.start(features)
-        hidden, cell = (state.unsqueeze(1).expand(-1, 3, -1, -1) for state in (encoded.hidden, encoded.cell))
-        token, said = torch.full((3, 3), SPECIAL.start), []
-        for t in range(5):
-            logits, hidden, cell, _ = model.decoder.step(token, hidden, cell, encoded.regions, encoded.keys)
-            assert_same(taught[:, :, t], logits)
-            token = draw(logits + model.unsaid)
-            torch.rand(3, 3)  # the coin that every word is tossed for
-            said.append(token)
-    drawn = torch.stack(said)
-    assert len(drawn.unique()) > 1
-    assert not torch.isin(drawn, torch.tensor([SPECIAL.pad, SPECIAL.start, SPECIAL.unk])).any()
-
-
-def test_the_special_words_are_said_unless_they_are_masked(make_model, features):
-    special = [SPECIAL.pad, SPECIAL.start, SPECIAL.unk]
-    for masked in (True, False):
-        model = make_model(mask_special=masked)
-        with torch.inference_mode():
-            zero = torch.zeros(1, 1, dtype=torch.int64)
-            log_prob, candidate, *_ = model.candidates(zero[0], zero, zero + 5, model.start(features), WORDS)
-        said = candidate[log_prob.isfinite()].tolist()
-        assert sorted(said) == [word for word in range(WORDS) if not (masked and word in special)]
-        assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.parametrize("sampling", [0.25, 0.75])
-def test_a_share_of_the_words_read_is_the_models_own(make_model, features, monkeypatch, sampling):
-    monkeypatch.setattr(decoder_module, "draw", lambda logits: torch.full(logits.shape[:-1], 11))
-    tokens = pad_captions([[caption(*[4] * 20)] * 50] * 3, SPECIAL.pad)
-    model = make_model().train()
-    seen: list[Tensor] = []
-    model.decoder.embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    targets = model(features, tokens, sampling).targets
-    assert (seen[0] == SPECIAL.start).all()
-    own = torch.stack(seen[1:])
-    assert ((own == 11) | (own == 4)).all()
-    assert (own == 11).float().mean().item() == pytest.approx(sampling, abs=0.03)
-    assert not (targets == 11).any()
-
-
-def test_words_are_sampled_in_training_alone_and_not_unless_asked(make_model, features):
-    model = make_model(dropout=0.0)
-    with torch.inference_mode():
-        plain = model(features, TOKENS).logits
-        assert torch.equal(model(features, TOKENS, 1.0).logits, plain)
-        model.train()
-        assert torch.equal(model(features, TOKENS, 0.0).logits, plain)
-        assert not torch.equal(model(features, TOKENS, 1.0).logits, plain)
-
-
-def test_sampling_that_draws_nothing_changes_nothing(make_model, features, monkeypatch):
-    model = make_model(dropout=0.0, layers=2).train()
-    plain, other = model(features, TOKENS), model(features, TOKENS, 1e-30)
-    for value, same in zip(plain, other, strict=True):
-        if value is not None:
-            assert_same(value, same)
-
-
-def test_draws_are_as_frequent_as_likely_and_never_what_is_ruled_out():
-    logits = torch.tensor([0.5, -1.0, -torch.inf, 2.0, 0.0])
-    drawn = draw(logits.expand(40000, 5))
-    share = torch.bincount(drawn, minlength=5) / 40000
-    torch.testing.assert_close(share, logits.softmax(0), rtol=0, atol=0.02)
-    assert share[2] == 0
-
-
-# --- Words hidden in training
-
-
-def read_words(model: CaptionModel, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of the decoder."""
-    seen: list[Tensor] = []
-    handle = model.decoder.embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    targets = model(features, TOKENS).targets
-    handle.remove()
-    return seen[0], targets
-
-
-def test_words_are_hidden_in_training_alone_and_are_still_to_be_said(make_model, features):
-    model = make_model(word_dropout=1.0, decoder="rnetvhc")
-    read, targets = read_words(model, features)
-    assert read.equal(TOKENS[:, :, :-1])
-    hidden, told = read_words(model.train(), features)
-    special = torch.isin(TOKENS[:, :, :-1], torch.tensor([SPECIAL.pad, SPECIAL.start]))
-    assert hidden[special].equal(TOKENS[:, :, :-1][special])
-    assert (hidden[~special] == SPECIAL.unk).all()
-    assert told.equal(targets)
-
-
-def test_no_word_is_hidden_where_none_is_asked_to_be(make_model, features):
-    assert read_words(make_model(word_dropout=0.0, decoder="rnetvhc").train(), features)[0].equal(TOKENS[:, :, :-1])
-
-
 # --- Attention
 
 
@@ -446,14 +255,18 @@ def candidates(model: CaptionModel, encoded: Encoded, row: list[int], parent: li
         return model.candidates(torch.tensor(row), torch.tensor(parent), token, encoded, k)
 
 
-def test_candidates_are_words_and_the_end_and_their_probabilities_sum_to_one(model, features):
-    with torch.no_grad():  # even where the network would say nothing else
-        model.decoder.output.bias[[SPECIAL.pad, SPECIAL.start, SPECIAL.unk]] = 50
+@pytest.mark.parametrize("masked", [True, False])
+def test_candidates_are_what_may_be_said_and_their_probabilities_sum_to_one(make_model, features, masked):
+    model, special = make_model(mask_special=masked), [SPECIAL.pad, SPECIAL.start, SPECIAL.unk]
+    with torch.no_grad():
+        if masked:  # even where the network would say nothing else
+            model.decoder.output.bias[special] = 50
         encoded = model.start(features)
-    log_prob, candidate, *_ = candidates(model, encoded, [0, 1, 2], [[0], [1], [2]], WORDS - 3)
-    said = {SPECIAL.end, *range(4, WORDS)}
-    assert all(set(beam) == said for photo in candidate.tolist() for beam in photo)
+    log_prob, candidate, *_ = candidates(model, encoded, [0, 1, 2], [[0], [1], [2]], WORDS)
+    said = set(range(WORDS)) - set(special if masked else [])
+    assert all(set(c[p.isfinite()].tolist()) == said for c, p in zip(candidate[:, 0], log_prob[:, 0], strict=True))
     torch.testing.assert_close(log_prob.exp().sum(2), torch.ones(3, 1))
+    log_prob = log_prob[..., : len(said)]
     assert (log_prob.diff(dim=2) <= 0).all()
 
 

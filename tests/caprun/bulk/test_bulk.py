@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 import signal
 import socket
@@ -15,11 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from caprun import BundleError, CaprunError, Captioner, DeviceError, UsageError
-from caprun.cli import main
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 pytest.importorskip("ray.data", reason="Ray Data is not installed: pip install '.[ray]'")
@@ -29,7 +26,6 @@ from pyarrow import parquet  # noqa: E402
 
 from caprun.bulk import job as bulk_job  # noqa: E402
 from caprun.bulk.job import BulkOptions, Summary, _cluster, _shares, caption_in_bulk  # noqa: E402
-from caprun.bulk.output import claimed  # noqa: E402
 from caprun.errors import OutputError  # noqa: E402
 from caprun.inference.precisions import measured_on  # noqa: E402
 
@@ -273,17 +269,6 @@ def test_what_a_worker_refuses_is_said_as_it_says_it(cluster: str, bundle: Path,
 
 
 @pytest.mark.slow
-def test_the_command_starts_ray_here_and_says_what_became_of_the_photos(photo: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    command = [sys.executable, "-m", "caprun", "bulk", "--engine", "ray", str(photo), str(tmp_path / "none.png")]
-    command += ["--output", str(output), "--workers", "1", "--beam-size", "1", "--model", str(TINY)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    error = "Error: 1 of 2 photos could not be captioned; their rows say why.\n"
-    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"2 photos in {output}.\n{error}")
-    assert "does not exist" in rows_in(output)[str(tmp_path / "none.png")]["error"]
-
-
-@pytest.mark.slow
 def test_an_address_where_nobody_listens_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with socket.socket() as taken:
@@ -318,42 +303,6 @@ def test_a_cluster_that_is_too_small_or_has_no_gpu_is_refused() -> None:
         _shares({"CPU": 4.0}, "cpu", BulkOptions(threads=2))
     with pytest.raises(DeviceError, match="Ray knows of no GPU"):
         _shares({"CPU": 8.0}, "cuda", BulkOptions())
-
-
-def test_a_folder_that_no_job_wrote_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-    with (
-        pytest.raises(UsageError, match="holds files that no bulk job wrote"),
-        claimed(tmp_path, {}, 1, overwrite=True),
-    ):
-        pass
-    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_two_jobs_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    with (
-        claimed(tmp_path / "out", {}, 1, overwrite=False),
-        pytest.raises(OutputError, match="is being written by another run"),
-        claimed(tmp_path / "out", {}, 1, overwrite=True),
-    ):
-        pass
-
-
-def test_overwriting_gives_up_what_another_job_wrote(tmp_path: Path) -> None:
-    with claimed(tmp_path / "out", {"model": "a"}, 2, overwrite=False) as output:
-        parquet.write_table(pa.table({"image": ["x"]}), output.path / "part.parquet")
-        parquet.write_table(pa.table({"image": ["x"]}), output.done / "part.parquet")
-        assert output.committed() == 1
-    with claimed(tmp_path / "out", {"model": "b"}, 2, overwrite=True) as output:
-        assert output.committed() == 0
-        assert not files_in(output.path)
-        assert json.loads((output.state / "job.json").read_text()) == {"model": "b"}
-
-
-def test_a_job_that_failed_before_its_first_row_keeps_nobody_out(tmp_path: Path) -> None:
-    for model in "ab":
-        with claimed(tmp_path / "out", {"model": model}, 2, overwrite=False) as output:
-            assert json.loads((output.state / "job.json").read_text()) == {"model": model}
 
 
 def test_a_precision_that_the_bundle_has_not_is_refused_before_anything_begins(
@@ -422,37 +371,3 @@ def test_a_job_goes_on_in_the_precision_it_was_begun_in(
     with unfinished:
         run("cpu", overwrite=True)
     assert ran == [("cpu", "int8"), ("cuda", "int8"), ("cpu", "int8"), ("cuda", "fp32"), ("cpu", "int8")]
-
-
-@pytest.mark.parametrize("written", [[], ["a"], ["a", "b", "b"], ["a", "c"]])
-def test_an_output_that_has_not_one_row_for_each_photo_is_an_error(tmp_path: Path, written: list[str]) -> None:
-    with claimed(tmp_path / "out", {}, 2, overwrite=False) as output:
-        rows = {"image": written, **dict.fromkeys(("abstained", "error"), pa.nulls(len(written), pa.string()))}
-        if written:
-            parquet.write_table(pa.table(rows), output.path / "part.parquet")
-        with pytest.raises(OutputError, match="not one for each of 2 photos"):
-            output.verify(["a", "b"], "image")
-
-
-def test_without_ray_one_sentence_says_what_to_install(
-    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "ray.data", None)
-    result = CliRunner().invoke(main, ["bulk", str(photo), "--output", str(tmp_path / "out"), "--model", str(TINY)])
-    assert result.exit_code == 2
-    assert result.stderr.count("\n") == 1
-    assert 'pip install "captioner[ray]"' in result.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_help_loads_nothing_heavy() -> None:
-    script = "import sys, caprun.cli as c; c.bulk.main(['--help'], standalone_mode=False); print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert {"ray", "pyarrow", "numpy", "onnxruntime"}.isdisjoint(run.stdout.split())
-
-
-@pytest.mark.parametrize("given", ["0", "3:2", "x", "2:", ":", "-1"])
-def test_workers_are_a_number_or_two(given: str, tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["bulk", "x.png", "--output", str(tmp_path / "out"), f"--workers={given}"])
-    assert result.exit_code == 2
-    assert "2:8" in result.stderr

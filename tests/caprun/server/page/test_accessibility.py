@@ -1,7 +1,6 @@
 """The page for everybody: by keyboard, by ear, by touch, on a small screen, in the light and in the dark."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,9 @@ from PIL import Image
 
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
-from tests.caprun.server.support.browser import Visit, chromium, encoded, visits
-from tests.caprun.server.support.serving import Serving, serving
+from tests.caprun.photos.support.encoding import encode
+from tests.caprun.server.support.browser import Visit, visits
+from tests.caprun.server.support.serving import Serving
 
 pytestmark = pytest.mark.slow
 
@@ -20,18 +20,6 @@ Visiting = Callable[..., Visit]
 
 PHONE = {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
 STATES = ("idle", "sending", "done", "abstained", "error", "busy", "offline")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def service(browser: Any, tiny: Path) -> Iterator[Serving]:
-    with serving(tiny) as running:
-        yield running
 
 
 @pytest.fixture
@@ -45,15 +33,10 @@ def visiting(browser: Any, service: Serving) -> Iterator[Visiting]:
         yield visit
 
 
-@pytest.fixture
-def visit(visiting: Visiting) -> Visit:
-    return visiting()
-
-
 @pytest.fixture(scope="session")
 def photo(images: npt.NDArray[np.uint8]) -> bytes:
     """One of which the tiny model has more than one word to say."""
-    return encoded(Image.fromarray(images[2]).resize((90, 60)))
+    return encode(Image.fromarray(images[2]).resize((90, 60)), "PNG")
 
 
 def bring_to(visit: Visit, state: str, photo: bytes) -> None:

@@ -1,7 +1,6 @@
 """A real Chromium that looks at the page: how it is started, and a visit that notices what must not happen."""
 
 import contextlib
-import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -203,10 +202,11 @@ class Visit:
         self._how = how
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
+def an_answer(caption: str, **more: Any) -> dict[str, Any]:
+    """An answer of the service with a caption."""
+    words = [{"word": word, "log_prob": -0.5} for word in caption.split()]
+    timing = {"receive": 1.0, "decode": 2.0, "queue": 3.0, "caption": 4.0, "total": 10.0}
+    return {"caption": caption, "log_prob": -1.0, "finished": True, "words": words, "timing_ms": timing, **more}
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import io
-import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -22,24 +21,21 @@ from caprun.errors import ImageError
 from caprun.photos.reading import MAX_PIXELS
 from caprun.server import schema
 from caprun.server.batching import Batcher, CaptionedPhoto, encode
-from caprun.server.body import ClientLeft, body_head, read_body, read_upload, wait_until_gone
+from caprun.server.body import body_head, read_body, read_upload, wait_until_gone
 from caprun.server.metrics import CONTENT_TYPE, Metrics
 from caprun.server.middleware import ServiceMiddleware
 from caprun.server.options import ask_of, checked_options, openapi_parameters, query_pairs, request_options
 from caprun.server.pages import add_pages
-from caprun.server.refusal import Refusal, as_sentence, error_response, refusal_for, shutting_down
+from caprun.server.refusal import Refusal, as_sentence, client_left, error_response, shutting_down
 from caprun.server.settings import Settings
 
 if TYPE_CHECKING:
     from caprun.engine import Captioner
 
-_CLIENT_LEFT = 499  # what nginx counts a request under whose client did not wait for the answer
 _SENTENCES = {
     404: "There is nothing at this path; /docs says what there is.",
     405: "This path does not take that method; /docs says what it takes.",
 }
-
-log = logging.getLogger(__name__)
 
 
 class Service:
@@ -112,17 +108,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
     parameters = openapi_parameters(service.options, service.captioner.spec)
 
     async def caption(request: Request) -> Response:
-        try:
-            return Response(await _caption(service, request), media_type="application/json")
-        except ClientLeft:
-            return Response(status_code=_CLIENT_LEFT)
-        except Exception as error:
-            refusal = refusal_for(error)
-            if refusal.status == 500:
-                log.exception("A request failed.")
-            if refusal.reason is not None:
-                service.metrics.refused.labels(refusal.reason).inc()
-            return error_response(refusal)
+        return Response(await _caption(service, request), media_type="application/json")
 
     for method in ("post", "put"):  # PUT for curl -T
         described = schema.caption_route(parameters, service.settings)
@@ -182,7 +168,7 @@ async def _caption(service: Service, request: Request) -> bytes:
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                raise ClientLeft
+                raise client_left()
             results = work.result()
         finally:
             gone.cancel()

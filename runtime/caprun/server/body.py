@@ -12,7 +12,7 @@ from python_multipart.multipart import Field, File
 from starlette.types import Receive
 
 from caprun.errors import ImageError
-from caprun.server.refusal import Refusal
+from caprun.server.refusal import Refusal, client_left
 from caprun.server.settings import Settings
 
 _WANTED = 'send {"photos": ["<base64>", ...]}'
@@ -22,10 +22,6 @@ _MOST_BRACKETS = 16  # of JSON: what is small as text may be large as objects
 _MOST_OPTIONS = 64
 _NOT_BASE64 = str.maketrans("-_", "+/", " \t\r\n")
 _FORM = "application/x-www-form-urlencoded"
-
-
-class ClientLeft(Exception):  # noqa: N818  (as clients do)
-    """The client closed the connection: nobody waits for an answer."""
 
 
 class BodyHead(NamedTuple):
@@ -73,8 +69,7 @@ async def read_body(receive: Receive, settings: Settings) -> bytes:
     """Receives a body.
 
     Raises:
-        Refusal: It is too large, takes too long or is empty.
-        ClientLeft: It did not come.
+        Refusal: It is too large, takes too long or is empty, or the client left.
     """
     body = bytearray()
     try:
@@ -83,7 +78,7 @@ async def read_body(receive: Receive, settings: Settings) -> bytes:
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ClientLeft
+                    raise client_left()
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
                 if len(body) > settings.max_bytes:

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caprun.server.pages import PAGE_HEADERS
-from caprun.server.refusal import Refusal, error_response, shutting_down
+from caprun.server.refusal import Refusal, error_response, refusal_for, shutting_down
 
 if TYPE_CHECKING:
     from caprun.server.app import Service
@@ -79,9 +79,12 @@ class ServiceMiddleware:
         except Exception as error:
             if started:
                 raise
-            if not isinstance(error, Refusal):
+            refusal = refusal_for(error)
+            if refusal.status == 500:
                 log.exception("A request failed.")
-            await error_response(error)(scope, receive, send_all)
+            if refusal.reason is not None:
+                self.service.metrics.refused.labels(refusal.reason).inc()
+            await error_response(refusal)(scope, receive, send_all)
 
     def _may_ask(self, headers: Headers) -> bool:
         key = self.service.settings.api_key

@@ -1,5 +1,6 @@
 """Requests that are not served: the status, and one sentence that says what was wrong and what to do."""
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 from fastapi.responses import JSONResponse
@@ -24,29 +25,21 @@ STATUSES = {
 """What each status of an error means."""
 
 
+@dataclass(eq=False)
 class Refusal(Exception):  # noqa: N818  (the fault may be nobody's)
-    """An answer that says why there is no caption.
+    """An answer that says why there is no caption."""
 
-    Args:
-        status: The HTTP status.
-        sentence: What was wrong and what to do.
-        retry_after: Seconds after which it is worth trying again, in whole seconds.
-        reason: What `/metrics` counts it under.
-        closes: Whether the connection is of no more use.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        sentence: str,
-        *,
-        retry_after: int | None = None,
-        reason: Reason | None = None,
-        closes: bool = False,
-    ) -> None:
-        super().__init__(sentence)
-        self.status, self.sentence, self.retry_after, self.reason = status, sentence, retry_after, reason
-        self.closes = closes
+    status: int
+    """The HTTP status."""
+    sentence: str
+    """What was wrong and what to do."""
+    _: KW_ONLY
+    retry_after: int | None = None
+    """Seconds after which it is worth trying again, in whole seconds."""
+    reason: Reason | None = None
+    """What `/metrics` counts it under."""
+    closes: bool = False
+    """Whether the connection is of no more use."""
 
 
 def queue_full(retry_after: int) -> Refusal:
@@ -65,6 +58,11 @@ def shutting_down() -> Refusal:
     return Refusal(503, "The service is shutting down; try again soon.", retry_after=1, reason="draining", closes=True)
 
 
+def client_left() -> Refusal:
+    """Returns what a request is counted under whose client closed the connection, as nginx does; nobody reads it."""
+    return Refusal(499, "The client left.")
+
+
 def refusal_for(error: Exception) -> Refusal:
     """Returns what is answered when an error is raised; 500 for one that nobody foresaw."""
     match error:
@@ -72,21 +70,18 @@ def refusal_for(error: Exception) -> Refusal:
             return error
         case DeviceError():
             return Refusal(503, "The model failed, and the log says how; try again.", retry_after=1)
-        case UsageError():
-            return Refusal(422, as_sentence(error))
         case FormatError():
             return Refusal(415, as_sentence(error))
         case TooLargeError():
             return Refusal(413, as_sentence(error))
-        case ImageError():
+        case ImageError() | UsageError():
             return Refusal(422, as_sentence(error))
         case _:
             return Refusal(500, "The service failed, and the log says how; please report it.")
 
 
-def error_response(error: Exception) -> JSONResponse:
+def error_response(refusal: Refusal) -> JSONResponse:
     """Returns an error as every path answers it: `{"error": "one sentence"}`."""
-    refusal = refusal_for(error)
     headers: dict[str, Any] = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"

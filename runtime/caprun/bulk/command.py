@@ -49,13 +49,6 @@ def bulk(
     photos: tuple[str, ...],
     engine: str,  # noqa: ARG001  (there is only one)
     output: Path,
-    overwrite: bool,
-    recursive: bool,
-    image_column: str,
-    id_column: str,
-    model: str | None,
-    min_confidence: float | None,
-    search: dict[str, Any],
     **options: Any,
 ) -> int:
     """Caption photos on several machines, with Ray Data.
@@ -64,22 +57,11 @@ def bulk(
     of them, that hold photos. The machines that do the work read the photos and the model and write the output, so
     give folders that all of them see. A photo that cannot be read is a row with its error, and the exit code is 1.
     """
-    from caprun.bulk.job import BulkOptions, caption_in_bulk
+    from caprun.bulk.job import caption_in_bulk
+    from caprun.bulk.worker import BulkOptions
     from caprun.commands.many_photos import end_of_run
 
-    summary = caption_in_bulk(
-        photos,
-        output,
-        standard_input=sys.stdin.buffer,
-        model=model,
-        min_confidence=min_confidence,
-        search=search,
-        recursive=recursive,
-        image_column=image_column,
-        id_column=id_column,
-        overwrite=overwrite,
-        options=BulkOptions(**options),
-    )
+    summary = caption_in_bulk(photos, output, sys.stdin.buffer, BulkOptions(**options))
     total = counted(summary.photos)
     if summary.before == summary.photos:
         click.echo(f"{output} is finished already; --overwrite begins anew.", err=True)

@@ -7,39 +7,23 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from caprun.bulk.output import Output, claimed
 from caprun.bulk.source import BulkSource, find_source
+from caprun.bulk.worker import BulkOptions, BulkWork, Worker
 from caprun.bundle.manifest import refuse_uncalibrated
+from caprun.bundle.reading import read_bundle
+from caprun.commands.search_options import with_search_options
+from caprun.engine import find_bundle
 from caprun.errors import CaprunError, DeviceError, UsageError
-from caprun.inference.devices import Device, choose_device
+from caprun.inference.devices import choose_device
 from caprun.inference.precisions import choose_precision
 
 _SPARE_CPUS = 3  # for Ray Data's own actor and tasks, which read, filter, cut and write beside the workers
 _FORMAT = 3  # of the rows: 1 had no confidence, 2 no `finished`
-
-
-@dataclass(frozen=True)
-class BulkOptions:
-    """How a job is distributed. Apart from `precision`, none of these options changes a caption."""
-
-    device: Device = "auto"
-    """`auto` is CUDA where it works on this machine, else the CPU."""
-    precision: str | None = None
-    """Precision of the bundle; None for the fastest that was measured on such hardware."""
-    threads: int | None = None
-    """CPUs of a worker; None for one, or on CUDA for an equal share."""
-    workers: tuple[int, int] | None = None
-    """Fewest and most workers; None for one a core, or on CUDA one a GPU."""
-    batch_size: int | None = None
-    """Photos computed together; None for what suits the device."""
-    rows_per_file: int = 500
-    """Rows that are committed together, and done again where a worker dies."""
-    address: str | None = None
-    """Address of a Ray cluster; None starts one on this machine for the job."""
 
 
 class Summary(NamedTuple):
@@ -54,34 +38,14 @@ class Summary(NamedTuple):
     """Rows of photos from which the model abstained."""
 
 
-def caption_in_bulk(
-    arguments: Sequence[str],
-    output: Path,
-    *,
-    standard_input: BinaryIO,
-    model: str | None = None,
-    min_confidence: float | None = None,
-    search: Mapping[str, Any] | None = None,
-    recursive: bool = False,
-    image_column: str = "image",
-    id_column: str = "id",
-    overwrite: bool = False,
-    options: BulkOptions | None = None,
-) -> Summary:
+def caption_in_bulk(arguments: Sequence[str], output: Path, standard_input: BinaryIO, options: BulkOptions) -> Summary:
     """Captions photos on a Ray cluster, or resumes a job that was stopped. In the end every photo has one row.
 
     Args:
         arguments: Photos, folders, `-`, or Parquet files and folders of them.
         output: Folder for Parquet files.
         standard_input: The file to read for `-`.
-        model: Path or name of a bundle; None for the packaged one.
-        min_confidence: Least confidence of a caption; None for all captions.
-        search: Search options that replace the model's own.
-        recursive: Whether to enter folders inside folders.
-        image_column: Column of Parquet files that holds photos or their paths.
-        id_column: Column of Parquet files that tells the rows apart.
-        overwrite: Whether to replace what another or a finished job has written to `output`.
-        options: How the job is distributed.
+        options: What it is captioned with, and how the job is distributed.
 
     Raises:
         UsageError: There is nothing to caption, Ray is not installed, or the output belongs to another job.
@@ -90,54 +54,50 @@ def caption_in_bulk(
         OutputError: The output cannot be written, or does not have one row for each photo.
         CaprunError: Ray gave up; what is done stays.
     """
-    options = options or BulkOptions()
     _import_ray()
-    from caprun.bulk.worker import BulkWork, digest_of
-    from caprun.bundle.reading import read_bundle
-    from caprun.commands.search_options import with_search_options
-    from caprun.engine import find_bundle
-
+    model = options.model
     if model is not None and os.path.lexists(model):
         model = os.path.abspath(model)  # noqa: PTH100
     bundle = read_bundle(find_bundle(model))
-    refuse_uncalibrated(bundle.manifest, min_confidence)
+    refuse_uncalibrated(bundle.manifest, options.min_confidence)
     device = choose_device("auto") if options.device == "auto" else options.device
     precision = options.precision or choose_precision(bundle.manifest, device)
     bundle.check(precision)
-    search_options = with_search_options(bundle.manifest, search or {})
-    source = find_source(arguments, standard_input, recursive=recursive, image_column=image_column, id_column=id_column)
+    search = with_search_options(bundle.manifest, options.search)
+    source = find_source(
+        arguments,
+        standard_input,
+        recursive=options.recursive,
+        image_column=options.image_column,
+        id_column=options.id_column,
+    )
     total = len(source.ids)
     identity = {
         "rows": _FORMAT,
-        "model": f"{bundle.manifest.name} {digest_of(bundle.path)[:12]}",
+        "model": f"{bundle.manifest.name} {bundle.digest[:12]}",
         "precision": precision,
-        **asdict(search_options),
-        "min confidence": "none" if min_confidence is None else min_confidence,
+        **asdict(search),
+        "min confidence": "none" if options.min_confidence is None else options.min_confidence,
         "photos": f"{total:,} {source.digest[:12]}",
         "id": source.id_column,
         "image": source.image_column,
     }
-    with claimed(Path(os.path.abspath(output)), identity, total, overwrite=overwrite) as folder:  # noqa: PTH100
+    with claimed(Path(os.path.abspath(output)), identity, total, overwrite=options.overwrite) as folder:  # noqa: PTH100
         before = folder.committed()
         if before < total:
             with _cluster(options) as resources:
                 threads, pool = _shares(resources, device, options)
                 work = BulkWork(
-                    bundle=model,
-                    model=digest_of(bundle.path),
-                    device=device,
-                    precision=precision,
-                    threads=threads,
-                    options=search_options,
-                    min_confidence=min_confidence,
-                    batch_size=options.batch_size,
-                    id_column=source.id_column,
-                    image_column=source.image_column,
+                    replace(options, model=model, device=device, precision=precision, threads=threads),
+                    search,
+                    bundle.digest,
+                    source.id_column,
+                    source.image_column,
                     by_path=bool(source.paths),
                     folder=os.getcwd(),  # noqa: PTH109
                     attempts=folder.attempts,
                 )
-                _run(work, source, folder, pool, options.rows_per_file)
+                _run(work, source, folder, pool)
         return Summary(total, before, *folder.verify(source.ids, source.id_column))
 
 
@@ -207,14 +167,13 @@ def _shares(
     return threads, options.workers or (most, most)
 
 
-def _run(work: Any, source: BulkSource, folder: Output, pool: tuple[int, int], rows_per_file: int) -> None:
+def _run(work: BulkWork, source: BulkSource, folder: Output, pool: tuple[int, int]) -> None:
     import pyarrow.fs
     import ray
     from ray.data import ActorPoolStrategy, DataContext
     from ray.data.checkpoint import CheckpointConfig
 
-    from caprun.bulk.worker import Worker
-
+    rows_per_file = work.options.rows_per_file
     files = pyarrow.fs.LocalFileSystem()
     # the committed ids are kept, since they say that the job is done
     checkpoint = CheckpointConfig(
@@ -241,8 +200,8 @@ def _run(work: Any, source: BulkSource, folder: Output, pool: tuple[int, int], r
                     batch_size=rows_per_file,
                     batch_format="pyarrow",
                     compute=ActorPoolStrategy(min_size=pool[0], max_size=pool[1]),
-                    num_cpus=work.threads,
-                    num_gpus=1 if work.device == "cuda" else None,
+                    num_cpus=work.options.threads,
+                    num_gpus=1 if work.options.device == "cuda" else None,
                     udf_modifying_row_count=False,
                 ).write_parquet(str(folder.path), filesystem=files, ray_remote_args=little)
     except Exception as error:

@@ -1,15 +1,14 @@
 """The actor of a bulk job: it holds a model, and turns a block of photos into a block of rows."""
 
 import hashlib
-import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from caprun.bundle.manifest import MANIFEST
+from caprun.bundle.reading import read_bundle
 from caprun.caption import Caption, as_row
 from caprun.engine import Captioner, find_bundle
 from caprun.errors import BundleError, CaprunError, ImageError
@@ -25,20 +24,38 @@ _TOGETHER = 2  # times a block is tried as a whole; after that, one of its photo
 
 
 @dataclass(frozen=True)
+class BulkOptions:
+    """The options of `caprun bulk`, whose help describes them."""
+
+    model: str | None = None
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Search options that replace the model's own."""
+    min_confidence: float | None = None
+    recursive: bool = False
+    image_column: str = "image"
+    id_column: str = "id"
+    overwrite: bool = False
+    device: Device = "auto"
+    precision: str | None = None
+    threads: int | None = None
+    """CPUs of a worker; None for one, or on CUDA for an equal share."""
+    workers: tuple[int, int] | None = None
+    """Fewest and most workers; None for one a core, or on CUDA one a GPU."""
+    batch_size: int | None = None
+    rows_per_file: int = 500
+    """Rows that are committed together, and done again where a worker dies."""
+    address: str | None = None
+
+
+@dataclass(frozen=True)
 class BulkWork:
     """What every worker of a job needs to know."""
 
-    bundle: str | None
-    """Directory that every machine sees, or name of an installed bundle; None for the packaged bundle."""
-    model: str
+    options: BulkOptions
+    """With the device, precision and threads of all workers, whatever is the fastest on the hardware of one."""
+    search: SearchOptions
+    digest: str
     """Digest of the bundle; on another machine, another version may be installed."""
-    device: Device
-    precision: str
-    """Precision of all workers, whatever is the fastest on the hardware of one."""
-    threads: int
-    options: SearchOptions
-    min_confidence: float | None
-    batch_size: int | None
     id_column: str
     image_column: str
     by_path: bool
@@ -75,7 +92,7 @@ class Worker:
             results = list(self._caption(photos))
         else:
             results = [self._caption_alone(key, photo) for key, photo in zip(keys, photos, strict=True)]
-        rows = [as_row(result, self._work.min_confidence) for result in results]
+        rows = [as_row(result, self._work.options.min_confidence) for result in results]
         for row in rows:
             if "error" in row:  # a file name that is not UTF-8 would be refused by Arrow
                 row["error"] = row["error"].encode("utf-8", "backslashreplace").decode()
@@ -94,8 +111,8 @@ class Worker:
 
     def _caption(self, photos: Sequence[str | bytes]) -> Iterator[Caption | ImageError]:
         assert isinstance(self._captioner, Captioner)
-        work = self._work
-        return self._captioner.caption_many(photos, work.options, batch_size=work.batch_size, decoders=work.threads)
+        options, search = self._work.options, self._work.search
+        return self._captioner.caption_many(photos, search, batch_size=options.batch_size, decoders=options.threads)
 
     def _caption_alone(self, key: object, photo: str | bytes) -> Caption | ImageError:
         mark = self._mark(key)
@@ -127,18 +144,15 @@ def row_schema() -> "pa.Schema":
 
 
 def _load(work: BulkWork) -> Captioner | CaprunError:
+    options = work.options
     try:
-        captioner = Captioner.load(
-            work.bundle, device=work.device, threads=work.threads, precision=work.precision, many=True
+        bundle = read_bundle(find_bundle(options.model))
+        if bundle.digest != work.digest:
+            return BundleError(
+                f"{bundle.path} is another model on {platform.node()}; install the same on every machine."
+            )
+        return Captioner.load(
+            bundle, device=options.device, threads=options.threads, precision=options.precision, many=True
         )
-        path = find_bundle(work.bundle)
-        if digest_of(path) != work.model:
-            return BundleError(f"{path} is another model on {platform.node()}; install the same on every machine.")
     except CaprunError as error:
         return error
-    return captioner
-
-
-def digest_of(bundle: Path) -> str:
-    """Reads the digest of a bundle that was opened before; it stands for all its files."""
-    return str(json.loads((bundle / MANIFEST).read_bytes())["digest"])

@@ -36,6 +36,8 @@ class Bundle:
     path: Path
     manifest: Manifest
     vocabulary: Vocabulary
+    digest: str
+    """SHA-256 of the manifest, which stands for all files."""
 
     def read(self, file: str) -> bytes:
         """Reads one of the bundle's files and checks it against the manifest."""
@@ -77,9 +79,9 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
         )
     if not is_directory:
         raise BundleError(f"{path} is a file; a bundle is the directory that `captioner export` wrote.")
-    manifest = _manifest(path)
+    manifest, digest = _manifest(path)
     _check_files(path, manifest)
-    bundle = Bundle(path, manifest, _vocabulary(path, manifest))
+    bundle = Bundle(path, manifest, _vocabulary(path, manifest), digest)
     for problem in problems(manifest, bundle.vocabulary):
         raise _not_a_manifest(path, problem)
     return bundle
@@ -104,7 +106,8 @@ def read_manifest(directory: Path) -> Any:
         raise BundleError(f"{path} is damaged: {error}; export the bundle again.") from None
 
 
-def _manifest(path: Path) -> Manifest:
+def _manifest(path: Path) -> tuple[Manifest, str]:
+    """Reads the manifest and its digest."""
     data = read_manifest(path)
     if not isinstance(data, dict):
         raise _not_a_manifest(path, "it is not a JSON object")
@@ -118,7 +121,7 @@ def _manifest(path: Path) -> Manifest:
     if digest != digest_of(data):
         raise BundleError(f"{path / MANIFEST} has been altered (its digest is wrong); export the bundle again.")
     try:
-        return from_dict(Manifest, {"format_version": None} | data)
+        return from_dict(Manifest, {"format_version": None} | data), digest
     except ValueError as error:
         raise _not_a_manifest(path, str(error).rstrip(".")) from None
 

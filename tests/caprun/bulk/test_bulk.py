@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ import pyarrow as pa  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 
 from caprun.bulk import job as bulk_job  # noqa: E402
-from caprun.bulk.job import BulkOptions, Summary, _cluster, _shares, caption_in_bulk  # noqa: E402
+from caprun.bulk.job import Summary, _cluster, _shares, caption_in_bulk  # noqa: E402
+from caprun.bulk.worker import BulkOptions  # noqa: E402
 from caprun.errors import OutputError  # noqa: E402
 from caprun.inference.precisions import measured_on  # noqa: E402
 
@@ -94,9 +96,7 @@ def caption(*inputs: object, output: Path, standard_input: bytes = b"", **more: 
     options = more.pop("options", BulkOptions(rows_per_file=5, workers=(1, 1)))
     arguments = [str(argument) for argument in inputs]
     model = more.pop("model", str(TINY))
-    return caption_in_bulk(
-        arguments, output, standard_input=io.BytesIO(standard_input), model=model, options=options, **more
-    )
+    return caption_in_bulk(arguments, output, io.BytesIO(standard_input), replace(options, model=model, **more))
 
 
 def rows_in(output: Path, key: str = "image") -> Rows:
@@ -340,7 +340,7 @@ def test_a_job_goes_on_in_the_precision_it_was_begun_in(
 
     def one_row(work: Any, source: Any, folder: Any, *_: object) -> None:
         row = source.ids[folder.committed()]
-        ran.append((work.device, work.precision))
+        ran.append((work.options.device, work.options.precision))
         parquet.write_table(
             pa.table({"image": [row], **dict.fromkeys(("abstained", "error"), pa.nulls(1, pa.string()))}),
             folder.path / f"{row}.parquet",

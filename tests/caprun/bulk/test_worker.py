@@ -9,7 +9,8 @@ pytest.importorskip("pyarrow", reason='pyarrow is not installed; pip install "ca
 import pyarrow as pa
 
 from caprun import Captioner, SearchOptions
-from caprun.bulk.worker import BulkWork, Worker, digest_of
+from caprun.bulk.worker import BulkOptions, BulkWork, Worker
+from caprun.bundle.reading import read_bundle
 from caprun.caption import as_row
 
 
@@ -17,13 +18,8 @@ from caprun.caption import as_row
 def work(tiny: Path, tmp_path: Path) -> dict[str, Any]:
     """Settings of a worker, without the search."""
     return {
-        "bundle": str(tiny),
-        "model": digest_of(tiny),
-        "device": "cpu",
-        "precision": "fp32",
-        "threads": 1,
-        "min_confidence": None,
-        "batch_size": 4,
+        "options": BulkOptions(str(tiny), device="cpu", precision="fp32", threads=1, batch_size=4),
+        "digest": read_bundle(tiny).digest,
         "id_column": "image",
         "image_column": "image",
         "by_path": False,
@@ -44,7 +40,7 @@ def present(row: dict[str, Any]) -> dict[str, Any]:
 def test_rows_are_those_of_every_other_output(
     work: dict[str, Any], captioner: Captioner, photo: Path, options: SearchOptions
 ) -> None:
-    table = Worker(BulkWork(**work, options=options))(pa.table({"image": [photo.name, "nowhere.jpg"]}))
+    table = Worker(BulkWork(**work, search=options))(pa.table({"image": [photo.name, "nowhere.jpg"]}))
     rows = [present(row) for row in table.to_pylist()]
     assert rows[0] == {"image": photo.name} | as_row(captioner.caption(photo, options))
     assert rows[0]["finished"] is (options.max_length > 2)

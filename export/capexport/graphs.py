@@ -32,61 +32,23 @@ class EncoderGraph(nn.Module):
         return _present(self.model.encode(image))
 
 
-class PlainStep(nn.Module):
-    """A decoding step as the model computes it, for decoders whose weights `FusedStep` cannot join."""
-
-    def __init__(self, model: CaptionModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, row: Tensor | None, parent: Tensor, token: Tensor, encoded: Encoded, k: int | Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """See `CaptionModel.candidates`."""
-        return self.model.candidates(row, parent, token, encoded, k)
-
-
-def _step(model: CaptionModel) -> FusedStep | PlainStep:
-    return FusedStep(model) if type(model.decoder) is CaptionDecoder else PlainStep(model)
-
-
 class StepGraph(nn.Module):
-    """A decoding step without attention; see `CaptionModel.candidates`."""
+    """A decoding step, with joined weights where `FusedStep` can join them.
+
+    It takes the tensors that `describe` lists. A model without attention has no `row`, `regions` and `keys`.
+    """
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
-        self.step = _step(model)
+        self.attends = model.attends
+        self.step = FusedStep(model) if type(model.decoder) is CaptionDecoder else model
 
-    def forward(self, parent: Tensor, token: Tensor, hidden: Tensor, cell: Tensor, k: Tensor) -> tuple[Tensor, ...]:
-        """Takes `k` as int64 (1,): an int would be traced as a constant."""
-        return _present(self.step(None, parent, token, Encoded(hidden, cell), _scalar(k)))
-
-
-class AttendingStepGraph(nn.Module):
-    """A decoding step with attention: it also takes the regions of unfinished photos, and returns alpha."""
-
-    def __init__(self, model: CaptionModel) -> None:
-        super().__init__()
-        self.step = _step(model)
-
-    def forward(
-        self,
-        row: Tensor,
-        parent: Tensor,
-        token: Tensor,
-        hidden: Tensor,
-        cell: Tensor,
-        regions: Tensor,
-        keys: Tensor,
-        k: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """See `StepGraph`."""
-        return _present(self.step(row, parent, token, Encoded(hidden, cell, regions, keys), _scalar(k)))
-
-
-def step_graph(model: CaptionModel) -> nn.Module:
-    """Returns the decoding step of a model."""
-    return AttendingStepGraph(model) if model.attends else StepGraph(model)
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Computes a step; `k` is int64 (1,), since an int would be traced as a constant."""
+        row, others = (given[0], given[1:]) if self.attends else (None, given)
+        parent, token, *encoded, k = others
+        step = self.step.candidates if isinstance(self.step, CaptionModel) else self.step
+        return _present(step(row, parent, token, Encoded(*encoded), _scalar(k)))
 
 
 def _present(tensors: Iterable[Tensor | None]) -> tuple[Tensor, ...]:

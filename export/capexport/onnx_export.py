@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import nn
 
-from capexport.graphs import EncoderGraph, describe, example_inputs, step_graph
+from capexport.graphs import EncoderGraph, StepGraph, describe, example_inputs
 from caprun.bundle.manifest import GraphSpec
 from captioner.models.caption_model import CaptionModel
 
@@ -22,7 +22,7 @@ def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
     image, step = example_inputs(model)
     graphs = describe(model)
     _export(EncoderGraph(model), image, graphs.encoder, directory / ENCODER)
-    _export(step_graph(model), step, graphs.decoder, directory / DECODER)
+    _export(StepGraph(model), step, graphs.decoder, directory / DECODER)
     return ENCODER, DECODER
 
 
@@ -39,7 +39,7 @@ def _export(module: nn.Module, example: tuple[Any, ...], spec: GraphSpec, path: 
             example,
             dynamo=True,
             verbose=False,
-            dynamic_shapes=shapes,
+            dynamic_shapes=(shapes,) if isinstance(module, StepGraph) else shapes,  # which takes *given
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.outputs],
         )

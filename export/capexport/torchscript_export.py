@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from capexport.graphs import EncoderGraph, example_inputs, step_graph
+from capexport.graphs import EncoderGraph, StepGraph, example_inputs
 from captioner.models.caption_model import CaptionModel
 
 ENCODER, DECODER = "encoder_model.pt", "decoder_model.pt"
@@ -19,7 +19,7 @@ def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
     image, step = example_inputs(model)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        for module, example, file in ((EncoderGraph(model), image, ENCODER), (step_graph(model), step, DECODER)):
+        for module, example, file in ((EncoderGraph(model), image, ENCODER), (StepGraph(model), step, DECODER)):
             traced = torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
             # freezing keeps only the weights that a graph uses; its arithmetic stays as it is
             content = io.BytesIO()  # a full disk is then an OSError; PyTorch's own writer raises something else

@@ -17,8 +17,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -127,7 +128,8 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
             quantize_static(
                 str(folded),
                 str(quantized),
-                _reader(feeds[:1]),  # it insists on finding ranges itself, although those given below replace them
+                # it insists on finding ranges itself, although those given below replace them
+                SimpleNamespace(get_next=partial(next, map(dict, feeds[:1]), None)),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", *_ACTIVATIONS, *_PRODUCTS],
                 nodes_to_quantize=[node.name for node in graph.nodes],
@@ -289,20 +291,6 @@ def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed
         rounded = round_weights(matrix.weights, matrix.scales.astype(np.float64), seen)
         rounded = rounded if matrix.axis == 0 else rounded.T
         stored.CopyFrom(numpy_helper.from_array(rounded.reshape(tuple(stored.dims)), stored.name))
-
-
-def _reader(feeds: Sequence[Feed]) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left = iter(feeds)
-
-        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
-            feed = next(self.left, None)
-            return None if feed is None else dict(feed)
-
-    return Reader()
 
 
 @contextlib.contextmanager

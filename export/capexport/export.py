@@ -68,13 +68,6 @@ class ExportRequest:
 def export(request: ExportRequest, say: Say) -> Manifest:
     """Writes a bundle, verifies it, and replaces the previous one; a failed export leaves that one unchanged.
 
-    Args:
-        request: the arguments.
-        say: prints a line.
-
-    Returns:
-        The bundle's manifest.
-
     Raises:
         ParityError: the graphs differ from PyTorch.
         PrecisionError: a precision is worse or no faster than fp32.

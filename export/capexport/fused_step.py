@@ -18,11 +18,7 @@ from captioner.models.decoder import Encoded
 
 
 class FusedStep(nn.Module):
-    """A model's decoder with joined weights.
-
-    Args:
-        model: a model in eval mode. The joined weights are copies.
-    """
+    """A copy of the decoder of a model in eval mode, with joined weights."""
 
     word_product: Tensor
     context_product: Tensor | None

@@ -45,17 +45,10 @@ class Abstention(NamedTuple):
 
 
 def abstention(caption: Caption, min_confidence: float | None) -> Abstention | None:
-    """Compares a caption's confidence with the minimum.
+    """Returns the reason to withhold a caption below a confidence of 0 to 1; None to give it.
 
     The first caption decides, not its alternatives. The rounded confidence is compared, so that the decision agrees
     with the number in the row.
-
-    Args:
-        caption: The caption, with a confidence if `min_confidence` is given.
-        min_confidence: The least confidence, 0 to 1; None accepts every caption.
-
-    Returns:
-        The reason to withhold the caption; None to give it.
     """
     if min_confidence is None or caption.confidence is None:
         return None
@@ -69,13 +62,9 @@ def abstention(caption: Caption, min_confidence: float | None) -> Abstention | N
 def as_row(result: Caption | ImageError, min_confidence: float | None = None) -> dict[str, Any]:
     """Describes a photo's result as plain data: the one definition for `--json`, files, HTTP and Ray.
 
-    Args:
-        result: A caption, or the error of a photo that could not be read.
-        min_confidence: The confidence below which the row says that the model abstains; None for captions only.
-
     Returns:
-        `caption`, `log_prob`, `finished`, `confidence`, `words` and `alternatives`, as far as there are any; or
-        `abstained` and `confidence`; or `error`. Callers put the photo's name first. Numbers have six decimals.
+        `caption`, `log_prob`, `finished`, `confidence`, `words` and `alternatives`, as far as there are any; below the
+        minimum `abstained` and `confidence`; or `error`. Callers put the photo's name first. Numbers have six decimals.
     """
     if isinstance(result, ImageError):
         return {"error": str(result)}

@@ -10,10 +10,7 @@ else:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Locks an open file against other processes until it is closed or this process ends.
-
-    Args:
-        descriptor: The file, open for writing.
+    """Locks a file that is open for writing against other processes, until it is closed or this process ends.
 
     Returns:
         False if another process holds the lock. True on a file system without locks.

@@ -55,12 +55,7 @@ class Fitted:
 
 
 def measure(fitted: Fitted, captioner: Captioner) -> dict[str, Any]:
-    """Measures a confidence out of fold, by dataset if there are several, and against outliers.
-
-    Args:
-        fitted: the confidence.
-        captioner: the model in the precision used by default.
-    """
+    """Measures a confidence out of fold, by dataset if there are several, and against outliers."""
     own, dev = fitted.own, fitted.dev
     datasets = dev[own].captioned.datasets
     fold = np.random.default_rng(0).permutation(len(datasets)) % FOLDS
@@ -129,10 +124,7 @@ def _transfer(fitted: Fitted, name: str) -> dict[str, Any] | None:
 def _against_outliers(fitted: Fitted, captioner: Captioner, good: Chances) -> dict[str, Any]:
     """Measures AUROC of dev photos against new outliers of all kinds, and of each kind with a fit without it.
 
-    Args:
-        fitted: the confidence.
-        captioner: the model in the precision used by default.
-        good: each dev caption's probability of being good if its photo is familiar, out of fold.
+    `good` is each dev caption's probability of being good if its photo is familiar, out of fold.
     """
     photos = fitted.dev[fitted.own].captioned.photos
     confidence = sigmoid(fitted.familiar(photos)) * good

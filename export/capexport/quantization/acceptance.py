@@ -72,12 +72,7 @@ def judge(
 ) -> Mapping[str, Precision]:
     """Compares a precision with fp32 on the same photos.
 
-    Args:
-        bundle: a bundle with both precisions.
-        name: the precision to judge.
-        evidence: the photos.
-        say: prints a line.
-        device: the device on which speed is measured; None compares captions only, on the CPU.
+    Without a device to measure speed on, only captions are compared, on the CPU.
 
     Returns:
         fp32 and the precision, with their measurements if there are any.

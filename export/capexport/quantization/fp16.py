@@ -11,15 +11,9 @@ from caprun.inference.devices import onnxruntime
 
 
 def write_fp16(bundle: Bundle) -> Precision:
-    """Writes fp16 copies of a bundle's graphs beside them; their inputs and outputs stay fp32.
+    """Writes fp16 copies of a bundle's fp32 graphs beside them; their inputs and outputs stay fp32.
 
     The softmax that yields log-probabilities stays fp32 as well.
-
-    Args:
-        bundle: a bundle with fp32 graphs.
-
-    Returns:
-        The files written.
     """
     onnxruntime()
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16

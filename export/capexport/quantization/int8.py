@@ -52,15 +52,12 @@ _DOMAINS = ("", "com.microsoft")
 
 
 def write_int8(bundle: Bundle, photos: npt.NDArray[np.uint8], calibration: Calibration) -> Precision:
-    """Writes int8 copies of a bundle's graphs beside them.
+    """Writes int8 copies of a bundle's fp32 graphs beside them.
 
     Args:
-        bundle: a bundle with fp32 graphs.
+        bundle: the bundle.
         photos: uint8 (photos, height, width, 3), to calibrate on.
-        calibration: how ranges are chosen.
-
-    Returns:
-        The files written.
+        calibration: see `find_ranges`.
 
     Raises:
         CaptionerError: ONNX Runtime cannot prepare a graph.
@@ -103,13 +100,9 @@ class _Recorder:
 
 
 def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Calibration = "mse") -> None:
-    """Writes an int8 copy of a graph, optimised by `optimise`.
+    """Writes an int8 copy of an fp32 graph, calibrated by `find_ranges` on realistic inputs, and optimised.
 
-    Args:
-        source: an fp32 graph.
-        target: file to write.
-        feeds: realistic inputs; the intermediate values of one feed are in memory at a time.
-        calibration: see `find_ranges`.
+    The intermediate values of one feed are in memory at a time.
 
     Raises:
         CaptionerError: ONNX Runtime cannot prepare the graph.
@@ -168,14 +161,7 @@ def optimise(source: Path, target: Path) -> onnx.ModelProto:
 
     The next level, `all`, arranges tensors for the processor at hand. Graphs at `extended` run on any processor, and
     loading them still applies `all`, so they compute the same bits. An fp32 graph would gain little, and would contain
-    fused operators that the CUDA provider lacks.
-
-    Args:
-        source: the graph.
-        target: file that ONNX Runtime writes the optimised graph to.
-
-    Returns:
-        The optimised graph.
+    fused operators that the CUDA provider lacks. ONNX Runtime writes the optimised graph to `target`.
     """
     ort = onnxruntime()
     options = ort.SessionOptions()

@@ -25,12 +25,7 @@ class Version(NamedTuple):
 class Arrivals:
     """The photos of a folder that are new or have changed, and are complete.
 
-    A photo is complete when its size and its time have stayed the same for a while.
-
-    Args:
-        folder: Path of the folder.
-        recursive, exclude: As for `caprun.batch.listing.photos_in`.
-        settle: Seconds for which a file must stay the same.
+    A photo is complete when its size and its time have stayed the same for `settle` seconds.
 
     Attributes:
         done: The version of each photo that is captioned, by its path.
@@ -45,8 +40,7 @@ class Arrivals:
     def look(self, now: float) -> Mapping[str, Version]:
         """Looks through the folder; returns the photos to caption, sorted by the bytes of their paths.
 
-        Args:
-            now: Seconds of a clock that never goes back.
+        `now` is in seconds of a clock that never goes back.
 
         Raises:
             CaprunError: The folder has vanished.

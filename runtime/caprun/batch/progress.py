@@ -9,10 +9,7 @@ from datetime import timedelta
 class PhotoProgress:
     """Counts photos on standard error; a context manager that clears a terminal's line in the end.
 
-    Args:
-        total: Number of photos.
-        done: Number of photos that an earlier run captioned.
-        quiet: Whether to show nothing.
+    `done` of the `total` photos were captioned by an earlier run.
     """
 
     def __init__(self, total: int, *, done: int = 0, quiet: bool = False) -> None:

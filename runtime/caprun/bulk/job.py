@@ -41,12 +41,6 @@ class Summary(NamedTuple):
 def caption_in_bulk(arguments: Sequence[str], output: Path, standard_input: BinaryIO, options: BulkOptions) -> Summary:
     """Captions photos on a Ray cluster, or resumes a job that was stopped. In the end every photo has one row.
 
-    Args:
-        arguments: Photos, folders, `-`, or Parquet files and folders of them.
-        output: Folder for Parquet files.
-        standard_input: The file to read for `-`.
-        options: What it is captioned with, and how the job is distributed.
-
     Raises:
         UsageError: There is nothing to caption, Ray is not installed, or the output belongs to another job.
         BundleError: The bundle does not exist or lacks the precision, or a worker refuses it.

@@ -85,13 +85,9 @@ class Output:
 
 @contextlib.contextmanager
 def claimed(path: Path, identity: Mapping[str, Any], photos: int, *, overwrite: bool) -> Iterator[Output]:
-    """Opens a job's folder and keeps other jobs out of it.
+    """Opens or makes a job's folder and keeps other jobs out of it.
 
-    Args:
-        path: The folder, which is made if it does not exist.
-        identity: Everything that the rows depend on, by names for people; the values are JSON.
-        photos: Number of rows that the job will have.
-        overwrite: Whether to replace what another or a finished job has written.
+    `identity` is everything that the rows depend on, as JSON, by names for people.
 
     Raises:
         UsageError: The folder holds rows of another job, or files that no job wrote.

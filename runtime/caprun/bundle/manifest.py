@@ -155,12 +155,7 @@ def digest_of(data: Mapping[str, Any]) -> str:
 
 
 def refuse_uncalibrated(spec: ModelSpec, least: float | None, option: str = "--min-confidence") -> None:
-    """Refuses a minimum confidence for a model without a calibrated confidence.
-
-    Args:
-        spec: The model.
-        least: The minimum confidence; None for none.
-        option: The option that sets it, for the message.
+    """Refuses a minimum confidence, set by `option`, for a model without a calibrated confidence.
 
     Raises:
         UsageError: A minimum is set and the model has no confidence.

@@ -25,12 +25,7 @@ def is_plain_name(name: str) -> bool:
 
 
 def problems(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[str]:
-    """Finds contradictions in a manifest whose keys and types are right, and describes each in a few words.
-
-    Args:
-        manifest: The manifest; its files have plain names.
-        vocabulary: The vocabulary of the same bundle.
-    """
+    """Describes each contradiction in a manifest whose keys, types and file names are right, in a few words."""
     special = astuple(manifest.special)
     if len(set(special)) != len(special) or not all(0 <= index < len(vocabulary) for index in special):
         yield "its special ids are not four different ids of the vocabulary"

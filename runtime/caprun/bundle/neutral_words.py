@@ -22,11 +22,7 @@ class NeutralWords:
     Both are pieces separated by spaces, and the replacement has no more of them."""
 
     def neutralizer(self, vocabulary: Vocabulary) -> Neutralizer:
-        """Converts the words to ids, for searches.
-
-        Args:
-            vocabulary: The vocabulary of the same bundle, without `problems`.
-        """
+        """Converts the words to ids of the bundle's vocabulary, for searches; there must be no `problems`."""
         index = {piece: i for i, piece in enumerate(vocabulary.pieces)}
         groups: dict[int, list[int]] = {}
         for gendered, neutral in self.words.items():
@@ -42,12 +38,7 @@ class NeutralWords:
         return Neutralizer(groups, phrases, len(vocabulary), word_starts)
 
     def problems(self, vocabulary: Vocabulary, special: frozenset[int]) -> Iterator[str]:
-        """Finds words that a search cannot use, and describes each in a few words.
-
-        Args:
-            vocabulary: The vocabulary of the same bundle.
-            special: Ids of the special pieces.
-        """
+        """Finds words that a search cannot use, and describes each in a few words; `special` are the special ids."""
         if not is_language_code(self.language):
             yield f"its neutral words have the language {shown(self.language)}, which is no language code"
         if not self.words:

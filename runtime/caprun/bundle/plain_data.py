@@ -18,13 +18,9 @@ def from_dict(cls: type[T], data: object, where: str = "") -> T:
     Fields may be dataclasses, str, int, float, bool, Literal, tuple, Mapping, `X | None`, or Any. An int is
     accepted for a float; nothing else is converted.
 
-    Args:
-        cls: The dataclass.
-        data: The mapping.
-        where: Path of the mapping, for messages; empty for the top level.
-
     Raises:
-        ValueError: A key is unknown or missing, or a value has another type; the message names it with its path.
+        ValueError: A key is unknown or missing, or a value has another type; the message names it with its path, which
+            begins with `where`.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"{where or 'the top level'} must be a table of keys and values")

@@ -76,20 +76,10 @@ def caption_photos(
     min_confidence: float | None,
     pictures: Pictures,
 ) -> int:
-    """Captions photos and prints or writes what the options ask for.
+    """Captions photos and prints or writes what the options ask for; returns the exit code.
 
-    Args:
-        load: Loads the model, for many photos or for few; called after the options are checked. It may call its second
-            argument with the image that the model takes as soon as it is known, so that a photo is read meanwhile.
-        photos: Paths, folders and `-`.
-        search: Search options that replace the model's own.
-        many: Options of many photos.
-        as_json: Whether to print JSON objects instead of text.
-        min_confidence: Least confidence of a caption; None for all captions.
-        pictures: Files to draw, for a single photo.
-
-    Returns:
-        The exit code.
+    `load` loads the model for many photos or for few, once the options are checked. It may call its second argument
+    with the image that the model takes as soon as it is known, so that a photo is read meanwhile.
     """
     if pictures.wanted and len(photos) > 1:
         raise UsageError(f"--attention and --picture take one photo, not {len(photos)}.")

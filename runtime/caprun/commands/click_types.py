@@ -13,13 +13,7 @@ class Integer(click.IntRange):
 
 
 class Number(click.FloatRange):
-    """A number in a range; unlike `click.FloatRange` it refuses NaN.
-
-    Args:
-        name: What the help calls the value.
-        low: The smallest value.
-        high: The largest value.
-    """
+    """A number in a range, which the help calls `name`; unlike `click.FloatRange` it refuses NaN."""
 
     def __init__(self, name: str, low: float, high: float) -> None:
         super().__init__(low, high)

@@ -48,14 +48,7 @@ def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
 
 
 def examine(model: str | None, threads: int | None) -> Iterator[tuple[str, Section]]:
-    """Examines everything that captioning needs.
-
-    Args:
-        model: A bundle; None for the packaged one.
-        threads: CPU threads of the timed captions; None for all cores.
-
-    Yields:
-        The name of a section, and what was found, as plain data.
+    """Examines everything that captioning needs; yields the name of each section, and what was found as plain data.
 
     Raises:
         CaprunError: Something does not work; the sections before it were yielded.

@@ -36,12 +36,7 @@ class Pictures(NamedTuple):
                 format_to_write(path, option)
 
     def write(self, spec: "ModelSpec", photo: str, caption: "Caption") -> None:
-        """Draws and writes the pictures that are wanted.
-
-        Args:
-            spec: The model's.
-            photo: The photo's file.
-            caption: Its caption, with attention weights if `attention` is wanted.
+        """Draws and writes the pictures that are wanted; `attention` needs a caption with attention weights.
 
         Raises:
             ImageError: The photo cannot be read any more.

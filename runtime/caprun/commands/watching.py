@@ -28,16 +28,9 @@ from caprun.search.options import SearchOptions
 
 
 class Watch:
-    """A watch of a folder: repeated runs over the photos that are new, with one model.
+    """A watch of a folder: repeated runs over the photos that are new, with one model, until `ended` is set.
 
-    Args:
-        folder: Path of the folder.
-        captioner: The model, for many photos.
-        options: Search options.
-        many: What is listed and written; `output` is a .jsonl file or None.
-        min_confidence: Least confidence of a caption; None for all captions.
-        settle: Seconds for which a file must stay the same to be complete.
-        ended: Ends the watch when it is set.
+    Files that have stayed the same for `settle` seconds are complete.
     """
 
     def __init__(

@@ -32,13 +32,10 @@ _WITHOUT_GLYPH = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # categories of spaces, control
 
 
 def find_font(text: str, size: int, font: FontFile = None) -> ImageFont.FreeTypeFont:
-    """Loads a font and checks that it has a glyph for every letter of a text.
+    """Loads a font of `size` pixels and checks that it has a glyph for every letter of a text.
 
-    Args:
-        text: The text.
-        size: Size in pixels.
-        font: A font file; None for Pillow's own font, which is the same on every host, or where it lacks a letter for
-            the first usual font of the system that has them all.
+    Without a font file, it is Pillow's own font, which is the same on every host, or where that lacks a letter the
+    first usual font of the system that has them all.
 
     Raises:
         UsageError: The font cannot be read or lacks a letter.

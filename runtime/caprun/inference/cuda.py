@@ -73,11 +73,7 @@ def problem() -> str | None:
 
 
 def failure(reason: str) -> str:
-    """Says in one sentence that CUDA did not start although there is a driver for it.
-
-    Args:
-        reason: The error of ONNX Runtime; empty if it gave none.
-    """
+    """Says in one sentence that CUDA did not start although there is a driver; `reason` is ONNX Runtime's, if any."""
     found, needed = driver(), requirements()
     there = "there is no NVIDIA driver" if found is None else f"the NVIDIA driver here supports CUDA {_dotted(found)}"
     return (
@@ -88,11 +84,7 @@ def failure(reason: str) -> str:
 
 @contextlib.contextmanager
 def started_quietly(runtime: Any) -> Iterator[None]:
-    """Loads the CUDA libraries of installed packages, and keeps ONNX Runtime from printing while a session starts.
-
-    Args:
-        runtime: The module `onnxruntime`.
-    """
+    """Loads the CUDA libraries of installed packages, and keeps ONNX Runtime from printing while a session starts."""
     runtime.set_default_logger_severity(_FATAL)
     try:
         if hasattr(runtime, "preload_dlls"):

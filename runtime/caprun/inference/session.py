@@ -34,13 +34,7 @@ _OPTIONS = {
 
 
 class OnnxBackend:
-    """A bundle's two graphs in ONNX Runtime.
-
-    Args:
-        bundle: An ONNX bundle.
-        device: `auto` falls back to the CPU where CUDA does not start; `cuda` runs on CUDA or fails.
-        threads: Threads of one operation; None for all cores.
-        precision: A precision of the bundle; None for the one that `choose_precision` finds.
+    """A bundle's two graphs in ONNX Runtime; `caprun.engine.Captioner.load` describes the arguments.
 
     Attributes:
         device: The device that the graphs run on.
@@ -94,11 +88,7 @@ class OnnxBackend:
 
 
 def refuse_unknown_pieces(candidate: npt.NDArray[np.int64], pieces: int) -> None:
-    """Refuses ids outside the vocabulary.
-
-    Args:
-        candidate: Ids that a decoder proposes, of any shape.
-        pieces: Size of the vocabulary.
+    """Refuses ids, of any shape, outside a vocabulary of so many pieces.
 
     Raises:
         BundleError: An id is negative or too large.

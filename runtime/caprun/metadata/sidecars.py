@@ -44,13 +44,8 @@ class Writer:
 class Sidecars:
     """Writes captions into the XMP sidecars of photos. What a person wrote stays.
 
-    A sidecar says itself which run wrote it, so a run that was stopped goes on without a file of its own.
-
-    Args:
-        photos: Paths of the photos.
-        options: What the sidecars hold.
-        writer: What writes them.
-        say: Takes a sentence about a sidecar that cannot be read or written.
+    A sidecar says itself which run wrote it, so a run that was stopped goes on without a file of its own. `say` takes a
+    sentence about a sidecar that cannot be read or written.
 
     Attributes:
         written, kept, failed: Number of photos with a new caption in their sidecar, with texts that a person wrote and

@@ -49,10 +49,7 @@ class Mark(NamedTuple):
 
 
 class Sidecar:
-    """The content of a sidecar.
-
-    Args:
-        content: The bytes of the file; None for a new one.
+    """The content of a sidecar, of the bytes of its file; None for a new one.
 
     Raises:
         ValueError: The content is not XMP; the message is a phrase without the file's name.

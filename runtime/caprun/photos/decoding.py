@@ -44,11 +44,7 @@ def quiet() -> Iterator[None]:
 
 
 def check_size(size: tuple[int, int], label: str) -> None:
-    """Refuses a photo of too many pixels, or of none.
-
-    Args:
-        size: Width and height.
-        label: Its name for messages.
+    """Refuses a photo whose width and height are too many pixels, or none.
 
     Raises:
         TooLargeError: It has more than `MAX_PIXELS`, or more than `MAX_SIDE` on a side.
@@ -69,13 +65,7 @@ def check_size(size: tuple[int, int], label: str) -> None:
 
 
 def decode(picture: Picture, label: str, smallest: tuple[int, int] | None = None) -> Image.Image:
-    """Decodes the pixels as they are stored.
-
-    Args:
-        picture: The photo's file, taken apart.
-        label: Its name for messages.
-        smallest: Width and height above which a JPEG is decoded at 1/8, 1/4 or 1/2 of its size; None decodes it in
-            full.
+    """Decodes the pixels as they are stored; a JPEG, above the size `smallest`, at 1/8, 1/4 or 1/2 of its own.
 
     Raises:
         ImageError: It has too many pixels.

@@ -8,11 +8,9 @@ _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
 def orientation_of(exif: bytes | None, xmp: bytes | None) -> int:
-    """Reads the orientation from EXIF, or else from XMP; 1 (upright) where both are missing or broken.
+    """Reads the orientation from EXIF, with or without its marker, or else from an XMP packet.
 
-    Args:
-        exif: EXIF data, with or without its marker "Exif".
-        xmp: An XMP packet.
+    It is 1 (upright) where both are missing or broken.
     """
     found = _exif_orientation(exif) if exif else None
     if found is None and xmp and (match := _XMP_ORIENTATION.search(xmp)):

@@ -44,11 +44,7 @@ def is_installed(name: str) -> bool:
 
 
 def describe_left_out(counts: Mapping[str, int]) -> Iterator[str]:
-    """Yields sentences on files that cannot be read here, by what to do.
-
-    Args:
-        counts: Number of files by extension, each of `EXTENSIONS` or `OTHERS`.
-    """
+    """Yields sentences on files that cannot be read here, of their numbers by extension, by what to do."""
     for chosen, hint in ((EXTENSIONS, f"{EXTRA} reads them"), (OTHERS, "convert them to JPEG")):
         found = {extension: count for extension, count in sorted(counts.items()) if extension in chosen}
         if found:
@@ -57,17 +53,10 @@ def describe_left_out(counts: Mapping[str, int]) -> Iterator[str]:
 
 
 def format_to_write(path: PurePath, option: str) -> str:
-    """Chooses the format of a picture by the extension of its file; PNG without an extension.
-
-    Args:
-        path: The file to write.
-        option: The command line option that names it, for the message.
-
-    Returns:
-        A format of Pillow.
+    """Chooses Pillow's format of a picture by the extension of its file; PNG without an extension.
 
     Raises:
-        UsageError: The extension is none that can be written.
+        UsageError: The extension is none that can be written; the message names the option that gave it.
     """
     extension = path.suffix.lower()
     if not extension:

@@ -33,10 +33,6 @@ def printable(name: str) -> str:
 def read(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> bytes:
     """Reads an encoded file as a whole: one read costs less than the many small reads of a decoder.
 
-    Args:
-        photo: The photo.
-        label: Its name for messages.
-
     Raises:
         TooLargeError: It is larger than `MAX_BYTES`.
         ImageError: It cannot be read.

@@ -44,11 +44,7 @@ _SIGNATURES = (
 
 
 def take_apart(kind: str, data: bytes) -> Picture:
-    """Parses an encoded file.
-
-    Args:
-        kind: Its format, as `kind_of` returns it.
-        data: Its bytes.
+    """Parses an encoded file of a kind that `kind_of` returned.
 
     Raises:
         TooMuchError: It would take too long or too much memory to decode.

@@ -27,13 +27,7 @@ _BACKWARDS = (3, 4, 6, 7)  # the last row becomes the first
 
 
 def upright_rgb(image: Image.Image, orientation: int, conversion: Conversion | None = None) -> Image.Image:
-    """Converts a loaded image to RGB, composites it on white, and turns it.
-
-    Args:
-        image: An image of any mode.
-        orientation: Its orientation by EXIF.
-        conversion: The way of its colours to sRGB; None for sRGB.
-    """
+    """Converts a loaded image of any mode to RGB, composites it on white, and turns it by its EXIF orientation."""
     width, height = image.size
     turn = TURNS.get(orientation)
     bounds = _float_bounds(image) if image.mode == "F" else None

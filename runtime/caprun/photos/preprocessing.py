@@ -48,12 +48,7 @@ class ImageSpec:
 
 
 def load(photo: Photo, spec: ImageSpec, *, name: str | None = None) -> npt.NDArray[np.uint8]:
-    """Reads a photo and prepares it for the encoder.
-
-    Args:
-        photo: The photo.
-        spec: The input of the encoder.
-        name: Name of the photo for messages; None for its path.
+    """Reads a photo and prepares it for the encoder; messages call it by `name`, or else by its path.
 
     Returns:
         uint8 (height, width, 3).
@@ -67,11 +62,7 @@ def load(photo: Photo, spec: ImageSpec, *, name: str | None = None) -> npt.NDArr
 
 
 def prepare(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.uint8]:
-    """Resizes an image once; an image that has the size already is not resampled.
-
-    Args:
-        image: An RGB image from `open_photo`.
-        spec: The input of the encoder.
+    """Resizes an image from `open_photo` once; one that has the size already is not resampled.
 
     Returns:
         RGB, uint8 (height, width, 3), writable and C-contiguous.
@@ -91,11 +82,7 @@ def prepare(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.uint8]:
 
 
 def seen_box(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, float, float]:
-    """Computes the part of a photo that the encoder sees.
-
-    Args:
-        size: Width and height of the photo.
-        spec: The input of the encoder.
+    """Computes the part of a photo of some width and height that the encoder sees.
 
     Returns:
         (left, top, right, bottom) as fractions of the photo's width and height; (0, 0, 1, 1) unless cropped.

@@ -71,12 +71,7 @@ class CaptionEnd(NamedTuple):
 
 
 class Trace:
-    """Reads captions from the steps of a search, from their last piece to their first.
-
-    Args:
-        log: All steps of the search.
-        photos: Number of photos in the batch.
-    """
+    """Reads captions from all steps of a search over a batch of photos, from their last piece to their first."""
 
     def __init__(self, log: Sequence[SearchStep], photos: int) -> None:
         # single elements are read much faster from lists than from arrays

@@ -41,9 +41,7 @@ _SENTENCES = {
 class Service:
     """What a process serves: a model, its queue and its counters.
 
-    Args:
-        captioner: The model; loaded with `many=True` it is in memory once.
-        settings: The limits.
+    A model that was loaded with `many=True` is in memory once.
 
     Attributes:
         draining: Whether the process is about to end, so that it is not ready for more.

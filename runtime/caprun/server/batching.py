@@ -94,13 +94,7 @@ class _Outcome(NamedTuple):
 
 
 class Batcher:
-    """Captions the photos of many requests, in batches.
-
-    Args:
-        captioner: The model; loaded with `many=True` it is in memory once.
-        settings: The limits.
-        metrics: Told the length of the queue, the batches, and what became of each photo.
-    """
+    """Captions the photos of many requests, in batches."""
 
     def __init__(self, captioner: "Captioner", settings: Settings, metrics: Metrics) -> None:
         self.captioner = captioner.for_many()
@@ -127,11 +121,9 @@ class Batcher:
 
     @contextlib.contextmanager
     def admit(self, ask: Ask, size: int | None) -> Iterator[Admission]:
-        """Accepts a request of one photo before its body is read, until the block ends.
+        """Accepts a request of one photo before its body of `size` bytes is read, until the block ends.
 
-        Args:
-            ask: What is asked.
-            size: Bytes of the body; None where they are unknown, which counts as the most that are allowed.
+        An unknown size counts as the most bytes that are allowed.
 
         Raises:
             Refusal: There is no room, or the batcher is closed.
@@ -155,15 +147,9 @@ class Batcher:
     async def caption(
         self, admission: Admission, ask: Ask, photos: Sequence[bytes | ImageError]
     ) -> list[CaptionedPhoto | ImageError]:
-        """Captions a request's photos, whose deadline begins now.
+        """Captions a request's photos, whose deadline begins now; returns a result for each, in their order.
 
-        Args:
-            admission: The request's.
-            ask: What is asked, which may be more than was known before the body was read.
-            photos: Encoded photos, or why there is none.
-
-        Returns:
-            A result for each photo, in their order.
+        More may be asked than was known before the body was read.
 
         Raises:
             Refusal: There is no room for so many, or they have waited too long.

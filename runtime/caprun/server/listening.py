@@ -15,11 +15,7 @@ BACKLOG = 2048
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Binds a socket, which does not listen yet.
-
-    Args:
-        host: A name or an address of this machine; 0.0.0.0 and :: are all its addresses.
-        port: The port; 0 for any that is free.
+    """Binds a socket, which does not listen yet; 0.0.0.0 and :: are all addresses, and port 0 is any that is free.
 
     Raises:
         UsageError: It is no address of this machine.

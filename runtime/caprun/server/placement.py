@@ -37,12 +37,7 @@ class Placement:
 
 
 def divide(workers: int, threads: int | None, device: str) -> list[Placement]:
-    """Divides the machine among processes.
-
-    Args:
-        workers: The number of processes.
-        threads: CPU threads of each; None for an equal share of the cores.
-        device: `auto`, `cpu` or `cuda`.
+    """Divides the machine among processes, with so many CPU threads or an equal share of the cores for each.
 
     Raises:
         UsageError: There are fewer cores or GPUs.

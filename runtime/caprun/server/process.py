@@ -26,14 +26,8 @@ def serve(service: Service, listener: socket.socket, ready: Callable[[], object]
     """Serves until the process is told to end.
 
     The first SIGTERM or SIGINT turns `/readyz` to 503. Clients can still connect for `drain` seconds; then nobody can,
-    and the process ends when all that was accepted is answered, after `grace` seconds at most.
-
-    Args:
-        service: What is served.
-        listener: A bound socket.
-        ready: Called when clients can connect.
-        worker: Whether others go on with the socket. Then the process ends alone, and a second signal is ignored;
-            otherwise a second signal ends it at once.
+    and the process ends when all that was accepted is answered, after `grace` seconds at most. A second signal ends it
+    at once. A worker, whose socket others go on with, ignores the second signal and leaves the socket open.
 
     Returns:
         The exit code: 0, or 1 where requests were left without an answer.

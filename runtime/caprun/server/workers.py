@@ -50,15 +50,7 @@ class _Worker:
 
 
 class Supervisor:
-    """Keeps a worker running for each placement.
-
-    Args:
-        listener: The socket that the workers share.
-        placements: Where the workers compute.
-        work: What they do.
-        settings: How long they may take to end.
-        forget: Told the process id of each that died.
-    """
+    """Keeps a worker running for each placement; `forget` is told the process id of each that died."""
 
     def __init__(
         self,
@@ -77,8 +69,7 @@ class Supervisor:
     def run(self, announce: Callable[[str], object]) -> int:
         """Serves until a signal; a second one ends all at once.
 
-        Args:
-            announce: Called with what a worker says of itself, when all of them serve.
+        When all workers serve, `announce` is called with what one of them says of itself.
 
         Returns:
             The exit code: 0; 1 where requests were left without an answer; or 128 and the number of the second signal.

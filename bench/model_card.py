@@ -42,7 +42,7 @@ def write_card(path: Path, introduction: str) -> None:
     """
     bundle = read_bundle(path)
     for precision in bundle.manifest.precisions:
-        bundle.check(precision)  # the new manifest vouches for the copied files
+        bundle.graphs(precision)  # the new manifest vouches for the copied files
     with replaced_bundle(path) as directory:
         for file in path.iterdir():
             if file.name not in (MANIFEST, MODEL_CARD):

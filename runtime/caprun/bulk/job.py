@@ -56,7 +56,7 @@ def caption_in_bulk(arguments: Sequence[str], output: Path, standard_input: Bina
     refuse_uncalibrated(bundle.manifest, options.min_confidence)
     device = choose_device("auto") if options.device == "auto" else options.device
     precision = options.precision or choose_precision(bundle.manifest, device)
-    bundle.check(precision)
+    bundle.graphs(precision)  # refuses a bundle that was altered
     search = with_search_options(bundle.manifest, options.search)
     source = find_source(
         arguments,

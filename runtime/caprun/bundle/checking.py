@@ -6,7 +6,6 @@ bundle and not too large, and it is read once: the bytes that were checked are t
 
 import errno
 import functools
-import hashlib
 import io
 import json
 import math
@@ -54,12 +53,6 @@ def read_own(path: Path, most: int) -> bytes | None:
             return None
         content = file.readall()
         return content if content is not None and len(content) <= most else None
-
-
-def sha256_of(path: Path) -> str:
-    """Computes the SHA-256 of a file of a bundle, in hexadecimal, in constant memory. Raises as `open_own`."""
-    with open_own(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- JSON

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caprun.bundle.checking import MOST_BYTES, ForeignFileError, open_own, parse_json, read_own, sha256_of
+from caprun.bundle.checking import MOST_BYTES, ForeignFileError, open_own, parse_json, read_own
 from caprun.bundle.manifest import (
     FORMAT_VERSION,
     FULL_PRECISION,
@@ -47,11 +47,6 @@ class Bundle:
         """Reads the encoder and the decoder of a precision."""
         encoder, decoder = self.graph_files(precision)
         return self.read(encoder), self.read(decoder)
-
-    def check(self, precision: str = FULL_PRECISION) -> None:
-        """Checks the graphs of a precision as `graphs` does, in constant memory."""
-        for file in self.graph_files(precision):
-            _check_content(self.path / file, self.manifest.files[file])
 
     def graph_files(self, precision: str = FULL_PRECISION) -> tuple[str, str]:
         """Returns the file names of the encoder and the decoder of a precision."""
@@ -144,7 +139,7 @@ def _check_files(path: Path, manifest: Manifest) -> None:
             size = os.fstat(opened.fileno()).st_size
         _refuse_size(path / file, size, entry)
     for file in set(manifest.files) - graphs - {VOCABULARY}:  # graphs and vocabulary are checked as they are read
-        _check_content(path / file, manifest.files[file])
+        _read_checked(path / file, manifest.files[file])
 
 
 def _vocabulary(path: Path, manifest: Manifest) -> Vocabulary:
@@ -165,14 +160,11 @@ def _read_checked(path: Path, entry: FileEntry, most: int = MOST_BYTES) -> bytes
     if content is None:
         raise BundleError(f"{path} is too large for such a file; do not use it.")
     _refuse_size(path, len(content), entry)
-    _refuse_altered(path, hashlib.sha256(content).hexdigest(), entry)
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise BundleError(
+            f"{path} has been altered (its checksum is wrong); copy it again, or export the bundle again."
+        )
     return content
-
-
-def _check_content(path: Path, entry: FileEntry) -> None:
-    with _explained(path):
-        sha256 = sha256_of(path)
-    _refuse_altered(path, sha256, entry)
 
 
 @contextlib.contextmanager
@@ -195,11 +187,4 @@ def _refuse_size(path: Path, size: int, entry: FileEntry) -> None:
         raise BundleError(
             f"{path} has {size} bytes where its manifest says {shown(entry.bytes)}; copy it again, or export the "
             "bundle again."
-        )
-
-
-def _refuse_altered(path: Path, sha256: str, entry: FileEntry) -> None:
-    if sha256 != entry.sha256:
-        raise BundleError(
-            f"{path} has been altered (its checksum is wrong); copy it again, or export the bundle again."
         )

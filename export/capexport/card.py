@@ -28,6 +28,7 @@ def model_card(manifest: Manifest, introduction: str) -> str:
     stages = training.get("recipe", {}).get("stages") or training.get("stages", ())
     unknown = [{"name": training.get("dataset", "unknown"), "photos": training.get("photos", {})}]
     environment = Environment(loader=PackageLoader("capexport", "."), trim_blocks=True, lstrip_blocks=True)  # noqa: S701
+    environment.filters["cell"] = _cell
     text = environment.get_template("card.md.jinja").render(
         manifest=manifest,
         introduction=introduction.strip(),
@@ -40,7 +41,7 @@ def model_card(manifest: Manifest, introduction: str) -> str:
         commands=[stage["command"] for stage in stages if "command" in stage],
         parity={"encoder": 0, "log_prob": 0} | dict(manifest.parity),
         precisions=_precisions(manifest),
-        measured=_measured(manifest.confidence.measured) if manifest.confidence else None,
+        measured=manifest.confidence.measured if manifest.confidence else None,
         picture=PICTURE,
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -87,50 +88,9 @@ def _precisions(manifest: Manifest) -> list[Sequence[object]]:
     return rows
 
 
-def _measured(measured: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns the figures of a confidence with the rows of its tables."""
-    if not measured:
-        return None
-    datasets = [{**one, "dataset": _cell(one["dataset"])} for one in measured.get("datasets", ())]
-    curve, kinds = measured["risk_coverage"], measured["outliers"]["kinds"]
-    return {
-        **measured,
-        "human": _by_dataset(measured["human_cider"]),
-        "threshold": _by_dataset(measured["human_cider"], measured["share"]),
-        "searches": [(one["precision"], one["beam_size"], *_figures(one)) for one in measured["found"]],
-        "bins": [
-            (_percent(one["confidence"]), _percent(one["good"]), one["captions"]) for one in measured["reliability"]
-        ],
-        "kept": [(_percent(one["coverage"]), f"{one['least']:.2f}", _percent(one["good"])) for one in curve],
-        "own": [(one["dataset"], one["photos"], *_figures(one)) for one in datasets],
-        "without": [
-            (one["dataset"], one["transfer"]["fitted_on"], *_figures(one["transfer"]))
-            for one in datasets
-            if one["transfer"] is not None
-        ],
-        "kinds": [(one["kind"], *(f"{one[name]:.3f}" for name in ("auroc", "left_out", "median"))) for one in kinds],
-    }
-
-
-def _by_dataset(scores: Mapping[str, float], share: float = 1.0) -> str:
-    if len(scores) == 1:
-        return f"{share * next(iter(scores.values())):.2f}"
-    return ", ".join(f"{share * score:.2f} ({_cell(name)})" for name, score in scores.items())
-
-
 def _cell(name: str) -> str:
     """Escapes a name for a table, whose cells a bar would end."""
     return name.replace("|", "\\|") or "unnamed"
-
-
-def _figures(one: Mapping[str, Any]) -> tuple[str, ...]:
-    errors = (f"{one[name]:.3f}" for name in ("error_equal_mass", "error_equal_width"))
-    discrimination = "" if one["auroc"] is None else f"{one['auroc']:.3f}"
-    return (_percent(one["base_rate"]), _percent(one["mean_confidence"]), *errors, discrimination)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%"
 
 
 def picture(confidence: Confidence) -> str:

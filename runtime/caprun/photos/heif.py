@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from caprun.photos.bitstreams import av1, hevc
+from caprun.photos.bitstreams import Coded, av1, hevc
 from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
 
 _MOST_BYTES = 2**26  # of a file
@@ -42,13 +42,9 @@ class _Item:
     kind: bytes
     data: bytes
     properties: list[_Property]
+    coded: Coded | None = None
+    """What the data declare; None for a picture of tiles."""
     tiles: "list[_Item]" = field(default_factory=list)
-    pixels: int = 0
-    """Coded pixels, of all its tiles."""
-    work: int = 0
-    """The same, each as often as the data may fill it."""
-    rich: bool = False
-    """See `Coded.rich`."""
 
     def body_of(self, kind: bytes) -> bytes:
         return next(one.body for one in self.properties if one.kind == kind)
@@ -75,15 +71,15 @@ def take_apart(data: bytes) -> Picture:
     alpha = meta.alpha_of(meta.primary)
     pictures = [picture] if alpha is None else [picture, alpha]
     width, height = picture.size
-    if sum(one.pixels for one in pictures) > 3 * len(pictures) * width * height // 2 + _SPARE:
+    kinds, coded = zip(*((part.kind, part.coded) for one in pictures for part in one.tiles or (one,)), strict=True)
+    if len(set(kinds)) != 1 or None in coded:
+        raise ValueError("two codecs, or tiles of tiles")
+    if sum(one.width * one.height for one in coded) > 3 * len(pictures) * width * height // 2 + _SPARE:
         raise ValueError("more pixels than it says")
-    if sum(len(part.data) for one in pictures for part in (one, *one.tiles)) > _MOST_CODED:
+    if sum(len(one.data) for one in coded) > _MOST_CODED:
         raise TooMuchError(f"has more than {_MOST_CODED >> 20} MiB of pixel data; save it as a plain JPEG")
-    if sum(one.work for one in pictures) > _MOST_PASSES * width * height + _SPARE:
+    if sum(one.width * one.height * one.passes for one in coded) > _MOST_PASSES * width * height + _SPARE:
         raise TooMuchError("is made of too many pieces; save it as a plain JPEG")
-    kinds = {tile.kind for one in pictures for tile in one.tiles or (one,)}
-    if len(kinds) != 1:
-        raise ValueError("two codecs")
     colours = (one.body for part in (picture, *picture.tiles[:1]) for one in part.properties if one.kind == b"colr")
     profile = next((body[4:] for body in colours if body[:4] in (b"prof", b"rICC")), None)
     for one in pictures:
@@ -93,9 +89,8 @@ def take_apart(data: bytes) -> Picture:
     whole = _file(pictures, b"avif" if is_avif else b"heic")
     # libheif turns pictures, libavif leaves that to others
     orientation = _orientation(picture) if is_avif else 1
-    rich = any(part.rich for one in pictures for part in (one, *one.tiles))
     # planes, their tiles, RGB, and Pillow's copies of it; more bits a colour take twice as much
-    decoding = (20 + 13 * rich + 8 * (alpha is not None)) * width * height // 2
+    decoding = (20 + 13 * any(one.rich for one in coded) + 8 * (alpha is not None)) * width * height // 2
     return Picture(whole, (width, height), orientation, decoding, 4 * width * height, False, profile)
 
 
@@ -152,7 +147,6 @@ class _Meta:
         width, height = item.size
         if item.data[4:] != struct.pack(">II" if item.data[1] & 1 else ">HH", width, height):
             raise ValueError("two sizes")
-        item.pixels, item.work = (sum(getattr(tile, name) for tile in item.tiles) for name in ("pixels", "work"))
         return item
 
     def alpha_of(self, number: int) -> _Item | None:
@@ -176,10 +170,9 @@ class _Meta:
                 raise UnsupportedError(f"needs {_name(one.kind)}, a feature that is not read; save it as a JPEG")
         if kind in _CODECS:
             name, read = _CODECS[kind]
-            found = read(item.body_of(name), item.data)
-            item.data, item.pixels = found.data, found.width * found.height
-            item.work, item.rich = item.pixels * found.passes, found.rich
-            item.properties = [one._replace(body=found.config) if one.kind == name else one for one in item.properties]
+            item.coded = coded = read(item.body_of(name), item.data)
+            item.data = coded.data
+            item.properties = [one._replace(body=coded.config) if one.kind == name else one for one in item.properties]
         return item
 
     def _properties(self, number: int) -> list[_Property]:

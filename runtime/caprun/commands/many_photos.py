@@ -23,7 +23,8 @@ from caprun.caption import Caption, as_row
 from caprun.commands.options import Many
 from caprun.engine import Captioner, default_batch_size
 from caprun.errors import ImageError, OutputError, UsageError
-from caprun.metadata.sidecars import SidecarOptions, Sidecars, Writer
+from caprun.metadata.sidecars import SidecarOptions, Sidecars
+from caprun.metadata.xmp import Mark
 from caprun.search.options import SearchOptions
 
 ROWS = "captions.jsonl"
@@ -145,14 +146,13 @@ def plan_sidecars(
         UsageError: Two photos would have the same sidecar.
     """
     identity = model_identity(captioner, options) | {"min confidence": min_confidence}
-    writer = Writer(
+    mark = Mark(
         f"caprun {caprun.__version__}",
         captioner.spec.name,
         hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12],
-        captioner.spec.language,
     )
-    wanted = SidecarOptions(many.xmp_name, many.xmp_alt, many.overwrite)
-    return Sidecars([photo.path for photo in photos], wanted, writer, lambda text: click.echo(text, err=True))
+    wanted = SidecarOptions(many.xmp_name, many.xmp_alt, many.overwrite, captioner.spec.language)
+    return Sidecars([photo.path for photo in photos], wanted, mark, lambda text: click.echo(text, err=True))
 
 
 def print_captions(

@@ -26,17 +26,6 @@ class SidecarOptions:
     """Writes the alternative text too."""
     overwrite: bool
     """Replaces texts that caprun did not write."""
-
-
-@dataclass(frozen=True)
-class Writer:
-    """The program, model and options that write captions, as sidecars note them."""
-
-    tool: str
-    """Program and version."""
-    model: str
-    run: str
-    """Digest of everything that captions depend on besides the photo."""
     language: str | None
     """Code of the captions' language, such as `en`; None if it is unknown."""
 
@@ -44,8 +33,8 @@ class Writer:
 class Sidecars:
     """Writes captions into the XMP sidecars of photos. What a person wrote stays.
 
-    A sidecar says itself which run wrote it, so a run that was stopped goes on without a file of its own. `say` takes a
-    sentence about a sidecar that cannot be read or written.
+    A sidecar says itself which run wrote it, so a run that was stopped goes on without a file of its own. `mark` is
+    that of the run, without a caption; `say` takes a sentence about a sidecar that cannot be read or written.
 
     Attributes:
         written, kept, failed: Number of photos with a new caption in their sidecar, with texts that a person wrote and
@@ -56,9 +45,9 @@ class Sidecars:
     """
 
     def __init__(
-        self, photos: Sequence[str], options: SidecarOptions, writer: Writer, say: Callable[[str], object]
+        self, photos: Sequence[str], options: SidecarOptions, mark: Mark, say: Callable[[str], object]
     ) -> None:
-        self._options, self._writer, self._say = options, writer, say
+        self._options, self._mark, self._say = options, mark, say
         self._properties = (DESCRIPTION, ALT_TEXT) if options.alt else (DESCRIPTION,)
         self.written = self.kept = self.failed = 0
         self._owner: dict[Path, str] = {}
@@ -95,12 +84,12 @@ class Sidecars:
         """
         if "caption" not in row:
             return
-        path, writer = self.path(row["image"]), self._writer
+        path = self.path(row["image"])
         try:
             sidecar = _read(path)
             if properties := self._to_write(sidecar, row["caption"]):
-                mark = Mark(writer.tool, writer.model, writer.run, row["caption"], str(row.get("confidence", "")))
-                sidecar.write(properties, mark, writer.language)
+                mark = self._mark._replace(caption=row["caption"], confidence=str(row.get("confidence", "")))
+                sidecar.write(properties, mark, self._options.language)
                 _write(path, sidecar)
                 self.written += 1
         except OutputError as error:
@@ -120,7 +109,7 @@ class Sidecars:
             self.kept += 1
             return None
         mark = sidecar.mark
-        written = mark is not None and mark.run == self._writer.run and caption in (None, mark.caption)
+        written = mark is not None and mark.run == self._mark.run and caption in (None, mark.caption)
         done = written and all(map(sidecar.is_own, properties))
         return None if done else properties
 

@@ -43,8 +43,8 @@ class Mark(NamedTuple):
     model: str
     run: str
     """Digest of everything that the caption depends on besides the photo."""
-    caption: str
-    confidence: str
+    caption: str = ""
+    confidence: str = ""
     """Empty for a model without."""
 
 

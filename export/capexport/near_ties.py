@@ -27,13 +27,8 @@ def is_near_tie(
 ) -> bool:
     """Returns whether two captions have almost equal scores, as a whole or up to the first piece that differs.
 
-    After that piece each caption continues independently, so later differences are not due to rounding.
-
-    Args:
-        first, second: log-probabilities of the captions' pieces by one model, see `log_probs_in`.
-        captions: both captions.
-        options: the search that found them.
-        tolerance: largest difference of almost equal scores.
+    After that piece each caption continues independently, so later differences are not due to rounding. `first` and
+    `second` are the log-probabilities of the captions' pieces by one model, see `log_probs_in`.
     """
     scores = [sum(log_probs) / len(log_probs) ** options.length_penalty for log_probs in (first, second)]
     if abs(scores[0] - scores[1]) <= tolerance:
@@ -48,12 +43,7 @@ def log_probs_in(
 ) -> list[float]:
     """Returns the log-probability that a backend gives to each piece of a caption, END included.
 
-    Args:
-        backend: the model.
-        image: uint8 (height, width, 3).
-        hypothesis: the caption, which another backend may have found.
-        special: ids of START and END.
-        pieces: size of the vocabulary.
+    `image` is uint8 (height, width, 3). Another backend may have found the caption.
     """
     said = pieces_of(hypothesis, special)
     outputs = replay(backend.encode(image[None]), said, pieces)

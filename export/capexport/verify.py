@@ -94,19 +94,11 @@ def verify(
     *,
     one_region: bool = False,
 ) -> Parity:
-    """Compares two backends of one model.
+    """Compares two backends of one model on real photos, uint8 (photos, height, width, 3).
 
-    Where hard attention finds two regions equally likely, rounding decides which one it uses, and the caption
-    continues differently. Such steps, in which PyTorch's log-probabilities of two regions are within `TOLERANCE`, are
-    counted instead of compared; see `UNDECIDED_SHARE`.
-
-    Args:
-        reference: the model in PyTorch.
-        written: the files.
-        spec: the model's special ids and search defaults.
-        vocabulary: its pieces.
-        photos: real photos, uint8 (photos, height, width, 3).
-        one_region: whether the model has hard attention.
+    Where hard attention (`one_region`) finds two regions equally likely, rounding decides which one it uses, and the
+    caption continues differently. Such steps, in which PyTorch's log-probabilities of two regions are within
+    `TOLERANCE`, are counted instead of compared; see `UNDECIDED_SHARE`.
 
     Returns:
         The largest differences found.

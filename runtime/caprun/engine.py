@@ -243,14 +243,9 @@ def default_batch_size(captioner: Captioner) -> int:
 
 
 def find_bundle(model: str | os.PathLike[str] | None) -> Path:
-    """Finds the directory of a bundle.
+    """Finds the directory of a bundle: a path, or the name of an installed one, which a directory of that name hides.
 
-    Args:
-        model: A directory, or the name of an installed bundle, which a directory of that name hides; None for the
-            packaged bundle.
-
-    Returns:
-        The directory; where there is neither, the path as it was given.
+    None stands for the packaged bundle. Where there is neither, the path is returned as it was given.
 
     Raises:
         BundleError: No bundle is packaged, or the package of an installed one is broken.

@@ -31,11 +31,7 @@ class Event(NamedTuple):
 
 
 def choose_event(relative: npt.NDArray[np.float64]) -> Event | None:
-    """Chooses a share that a moderate number of captions reaches; None if there is none.
-
-    Args:
-        relative: (captions,), see `relative_scores`.
-    """
+    """Chooses a share that a moderate number of captions reaches by `relative_scores`; None if there is none."""
     for share, words in _SHARES.items():
         if MODERATE[0] <= float((relative >= share).mean()) <= MODERATE[1]:
             return Event(
@@ -48,8 +44,7 @@ def choose_event(relative: npt.NDArray[np.float64]) -> Event | None:
 def agreement(examples: Sequence[Example]) -> dict[str, float]:
     """Returns for each dataset the mean CIDEr-D of each caption by a person against the others of its photo.
 
-    Args:
-        examples: photos with two captions or more.
+    Each photo needs two captions.
     """
     found = {}
     for dataset in dict.fromkeys(example.dataset for example in examples):

@@ -29,18 +29,13 @@ _SEED = 0
 def fit_confidence(
     captioners: Mapping[str, Captioner], train: Sequence[Example], dev: Sequence[Example], say: Callable[[str], None]
 ) -> Confidence | None:
-    """Fits a confidence and measures it, or prints why there is none.
+    """Fits a confidence and measures it, or says why there is none.
 
     Training photos and drawn outliers teach which photos are familiar, and training photos which ones are captioned
     well. Dev photos teach how far to trust this and the log-probabilities of a caption, over all precisions and
-    searches together. All figures are of photos that were not in the fit: dev photos by fold, and new outliers. The
-    training photos are captioned last, because this takes longest.
-
-    Args:
-        captioners: the model in each precision, the one used by default first.
-        train: photos that the model was trained on, with references.
-        dev: photos that it was not trained on. Those with one caption are not used.
-        say: prints a line.
+    searches together; those with one caption are not used. All figures are of photos that were not in the fit: dev
+    photos by fold, and new outliers. The training photos are captioned last, because this takes longest. The captioner
+    of the precision that is used by default comes first.
     """
     began = time.monotonic()
     dev = [example for example in dev if len(example.references) > 1]

@@ -90,12 +90,7 @@ def probabilities(confidence: Confidence, captioned: Captioned) -> Chances:
 
 
 def figures_of(confidence: Chances, good: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Returns base rate, mean confidence, both calibration errors, AUROC (None without both outcomes) and Brier score.
-
-    Args:
-        confidence: (captions,).
-        good: bool (captions,).
-    """
+    """Returns base rate, mean confidence, calibration errors, AUROC (None without both outcomes) and Brier score."""
     return _rounded(
         {
             "base_rate": float(good.mean()),

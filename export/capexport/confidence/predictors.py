@@ -89,12 +89,7 @@ def fit_familiar(photos: Float32Array, outliers: Sequence[Float32Array]) -> Weig
 def fit_good(dev: Dev, direction: Weights, photos: npt.NDArray[np.bool_] | None = None) -> Weights:
     """Fits the logit of a caption being good, over all precisions and searches, which count as one together.
 
-    Captions that are empty or cut are left out.
-
-    Args:
-        dev: the captions.
-        direction: see `fit_direction`.
-        photos: bool (photos,), which photos to use; None for all.
+    Captions that are empty or cut are left out, and those that `photos`, bool (photos,), leaves out.
     """
     parts = []
     for one in dev.values():
@@ -110,14 +105,7 @@ def chances_of_good(captioned: Captioned, direction: Weights, good: Weights) -> 
 
 
 def chances_out_of_fold(dev: Dev, direction: Weights, fold: npt.NDArray[np.int64], key: Key) -> npt.NDArray[np.float64]:
-    """Returns `chances_of_good` of each photo by a fit on the photos of the other folds.
-
-    Args:
-        dev: the captions.
-        direction: see `fit_direction`.
-        fold: int (photos,), 0..FOLDS - 1.
-        key: the precision and search asked about.
-    """
+    """Returns `chances_of_good` of each photo by a fit on the photos of the other folds, which are int (photos,)."""
     found = np.empty(len(fold))
     for one in range(FOLDS):
         fitted = fit_good(dev, direction, fold != one)

@@ -134,12 +134,10 @@ def check_speed(name: ReducedPrecision, fp32: float, rate: float) -> None:
 
 
 def check_batches(captioner: Captioner, photos: npt.NDArray[np.uint8], tolerance: float) -> None:
-    """Checks that a photo gets the same caption alone and in a batch, up to the rounding of sums.
+    """Checks that photos, uint8 (photos, height, width, 3), get the same captions alone and in a batch.
 
-    Args:
-        captioner: a captioner of the precision.
-        photos: uint8 (photos, height, width, 3).
-        tolerance: largest difference of the log-probabilities of one caption, and of the scores of captions that tie.
+    Sums are rounded differently: log-probabilities of one caption, and scores of captions that tie, may differ by
+    `tolerance`.
 
     Raises:
         PrecisionError: a caption differs.

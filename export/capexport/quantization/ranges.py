@@ -28,16 +28,12 @@ _FLOOR = 1e-9  # the probability of a value that a range cannot express, so that
 def find_ranges(
     model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed], calibration: Calibration
 ) -> dict[str, Range]:
-    """Finds the ranges of a graph's tensors; the graph runs once on each feed for `minmax`, otherwise twice.
+    """Finds the ranges of a graph's float32 tensors on realistic inputs.
 
-    Args:
-        model: the graph.
-        names: its float32 tensors.
-        feeds: realistic inputs.
-        calibration: `mse` takes the range whose 256 steps have the least squared error. `minmax` takes the whole range.
-            `percentile` cuts off 0.0005% of the values on either side.
-            `entropy` takes the range whose 256 steps have the least Kullback-Leibler divergence from the values
-            (Migacz, 2017, "8-bit inference with TensorRT"). Zeros are not counted: every range has them exactly.
+    `mse` takes the range whose 256 steps have the least squared error. `minmax` takes the whole range. `percentile`
+    cuts off 0.0005% of the values on either side. `entropy` takes the range whose 256 steps have the least
+    Kullback-Leibler divergence from the values (Migacz, 2017, "8-bit inference with TensorRT"). Zeros are not counted:
+    every range has them exactly. The graph runs once on each feed for `minmax`, otherwise twice.
     """
     whole = dict.fromkeys(names, (0.0, 0.0))
     for name, value in observe(model, names, feeds):

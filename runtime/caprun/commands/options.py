@@ -38,11 +38,7 @@ def collected(
 ) -> Decorator:
     """Makes a decorator that adds options to a command, which receives them as one parameter.
 
-    Args:
-        parameter: The parameter of the command.
-        names: The parameters of the options.
-        collect: Makes the value of the parameter; its keyword arguments are `names`.
-        options: The options, in the order of the help.
+    The parameter is what `collect` makes of keyword arguments of these names.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -29,15 +29,10 @@ _HEAT_OPACITY = np.array([0.0, 0.45, 0.64, 0.76, 0.84], np.float32)
 
 
 def caption_picture(photo: Image.Image, caption: str, *, font: FontFile = None) -> Image.Image:
-    """Draws the photo with its caption below it, centred on white and wrapped.
+    """Draws the photo with its caption below it, centred on white and wrapped, as an RGB image.
 
-    Args:
-        photo: The photo; its long side is scaled to between 480 and 1024 pixels.
-        caption: The caption.
-        font: A font file; None for Pillow's own font, or one of the system that has the letters.
-
-    Returns:
-        An RGB image.
+    The photo's long side is scaled to between 480 and 1024 pixels. Without a font file, the font is Pillow's own, or
+    one of the system that has the letters.
 
     Raises:
         ImageError: The photo cannot be read.

@@ -71,11 +71,9 @@ class OnnxBackend:
             self._encoder, self._decoder = each(start, contents, (specs.encoder, specs.decoder))
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> "OnnxSteps":
-        """Encodes photos and returns the decoder at its first step.
+        """Encodes photos, uint8 (photos, height, width, 3), and returns the decoder at its first step.
 
-        Args:
-            images: Photos, uint8 (photos, height, width, 3).
-            alpha: Whether steps return attention weights.
+        With `alpha`, steps return attention weights.
         """
         (image,) = self._encoder.spec.inputs
         names = [tensor.name for tensor in self._encoder.spec.outputs]

@@ -107,14 +107,9 @@ def serve(
         shared = "" if workers == 1 else f", {workers} workers"
         log.info("%s serves at %s%s; Ctrl-C ends it.", served, listening.url(listener), shared)
 
-    def forget(pid: int) -> None:
-        from caprun.server.metrics import forget
-
-        forget(pid)
-
     try:
         if workers > 1:
-            return Supervisor(listener, placements, work, settings, forget).run(announce)
+            return Supervisor(listener, placements, work, settings).run(announce)
         # the first process of a container ignores a signal that it has no handler for; uvicorn sets its own later
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
         os.environ.pop(METRICS_FOLDER, None)  # another service's

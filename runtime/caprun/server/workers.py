@@ -50,18 +50,12 @@ class _Worker:
 
 
 class Supervisor:
-    """Keeps a worker running for each placement; `forget` is told the process id of each that died."""
+    """Keeps a worker running for each placement."""
 
     def __init__(
-        self,
-        listener: socket.socket,
-        placements: Sequence[Placement],
-        work: Work,
-        settings: Settings,
-        forget: Callable[[int], object],
+        self, listener: socket.socket, placements: Sequence[Placement], work: Work, settings: Settings
     ) -> None:
         self._listener, self._placements, self._work, self._settings = listener, placements, work, settings
-        self._forget = forget
         self._workers: list[_Worker] = []
         self._due: list[tuple[float, Callable[[], object]]] = []  # what to do later, and when
         self._announced = self._stopping = self._failed = False
@@ -136,7 +130,9 @@ class Supervisor:
         pid, code = worker.process.pid or 0, worker.process.exitcode or 0
         self._workers.remove(worker)
         worker.said.close()
-        self._forget(pid)
+        from caprun.server import metrics  # not before it is needed
+
+        metrics.forget(pid)
         if self._stopping:
             self._failed |= code != 0 and worker.serves
             return

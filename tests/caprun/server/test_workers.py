@@ -22,7 +22,7 @@ from tests.caprun.server.test_process import Load, begin, refuses
 SUPERVISED = """
 import logging, os, signal, sys
 from caprun.errors import CaprunError
-from caprun.server import listening, workers
+from caprun.server import listening, metrics, workers
 from caprun.server.placement import Placement
 from caprun.server.settings import Settings
 
@@ -30,6 +30,7 @@ workers._RESTART_DELAY = 0.05
 logging.basicConfig(format="%(message)s", level="INFO")
 say = logging.info
 gone = []
+metrics.forget = gone.append
 
 def work(placement, ready):
     if os.path.exists(sys.argv[1]):
@@ -44,7 +45,7 @@ def announce(served):
     say(f"serves {served}: " + " ".join(str(worker.process.pid) for worker in supervisor._workers))
 
 listener = listening.bind("127.0.0.1", 0)
-supervisor = workers.Supervisor(listener, [Placement(1, gpu="7")] * 2, work, Settings(drain=0), gone.append)
+supervisor = workers.Supervisor(listener, [Placement(1, gpu="7")] * 2, work, Settings(drain=0))
 code = supervisor.run(announce)
 say(f"gone {len(gone)}")
 sys.exit(code)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caprun.bundle.vocabulary import Special
-from caprun.engine import Backend
+from caprun.engine import Captioner
 from caprun.search.hypothesis import Hypothesis
 from caprun.search.options import SearchOptions
 from caprun.search.steps import StepOutput, Steps
@@ -38,15 +38,13 @@ def is_near_tie(
     return abs(sum(first[:differing]) - sum(second[:differing])) <= tolerance
 
 
-def log_probs_in(
-    backend: Backend, image: npt.NDArray[np.uint8], hypothesis: Hypothesis, special: Special, pieces: int
-) -> list[float]:
-    """Returns the log-probability that a backend gives to each piece of a caption, END included.
+def log_probs_in(captioner: Captioner, image: npt.NDArray[np.uint8], hypothesis: Hypothesis) -> list[float]:
+    """Returns the log-probability that a model gives to each piece of a caption, END included.
 
     `image` is uint8 (height, width, 3). Another backend may have found the caption.
     """
-    said = pieces_of(hypothesis, special)
-    outputs = replay(backend.encode(image[None]), said, pieces)
+    said = pieces_of(hypothesis, captioner.spec.special)
+    outputs = replay(captioner.backend.encode(image[None]), said, len(captioner.vocabulary))
     return [
         float(output.log_prob[output.candidate == following][0])
         for output, following in zip(outputs, said[1:], strict=True)

@@ -16,8 +16,8 @@ from capexport.near_ties import TOLERANCE, is_near_tie, log_probs_in, pieces_of,
 from caprun.arrays import Ids
 from caprun.bundle.manifest import ModelSpec
 from caprun.bundle.vocabulary import Vocabulary
+from caprun.engine import Captioner
 from caprun.errors import CaprunError
-from caprun.search.decoding import search
 from caprun.search.hypothesis import Hypothesis
 from caprun.search.options import SearchOptions
 from caprun.search.steps import StepOutput, Steps
@@ -217,21 +217,21 @@ class _Comparison:
 
     def compare_captions(self, photos: Images, options: SearchOptions) -> None:
         """Compares captions found in batches with PyTorch's of one photo at a time."""
-        special, parity = self.spec.special, self.parity
+        reference, written = (Captioner(self.spec, self.vocabulary, one) for one in (self.reference, self.written))
         batch = BATCH_SIZES[-1]
         for first in range(0, len(photos), batch):
             images = photos[first : first + batch]
-            found = search(self.written.encode(images), len(images), special.start, special.end, options)
-            for image, hypothesis in zip(images, found, strict=True):
-                (expected,) = search(self.reference.encode(image[None]), 1, special.start, special.end, options)
-                parity.captions += 1
+            for image, hypothesis in zip(images, written.search(images, options)[0], strict=True):
+                (expected,) = reference.search(image[None], options)[0]
+                self.parity.captions += 1
                 if expected.ids != hypothesis.ids:
-                    self._excuse(image, expected, hypothesis, options)
+                    self._excuse(reference, image, (expected, hypothesis), options)
 
-    def _excuse(self, image: Images, expected: Hypothesis, found: Hypothesis, options: SearchOptions) -> None:
+    def _excuse(
+        self, reference: Captioner, image: Images, pair: tuple[Hypothesis, Hypothesis], options: SearchOptions
+    ) -> None:
         """Records a caption that differs as a near-tie or for the error."""
-        pair, special, pieces = (expected, found), self.spec.special, len(self.vocabulary)
-        both = [log_probs_in(self.reference, image, one, special, pieces) for one in pair]
+        both = [log_probs_in(reference, image, one) for one in pair]
         if (self.one_region and any(self._is_undecided_in(image, one) for one in pair)) or is_near_tie(
             both[0], both[1], pair, options
         ):

@@ -142,7 +142,6 @@ def check_batches(captioner: Captioner, photos: npt.NDArray[np.uint8], tolerance
     Raises:
         PrecisionError: a caption differs.
     """
-    backend, special, pieces = captioner.backend, captioner.spec.special, len(captioner.vocabulary)
     for beam_size in (1, 5):
         options = captioner.spec.search.plain(beam_size)
         together = captioner.hypotheses(photos, options)
@@ -152,7 +151,7 @@ def check_batches(captioner: Captioner, photos: npt.NDArray[np.uint8], tolerance
             if alone.ids == among.ids:
                 same = abs(alone.log_prob - among.log_prob) <= tolerance
             else:
-                first, second = (log_probs_in(backend, photo, one, special, pieces) for one in pair)
+                first, second = (log_probs_in(captioner, photo, one) for one in pair)
                 same = is_near_tie(first, second, pair, options, tolerance)
             if not same:
                 said = [f"{captioner.vocabulary.text(one.ids)!r} ({one.log_prob:.5f})" for one in pair]

@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from caprun.server.pages import PAGE_HEADERS
+from caprun.server.pages import HEADERS, PAGE_HEADERS
 from caprun.server.refusal import Refusal, error_response, refusal_for, shutting_down
 
 if TYPE_CHECKING:
     from caprun.server.app import Service
 
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-"""Headers of answers that do not set their own."""
 _COUNTED = {"/", "/v1/caption", "/v1/model", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
 
 log = logging.getLogger(__name__)
@@ -59,7 +51,7 @@ class ServiceMiddleware:
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(raw=message["headers"])
-                for name, value in (PAGE_HEADERS if is_page else _HEADERS).items():
+                for name, value in (PAGE_HEADERS if is_page else HEADERS).items():
                     headers.setdefault(name, value)
                 # a connection that is closed before the body has come is reset, which may take the answer with it
                 if self.service.draining and not has_body:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from caprun.batch.listing import list_photos
+from caprun.bulk.worker import row_schema
 from caprun.errors import UsageError
 
 PARQUET = ".parquet"
 IMAGE = "image"
 """Id column of photos that are named by paths."""
 _FILE = "file"
-RESULTS = ("caption", "log_prob", "confidence", "words", "alternatives", "abstained", "error")
-"""Columns of a row besides its id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +148,7 @@ def _check_columns(schema: Any, file: str, image_column: str, id_column: str) ->
         if column not in schema.names:
             there = ", ".join(schema.names) or "none"
             raise UsageError(f"{file} has no column {column} (it has {there}); name the right one with {option}.")
-    if id_column in RESULTS:
+    if id_column in row_schema().names:
         raise UsageError(f"The id column is called {id_column}, and so is a column of the results; rename it.")
     ids, images = schema.field(id_column).type, schema.field(image_column).type
     if not (types.is_integer(ids) or _is_text(ids)):

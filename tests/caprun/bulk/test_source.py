@@ -55,9 +55,10 @@ def test_a_table_that_cannot_be_captioned_is_refused(
         source(table(**columns))
 
 
-def test_an_id_cannot_be_called_as_a_result_is(table: Callable[..., str]) -> None:
-    with pytest.raises(UsageError, match="called caption, and so is a column of the results"):
-        source(table(caption=["a"], image=[b""]), id_column="caption")
+@pytest.mark.parametrize("name", ["caption", "finished"])
+def test_an_id_cannot_be_called_as_a_result_is(table: Callable[..., str], name: str) -> None:
+    with pytest.raises(UsageError, match=f"called {name}, and so is a column of the results"):
+        source(table(**{name: ["a"], "image": [b""]}), id_column=name)
 
 
 def test_files_that_are_no_parquet_are_refused(tmp_path: Path) -> None:

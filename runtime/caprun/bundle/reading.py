@@ -12,15 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from caprun.bundle.checking import MOST_BYTES, ForeignFileError, open_own, parse_json, read_own
-from caprun.bundle.manifest import (
-    FORMAT_VERSION,
-    FULL_PRECISION,
-    MANIFEST,
-    VOCABULARY,
-    FileEntry,
-    Manifest,
-    digest_of,
-)
+from caprun.bundle.manifest import FORMAT_VERSION, FULL_PRECISION, MANIFEST, VOCABULARY, FileEntry, Manifest, digest_of
 from caprun.bundle.manifest_check import is_plain_name, problems
 from caprun.bundle.plain_data import from_dict, shown
 from caprun.bundle.vocabulary import Vocabulary

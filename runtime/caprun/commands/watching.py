@@ -13,13 +13,7 @@ import click
 from caprun.batch.arrivals import Arrivals, Version, changes
 from caprun.batch.progress import PhotoProgress, counted
 from caprun.batch.results import Results
-from caprun.commands.many_photos import (
-    end_of_run,
-    end_of_sidecars,
-    entries_of,
-    plan_sidecars,
-    rows_identity,
-)
+from caprun.commands.many_photos import end_of_run, end_of_sidecars, entries_of, plan_sidecars, rows_identity
 from caprun.commands.options import Many
 from caprun.engine import Captioner
 from caprun.errors import UsageError

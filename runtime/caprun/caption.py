@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 from caprun.arrays import Float32Array
 from caprun.errors import ImageError
 
+ROW_FORMAT = 3
+"""Version of a row, which another caprun may write differently: 1 had no confidence, 2 no `finished`."""
+
 
 @dataclass(frozen=True, eq=False)
 class CaptionWord:

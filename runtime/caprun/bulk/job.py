@@ -16,6 +16,7 @@ from caprun.bulk.source import BulkSource, find_source
 from caprun.bulk.worker import BulkOptions, BulkWork, Worker
 from caprun.bundle.manifest import refuse_uncalibrated
 from caprun.bundle.reading import read_bundle
+from caprun.caption import ROW_FORMAT
 from caprun.commands.search_options import with_search_options
 from caprun.engine import find_bundle
 from caprun.errors import CaprunError, DeviceError, UsageError
@@ -23,7 +24,6 @@ from caprun.inference.devices import choose_device
 from caprun.inference.precisions import choose_precision
 
 _SPARE_CPUS = 3  # for Ray Data's own actor and tasks, which read, filter, cut and write beside the workers
-_FORMAT = 3  # of the rows: 1 had no confidence, 2 no `finished`
 
 
 class Summary(NamedTuple):
@@ -67,7 +67,7 @@ def caption_in_bulk(arguments: Sequence[str], output: Path, standard_input: Bina
     )
     total = len(source.ids)
     identity = {
-        "rows": _FORMAT,
+        "rows": ROW_FORMAT,
         "model": f"{bundle.manifest.name} {bundle.digest[:12]}",
         "precision": precision,
         **asdict(search),

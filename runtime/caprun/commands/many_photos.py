@@ -19,7 +19,7 @@ from caprun.batch.progress import PhotoProgress, counted
 from caprun.batch.results import Results
 from caprun.batch.rows import FORMATS, captions_of
 from caprun.bundle.manifest import MODEL_CARD
-from caprun.caption import Caption, as_row
+from caprun.caption import ROW_FORMAT, Caption, as_row
 from caprun.commands.options import Many
 from caprun.engine import Captioner, default_batch_size
 from caprun.errors import ImageError, OutputError, UsageError
@@ -29,7 +29,6 @@ from caprun.search.options import SearchOptions
 
 ROWS = "captions.jsonl"
 """The file of rows in a folder of text files."""
-_ROW_FORMAT = 3  # another caprun may write other rows: 1 had no confidence, 2 no `finished`
 
 
 class OutputFiles(NamedTuple):
@@ -238,7 +237,7 @@ def _digest(paths: Sequence[str]) -> str:
 def rows_identity(captioner: Captioner, options: SearchOptions, min_confidence: float | None) -> dict[str, Any]:
     """Describes everything that a row depends on besides the photo, by names for people."""
     return {
-        "rows": _ROW_FORMAT,
+        "rows": ROW_FORMAT,
         **model_identity(captioner, options),
         "min confidence": "none" if min_confidence is None else min_confidence,
     }

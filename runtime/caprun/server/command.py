@@ -5,53 +5,40 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from caprun.commands.click_types import Integer
-from caprun.commands.options import collected, device_option, min_confidence_option, model_option, precision_option
+from caprun.commands.click_types import Integer, Number
+from caprun.commands.options import device_option, min_confidence_option, model_option, precision_option
 from caprun.errors import CaprunError, UsageError
-from caprun.server.settings import MOST_DECODERS, Settings
 
 if TYPE_CHECKING:
     from socket import socket
 
     from caprun.engine import Captioner
     from caprun.server.placement import Placement
+    from caprun.server.settings import Settings
 
 _PACKAGES = ("fastapi", "jinja2", "prometheus_client", "python_multipart", "uvicorn")
+_DAY = 86_400
 
 log = logging.getLogger("caprun.server")
-
-
-_SETTINGS = [one for one in fields(Settings) if one.metadata]
-_settings_options = collected(
-    "settings",
-    [*(one.name for one in _SETTINGS), "min_confidence"],
-    Settings,
-    [
-        *(
-            click.option(
-                f"--{one.name.replace('_', '-')}".replace("origins", "origin"),
-                one.name,
-                default=one.default,
-                show_default=bool(one.default),
-                **one.metadata,
-            )
-            for one in _SETTINGS
-        ),
-        min_confidence_option,
-    ],
-)
 
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 listens on every interface.")
 @click.option("--port", type=Integer(0, 65535), default=8000, show_default=True, help="Port; 0 for any that is free.")
 @click.option("--uds", metavar="PATH", help="Unix socket to listen at, in place of --host and --port.")
+@click.option("--root-path", metavar="PREFIX", help="Prefix that a proxy takes off, such as /captions.")
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    metavar="ORIGIN",
+    multiple=True,
+    help="Origin whose pages may use the API, such as https://example.org; * for all. May be repeated.",
+)
 @click.option("--api-key", metavar="FILE", help="File with the key that requests must send, else $CAPRUN_API_KEY.")
 @model_option
 @device_option
@@ -64,7 +51,38 @@ _settings_options = collected(
     help="Processes, each with a GPU or a set of cores of its own.",
 )
 @click.option("--threads", type=Integer(1), help="CPU threads of a worker.  [default: its share of all cores]")
-@_settings_options
+@click.option("--queue", type=Integer(1), help="Photos a worker lets wait before it answers 429.  [default: 64]")
+@click.option(
+    "--deadline",
+    type=Number("seconds", 0.001, _DAY),
+    help="Seconds that a photo may wait before the answer is 503.  [default: 10]",
+)
+@click.option("--batch-size", type=Integer(1, 1024), help="Photos computed together.  [default: 8; on CUDA 64]")
+@click.option(
+    "--batch-delay",
+    type=Number("seconds", 0, 10),
+    help="Seconds that a photo may wait for others on their way.  [default: 0.005]",
+)
+@min_confidence_option
+@click.option("--max-bytes", type=Integer(1), help="Most bytes of a request.  [default: 20000000]")
+@click.option("--max-photos", type=Integer(1, 1024), help="Most photos of a request; at most --queue.  [default: 32]")
+@click.option("--max-connections", type=Integer(1), help="Most connections of a worker.  [default: 512]")
+@click.option(
+    "--body-timeout",
+    type=Number("seconds", 0.001, _DAY),
+    help="Seconds that the body of a request may take to arrive.  [default: 20]",
+)
+@click.option(
+    "--idle-timeout",
+    type=Integer(1, _DAY),
+    help="Seconds that a connection stays open after an answer.  [default: 15]",
+)
+@click.option("--grace", type=Integer(1, _DAY), help="Seconds to answer what was asked, after SIGTERM.  [default: 20]")
+@click.option(
+    "--drain",
+    type=Number("seconds", 0, _DAY),
+    help="Seconds after SIGTERM in which clients can still connect, so that load balancers notice.  [default: 1]",
+)
 def serve(
     host: str,
     port: int,
@@ -75,7 +93,7 @@ def serve(
     precision: str | None,
     workers: int,
     threads: int | None,
-    settings: Settings,
+    **limits: Any,
 ) -> int:
     """Serve captions over HTTP, and a page to try them on.
 
@@ -92,9 +110,11 @@ def serve(
     from caprun.bundle.manifest import refuse_uncalibrated
     from caprun.server import listening
     from caprun.server.placement import divide
+    from caprun.server.settings import Settings
     from caprun.server.workers import METRICS_FOLDER, Supervisor
 
-    settings = replace(settings, api_key=_key(api_key))
+    given = {name: value for name, value in limits.items() if value is not None}
+    settings = Settings(api_key=_key(api_key), **given)
     placements = divide(workers, threads, device)
     listener = listening.bind(host, port) if uds is None else listening.bind_unix(uds)
 
@@ -160,7 +180,7 @@ def _load(model: str | None, device: Any, precision: str | None, placement: "Pla
 
 def _serve(
     captioner: "Captioner",
-    settings: Settings,
+    settings: "Settings",
     placement: "Placement",
     listener: "socket",
     ready: Callable[[str], object],
@@ -168,8 +188,11 @@ def _serve(
     worker: bool,
 ) -> int:
     """Serves in this process, which then says what it serves."""
+    from dataclasses import replace
+
     from caprun.server import process
     from caprun.server.app import Service
+    from caprun.server.settings import MOST_DECODERS
 
     decoders = settings.decoders or min(MOST_DECODERS, placement.threads)
     service = Service(captioner, replace(settings, decoders=decoders))

@@ -52,7 +52,7 @@ def build_bpe(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
     learner.train_from_iterator(texts, trainer)
     learnt = json.loads(learner.to_str())["model"]
     pieces = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
-    vocabulary = Vocabulary((*SPECIAL_PIECES, *pieces), joining(pieces, word_start=WORD_START, unspaced=True))
+    vocabulary = Vocabulary((*SPECIAL_PIECES, *pieces), joining(pieces, word_start=WORD_START))
     return _tokenizer(config, vocabulary, [(left, right) for left, right in learnt["merges"]])
 
 

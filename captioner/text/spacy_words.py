@@ -46,7 +46,6 @@ def build_spacy(config: DataConfig, language: str, captions: Iterable[str]) -> T
         words,
         before=[*_INSIDE_WORDS, *(word for word in words if word in before)],
         after=[*_INSIDE_WORDS, *(word for word in words if word in after)],
-        unspaced=True,
     )
     return restore_spacy(config, language, Vocabulary((*SPECIAL_PIECES, *words), rules))
 

@@ -143,7 +143,6 @@ def joining(
     word_start: str = "",
     before: Iterable[str] = (),
     after: Iterable[str] = (),
-    unspaced: bool = False,
 ) -> Joining:
     """Returns the rules that join pieces, with marks spaced as in print: `a dog, wet (very)!`, `¿qué?`, `狗，猫`.
 
@@ -155,15 +154,13 @@ def joining(
         word_start: prefix of pieces that begin a word.
         before: further words without a space before them.
         after: further words without a space after them.
-        unspaced: whether captions in scripts without spaces are split into words.
     """
     pieces = list(pieces)
     words = {piece.removeprefix(word_start) for piece in pieces}
-    letters = {c for piece in pieces for c in piece if is_unspaced(c)} if unspaced else ()
     return Joining(
         continuation=continuation,
         word_start=word_start,
         no_space_before=(*(m for m in _CLOSING + _BOTH + _FULL_WIDTH_OPENING if m in words), *before),
         no_space_after=(*(m for m in _OPENING + _BOTH + _FULL_WIDTH_CLOSING if m in words), *after),
-        unspaced="".join(sorted(letters)),
+        unspaced="".join(sorted({c for piece in pieces for c in piece if is_unspaced(c)})),
     )

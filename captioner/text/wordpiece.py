@@ -53,7 +53,7 @@ def build_wordpiece(config: DataConfig, file: str, captions: Iterable[str]) -> T
             )
         used = _count(texts, (*characters, *frequent[:room]), config)
     pieces = _by_count(used)
-    rules = joining(pieces, continuation=_CONTINUATION, before=_INSIDE_WORDS, after=_INSIDE_WORDS, unspaced=True)
+    rules = joining(pieces, continuation=_CONTINUATION, before=_INSIDE_WORDS, after=_INSIDE_WORDS)
     return restore_wordpiece(config, Vocabulary((*SPECIAL_PIECES, *pieces), rules))
 
 

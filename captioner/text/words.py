@@ -19,7 +19,7 @@ def build_words(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
         CaptionerError: no word is frequent enough.
     """
     words = frequent((_words(caption, config) for caption in captions), config)
-    return restore_words(config, Vocabulary((*SPECIAL_PIECES, *words), joining(words, unspaced=True)))
+    return restore_words(config, Vocabulary((*SPECIAL_PIECES, *words), joining(words)))
 
 
 def restore_words(config: DataConfig, vocabulary: Vocabulary) -> Tokenizer:

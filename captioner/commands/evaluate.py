@@ -113,23 +113,17 @@ def evaluate(
 
 def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, Config]:
     """Returns a captioner and its configuration; of a bundle's configuration only the splits are known."""
-    from caprun.errors import UsageError
     from captioner.backends.loading import load_captioner, splits_of
     from captioner.backends.pytorch import torch_device
     from captioner.config import Config
     from captioner.evaluation.report import Taught
     from captioner.models.checkpoint import checkpoint_file, load_checkpoint
-    from captioner.text.build import restore_tokenizer
 
     model = checkpoint_file(model)
-    if model.is_dir():
+    if model.is_dir() or precision is not None:  # which a checkpoint has not
         return load_captioner(model, device, precision), Config(data=splits_of(model))
-    if precision is not None:
-        raise UsageError(f"{model} is not an ONNX bundle and has one precision; leave out --precision.")
     checkpoint = load_checkpoint(model)
-    config = checkpoint.config
-    tokenizer = restore_tokenizer(config.data, checkpoint.vocabulary, checkpoint.tokenizer)
-    return Taught(checkpoint, tokenizer.encode, torch_device(device)).captioner(model.stem), config
+    return Taught(checkpoint, torch_device(device)).captioner(model.stem), checkpoint.config
 
 
 def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Config, run: Path | None) -> None:

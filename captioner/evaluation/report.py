@@ -32,6 +32,7 @@ from captioner.models.checkpoint import Checkpoint, build_model
 from captioner.models.decoder import pad_captions
 from captioner.output_files import write_whole
 from captioner.progress import Progress
+from captioner.text.build import restore_tokenizer
 from captioner.text.metric_words import Segmenter, segmentation, segmenter, tokenize
 from captioner.text.scripts import scripts_of
 
@@ -104,13 +105,13 @@ class Taught:
 
     Args:
         checkpoint: the trained model.
-        encode: converts a reference to ids, with START and END.
         device: the device that computes.
     """
 
-    def __init__(self, checkpoint: Checkpoint, encode: Callable[[str], list[int]], device: torch.device) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._model: CaptionModel = build_model(checkpoint).to(device)
-        self._checkpoint, self._encode = checkpoint, encode
+        self._checkpoint = checkpoint
+        self._encode = restore_tokenizer(checkpoint.config.data, checkpoint.vocabulary, checkpoint.tokenizer).encode
         self._features: Tensor | None = None
 
     def captioner(self, name: str) -> Captioner:

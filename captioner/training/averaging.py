@@ -21,7 +21,6 @@ from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.report import Taught, evaluate
 from captioner.models.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
-from captioner.text.build import restore_tokenizer
 
 _FREE = ("dropout", "word_dropout", "fine_tune")
 """Settings of a model that do not affect its captions."""
@@ -92,8 +91,7 @@ def scored(
     Raises:
         ImageError: a photo cannot be read and `allow_missing` is false.
     """
-    tokenizer = restore_tokenizer(checkpoint.config.data, checkpoint.vocabulary, checkpoint.tokenizer)
-    captioner = Taught(checkpoint, tokenizer.encode, device).captioner("average")
+    captioner = Taught(checkpoint, device).captioner("average")
     report = evaluate(captioner, dev, captioner.spec.search, "dev", allow_missing=allow_missing, say=say)
     found = report.metrics["cider"]
     before = [part.get("cider", 0.0) for part in checkpoint.provenance["average"]]

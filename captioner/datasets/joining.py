@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from captioner.datasets.embedded.hub import PREFIX, HubName
 from captioner.datasets.example import SPLITS, Example, Problems, such_as
 from captioner.datasets.splitting import PARTS, Parts
 from captioner.errors import CaptionerError
+from captioner.text.scripts import scripts_of
 from captioner.text.splitting import split
 
 _COMPARED = 5000  # captions a dataset, enough to tell its language
@@ -163,7 +163,7 @@ def _same_files(datasets: Sequence[Dataset]) -> list[list[Example]]:
 def _differences(first: Dataset, other: Dataset) -> list[str]:
     """Describes how the captions of a dataset differ in script, language or case from the first's."""
     mine, theirs = (list(islice(_captions(dataset), _COMPARED)) for dataset in (first, other))
-    scripts = [_script(captions) for captions in (mine, theirs)]
+    scripts = [next(iter(scripts_of(captions)), "no letters") for captions in (mine, theirs)]
     if scripts[0] != scripts[1]:
         what = f"the captions of {other.name} are in another script than those of {first.name}"
         return [f"{what} ({scripts[1]}, and {scripts[0]})"]
@@ -186,15 +186,6 @@ def _differences(first: Dataset, other: Dataset) -> list[str]:
 
 def _captions(dataset: Dataset) -> Iterable[str]:
     return (caption for example in dataset.examples for caption in example.references)
-
-
-def _script(captions: Iterable[str]) -> str:
-    """Returns the script of most letters, by the first word of their Unicode names: `Latin`, `Cjk`, `Arabic`."""
-    letters = Counter(letter for caption in captions for letter in caption if letter.isalpha())
-    scripts: Counter[str] = Counter()
-    for letter, count in letters.items():
-        scripts[unicodedata.name(letter, "unknown").split()[0]] += count
-    return scripts.most_common(1)[0][0].capitalize() if scripts else "no letters"
 
 
 def _known(captions: Iterable[str], others: Iterable[str]) -> float:

@@ -122,7 +122,7 @@ def test_photos_in_two_datasets_are_named_and_never_learnt_where_the_other_valid
     ("captions", "note"),
     [
         (GERMAN, "seem to be in another language"),
-        (CHINESE, "in another script than those of first (Cjk, and Latin)"),
+        (CHINESE, "in another script than those of first (Chinese or Japanese, and Latin)"),
         ([caption.lower() for caption in ENGLISH], "0% of the captions of second have capital letters, and 100%"),
     ],
 )

@@ -343,10 +343,6 @@ class Trainer:
         Raises:
             CaptionerError: the data or the number of processes has changed.
         """
-        if "optimiser" not in training:
-            raise CaptionerError(
-                f"The training in {self.task.output} is from an older captioner and cannot be resumed; begin a new one."
-            )
         if training["data"] != self.task.data:
             raise CaptionerError(
                 f"The training in {self.task.output} began with other photos or captions; resume it with that dataset."

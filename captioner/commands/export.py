@@ -14,7 +14,6 @@ from captioner.commands.console import say
 from captioner.commands.files import newest
 from captioner.commands.options import EXPORT, FILE, allow_missing_option, cache_option, data_option, setting_options
 from captioner.config import ExportSettings
-from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
     from captioner.datasets import Dataset, DataSource
@@ -103,7 +102,7 @@ def write_bundle(
         name=settings.name or output.resolve().name,
         licence=settings.licence,
         language=settings.language,
-        card=_card(settings),
+        card=Path(settings.card) if settings.card else None,
         photos=[example.image for example in from_each_dataset(dev, settings.data_photos)],
         precisions=others,
         calibration=settings.calibration,
@@ -113,10 +112,6 @@ def write_bundle(
     run(request, say)
     program = "caprun" if kind == "onnx" else "captioner caption"
     click.echo(f"{program} --model {shlex.quote(str(output))} PHOTO")
-
-
-def _card(settings: ExportSettings) -> Path | None:
-    return Path(settings.card) if settings.card else None
 
 
 def _readable(dataset: Dataset, *, allow_missing: bool) -> Dataset:
@@ -135,14 +130,11 @@ def check_bundle(output: Path, settings: ExportSettings) -> None:
         CaprunError: the exporter is not installed, the folder cannot be written or holds something else, or the card's
             text cannot be read.
     """
-    import capexport.export  # noqa: F401  (fails unless its requirements are installed)
+    from capexport.export import read_introduction  # fails unless its requirements are installed
     from caprun.bundle.writing import replaced_bundle
 
-    if card := _card(settings):
-        try:
-            card.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CaptionerError(f"The text {card} for the model card cannot be read ({error}).") from None
+    if settings.card:
+        read_introduction(Path(settings.card))
     with contextlib.suppress(_NothingToWrite), replaced_bundle(output):
         raise _NothingToWrite  # a replacement that fails leaves the folder unchanged
 

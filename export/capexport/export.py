@@ -79,7 +79,7 @@ def export(request: ExportRequest, say: Say) -> Manifest:
     spec = model_spec(checkpoint, model, request.name, request.language)
     photos = np.concatenate([checkpoint.samples.numpy(), prepared(request.photos, spec.image)])
     evidence = _evidence(request, spec) if request.precisions else None
-    introduction = _read(request.card) if request.card else ""
+    introduction = read_introduction(request.card) if request.card else ""
     with replaced_bundle(request.output) as directory:
         began = time.monotonic()
         write = onnx_export.write if request.format == "onnx" else torchscript_export.write
@@ -185,7 +185,12 @@ def _provenance(path: Path, training: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> str:
+def read_introduction(path: Path) -> str:
+    """Reads the introductory text of a model card.
+
+    Raises:
+        CaptionerError: it cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

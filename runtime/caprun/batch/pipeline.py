@@ -38,13 +38,8 @@ def caption_many(
 ) -> Generator[Caption | ImageError, None, None]:
     """Captions many photos in batches, in their order.
 
-    Args:
-        photos: Photos, taken as they are needed.
-        prepare: Reads a photo: uint8 (height, width, 3); raises `ImageError`.
-        caption: Captions a batch, uint8 (photos, height, width, 3).
-        batch_size: Photos in a batch.
-        decoders: Threads that read photos; None for one a core.
-        workers: Threads that caption batches.
+    Photos are taken as they are needed. `prepare` reads one, uint8 (height, width, 3), in `decoders` threads, by
+    default one a core; `caption` captions a batch of them in `workers` threads.
 
     Returns:
         A caption or an error for each photo. Closing the generator stops the threads.

@@ -51,11 +51,7 @@ class _Bits:
 
 
 def hevc(config: bytes, data: bytes) -> Coded:
-    """Reads an HEVC picture.
-
-    Args:
-        config: The box `hvcC` (ISO/IEC 14496-15, 8.3.2).
-        data: Units, each after its length.
+    """Reads an HEVC picture: its box `hvcC` (ISO/IEC 14496-15, 8.3.2), and its units, each after its length.
 
     Raises:
         ValueError, IndexError: It is damaged.
@@ -130,11 +126,7 @@ def _hevc_sequence(unit: bytes) -> tuple[int, int, bool]:
 
 
 def av1(config: bytes, data: bytes) -> Coded:
-    """Reads an AV1 picture.
-
-    Args:
-        config: The box `av1C`.
-        data: Open bitstream units (AV1 specification, 5.3).
+    """Reads an AV1 picture: its box `av1C`, and its open bitstream units (AV1 specification, 5.3).
 
     Raises:
         ValueError, IndexError: It is damaged.

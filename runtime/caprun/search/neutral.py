@@ -49,9 +49,7 @@ class Neutralizer:
     def merged(self, output: StepOutput, k: int) -> StepOutput:
         """Adds the probabilities of each group to its neutral piece and returns the k likeliest candidates.
 
-        Args:
-            output: Output of a step, with the whole vocabulary as candidates.
-            k: Number of candidates to return, the likeliest first.
+        The output of the step has the whole vocabulary as candidates.
 
         Raises:
             BundleError: A member of a group is missing from the candidates, or repeated.

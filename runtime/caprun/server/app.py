@@ -193,18 +193,11 @@ def _row(result: CaptionedPhoto | ImageError) -> bytes:
 
 
 def _timing(received: float, results: Sequence[CaptionedPhoto | ImageError], total: float) -> schema.Timing:
-    captioned = [result for result in results if isinstance(result, CaptionedPhoto)]
-
-    def slowest(seconds: Sequence[float]) -> float:
-        return round(1000 * max(seconds, default=0.0), 3)
-
-    return {
-        "receive": slowest([received]),
-        "decode": slowest([result.decode_time for result in captioned]),
-        "queue": slowest([result.queue_time for result in captioned]),
-        "caption": slowest([result.caption_time for result in captioned]),
-        "total": slowest([total]),
-    }
+    times = [result[1:] for result in results if isinstance(result, CaptionedPhoto)] or [(0.0, 0.0, 0.0)]
+    receive, decode, queue, caption, total = (
+        round(1000 * seconds, 3) for seconds in (received, *map(max, zip(*times, strict=True)), total)
+    )
+    return {"receive": receive, "decode": decode, "queue": queue, "caption": caption, "total": total}
 
 
 def _model(service: Service) -> schema.ServedModel:

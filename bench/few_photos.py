@@ -7,11 +7,10 @@ default food. --photos of its training photos become a folder like a user's own,
 The other photos of the kind with five captions or more are held out. Then
 
     captioner train --init CHECKPOINT --data FOLDER=4 --data flickr8k=0.2 --output RUN
-    captioner train --init RUN --data FOLDER=4 --data flickr8k=0.2 --stage self-critical --epochs 3
 
-run with an empty cache, and the clock counts all of it; options behind `--` are added to the first. Before and after,
-beam search captions the held-out photos and the dev photos of --data, scored in PyTorch, x100. A new word is one that
-CHECKPOINT has no piece for.
+runs with an empty cache, and the clock counts all of it; options behind `--` are added. Before and after, beam search
+captions the held-out photos and the dev photos of --data, scored in PyTorch, x100. A new word is one that CHECKPOINT
+has no piece for.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ EXAMPLES = 6
 
 
 def main() -> None:
-    """Prints a row before training and one after each stage."""
+    """Prints a row before training and one after it."""
     parser = command_line(__doc__)
     parser.add_argument("--init", type=Path, required=True, help="Checkpoint that was trained on --data alone.")
     parser.add_argument("--everyday", type=Path, required=True, help="Captioned photos, some of them of the kind.")
@@ -52,7 +51,6 @@ def main() -> None:
     parser.add_argument("--kind", default=FOOD, help="Regular expression for words of the kind.  [default: food]")
     parser.add_argument("--photos", type=int, default=150, help="Number of own photos.  [default: 150]")
     parser.add_argument("--weights", nargs=2, default=("4", "0.2"), help="Weights of both.  [default: 4 0.2]")
-    parser.add_argument("--rewarded", default="3", help="Epochs of the self-critical stage.  [default: 3]")
     parser.add_argument("--seed", type=int, default=0, help="Seed for drawing the own photos.  [default: 0]")
     parser.add_argument("further", nargs="*", help="Further options of `captioner train`.")
     options = parser.parse_args()
@@ -76,19 +74,13 @@ def main() -> None:
         before = show("before", options.init, held_out, dev, known)
         mine, old = options.weights
         sources = ["--data", f"{folder / 'mine'}={mine}", *(["--data", f"{options.data}={old}"] * (old != "0"))]
-        rewarded = ("--stage", "self-critical", "--epochs", options.rewarded)
-        stages = {
-            "learnt": ["--init", str(options.init), *sources, *options.further],
-            "rewarded": ["--init", str(folder / "learnt"), *sources, *rewarded],
-        }
-        minutes = 0.0
-        for stage, arguments in stages.items():
-            command = ["captioner", "train", *arguments, "--output", str(folder / stage)]
-            began = time.monotonic()
-            subprocess.run([sys.executable, "-m", *command, "--cache", str(folder / "cache")], check=True)
-            minutes += (time.monotonic() - began) / 60
-            after = show(stage, folder / stage, held_out, dev, known)
-            print(f"`{shlex.join(command)}`: {minutes:.1f} minutes so far", flush=True)
+        trained = ["--init", str(options.init), *sources, *options.further, "--output", str(folder / "after")]
+        command = ["captioner", "train", *trained]
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", *command, "--cache", str(folder / "cache")], check=True)
+        minutes = (time.monotonic() - began) / 60
+        after = show("after", folder / "after", held_out, dev, known)
+        print(f"`{shlex.join(command)}`: {minutes:.1f} minutes", flush=True)
     print()
     print(header("photo", "before", "after"))
     for example, old_caption, new_caption in list(zip(held_out, before.captions, after.captions, strict=True))[

@@ -63,6 +63,9 @@ class TrainConfig:
     """Weight of hard attention's REINFORCE term (lambda_r in section 4.1)."""
     scheduled_sampling: Share = 0.0
     """Share of input words that the model itself predicts in the last epoch, rising from 0 (Bengio et al., 2015)."""
+    rehearse: bool = False
+    """Keeps what a trained model (--init) says of the photos in datasets with a weight below 1: that share of them,
+    drawn once, is shown in every epoch with the captions that the model gives them before it is trained."""
     average: Share = 0.999
     """Decay of the moving average of the weights, which is validated and saved; 0: no average."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -84,7 +87,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.stage == "self-critical" and (idle := [name for name in _OF_CROSS_ENTROPY if getattr(self, name)]):
+        of_cross_entropy = (*_OF_CROSS_ENTROPY, "rehearse")
+        if self.stage == "self-critical" and (idle := [name for name in of_cross_entropy if getattr(self, name)]):
             names = ", ".join(f"train.{name}" for name in idle)
             raise UsageError(f"{names} has no effect in the self-critical stage; leave it out, or set it to 0.")
         score, at, dataset = self.select_by.partition("@")
@@ -125,5 +129,5 @@ SELF_CRITICAL = TrainConfig(
 """Defaults of the self-critical stage."""
 
 FEW_PHOTOS = 1000
-FEW = TrainConfig(epochs=10, lr=5e-4)
+FEW = TrainConfig(epochs=6, rehearse=True)
 """Defaults of a training from a trained model (--init) on a dataset with fewer than `FEW_PHOTOS` training photos."""

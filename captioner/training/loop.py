@@ -87,6 +87,8 @@ class Task:
     """Content of the checkpoints except weights and scores."""
     data: Mapping[str, str]
     """A digest per split; a training can only be resumed on the same data."""
+    rehearsed: Sequence[str] = ()
+    """The captions of the training photos before training, if some are rehearsed."""
     reports: RunReports | None = None
     """Records steps and epochs; only in the first process."""
 
@@ -327,6 +329,7 @@ class Trainer:
         row = self.state.history[-1] if scored else {}
         training = {
             "data": dict(self.task.data),
+            "rehearsed": list(self.task.rehearsed),
             "processes": self.processes.count,
             "optimiser": self.optimiser.state(),
             "state": vars(self.state),

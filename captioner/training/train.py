@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -37,6 +37,7 @@ from captioner.training.inputs.sources import CachedFeatures, PhotoFiles, report
 from captioner.training.inputs.views import is_mirrored, may_be_mirrored
 from captioner.training.loop import Task, Trainer, TrainingState
 from captioner.training.processes import Processes
+from captioner.training.rehearsal import drawn, own_captions
 from captioner.training.self_critical import SelfCriticalTrainer
 from captioner.training.start import Start, initial_model, initial_tokenizer
 from captioner.training.validation import PHOTOS, Validation, validate
@@ -75,10 +76,10 @@ def train(job: Job, say: Say) -> TrainingState:
         KeyboardInterrupt: a signal arrived; `last.pt` holds every finished step.
     """
     config, processes = job.config, job.processes
-    start = _start(job)
+    start, old = _start(job), _rehearsed_shares(job)
     for line in job.dataset.summary():
         say(line)
-    splits = {name: job.dataset.split(name) for name in ("train", "dev")}
+    splits = {name: drawn(job.dataset.split(name), old, config.train.seed) for name in ("train", "dev")}
     _, at, name = config.train.select_by.partition("@")
     if at and name not in job.dataset.names:
         there = ", ".join(job.dataset.names) or "one dataset without a name"
@@ -119,7 +120,11 @@ def train(job: Job, say: Say) -> TrainingState:
             _provenance(job, start),
             tokenizer.state(),
         )
-        task = _task(job, kept, sources, splits, tokenizer)
+        own = _own_captions(model, kept, sources["train"], splits["train"], job, say) if old else []
+        for row, caption in enumerate(own):
+            if splits["train"][row].dataset in old:
+                splits["train"][row] = replace(splits["train"][row], references=(caption,))
+        task = replace(_task(job, kept, sources, splits, tokenizer, old), rehearsed=own)
         if (unit := task.validation.protocol["segmentation"]) != "words":
             say(f"scores: by {unit}, since words of some scripts have no spaces between them")
         if processes.first:
@@ -139,8 +144,49 @@ def train(job: Job, say: Say) -> TrainingState:
     return state
 
 
-def _task(job: Job, kept: Checkpoint, sources: dict[str, Source], splits: Splits, tokenizer: Tokenizer) -> Task:
-    """Returns the task without reports and METEOR."""
+def _rehearsed_shares(job: Job) -> dict[str, float]:
+    """Returns the share of photos of each dataset that is rehearsed, by name.
+
+    Raises:
+        CaptionerError: there is no trained model whose captions are rehearsed.
+    """
+    if not job.config.train.rehearse:
+        return {}
+    if job.resumed is None and (job.init is None or job.new_vocabulary):
+        raise CaptionerError(
+            "train.rehearse=true keeps what a trained model says; name its checkpoint with --init, and leave out "
+            "--new-vocabulary."
+        )
+    weights = job.dataset.weights
+    return {name: weight for name, weight in weights.items() if weight < 1} if max(weights.values()) >= 1 else {}
+
+
+def _own_captions(
+    model: CaptionModel, kept: Checkpoint, source: Source, examples: Sequence[Example], job: Job, say: Say
+) -> list[str]:
+    """Returns the initial model's captions of the training photos; a resumed training has kept them.
+
+    Raises:
+        CaptionerError: the training is resumed with other photos.
+    """
+    if job.resumed is not None and job.resumed.training is not None:
+        captions: list[str] = job.resumed.training["rehearsed"]
+        if len(captions) != len(examples):
+            raise CaptionerError(f"The training in {job.output} began with other photos; resume it with that dataset.")
+        return captions
+    say("rehearsal: photos of datasets with a weight below 1 keep the captions that the model gives them now")
+    return own_captions(model, kept, source, examples, job.processes)
+
+
+def _task(
+    job: Job,
+    kept: Checkpoint,
+    sources: dict[str, Source],
+    splits: Splits,
+    tokenizer: Tokenizer,
+    rehearsed: Collection[str],
+) -> Task:
+    """Returns the task without reports and METEOR; `rehearsed` names the datasets of which a share was drawn."""
     train, processes = job.config.train, job.processes
 
     def batches(split: str, size: int, **further: Any) -> Batches:
@@ -148,7 +194,7 @@ def _task(job: Job, kept: Checkpoint, sources: dict[str, Source], splits: Splits
         rank, count = processes.rank, processes.count
         return Batches(sources[split], captions, size, SPECIAL.pad, rank=rank, count=count, **further)
 
-    weights = job.dataset.weights
+    weights = {**job.dataset.weights, **dict.fromkeys(rehearsed, 1.0)}
     shown = [weights[example.dataset] for example in splits["train"]]
     learnt = batches("train", train.batch_size, parts=train.accumulate, balance=train.balance, shown=shown)
     validation = Validation(batches("dev", PHOTOS), splits["dev"], kept)

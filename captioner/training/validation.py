@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from caprun.errors import UsageError
 from caprun.search.bans import Bans
@@ -25,7 +26,7 @@ from captioner.models.checkpoint import Checkpoint
 from captioner.text.build import language_of
 from captioner.text.gender_neutral import neutral_words
 from captioner.text.metric_words import ends_with, segmentation, tokenize
-from captioner.training.inputs.batches import Batches
+from captioner.training.inputs.batches import Batch, Batches
 from captioner.training.processes import Processes
 
 PHOTOS = 50
@@ -71,6 +72,21 @@ class Validation:
         words = neutral_words(vocabulary, language_of(self.checkpoint.config.data))
         return None if words is None else words.neutralizer(vocabulary)
 
+    @torch.inference_mode()
+    def captions(self, model: CaptionModel, features: Tensor, batch: Batch) -> list[Hypothesis]:
+        """Returns the captions of the photos of a batch; `features` are the model's of `batch.seen`."""
+        special, options = self.checkpoint.special, self.checkpoint.config.search
+        return search(
+            ModelSteps(model, model.start(features)),
+            len(features),
+            special.start,
+            special.end,
+            options,
+            vocabulary=self.checkpoint.vocabulary,
+            identities=batch.photos.tolist(),
+            neutral=self.neutral if options.neutral else None,
+        )
+
 
 @dataclass(frozen=True)
 class Validated:
@@ -93,30 +109,17 @@ def validate(model: CaptionModel, validation: Validation, processes: Processes) 
         validation: the split.
         processes: the processes that share the work.
     """
-    device, checkpoint = model.unsaid.device, validation.checkpoint
-    special, vocabulary, options = checkpoint.special, checkpoint.vocabulary, checkpoint.config.search
-    forced = TeacherForced()
-    found: list[Hypothesis] = []
-    photos = validation.batches.share().tolist()
+    checkpoint, forced = validation.checkpoint, TeacherForced()
+    found: dict[int, Hypothesis] = {}
     for batch in validation.batches.in_order():
-        features = model.features(batch.seen.to(device))
-        teacher = model(features, batch.tokens.to(device))
+        features = model.features(batch.seen.to(model.unsaid.device))
+        teacher = model(features, batch.tokens.to(features.device))
         forced += tally(teacher.logits, teacher.targets)
-        found += search(
-            ModelSteps(model, model.start(features)),
-            len(features),
-            special.start,
-            special.end,
-            options,
-            vocabulary=vocabulary,
-            identities=photos[len(found) : len(found) + len(features)],
-            neutral=validation.neutral if options.neutral else None,
-        )
+        found |= zip(batch.photos.tolist(), validation.captions(model, features, batch), strict=True)
     forced = TeacherForced(*processes.sums(astuple(forced)))
-    shares = processes.gather(list(zip(photos, found, strict=True)))
-    by_photo = {photo: hypothesis for share in shares for photo, hypothesis in share}
-    captions = [by_photo[photo] for photo in range(validation.batches.photos)]
-    texts = [vocabulary.text(caption.ids) for caption in captions]
+    found = {photo: caption for share in processes.gather(found) for photo, caption in share.items()}
+    captions = [found[photo] for photo in range(validation.batches.photos)]
+    texts = [checkpoint.vocabulary.text(caption.ids) for caption in captions]
     scores: dict[str, float] = {}
     if processes.first:
         references = [example.references for example in validation.examples]

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 import caprun_weights
 from caprun.bundle.reading import read_bundle
 from caprun.photos.preprocessing import load
+from captioner.backends.loading import load_captioner
 from captioner.cli import main
 from captioner.config import FEW
 from captioner.datasets import load_dataset
@@ -170,6 +171,27 @@ def test_a_collection_that_is_mixed_in_adds_no_words(train, shapes, discs, train
     assert result.exit_code == 0, result.output
     best = load_checkpoint(tmp_path / "run" / BEST)
     assert best.vocabulary == load_checkpoint(trained / LAST).vocabulary
+
+
+def test_what_was_known_is_rehearsed_with_the_models_own_captions(train, shapes, discs, trained, tmp_path):
+    """Resuming tells captions that were kept from new ones: the training changes what the model says of old photos."""
+    data = ("--data", discs, "--data", f"{shapes}=0.5")
+    result = train("--init", trained / LAST, *data, "--epochs", 1, "--lr", 0.02, "--batch-size", 4)
+    assert result.exit_code == 0, result.output
+    own, old = (load_dataset(folder).split("train") for folder in (discs, shapes))
+    kept = load_checkpoint(tmp_path / "run" / LAST).training["rehearsed"][len(own) :]
+    assert len(kept) == round(len(old) / 2)
+    captioner = load_captioner(trained / LAST, "cpu")
+    said = [captioner.caption(example.image).text for example in old]
+    assert set(kept) <= set(said)
+    assert set(kept) != {caption for example in old for caption in example.references}
+    result = train("--resume", *data)
+    assert result.exit_code == 0, result.output
+
+
+def test_only_a_trained_model_has_something_to_rehearse(train, shapes):
+    result = train("--data", shapes, "--set", "train.rehearse=true")
+    assert_one_line(result, 1, "name its checkpoint with --init")
 
 
 def test_few_photos_have_defaults_of_their_own(grown, train, shapes, discs, trained, tmp_path):

@@ -12,7 +12,7 @@ from captioner.config.loading import (
 )
 from captioner.config.model import DECODERS, ModelConfig, decoder_names
 from captioner.config.self_critical import SelfCriticalConfig
-from captioner.config.train import FEW, FEW_PHOTOS, SELF_CRITICAL, Stage, TrainConfig
+from captioner.config.train import FEW, FEW_PHOTOS, FEW_VIEWS, SELF_CRITICAL, Stage, TrainConfig
 from captioner.config.training import Config, config_from_dict
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "DECODERS",
     "FEW",
     "FEW_PHOTOS",
+    "FEW_VIEWS",
     "SELF_CRITICAL",
     "Config",
     "DataConfig",

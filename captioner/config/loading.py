@@ -10,7 +10,7 @@ from typing import Any
 
 from captioner.config.data import DataConfig
 from captioner.config.model import ModelConfig
-from captioner.config.train import FEW, SELF_CRITICAL, TrainConfig
+from captioner.config.train import FEW, FEW_VIEWS, SELF_CRITICAL, TrainConfig
 from captioner.config.training import Config, config_from_dict
 from captioner.errors import CaptionerError
 
@@ -49,8 +49,8 @@ def load_second_config(
         settings: settings by section.
         first: the configuration that the model was trained with; `data`, `model` and `search` are taken from it.
         new_vocabulary: takes only the encoder and its photos from `first`; all else is that of a new training.
-        few: name of a dataset of few photos, for which the defaults are `FEW`, the encoder stays frozen, photos have
-            one view, and the best epoch is that of the dataset; empty if there is one dataset, None if photos are many.
+        few: name of a dataset of few photos, for which the defaults are `FEW` and `FEW_VIEWS`, the encoder stays
+            frozen, and the best epoch is that of the dataset; empty if there is one dataset, None if photos are many.
         source: origin of the settings, named in errors.
 
     Raises:
@@ -70,8 +70,8 @@ def load_second_config(
         base = Config(data, model, train)
     elif few is not None and train.stage != SELF_CRITICAL.stage:
         train = replace(FEW, select_by=f"cider@{few}" if few else FEW.select_by)
-        # one view: computing several of a collection that is mixed in would take longer than the training
-        base = replace(base, data=replace(first.data, views=1), model=replace(first.model, fine_tune=-1), train=train)
+        data, model = replace(first.data, views=FEW_VIEWS), replace(first.model, fine_tune=-1)
+        base = replace(base, data=data, model=model, train=train)
     config = _over(base, settings, source)
     contradicting = [
         f"{name} ({now!r}, and {before!r} in the checkpoint)"

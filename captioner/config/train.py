@@ -129,5 +129,7 @@ SELF_CRITICAL = TrainConfig(
 """Defaults of the self-critical stage."""
 
 FEW_PHOTOS = 1000
+FEW_VIEWS = 4
 FEW = TrainConfig(epochs=6, rehearse=True)
-"""Defaults of a training from a trained model (--init) on a dataset with fewer than `FEW_PHOTOS` training photos."""
+"""Defaults of a training from a trained model (--init) on a dataset with fewer than `FEW_PHOTOS` training photos, which
+has `FEW_VIEWS` of each photo."""

@@ -108,7 +108,7 @@ def train(job: Job, say: Say) -> TrainingState:
 
     with locked_folder(job.output) if processes.first else nullcontext(), ExitStack() as stack:
         spec = image_spec(config, model)
-        sources, splits = _sources(model, spec, splits, job, say)
+        sources, splits = _sources(model, spec, splits, old, job, say)
         model.to(processes.device)
         kept = Checkpoint(
             config,
@@ -277,7 +277,7 @@ def _describe(model: CaptionModel, config: Config) -> str:
 
 
 def _sources(
-    model: CaptionModel, spec: ImageSpec, splits: Splits, job: Job, say: Say
+    model: CaptionModel, spec: ImageSpec, splits: Splits, rehearsed: Collection[str], job: Job, say: Say
 ) -> tuple[dict[str, Source], Splits]:
     """Returns the source of each split's photos, and the splits without unreadable photos."""
     data = job.config.data
@@ -303,10 +303,15 @@ def _sources(
         for name in ("train", "dev")
     )
     views = []
+    # the captions that the model gives to photos which it rehearses are those of the photos as they are
+    learnt = np.array([example.dataset not in rehearsed for example in splits["train"]])
+    varied = [example for example in splits["train"] if example.dataset not in rehearsed]
     for number in range(1, data.views):
-        seen = _cached({e.image: keys[e.image] for e in splits["train"]}, model, spec, number, job, say)
-        may_be_shown = np.array(mirrored(splits["train"])) if is_mirrored(number) else True
-        views.append(replace(seen, rows=np.where(may_be_shown, seen.rows, -1)))
+        seen = _cached({e.image: keys[e.image] for e in varied}, model, spec, number, job, say)
+        may_be_shown = np.array(mirrored(varied)) if is_mirrored(number) else True
+        shown = np.full(len(learnt), -1)
+        shown[learnt] = np.where(may_be_shown, seen.rows, -1)
+        views.append(replace(seen, rows=shown))
     return {"train": CachedFeatures(train, views), "dev": CachedFeatures(dev)}, splits
 
 

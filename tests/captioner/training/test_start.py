@@ -17,7 +17,7 @@ from caprun.bundle.reading import read_bundle
 from caprun.photos.preprocessing import load
 from captioner.backends.loading import load_captioner
 from captioner.cli import main
-from captioner.config import FEW
+from captioner.config import FEW, FEW_VIEWS
 from captioner.datasets import load_dataset
 from captioner.models.checkpoint import (
     BEST,
@@ -200,7 +200,7 @@ def test_few_photos_have_defaults_of_their_own(grown, train, shapes, discs, trai
     result = train("--init", trained / LAST, "--data", discs, "--data", shapes, "--epochs", 1)
     assert result.exit_code == 0, result.output
     config = load_checkpoint(tmp_path / "run" / BEST).config
-    assert (config.train.lr, config.train.select_by, config.data.views) == (FEW.lr, "cider@discs", 1)
+    assert (config.train.lr, config.train.select_by, config.data.views) == (FEW.lr, "cider@discs", FEW_VIEWS)
 
 
 def test_a_grown_training_resumes_with_its_words(grown, discs, cache):

@@ -6,7 +6,7 @@ CHECKPOINT was trained on --data alone. Photos of --everyday are of the kind if 
 default food. --photos of its training photos become a folder like a user's own, each with a text file of its captions.
 The other photos of the kind with five captions or more are held out. Then
 
-    captioner train --init CHECKPOINT --data FOLDER=4 --data flickr8k=0.2 --output RUN
+    captioner train --init CHECKPOINT --data FOLDER=8 --data flickr8k=0.2 --output RUN
 
 runs with an empty cache, and the clock counts all of it; options behind `--` are added. Before and after, beam search
 captions the held-out photos and the dev photos of --data, scored in PyTorch, x100. A new word is one that CHECKPOINT
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="Captioned photos of the checkpoint's training.")
     parser.add_argument("--kind", default=FOOD, help="Regular expression for words of the kind.  [default: food]")
     parser.add_argument("--photos", type=int, default=150, help="Number of own photos.  [default: 150]")
-    parser.add_argument("--weights", nargs=2, default=("4", "0.2"), help="Weights of both.  [default: 4 0.2]")
+    parser.add_argument("--weights", nargs=2, default=("8", "0.2"), help="Weights of both.  [default: 8 0.2]")
     parser.add_argument("--seed", type=int, default=0, help="Seed for drawing the own photos.  [default: 0]")
     parser.add_argument("further", nargs="*", help="Further options of `captioner train`.")
     options = parser.parse_args()

@@ -13,11 +13,12 @@ list counts as silent on its subject. The output is Markdown.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.command_line import command_line
+from harness.mentions import Photo, agreed_gender, both_shares, columns, gender, has, share, which
 from harness.nouns import AGREED, named
 from harness.word_lists import Sentence, Words, word_lists
 
@@ -43,59 +44,6 @@ _CALLED = {
 }
 
 
-@dataclass(frozen=True)
-class Photo:
-    """A photo's caption and references."""
-
-    caption: Sentence
-    person: Sentence
-    """The first reference."""
-    others: tuple[Sentence, ...]
-    """The other references."""
-
-
-def which(sentence: Sentence, one: str, other: str) -> str:
-    """Returns which of two subjects a sentence mentions: one of their names, `both` or `none`."""
-    found = [subject for subject in (one, other) if sentence.said[subject]]
-    return "both" if len(found) == 2 else "".join(found) or "none"
-
-
-def gender(sentence: Sentence) -> str:
-    """Returns the gender that a sentence mentions: `men`, `women`, `both` or `none`."""
-    return which(sentence, "men", "women")
-
-
-def agreed_gender(references: Sequence[Sentence]) -> str:
-    """Returns the gender in references: `men`, `women`, `both`, `disagree`, `unsaid` (only people) or `nobody`."""
-    found = {gender(reference) for reference in references} - {"none"}
-    if not found:
-        people = any(one.said[subject] for one in references for subject in ("people", "children", "adults"))
-        return "unsaid" if people else "nobody"
-    if len(found) == 1:
-        return found.pop()
-    return "both" if "both" in found else "disagree"
-
-
-def has(subject: str) -> Callable[[Sentence], bool]:
-    """Returns a test of whether a sentence has a word of a list."""
-    return lambda sentence: bool(sentence.said[subject])
-
-
-def share(count: float, of: float) -> str:
-    """Formats a percentage; a dash where `of` is 0."""
-    return f"{100 * count / of:.0f}%" if of else "-"
-
-
-def both_shares(photos: Sequence[Photo], holds: Callable[[Sentence], bool]) -> str:
-    """Formats the share of captions for which a condition holds, with that of people in brackets."""
-    return "{} ({})".format(*(share(sum(map(holds, said)), len(photos)) for said in _columns(photos)))
-
-
-def _columns(photos: Sequence[Photo]) -> tuple[list[Sentence], list[Sentence]]:
-    """Returns the model's captions and those of people."""
-    return [photo.caption for photo in photos], [photo.person for photo in photos]
-
-
 def people(photos: Sequence[Photo]) -> list[str]:
     """Describes gender and age."""
     by_gender: dict[str, list[Photo]] = {key: [] for key in _CALLED}
@@ -114,7 +62,7 @@ def people(photos: Sequence[Photo]) -> list[str]:
     old = [p for p in photos if sum(map(has("old"), p.others)) >= AGREED]
     unsaid = by_gender["unsaid"]
     guessed = both_shares(unsaid, lambda said: gender(said) != "none")
-    model, person = map(gender_ratio, _columns(photos))
+    model, person = map(gender_ratio, columns(photos))
     younger, older = both_shares(grown, has("children")), both_shares(young, has("adults"))
     said_old = both_shares(old, has("old"))
     return [
@@ -152,7 +100,7 @@ def with_neutral_words(photos: Sequence[Photo], plain: Sequence[Sentence], neutr
     def mentioned(genders: Sequence[str], *of: str) -> str:
         after, before, person = (
             [gender(one) in genders for one, key in zip(said, agreed, strict=True) if key in of]
-            for said in (neutral, plain, _columns(photos)[1])
+            for said in (neutral, plain, columns(photos)[1])
         )
         number = len(after)
         return f"{share(sum(after), number)}; without it {share(sum(before), number)} ({share(sum(person), number)})"
@@ -193,12 +141,12 @@ def confirmed(photos: Sequence[Photo], subject: str) -> str:
         right = sum(any(word in other.said[subject] for other in photo.others) for word, photo in mentions)
         return share(right, len(mentions))
 
-    return "{} ({})".format(*map(of, _columns(photos)))
+    return "{} ({})".format(*map(of, columns(photos)))
 
 
 def details(photos: Sequence[Photo], vocabulary: int) -> list[str]:
     """Describes the words, animals, colours and numbers that captions have."""
-    model, person = (len({word for one in said for word in one.words}) for said in _columns(photos))
+    model, person = (len({word for one in said for word in one.words}) for said in columns(photos))
     others = [p for p in photos if sum(map(has("other_animals"), p.others)) >= AGREED]
     animals = [p for p in others if not any(map(has("dogs"), p.others))]
     colours, right_colours = both_shares(photos, has("colours")), confirmed(photos, "colours")
@@ -224,7 +172,7 @@ def sameness(photos: Sequence[Photo], endings: frozenset[str], learnt: frozenset
         learnt: captions of the training split.
         unfinished: number of captions that were cut at the maximum length.
     """
-    captions, persons = ([one.words for one in said] for said in _columns(photos))
+    captions, persons = ([one.words for one in said] for said in columns(photos))
     unit = _unit(photos)
     space = "" if unit == "characters" else " "
     (most, times), *_ = Counter(captions).most_common(1)

@@ -18,6 +18,7 @@ NAME = "COCO captions JSON"
 FILES = "COCO's captions.json, annotations/captions_*.json or {train,val,test}/captions.json"
 
 _WHAT = "COCO's JSON of captions"
+_LONGEST_ID = 4000  # digits; Python refuses longer numbers
 
 
 def find(directory: Path) -> list[Path]:
@@ -74,8 +75,11 @@ def _split(folder: str) -> Split | None:
 
 
 def _id(value: object) -> str:
-    """Returns an id as text: some files have numbers for photos and text for annotations, or the other way round."""
-    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    """Returns an id as text, without leading zeros: an id may be 7 here, 7.0 or "000000000007" there."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    return str(int(text)) if text.isdecimal() and len(text) < _LONGEST_ID else text
 
 
 def _by_id(key: str) -> list[str]:
@@ -101,9 +105,10 @@ def _parse(file: Path, problems: Problems) -> tuple[dict[str, str], dict[str, li
                 names[key] = digits[0]
             known = key in names
         except (KeyError, TypeError):
-            known, caption = False, None
+            known, caption = True, None
         if not known or not caption:
-            problems.malformed.append(f"{file.name}, annotation {position}")
+            why = "" if known else " (no image has this id)"
+            problems.malformed.append(f"{file.name}, annotation {position}{why}")
         else:
             captions.setdefault(key, []).append(caption)
     return names, captions

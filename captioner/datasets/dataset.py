@@ -117,9 +117,8 @@ def load_dataset(
     if not reading.examples and problems.missing:
         raise CaptionerError(f"All photos that have captions in {directory} are missing; check the path.")
     if not reading.examples:
-        raise CaptionerError(
-            f"{directory} has no captions ({'; '.join(problems.lines()) or 'its file is empty'}); check the path."
-        )
+        why = "; ".join([*problems.lines(), *problems.columns]) or "its file is empty"
+        raise CaptionerError(f"{directory} has no captions ({why}); check the path.")
     shared = [example.image.name for example in reading.in_two_splits()]
     if shared:
         raise CaptionerError(

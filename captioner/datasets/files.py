@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -37,6 +37,7 @@ class PhotoFinder:
     Archives are often unpacked into a folder of their own name, so a folder of photos may lie in another one. Every
     folder is listed only once, also for 100,000 photos. Names are compared in Unicode's composed form, because a
     dataset that was copied on a Mac has decomposed ones; upper and lower case are told apart only where both exist.
+    The same holds for the folders in a name.
     """
 
     def __init__(self, directory: Path, *first: str) -> None:
@@ -45,6 +46,7 @@ class PhotoFinder:
         inner = [folder / name for folder in outer for name in PHOTO_FOLDERS]
         self._folders = list(dict.fromkeys([*outer, *(folder for folder in inner if folder.is_dir())]))
         self._places: dict[str, list[tuple[Path, dict[str, str]]]] = {}
+        self._inner: dict[Path, dict[str, str]] = {}
 
     def find(self, *names: str) -> Path | None:
         """Returns the photo with the first of these names that exists; a name may include folders.
@@ -65,12 +67,21 @@ class PhotoFinder:
 
     def _listed(self, parent: str) -> list[tuple[Path, dict[str, str]]]:
         if parent not in self._places:
-            places = [(folder / parent, list_files(folder / parent)) for folder in self._folders]
-            self._places[parent] = [(folder, _by_name(names)) for folder, names in places if names]
+            places = [self._inside(folder, parent) for folder in self._folders]
+            listed = [(folder, list_files(folder)) for folder in places]
+            self._places[parent] = [(folder, by_name(names)) for folder, names in listed if names]
         return self._places[parent]
 
+    def _inside(self, folder: Path, parent: str) -> Path:
+        for part in PurePath(parent).parts:
+            if folder not in self._inner:
+                self._inner[folder] = by_name(list_folders(folder))
+            own = unicodedata.normalize("NFC", part)
+            folder /= self._inner[folder].get(own) or self._inner[folder].get(own.casefold()) or part
+        return folder
 
-def _by_name(names: Sequence[str]) -> dict[str, str]:
+
+def by_name(names: Sequence[str]) -> dict[str, str]:
     """Maps composed names, and those in one case as far as they are not the name of another file, to files."""
     composed = {unicodedata.normalize("NFC", name): name for name in names}
     return {name.casefold(): actual for name, actual in composed.items()} | composed
@@ -84,20 +95,28 @@ def list_files(folder: Path) -> list[str]:
     Raises:
         CaptionerError: the folder cannot be listed.
     """
+    return _list(folder, os.DirEntry.is_file)
+
+
+def list_folders(folder: Path) -> list[str]:
+    """Returns the names of the folders in a folder as `list_files` returns those of its files."""
+    return _list(folder, os.DirEntry.is_dir)
+
+
+def _list(folder: Path, is_kind: Callable[[os.DirEntry[str]], bool]) -> list[str]:
+    def is_wanted(entry: os.DirEntry[str]) -> bool:
+        try:
+            return not entry.name.startswith(".") and is_kind(entry)
+        except OSError:  # a link into a folder without permission
+            return False
+
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_file(entry))
+            return sorted(entry.name for entry in entries if is_wanted(entry))
     except PermissionError as error:
         raise CaptionerError(f"The folder {folder} cannot be listed: {error.strerror}.") from None
     except (OSError, ValueError):  # a malformed row may have a NUL in its name, or be too long for a name
         return []
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a link into a folder without permission
-        return False
 
 
 def is_photo_name(name: str) -> bool:
@@ -111,13 +130,13 @@ def name_in(directory: Path, photo: Path) -> str:
 
 
 def read_text(file: Path) -> str:
-    r"""Returns UTF-8 text without its byte order mark; all lines end in \n.
+    r"""Returns UTF-8 text without byte order marks, of which joined files have several; all lines end in \n.
 
     Raises:
         CaptionerError: the file cannot be read, or is not UTF-8.
     """
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8").replace("\ufeff", "")
     except OSError as error:
         raise CaptionerError(f"{file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:

@@ -11,7 +11,6 @@ Flickr8k's official splits are in lists of photos.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captioner.datasets.example import Example, Problems, Split
-from captioner.datasets.files import PhotoFinder, first_line, is_photo_name, read_text
+from captioner.datasets.files import PhotoFinder, first_line, read_text
+from captioner.datasets.references import captions_in
+from captioner.datasets.table import FILE_NAME, rows_of_two
 
 _LISTS: dict[str, Split] = {
     "Flickr_8k.trainImages.txt": "train",
@@ -35,13 +36,11 @@ class _Layout(NamedTuple):
 
     header: str
     """The header in lower case, without spaces and quotes."""
-    row: re.Pattern[str]
-    quoted: int = 0
-    """Number of fields, where the last one may be quoted as in CSV."""
+    row: re.Pattern[str] | None
+    """None for CSV, quoted or not."""
 
 
-_PLAIN = _Layout("image,caption", re.compile(r"(?P<name>[^,]+),(?P<caption>.*)"), 2)
-_COMMAS = _Layout("image_name,comment_number,comment", re.compile(r"(?P<name>[^,]+),\s*\d+\s*,(?P<caption>.*)"), 3)
+_TABLE = _Layout("image_name,comment_number,comment", None)
 # every copy with bars has a row that lacks its second one: `2199200615.jpg| 4   A dog runs across the grass .`
 _BARS = _Layout(
     "image_name|comment_number|comment", re.compile(r"(?P<name>[^|]+)\|\s*\d+(?P<bar>\s*\||\s)\s*(?P<caption>\S.*)")
@@ -84,8 +83,8 @@ class FlickrFormat:
 def _of_flickr30k(first: str) -> _Layout | None:
     """Recognises Flickr30k by its first row, because other files are named results.csv too."""
     header = _header(first)
-    if header == _COMMAS.header:
-        return _COMMAS
+    if header == _TABLE.header:
+        return _TABLE
     return _BARS if header == _BARS.header or re.fullmatch(r"[^|]+\.\w+\s*\|\s*\d+\s*\|.*", first) else None
 
 
@@ -95,7 +94,7 @@ FLICKR30K = FlickrFormat(
     ("results.csv", "captions.txt", "captions.csv"),
     _of_flickr30k,
 )
-FLICKR8K = FlickrFormat("Flickr8k captions.txt", "Flickr8k's captions.txt", ("captions.txt",), lambda _: _PLAIN)
+FLICKR8K = FlickrFormat("Flickr8k captions.txt", "Flickr8k's captions.txt", ("captions.txt",), lambda _: _TABLE)
 TOKEN_FILE = FlickrFormat(
     "Flickr token file",
     "Flickr8k.token.txt or Flickr30k's results_20130124.token",
@@ -107,30 +106,36 @@ TOKEN_FILE = FlickrFormat(
 def _captions(file: Path, layout: _Layout, problems: Problems) -> dict[str, list[str]]:
     """Returns the captions of each photo by its name, in the order of the photos' first captions."""
     captions: dict[str, list[str]] = {}
-    for number, line in enumerate(read_text(file).split("\n"), 1):
-        if not line.strip() or (number == 1 and _header(line) == layout.header):
+    text = read_text(file)
+    rows = _of_table(text) if layout.row is None else _of_lines(text, layout.header, layout.row)
+    for number, row, name, references, mended in rows:
+        unknown_header = number == 1 and layout is _TABLE and "." not in name
+        if not (name and references) or unknown_header:
+            problems.malformed.append(f"{file.name}:{number} {row[:60]!r}")
             continue
-        row = layout.row.fullmatch(line)
-        name, caption = (row["name"].strip(), row["caption"].strip()) if row else ("", "")
-        if layout.quoted and caption.startswith('"'):  # only some copies quote captions that contain commas
-            name, caption = _unquoted(line, layout.quoted)
-        unknown_header = number == 1 and layout is _PLAIN and not is_photo_name(name) and " " not in caption
-        if not (name and caption) or unknown_header:
-            problems.malformed.append(f"{file.name}:{number} {line[:60]!r}")
-            continue
-        if row and "|" not in row.groupdict().get("bar", "|"):
-            problems.mended.append(f"{file.name} {line[:60]!r}")
-        captions.setdefault(name, []).append(caption)
+        if mended:
+            problems.mended.append(f"{file.name} {row[:60]!r}")
+        captions.setdefault(name, []).extend(references)
     return captions
 
 
-def _unquoted(line: str, count: int) -> tuple[str, str]:
-    """Returns the first and the last of the quoted fields of a row; empty ones if it is malformed."""
-    try:
-        fields = next(csv.reader([line.rstrip()], strict=True, skipinitialspace=True))
-    except csv.Error:
-        fields = []
-    return (fields[0].strip(), fields[-1].strip()) if len(fields) == count else ("", "")
+_Row = tuple[int, str, str, Sequence[str], bool]  # number, row, photo, captions, whether it was repaired
+
+
+def _of_table(text: str) -> Iterator[_Row]:
+    for row in rows_of_two(text):
+        # most copies quote no caption, so a caption with commas alone is as it should be
+        yield row.line, row.text, row.values[FILE_NAME], captions_in(row.values)[1], row.mended and '"' in row.text
+
+
+def _of_lines(text: str, header: str, pattern: re.Pattern[str]) -> Iterator[_Row]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or (number == 1 and _header(line) == header):
+            continue
+        row = pattern.fullmatch(line)
+        name, caption = (row["name"].strip(), row["caption"].strip()) if row else ("", "")
+        mended = row is not None and "|" not in row.groupdict().get("bar", "|")
+        yield number, line, name, [caption] if caption else [], mended
 
 
 def _header(line: str) -> str:

@@ -70,4 +70,4 @@ def _rows(file: Path, problems: Problems) -> Iterator[tuple[int, Mapping[str, An
             value = json.loads(line)
         except (ValueError, RecursionError):
             value = None
-        yield number, value if isinstance(value, dict) else {}
+        yield number, {key.lower(): one for key, one in value.items()} if isinstance(value, dict) else {}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 from collections.abc import Mapping
+from itertools import pairwise
+from tokenize import STRING, TokenError, generate_tokens
 from typing import Any
 
 from captioner.datasets.example import caption_in, such_as
@@ -27,6 +30,7 @@ CAPTION_COLUMNS = (
 """Names of columns with a caption or a list of captions; the first that a row has is taken."""
 NUMBERED_COLUMN = re.compile(r"(?:text|caption)_?(\d+)")
 """Names of columns with a caption each."""
+_LIST = re.compile(r"""\s*[\[{]+\s*(u?['"]|[\]}])""")  # how a list of texts or objects begins
 
 
 class References:
@@ -69,19 +73,36 @@ def captions_in(row: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
 def _listed(value: Any) -> list[Any]:
     """Returns the captions of a value: a single caption or a list, which may be written as JSON or in Python.
 
-    A caption may be an object with its text, and a list of objects may be an object of lists.
+    A caption may be an object with its text, and a list of objects may be an object of lists. What looks like a list
+    and cannot be read has no captions.
     """
     if isinstance(value, Mapping):
         return _listed(next((value[key] for key in ("raw", *CAPTION_COLUMNS) if key in value), None))
     if isinstance(value, list):
-        return [text for one in value for text in (_listed(one) if isinstance(one, Mapping) else [one])]
-    text = value.strip() if isinstance(value, str) else ""
-    if text.startswith("[") and text.endswith("]"):
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                found = parse(text)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-            if isinstance(found, list) and found and all(isinstance(one, str) for one in found):
-                return found
-    return [value]
+        return [text for one in value for text in (_listed(one) if isinstance(one, Mapping | list) else [one])]
+    if not isinstance(value, str) or not _LIST.match(value):
+        return [value]
+    for parse in (json.loads, _python_list):
+        try:
+            return _listed(parse(value.strip()))
+        except (ValueError, SyntaxError, TokenError, RecursionError, MemoryError):
+            continue
+    return []
+
+
+def _python_list(text: str) -> Any:
+    """Reads a list in Python, also one of strings without the commas that NumPy leaves out.
+
+    Raises:
+        ValueError, SyntaxError, TokenError: the text is something else.
+    """
+    tokens = [token for token in generate_tokens(io.StringIO(text).readline) if token.string.strip()]
+    touching = any(one.end == other.start for one, other in pairwise(t for t in tokens if t.type == STRING))
+    others = "".join(token.string for token in tokens if token.type != STRING)
+    if touching:  # an apostrophe that is written twice
+        raise ValueError("strings without a space between them")
+    if "{" in others:
+        return ast.literal_eval(text)
+    if not re.fullmatch(r"\[(,|None|nan)*\]", others):
+        raise ValueError("more than strings")
+    return [ast.literal_eval(token.string) for token in tokens if token.type == STRING]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, caption_in, split_named
-from captioner.datasets.files import PHOTO_FOLDERS, is_photo_name, list_files, read_text
+from captioner.datasets.files import PHOTO_FOLDERS, by_name, is_photo_name, list_files, read_text
 
 NAME = "photos with .txt captions beside them"
 FILES = "beside each photo a .txt of the same name"
@@ -40,4 +41,6 @@ def _pairs(folder: Path) -> list[tuple[str, str | None]]:
     """Returns the photos of a folder, each with the name of its text or None."""
     names = list_files(folder)
     texts = {PurePath(name).stem: name for name in names if name.lower().endswith(".txt")}
-    return [(name, texts.get(PurePath(name).stem)) for name in names if is_photo_name(name)]
+    stems = by_name(list(texts))
+    pairs = ((name, unicodedata.normalize("NFC", PurePath(name).stem)) for name in names if is_photo_name(name))
+    return [(name, texts.get(stems.get(stem) or stems.get(stem.casefold(), ""))) for name, stem in pairs]

@@ -1,7 +1,8 @@
-"""Tables of captions as programs and people write them: CSV with a header, one photo in a row.
+"""Tables of captions as programs and people write them: CSV, one photo in a row.
 
 A column has the photos' names, others have captions, and one may have the split. Commas, semicolons, tabs and bars may
-separate the columns, and a first line `sep=;` may say so. Other columns, such as an index, are ignored.
+separate the columns, and a first line `sep=;` may say so. Other columns, such as an index, are ignored. Without a
+header, the caption follows the photo's name.
 
 Not every program quotes its fields. A caption with unquoted separators takes all the fields that are too many, and a
 lone quotation mark is a part of its caption. Such rows are reported as repaired.
@@ -26,7 +27,9 @@ FILE_NAME = "file_name"
 """The key of a photo's name in the rows, whatever its column is called."""
 NAME_COLUMNS = (FILE_NAME, "filename", "image", "image_name", "image_path", "file", "path", "photo", "img")
 _FILES = ("captions.csv", "captions.txt", "captions.tsv")
-_OWN_FORMAT = "image,caption"  # Flickr8k's, in which no row is quoted
+FLICKR8K = "captions.txt"
+"""The name of Flickr8k's file, which has splits in other files."""
+_FLICKR8K = ["image", "caption"]
 _SEPARATORS = ",;\t|"
 
 
@@ -39,6 +42,7 @@ class Row(NamedTuple):
     """By column; the photo's name is that of `FILE_NAME`."""
     mended: bool
     """True if its quotation or its separators had to be guessed."""
+    text: str
 
 
 class _Header(NamedTuple):
@@ -51,6 +55,9 @@ class _Header(NamedTuple):
     """Number of lines before the first row."""
 
 
+_NO_HEADER = _Header([], [FILE_NAME, "caption"], ",", 0)
+
+
 def find(directory: Path) -> list[Path]:
     """Returns the table, if there is one whose header is understood."""
     files = (directory / name for name in _FILES)
@@ -61,7 +68,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
     """Yields the photos in the order of the file; adds faulty rows and missing photos to `problems`."""
     photos, captions = PhotoFinder(directory), References(FILE_NAME, "split")
     for row in rows(read_text(files[0])) or ():
-        name, references = row.values.get(FILE_NAME, "").strip(), captions.of(row.values)
+        name, references = row.values[FILE_NAME], captions.of(row.values)
         where = f"{files[0].name}:{row.line}"
         if not name or not references:
             problems.malformed.append(where)
@@ -83,11 +90,18 @@ def rows(text: str) -> Iterator[Row] | None:
     return None if header is None else _rows(lines, header)
 
 
+def rows_of_two(text: str) -> Iterator[Row]:
+    """Reads the rows of a table of names and captions; a header that is not understood is a row."""
+    lines = text.split("\n")
+    return _rows(lines, _header(lines) or _NO_HEADER)
+
+
 def unknown_columns(directory: Path) -> str:
     """Names the columns of the first table whose header is not understood, in a sentence; empty if there is none."""
     for file in (directory / name for name in ("metadata.csv", *_FILES)):
         lines = first_lines(file, 2)
         if lines[0] and _header(lines) is None:
+            read_text(file)  # says so where it is not UTF-8
             return (
                 f" {file.name} begins with {lines[0][:60]!r}; a table needs a column of names ({NAME_COLUMNS[0]}, "
                 f"{', '.join(NAME_COLUMNS[1:3])} ...) and one of captions ({', '.join(CAPTION_COLUMNS[:4])} ...)."
@@ -97,7 +111,8 @@ def unknown_columns(directory: Path) -> str:
 
 def _is_table(file: Path) -> bool:
     lines = first_lines(file, 2)
-    return re.sub(r'[\s"]', "", lines[0]).lower() != _OWN_FORMAT and _header(lines) is not None
+    header = _header(lines)
+    return header is not None and not (file.name == FLICKR8K and (header == _NO_HEADER or header.written == _FLICKR8K))
 
 
 def _header(lines: Sequence[str]) -> _Header | None:
@@ -106,52 +121,84 @@ def _header(lines: Sequence[str]) -> _Header | None:
     first = 1 if said else 0
     if first >= len(lines):
         return None
-    for separator in said[1] if said else _SEPARATORS:
-        written = _lower(_fields(lines[first], separator))
-        has_captions = any(one in CAPTION_COLUMNS or NUMBERED_COLUMN.fullmatch(one) for one in written)
-        if has_captions and (names := [one for one in NAME_COLUMNS if one in written]):
+    separators = said[1] if said else _SEPARATORS
+    for separator in separators:
+        written = _lower(lines[first].split(separator))
+        if any(map(_is_caption, written)) and (names := [one for one in NAME_COLUMNS if one in written]):
             columns = [FILE_NAME if one == names[0] else one for one in written]
             return _Header(written, columns, separator, first + 1)
+    for separator in separators:
+        fields = lines[first].split(separator)
+        place = next((at for at, field in enumerate(fields[:-1]) if _is_photo(field)), None)
+        if place is not None:
+            return _Header([], [""] * place + _NO_HEADER.columns, separator, first)
     return None
 
 
 def _rows(lines: Sequence[str], header: _Header) -> Iterator[Row]:
     written, columns, separator, first = header
+    captions = [at for at, column in enumerate(columns) if _is_caption(column)]
     place = columns.index(FILE_NAME)
-    captions = [at for at, column in enumerate(columns) if column in CAPTION_COLUMNS]
+    if captions[0] < place:
+        place -= len(columns)  # counted from the end, for a caption may have separators
     at = first
     while at < len(lines):
         end = at + 1
         mended = lines[at].count('"') % 2 == 1
-        # a quoted field may have line breaks; but where the next line begins with a photo, a quotation mark was alone
-        while mended and end < len(lines) and not _begins_row(lines[end], separator, place):
+        # a quoted field may have line breaks; but where a line has a photo's name, a quotation mark was alone
+        while mended and end < len(lines) and not _has_photo(lines[end if place >= 0 else end - 1], separator, place):
             mended ^= lines[end].count('"') % 2 == 1
             end += 1
         end = at + 1 if mended else end
         line = "\n".join(lines[at:end])
-        fields = line.split(separator) if mended else _fields(line, separator)
+        fields = None if mended else _fields(line, separator, len(columns))
+        mended = fields is None
+        fields = line.split(separator) if fields is None else fields
+        while len(fields) > len(columns) and not fields[-1].strip():
+            del fields[-1]
         extra = len(fields) - len(columns)
         if extra > 0 and len(captions) == 1:
             caption = captions[0]
             fields[caption : caption + extra + 1] = [separator.join(fields[caption : caption + extra + 1])]
             mended = True
+        elif extra > 0:
+            fields = []  # any of the captions may have the separators
         if line.strip() and _lower(fields) != written:  # some tables repeat their header
-            yield Row(at + 1, dict(zip(columns, fields, strict=False)), mended)
+            values = dict(zip(columns, fields, strict=False))
+            values[FILE_NAME] = values.get(FILE_NAME, "").strip(' "')
+            yield Row(at + 1, values, mended, line)
         at = end
 
 
-def _fields(line: str, separator: str) -> list[str]:
-    """Splits a row, whose quoted fields may have line breaks."""
-    try:
-        return next(csv.reader([part + "\n" for part in line.split("\n")], delimiter=separator), [])
-    except csv.Error:  # a field is larger than the module allows
-        return line.split(separator)
+def _fields(line: str, separator: str, count: int) -> list[str] | None:
+    """Splits a row, whose quoted fields may have line breaks; returns None if it is not quoted as in CSV.
+
+    Spaces before fields are left out where there are then `count` fields.
+    """
+    for skip in (True, False):
+        parts = [part + "\n" for part in line.rstrip(" ").split("\n")]
+        try:
+            fields = next(csv.reader(parts, delimiter=separator, skipinitialspace=skip, strict=True), [])
+        except csv.Error:  # or a field is larger than the module allows
+            continue
+        if len(fields) == count or not skip:
+            return fields
+    return None
 
 
 def _lower(fields: Sequence[str]) -> list[str]:
-    return [field.strip().lower() for field in fields]
+    return [field.strip(' "\n').lower().replace(" ", "_") for field in fields]
 
 
-def _begins_row(line: str, separator: str, place: int) -> bool:
+def _is_caption(column: str) -> bool:
+    return column in CAPTION_COLUMNS or NUMBERED_COLUMN.fullmatch(column) is not None
+
+
+def _is_photo(field: str) -> bool:
+    return is_photo_name(PurePath(field.strip(' "')).name)
+
+
+def _has_photo(line: str, separator: str, place: int) -> bool:
+    """Tells whether a line has a photo's name at a place, which is counted from the end if it is negative."""
     fields = line.split(separator)
-    return len(fields) > place and is_photo_name(PurePath(fields[place].strip(' "')).name)
+    return -len(fields) <= place < len(fields) and _is_photo(fields[place])

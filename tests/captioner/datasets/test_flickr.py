@@ -137,7 +137,7 @@ def test_a_line_separator_within_a_caption_ends_no_row(tmp_path):
 @pytest.mark.parametrize("name", ["a\0b.jpg", "a\0b/c.jpg", "x" * 5000 + "/c.jpg", ".", "images", "folder.jpg"])
 def test_names_that_no_photo_can_have_are_missing_photos(tmp_path, name):
     (tmp_path / "folder.jpg").mkdir()
-    write(tmp_path, {"captions.txt": f"{name},A dog .\nb.jpg,A cat .\n"}, "b.jpg", "images/c.jpg")
+    write(tmp_path, {"captions.txt": f"b.jpg,A cat .\n{name},A dog .\n"}, "b.jpg", "images/c.jpg")
     dataset = load_dataset(tmp_path, allow_missing=True)
     assert [e.image.name for e in dataset.examples] == ["b.jpg"]
     assert dataset.problems.missing == [name]

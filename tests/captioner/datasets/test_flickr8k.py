@@ -74,19 +74,20 @@ def test_photos_keep_the_order_of_their_first_caption(tmp_path):
 
 def test_malformed_rows_are_counted_and_shown_and_the_others_read(tmp_path):
     long = "x" * 5000  # longer than a file's name may be
-    rows = ["a.jpg,A dog .", "no comma", "a.jpg,", ",A dog .", 'a.jpg,"unfinished', f"{long},A dog ."]
+    rows = ["a.jpg,A dog .", "no comma", "a.jpg,", ",A dog .", "a.jpg, ", 'a.jpg,"unfinished', f"{long},A dog ."]
     dataset = load_dataset(write(tmp_path, "\n".join(rows), "a.jpg"), allow_missing=True)
-    assert dataset.examples[0].references == ("A dog .",)
+    assert dataset.examples[0].references == ("A dog .", '"unfinished')
+    assert dataset.problems.mended == ["captions.txt 'a.jpg,\"unfinished'"]
     assert len(dataset.problems.malformed) == 4
     assert dataset.problems.missing == [long]
-    (warning,) = (line for line in dataset.summary() if "malformed" in line)
+    (warning,) = (line for line in dataset.summary() if "skipped" in line)
     assert warning.startswith("warning: 4 rows are malformed and skipped, such as captions.txt:2 'no comma'")
     assert warning.endswith(", ...")
 
 
 def test_a_malformed_row_does_not_hide_among_the_good_ones(tmp_path):
     dataset = load_dataset(write(tmp_path, 'a.jpg,A dog .\na.jpg,"two","fields"\n', "a.jpg"))
-    assert dataset.problems.malformed == ['captions.txt:2 \'a.jpg,"two","fields"\'']
+    assert dataset.problems.mended == ['captions.txt \'a.jpg,"two","fields"\'']
 
 
 def test_split_lists_decide_the_splits_and_photos_in_none_are_left_out(tmp_path):

@@ -39,7 +39,7 @@ def captions(dataset: Dataset) -> list[tuple[str, ...]]:
     return [example.references for example in dataset.examples]
 
 
-@pytest.mark.parametrize("name", ["metadata.csv", "captions.csv"])
+@pytest.mark.parametrize("name", ["metadata.csv", "captions.csv", "captions.tsv"])
 @pytest.mark.parametrize(
     ("header", "row", "mended"),
     [
@@ -52,6 +52,10 @@ def captions(dataset: Dataset) -> list[tuple[str, ...]]:
         ("image,caption,source", "{},{},web", True),
         ("sep=;\nimage;caption", "{};{}", False),
         ("path,size,Caption", "./{},12,{}", True),
+        ("image,caption", "{},{}", True),
+        ('"Image","Caption"', '"{}","{}"', False),
+        ("File Name, Text", '{}, "{}"', False),
+        ("image,caption", "{},{},,", True),
     ],
 )
 def test_a_caption_is_read_whole_whatever_the_table(folder, name, header, row, mended) -> None:
@@ -60,6 +64,41 @@ def test_a_caption_is_read_whole_whatever_the_table(folder, name, header, row, m
     assert captions(dataset) == [(FIRST,), (FIRST,)]
     assert bool(dataset.problems.mended) == mended
     assert not dataset.problems.malformed
+
+
+@pytest.mark.parametrize("row", ['{},"{}"', "{}\t{}", "{};{}", '7,{},"{}"'])
+@pytest.mark.parametrize("name", ["captions.csv", "captions.txt"])
+def test_without_a_header_the_caption_follows_the_photo(folder, name, row) -> None:
+    dataset = read(folder, name, "\n".join([row.format("p0.jpg", FIRST), row.format("p1.jpg", SECOND)]))
+    assert captions(dataset) == [(FIRST,), (SECOND,)]
+    assert not dataset.problems.malformed
+
+
+@pytest.mark.parametrize("header", ["file_name,caption_1,caption_2", "file_name,text,caption"])
+def test_a_comma_that_may_be_in_any_of_several_captions_is_reported(folder, header) -> None:
+    dataset = read(folder, "metadata.csv", f"{header}\np0.jpg,A dog, running,A cat\np1.jpg,A cow,A pig\n")
+    assert [example.image.name for example in dataset.examples] == ["p1.jpg"]
+    assert dataset.problems.malformed == ["metadata.csv:2"]
+
+
+def test_marks_in_a_caption_stay_where_a_row_is_not_quoted_as_in_csv(folder) -> None:
+    rows = ['"Big" dogs run', '"A \\"big\\" dog"']
+    dataset = read(folder, "metadata.csv", f"file_name,text\np0.jpg,{rows[0]}\np1.jpg,{rows[1]}\n")
+    assert captions(dataset) == [(row,) for row in rows]
+    assert dataset.problems.mended == ["metadata.csv:2", "metadata.csv:3"]
+
+
+def test_the_header_of_a_file_that_was_appended_is_no_row(folder) -> None:
+    text = "\ufeffimage,caption\np{}.jpg,A dog\n"
+    dataset = read(folder, "captions.txt", text.format(0) + text.format(1))
+    assert captions(dataset) == [("A dog",), ("A dog",)]
+
+
+def test_captions_txt_has_lists_and_line_breaks_like_any_table(folder) -> None:
+    dataset = read(
+        folder, "captions.txt", "image,caption\np0.jpg,\"['A dog', 'A cat']\"\np1.jpg,\"A cow\nruns, fast\"\n"
+    )
+    assert captions(dataset) == [("A dog", "A cat"), ("A cow\nruns, fast",)]
 
 
 def test_a_split_may_be_a_column(folder) -> None:
@@ -75,13 +114,48 @@ def test_a_lone_quotation_mark_costs_no_other_row(folder) -> None:
     assert dataset.problems.mended == ["metadata.csv:2"]
 
 
-@pytest.mark.parametrize("cell", [json.dumps([FIRST, SECOND]), repr([FIRST, SECOND])])
+def test_a_lone_quotation_mark_costs_no_row_where_names_are_last(folder) -> None:
+    text = 'text,file_name\n"A dog,p0.jpg\nA cat, asleep,p1.jpg\nA "cow,p2.jpg\n"A pig\nruns",p3.jpg\n'
+    assert captions(read(folder, "metadata.csv", text)) == [
+        ('"A dog',),
+        ("A cat, asleep",),
+        ('A "cow',),
+        ("A pig\nruns",),
+    ]
+
+
+def test_a_lone_quotation_mark_leaves_a_quoted_name(folder) -> None:
+    assert captions(read(folder, "metadata.csv", 'file_name,text\n"p0.jpg","A dog\n')) == [('"A dog',)]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        json.dumps([FIRST, SECOND]),
+        repr([FIRST, SECOND]),
+        f"['{FIRST}'\n '{SECOND}']",
+        json.dumps([FIRST, None, SECOND]),
+        json.dumps([{"raw": FIRST}, {"raw": SECOND}]),
+        repr([{"raw": FIRST, "tokens": ["a"]}, {"raw": SECOND}]),
+    ],
+)
 def test_a_cell_may_hold_a_list(folder, cell) -> None:
     quoted = cell.replace('"', '""')
     assert captions(read(folder, "metadata.csv", f'file_name,captions\np0.jpg,"{quoted}"\np1.jpg,[one] dog\n')) == [
         (FIRST, SECOND),
         ("[one] dog",),
     ]
+
+
+@pytest.mark.parametrize("cell", ["['A dog's ball', 'A cat']", "['A dog''s ball', 'A cat']", "['A dog', 'A cat'", "[]"])
+def test_a_list_that_cannot_be_read_is_reported(folder, cell) -> None:
+    dataset = read(
+        folder,
+        "metadata.jsonl",
+        "\n".join(json.dumps({"file_name": f"p{n}.jpg", "text": t}) for n, t in enumerate([cell, FIRST])),
+    )
+    assert captions(dataset) == [(FIRST,)]
+    assert dataset.problems.malformed == ["metadata.jsonl:1"]
 
 
 def test_captions_without_a_word_are_reported_and_left_out(folder) -> None:
@@ -93,13 +167,19 @@ def test_captions_without_a_word_are_reported_and_left_out(folder) -> None:
     assert inspect(folder, photos=False).problems["captions have no word"] == dataset.problems.wordless
 
 
-@pytest.mark.parametrize(("of_photo", "of_caption"), [(7, "7"), ("7", 7)])
+@pytest.mark.parametrize(("of_photo", "of_caption"), [(7, "7"), ("7", 7), (7, "000000000007"), ("0", 0), (7.0, 7)])
 def test_ids_may_be_numbers_here_and_text_there(folder, of_photo, of_caption) -> None:
     content = {
         "images": [{"id": of_photo, "file_name": "p0.jpg"}],
         "annotations": [{"image_id": of_caption, "caption": FIRST}],
     }
     assert captions(read(folder, "captions.json", json.dumps(content))) == [(FIRST,)]
+
+
+def test_an_id_of_no_image_is_said(folder) -> None:
+    content = {"images": [{"id": 1, "file_name": "p0.jpg"}], "annotations": [{"image_id": 2, "caption": FIRST}]}
+    with pytest.raises(CaptionerError, match=r"annotation 0 \(no image has this id\)"):
+        read(folder, "captions.json", json.dumps(content))
 
 
 @pytest.mark.parametrize(
@@ -128,17 +208,36 @@ def test_what_systems_leave_beside_photos_is_ignored(folder) -> None:
     assert not dataset.problems.malformed
 
 
-@pytest.mark.parametrize("name", ["./p0.jpg", "P0.JPG", "data\\p0.jpg", "data/p0.jpg"])
+@pytest.mark.parametrize("name", ["./p0.jpg", "P0.JPG", "data\\p0.jpg", "data/p0.jpg", "Data/P0.jpg"])
 def test_a_photo_is_found_however_its_name_is_written(folder, name) -> None:
     (folder.parent / "metadata.jsonl").write_text(json.dumps({"file_name": name, "text": FIRST}))
     (folder.parent / "p0.jpg").write_bytes((folder / "p0.jpg").read_bytes())
     assert captions(load_dataset(folder.parent)) == [(FIRST,)]
 
 
-def test_an_unknown_header_is_named_and_no_photo(folder) -> None:
-    dataset = read(folder, "captions.txt", "id,words\np0.jpg,A dog\np1.jpg,A cat\n")
+@pytest.mark.parametrize(("photo", "text"), [("IMG_1.JPG", "img_1.txt"), ("cafe\u0301.jpg", "caf\xe9.TXT")])
+def test_a_text_is_found_however_its_name_is_written(tmp_path, photo, text) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / photo)
+    assert captions(read(tmp_path, text, FIRST)) == [(FIRST,)]
+
+
+@pytest.mark.parametrize("header", ["id,words", "Picture name,Words about it"])
+def test_an_unknown_header_is_named_and_no_photo(folder, header) -> None:
+    dataset = read(folder, "captions.txt", f"{header}\np0.jpg,A dog\np1.jpg,A cat\n")
     assert len(dataset.examples) == 2
-    assert dataset.problems.malformed == ["captions.txt:1 'id,words'"]
+    assert dataset.problems.malformed == [f"captions.txt:1 {header!r}"]
+
+
+def test_the_columns_of_metadata_may_be_capitals_and_are_named_if_unknown(folder) -> None:
+    assert captions(read(folder, "metadata.jsonl", '{"File_Name": "p0.jpg", "Text": "A dog"}')) == [("A dog",)]
+    with pytest.raises(CaptionerError, match=r"captions from none; not used: bild, titel\); check"):
+        read(folder, "metadata.jsonl", '{"bild": "p0.jpg", "titel": "Ein Hund"}')
+
+
+def test_a_table_in_another_encoding_is_told_so(folder) -> None:
+    (folder / "captions.csv").write_bytes("image,caption\np0.jpg,A dog\n".encode("utf-16"))
+    with pytest.raises(CaptionerError, match=r"captions\.csv is not UTF-8 text; convert it first"):
+        load_dataset(folder)
 
 
 def test_a_table_with_unknown_columns_is_named(folder) -> None:

@@ -74,7 +74,10 @@ def test_other_formats_of_the_hub_are_read_as_the_library_reads_them(found, name
         ("shapes@v9", "cannot be read: Revision 'v9' doesn't exist for dataset 'own/shapes' on the Hub."),
         ("shapes:none", "has no split none; it has train, validation."),
         ("configs", "the available configs: ['en', 'de']; name one as hf:OWNER/NAME:CONFIG/SPLIT."),
-        ("elsewhere", "has no captions (1 rows are malformed and skipped, such as metadata.jsonl:1)"),
+        (
+            "elsewhere",
+            "has no captions (1 rows are malformed and skipped, such as metadata.jsonl:1; captions from caption)",
+        ),
         ("labels", "has no column of captions (text, texts, caption, captions ...); its columns are image, label."),
         ("urls", "has no column of photos (bytes, or {bytes, path}); its columns are image, caption."),
     ],

@@ -61,7 +61,7 @@ class Sidecars:
             UsageError: Another photo has the same sidecar.
         """
         path = self.path(photo)
-        if (owner := self._owner.setdefault(path, photo)) != photo:
+        if os.path.normpath(owner := self._owner.setdefault(path, photo)) != os.path.normpath(photo):
             raise UsageError(f"{owner} and {photo} would both be captioned in {path}; leave out --xmp-name stem.")
 
     def path(self, photo: str) -> Path:
@@ -102,15 +102,16 @@ class Sidecars:
 
         `caption` is the photo's, where it is known: this run wrote another one if the photo has changed since.
         """
+        overwrite, language = self._options.overwrite, self._options.language
         properties = [
-            one for one in self._properties if self._options.overwrite or not sidecar.text(one) or sidecar.is_own(one)
+            one for one in self._properties if overwrite or not sidecar.text(one) or sidecar.is_own(one, language)
         ]
         if not properties:
             self.kept += 1
             return None
         mark = sidecar.mark
         written = mark is not None and mark.run == self._mark.run and caption in (None, mark.caption)
-        done = written and all(map(sidecar.is_own, properties))
+        done = written and all(sidecar.is_own(one, language) for one in properties)
         return None if done else properties
 
     def _fail(self, error: OutputError) -> None:

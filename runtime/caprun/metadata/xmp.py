@@ -74,15 +74,17 @@ class Sidecar:
         return Mark(**found) if found["caption"] else None
 
     def text(self, of: Property) -> str:
-        """Returns the default text of a property; empty if there is none."""
-        items = self._items(of)
-        default = [item for item in items if _language(item) == _DEFAULT]
-        return _text((default or items)[0]).strip() if items else self._simple(of).strip()
+        """Returns the default text of a property, else one in another language; empty if there is none."""
+        items = sorted(self._items(of), key=lambda item: _language(item) != _DEFAULT)
+        texts = (_text(item).strip() for item in items)
+        return next(filter(None, texts), "") if items else self._simple(of).strip()
 
-    def is_own(self, of: Property) -> bool:
-        """Tells whether caprun wrote the text of a property, and nobody has changed it since."""
+    def is_own(self, of: Property, language: str | None = None) -> bool:
+        """Tells whether caprun wrote the text of a property, also in `language`, and nobody has changed it since."""
         mark = self.mark
-        return mark is not None and self.text(of) == mark.caption.strip()
+        items = (item for item in self._items(of) if language and _language(item) == language.lower())
+        texts = {self.text(of), *(_text(item).strip() for item in items)}
+        return mark is not None and texts == {mark.caption.strip()}
 
     def write(self, properties: Sequence[Property], mark: Mark, language: str | None) -> None:
         """Sets properties to the caption of `mark`, by default and in `language`; texts in other languages stay."""
@@ -100,7 +102,7 @@ class Sidecar:
             others = [
                 (item.getAttributeNS(_XML, "lang"), _text(item))
                 for item in self._items(one)
-                if _language(item) not in languages
+                if _language(item) not in map(str.lower, languages)
             ]
             self._remove(one.namespace, one.name)
             element = self._document.createElementNS(one.namespace, f"{one.prefix}:{one.name}")
@@ -175,7 +177,9 @@ def _language(item: Element) -> str:
 
 
 def _text(element: Element) -> str:
-    return "".join(child.data for child in element.childNodes if isinstance(child, Text))
+    """Returns a text, which may be in an element of its own, beside others that qualify it."""
+    children = (_text(child) if isinstance(child, Element) else child for child in element.childNodes)
+    return "".join(one if isinstance(one, str) else one.data for one in children if isinstance(one, str | Text))
 
 
 def _is_bare(description: Element) -> bool:

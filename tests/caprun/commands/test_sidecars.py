@@ -140,6 +140,11 @@ def test_a_full_disk_ends_the_run_in_one_sentence(run, folder, monkeypatch) -> N
     )
 
 
+def test_a_photo_that_is_named_twice_is_no_other_photo(run, folder, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    assert run("a.png", "./a.png", "--xmp").exit_code == 0
+
+
 def test_two_photos_with_one_sidecar_are_refused_before_anything_is_written(run, folder, images) -> None:
     Image.fromarray(images[4]).save(folder / "a.jpg")
     result = run(folder, "--xmp", "--xmp-name", "stem")

@@ -119,3 +119,29 @@ def test_a_description_in_an_attribute_is_read_and_replaced() -> None:
 def test_what_is_no_xmp_is_refused(content: bytes, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         Sidecar(content)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        '<rdf:li xml:lang="x-default"/><rdf:li xml:lang="en">By hand</rdf:li>',
+        '<rdf:li xml:lang="x-default" rdf:parseType="Resource"><rdf:value>By hand</rdf:value></rdf:li>',
+    ],
+)
+def test_a_text_that_is_not_the_default_or_is_qualified_is_a_persons(texts: str) -> None:
+    content = f"""<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""
+        xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description><rdf:Alt>{texts}</rdf:Alt></dc:description>
+        </rdf:Description></rdf:RDF>"""
+    assert Sidecar(content.encode()).text(DESCRIPTION) == "By hand"
+
+
+def test_a_caption_that_a_person_changed_in_its_language_is_theirs() -> None:
+    content = written(None, MARK._replace(caption="a dog")).as_bytes()
+    changed = Sidecar(content.replace(b'xml:lang="en">a dog', b'xml:lang="en">Rex'))
+    assert Sidecar(content).is_own(DESCRIPTION, "en")
+    assert not changed.is_own(DESCRIPTION, "en")
+
+
+def test_a_language_with_capitals_is_written_once() -> None:
+    again = written(written(None, language="pt-BR").as_bytes(), language="pt-BR")
+    assert again.as_bytes().count(b'xml:lang="pt-BR"') == 1

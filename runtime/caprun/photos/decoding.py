@@ -78,6 +78,8 @@ def decode(picture: Picture, label: str, smallest: tuple[int, int] | None = None
     except Exception as error:
         if picture.lossless:
             raise UnsupportedError("is a lossless JPEG, which this Pillow does not decode; save it as a PNG") from error
+        if str(error).startswith("Unsupported BMP"):
+            raise UnsupportedError("is a BMP of a kind that Pillow does not decode; save it as a PNG") from error
         endless = kind_of(picture.data) == "Jpeg" and _END not in picture.data
         if not endless or time.thread_time() - began > 1:  # it is decoded twice more
             raise

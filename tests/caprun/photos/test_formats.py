@@ -228,6 +228,14 @@ class TestUnsupported:
         with pytest.raises(FormatError, match="is a lossless JPEG, which this Pillow does not decode; save it"):
             open_photo(self.lossless(components), at_least=small)
 
+    @pytest.mark.parametrize(("bits", "compression", "masks"), [(16, 3, (0xF00, 0xF0, 0xF)), (24, 4, ())])
+    def test_bmps_of_12_bits_or_with_a_jpeg_in_them(self, bits: int, compression: int, masks: tuple[int, ...]) -> None:
+        data = bmp_of(8, 8, bits, compression, struct.pack(f"<{len(masks)}I", *masks) + bytes(500))
+        with pytest.raises(
+            FormatError, match=r"^a is a BMP of a kind that Pillow does not decode; save it as a PNG\.$"
+        ):
+            open_photo(data, name="a")
+
     def test_pngs_of_apple(self) -> None:
         data = encode(picture(), "PNG")
         with pytest.raises(FormatError, match=r"is a PNG in Apple's own format for apps \(CgBI\), .*; save it"):

@@ -155,7 +155,7 @@ async def _caption(service: Service, request: Request) -> bytes:
         body = await read_body(request.receive, settings)
         received = time.perf_counter() - began
         read = functools.partial(read_upload, head, body, settings)
-        upload = await asyncio.to_thread(read) if head.is_structured else read()
+        upload = await asyncio.to_thread(read) if head.is_structured(body) else read()
         if upload.options:
             given = checked_options([*pairs, *upload.options], service.options)
             ask = ask_of(given, service.captioner.spec, settings)

@@ -12,6 +12,7 @@ from python_multipart.multipart import Field, File
 from starlette.types import Receive
 
 from caprun.errors import ImageError
+from caprun.photos.formats import kind_of
 from caprun.server.refusal import Refusal, client_left
 from caprun.server.settings import Settings
 
@@ -32,10 +33,15 @@ class BodyHead(NamedTuple):
     size: int | None
     """Bytes; None where they are not announced."""
 
-    @property
-    def is_structured(self) -> bool:
-        """Whether the body may be JSON or a form, which takes time to read."""
-        return self.media_type == _FORM or self.media_type.startswith("multipart/") or self.media_type.endswith("json")
+    def is_json(self, body: bytes) -> bool:
+        """Tells whether a body is JSON; many clients announce it as a form or a text, or not at all."""
+        return self.media_type.endswith("json") or (
+            not self.media_type.startswith("multipart/") and body[:64].lstrip()[:1] in (b"{", b"[")
+        )
+
+    def is_structured(self, body: bytes) -> bool:
+        """Tells whether a body is JSON or a form, which takes time to read."""
+        return self.media_type == _FORM or self.media_type.startswith("multipart/") or self.is_json(body)
 
 
 class Upload(NamedTuple):
@@ -103,9 +109,7 @@ def read_upload(head: BodyHead, body: bytes, settings: Settings) -> Upload:
     Raises:
         Refusal: The body is not what its header announces, or has too many photos.
     """
-    # what curl -d says of everything that it sends
-    is_json = head.media_type == _FORM and body[:64].lstrip()[:1] == b"{"
-    if is_json or head.media_type == "application/json" or head.media_type.endswith("+json"):
+    if head.is_json(body):
         return _read_json(body, settings)
     if head.media_type == "multipart/form-data":
         return _read_form(head, body, settings)
@@ -151,7 +155,7 @@ def _read_form(head: BodyHead, body: bytes, settings: Settings) -> Upload:
 
     def on_field(field: Field) -> None:
         name, value = (field.field_name or b"").decode("utf-8", "replace"), field.value or b""
-        if name in ("photo", "photos"):  # a file without a name
+        if name in ("photo", "photos") and kind_of(value):  # a file without a name
             add_photo(value)
         elif len(options) == _MOST_OPTIONS:
             raise Refusal(422, f"The form has more than {_MOST_OPTIONS} options; leave some out.")

@@ -142,9 +142,12 @@ def serve(
 def _key(file: str | None) -> str | None:
     """Reads the API key from a file, else from the environment."""
     if file is None:
-        return os.environ.get("CAPRUN_API_KEY") or None
+        given = os.environ.get("CAPRUN_API_KEY") or None
+        if given is not None and not given.strip():
+            raise UsageError("$CAPRUN_API_KEY is only white space; write the key into it, or unset it.")
+        return given and given.strip()
     try:
-        key = Path(file).read_text(encoding="utf-8").strip()
+        key = Path(file).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The API key cannot be read from {file}: {error}.") from error
     if not key:

@@ -34,11 +34,11 @@ def test_a_key_is_wanted_for_the_api_and_nothing_else(captioner: Captioner) -> N
 
 
 def test_the_key_is_that_of_the_file_or_of_the_environment(tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("secret\n")
+    (tmp_path / "key").write_text("\ufeffsecret\r\n")
     with serving(tiny, "--api-key", tmp_path / "key", environment={"CAPRUN_API_KEY": "other"}) as service:
         assert service.get("/v1/model", Authorization="Bearer secret").status == 200
         assert service.get("/v1/model", Authorization="Bearer other").status == 401
-    with serving(tiny, environment={"CAPRUN_API_KEY": "other"}) as service:
+    with serving(tiny, environment={"CAPRUN_API_KEY": "other\n"}) as service:
         assert service.get("/v1/model", Authorization="Bearer other").status == 200
 
 
@@ -46,6 +46,7 @@ def test_a_file_without_a_key_is_refused(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     assert fails(tiny, "--api-key", tmp_path / "empty")[0] == 2
     assert fails(tiny, "--api-key", tmp_path / "none")[0] == 2
+    assert fails(tiny, CAPRUN_API_KEY=" ")[0] == 2
 
 
 def test_pages_of_other_origins_are_answered_where_it_is_allowed(captioner: Captioner) -> None:

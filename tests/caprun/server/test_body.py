@@ -79,7 +79,11 @@ def test_a_form_may_have_options_and_several_photos(service: Running, captioner:
 
 
 @pytest.mark.parametrize(
-    "kind", ["application/json", "application/vnd.api+json; charset=utf-8", "application/x-www-form-urlencoded"]
+    "kind",
+    [
+        *("application/json", "application/vnd.api+json; charset=utf-8", "application/x-www-form-urlencoded"),
+        *("text/json", "text/plain;charset=UTF-8", "application/octet-stream", ""),
+    ],
 )
 def test_json_is_json_by_any_name_and_may_have_options(service: Running, captioner: Captioner, kind: str) -> None:
     body = {"photos": [base64.b64encode(ONE).decode()], "beam_size": 1, "attention": True, "min_length": "3"}
@@ -112,6 +116,7 @@ def test_base64_may_be_broken_into_lines_unpadded_or_of_the_other_alphabet(text:
         ({"files": [("photo", PHOTO)] * 5}, 413, "more than 4 photos"),
         ({"files": {"photo": b"no photo"}}, 415, "not a JPEG"),
         ({"files": {"beam_size": (None, "3")}}, 422, "no photo"),
+        ({"files": {"photo": (None, "photo.jpg")}}, 422, "curl -F photo=@photo.jpg"),
         ({"data": {"photo": "x"}}, 415, "--data-binary"),
         ({"content": PHOTO, "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 400, "not the form"),
         ({"content": PHOTO, "headers": {"Content-Type": "multipart/form-data"}}, 400, "not the form"),

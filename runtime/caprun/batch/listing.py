@@ -118,6 +118,7 @@ def _read_paths(file: BinaryIO) -> list[str]:
 def _is_excluded(path: str, patterns: Sequence[str]) -> bool:
     parts = Path(path).parts
     ends = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+    patterns = [pattern.removeprefix("./").rstrip("/") for pattern in patterns]
     return any(fnmatch(one, pattern) for pattern in patterns for one in (*parts, *ends))
 
 

@@ -199,5 +199,6 @@ def test_patterns_leave_out_files_and_folders(tmp_path: Path) -> None:
 
     assert names("*_thumb.jpg", "cache") == ["a.jpg", "deep/d.jpg"]
     assert names("deep/*") == ["a.jpg", "a_thumb.jpg", "cache/b.jpg"]
+    assert names("./deep/") == names("deep/*")  # as shells complete it
     with pytest.raises(UsageError, match=r"--exclude leaves out every photo"):
         names("*")

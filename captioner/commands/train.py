@@ -96,8 +96,8 @@ def train(
             raise CaptionerError(f"{output} already holds a training; add --resume, or name another --output.")
         splits, seed = config.data.splits, config.data.split_seed
         dataset = load_datasets(data, allow_missing=run.allow_missing, splits=splits, seed=seed, cache=run.cache)
-        if first is not None and (few := _few_photos(dataset)) is not None:
-            config = load_second_config(settings, first, new_vocabulary=new_vocabulary, few=few, source=source)
+        if first is not None and _has_few_photos(dataset):
+            config = load_second_config(settings, first, new_vocabulary=new_vocabulary, few=True, source=source)
         job = Job(
             dataset,
             config,
@@ -125,13 +125,11 @@ def train(
     leave_processes()  # not after a failure, because it waits for the other processes
 
 
-def _few_photos(dataset: Dataset) -> str | None:
-    """Returns the name of the smallest dataset if it has few training photos; the name of a single one is empty."""
+def _has_few_photos(dataset: Dataset) -> bool:
+    """Returns whether the smallest of the datasets has few training photos."""
     from captioner.datasets.joining import split_sizes
 
-    sizes = {name: counts.get("train", 0) for name, counts in split_sizes(dataset).items()}
-    smallest = min(sizes, key=sizes.__getitem__)
-    return smallest if sizes[smallest] < FEW_PHOTOS else None
+    return min(counts.get("train", 0) for counts in split_sizes(dataset).values()) < FEW_PHOTOS
 
 
 def _arguments(data: tuple[DataSource, ...], output: Path, run: RunOptions) -> str:

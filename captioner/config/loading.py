@@ -40,7 +40,7 @@ def load_second_config(
     first: Config,
     *,
     new_vocabulary: bool = False,
-    few: str | None = None,
+    few: bool = False,
     source: str = GIVEN,
 ) -> Config:
     """Lays settings over those of a trained model that the training starts from.
@@ -49,8 +49,8 @@ def load_second_config(
         settings: settings by section.
         first: the configuration that the model was trained with; `data`, `model` and `search` are taken from it.
         new_vocabulary: takes only the encoder and its photos from `first`; all else is that of a new training.
-        few: name of a dataset of few photos, for which the defaults are `FEW` and `FEW_VIEWS`, the encoder stays
-            frozen, and the best epoch is that of the dataset; empty if there is one dataset, None if photos are many.
+        few: whether a dataset has few photos: the defaults are then `FEW` and `FEW_VIEWS`, and the encoder stays
+            frozen.
         source: origin of the settings, named in errors.
 
     Raises:
@@ -68,10 +68,9 @@ def load_second_config(
         data = DataConfig(image_size=seen.image_size, fit=seen.fit, resample=seen.resample)
         model = ModelConfig(first.model.encoder, first.model.encoder_weights, normalise=first.model.normalise)
         base = Config(data, model, train)
-    elif few is not None and train.stage != SELF_CRITICAL.stage:
-        train = replace(FEW, select_by=f"cider@{few}" if few else FEW.select_by)
+    elif few and train.stage != SELF_CRITICAL.stage:
         data, model = replace(first.data, views=FEW_VIEWS), replace(first.model, fine_tune=-1)
-        base = replace(base, data=data, model=model, train=train)
+        base = replace(base, data=data, model=model, train=FEW)
     config = _over(base, settings, source)
     contradicting = [
         f"{name} ({now!r}, and {before!r} in the checkpoint)"
@@ -94,7 +93,7 @@ _ENCODER = {
 
 _FREE = {
     *("data.language", "data.views", "data.augment", "data.sided_words", "data.max_length"),
-    *("data.min_count", "data.vocabulary_size"),
+    *("data.min_count", "data.vocabulary_size", "data.splits", "data.split_seed"),
     *("model.dropout", "model.word_dropout", "model.fine_tune"),
 }
 """Settings of data and model that may differ from those of the trained model."""

@@ -71,8 +71,9 @@ class TrainConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Mixed precision: fp16 on GPUs, bf16 on GPUs and processors with AVX512-BF16 or AMX; others use fp32 instead."""
     select_by: str = "cider"
-    """Dev score that selects the best epoch: the highest `cider` or `bleu_4`, or the lowest `dev_loss`. With several
-    datasets it is computed over all dev photos, or over those of one dataset: `cider@NAME`."""
+    """Dev score that selects the best epoch: the highest `cider` or `bleu_4`, or the lowest `dev_loss`; `epoch` selects
+    the last, where dev photos are too few to tell epochs apart. With several datasets, scores are over all dev photos,
+    or over those of one dataset: `cider@NAME`."""
     balance: Share = 0.5
     """Weights of captions in cross-entropy: 0 gives every caption the same weight, 1 every photo. One caption is a
     noisier target than the mean of five, so the default lies between."""
@@ -92,14 +93,14 @@ class TrainConfig:
             names = ", ".join(f"train.{name}" for name in idle)
             raise UsageError(f"{names} has no effect in the self-critical stage; leave it out, or set it to 0.")
         score, at, dataset = self.select_by.partition("@")
-        if score not in ("cider", "bleu_4", "dev_loss") or bool(at) != bool(dataset):
+        if score not in ("cider", "bleu_4", "dev_loss", "epoch") or bool(at) != bool(dataset):
             raise UsageError(
-                f"train.select_by is {self.select_by!r}; it must be cider, bleu_4 or dev_loss, or the score of one "
-                "dataset, such as cider@NAME."
+                f"train.select_by is {self.select_by!r}; it must be cider, bleu_4, dev_loss or epoch, or the score of "
+                "one dataset, such as cider@NAME."
             )
-        if score == "dev_loss" and dataset:
+        if score in ("dev_loss", "epoch") and dataset:
             raise UsageError(
-                "train.select_by=dev_loss is computed over all datasets; leave out the dataset, or choose cider."
+                f"train.select_by={score} is of all datasets; leave out @{dataset}, or choose cider or bleu_4."
             )
         if self.accumulate > self.batch_size:
             raise UsageError(f"accumulate is {self.accumulate}; it must not exceed batch_size ({self.batch_size}).")
@@ -130,6 +131,6 @@ SELF_CRITICAL = TrainConfig(
 
 FEW_PHOTOS = 1000
 FEW_VIEWS = 4
-FEW = TrainConfig(epochs=6, rehearse=True)
+FEW = TrainConfig(epochs=6, rehearse=True, select_by="epoch")
 """Defaults of a training from a trained model (--init) on a dataset with fewer than `FEW_PHOTOS` training photos, which
 has `FEW_VIEWS` of each photo."""

@@ -200,7 +200,7 @@ def test_few_photos_have_defaults_of_their_own(grown, train, shapes, discs, trai
     result = train("--init", trained / LAST, "--data", discs, "--data", shapes, "--epochs", 1)
     assert result.exit_code == 0, result.output
     config = load_checkpoint(tmp_path / "run" / BEST).config
-    assert (config.train.lr, config.train.select_by, config.data.views) == (FEW.lr, "cider@discs", FEW_VIEWS)
+    assert (config.train.lr, config.train.select_by, config.data.views) == (FEW.lr, "epoch", FEW_VIEWS)
 
 
 def test_a_grown_training_resumes_with_its_words(grown, discs, cache):

@@ -93,7 +93,7 @@ _ENCODER = {
 
 _FREE = {
     *("data.language", "data.views", "data.augment", "data.sided_words", "data.max_length"),
-    *("data.min_count", "data.vocabulary_size", "data.splits", "data.split_seed"),
+    *("data.min_count", "data.vocabulary_size"),
     *("model.dropout", "model.word_dropout", "model.fine_tune"),
 }
 """Settings of data and model that may differ from those of the trained model."""

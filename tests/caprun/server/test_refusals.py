@@ -61,7 +61,7 @@ JPEG = encode(Image.effect_noise((200, 200), 90).convert("RGB"), "JPEG")
         (JPEG[:200], 422, "damaged"),
         (JPEG[: len(JPEG) // 2], 422, "damaged"),
         (b"\xff\xd8\xff" + bytes(100), 422, "damaged"),
-        (b'{"photos": []}', 415, "not a JPEG"),
+        (b'{"photos": []}', 422, "list of photos is empty"),
     ],
 )
 def test_what_is_no_good_photo_is_said_in_a_sentence(service: Running, photo: bytes, status: int, words: str) -> None:

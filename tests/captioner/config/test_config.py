@@ -252,8 +252,5 @@ def test_few_photos_freeze_the_encoder_and_have_four_views_unless_told_otherwise
     config = load_second_config({}, first, few=True)
     assert (config.model.fine_tune, config.data.views) == (-1, 4)
     assert (config.train.epochs, config.train.lr, config.train.select_by) == (FEW.epochs, FEW.lr, "epoch")
-    told = load_second_config(
-        parse_settings(["data.views=3", "data.splits=[9, 1, 0]", "model.fine_tune=4"]), first, few=True
-    )
+    told = load_second_config(parse_settings(["data.views=3", "model.fine_tune=4"]), first, few=True)
     assert (told.model.fine_tune, told.data.views) == (4, 3)
-    assert told.data.splits == (9, 1, 0)

@@ -91,7 +91,7 @@ class TrainConfig:
         of_cross_entropy = (*_OF_CROSS_ENTROPY, "rehearse")
         if self.stage == "self-critical" and (idle := [name for name in of_cross_entropy if getattr(self, name)]):
             names = ", ".join(f"train.{name}" for name in idle)
-            raise UsageError(f"{names} has no effect in the self-critical stage; leave it out, or set it to 0.")
+            raise UsageError(f"{names} has no effect in the self-critical stage; leave it out, or switch it off.")
         score, at, dataset = self.select_by.partition("@")
         if score not in ("cider", "bleu_4", "dev_loss", "epoch") or bool(at) != bool(dataset):
             raise UsageError(

@@ -72,7 +72,6 @@ class Validation:
         words = neutral_words(vocabulary, language_of(self.checkpoint.config.data))
         return None if words is None else words.neutralizer(vocabulary)
 
-    @torch.inference_mode()
     def captions(self, model: CaptionModel, features: Tensor, batch: Batch) -> list[Hypothesis]:
         """Returns the captions of the photos of a batch; `features` are the model's of `batch.seen`."""
         special, options = self.checkpoint.special, self.checkpoint.config.search

@@ -43,7 +43,7 @@ class _Item:
     data: bytes
     properties: list[_Property]
     coded: Coded | None = None
-    """What the data declare; None for a picture of tiles."""
+    """Declarations in the coded data; None for a picture of tiles."""
     tiles: "list[_Item]" = field(default_factory=list)
 
     def body_of(self, kind: bytes) -> bytes:

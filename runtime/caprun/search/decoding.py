@@ -23,7 +23,7 @@ def search(
     identities: Sequence[int] | None = None,
     neutral: Neutralizer | None = None,
 ) -> list[Hypothesis]:
-    """Finds captions for a batch of photos, which a decoder at its first step has encoded.
+    """Finds captions for a batch of photos.
 
     Beam search keeps the best `beam_size` extensions of a photo's captions at every step. A photo is finished when no
     live caption can beat its `n_best`-th finished one: log-probabilities only fall, so `log_prob / max_length **
@@ -31,8 +31,16 @@ def search(
     unfinished ones are added. Enough candidates are requested that bans leave the result of a search over the whole
     vocabulary.
 
-    A photo's samples depend on its identity, a number of at least 0, besides the seed and the model; None is its
-    position in the batch. The vocabulary finds the pieces that `suppress` and `bad_endings` name.
+    Args:
+        steps: The decoder at its first step.
+        photos: Number of photos that it has encoded.
+        start: Id of START.
+        end: Id of END.
+        options: Search options.
+        vocabulary: Finds the pieces that `suppress` and `bad_endings` name; not needed without them.
+        identities: A number of at least 0 for each photo, which its samples depend on besides the seed and the model;
+            None for its position in the batch.
+        neutral: The neutral words for `options.neutral`; not used otherwise.
 
     Returns:
         One hypothesis for each photo, in order, with its alternatives. It does not depend on the other photos.

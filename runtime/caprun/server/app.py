@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, PackageLoader
 from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -25,7 +28,6 @@ from caprun.server.body import body_head, read_body, read_upload, wait_until_gon
 from caprun.server.metrics import CONTENT_TYPE, Metrics
 from caprun.server.middleware import ServiceMiddleware
 from caprun.server.options import ask_of, checked_options, openapi_parameters, query_pairs, request_options
-from caprun.server.pages import add_pages
 from caprun.server.refusal import Refusal, as_sentence, client_left, error_response, shutting_down
 from caprun.server.settings import Settings
 
@@ -98,7 +100,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _http_error)
     _add_api(app, service)
-    add_pages(app)
+    _add_pages(app)
     return app
 
 
@@ -143,6 +145,25 @@ def _add_api(app: FastAPI, service: Service) -> None:
     )
     def metrics() -> Response:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _add_pages(app: FastAPI) -> None:
+    """Adds `/`, to try the service, and `/docs`, the OpenAPI description for people; both need nothing from elsewhere.
+
+    Swagger UI would add 1.9 MB to the package, and inline styles, which the policy of the pages forbids.
+    """
+    files = StaticFiles(packages=[("caprun.server", "page")])
+    app.mount("/page", files)
+    templates = Environment(loader=PackageLoader("caprun.server", "."), autoescape=True, trim_blocks=True)
+    described = templates.get_template("docs.html.jinja")
+
+    @app.get("/", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        return await files.get_response("index.html", request.scope)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(described.render(api=app.openapi()))
 
 
 async def _caption(service: Service, request: Request) -> bytes:

@@ -9,11 +9,32 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from caprun.server.pages import HEADERS, PAGE_HEADERS
 from caprun.server.refusal import Refusal, error_response, refusal_for, shutting_down
 
 if TYPE_CHECKING:
     from caprun.server.app import Service
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Headers of answers that do not set their own."""
+PAGE_HEADERS = HEADERS | {
+    # Nothing but this service's own files, and photos that the page itself holds; no inline script or style.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    # An update is seen at once, and what has not changed is not sent again.
+    "Cache-Control": "no-cache",
+}
+"""Headers of every answer of the pages."""
 
 _COUNTED = {"/", "/v1/caption", "/v1/model", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
 

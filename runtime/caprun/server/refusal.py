@@ -32,14 +32,14 @@ class Refusal(Exception):  # noqa: N818  (the fault may be nobody's)
     status: int
     """The HTTP status."""
     sentence: str
-    """What was wrong and what to do."""
+    """Reason and remedy, in one sentence."""
     _: KW_ONLY
     retry_after: int | None = None
     """Seconds after which it is worth trying again, in whole seconds."""
     reason: Reason | None = None
-    """What `/metrics` counts it under."""
+    """Label that `/metrics` counts it under."""
     closes: bool = False
-    """Whether the connection is of no more use."""
+    """The connection is closed after the answer."""
 
 
 def queue_full(retry_after: int) -> Refusal:

@@ -80,7 +80,7 @@ class OneAbstention(AbstainedPhoto):
 
 
 class ErrorAnswer(TypedDict):
-    """What was wrong and what to do, in one sentence."""
+    """The error: its reason and remedy, in one sentence."""
 
     error: str
 

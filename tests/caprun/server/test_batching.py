@@ -24,7 +24,7 @@ LONG = 3600.0
 
 
 def working(captioner: Captioner, work: Callable[[Batcher], Awaitable[Any]], **settings: Any) -> Any:
-    """What work with a batcher returns."""
+    """Return the result of work with a batcher."""
 
     async def within() -> Any:
         together = batcher(captioner, **settings)

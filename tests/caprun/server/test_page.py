@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 
 from caprun import Captioner
 from caprun.server.app import Service, create_app
-from caprun.server.pages import PAGE_HEADERS
+from caprun.server.middleware import PAGE_HEADERS
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "runtime/caprun/server/page"

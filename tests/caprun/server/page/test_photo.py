@@ -128,7 +128,7 @@ def test_what_is_transparent_is_white(visit: Visit) -> None:
 
 
 def at_cells(overlay: dict[str, Any], grid: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """How light the overlay is at the middle of each cell of the grid."""
+    """Return the lightness of the overlay at the middle of each cell of the grid."""
     light = np.asarray(overlay["light"], float)
     rows, columns = (((np.arange(n) + 0.5) * size / n).astype(int) for n, size in zip(grid, light.shape, strict=True))
     return np.asarray(light[np.ix_(rows, columns)])
@@ -167,27 +167,27 @@ def test_the_light_moves_from_word_to_word_and_comes_to_rest_at_the_same_place(
     moving.until(lambda: moving.overlay() == expected)
 
 
-def test_the_overlay_lies_on_the_part_that_the_model_saw(visit: Visit, photos: list[bytes]) -> None:
-    words = [{"word": "middle", "log_prob": -0.1, "alpha": [[0.0, 1.0], [0.0, 0.0]]}]
-    visit.answer(an_answer("middle", words=words, attention_box=[0.25, 0.0, 0.75, 1.0]))
-    visit.caption(photos[0])
+def looked_at(visit: Visit, photo: bytes, alpha: list[list[float]], box: list[float]) -> tuple[dict[str, Any], str]:
+    """Point at a word with this attention; return the overlay and what is read out."""
+    visit.answer(an_answer("all", words=[{"word": "all", "log_prob": -0.1, "alpha": alpha}], attention_box=box))
+    visit.caption(photo)
     visit.words.first.hover()
     overlay = visit.overlay()
     assert overlay is not None
+    return overlay, str(visit.page.locator("#readout").text_content())
+
+
+def test_the_overlay_lies_on_the_part_that_the_model_saw(visit: Visit, photos: list[bytes]) -> None:
+    overlay, said = looked_at(visit, photos[0], [[0.0, 1.0], [0.0, 0.0]], [0.25, 0.0, 0.75, 1.0])
     assert overlay["box"] == pytest.approx([0.25, 0, 0.75, 1], abs=0.01)
     # 0.25 + 0.75 of the half that was seen is 0.625 of the photo, which is its middle third
-    assert "at the upper middle" in str(visit.page.locator("#readout").text_content())
+    assert "at the upper middle" in said
 
 
 def test_attention_that_is_spread_evenly_leaves_the_photo_as_it_is(visit: Visit, photos: list[bytes]) -> None:
-    words = [{"word": "all", "log_prob": -0.1, "alpha": [[0.25, 0.25], [0.25, 0.25]]}]
-    visit.answer(an_answer("all", words=words, attention_box=[0, 0, 1, 1]))
-    visit.caption(photos[0])
-    visit.words.first.hover()
-    overlay = visit.overlay()
-    assert overlay is not None
+    overlay, said = looked_at(visit, photos[0], [[0.25, 0.25], [0.25, 0.25]], [0.0, 0.0, 1.0, 1.0])
     assert not np.any(overlay["light"])
-    assert "all over the photo" in str(visit.page.locator("#readout").text_content())
+    assert "all over the photo" in said
 
 
 def test_a_model_without_attention_is_not_asked_for_it_and_promises_nothing(visit: Visit, photos: list[bytes]) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, Split, caption_in, split_named
+from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, Split, caption_in, split_named, such_as
 from captioner.datasets.files import PHOTO_FOLDERS, PhotoFinder, read_json
 from captioner.errors import CaptionerError
 
@@ -86,13 +87,33 @@ def _by_id(key: str) -> list[str]:
     return [f"{key.zfill(12)}.jpg"] if key.isdecimal() else []
 
 
+def _names(images: Sequence[Any], file: Path, problems: Problems) -> dict[str, str]:
+    """Returns the names of photos by their ids, without those of an id that several photos have.
+
+    Raises:
+        ValueError: no image has an id and a name.
+    """
+    names: dict[str, set[str]] = {}
+    for position, image in enumerate(images):
+        key, name = (_id(image.get("id")), image.get("file_name")) if isinstance(image, dict) else ("", None)
+        if key and isinstance(name, str):
+            names.setdefault(key, set()).add(name)
+        else:
+            problems.malformed.append(f"{file.name}, image {position}")
+    if images and not names:
+        raise ValueError("no image has an id and a file_name")
+    shared = {key: sorted(of_id) for key, of_id in names.items() if len(of_id) > 1}
+    problems.malformed += [f"{file.name}, id {key} of {such_as(of_id)}" for key, of_id in shared.items()]
+    return {key: of_id.pop() for key, of_id in names.items() if key not in shared}
+
+
 def _parse(file: Path, problems: Problems) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Returns the names and the captions of photos, by their ids."""
     data = read_json(file, _WHAT)
     try:
         annotations = list(data if isinstance(data, list) else data["annotations"])
         named = isinstance(data, dict) and ("images" in data or not annotations)
-        names = {_id(image["id"]): str(image["file_name"]) for image in data["images"]} if named else {}
+        names = _names(data["images"], file, problems) if named else {}
         if not (named or annotations):
             raise ValueError("it is empty")
     except (ValueError, KeyError, TypeError) as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
-from caprun.photos.extensions import EXTENSIONS
+from caprun.photos.extensions import EXTENSIONS, HIDDEN
 from captioner.errors import CaptionerError
 
 PHOTO_FOLDERS = (
@@ -29,6 +31,7 @@ PHOTO_FOLDERS = (
     "test2017",
 )
 """Folders in which datasets keep their photos."""
+_NUMBER = re.compile(r"#\d+$")
 
 
 class PhotoFinder:
@@ -37,7 +40,7 @@ class PhotoFinder:
     Archives are often unpacked into a folder of their own name, so a folder of photos may lie in another one. Every
     folder is listed only once, also for 100,000 photos. Names are compared in Unicode's composed form, because a
     dataset that was copied on a Mac has decomposed ones; upper and lower case are told apart only where both exist.
-    The same holds for the folders in a name.
+    The same holds for the folders in a name. A name may lack the ending of its photo.
     """
 
     def __init__(self, directory: Path, *first: str) -> None:
@@ -51,9 +54,11 @@ class PhotoFinder:
     def find(self, *names: str) -> Path | None:
         """Returns the photo with the first of these names that exists; a name may include folders.
 
-        Names that lead out of the dataset are skipped. Backslashes may separate folders.
+        Names that lead out of the dataset are skipped. Backslashes may separate folders, and the number of a caption
+        may follow a name, as in `photo.jpg#0`.
         """
-        for name in dict.fromkeys([*names, *(name.replace("\\", "/") for name in names)]):
+        plain = (_NUMBER.sub("", name.replace("\\", "/").strip()) for name in names)
+        for name in dict.fromkeys([*names, *plain]):
             path = PurePath(name)
             if path.is_absolute() or ".." in path.parts:
                 continue
@@ -69,7 +74,7 @@ class PhotoFinder:
         if parent not in self._places:
             places = [self._inside(folder, parent) for folder in self._folders]
             listed = [(folder, list_files(folder)) for folder in places]
-            self._places[parent] = [(folder, by_name(names)) for folder, names in listed if names]
+            self._places[parent] = [(folder, _photos_by_name(names)) for folder, names in listed if names]
         return self._places[parent]
 
     def _inside(self, folder: Path, parent: str) -> Path:
@@ -87,10 +92,13 @@ def by_name(names: Sequence[str]) -> dict[str, str]:
     return {name.casefold(): actual for name, actual in composed.items()} | composed
 
 
-def list_files(folder: Path) -> list[str]:
-    """Returns the sorted names of the files in a folder, without hidden ones; none if the folder does not exist.
+def _photos_by_name(names: Sequence[str]) -> dict[str, str]:
+    stems = {PurePath(name).stem: name for name in reversed(names) if is_photo_name(name)}
+    return {key: stems[stem] for key, stem in by_name(list(stems)).items()} | by_name(names)
 
-    Hidden files are those that systems leave beside photos, such as `._photo.jpg` and `.DS_Store`.
+
+def list_files(folder: Path) -> list[str]:
+    """Returns the sorted names of the files in a folder, without `HIDDEN` ones; none if the folder does not exist.
 
     Raises:
         CaptionerError: the folder cannot be listed.
@@ -106,7 +114,7 @@ def list_folders(folder: Path) -> list[str]:
 def _list(folder: Path, is_kind: Callable[[os.DirEntry[str]], bool]) -> list[str]:
     def is_wanted(entry: os.DirEntry[str]) -> bool:
         try:
-            return not entry.name.startswith(".") and is_kind(entry)
+            return not entry.name.startswith(HIDDEN) and is_kind(entry)
         except OSError:  # a link into a folder without permission
             return False
 
@@ -144,10 +152,11 @@ def read_text(file: Path) -> str:
 
 
 def first_lines(file: Path, count: int) -> list[str]:
-    """Returns the beginnings of the first lines of a text, for telling its format; empty ones if it cannot be read."""
+    """Returns the beginnings of the first lines with a text, to tell a format by; empty ones if there are no more."""
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as lines:
-            return [lines.readline(4096).rstrip("\n") for _ in range(count)]
+            wanted = islice((line for line in iter(lambda: lines.readline(4096), "") if line.strip()), count)
+            return [*(line.rstrip("\n") for line in wanted), *[""] * count][:count]
     except OSError:
         return [""] * count
 

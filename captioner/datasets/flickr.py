@@ -71,13 +71,13 @@ class FlickrFormat:
         # the folder of texts itself may be named, with the photos beside it
         photos = PhotoFinder(directory.parent if f"{directory.name}/" in _TEXT_FOLDERS else directory)
         captions = _without_stray_numbers(_captions(files[0], layout, problems), photos, problems)
-        splits = _listed_splits(directory)
+        splits = _listed_splits(directory, photos)
         for name, references in captions.items():
             photo = photos.find(name)
             if photo is None:
                 problems.missing.append(name)
             else:
-                yield Example(photo, tuple(references), splits.get(name))
+                yield Example(photo, tuple(references), splits.get(photo))
 
 
 def _of_flickr30k(first: str) -> _Layout | None:
@@ -94,7 +94,12 @@ FLICKR30K = FlickrFormat(
     ("results.csv", "captions.txt", "captions.csv"),
     _of_flickr30k,
 )
-FLICKR8K = FlickrFormat("Flickr8k captions.txt", "Flickr8k's captions.txt", ("captions.txt",), lambda _: _TABLE)
+FLICKR8K = FlickrFormat(
+    "Flickr8k captions.txt",
+    "Flickr8k's captions.txt",
+    ("captions.txt",),
+    lambda first: _TOKENS if re.match(r"[^\t]+#\d+\s*\t", first) else _TABLE,
+)
 TOKEN_FILE = FlickrFormat(
     "Flickr token file",
     "Flickr8k.token.txt or Flickr30k's results_20130124.token",
@@ -130,7 +135,7 @@ def _of_table(text: str) -> Iterator[_Row]:
 
 def _of_lines(text: str, header: str, pattern: re.Pattern[str]) -> Iterator[_Row]:
     for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip() or (number == 1 and _header(line) == header):
+        if _header(line) in ("", header):  # some copies repeat it
             continue
         row = pattern.fullmatch(line)
         name, caption = (row["name"].strip(), row["caption"].strip()) if row else ("", "")
@@ -159,12 +164,12 @@ def _without_stray_numbers(
     return mended
 
 
-def _listed_splits(directory: Path) -> dict[str, Split]:
-    """Returns the splits of photos by their names, from Flickr8k's lists that exist."""
-    splits: dict[str, Split] = {}
+def _listed_splits(directory: Path, photos: PhotoFinder) -> dict[Path | None, Split]:
+    """Returns the splits of photos, from Flickr8k's lists that exist; one for names of no photo is meaningless."""
+    splits: dict[Path | None, Split] = {}
     for folder in _TEXT_FOLDERS:
         for name, split in _LISTS.items():
             file = directory / f"{folder}{name}"
             if file.is_file():
-                splits |= dict.fromkeys(read_text(file).split(), split)
+                splits |= dict.fromkeys(map(photos.find, read_text(file).split("\n")), split)
     return splits

@@ -12,7 +12,7 @@ from captioner.datasets.embedded.hub import PREFIX, HubName, HubRows
 from captioner.datasets.embedded.image_folder import METADATA, Rows, make_image_folder
 from captioner.datasets.embedded.parquet import ParquetRows, dataset_key, find_parquet
 from captioner.datasets.example import Example, Problems, Split, such_as
-from captioner.datasets.files import is_photo_name, list_files, name_in
+from captioner.datasets.files import is_photo_name, list_files, list_folders, name_in
 from captioner.datasets.flickr import FLICKR8K, FLICKR30K, TOKEN_FILE
 from captioner.errors import CaptionerError
 from captioner.output_files import cache_folder
@@ -39,6 +39,9 @@ class Format(Protocol):
 # The first format found is read. Richer formats come first, such as Karpathy's, which has splits. Texts beside photos
 # come last, because any folder with photos and texts looks like that.
 _FORMATS: tuple[Format, ...] = (karpathy, FLICKR30K, table, FLICKR8K, TOKEN_FILE, coco, imagefolder, sidecar)
+
+
+_MISSING = ("nan", "none", "null", "n/a", "na", "<na>")  # as programs write an empty field of a table
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,11 @@ def _read(directory: Path, found: Sequence[tuple[Format, list[Path]]]) -> Readin
 
 
 def _with_words(examples: Iterable[Example], problems: Problems) -> Iterator[Example]:
-    """Leaves out captions without a letter or a digit, which would teach a model to say nothing."""
+    """Leaves out captions without a word, which would teach a model to say nothing, and marks of a missing value."""
     for example in examples:
-        words = tuple(text for text in example.references if any(map(str.isalnum, text)))
+        words = tuple(
+            text for text in example.references if any(map(str.isalnum, text)) and text.lower() not in _MISSING
+        )
         problems.wordless += [f"{example.image.name}: {text}" for text in example.references if text not in words]
         if words:
             yield example if words == example.references else replace(example, references=words)
@@ -149,7 +154,7 @@ def _uncaptioned(directory: Path, examples: Sequence[Example], problems: Problem
 
 def _unknown(directory: Path) -> str:
     known = "; ".join(module.FILES for module in _FORMATS)
-    inside = [folder for folder in sorted(directory.iterdir()) if folder.is_dir()]
+    inside = [directory / folder for folder in list_folders(directory)]
     hint = next((folder for folder in inside if any(module.find(folder) for module in _FORMATS)), None)
     return f"{directory} is not a dataset in a known format; its photos need one of these: {known}; Parquet files." + (
         f" {hint} is one; did you mean that?" if hint else table.unknown_columns(directory)

@@ -30,7 +30,8 @@ CAPTION_COLUMNS = (
 """Names of columns with a caption or a list of captions; the first that a row has is taken."""
 NUMBERED_COLUMN = re.compile(r"(?:text|caption)_?(\d+)")
 """Names of columns with a caption each."""
-_LIST = re.compile(r"""\s*[\[{]+\s*(u?['"]|[\]}])""")  # how a list of texts or objects begins
+# how a list of texts or objects begins, also as an array of NumPy or a tuple; or brackets around all
+_LIST = re.compile(r"""\s*([\[{]+\s*(u?['"]|[\]}])|(array\(\[|\(\s*u?['"]).*\)\s*$|\[[^\[\]]*\]\s*$)""", re.DOTALL)
 
 
 class References:
@@ -91,7 +92,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _python_list(text: str) -> Any:
-    """Reads a list in Python, also one of strings without the commas that NumPy leaves out.
+    """Reads a list or a tuple in Python, also an array as NumPy writes it, with or without commas between its strings.
 
     Raises:
         ValueError, SyntaxError, TokenError: the text is something else.
@@ -103,6 +104,6 @@ def _python_list(text: str) -> Any:
         raise ValueError("strings without a space between them")
     if "{" in others:
         return ast.literal_eval(text)
-    if not re.fullmatch(r"\[(,|None|nan)*\]", others):
+    if not re.fullmatch(r"([\[\](),]|None|nan|array|np\.str_|dtype=object)*", others):
         raise ValueError("more than strings")
     return [ast.literal_eval(token.string) for token in tokens if token.type == STRING]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path, PurePath
 
-from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, caption_in, split_named
+from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_named
 from captioner.datasets.files import PHOTO_FOLDERS, by_name, is_photo_name, list_files, read_text
+from captioner.datasets.references import captions_in
 
 NAME = "photos with .txt captions beside them"
 FILES = "beside each photo a .txt of the same name"
+
+_TEXTS = (".txt", ".caption")
 
 
 def find(directory: Path) -> list[Path]:
@@ -25,22 +29,33 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
     for folder in files:
         inside = folder.relative_to(directory)
         split = split_named(inside.parts[0]) if inside.parts else None
-        alone = {name for name in list_files(folder) if name.lower().endswith(".txt")}
+        alone = {name for name in list_files(folder) if name.lower().endswith(_TEXTS)}
         for name, text in _pairs(folder):
             alone.discard(text or "")
             lines = read_text(folder / text).split("\n") if text else []
-            references = tuple(caption for line in lines if (caption := caption_in(line)) is not None)
+            found = [captions_in({"text": line})[1] for line in lines]
+            unread = [at for at, line in enumerate(lines) if line.strip() and not found[at]]
+            problems.malformed += [f"{inside / str(text)}:{at + 1}" for at in unread]
+            references = tuple(chain.from_iterable(found))
             if references:
                 yield Example(folder / name, references, split)
             else:
                 problems.uncaptioned.append(str(inside / name))
-        problems.malformed += [f"{inside / name} (no photo has this name)" for name in sorted(alone)]
+        stems = {PurePath(name).stem for name, text in _pairs(folder) if text}
+        for name in sorted(alone):
+            why = "its photo has another text" if PurePath(name).stem in stems else "no photo has this name"
+            problems.malformed.append(f"{inside / name} ({why})")
 
 
 def _pairs(folder: Path) -> list[tuple[str, str | None]]:
     """Returns the photos of a folder, each with the name of its text or None."""
     names = list_files(folder)
-    texts = {PurePath(name).stem: name for name in names if name.lower().endswith(".txt")}
+    texts = {PurePath(name).stem: name for name in reversed(names) if name.lower().endswith(_TEXTS)}
     stems = by_name(list(texts))
-    pairs = ((name, unicodedata.normalize("NFC", PurePath(name).stem)) for name in names if is_photo_name(name))
-    return [(name, texts.get(stems.get(stem) or stems.get(stem.casefold(), ""))) for name, stem in pairs]
+
+    def text_of(photo: str) -> str | None:
+        keys = [unicodedata.normalize("NFC", key) for key in (PurePath(photo).stem, photo)]
+        found = next((stems[key] for key in (*keys, *map(str.casefold, keys)) if key in stems), None)
+        return texts[found] if found else None
+
+    return [(name, text_of(name)) for name in names if is_photo_name(name)]

@@ -25,7 +25,20 @@ FILES = "a captions.csv with a column of file names and one of captions"
 
 FILE_NAME = "file_name"
 """The key of a photo's name in the rows, whatever its column is called."""
-NAME_COLUMNS = (FILE_NAME, "filename", "image", "image_name", "image_path", "file", "path", "photo", "img")
+NAME_COLUMNS = (
+    FILE_NAME,
+    "filename",
+    "image",
+    "image_name",
+    "image_path",
+    "image_id",
+    "file",
+    "file_path",
+    "filepath",
+    "path",
+    "photo",
+    "img",
+)
 _FILES = ("captions.csv", "captions.txt", "captions.tsv")
 FLICKR8K = "captions.txt"
 """The name of Flickr8k's file, which has splits in other files."""
@@ -117,13 +130,14 @@ def _is_table(file: Path) -> bool:
 
 def _header(lines: Sequence[str]) -> _Header | None:
     """Finds the separator with which the header names photos and captions."""
-    said = re.fullmatch(r"sep=(.)", lines[0].strip(' "'), re.IGNORECASE)
-    first = 1 if said else 0
+    first = next((at for at, line in enumerate(lines) if line.strip()), 0)
+    said = re.fullmatch(r"sep=(.)", lines[first].strip(' "'), re.IGNORECASE)
+    first += bool(said)
     if first >= len(lines):
         return None
     separators = said[1] if said else _SEPARATORS
     for separator in separators:
-        written = _lower(lines[first].split(separator))
+        written = _lower(lines[first].rstrip(separator).split(separator))
         if any(map(_is_caption, written)) and (names := [one for one in NAME_COLUMNS if one in written]):
             columns = [FILE_NAME if one == names[0] else one for one in written]
             return _Header(written, columns, separator, first + 1)
@@ -149,10 +163,11 @@ def _rows(lines: Sequence[str], header: _Header) -> Iterator[Row]:
         while mended and end < len(lines) and not _has_photo(lines[end if place >= 0 else end - 1], separator, place):
             mended ^= lines[end].count('"') % 2 == 1
             end += 1
-        end = at + 1 if mended else end
         line = "\n".join(lines[at:end])
         fields = None if mended else _fields(line, separator, len(columns))
         mended = fields is None
+        if mended:  # what is not quoted as in CSV has no line breaks
+            line, end = lines[at], at + 1
         fields = line.split(separator) if fields is None else fields
         while len(fields) > len(columns) and not fields[-1].strip():
             del fields[-1]

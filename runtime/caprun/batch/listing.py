@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from caprun.errors import UsageError
-from caprun.photos.extensions import EXTENSIONS, OTHERS, describe_left_out, is_installed
+from caprun.photos.extensions import EXTENSIONS, HIDDEN, OTHERS, describe_left_out, is_installed
 
 STANDARD_INPUT = "-"
 
@@ -33,9 +33,9 @@ def list_photos(
 ) -> list[Listed]:
     """Lists photos in the order of the arguments.
 
-    A folder stands for the files in it with an extension of a photo, sorted by the bytes of their paths, without hidden
-    files and linked folders. Any other argument is a photo, whether or not it exists. `-` stands for the paths on
-    standard input, one a line, or each ended by NUL (`find -print0`) if there is a NUL.
+    A folder stands for the files in it with an extension of a photo, sorted by the bytes of their paths, without
+    `HIDDEN` files and linked folders. Any other argument is a photo, whether or not it exists. `-` stands for the paths
+    on standard input, one a line, or each ended by NUL (`find -print0`) if there is a NUL.
 
     Args:
         arguments: Paths, or `-`.
@@ -129,7 +129,7 @@ def _walk(top: str, recursive: bool) -> Iterator[str]:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
+                    if entry.name.startswith(HIDDEN):
                         continue
                     if _is_folder(entry):
                         if recursive and not entry.is_symlink():  # a link may lead back up

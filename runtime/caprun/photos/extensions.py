@@ -24,6 +24,9 @@ EXTENSIONS = {
 }
 """The format that each extension, in lower case, names; a photo is read by its content, whatever its extension."""
 
+HIDDEN = (".", "@eaDir", "__MACOSX")
+"""Beginnings of the names of files and folders that systems leave beside photos, such as `._photo.jpg`."""
+
 OTHERS = (
     *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw"),  # raw
     *(".jp2", ".jxl", ".psd", ".tif", ".tiff"),

@@ -20,7 +20,8 @@ List = Callable[..., list[str]]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
-    for name in ("b.jpg", "a.PNG", "a/z.webp", "a/deeper/y.gif", "B.jpeg", "notes.txt", ".hidden.jpg", ".git/x.jpg"):
+    left_behind = (".hidden.jpg", ".git/x.jpg", "@eaDir/b.jpg/THUMB_M.jpg", "a/__MACOSX/z.jpg")
+    for name in ("b.jpg", "a.PNG", "a/z.webp", "a/deeper/y.gif", "B.jpeg", "notes.txt", *left_behind):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

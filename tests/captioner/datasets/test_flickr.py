@@ -17,7 +17,7 @@ HEADER = "image_name| comment_number| comment\n"
 
 @pytest.mark.parametrize("folder", ["", "images/", "flickr30k_images/", "flickr30k-images/"])
 def test_flickr30k_is_read_wherever_its_photos_are(tmp_path, folder):
-    rows = "1.jpg| 0| Two men | one hat .\n1.jpg| 1| They talk .\n\n2.jpg| 0| A dog, a cat .\n"
+    rows = f"1.jpg| 0| Two men | one hat .\n1.jpg| 1| They talk .\n\n{HEADER}2.jpg| 0| A dog, a cat .\n"
     write(tmp_path, {"results.csv": HEADER + rows}, f"{folder}1.jpg", f"{folder}2.jpg")
     assert without_splits(found(tmp_path)) == {
         f"{folder}1.jpg": ("Two men | one hat .", "They talk ."),
@@ -70,11 +70,13 @@ def test_another_results_csv_is_not_taken_for_flickr30k(tmp_path):
 TOKENS = "a.jpg#0\tA dog .\na.jpg#1\tIt runs .\nb.jpg#0\tA cat # 1 .\n"
 
 
-@pytest.mark.parametrize("file", ["Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt", "results_20130124.token"])
+@pytest.mark.parametrize(
+    "file", ["Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt", "results_20130124.token", "captions.txt"]
+)
 def test_token_files_are_read(tmp_path, file):
     write(tmp_path, {file: TOKENS}, "a.jpg", "b.jpg")
     assert without_splits(found(tmp_path)) == {"a.jpg": ("A dog .", "It runs ."), "b.jpg": ("A cat # 1 .",)}
-    assert load_dataset(tmp_path).summary()[0].startswith(f"dataset: Flickr token file ({Path(file).name}), 2 photos")
+    assert ", 2 photos, 3 captions" in load_dataset(tmp_path).summary()[0]
 
 
 @pytest.mark.parametrize("folder", ["", "Flickr8k_text/"])
@@ -88,6 +90,16 @@ def test_a_token_file_comes_with_flickr8ks_split_lists(tmp_path, folder):
     write(tmp_path, files, *(f"Flicker8k_Dataset/{name}.jpg" for name in "abc"))
     splits = {Path(name).name: split for name, _, split in found(tmp_path)}
     assert splits == {"a.jpg": "train", "b.jpg": "test", "c.jpg": "dev"}
+
+
+def test_names_in_split_lists_are_those_of_photos_however_they_are_written(tmp_path):
+    files = {
+        "Flickr8k.token.txt": "a b.jpg#0\tA dog .\nc.jpg#0\tA cat .\n",
+        "Flickr_8k.trainImages.txt": "./c\n",
+        "Flickr_8k.devImages.txt": "A B.JPG \n",
+    }
+    write(tmp_path, files, "a b.jpg", "c.jpg")
+    assert [split for *_, split in found(tmp_path)] == ["dev", "train"]
 
 
 def test_a_name_in_a_token_file_may_hold_the_mark_of_a_number(tmp_path):

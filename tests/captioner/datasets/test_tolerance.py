@@ -56,6 +56,8 @@ def captions(dataset: Dataset) -> list[tuple[str, ...]]:
         ('"Image","Caption"', '"{}","{}"', False),
         ("File Name, Text", '{}, "{}"', False),
         ("image,caption", "{},{},,", True),
+        ("image,caption,,", "{},{}", True),
+        ("\n\nimage_id,caption", '{},"{}"', False),
     ],
 )
 def test_a_caption_is_read_whole_whatever_the_table(folder, name, header, row, mended) -> None:
@@ -79,6 +81,11 @@ def test_a_comma_that_may_be_in_any_of_several_captions_is_reported(folder, head
     dataset = read(folder, "metadata.csv", f"{header}\np0.jpg,A dog, running,A cat\np1.jpg,A cow,A pig\n")
     assert [example.image.name for example in dataset.examples] == ["p1.jpg"]
     assert dataset.problems.malformed == ["metadata.csv:2"]
+
+
+def test_a_lone_quotation_mark_joins_no_rows_of_names_without_an_ending(folder) -> None:
+    dataset = read(folder, "metadata.csv", 'file_name,text\np0,"A dog\np1,A cat\np2,A 5" knife\n')
+    assert captions(dataset) == [('"A dog',), ("A cat",), ('A 5" knife',)]
 
 
 def test_marks_in_a_caption_stay_where_a_row_is_not_quoted_as_in_csv(folder) -> None:
@@ -137,6 +144,9 @@ def test_a_lone_quotation_mark_leaves_a_quoted_name(folder) -> None:
         json.dumps([FIRST, None, SECOND]),
         json.dumps([{"raw": FIRST}, {"raw": SECOND}]),
         repr([{"raw": FIRST, "tokens": ["a"]}, {"raw": SECOND}]),
+        repr((FIRST, SECOND)),
+        f"array(['{FIRST}', '{SECOND}'], dtype=object)",
+        repr([[FIRST], [SECOND]]),
     ],
 )
 def test_a_cell_may_hold_a_list(folder, cell) -> None:
@@ -147,7 +157,9 @@ def test_a_cell_may_hold_a_list(folder, cell) -> None:
     ]
 
 
-@pytest.mark.parametrize("cell", ["['A dog's ball', 'A cat']", "['A dog''s ball', 'A cat']", "['A dog', 'A cat'", "[]"])
+@pytest.mark.parametrize(
+    "cell", ["['A dog's ball', 'A cat']", "['A dog''s ball', 'A cat']", "['A dog', 'A cat'", "[]", "[A dog, A cat]"]
+)
 def test_a_list_that_cannot_be_read_is_reported(folder, cell) -> None:
     dataset = read(
         folder,
@@ -159,11 +171,11 @@ def test_a_list_that_cannot_be_read_is_reported(folder, cell) -> None:
 
 
 def test_captions_without_a_word_are_reported_and_left_out(folder) -> None:
-    rows = [("p0.jpg", "🙂"), ("p1.jpg", "..."), ("p1.jpg", "两只狗"), ("p2.jpg", "5")]
+    rows = [("p0.jpg", "🙂"), ("p1.jpg", "NaN"), ("p1.jpg", "两只狗"), ("p2.jpg", "5")]
     lines = "".join(json.dumps({"file_name": name, "text": text}) + "\n" for name, text in rows)
     dataset = read(folder, "metadata.jsonl", lines)
     assert captions(dataset) == [("两只狗",), ("5",)]
-    assert dataset.problems.wordless == ["p0.jpg: 🙂", "p1.jpg: ..."]
+    assert dataset.problems.wordless == ["p0.jpg: 🙂", "p1.jpg: NaN"]
     assert inspect(folder, photos=False).problems["captions have no word"] == dataset.problems.wordless
 
 
@@ -180,6 +192,22 @@ def test_an_id_of_no_image_is_said(folder) -> None:
     content = {"images": [{"id": 1, "file_name": "p0.jpg"}], "annotations": [{"image_id": 2, "caption": FIRST}]}
     with pytest.raises(CaptionerError, match=r"annotation 0 \(no image has this id\)"):
         read(folder, "captions.json", json.dumps(content))
+
+
+def test_an_id_that_is_none_or_of_two_images_gives_a_caption_to_neither(folder) -> None:
+    images = [("p0.jpg", 0), ("p1.jpg", 1), ("p2.jpg", 1), ("p3.jpg", None), (None, 4)]
+    content = {
+        "images": [{"id": key, "file_name": name} for name, key in images],
+        "annotations": [{"image_id": key, "caption": FIRST} for key in (0, 1, None, True, 4)],
+    }
+    dataset = read(folder, "captions.json", json.dumps(content))
+    assert [(example.image.name, example.references) for example in dataset.examples] == [("p0.jpg", (FIRST,))]
+    assert dataset.problems.malformed == [
+        "captions.json, image 3",
+        "captions.json, image 4",
+        "captions.json, id 1 of p1.jpg, p2.jpg",
+        *(f"captions.json, annotation {position} (no image has this id)" for position in range(1, 5)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -203,12 +231,18 @@ def test_what_systems_leave_beside_photos_is_ignored(folder) -> None:
     for name in ("._p0.txt", "._p0.jpg", ".DS_Store"):
         (folder / name).write_bytes(b"\xff\x00")
     (folder / "Thumbs.db").write_bytes(b"\xff\x00")
+    (folder.parent / "__MACOSX").mkdir()
+    (folder.parent / "__MACOSX" / "captions.txt").write_bytes(b"\xff\x00")
     dataset = load_dataset(folder)
     assert captions(dataset) == [(FIRST,)]
     assert not dataset.problems.malformed
+    with pytest.raises(CaptionerError, match=r"data is one; did you mean that\?$"):
+        load_dataset(folder.parent)
 
 
-@pytest.mark.parametrize("name", ["./p0.jpg", "P0.JPG", "data\\p0.jpg", "data/p0.jpg", "Data/P0.jpg"])
+@pytest.mark.parametrize(
+    "name", ["./p0.jpg", "P0.JPG", "data\\p0.jpg", "data/p0.jpg", "Data/P0.jpg", "p0", " p0.jpg", "p0.jpg#4"]
+)
 def test_a_photo_is_found_however_its_name_is_written(folder, name) -> None:
     (folder.parent / "metadata.jsonl").write_text(json.dumps({"file_name": name, "text": FIRST}))
     (folder.parent / "p0.jpg").write_bytes((folder / "p0.jpg").read_bytes())
@@ -219,6 +253,20 @@ def test_a_photo_is_found_however_its_name_is_written(folder, name) -> None:
 def test_a_text_is_found_however_its_name_is_written(tmp_path, photo, text) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / photo)
     assert captions(read(tmp_path, text, FIRST)) == [(FIRST,)]
+
+
+def test_texts_may_end_in_caption_or_follow_the_whole_name(folder) -> None:
+    for name, text in (("p0.caption", FIRST), ("p0.txt", "dog, cat"), ("p1.jpg.txt", SECOND)):
+        (folder / name).write_text(text)
+    dataset = load_dataset(folder)
+    assert captions(dataset) == [(FIRST,), (SECOND,)]
+    assert dataset.problems.malformed == ["p0.txt (its photo has another text)"]
+
+
+def test_a_list_in_a_text_is_read_or_reported(folder) -> None:
+    dataset = read(folder, "p0.txt", f'{json.dumps([FIRST, SECOND])}\n["A dog\n')
+    assert captions(dataset) == [(FIRST, SECOND)]
+    assert dataset.problems.malformed == ["p0.txt:2"]
 
 
 @pytest.mark.parametrize("header", ["id,words", "Picture name,Words about it"])

@@ -109,9 +109,8 @@ def _read_paths(file: BinaryIO) -> list[str]:
     if b"\0" in data:
         lines = data.split(b"\0")
     else:
-        lines = data.split(b"\n")
-        if len(lines) > 1 and all(line.endswith(b"\r") for line in lines[:-1]):  # otherwise it belongs to the path
-            lines = [line.removesuffix(b"\r") for line in lines]
+        # the end of a line on Windows, unless it belongs to the path
+        lines = [line if os.path.lexists(line) else line.removesuffix(b"\r") for line in data.split(b"\n")]
     return [os.fsdecode(line) for line in lines if line]
 
 

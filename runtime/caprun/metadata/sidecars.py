@@ -10,6 +10,7 @@ from typing import Any, Literal
 from caprun.atomic_write import atomic_write
 from caprun.errors import OutputError, UsageError
 from caprun.metadata.xmp import ALT_TEXT, DESCRIPTION, Mark, Property, Sidecar
+from caprun.photos.file import printable
 
 Naming = Literal["file", "stem"]
 """`file`: photo.jpg.xmp, as darktable and digiKam name it; `stem`: photo.xmp, as Adobe's programs do."""
@@ -62,7 +63,8 @@ class Sidecars:
         """
         path = self.path(photo)
         if os.path.normpath(owner := self._owner.setdefault(path, photo)) != os.path.normpath(photo):
-            raise UsageError(f"{owner} and {photo} would both be captioned in {path}; leave out --xmp-name stem.")
+            names = [printable(str(one)) for one in (owner, photo, path)]
+            raise UsageError("{} and {} would both be captioned in {}; leave out --xmp-name stem.".format(*names))
 
     def path(self, photo: str) -> Path:
         """Returns the path of a photo's sidecar."""
@@ -129,9 +131,10 @@ def _read(path: Path) -> Sidecar:
     except FileNotFoundError:
         return Sidecar(None)
     except OSError as error:
-        raise OutputError(f"The sidecar {path} cannot be read ({error.strerror}); change its permissions.") from error
+        name = printable(str(path))
+        raise OutputError(f"The sidecar {name} cannot be read ({error.strerror}); change its permissions.") from error
     except ValueError as error:
-        raise OutputError(f"The sidecar {path} {error}; repair or remove it.") from None
+        raise OutputError(f"The sidecar {printable(str(path))} {error}; repair or remove it.") from None
 
 
 def _write(path: Path, sidecar: Sidecar) -> None:
@@ -140,6 +143,6 @@ def _write(path: Path, sidecar: Sidecar) -> None:
             file.write(sidecar.as_bytes())
     except OSError as error:
         why = "make room on the disk" if error.errno in _FULL else "change the permissions of the file and its folder"
-        failure = OutputError(f"The sidecar {path} cannot be written ({error.strerror}); {why}.")
+        failure = OutputError(f"The sidecar {printable(str(path))} cannot be written ({error.strerror}); {why}.")
         failure.errno = error.errno
         raise failure from error

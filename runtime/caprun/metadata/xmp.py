@@ -14,6 +14,7 @@ _META, _RDF = "adobe:ns:meta/", "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _XML, _XMLNS = "http://www.w3.org/XML/1998/namespace", "http://www.w3.org/2000/xmlns/"
 _MARK = "urn:caprun:xmp:1/"
 _DEFAULT = "x-default"
+_DEEPEST = 100
 _EMPTY = b"""\
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -58,7 +59,7 @@ class Sidecar:
     def __init__(self, content: bytes | None) -> None:
         content = _EMPTY if content is None else content
         try:
-            _refuse_document_type(content)
+            _refuse_hostile(content)
             self._document = parseString(content)  # noqa: S318  (without a document type there are no entities)
         except (ExpatError, LookupError) as error:
             raise ValueError(f"is not XML ({error})") from None
@@ -153,14 +154,25 @@ class Sidecar:
                 description.removeChild(element)
 
 
-def _refuse_document_type(content: bytes) -> None:
-    """Refuses a document type before anything that it defines is read."""
+def _refuse_hostile(content: bytes) -> None:
+    """Refuses a document type before anything that it defines is read, and elements nested too deep for minidom."""
+    depth = 0
 
     def refuse(*_: object) -> None:
         raise ValueError("has a document type, which XMP does not allow")
 
+    def enter(*_: object) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError(f"has elements in more than {_DEEPEST} others, which no XMP needs")
+
+    def leave(*_: object) -> None:
+        nonlocal depth
+        depth -= 1
+
     parser = ParserCreate()
-    parser.StartDoctypeDeclHandler = refuse
+    parser.StartDoctypeDeclHandler, parser.StartElementHandler, parser.EndElementHandler = refuse, enter, leave
     parser.Parse(content, True)
 
 

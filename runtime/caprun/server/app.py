@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from caprun.engine import Captioner
 
 _SENTENCES = {
-    404: "There is nothing at this path; /docs says what there is.",
-    405: "This path does not take that method; /docs says what it takes.",
+    404: "There is nothing at this path; photos go to /v1/caption, and /docs says what else there is.",
+    405: "This path does not take that method; POST photos to /v1/caption, and see /docs for the others.",
 }
 
 

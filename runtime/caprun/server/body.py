@@ -2,9 +2,13 @@
 
 import asyncio
 import base64
+import codecs
 import json
+import logging
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from python_multipart import create_form_parser
 from python_multipart.exceptions import FormParserError
@@ -22,7 +26,13 @@ _NOT_D = "curl -d has taken bytes out of it; send it with curl --data-binary @ph
 _MOST_BRACKETS = 16  # of JSON: what is small as text may be large as objects
 _MOST_OPTIONS = 64
 _NOT_BASE64 = str.maketrans("-_", "+/", " \t\r\n")
-_FORM = "application/x-www-form-urlencoded"
+_DATA_URL = re.compile(r"\s*data:[^,]*,", re.IGNORECASE)
+_BOM_OR_SPACE = codecs.BOM_UTF8 + b" \t\r\n"
+_FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+_FIELD = re.compile(rb"[\w%.-]{1,64}=")  # how a form of the first kind begins
+_PART = re.compile(rb'\s*--([^\r\n"\\]{1,200})\r\n(?:[^\r\n]{1,200}\r\n){0,4}?content-disposition:', re.IGNORECASE)
+
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it would log what clients do wrong
 
 
 class BodyHead(NamedTuple):
@@ -36,12 +46,19 @@ class BodyHead(NamedTuple):
     def is_json(self, body: bytes) -> bool:
         """Tells whether a body is JSON; many clients announce it as a form or a text, or not at all."""
         return self.media_type.endswith("json") or (
-            not self.media_type.startswith("multipart/") and body[:64].lstrip()[:1] in (b"{", b"[")
+            not self.media_type.startswith("multipart/") and body[:64].lstrip(_BOM_OR_SPACE)[:1] in (b"{", b"[")
         )
 
+    def form_type(self, body: bytes) -> str:
+        """Returns the content type of a form, which many clients announce wrongly; empty if the body is none."""
+        if found := _PART.match(body):
+            return f'{_MULTIPART}; boundary="{found[1].decode("latin-1").rstrip()}"'
+        is_form = self.media_type == _MULTIPART or (self.media_type == _FORM and _FIELD.match(body))
+        return self.content_type if is_form else ""
+
     def is_structured(self, body: bytes) -> bool:
-        """Tells whether a body is JSON or a form, which takes time to read."""
-        return self.media_type == _FORM or self.media_type.startswith("multipart/") or self.is_json(body)
+        """Tells whether a body may be JSON, a form or base64, which takes time to read."""
+        return body.isascii() or bool(self.form_type(body)) or self.is_json(body)
 
 
 class Upload(NamedTuple):
@@ -104,20 +121,23 @@ async def wait_until_gone(receive: Receive) -> None:
 
 
 def read_upload(head: BodyHead, body: bytes, settings: Settings) -> Upload:
-    """Reads the photos and options in a body: the bytes of a photo, JSON or a form.
+    """Reads the photos and options in a body: the bytes of a photo, also in base64, JSON or a form.
 
     Raises:
         Refusal: The body is not what its header announces, or has too many photos.
     """
+    if content_type := head.form_type(body):
+        return _read_form(content_type, body, settings)
     if head.is_json(body):
         return _read_json(body, settings)
-    if head.media_type == "multipart/form-data":
-        return _read_form(head, body, settings)
     if head.media_type.startswith("multipart/"):
-        raise Refusal(415, "Of multipart bodies, only multipart/form-data is taken.")
-    if head.media_type == _FORM and b"\0" not in body:  # which every photo has, and curl -d takes out
+        raise Refusal(415, f"Of multipart bodies, only {_MULTIPART} is taken.")
+    decoded = _photo_in_base64(body)
+    if (
+        decoded is None and head.media_type == _FORM and b"\0" not in body
+    ):  # which every photo has, and curl -d takes out
         raise Refusal(415, f"The body is not the whole file of a photo: {_NOT_D}.")
-    return Upload([body], [], is_list=False)
+    return Upload([decoded or body], [], is_list=False)
 
 
 def _read_json(body: bytes, settings: Settings) -> Upload:
@@ -140,7 +160,8 @@ def _read_json(body: bytes, settings: Settings) -> Upload:
     return Upload([_from_base64(photo) for photo in photos], list(data.items()), is_list=True)
 
 
-def _read_form(head: BodyHead, body: bytes, settings: Settings) -> Upload:
+def _read_form(content_type: str, body: bytes, settings: Settings) -> Upload:
+    is_encoded = not content_type.startswith(_MULTIPART)
     photos: list[bytes | ImageError] = []
     options: list[tuple[str, Any]] = []
 
@@ -155,14 +176,18 @@ def _read_form(head: BodyHead, body: bytes, settings: Settings) -> Upload:
 
     def on_field(field: Field) -> None:
         name, value = (field.field_name or b"").decode("utf-8", "replace"), field.value or b""
-        if name in ("photo", "photos") and kind_of(value):  # a file without a name
-            add_photo(value)
+        if is_encoded:
+            value = unquote_to_bytes(value.replace(b"+", b" "))
+        # a file without a name, or base64, in which many clients do not encode the plus
+        photo = value if kind_of(value) else _photo_in_base64(value.replace(b" ", b"+"))
+        if name in ("photo", "photos") and photo:
+            add_photo(photo)
         elif len(options) == _MOST_OPTIONS:
             raise Refusal(422, f"The form has more than {_MOST_OPTIONS} options; leave some out.")
         else:
             options.append((name, value.decode("utf-8", "replace")))
 
-    headers = {"Content-Type": head.content_type.encode("latin-1")}
+    headers = {"Content-Type": content_type.encode("latin-1")}
     try:
         parser = create_form_parser(headers, on_field, on_file, config={"MAX_MEMORY_FILE_SIZE": settings.max_bytes})
         parser.write(body)
@@ -176,14 +201,19 @@ def _read_form(head: BodyHead, body: bytes, settings: Settings) -> Upload:
 
 def _from_base64(text: str) -> bytes | ImageError:
     """Decodes base64 with or without line breaks and padding, and with either alphabet."""
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
+    if found := _DATA_URL.match(text):
+        text = text[found.end() :]
     text = text.translate(_NOT_BASE64).rstrip("=")
     try:
         photo = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
         return ImageError("The photo is not base64; encode its bytes, with nothing before or after.")
     return photo or ImageError("The photo is empty; get another copy of it.")
+
+
+def _photo_in_base64(body: bytes) -> bytes | None:
+    photo = _from_base64(body.decode("ascii")) if body.isascii() else None
+    return photo if isinstance(photo, bytes) and kind_of(photo) else None
 
 
 def _too_large(settings: Settings) -> Refusal:

@@ -182,11 +182,19 @@ def test_a_folder_that_may_not_be_listed_is_named(folder: Path, monkeypatch: pyt
         b"\xef\xbb\xbfa b.jpg\nc.jpg\n",
         b"a b.jpg\r\nc.jpg\r\n",
         b"\xef\xbb\xbfa b.jpg\r\nc.jpg",
+        b"a b.jpg\r\nc.jpg\n",
         "\ufeffa b.jpg\r\nc.jpg\r\n".encode("utf-16-le"),
     ],
 )
 def test_lists_may_come_from_windows(data: bytes) -> None:
     assert [photo.path for photo in list_photos(["-"], io.BytesIO(data))] == ["a b.jpg", "c.jpg"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no name may have it")
+def test_a_name_may_end_in_what_ends_lines_on_windows(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg\r").touch()
+    (listed,) = list_photos(["-"], io.BytesIO(os.fsencode(tmp_path / "a.jpg\r\n")))
+    assert listed.relative == "a.jpg\r"
 
 
 def test_patterns_leave_out_files_and_folders(tmp_path: Path) -> None:

@@ -108,6 +108,15 @@ def test_a_photo_from_which_the_model_abstains_gets_no_sidecar(run, folder, cali
     assert "abstained from 3" in result.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no name may have a line break")
+def test_a_sidecar_with_a_line_break_in_its_name_is_reported_on_one_line(run, folder, images) -> None:
+    for name in ("a\nb.jpg", "a\nb.png"):
+        Image.fromarray(images[4]).save(folder / name)
+    (folder / "a\nb.png.xmp").write_text("no XML")
+    assert [line for line in run(folder, "--xmp").stderr.splitlines() if "a\\nb.png.xmp' is not XML" in line]
+    assert len(run(folder, "--xmp", "--xmp-name", "stem").stderr.splitlines()) == 1
+
+
 def test_a_sidecar_that_cannot_be_read_is_reported_and_the_others_are_written(run, folder) -> None:
     (folder / "a.png.xmp").write_text("no XML")
     result = run(folder, "--xmp")

@@ -113,6 +113,7 @@ def test_a_description_in_an_attribute_is_read_and_replaced() -> None:
         (b"no XML", "is not XML"),
         (b'<?xml version="1.0" encoding="nothing"?><a/>', "is not XML"),
         (b"<html/>", "no rdf:RDF"),
+        (b"<a>" * 3000 + b"</a>" * 3000, "more than 100 others"),
         (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "document type"),
     ],
 )

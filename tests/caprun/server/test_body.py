@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import pytest
 from PIL import Image
@@ -32,6 +33,7 @@ def service() -> Iterator[Running]:
 def curl(service: Running, folder: Path, *options: str) -> Any:
     (folder / "photo.png").write_bytes(ONE)
     (folder / "photo.jpg").write_bytes(JPEG)
+    (folder / "photo.txt").write_bytes(base64.encodebytes(ONE))
     command = ["curl", "-sS", "-m", "60", *options, f"http://127.0.0.1:{service.port}/v1/caption"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
@@ -48,6 +50,13 @@ def curl(service: Running, folder: Path, *options: str) -> Any:
         ["-F", "photo=@photo.png"],
         ["-F", "file=@photo.png;type=text/plain"],
         ["-F", "photo=<photo.png"],
+        ["-F", "photo=@photo.png", "-H", "Content-Type: multipart/form-data"],
+        ["-F", "photo=@photo.png", "-H", "Content-Type: application/json"],
+        ["-F", "photo=@photo.png", "-H", "Content-Type:"],
+        ["-F", "photo=<photo.txt"],
+        ["--data-binary", "@photo.txt"],
+        ["--data-urlencode", "photo@photo.txt"],
+        ["--data-urlencode", "photo@photo.png"],
     ],
 )
 def test_curl_sends_a_photo_in_each_of_its_ways(
@@ -101,6 +110,7 @@ def test_json_is_json_by_any_name_and_may_have_options(service: Running, caption
         base64.urlsafe_b64encode(PHOTO).decode(),
         base64.b64encode(PHOTO).decode().rstrip("="),
         "data:image/png;base64," + base64.b64encode(PHOTO).decode(),
+        " DATA:image/png;base64,\n" + base64.b64encode(PHOTO).decode(),
     ],
 )
 def test_base64_may_be_broken_into_lines_unpadded_or_of_the_other_alphabet(text: str) -> None:
@@ -117,7 +127,7 @@ def test_base64_may_be_broken_into_lines_unpadded_or_of_the_other_alphabet(text:
         ({"files": {"photo": b"no photo"}}, 415, "not a JPEG"),
         ({"files": {"beam_size": (None, "3")}}, 422, "no photo"),
         ({"files": {"photo": (None, "photo.jpg")}}, 422, "curl -F photo=@photo.jpg"),
-        ({"data": {"photo": "x"}}, 415, "--data-binary"),
+        ({"data": {"photo": "@photo.jpg"}}, 422, "curl -F photo=@photo.jpg"),
         ({"content": PHOTO, "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 400, "not the form"),
         ({"content": PHOTO, "headers": {"Content-Type": "multipart/form-data"}}, 400, "not the form"),
         ({"content": PHOTO, "headers": {"Content-Type": "multipart/mixed; boundary=x"}}, 415, "multipart/form-data"),
@@ -127,6 +137,24 @@ def test_a_form_that_cannot_be_is_said_in_a_sentence(
     service: Running, form: dict[str, Any], status: int, words: str
 ) -> None:
     is_error(service.client.post("/v1/caption", **form), status, words)
+
+
+@pytest.mark.parametrize("photo", [ONE, base64.b64encode(ONE), base64.b64encode(ONE).replace(b"+", b"%2B")])
+def test_a_form_as_browsers_send_it_by_default_may_have_a_photo_and_options(photo: bytes) -> None:
+    sent = quote_from_bytes(photo).encode() if photo is ONE else photo
+    upload = read_upload(BodyHead(FORM, FORM, None), b"beam_size=2&photo=" + sent, Settings())
+    assert upload == ([ONE], [("beam_size", "2")], False)
+
+
+def test_json_may_have_a_byte_order_mark_and_no_header() -> None:
+    body = b"\xef\xbb\xbf" + json.dumps({"photos": [base64.b64encode(ONE).decode()]}).encode()
+    assert read_upload(BodyHead("", "", None), body, Settings()).photos == [ONE]
+
+
+def test_what_clients_do_wrong_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Refusal, match="not the form"):
+        read_upload(BodyHead("multipart/form-data; boundary=y", "multipart/form-data", None), b"--x", Settings())
+    assert not caplog.records
 
 
 def test_an_option_in_the_query_and_in_the_body_is_given_twice(service: Running) -> None:

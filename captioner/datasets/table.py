@@ -140,6 +140,8 @@ def _header(lines: Sequence[str]) -> _Header | None:
         written = _lower(lines[first].rstrip(separator).split(separator))
         if any(map(_is_caption, written)) and (names := [one for one in NAME_COLUMNS if one in written]):
             columns = [FILE_NAME if one == names[0] else one for one in written]
+            again = [one for one in columns if _is_caption(one) and columns.count(one) > 1]
+            columns = [f"caption_{at}" if one in again else one for at, one in enumerate(columns)]
             return _Header(written, columns, separator, first + 1)
     for separator in separators:
         fields = lines[first].split(separator)

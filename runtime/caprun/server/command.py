@@ -31,7 +31,7 @@ log = logging.getLogger("caprun.server")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 listens on every interface.")
 @click.option("--port", type=Integer(0, 65535), default=8000, show_default=True, help="Port; 0 for any that is free.")
 @click.option("--uds", metavar="PATH", help="Unix socket to listen at, in place of --host and --port.")
-@click.option("--root-path", metavar="PREFIX", help="Prefix that a proxy takes off, such as /captions.")
+@click.option("--root-path", metavar="PREFIX", help="Prefix of a proxy, such as /captions.")
 @click.option(
     "--cors-origin",
     "cors_origins",

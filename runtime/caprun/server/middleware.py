@@ -54,7 +54,10 @@ class ServiceMiddleware:
             return
         if scope["method"] == "HEAD":  # answered as GET is; the server leaves out the body
             scope = {**scope, "method": "GET"}
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        prefix = scope.get("root_path", "")  # which the server puts before every path
+        if prefix and scope["path"].startswith(f"{prefix}{prefix}/"):  # a proxy has not taken it off
+            scope = {**scope, "path": scope["path"].removeprefix(prefix)}
+        path = scope["path"].removeprefix(prefix)
         counted = path if path in _COUNTED else "other"  # names that clients make up have no end
         is_page = path in ("/", "/docs") or path.startswith("/page/")
         headers = Headers(scope=scope)

@@ -1,6 +1,9 @@
 """The limits of a service and how long it waits."""
 
+import re
 from dataclasses import dataclass, field
+
+from caprun.errors import UsageError
 
 MOST_DECODERS = 16
 """Threads that decode photos, unless more are asked for: a photo of 50 megapixels takes about 200 MB."""
@@ -50,9 +53,18 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the API, such as `https://example.org`; `*` for all."""
     root_path: str = ""
-    """Prefix that a proxy serves the application below, and takes off, such as `/captions`."""
+    """Prefix that a proxy serves the application below, such as `/captions`, whether it takes it off or not."""
 
     def __post_init__(self) -> None:
+        """Writes what is given as it is compared.
+
+        Raises:
+            UsageError: An origin is none.
+        """
         object.__setattr__(self, "max_photos", min(self.max_photos, self.queue))
-        if prefix := self.root_path.strip("/"):
-            object.__setattr__(self, "root_path", f"/{prefix}")
+        prefix = self.root_path.strip("/")
+        object.__setattr__(self, "root_path", prefix and f"/{prefix}")
+        origins = tuple(origin.rstrip("/").lower() for origin in self.cors_origins)
+        if wrong := [origin for origin in origins if not re.fullmatch(r"\*|null|[^/\s]+://[^/\s]+", origin)]:
+            raise UsageError(f"--cors-origin {wrong[0]} is no origin; write one such as https://example.org, or *.")
+        object.__setattr__(self, "cors_origins", origins)

@@ -61,6 +61,27 @@ def test_pages_of_other_origins_are_answered_where_it_is_allowed(captioner: Capt
         assert "access-control-allow-origin" not in other.headers
 
 
+def test_an_origin_is_compared_as_browsers_write_it(tiny: Path) -> None:
+    assert Settings(cors_origins=("https://Example.org/", "*", "null")).cors_origins == (
+        "https://example.org",
+        "*",
+        "null",
+    )
+    code, sentence = fails(tiny, "--cors-origin", "example.org")
+    assert code == 2
+    assert "--cors-origin example.org is no origin; write one such as https://example.org" in sentence
+
+
+def test_a_prefix_may_be_left_on_or_be_none(captioner: Captioner) -> None:
+    assert Settings(root_path="/").root_path == ""
+    with running(captioner, Settings(root_path="captions")) as service:
+        assert service.client.post("/captions/v1/caption", content=PHOTO).status_code == 200
+        for path in ("/captions/", "/captions/docs", "/captions/page/page.js"):
+            assert service.client.get(path).status_code == 200
+        assert service.client.get("/captionsx/docs").status_code == 404
+        assert service.metric('caprun_requests_total{code="200",path="/v1/caption"}') == 1
+
+
 def test_below_a_prefix_that_the_proxy_takes_off_it_says_so(captioner: Captioner) -> None:
     with running(captioner, Settings(root_path="captions/")) as service:
         assert service.caption(PHOTO).status_code == 200

@@ -327,6 +327,7 @@ def test_a_report_and_a_training_say_the_same(folder, name, text) -> None:
     [
         ("captions.csv", ",image,caption,url\n0,p0.jpg,A dog,x\n", "captions from caption; not used: url"),
         ("captions.csv", "image,caption_1,caption_2\np0.jpg,A dog,A cat\n", "captions from caption_1, caption_2"),
+        ("captions.csv", "image,text,text\np0.jpg,A dog,A cat\n", "captions from caption_1, caption_2"),
         (
             "metadata.csv",
             "file_name,text,caption,split\np0.jpg,A dog,Un chien,train\n",

@@ -3,8 +3,9 @@
     python bench/few_photos.py --init CHECKPOINT --everyday everyday --data flickr8k
 
 CHECKPOINT was trained on --data alone. Photos of --everyday are of the kind if most of their captions match --kind, by
-default food. --photos of its training photos become a folder like a user's own, each with a text file of its captions.
-The other photos of the kind with five captions or more are held out. Then
+default food. --photos of its training photos become a folder like a user's own, each with a text file of its captions;
+they are in `mine/train/`, so a tenth is drawn for dev and none for test. The
+other photos of the kind with five captions or more are held out. Then
 
     captioner train --init CHECKPOINT --data FOLDER=8 --data flickr8k=0.2 --output RUN
 
@@ -70,7 +71,7 @@ def main() -> None:
     print(header("", "held out: CIDEr", "BLEU-4", "captions with new words", "new words", "dev: CIDEr", "BLEU-4"))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_own(folder / "mine", own)
+        write_own(folder / "mine" / "train", own)
         before = show("before", options.init, held_out, dev, known)
         mine, old = options.weights
         sources = ["--data", f"{folder / 'mine'}={mine}", *(["--data", f"{options.data}={old}"] * (old != "0"))]
@@ -97,7 +98,7 @@ def is_of(example: Example, kind: str) -> bool:
 
 def write_own(folder: Path, examples: Sequence[Example]) -> None:
     """Writes a folder of links to photos, each beside a text file with its captions."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for example in examples:
         photo = folder / example.image.name
         photo.symlink_to(example.image.resolve())

@@ -4,9 +4,10 @@
 
 The manifest's figures come first. They are out of fold: each dev photo was left out of the fit that is measured on it,
 and each dataset (--data may be repeated) of another fit. Then the packaged confidence is measured on the same dev
-photos, which it was fitted on, so these figures are a little better. Pictures that are not photos are drawn here, by
-code that is not used in a fit. Kinds that resemble those of the fit (one colour, pages of words, screens of text) come
-first and are left out of the last figure.
+photos, which it was fitted on, so these figures are a little better. A calibration error is at least what chance makes
+of so many photos, which is printed beside it. Pictures that are not photos are drawn here, by code that is not used in a
+fit. Kinds that resemble those of the fit (one colour, pages of words, screens of text) come first and are left out of
+the last figure.
 """
 
 from __future__ import annotations
@@ -223,7 +224,18 @@ def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt
             f"AUROC {auroc(found[good], found[~good]):.3f}"
         )
         of_own = found if options is own else of_own
+    for name in dict.fromkeys(example.dataset for example in dev):
+        its = of_own[[example.dataset == name for example in dev]]
+        print(f"  by chance, {its.size} photos of {name or 'dev'}: calibration error {by_chance(its):.3f} (equal mass)")
     return of_own
+
+
+def by_chance(confidence: npt.NDArray[np.float64], draws: int = 200) -> float:
+    """Returns the mean calibration error that so many captions have where every confidence is exactly right."""
+    rng = np.random.default_rng(SEED)
+    return float(
+        np.mean([calibration_error(confidence, rng.random(confidence.size) < confidence) for _ in range(draws)])
+    )
 
 
 def show_others(

@@ -249,7 +249,7 @@ _OF_OTHERS = {
     "--num-cpus",
     "--durations",
     "--slow",
-    "--with-browser",
+    "--with-programs",
 }
 """Options of docker, curl, torchrun, ray, pytest, every program, scripts/test and .ci/run."""
 

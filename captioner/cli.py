@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from caprun import __version__
@@ -14,6 +16,8 @@ from captioner.commands.export import export
 from captioner.commands.importing import import_
 from captioner.commands.recipe import recipe
 from captioner.commands.train import train
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home folder it tells of a cache of its own
 
 
 @click.group(cls=ErrorsAsSentences, context_settings={"help_option_names": ["-h", "--help"]})

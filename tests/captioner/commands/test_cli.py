@@ -312,6 +312,15 @@ def test_a_failure_of_the_program_itself_is_one_line_and_no_traceback():
     assert result.stderr == "Error: There is no dataset folder /nowhere; name one with --data.\n"
 
 
+def test_a_library_does_not_tell_of_its_own_cache_where_there_is_no_home():
+    code = "import captioner.cli, matplotlib; matplotlib.get_cachedir()"
+    environment = {**os.environ, "HOME": "/dev/null/none"}
+    for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        environment.pop(name, None)
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+
+
 def test_help_is_there_before_torch_is():
     result = python(
         "import sys\nfrom captioner.cli import main\ntry: main(['train', '--help'])\n"

@@ -107,7 +107,7 @@ class Vocabulary:
         text = ""
         glued = True
         for word, spaced in self._words(ids):
-            if not word.text:  # a `word_start` with nothing behind it
+            if not word.text.strip():  # a `word_start` with nothing behind it, or a line break as a word
                 continue
             separated = spaced and not glued and word.text not in rules.no_space_before
             text += rules.separator + word.text if separated else word.text

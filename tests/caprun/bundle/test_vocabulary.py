@@ -113,6 +113,10 @@ def test_where_every_piece_is_a_word_letters_of_an_unspaced_script_touch_their_n
     assert say("一 只 dog here", unspaced="一只") == "一只dog here"
 
 
+def test_a_line_break_and_a_space_as_words_write_nothing() -> None:
+    assert Vocabulary(("a", "\n", "dog", " ")).text(range(4)) == "a dog"
+
+
 def test_a_start_that_nothing_follows_writes_no_space() -> None:
     assert say("▁a ▁", word_start="▁") == "a"
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from captioner.errors import CaptionerError
@@ -21,7 +22,10 @@ def read_states(path: Path, places: Mapping[str, str]) -> dict[str, Tensor]:
     Args:
         path: a file of `torch.save`.
         places: the keys that lead to each state dict or module, joined by dots and empty for the file itself; and what
-            its names begin with in the result.
+            its names begin with in the result. The prefix that `DataParallel` gives to names is left out.
+
+    Returns:
+        Tensors by name. For the pooling of a module, `output_size` is its rows and columns, int64 (1,) or (2,).
 
     Raises:
         CaptionerError: the file cannot be read, holds anything but weights and plain data, or lacks a state dict.
@@ -35,7 +39,11 @@ def read_states(path: Path, places: Mapping[str, str]) -> dict[str, Tensor]:
             raise CaptionerError(
                 f"{path} has no weights{f' under {place}' if place else ''}; it holds: {holds[:200] or 'nothing'}."
             )
-    return {prefix + name: value for place, prefix in places.items() for name, value in found[place].items()}
+    return {
+        prefix + name.removeprefix("module."): value
+        for place, prefix in places.items()
+        for name, value in found[place].items()
+    }
 
 
 def _at(content: Any, place: str) -> Any:
@@ -57,6 +65,8 @@ def _tensors(module: StandIn, prefix: str) -> Iterator[tuple[str, Tensor]]:
     for name, value in {**state.get("_parameters", {}), **state.get("_buffers", {})}.items():
         if isinstance(value, Tensor):
             yield prefix + name, value
+    if "output_size" in state:
+        yield f"{prefix}output_size", torch.tensor(state["output_size"]).reshape(-1)
     for name, child in state.get("_modules", {}).items():
         if isinstance(child, StandIn):
             yield from _tensors(child, f"{prefix}{name}.")

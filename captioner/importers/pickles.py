@@ -21,7 +21,8 @@ from captioner.pytorch_file import ZIP, DamagedError, refuse_damaged
 
 _STAND_INS = (
     *("models.Attention", "models.DecoderWithAttention", "models.Encoder"),  # sgrvinod's
-    *("torch.nn.modules.", "torch.optim.", "torchvision.models."),
+    *("torch.nn.modules.", "torch.nn.parallel.", "torch.optim.", "torchvision.models.", "torch.device"),
+    "torch.nn.backends.thnn.",  # in every module of PyTorch before 1.2
     *("numpy.", "_codecs.encode"),  # scores beside the weights
 )
 _DTYPES = {
@@ -134,7 +135,7 @@ def _parameter(tensor: Tensor, *_: object) -> Tensor:
 
 
 _BUILT: dict[str, Any] = {
-    **{f"{module}.{kind.__name__}": kind for module in ("builtins", "__builtin__") for kind in (dict, set)},
+    **{f"{module}.{kind.__name__}": kind for module in ("builtins", "__builtin__") for kind in (dict, list, set)},
     **{f"collections.{kind.__name__}": kind for kind in (OrderedDict, defaultdict)},
     **{f"torch.{name}Storage": dtype for name, dtype in _DTYPES.items()},
     **{f"torch._utils._rebuild_tensor{end}": _tensor for end in ("", "_v2")},

@@ -53,8 +53,10 @@ _SQUASHED = {"image_size": 224, "resample": "bilinear", "jpeg_decoding": "full",
 
 
 def _sgrvinod(request: Request) -> Found:
+    state = read_states(request.files[0], {"encoder": "encoder.", "decoder": "decoder."})
+    pooled = state.pop("encoder.adaptive_pool.output_size", None)  # its `encoded_image_size`
     return Found(
-        read_states(request.files[0], {"encoder": "encoder.", "decoder": "decoder."}),
+        state,
         {
             **_RESNET,
             "decoder.attention.encoder_att.": "decoder.attention.key.",
@@ -70,7 +72,7 @@ def _sgrvinod(request: Request) -> Found:
         lambda _: read_words(request.words),
         ("<pad>", "<start>", "<end>", "<unk>"),
         _SQUASHED | {"image_size": 256, "max_length": 50},
-        {"project": "none", "attention_activation": "relu", "regions": 14},
+        {"project": "none", "attention_activation": "relu", "regions": 14 if pooled is None else int(pooled[0])},
         51,
     )
 

@@ -22,6 +22,7 @@ import torch
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.backends.thnn import _get_thnn_function_backend
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 WORDS = ("a", "the", "dog", "cat", "man", "woman", "red", "blue", "runs", "sits", "on", "in", "with", ".", ",", "snow")
@@ -94,11 +95,11 @@ class Attention(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, size: int) -> None:
         super().__init__()
-        self.enc_image_size = 14
+        self.enc_image_size = size
         self.resnet = resnet(name, -2)
-        self.adaptive_pool = nn.AdaptiveAvgPool2d((14, 14))
+        self.adaptive_pool = nn.AdaptiveAvgPool2d((size, size))
 
 
 class DecoderWithAttention(nn.Module):
@@ -114,14 +115,28 @@ class DecoderWithAttention(nn.Module):
         self.fc = nn.Linear(12, words)
 
 
+def parallel(module: nn.Module) -> nn.Module:
+    """The module as `DataParallel` holds it on a machine with a GPU."""
+    wrapped = nn.DataParallel(module)
+    wrapped.src_device_obj = torch.device("cuda", 0)
+    return wrapped
+
+
+class _Backend:
+    """What modules held before PyTorch 1.2."""
+
+    def __reduce__(self) -> Any:
+        return _get_thnn_function_backend, ()
+
+
 class Sgrvinod(Original):
     system, start, end, longest = "sgrvinod", "<start>", "<end>", 51
 
-    def __init__(self, encoder: str = "resnet18", *, old: bool = False) -> None:
+    def __init__(self, encoder: str = "resnet18", *, old: bool = False, size: int = 14, parallel: bool = False) -> None:
         super().__init__()
-        self.old = old
+        self.old, self.parallel = old, parallel
         self.words = ["<pad>", *WORDS, "<unk>", "<start>", "<end>"]
-        self.encoder = Encoder(encoder)
+        self.encoder = Encoder(encoder, size)
         self.decoder = DecoderWithAttention(512 if encoder == "resnet18" else 2048, len(self.words))
 
     def begin(self, photo: Path) -> Any:
@@ -140,11 +155,14 @@ class Sgrvinod(Original):
         optimiser = torch.optim.Adam(self.decoder.parameters(), lr=4e-4)
         self.decoder.fc(torch.rand(1, 12)).sum().backward()
         optimiser.step()
+        if self.old:
+            for module in self.modules():
+                module._backend = _Backend()
         content = {
             "bleu-4": 0.2,
-            "encoder": self.encoder,
+            "encoder": parallel(self.encoder) if self.parallel else self.encoder,
             "encoder_optimizer": None,
-            "decoder": self.decoder,
+            "decoder": parallel(self.decoder) if self.parallel else self.decoder,
             "decoder_optimizer": optimiser,
         }
         with pytest.MonkeyPatch.context() as patch:

@@ -30,7 +30,8 @@ from tests.captioner.importers.originals import (
 
 VARIANTS: dict[str, Callable[[], Original]] = {
     "sgrvinod": Sgrvinod,
-    "sgrvinod, as PyTorch 1.5 saved it": lambda: Sgrvinod(old=True),
+    "sgrvinod, as PyTorch 0.4 saved it": lambda: Sgrvinod(old=True),
+    "sgrvinod, 7 x 7 regions, DataParallel": lambda: Sgrvinod(size=7, parallel=True),
     "CaRNet, RNetvI": lambda: Carnet("rnetvi"),
     "CaRNet, RNetvH": lambda: Carnet("rnetvh"),
     "CaRNet, RNetvHC": lambda: Carnet("rnetvhc"),

@@ -5,8 +5,8 @@
 The manifest's figures come first. They are out of fold: each dev photo was left out of the fit that is measured on it,
 and each dataset (--data may be repeated) of another fit. Then the packaged confidence is measured on the same dev
 photos, which it was fitted on, so these figures are a little better. A calibration error is at least what chance makes
-of so many photos, which is printed beside it. Pictures that are not photos are drawn here, by code that is not used in a
-fit. Kinds that resemble those of the fit (one colour, pages of words, screens of text) come first and are left out of
+of so many photos, which is printed beside it. Pictures that are not photos are drawn here, by code that is not used in
+a fit. Kinds that resemble those of the fit (one colour, pages of words, screens of text) come first and are left out of
 the last figure.
 """
 

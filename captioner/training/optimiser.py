@@ -83,8 +83,11 @@ class Optimiser:
         self._scaler.update()
         self._adam.zero_grad()
         self.steps += 1
-        # early on, the average decays faster to forget the initialisation
-        decay = min(self._train.average, (1 + self.steps) / (10 + self.steps))
+        decay = self._train.average
+        if self._train.stage == "cross-entropy":
+            # early on, the average decays faster to forget the initialisation; self-critical training begins with a
+            # trained model, and an average that includes it overfits less (Wortsman et al., 2022, see averaging.py)
+            decay = min(decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.values()), list[Tensor](self._learning), 1 - decay)
         return True

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from captioner.config import SELF_CRITICAL, Stage
 from captioner.errors import CaptionerError
 from captioner.models.checkpoint import BEST, LAST, load_checkpoint
 from captioner.training import loop
 from captioner.training.optimiser import Optimiser
+from captioner.training.schedule import Rate
 from captioner.training.validation import Validated, validate
 from tests.captioner.conftest import Train
 from tests.captioner.trees import differing
@@ -163,6 +166,19 @@ def test_the_average_is_put_in_place_and_taken_out_again(trained: Path, checkpoi
     with optimiser.average_in_place():
         assert all(torch.equal(parameter, before[name] + 1) for name, parameter in optimiser.parameters.items())
     assert all(torch.equal(parameter, before[name]) for name, parameter in optimiser.parameters.items())
+
+
+@pytest.mark.parametrize(("stage", "share"), [("cross-entropy", 2 / 11), ("self-critical", 0.9)])
+def test_the_average_keeps_the_initial_model_of_a_self_critical_stage_alone(checkpoint, stage: Stage, share: float):
+    from captioner.models.checkpoint import build_model
+
+    optimiser = Optimiser(build_model(checkpoint), replace(SELF_CRITICAL, stage=stage, average=0.9))
+    before = {name: p.detach().clone() for name, p in optimiser.parameters.items()}
+    for parameter in optimiser.parameters.values():
+        parameter.grad = torch.ones_like(parameter)
+    assert optimiser.step(Rate(1.0, None))
+    for name, parameter in optimiser.parameters.items():
+        torch.testing.assert_close(optimiser.averaged[name], share * before[name] + (1 - share) * parameter)
 
 
 def test_a_gradient_that_is_no_number_stops_the_training_and_leaves_the_weights(train_shapes, tmp_path, monkeypatch):

@@ -82,7 +82,7 @@ def main() -> None:
     tokenizer = restore_tokenizer(config.data, first.vocabulary, first.tokenizer)
     captions = [[tokenizer.encode(one) for one in example.references] for example in examples[:count]]
     batches = Batches(CachedFeatures(found), captions, options.batch_size, SPECIAL.pad)
-    optimiser = Optimiser(model, config.train)
+    optimiser = Optimiser(model, config.train, 1)
     taken: dict[str, list[float]] = {}
     torch.manual_seed(0)
     for step in islice(batches.epoch(0, 0), options.steps):

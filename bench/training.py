@@ -144,7 +144,7 @@ def compare_decoders(model: CaptionModel, steps: Sequence[Step], config: Config,
     lines = [check_losses(model, peer, steps[0], rows[0], config), ""]
     adam = torch.optim.Adam((p for p in peer.parameters() if p.requires_grad), lr=config.train.lr)
     half = replace(config, train=replace(config.train, precision="bf16"))
-    full_precision, half_precision = Optimiser(model, config.train), Optimiser(model, half.train)
+    full_precision, half_precision = Optimiser(model, config.train, 1), Optimiser(model, half.train, 1)
     sides = {
         "fp32": lambda i: seconds(lambda: our_step(model, full_precision, steps[i], config)),
         "bf16": lambda i: seconds(lambda: our_step(model, half_precision, steps[i], half)),

@@ -63,7 +63,7 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
         try:
             Bans.of(stage.config.search, SPECIAL.end, vocabulary)
             model = build_caption_model(stage.config, _PIECES, SPECIAL)
-            Optimiser(model.to(torch_device(device)), stage.config.train)
+            Optimiser(model.to(torch_device(device)), stage.config.train, total_steps=1)
         except (CaptionerError, UsageError) as error:
             raise CaptionerError(
                 f"Stage {stage.number} of the recipe {recipe.name} ({stage.name}) cannot be trained: {error}"

@@ -33,7 +33,7 @@ from captioner.training.interruption import delayed_interruption
 from captioner.training.losses import caption_loss
 from captioner.training.optimiser import Optimiser
 from captioner.training.processes import Processes
-from captioner.training.schedule import rate_at
+from captioner.training.schedule import Rate, rate_at
 from captioner.training.validation import Validation, validate
 
 _ZERO = 0.0005  # of a score that is printed as 0.000
@@ -117,12 +117,11 @@ class Trainer:
                 f"The smallest step has {task.batches.fewest} photos for {processes.count} processes; raise "
                 "--batch-size, or start fewer processes."
             )
-        self.optimiser = Optimiser(model, self.train_config)
+        self.optimiser = Optimiser(model, self.train_config, self.train_config.epochs * len(task.batches))
         if self.optimiser.precision != self.train_config.precision:
             say("train.precision=bf16 would be slow on this CPU, which has neither AVX512-BF16 nor AMX: fp32 is used.")
         self.shared_model = processes.wrap(model)
         self.state = TrainingState()
-        self.total_steps = self.train_config.epochs * len(task.batches)
 
     @property
     def finished(self) -> bool:
@@ -190,7 +189,7 @@ class Trainer:
         # the seed depends on the number of the step, so a resumed training draws the same random numbers
         torch.manual_seed(_seed(train.seed, self.optimiser.steps, self.processes.rank))
         loss, *found, asked = self.processes.sums([*self._backward(step), float(interrupted)])
-        rate = rate_at(self.optimiser.steps, train, self.total_steps, state.rate_scale)
+        rate = self._rate(self.optimiser.steps)
         if not np.isfinite(loss) or not self.optimiser.step(rate):
             raise CaptionerError(
                 f"The loss or its gradient is NaN or infinite at step {self.optimiser.steps}; lower --lr. "
@@ -242,6 +241,9 @@ class Trainer:
         """Returns the note beside the progress of an epoch."""
         return f"loss {self.state.nats / self.state.words:.3f}"
 
+    def _rate(self, step: int) -> Rate:
+        return rate_at(step, self.train_config, self.optimiser.total_steps, self.state.rate_scale)
+
     def _learnt(self) -> dict[str, float]:
         """Returns the training scores of an epoch."""
         state = self.state
@@ -261,7 +263,7 @@ class Trainer:
                 **self._learnt(),
                 **found,
                 "seconds": now - began,
-                "lr": train.lr * rate_at(self.optimiser.steps - 1, train, self.total_steps, state.rate_scale).factor,
+                "lr": train.lr * self._rate(self.optimiser.steps - 1).factor,
             }
             if self.task.reports is not None:
                 self.task.reports.epoch(row, self.captioner())
@@ -333,7 +335,7 @@ class Trainer:
             "processes": self.processes.count,
             "optimiser": self.optimiser.state(),
             "state": vars(self.state),
-            "total_steps": self.total_steps,
+            "total_steps": self.optimiser.total_steps,
         }
         save_checkpoint(self.task.output / LAST, replace(self._checkpoint(row), training=training))
 
@@ -358,7 +360,7 @@ class Trainer:
         self.optimiser.restore(training["optimiser"])
         self.state = TrainingState(**training["state"])
         # keeps the length of the warm-up if the number of epochs has changed
-        self.total_steps = training["total_steps"]
+        self.optimiser.total_steps = training["total_steps"]
 
 
 def without_meaning(history: Sequence[Mapping[str, float]]) -> bool:

@@ -16,6 +16,7 @@ from captioner.models.caption_model import CaptionModel
 from captioner.training.schedule import Rate
 
 _BETAS = (0.9, 0.999)
+_KEPT = 1 / 3  # share of the initial model in the average at the end of self-critical training, where it is not less
 
 
 class Optimiser:
@@ -24,16 +25,18 @@ class Optimiser:
     Args:
         model: the model, on the device of the training.
         train: rates, clipping, precision and averaging.
+        total_steps: number of steps of the whole training.
 
     Attributes:
+        total_steps: as given.
         precision: fp32, bf16 or fp16; fp32 where a CPU would only emulate the bf16 that is asked for.
 
     Raises:
         CaptionerError: the precision is fp16 on a CPU.
     """
 
-    def __init__(self, model: CaptionModel, train: TrainConfig) -> None:
-        self._train = train
+    def __init__(self, model: CaptionModel, train: TrainConfig, total_steps: int) -> None:
+        self._train, self.total_steps = train, total_steps
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._learning = list(self.parameters.values())
         encoder = {id(p) for p in model.encoder.parameters()}
@@ -83,14 +86,19 @@ class Optimiser:
         self._scaler.update()
         self._adam.zero_grad()
         self.steps += 1
-        decay = self._train.average
-        if self._train.stage == "cross-entropy":
-            # early on, the average decays faster to forget the initialisation; self-critical training begins with a
-            # trained model, and an average that includes it overfits less (Wortsman et al., 2022, see averaging.py)
-            decay = min(decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.averaged.values()), list[Tensor](self._learning), 1 - decay)
+            torch._foreach_lerp_(list(self.averaged.values()), list[Tensor](self._learning), 1 - self._decay())
         return True
+
+    def _decay(self) -> float:
+        """Returns the decay of the moving average in the present step.
+
+        Self-critical training begins with a trained model, and an average that includes it overfits less (Wortsman et
+        al., "Robust fine-tuning of zero-shot models", 2022). Other initial weights are soon forgotten.
+        """
+        if self._train.stage == "self-critical":
+            return min(self._train.average, math.pow(_KEPT, 1 / self.total_steps))
+        return min(self._train.average, (1 + self.steps) / (10 + self.steps))
 
     @contextmanager
     def average_in_place(self) -> Iterator[None]:

@@ -159,7 +159,7 @@ def test_the_average_is_put_in_place_and_taken_out_again(trained: Path, checkpoi
     from captioner.models.checkpoint import build_model
 
     model = build_model(checkpoint)
-    optimiser = Optimiser(model, checkpoint.config.train)
+    optimiser = Optimiser(model, checkpoint.config.train, 1)
     before = {name: p.detach().clone() for name, p in optimiser.parameters.items()}
     for average in optimiser.averaged.values():
         average += 1
@@ -168,11 +168,14 @@ def test_the_average_is_put_in_place_and_taken_out_again(trained: Path, checkpoi
     assert all(torch.equal(parameter, before[name]) for name, parameter in optimiser.parameters.items())
 
 
-@pytest.mark.parametrize(("stage", "share"), [("cross-entropy", 2 / 11), ("self-critical", 0.9)])
-def test_the_average_keeps_the_initial_model_of_a_self_critical_stage_alone(checkpoint, stage: Stage, share: float):
+@pytest.mark.parametrize(
+    ("stage", "steps", "share"),
+    [("cross-entropy", 1, 2 / 11), ("self-critical", 1, 1 / 3), ("self-critical", 10**6, 0.9)],
+)
+def test_the_average_keeps_the_initial_model_of_a_self_critical_stage_alone(checkpoint, stage: Stage, steps, share):
     from captioner.models.checkpoint import build_model
 
-    optimiser = Optimiser(build_model(checkpoint), replace(SELF_CRITICAL, stage=stage, average=0.9))
+    optimiser = Optimiser(build_model(checkpoint), replace(SELF_CRITICAL, stage=stage, average=0.9), steps)
     before = {name: p.detach().clone() for name, p in optimiser.parameters.items()}
     for parameter in optimiser.parameters.values():
         parameter.grad = torch.ones_like(parameter)

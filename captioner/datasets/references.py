@@ -61,10 +61,16 @@ class References:
 
 
 def captions_in(row: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
-    """Returns the first column of a row that has captions, or the numbered ones, and the captions."""
+    """Returns the first column of a row that has captions, or the numbered ones, and the captions.
+
+    A row has none if any of its lists cannot be read.
+    """
     numbered = sorted((int(match[1]), key) for key in row if (match := NUMBERED_COLUMN.fullmatch(key)))
     for columns in (*([column] for column in CAPTION_COLUMNS), [key for _, key in numbered]):
-        values = [value for column in columns for value in _listed(row.get(column))]
+        try:
+            values = [value for column in columns for value in _listed(row.get(column))]
+        except ValueError:
+            break
         captions = tuple(caption for value in values if (caption := caption_in(value)) is not None)
         if captions:
             return columns, captions
@@ -74,8 +80,10 @@ def captions_in(row: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
 def _listed(value: Any) -> list[Any]:
     """Returns the captions of a value: a single caption or a list, which may be written as JSON or in Python.
 
-    A caption may be an object with its text, and a list of objects may be an object of lists. What looks like a list
-    and cannot be read has no captions.
+    A caption may be an object with its text, and a list of objects may be an object of lists.
+
+    Raises:
+        ValueError: the value looks like a list and cannot be read.
     """
     if isinstance(value, Mapping):
         return _listed(next((value[key] for key in ("raw", *CAPTION_COLUMNS) if key in value), None))
@@ -88,7 +96,7 @@ def _listed(value: Any) -> list[Any]:
             return _listed(parse(value.strip()))
         except (ValueError, SyntaxError, TokenError, RecursionError, MemoryError):
             continue
-    return []
+    raise ValueError("a list that cannot be read")
 
 
 def _python_list(text: str) -> Any:

@@ -170,6 +170,13 @@ def test_a_list_that_cannot_be_read_is_reported(folder, cell) -> None:
     assert dataset.problems.malformed == ["metadata.jsonl:1"]
 
 
+def test_a_row_with_a_list_that_cannot_be_read_is_not_learnt_in_part(folder) -> None:
+    row = {"file_name": "p0.jpg", "caption_0": FIRST, "caption_1": "['A dog'", "caption_2": SECOND}
+    dataset = read(folder, "metadata.jsonl", "\n".join(map(json.dumps, [row, {"file_name": "p1.jpg", "text": FIRST}])))
+    assert captions(dataset) == [(FIRST,)]
+    assert dataset.problems.malformed == ["metadata.jsonl:1"]
+
+
 def test_captions_without_a_word_are_reported_and_left_out(folder) -> None:
     rows = [("p0.jpg", "🙂"), ("p1.jpg", "NaN"), ("p1.jpg", "两只狗"), ("p2.jpg", "5")]
     lines = "".join(json.dumps({"file_name": name, "text": text}) + "\n" for name, text in rows)

@@ -26,7 +26,9 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise UsageError(f"The host {host!r} is unknown: {getattr(error, 'strerror', error)}.") from error
     family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # where the protocol is named, asyncio sends at once (TCP_NODELAY); elsewhere the body of an answer waits until the
+    # client has confirmed the headers, which it may do 40 ms later
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -133,9 +133,8 @@ def read_upload(head: BodyHead, body: bytes, settings: Settings) -> Upload:
     if head.media_type.startswith("multipart/"):
         raise Refusal(415, f"Of multipart bodies, only {_MULTIPART} is taken.")
     decoded = _photo_in_base64(body)
-    if (
-        decoded is None and head.media_type == _FORM and b"\0" not in body
-    ):  # which every photo has, and curl -d takes out
+    # every photo has zero bytes, and curl -d takes them out
+    if decoded is None and head.media_type == _FORM and b"\0" not in body:
         raise Refusal(415, f"The body is not the whole file of a photo: {_NOT_D}.")
     return Upload([decoded or body], [], is_list=False)
 

@@ -177,9 +177,11 @@ def _read_form(content_type: str, body: bytes, settings: Settings) -> Upload:
         name, value = (field.field_name or b"").decode("utf-8", "replace"), field.value or b""
         if is_encoded:
             value = unquote_to_bytes(value.replace(b"+", b" "))
-        # a file without a name, or base64, in which many clients do not encode the plus
-        photo = value if kind_of(value) else _photo_in_base64(value.replace(b" ", b"+"))
-        if name in ("photo", "photos") and photo:
+        photo = None
+        if name in ("photo", "photos"):
+            # a file without a name, or base64, in which many clients do not encode the plus
+            photo = value if kind_of(value) else _photo_in_base64(value.replace(b" ", b"+"))
+        if photo:
             add_photo(photo)
         elif len(options) == _MOST_OPTIONS:
             raise Refusal(422, f"The form has more than {_MOST_OPTIONS} options; leave some out.")

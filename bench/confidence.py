@@ -230,12 +230,10 @@ def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt
     return of_own
 
 
-def by_chance(confidence: npt.NDArray[np.float64], draws: int = 200) -> float:
+def by_chance(confidence: npt.NDArray[np.float64]) -> float:
     """Returns the mean calibration error that so many captions have where every confidence is exactly right."""
     rng = np.random.default_rng(SEED)
-    return float(
-        np.mean([calibration_error(confidence, rng.random(confidence.size) < confidence) for _ in range(draws)])
-    )
+    return float(np.mean([calibration_error(confidence, rng.random(confidence.size) < confidence) for _ in range(200)]))
 
 
 def show_others(

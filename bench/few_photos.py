@@ -4,8 +4,8 @@
 
 CHECKPOINT was trained on --data alone. Photos of --everyday are of the kind if most of their captions match --kind, by
 default food. --photos of its training photos become a folder like a user's own, each with a text file of its captions;
-they are in `mine/train/`, so a tenth is drawn for dev and none for test. The
-other photos of the kind with five captions or more are held out. Then
+they are in `mine/train/`, so a tenth is drawn for dev and none for test. The other photos of the kind with five
+captions or more are held out. Then
 
     captioner train --init CHECKPOINT --data FOLDER=8 --data flickr8k=0.2 --output RUN
 

@@ -68,8 +68,8 @@ class TrainConfig:
     drawn once, is shown in every epoch with the captions that the model gives them before it is trained."""
     average: Share = 0.999
     """Decay of the moving average of the weights, which is validated and saved; 0: no average. In the self-critical
-    stage it begins with the initial model, whose share falls to a third or less; otherwise it forgets it within the
-    first steps."""
+    stage it begins with the initial model, whose share falls to a third or less by the end; in cross-entropy the first
+    steps replace the initial weights."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Mixed precision: fp16 on GPUs, bf16 on GPUs and processors with AVX512-BF16 or AMX; others use fp32 instead."""
     select_by: str = "cider"

@@ -123,7 +123,7 @@ def parallel(module: nn.Module) -> nn.Module:
 
 
 class _Backend:
-    """What modules held before PyTorch 1.2."""
+    """Stands in for the backend that every module referred to before PyTorch 1.2."""
 
     def __reduce__(self) -> Any:
         return _get_thnn_function_backend, ()

@@ -22,16 +22,14 @@ _WHAT = "COCO's JSON of captions"
 _LONGEST_ID = 4000  # digits; Python refuses longer numbers
 
 
-def find(directory: Path) -> list[Path]:
-    """Returns the files of captions: one without a split, or those of the splits."""
-    single = directory / "captions.json"
-    if single.is_file():
-        return [single]
-    files = [path for path in sorted(directory.glob("annotations/captions_*.json")) if path.is_file()]
-    files = files or [path for path in sorted(directory.glob("captions_*.json")) if path.is_file()]
-    if files:
-        return _of_one_year(directory, files)
-    return [path for folder in SPLIT_FOLDERS if (path := directory / folder / "captions.json").is_file()]
+def find(directory: Path) -> list[list[Path]]:
+    """Returns the file without a split, and those of the splits, which are read together."""
+    found = [[directory / "captions.json"]]
+    for pattern in ("annotations/captions_*.json", "captions_*.json"):
+        found += _by_year(directory, sorted(directory.glob(pattern)))
+    found.append([directory / folder / "captions.json" for folder in SPLIT_FOLDERS])
+    there = ([path for path in paths if path.is_file()] for paths in found)
+    return [paths for paths in there if paths]
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
@@ -51,16 +49,17 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
                 yield Example(photo, tuple(captions[key]), _split(own))
 
 
-def _of_one_year(directory: Path, files: list[Path]) -> list[Path]:
-    """Chooses the year with photos in the folder: 2014 and 2017 have the same photos in different splits."""
+def _by_year(directory: Path, files: list[Path]) -> list[list[Path]]:
+    """Parts files by their year, that with photos in the folder first: 2014 and 2017 split the same photos otherwise."""
     years = {file: match[0] if (match := re.search(r"20\d\d", file.stem)) else "" for file in files}
     there = {
         years[file]
         for file in files
         if any((directory / folder / _own_folder(directory, file)).is_dir() for folder in PHOTO_FOLDERS)
     }
-    year = max(there or set(years.values()))
-    return [file for file in files if years[file] in ("", year)]
+    first, *others = sorted(set(years.values()), key=lambda year: (year in there, year), reverse=True) or [""]
+    parts = [[file for file in files if years[file] in ("", first)]]
+    return parts + [[file for file in files if years[file] == year] for year in others if year]
 
 
 def _own_folder(directory: Path, file: Path) -> str:

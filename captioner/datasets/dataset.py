@@ -26,8 +26,6 @@ class Dataset:
     """Number of photos in none of the dataset's own splits; they are not used."""
     source: str = ""
     """Format and files, where the format's name does not identify the file."""
-    unused: tuple[str, ...] = ()
-    """Other formats found in the folder, each with its file."""
     name: str = ""
     """Name of the dataset's folder, where several datasets are trained on."""
     weight: float = 1.0
@@ -75,7 +73,6 @@ class Dataset:
         return [
             f"dataset: {self.source or self.format}, {len(self.examples)} photos, {captions} captions",
             *(f"columns: {columns}" for columns in self.problems.columns),
-            *(f"also found, and not used: {other}" for other in self.unused),
             f"splits ({self.splits_from}): {splits} photos",
             *([f"weight {self.weight:g}: shown {self.weight:g} times in an epoch"] * (self.weight != 1)),
             *([f"warning: {self.unlisted} photos are in no split and not used"] * bool(self.unlisted)),
@@ -134,5 +131,4 @@ def load_dataset(
         splits_from,
         unlisted=len(drawn) - len(listed),
         source=reading.source,
-        unused=reading.unused,
     )

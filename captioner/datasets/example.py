@@ -57,6 +57,8 @@ class Problems:
     """Captions without a letter or a digit, such as emoji alone; they are not used."""
     repeated: list[str] = field(default_factory=list)
     """Photos that are listed more than once; their captions are joined."""
+    unread: list[str] = field(default_factory=list)
+    """Files of captions that are not read, because another one is."""
     columns: list[str] = field(default_factory=list)
     """Phrases about the columns of tables that were read; descriptions, not faults."""
 
@@ -69,6 +71,7 @@ class Problems:
             "rows are malformed and skipped": self.malformed,
             "rows are malformed and repaired": self.mended,
             "photos are listed more than once": self.repeated,
+            "files of captions are not read": self.unread,
         }
         return {kind: seen for kind, seen in found.items() if seen}
 

@@ -59,10 +59,10 @@ class FlickrFormat:
     layout: Callable[[str], _Layout | None]
     """Returns the layout of a file, given its first line; None if the file is something else."""
 
-    def find(self, directory: Path) -> list[Path]:
-        """Returns the file of captions, if it exists."""
+    def find(self, directory: Path) -> list[list[Path]]:
+        """Returns the files of captions that exist."""
         files = (directory / name for name in self.names)
-        return [file for file in files if file.is_file() and self.layout(first_line(file))][:1]
+        return [[file] for file in files if file.is_file() and self.layout(first_line(file))]
 
     def read(self, directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
         """Yields the photos in the order of their first caption; adds faulty rows and missing photos to `problems`."""

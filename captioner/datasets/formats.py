@@ -29,8 +29,8 @@ class Format(Protocol):
     def FILES(self) -> str:  # noqa: N802
         """The files by which it is recognised, for messages."""
 
-    def find(self, directory: Path) -> list[Path]:
-        """Returns the files or folders with the captions; none if the folder is not in this format."""
+    def find(self, directory: Path) -> list[list[Path]]:
+        """Returns the files with captions in this format, the best first; those in one list are read together."""
 
     def read(self, directory: Path, files: Sequence[Path], problems: Problems) -> Iterable[Example]:
         """Yields the photos that exist, with their captions; adds faults to `problems`."""
@@ -52,9 +52,7 @@ class Reading:
     """The folder of the photos."""
     format: str
     files: tuple[Path, ...]
-    """The files or folders with the captions."""
-    unused: tuple[str, ...]
-    """Other formats found in the folder, each with its file."""
+    """The files with the captions."""
     examples: tuple[Example, ...]
     """Each photo once for each of its splits, in the dataset's order, with all its captions."""
     problems: Problems
@@ -67,7 +65,7 @@ class Reading:
         names = such_as([file.name for file in self.files])
         if self.written:
             return f"{self.format}; {self.written}"
-        return self.format if names in self.format or self.files[0].is_dir() else f"{self.format} ({names})"
+        return self.format if names in self.format else f"{self.format} ({names})"
 
     def in_two_splits(self) -> list[Example]:
         """Returns the photos of a split that an earlier split has too: they would be both trained on and scored."""
@@ -88,35 +86,35 @@ def read_dataset(source: Path, cache: Path | None = None) -> Reading:
     if source.as_posix().startswith(PREFIX):
         name = HubName.parse(source)
         return _read_rows(cache, name.key, lambda position: HubRows(source.as_posix(), name, position))
-    found = [(module, files) for module in _FORMATS[:-1] if (files := module.find(source))]
-    found = found or [(module, files) for module in _FORMATS[-1:] if (files := module.find(source))]
-    if not found and (files := find_parquet(source)):
-        return _read_rows(cache, dataset_key(source, files), lambda _: ParquetRows(source, files))
+    found = [(module, files) for module in _FORMATS for files in module.find(source)]
+    parquet = find_parquet(source)
+    if parquet and not found:
+        return _read_rows(cache, dataset_key(source, parquet), lambda _: ParquetRows(source, parquet))
     if not source.is_dir():
         raise CaptionerError(f"There is no dataset folder {source}; name one with --data.")
     if not found:
         raise CaptionerError(_unknown(source))
-    return _read(source, found)
+    return _read(source, *found[0], others=[*(file for _, files in found[1:] for file in files), *parquet])
 
 
 def _read_rows(cache: Path | None, key: str, open_rows: Callable[[Any], Rows]) -> Reading:
     """Reads a table with photos by way of an image folder."""
     folder = cache_folder(cache) / "photos" / key
     origin, written = make_image_folder(folder, open_rows)
-    return replace(_read(folder, [(imagefolder, [folder / METADATA])]), format=origin, written=written)
+    return replace(_read(folder, imagefolder, [folder / METADATA]), format=origin, written=written)
 
 
-def _read(directory: Path, found: Sequence[tuple[Format, list[Path]]]) -> Reading:
-    """Reads the first of the formats that were found in a folder."""
-    module, files = found[0]
+def _read(directory: Path, module: Format, files: Sequence[Path], others: Sequence[Path] = ()) -> Reading:
+    """Reads the files of a format; `others` have captions too."""
     problems = Problems()
+    # a captions.txt that two formats recognise is read
+    unread = [name_in(directory, file) for file in dict.fromkeys(others) if file not in files]
+    instead = such_as([name_in(directory, file) for file in files])
+    problems.unread = [f"{name} (read instead: {instead}; move that away to choose this)" for name in unread]
     examples, repeated = _each_once(_with_words(module.read(directory, files, problems), problems))
     problems.repeated = [name_in(directory, photo) for photo in repeated]
     problems.uncaptioned = _uncaptioned(directory, examples, problems)
-    # a captions.txt that two formats recognise is not unused
-    others = {other.NAME: [file for file in theirs if file not in files] for other, theirs in found[1:]}
-    unused = tuple(f"{such_as([file.name for file in theirs])} ({name})" for name, theirs in others.items() if theirs)
-    return Reading(directory, module.NAME, tuple(files), unused, examples, problems)
+    return Reading(directory, module.NAME, tuple(files), examples, problems)
 
 
 def _with_words(examples: Iterable[Example], problems: Problems) -> Iterator[Example]:

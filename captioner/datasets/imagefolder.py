@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ NAME = "Hugging Face image folder"
 FILES = "Hugging Face's metadata.jsonl or metadata.csv"
 
 
-def find(directory: Path) -> list[Path]:
-    """Returns the metadata of the dataset and of its splits; where a folder has both kinds, the jsonl."""
-    found = (_metadata(directory / folder) for folder in ("", *SPLIT_FOLDERS))
-    return [file for file in found if file is not None]
+def find(directory: Path) -> list[list[Path]]:
+    """Returns the metadata of the dataset and of its splits; where a folder has both kinds, the jsonl first."""
+    found = zip_longest(*(_metadata(directory / folder) for folder in ("", *SPLIT_FOLDERS)))
+    return [[file for file in files if file is not None] for files in found]
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
@@ -48,11 +49,10 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
     problems.columns.append(str(captions))
 
 
-def _metadata(folder: Path) -> Path | None:
+def _metadata(folder: Path) -> list[Path]:
     lines, table = folder / "metadata.jsonl", folder / "metadata.csv"
-    if lines.is_file():
-        return lines
-    return table if table.is_file() and rows(read_text(table)) is not None else None
+    is_table = table.is_file() and rows(read_text(table)) is not None
+    return [lines] * lines.is_file() + [table] * is_table
 
 
 def _rows(file: Path, problems: Problems) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -58,8 +58,6 @@ class Report:
     """Format and files of the captions."""
     columns: tuple[str, ...]
     """Phrases about the columns of tables that were read."""
-    unused: tuple[str, ...]
-    """Other formats found in the folder, each with its file."""
     photos: int
     captions: int
     captions_per_photo: Spread
@@ -96,7 +94,6 @@ class Report:
             f"dataset: {self.directory}",
             f"format: {self.format}",
             *(f"columns: {columns}" for columns in self.columns),
-            *(f"also found, and not used: {other}" for other in self.unused),
             f"photos: {self.photos}",
             f"captions: {self.captions}, {per_photo.minimum} to {per_photo.maximum} a photo, mean {per_photo.mean:.2f}",
             f"splits ({self.splits_from}): {splits or 'none'}",
@@ -170,7 +167,6 @@ def inspect(
         directory=str(source),
         format=reading.source,
         columns=tuple(reading.problems.columns),
-        unused=reading.unused,
         photos=len(split_of),
         captions=len(lengths),
         captions_per_photo=_spread([len(example.references) for example in examples]),

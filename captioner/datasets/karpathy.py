@@ -21,17 +21,19 @@ _KNOWN = frozenset(("dataset_coco.json", "dataset_flickr8k.json", "dataset_flick
 _PEEKED = 2**16  # characters
 
 
-def find(directory: Path) -> list[Path]:
-    """Returns the file of captions and splits with the most photos in the folder.
+def find(directory: Path) -> list[list[Path]]:
+    """Returns the files of captions and splits, that with the most photos in the folder first.
 
-    All of Karpathy's files come in one archive, so a folder often has several.
+    All of Karpathy's files come in one archive, so a folder often has several; those about other photos are left out.
     """
     files = sorted([*directory.glob("dataset.json"), *directory.glob("dataset_*.json")])
     files = [file for file in files if file.is_file() and (file.name in _KNOWN or _has_sentences(file))]
     if len(files) > 1:
         photos = PhotoFinder(directory)
-        files = [max(files, key=lambda file: sum(_photo(photos, image) is not None for image in _images(file)))]
-    return files
+        counts = {file: sum(_photo(photos, image) is not None for image in _images(file)) for file in files}
+        files.sort(key=lambda file: -counts[file])
+        files = files[:1] + [file for file in files[1:] if counts[file]]
+    return [[file] for file in files]
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:

@@ -17,16 +17,17 @@ FILES = "beside each photo a .txt of the same name"
 _TEXTS = (".txt", ".caption")
 
 
-def find(directory: Path) -> list[Path]:
-    """Returns the folders with captioned photos: the dataset's own, `PHOTO_FOLDERS`, and those of splits."""
+def find(directory: Path) -> list[list[Path]]:
+    """Returns the texts beside photos: in the dataset's own folder, in `PHOTO_FOLDERS`, and in those of splits."""
     of_splits = [f"{split}/{folder}" for split in SPLIT_FOLDERS for folder in ("", "images")]
     folders = [directory / folder for folder in (*PHOTO_FOLDERS, *of_splits)]
-    return [folder for folder in folders if any(caption for _, caption in _pairs(folder))]
+    texts = [folder / text for folder in folders for _, text in _pairs(folder) if text]
+    return [texts] if texts else []
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
     """Yields the photos in the order of their names; adds photos and texts without a partner to `problems`."""
-    for folder in files:
+    for folder in dict.fromkeys(file.parent for file in files):
         inside = folder.relative_to(directory)
         split = split_named(inside.parts[0]) if inside.parts else None
         alone = {name for name in list_files(folder) if name.lower().endswith(_TEXTS)}

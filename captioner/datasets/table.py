@@ -71,10 +71,10 @@ class _Header(NamedTuple):
 _NO_HEADER = _Header([], [FILE_NAME, "caption"], ",", 0)
 
 
-def find(directory: Path) -> list[Path]:
-    """Returns the table, if there is one whose header is understood."""
+def find(directory: Path) -> list[list[Path]]:
+    """Returns the tables whose header is understood."""
     files = (directory / name for name in _FILES)
-    return [file for file in files if file.is_file() and _is_table(file)][:1]
+    return [[file] for file in files if file.is_file() and _is_table(file)]
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:

@@ -56,13 +56,13 @@ def test_flickr30k_with_commas_does_not_take_the_number_for_a_word(tmp_path, fil
     write(tmp_path, {file: rows}, "1.jpg", "2.jpg")
     expected = {"1.jpg": ("A dog, a cat .", "A cow, a pig ."), "2.jpg": ("It .",)}
     assert without_splits(found(tmp_path)) == expected
-    assert load_dataset(tmp_path).unused == ()
+    assert load_dataset(tmp_path).problems.unread == []
 
 
 def test_another_results_csv_is_not_taken_for_flickr30k(tmp_path):
     files = {"results.csv": "epoch,loss\n0,1.5\n", "captions.txt": "1.jpg,A dog .\n2.jpg,A cat .\n"}
     dataset = load_dataset(write(tmp_path, files, "1.jpg", "2.jpg"))
-    assert (dataset.format, dataset.unused) == ("Flickr8k captions.txt", ())
+    assert (dataset.format, dataset.problems.unread) == ("Flickr8k captions.txt", [])
 
 
 # --- Token files

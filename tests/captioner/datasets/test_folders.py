@@ -120,4 +120,4 @@ def test_texts_beside_photos_are_tried_last(tmp_path):
     files = {"captions.txt": "a.jpg,From the list .\nb.jpg,From the list .\n", "a.txt": "Beside .", "b.txt": "Beside ."}
     dataset = load_dataset(write(tmp_path, files, "a.jpg", "b.jpg", "captions.jpg"))
     assert {e.references for e in dataset.examples} == {("From the list .",)}
-    assert dataset.unused == ()
+    assert [line.split()[0] for line in dataset.problems.unread] == ["a.txt", "b.txt"]

@@ -125,20 +125,6 @@ def test_of_karpathys_files_the_one_about_these_photos_is_read(tmp_path):
     assert "(dataset_flickr8k.json)" in load_dataset(tmp_path).summary()[0]
 
 
-def test_karpathys_file_goes_before_other_captions_and_the_summary_says_so(tmp_path):
-    files = {
-        "dataset_flickr8k.json": karpathy(("", "1.jpg", "train"), ("", "2.jpg", "val")),
-        "captions.txt": "1.jpg,Another .\n2.jpg,Another .\n",
-        "Flickr8k.token.txt": "1.jpg#0\tA third .\n",
-    }
-    summary = load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).summary()
-    assert summary[:3] == [
-        "dataset: Karpathy's JSON (dataset_flickr8k.json), 2 photos, 2 captions",
-        "also found, and not used: captions.txt (Flickr8k captions.txt)",
-        "also found, and not used: Flickr8k.token.txt (Flickr token file)",
-    ]
-
-
 def test_another_dataset_json_is_not_taken_for_karpathys(tmp_path):
     files = {"dataset_infos.json": {"images": 5}, "captions.txt": "1.jpg,A dog .\n2.jpg,A cat .\n"}
     assert load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).format == "Flickr8k captions.txt"

@@ -166,6 +166,18 @@ def first_line(file: Path) -> str:
     return first_lines(file, 1)[0].strip()
 
 
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON (`object_pairs_hook`), of which the json module keeps only the last value of a key.
+
+    Raises:
+        LookupError: a key has different values.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs) and (hidden := [key for key, value in pairs if found[key] != value]):
+        raise LookupError(f"an object has the key {hidden[0]!r} twice; give it one value")
+    return found
+
+
 def read_json(file: Path, what: str) -> Any:
     """Reads JSON.
 
@@ -174,9 +186,9 @@ def read_json(file: Path, what: str) -> Any:
         what: noun for the expected content, used in errors.
 
     Raises:
-        CaptionerError: the file cannot be read, or is not JSON.
+        CaptionerError: the file cannot be read, is not JSON, or has an object with two values of a key.
     """
     try:
-        return json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
+        return json.loads(read_text(file), object_pairs_hook=unique_keys)
+    except (ValueError, LookupError, RecursionError) as error:
         raise CaptionerError(f"{file} is not {what} ({type(error).__name__}: {error}).") from None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_named
-from captioner.datasets.files import PhotoFinder, read_text
+from captioner.datasets.files import PhotoFinder, read_text, unique_keys
 from captioner.datasets.references import References
 from captioner.datasets.table import NAME_COLUMNS, rows
 
@@ -67,7 +67,8 @@ def _rows(file: Path, problems: Problems) -> Iterator[tuple[int, Mapping[str, An
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
-        yield number, {key.lower(): one for key, one in value.items()} if isinstance(value, dict) else {}
+            value = json.loads(line, object_pairs_hook=unique_keys)
+            row = unique_keys([(key.lower(), one) for key, one in value.items()]) if isinstance(value, dict) else {}
+        except (ValueError, LookupError, RecursionError):
+            row = {}
+        yield number, row

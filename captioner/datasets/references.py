@@ -7,11 +7,13 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from tokenize import STRING, TokenError, generate_tokens
 from typing import Any
 
 from captioner.datasets.example import caption_in, such_as
+from captioner.datasets.files import unique_keys
 
 CAPTION_COLUMNS = (
     "text",
@@ -69,7 +71,7 @@ def captions_in(row: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
     for columns in (*([column] for column in CAPTION_COLUMNS), [key for _, key in numbered]):
         try:
             values = [value for column in columns for value in _listed(row.get(column))]
-        except ValueError:
+        except (ValueError, LookupError):
             break
         captions = tuple(caption for value in values if (caption := caption_in(value)) is not None)
         if captions:
@@ -84,6 +86,7 @@ def _listed(value: Any) -> list[Any]:
 
     Raises:
         ValueError: the value looks like a list and cannot be read.
+        LookupError: an object has two values of a key.
     """
     if isinstance(value, Mapping):
         return _listed(next((value[key] for key in ("raw", *CAPTION_COLUMNS) if key in value), None))
@@ -91,7 +94,7 @@ def _listed(value: Any) -> list[Any]:
         return [text for one in value for text in (_listed(one) if isinstance(one, Mapping | list) else [one])]
     if not isinstance(value, str) or not _LIST.match(value):
         return [value]
-    for parse in (json.loads, _python_list):
+    for parse in (partial(json.loads, object_pairs_hook=unique_keys), _python_list):
         try:
             return _listed(parse(value.strip()))
         except (ValueError, SyntaxError, TokenError, RecursionError, MemoryError):

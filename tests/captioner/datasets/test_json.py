@@ -75,6 +75,41 @@ def test_of_cocos_two_years_the_one_is_read_whose_photos_are_there(tmp_path, the
     assert f"(captions_train{year}.json, captions_val{year}.json)" in dataset.summary()[0]
 
 
+# --- Keys
+
+TWICE = r"an object has the key '{}' twice; give it one value"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "key"),
+    [
+        ("captions.json", '{"images": [{"id": 1}], "images": [{"id": 2}], "annotations": []}', "images"),
+        ("captions.json", '{"annotations": [{"image_id": 1, "caption": "A", "caption": "B"}]}', "caption"),
+        ("dataset_coco.json", '{"images": [{"sentences": [{"raw": "A", "raw": "B"}]}]}', "raw"),
+    ],
+)
+def test_a_key_with_two_values_is_refused_by_name(tmp_path, file, text, key):
+    with pytest.raises(CaptionerError, match=file.replace(".", r"\.") + ".*" + TWICE.format(key)):
+        load_dataset(write(tmp_path, {file: text}, "1.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("file", "row"),
+    [
+        ("metadata.jsonl", '{"file_name": "1.jpg", "text": "A", "text": "B"}'),
+        ("metadata.jsonl", '{"file_name": "1.jpg", "text": "A", "Text": "B"}'),
+        ("metadata.jsonl", '{"file_name": "1.jpg", "text": {"raw": "A", "raw": "B"}}'),
+        ("metadata.csv", '1.jpg,"{""raw"": ""A"", ""raw"": ""B""}"'),
+    ],
+)
+def test_a_row_with_two_values_of_a_key_is_reported(tmp_path, file, row):
+    lines = [row, '{"file_name": "2.jpg", "text": "C", "id": 1, "id": 1}']
+    lines = ["file_name,text", row, "2.jpg,C"] if file.endswith(".csv") else lines
+    dataset = load_dataset(write(tmp_path, {file: "\n".join(lines)}, "1.jpg", "2.jpg"))
+    assert [e.references for e in dataset.examples] == [("C",)]
+    assert dataset.problems.malformed == [f"{file}:{lines.index(row) + 1}"]
+
+
 # --- Karpathy
 
 

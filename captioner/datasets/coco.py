@@ -1,18 +1,22 @@
 """COCO captions (Chen et al., 2015): JSON with `images` and `annotations`, in one file or in one for each split.
 
-Some copies have a folder for each split with its own captions.json, without `images`; the name of a photo is then its
-id, written with 12 digits.
+Some copies have a folder for each split with its own captions.json, without `images`; the name of a photo is then in
+its annotations, or its id, written with 12 digits. VizWiz-Captions (Gurari et al., 2020) and nocaps (Agrawal et al.,
+2019) have files of other names. VizWiz marks captions that were rejected or written by a button; they are left out.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
-from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, Split, caption_in, split_named, such_as
-from captioner.datasets.files import PHOTO_FOLDERS, PhotoFinder, read_json
+from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_named, such_as
+from captioner.datasets.files import PHOTO_FOLDERS, PhotoFinder, list_files, read_json
+from captioner.datasets.references import captions_in
+from captioner.datasets.table import NAME_COLUMNS
 from captioner.errors import CaptionerError
 
 NAME = "COCO captions JSON"
@@ -32,13 +36,24 @@ def find(directory: Path) -> list[list[Path]]:
     return [paths for paths in there if paths]
 
 
+def find_others(directory: Path) -> list[list[Path]]:
+    """Returns files of any name: those of splits, and each of the others."""
+    folders = [] if find(directory) else [directory / "annotations", directory]
+    files = [folder / name for folder in folders for name in list_files(folder) if name.lower().endswith(".json")]
+    files = [file for file in files if _has_captions(file)]
+    of_splits = [file for file in files if _split_word(file.stem)]
+    return [of_splits] * bool(of_splits) + [[file] for file in files if file not in of_splits]
+
+
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
     """Yields the photos in the order of the files; adds faulty annotations and missing photos to `problems`."""
     for file in files:
         names, captions = _parse(file, problems)
         # photos of two splits may have the same name; those of captions_val2017.json are in val2017
         own = _own_folder(directory, file)
-        photos = PhotoFinder(directory, *((own, f"{own}/images", f"{own}/image", f"images/{own}") if own else ()))
+        word = _split_word(own)
+        places = ("{}", "{}/images", "{}/image", "images/{}")
+        photos = PhotoFinder(directory, *(place.format(name) for name in (own, word) if name for place in places))
         for key, name in names.items():
             if key not in captions:
                 continue
@@ -46,11 +61,11 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
             if photo is None:
                 problems.missing.append(name)
             else:
-                yield Example(photo, tuple(captions[key]), _split(own))
+                yield Example(photo, tuple(captions[key]), split_named(word))
 
 
 def _by_year(directory: Path, files: list[Path]) -> list[list[Path]]:
-    """Parts files by their year, that with photos in the folder first: 2014 and 2017 split the same photos otherwise."""
+    """Parts files by their year, that with photos in the folder first: 2014 and 2017 have the same in other splits."""
     years = {file: match[0] if (match := re.search(r"20\d\d", file.stem)) else "" for file in files}
     there = {
         years[file]
@@ -69,9 +84,17 @@ def _own_folder(directory: Path, file: Path) -> str:
     return file.stem.removeprefix("captions_")
 
 
-def _split(folder: str) -> Split | None:
-    mark = re.search(r"(?<![a-z])(train|val|dev|test)", folder.lower())
-    return split_named(mark[1]) if mark else None
+def _split_word(name: str) -> str:
+    mark = re.search(r"(?<![a-z])(train|val|dev|test)", name.lower())
+    return mark[1] if mark else ""
+
+
+def _has_captions(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
+            return all(content.find(key) >= 0 for key in (b'"image_id"', b'"caption"'))
+    except (OSError, ValueError):  # an empty file cannot be mapped
+        return False
 
 
 def _id(value: object) -> str:
@@ -84,6 +107,12 @@ def _id(value: object) -> str:
 
 def _by_id(key: str) -> list[str]:
     return [f"{key.zfill(12)}.jpg"] if key.isdecimal() else []
+
+
+def _own_name(annotation: Mapping[str, Any], key: str) -> str:
+    """Returns the name of a photo in a file without `images`; empty if there is none."""
+    names = (annotation.get(column) for column in NAME_COLUMNS if column != "image_id")
+    return next((name for name in names if isinstance(name, str)), None) or next(iter(_by_id(key)), key)
 
 
 def _names(images: Sequence[Any], file: Path, problems: Problems) -> dict[str, str]:
@@ -109,6 +138,8 @@ def _names(images: Sequence[Any], file: Path, problems: Problems) -> dict[str, s
 def _parse(file: Path, problems: Problems) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Returns the names and the captions of photos, by their ids."""
     data = read_json(file, _WHAT)
+    if isinstance(data, dict) and not {"images", "annotations"} & data.keys():  # names and their captions
+        data = [{NAME_COLUMNS[0]: name, "caption": captions} for name, captions in data.items()]
     try:
         annotations = list(data if isinstance(data, list) else data["annotations"])
         named = isinstance(data, dict) and ("images" in data or not annotations)
@@ -120,15 +151,18 @@ def _parse(file: Path, problems: Problems) -> tuple[dict[str, str], dict[str, li
     captions: dict[str, list[str]] = {}
     for position, annotation in enumerate(annotations):
         try:
-            key, caption = _id(annotation["image_id"]), caption_in(annotation["caption"])
-            if not named and (digits := _by_id(key)):
-                names[key] = digits[0]
+            key, references = _id(annotation.get("image_id")), captions_in({"caption": annotation["caption"]})[1]
+            if not named and (name := _own_name(annotation, key)):
+                key = name
+                names[key] = name
             known = key in names
-        except (KeyError, TypeError):
-            known, caption = True, None
-        if not known or not caption:
-            why = "" if known else " (no image has this id)"
-            problems.malformed.append(f"{file.name}, annotation {position}{why}")
+        except (AttributeError, KeyError, TypeError):
+            known, references = True, ()
+        where = f"{file.name}, annotation {position}"
+        if not known or not references:
+            problems.malformed.append(where if known else f"{where} (no image has this id)")
+        elif annotation.get("is_rejected") or annotation.get("is_precanned"):
+            problems.rejected.append(where)
         else:
-            captions.setdefault(key, []).append(caption)
+            captions.setdefault(key, []).extend(references)
     return names, captions

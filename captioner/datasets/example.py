@@ -55,6 +55,8 @@ class Problems:
     """Photos without a caption among those with one; they are not used."""
     wordless: list[str] = field(default_factory=list)
     """Captions without a letter or a digit, such as emoji alone; they are not used."""
+    rejected: list[str] = field(default_factory=list)
+    """Captions that the dataset marks as unusable; they are not used."""
     repeated: list[str] = field(default_factory=list)
     """Photos that are listed more than once; their captions are joined."""
     unread: list[str] = field(default_factory=list)
@@ -68,6 +70,7 @@ class Problems:
             "photos have captions but are missing": self.missing,
             "photos have no caption": self.uncaptioned,
             "captions have no word": self.wordless,
+            "captions are marked as rejected or precanned and left out": self.rejected,
             "rows are malformed and skipped": self.malformed,
             "rows are malformed and repaired": self.mended,
             "photos are listed more than once": self.repeated,

@@ -86,7 +86,7 @@ def read_dataset(source: Path, cache: Path | None = None) -> Reading:
     if source.as_posix().startswith(PREFIX):
         name = HubName.parse(source)
         return _read_rows(cache, name.key, lambda position: HubRows(source.as_posix(), name, position))
-    found = [(module, files) for module in _FORMATS for files in module.find(source)]
+    found = _find(source)
     parquet = find_parquet(source)
     if parquet and not found:
         return _read_rows(cache, dataset_key(source, parquet), lambda _: ParquetRows(source, parquet))
@@ -95,6 +95,14 @@ def read_dataset(source: Path, cache: Path | None = None) -> Reading:
     if not found:
         raise CaptionerError(_unknown(source))
     return _read(source, *found[0], others=[*(file for _, files in found[1:] for file in files), *parquet])
+
+
+def _find(directory: Path) -> list[tuple[Format, list[Path]]]:
+    """Returns the formats that a folder is in, each with its files, the one to read first."""
+    found: list[tuple[Format, list[Path]]] = [
+        (module, files) for module in _FORMATS for files in module.find(directory)
+    ]
+    return found + [(coco, files) for files in coco.find_others(directory)]
 
 
 def _read_rows(cache: Path | None, key: str, open_rows: Callable[[Any], Rows]) -> Reading:
@@ -153,7 +161,7 @@ def _uncaptioned(directory: Path, examples: Sequence[Example], problems: Problem
 def _unknown(directory: Path) -> str:
     known = "; ".join(module.FILES for module in _FORMATS)
     inside = [directory / folder for folder in list_folders(directory)]
-    hint = next((folder for folder in inside if any(module.find(folder) for module in _FORMATS)), None)
+    hint = next((folder for folder in inside if _find(folder)), None)
     return f"{directory} is not a dataset in a known format; its photos need one of these: {known}; Parquet files." + (
         f" {hint} is one; did you mean that?" if hint else table.unknown_columns(directory)
     )

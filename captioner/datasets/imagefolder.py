@@ -68,7 +68,7 @@ def _rows(file: Path, problems: Problems) -> Iterator[tuple[int, Mapping[str, An
             continue
         try:
             value = json.loads(line, object_pairs_hook=unique_keys)
-            row = unique_keys([(key.lower(), one) for key, one in value.items()]) if isinstance(value, dict) else {}
+            cells = unique_keys([(key.lower(), one) for key, one in value.items()]) if isinstance(value, dict) else {}
         except (ValueError, LookupError, RecursionError):
-            row = {}
-        yield number, row
+            cells = {}
+        yield number, cells

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from captioner.datasets import load_dataset
@@ -73,6 +75,64 @@ def test_of_cocos_two_years_the_one_is_read_whose_photos_are_there(tmp_path, the
     dataset = load_dataset(tmp_path)
     assert {e.references for e in dataset.examples} == {(f"Of {year} .",)}
     assert f"(captions_train{year}.json, captions_val{year}.json)" in dataset.summary()[0]
+
+
+def vizwiz(split: str, *captions: tuple[str, bool, bool]) -> Files:
+    """A photo with captions, whether they are precanned, and whether they are rejected."""
+    rows = [{"image_id": 7, "caption": c, "is_precanned": p, "is_rejected": r} for c, p, r in captions]
+    return {"images": [{"id": 7, "file_name": f"VizWiz_{split}_7.jpg", "text_detected": True}], "annotations": rows}
+
+
+def test_vizwiz_is_read_without_captions_that_it_marks(tmp_path):
+    files: Files = {
+        "annotations/train.json": vizwiz("train", ("A can .", False, False), ("Too blurred .", True, False)),
+        "annotations/val.json": vizwiz("val", ("A box .", False, False), ("Spam .", False, True)),
+        "annotations/test.json": {"images": [{"id": 7, "file_name": "VizWiz_test_7.jpg"}]},
+    }
+    write(tmp_path, files, *(f"{split}/VizWiz_{split}_7.jpg" for split in ("train", "val", "test")))
+    assert found(tmp_path) == [
+        ("train/VizWiz_train_7.jpg", ("A can .",), "train"),
+        ("val/VizWiz_val_7.jpg", ("A box .",), "dev"),
+    ]
+    assert load_dataset(tmp_path).problems.rejected == ["train.json, annotation 1", "val.json, annotation 1"]
+
+
+@pytest.mark.parametrize("folder", ["", "val/", "images/"])
+@pytest.mark.parametrize("place", ["", "annotations/"])
+def test_nocaps_is_read(tmp_path, folder, place):
+    rows = [{"image_id": i, "id": 10 * i + k, "caption": f"Caption {k} ."} for i in (0, 1) for k in range(10)]
+    images = [{"id": i, "open_images_id": f"{i}a", "file_name": f"{i}a.jpg"} for i in (0, 1)]
+    files = {f"{place}nocaps_val_4500_captions.json": {"images": images, "annotations": rows}}
+    captions = tuple(f"Caption {k} ." for k in range(10))
+    photos = [f"{folder}0a.jpg", f"{folder}1a.jpg"]
+    assert found(write(tmp_path, files, *photos)) == [(photo, captions, "dev") for photo in photos]
+
+
+def test_json_of_other_content_is_not_taken_for_captions(tmp_path):
+    files: Files = {
+        "annotations/train.json": {"images": [], "annotations": [{"image_id": 1}]},
+        "a.json": "",
+        "1.txt": "A",
+    }
+    assert load_dataset(write(tmp_path, files, "1.jpg")).format == "photos with .txt captions beside them"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"1.jpg": ["A dog .", "It runs ."], "images/2.jpg": "A cat ."},
+        [{"image": "1.jpg", "caption": ["A dog .", "It runs ."]}, {"image": "2.jpg", "caption": "A cat ."}],
+        [{"image": "1.jpg", "image_id": "coco_1", "caption": c} for c in ("A dog .", "It runs .")]
+        + [{"image": "2.jpg", "image_id": "coco_2", "caption": "A cat ."}],
+        [{"image_id": "1", "caption": '["A dog .", "It runs ."]'}, {"image_id": "2.jpg", "caption": "A cat ."}],
+    ],
+)
+def test_json_may_name_photos_beside_their_captions(tmp_path, content):
+    first = "000000000001.jpg" if '"image_id": "1"' in json.dumps(content) else "1.jpg"
+    assert without_splits(found(write(tmp_path, {"captions.json": content}, first, "images/2.jpg"))) == {
+        first: ("A dog .", "It runs ."),
+        "images/2.jpg": ("A cat .",),
+    }
 
 
 # --- Keys

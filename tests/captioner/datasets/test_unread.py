@@ -60,7 +60,7 @@ def test_files_that_belong_to_a_dataset_are_not_warned_of(tmp_path) -> None:
         "readme": "image,caption\n",
         "dataset_coco.json": karpathy("other.jpg"),
         "dataset_flickr8k.json": karpathy("1.jpg"),
-        "annotations/instances_val2017.json": COCO,
+        "annotations/instances_val2017.json": {"annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]},
         "captions.json/.DS_Store": "",
         "._captions.csv": TABLE,
     }

@@ -26,8 +26,8 @@ class DataConfig:
     resample: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
     """Filter used for resizing."""
     jpeg_decoding: Literal["scaled", "full"] = "scaled"
-    """`scaled` decodes a JPEG at the smallest of 1/8, 1/4 and 1/2 of its size that leaves both sides at least twice
-    `image_size`, `full` at its size. The runtime does the same."""
+    """`scaled` decodes a JPEG at the smallest of 1/8, 1/4 and 1/2 of its size that leaves both sides at least 1.5
+    times `image_size`, `full` at its size. The runtime does the same."""
     min_count: Count = 5
     """Minimum number of occurrences in the training captions. Rarer words become the unknown word; bpe does not merge
     rarer pairs, and wordpiece spells rarer pieces with smaller ones."""

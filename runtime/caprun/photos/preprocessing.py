@@ -1,5 +1,6 @@
 """Converts a photo to a uint8 array: the one definition of preprocessing, for training and every runtime."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from caprun.errors import ImageError
 from caprun.photos.file import Photo
 from caprun.photos.reading import AtLeast, opened
 
-_MARGIN = 2
+_MARGIN = 1.5  # of the model's input; with 224x224, 4000x3000 is still decoded at 1/8
 _MOST_RESIZED = 32_000_000  # pixels of a photo that is resized in width and not yet in height
 
 
@@ -39,12 +40,13 @@ class ImageSpec:
 
     jpeg_decoding: Literal["full", "scaled"] = "full"
     """`scaled` decodes a JPEG at the smallest of 1/8, 1/4 and 1/2 of its size that leaves both sides of the upright
-    photo at least twice as long as the encoder's; `full` decodes every JPEG at its size."""
+    photo at least 1.5 times as long as the encoder's; `full` decodes every JPEG at its size."""
 
     @property
     def at_least(self) -> AtLeast:
         """Size that an upright photo keeps when it is reduced while it is read."""
-        return AtLeast(_MARGIN * self.width, _MARGIN * self.height, jpeg=self.jpeg_decoding == "scaled")
+        width, height = (math.ceil(_MARGIN * side) for side in (self.width, self.height))
+        return AtLeast(width, height, jpeg=self.jpeg_decoding == "scaled")
 
 
 def load(photo: Photo, spec: ImageSpec, *, name: str | None = None) -> npt.NDArray[np.uint8]:

@@ -62,14 +62,19 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 CASES = [
-    ("onnx", (), 0),
-    ("onnx", (), 100_000),
     ("onnx", (), 450_000),
-    ("torchscript", (), 100_000),
     ("torchscript", (), 470_000),
-    pytest.param("onnx", ("int8",), 520_000, marks=pytest.mark.slow),
-    ("onnx", ("int8",), 600_000),
-    pytest.param("onnx", ("int8",), 680_000, marks=pytest.mark.slow),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in [
+            ("onnx", (), 0),
+            ("onnx", (), 100_000),
+            ("torchscript", (), 100_000),
+            ("onnx", ("int8",), 520_000),
+            ("onnx", ("int8",), 600_000),
+            ("onnx", ("int8",), 680_000),
+        ]
+    ),
 ]
 
 

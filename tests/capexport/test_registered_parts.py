@@ -51,6 +51,7 @@ def test_the_encoder_of_the_guide_is_found_and_passes_the_test_it_inherits(
     tests["TestTiny"]().test_exports_compute_what_pytorch_computes(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_decoder_of_the_guide_is_found_and_passes_the_tests_it_inherits(
     tests: dict[str, Any], tmp_path: Path
 ) -> None:

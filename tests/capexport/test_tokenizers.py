@@ -33,10 +33,10 @@ _PIECES = (
 )
 
 
-_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("word", "spacy")]
+_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("word", "wordpiece", "spacy")]
 
 
-@pytest.fixture(scope="module", params=["wordpiece", "bpe", *_SLOW])
+@pytest.fixture(scope="module", params=["bpe", *_SLOW])
 def config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
     name = str(request.param)
     pytest.importorskip("spacy" if name == "spacy" else "tokenizers")

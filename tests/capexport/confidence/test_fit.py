@@ -170,6 +170,7 @@ def test_weights_have_no_more_digits_than_matter(calibrated: tuple[Path, list[st
     assert max(len(repr(weight)) for weight in weights) <= 14
 
 
+@pytest.mark.slow
 def test_a_torchscript_bundle_has_the_same_confidence_and_one_dataset_has_no_figures_of_its_own(
     calibrated: tuple[Path, list[str]],
     checkpoint_file: Path,

@@ -310,7 +310,14 @@ SOME = ["replace:0", "write:77", "write:0", "write:460", "write:10", "write:0", 
 
 
 @posix
-@pytest.mark.parametrize(("output", "points"), [("rows.jsonl", POINTS), ("rows.csv", POINTS[7::2]), ("texts/", SOME)])
+@pytest.mark.parametrize(
+    ("output", "points"),
+    [
+        ("rows.jsonl", POINTS),
+        pytest.param("rows.csv", POINTS[7::2], marks=pytest.mark.slow),
+        pytest.param("texts/", SOME, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_killed_twenty_times_ends_as_if_it_had_not_been(
     tiny: Path, tmp_path: Path, photos: Path, output: str, points: list[str]
 ) -> None:

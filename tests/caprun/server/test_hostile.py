@@ -44,6 +44,7 @@ def service(tiny: Path) -> Iterator[Serving]:
         assert running.lines[1:] == []
 
 
+@pytest.mark.slow
 def test_each_has_the_caption_or_the_error_of_the_library(service: Serving, captioner: Captioner) -> None:
     for name, data in photos():
         answer = service.post(data)

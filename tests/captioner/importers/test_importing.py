@@ -28,19 +28,21 @@ from tests.captioner.importers.originals import (
     randomised,
 )
 
-VARIANTS: dict[str, Callable[[], Original]] = {
+SYSTEMS: dict[str, Callable[[], Original]] = {
     "sgrvinod": Sgrvinod,
-    "sgrvinod, as PyTorch 0.4 saved it": lambda: Sgrvinod(old=True),
-    "sgrvinod, 7 x 7 regions, DataParallel": lambda: Sgrvinod(size=7, parallel=True),
     "CaRNet, RNetvI": lambda: Carnet("rnetvi"),
     "CaRNet, RNetvH": lambda: Carnet("rnetvh"),
     "CaRNet, RNetvHC": lambda: Carnet("rnetvhc"),
     "CaRNet, RNetvHCAttention": lambda: Carnet("rnetvhcattention"),
-    "CaRNet, 3 x 3 regions": lambda: Carnet("rnetvhcattention", splits=3),
     "image-cap": ImageCap,
     "vvduc": Vvduc,
-    "vvduc, two layers": lambda: Vvduc(layers=2),
     "ljm565": Ljm565,
+}
+VARIANTS: dict[str, Callable[[], Original]] = {
+    "sgrvinod, as PyTorch 0.4 saved it": lambda: Sgrvinod(old=True),
+    "sgrvinod, 7 x 7 regions, DataParallel": lambda: Sgrvinod(size=7, parallel=True),
+    "CaRNet, 3 x 3 regions": lambda: Carnet("rnetvhcattention", splits=3),
+    "vvduc, two layers": lambda: Vvduc(layers=2),
     "ljm565, three layers": lambda: Ljm565(layers=3),
 }
 FULL_SIZE: dict[str, Callable[[], Original]] = {
@@ -57,8 +59,8 @@ EXPORTED: dict[str, Callable[[], Original]] = {
     "ljm565, three layers": lambda: Ljm565(layers=3),
 }
 EACH = [
-    *(pytest.param(make, id=name) for name, make in VARIANTS.items()),
-    *(pytest.param(make, id=name, marks=pytest.mark.slow) for name, make in FULL_SIZE.items()),
+    *(pytest.param(make, id=name) for name, make in SYSTEMS.items()),
+    *(pytest.param(make, id=name, marks=pytest.mark.slow) for name, make in {**VARIANTS, **FULL_SIZE}.items()),
 ]
 
 

@@ -172,7 +172,15 @@ def test_a_stage_that_makes_something_worse_says_so(second, tmp_path, monkeypatc
     assert "cider" not in warned[0]
 
 
-@pytest.mark.parametrize("settings", [(), ("self_critical.dropout=on", "train.accumulate=2", "train.precision=bf16")])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        pytest.param(
+            ("self_critical.dropout=on", "train.accumulate=2", "train.precision=bf16"), marks=pytest.mark.slow
+        ),
+    ],
+)
 def test_a_resumed_stage_ends_as_one_that_was_never_interrupted(second, tmp_path, monkeypatch, settings):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     settings = ("train.save_minutes=0", "self_critical.samples=3", *settings)

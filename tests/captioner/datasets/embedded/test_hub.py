@@ -19,6 +19,7 @@ from tests.captioner.datasets.embedded.photos import png
 from tests.conftest import MakeOnce
 
 pytest.importorskip("datasets", reason="the extra `hub` is not installed")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

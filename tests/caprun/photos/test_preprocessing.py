@@ -121,7 +121,7 @@ class TestScaledJpegs:
         ],
         ids=["1/8", "just 1/8", "not quite 1/8", "1/4", "just 1/2", "narrow", "flat"],
     )
-    def test_both_sides_stay_at_least_half_as_long_again(self, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    def test_both_sides_stay_half_as_long_again(self, size: tuple[int, int], expected: tuple[int, int]) -> None:
         assert open_photo(self.photo(*size), at_least=self.scaled().at_least).size == expected
 
     @pytest.mark.parametrize("orientation", [3, 6])

@@ -28,7 +28,7 @@ def model_card(manifest: Manifest, introduction: str) -> str:
     stages = training.get("recipe", {}).get("stages") or training.get("stages", ())
     unknown = [{"name": training.get("dataset", "unknown"), "photos": training.get("photos", {})}]
     environment = Environment(loader=PackageLoader("capexport", "."), trim_blocks=True, lstrip_blocks=True)  # noqa: S701
-    environment.filters["cell"] = _cell
+    environment.filters["cell"] = lambda name: name.replace("|", "\\|") or "unnamed"  # a bar would end a cell
     text = environment.get_template("card.md.jinja").render(
         manifest=manifest,
         introduction=introduction.strip(),
@@ -86,11 +86,6 @@ def _precisions(manifest: Manifest) -> list[Sequence[object]]:
         numbers = [[one.device, f"{one.photos_per_second:.0f}", f"{100 * one.cider:.1f}"] for one in found]
         rows += [[name, f"{size / 1e6:.1f}", *cells, captions] for cells in numbers or [["not measured", "", ""]]]
     return rows
-
-
-def _cell(name: str) -> str:
-    """Escapes a name for a table, whose cells a bar would end."""
-    return name.replace("|", "\\|") or "unnamed"
 
 
 def picture(confidence: Confidence) -> str:

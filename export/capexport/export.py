@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,8 @@ from capexport.card import PICTURE, model_card, picture
 from capexport.confidence.fit import fit_confidence
 from capexport.examples import prepared
 from capexport.graphs import describe
+from capexport.onnx_export import ReducedPrecision
 from capexport.quantization.acceptance import Evidence, evidence_of, judge
-from capexport.quantization.files import ReducedPrecision
 from capexport.quantization.fp16 import write_fp16
 from capexport.quantization.int8 import write_int8
 from capexport.verify import InspectableBackend, verify
@@ -105,7 +105,7 @@ def export(request: ExportRequest, say: Say) -> Manifest:
             photos,
             one_region=isinstance(model.decoder.attention, HardAttention),
         )
-        manifest = replace(manifest, parity=parity.as_dict())
+        manifest = replace(manifest, parity=asdict(parity))
         manifest = write_manifest(directory, manifest, checkpoint.vocabulary, "")
         if evidence is not None:
             for name in request.precisions:
@@ -186,11 +186,7 @@ def _provenance(path: Path, training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_introduction(path: Path) -> str:
-    """Reads the introductory text of a model card.
-
-    Raises:
-        CaptionerError: it cannot be read.
-    """
+    """Reads the introductory text of a model card, or raises a CaptionerError."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 import torch
 from torch import nn
 
 from capexport.graphs import EncoderGraph, StepGraph, describe, example_inputs
-from caprun.bundle.manifest import GraphSpec
+from caprun.bundle.manifest import GraphSpec, Precision
 from captioner.models.caption_model import CaptionModel
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
+ReducedPrecision = Literal["int8", "fp16"]
+
+
+def files_of(precision: ReducedPrecision, fp32: Precision) -> Precision:
+    """Names the graph files of a precision after those of fp32: `encoder_model.int8.onnx`."""
+    encoder, decoder = (Path(file).with_suffix(f".{precision}.onnx").name for file in (fp32.encoder, fp32.decoder))
+    return Precision(encoder, decoder)
 
 
 def write(model: CaptionModel, directory: Path) -> tuple[str, str]:

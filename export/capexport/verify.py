@@ -6,8 +6,8 @@ The graphs run from the files of the bundle, with the runtime's code.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,12 @@ from caprun.bundle.manifest import ModelSpec
 from caprun.bundle.vocabulary import Vocabulary
 from caprun.engine import Captioner
 from caprun.errors import CaprunError
+from caprun.inference.session import OnnxBackend
 from caprun.search.hypothesis import Hypothesis
 from caprun.search.options import SearchOptions
-from caprun.search.steps import StepOutput, Steps
+from caprun.search.steps import StepOutput
+from captioner.backends.pytorch import ModelBackend
+from captioner.backends.torchscript import ScriptBackend
 
 BATCH_SIZES = (1, 2, 5, 16)
 BEAM_SIZES = (1, 3, 5)
@@ -36,35 +39,19 @@ _STEPS = 4
 _CHUNK = 256  # pieces fed at once when the whole vocabulary is
 Images = npt.NDArray[np.uint8]
 Tensors = Mapping[str, npt.NDArray[Any]]
+Call = tuple[Ids, Ids, Ids]
+"""The indices of one decoding step: row (rows,), parent and token (rows, beams)."""
+InspectableBackend = ModelBackend | ScriptBackend | OnnxBackend
+"""Backends whose decoder can start from any state, which can be read."""
 
 
 class ParityError(CaprunError):
     """The written graphs differ from PyTorch."""
 
 
-class InspectableSteps(Steps, Protocol):
-    """A decoder whose state can be read."""
-
-    def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Copies the current state and context to the host, by name."""
-        ...
-
-
-class InspectableBackend(Protocol):
-    """A backend whose decoder can start from any state."""
-
-    def encode(self, images: Images, *, alpha: bool = False) -> InspectableSteps:
-        """See `caprun.engine.Backend`."""
-        ...
-
-    def start(self, tensors: Tensors, *, alpha: bool = False) -> InspectableSteps:
-        """Starts the decoder from the given state and context."""
-        ...
-
-
 @dataclass
 class Parity:
-    """The number of comparisons and the largest differences."""
+    """The number of comparisons and the largest differences, as the manifest has them."""
 
     photos: int
     batch_sizes: tuple[int, ...] = BATCH_SIZES
@@ -78,11 +65,6 @@ class Parity:
     undecided_steps: int = 0
     tolerance: float = TOLERANCE
     state_tolerance: float = STATE_TOLERANCE
-    differing: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the record for the manifest."""
-        return {key: value for key, value in asdict(self).items() if key != "differing"}
 
 
 def verify(
@@ -94,14 +76,11 @@ def verify(
     *,
     one_region: bool = False,
 ) -> Parity:
-    """Compares two backends of one model on real photos, uint8 (photos, height, width, 3).
+    """Compares two backends of one model on real photos, and returns the largest differences found.
 
-    Where hard attention (`one_region`) finds two regions equally likely, rounding decides which one it uses, and the
-    caption continues differently. Such steps, in which PyTorch's log-probabilities of two regions are within
-    `TOLERANCE`, are counted instead of compared; see `UNDECIDED_SHARE`.
-
-    Returns:
-        The largest differences found.
+    Photos are uint8 (photos, height, width, 3). Where hard attention (`one_region`) finds two regions equally likely,
+    rounding decides which one it uses, and the caption continues differently. Such steps, in which PyTorch's
+    log-probabilities of two regions are within `TOLERANCE`, are counted instead of compared; see `UNDECIDED_SHARE`.
 
     Raises:
         ParityError: a difference exceeds its tolerance, or a caption differs and is no near-tie.
@@ -124,30 +103,22 @@ def verify(
         )
     for size in BEAM_SIZES:
         comparison.compare_captions(photos, spec.search.plain(size))
-    if parity.differing:
-        shown = "; ".join(parity.differing[:3])
-        raise ParityError(f"{len(parity.differing)} of {parity.captions} captions differ from PyTorch's: {shown}.")
+    if comparison.differing:
+        shown = "; ".join(comparison.differing[:3])
+        raise ParityError(f"{len(comparison.differing)} of {parity.captions} captions differ from PyTorch's: {shown}.")
     return parity
-
-
-class Call(NamedTuple):
-    """The indices of one decoding step."""
-
-    row: Ids  # (rows,)
-    parent: Ids  # (rows, beams)
-    token: Ids  # (rows, beams)
 
 
 def _random_walk(rng: np.random.Generator, batch: int, beams: int, vocabulary: int) -> list[Call]:
     """Draws steps like those of a search: one beam per photo becomes several, and photos finish."""
     row = np.arange(batch)
-    calls = [Call(row, row[:, None], rng.integers(vocabulary, size=(batch, 1)))]
+    calls = [(row, row[:, None], rng.integers(vocabulary, size=(batch, 1)))]
     before = 1
     for _ in range(_STEPS - 1):
         live = np.sort(rng.choice(len(row), size=max(1, len(row) - 1), replace=False))
         parent = live[:, None] * before + rng.integers(before, size=(len(live), beams))
         row, before = row[live], beams
-        calls.append(Call(row, parent, rng.integers(vocabulary, size=parent.shape)))
+        calls.append((row, parent, rng.integers(vocabulary, size=parent.shape)))
     return calls
 
 
@@ -156,7 +127,7 @@ def _every_piece(vocabulary: int) -> Iterator[Call]:
     states = 0
     for first in range(0, vocabulary, _CHUNK):
         token = np.arange(first, min(first + _CHUNK, vocabulary))[None]
-        yield Call(np.zeros(1, np.int64), np.arange(token.size)[None] % max(1, states), token)
+        yield np.zeros(1, np.int64), np.arange(token.size)[None] % max(1, states), token
         states = token.size
 
 
@@ -171,6 +142,8 @@ class _Comparison:
     one_region: bool
     parity: Parity
     """Updated by every comparison."""
+    differing: list[str] = field(default_factory=list)
+    """A phrase for each caption that differs and is no near-tie."""
 
     def compare_encoders(self, images: Images) -> Tensors:
         """Compares the encoders' outputs; returns PyTorch's."""
@@ -238,7 +211,7 @@ class _Comparison:
             self.parity.near_ties += 1
             return
         texts = [self.vocabulary.text(one.ids) for one in pair]
-        self.parity.differing.append(
+        self.differing.append(
             f"{texts[1]!r} for {texts[0]!r} (beam {options.beam_size}, log-probabilities {sum(both[1]):.5f} and "
             f"{sum(both[0]):.5f})"
         )
@@ -252,14 +225,9 @@ class _Comparison:
 
 
 def _undecided(output: StepOutput, regions: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Returns where another region, with other features, is about as likely as the most likely one.
+    """Returns where another region, with other features, is about as likely as the most likely one: bool (rows, beams).
 
-    Args:
-        output: output of a step with hard attention.
-        regions: (rows, regions, channels), the regions of its photos.
-
-    Returns:
-        bool (rows, beams).
+    `output` is of a step with hard attention, and `regions` are those of its photos, (rows, regions, channels).
     """
     assert output.alpha is not None
     undecided = np.zeros(output.alpha.shape[:2], bool)
@@ -280,11 +248,7 @@ def _by_piece(output: StepOutput) -> npt.NDArray[np.float32]:
 def _differences(expected: npt.NDArray[Any], found: npt.NDArray[Any], count: int, what: str) -> npt.NDArray[np.float32]:
     """Returns the largest absolute difference in each beam, (count,); a NaN stays NaN, which no tolerance admits.
 
-    Args:
-        expected: an array that starts with `count` beams, or with rows and beams.
-        found: an array of the same shape.
-        count: number of beams in all rows, or of photos.
-        what: name of both in an error.
+    Both arrays start with `count` beams or photos, or with rows and beams; an error names them `what`.
     """
     if expected.shape != found.shape or expected.dtype != found.dtype:
         raise ParityError(

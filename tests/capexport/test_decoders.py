@@ -172,7 +172,6 @@ def test_regions_equally_likely_are_counted_and_not_compared(monkeypatch: pytest
     assert parity.undecided_steps > 100
     assert parity.near_ties > 10
     assert parity.log_prob < 1e-4  # over the compared steps
-    assert parity.as_dict()["undecided_steps"] == parity.undecided_steps
 
 
 def test_a_model_that_is_mostly_undecided_is_not_exported() -> None:

@@ -6,7 +6,7 @@ Its captions have no meaning, but they differ between photos and in length, and 
 use it, so they do not need PyTorch.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,7 @@ def write_bundle(target: Path) -> None:
         write_manifest(directory, manifest, VOCABULARY, "")
         written = OnnxBackend(read_bundle(directory), "cpu")
         parity = verify(ModelBackend(model), written, spec, VOCABULARY, _photos(16))
-        manifest = replace(manifest, parity=parity.as_dict())
+        manifest = replace(manifest, parity=asdict(parity))
         write_manifest(directory, manifest, VOCABULARY, "# tiny\n\nFor tests; see `make_bundle.py`.\n")
 
 

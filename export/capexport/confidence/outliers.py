@@ -45,7 +45,7 @@ def draw_outliers(kind: str, count: int, seed: int) -> Iterator[Image.Image]:
         yield picture
 
 
-def flat(rng: Random) -> Image.Image:
+def flat_colour(rng: Random) -> Image.Image:
     """Draws one colour, as of a lens cap or a white wall; some with grain or with darker corners."""
     x, y = _grid(rng)
     grain = rng.choice([0, 0, rng.uniform(0.5, 6)])
@@ -221,15 +221,8 @@ def chart(rng: Random) -> Image.Image:
 
 
 KINDS: Mapping[str, Callable[[Random], Image.Image]] = {
-    "flat colour": flat,
-    "gradient": gradient,
-    "noise": noise,
-    "pattern": pattern,
-    "shapes": shapes,
-    "icon": icon,
-    "text": text,
-    "screenshot": screenshot,
-    "chart": chart,
+    draw.__name__.replace("_", " "): draw
+    for draw in (flat_colour, gradient, noise, pattern, shapes, icon, text, screenshot, chart)
 }
 """The function that draws one picture of each kind."""
 

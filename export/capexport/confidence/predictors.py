@@ -66,11 +66,7 @@ def fit_familiar(photos: Float32Array, outliers: Sequence[Float32Array]) -> Weig
     """Fits the logit of being a photo rather than an outlier.
 
     Photos and outliers weigh the same in the fit, and so do the kinds of outliers; then the logit is corrected for
-    `_PHOTO_SHARE`.
-
-    Args:
-        photos: (photos, features), of training photos.
-        outliers: (pictures, features) of each kind.
+    `_PHOTO_SHARE`. Training photos are (photos, features), and outliers of each kind (pictures, features).
     """
     rows = np.concatenate([photos, *outliers]).astype(np.float64)
     sizes = np.array([len(photos), *map(len, outliers)])

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from capexport.examples import drawn_from_each_dataset, from_each_dataset, prepared
 from capexport.near_ties import is_near_tie, log_probs_in
-from capexport.quantization.files import ReducedPrecision
+from capexport.onnx_export import ReducedPrecision
 from caprun.bundle.manifest import FULL_PRECISION, Measurement, Precision
 from caprun.bundle.reading import Bundle
 from caprun.engine import Captioner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from capexport.quantization.files import files_of
+from capexport.onnx_export import files_of
 from caprun.bundle.manifest import FULL_PRECISION, Precision
 from caprun.bundle.reading import Bundle
 from caprun.inference.devices import onnxruntime

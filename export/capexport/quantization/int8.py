@@ -27,7 +27,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from capexport.quantization.files import files_of
+from capexport.onnx_export import files_of
 from capexport.quantization.ranges import Feed, find_ranges, observe
 from capexport.quantization.rounding import find_scales, round_weights
 from caprun.arrays import Float32Array, Float64Array, Ids

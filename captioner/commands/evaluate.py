@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,8 @@ def evaluate(
         cache=cache,
     )
     examples = dataset.split(split)
-    with Meteor.find(say) or nullcontext() as meteor:
+    meteor = Meteor.find(say)
+    with closing(meteor) if meteor else nullcontext():
         report = run(
             captioner,
             examples,

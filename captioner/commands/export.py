@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from captioner.commands.console import say
-from captioner.commands.files import newest
 from captioner.commands.options import EXPORT, FILE, allow_missing_option, cache_option, data_option, setting_options
 from captioner.config import ExportSettings
 
@@ -55,9 +54,9 @@ def export(
     Without CHECKPOINT, exports the best one of the newest training.
     """
     from captioner.datasets import load_datasets
-    from captioner.models.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
+    from captioner.models.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint, newest_checkpoint
 
-    checkpoint = checkpoint_file(checkpoint or newest(Path("runs"), BEST))
+    checkpoint = checkpoint_file(checkpoint or newest_checkpoint(BEST))
     name = checkpoint.resolve().parent.name if checkpoint.name in (BEST, LAST) else checkpoint.stem
     output = output or Path("weights") / (name if kind == "onnx" else f"{name}-{kind}")
     settings = ExportSettings(**given.get("export", {}))
@@ -135,9 +134,5 @@ def check_bundle(output: Path, settings: ExportSettings) -> None:
 
     if settings.card:
         read_introduction(Path(settings.card))
-    with contextlib.suppress(_NothingToWrite), replaced_bundle(output):
-        raise _NothingToWrite  # a replacement that fails leaves the folder unchanged
-
-
-class _NothingToWrite(Exception):  # noqa: N818  (signals no fault)
-    """Ends a replacement that was only tried."""
+    with contextlib.suppress(click.Abort), replaced_bundle(output):
+        raise click.Abort  # a replacement that fails leaves the folder unchanged

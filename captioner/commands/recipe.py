@@ -108,7 +108,7 @@ def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Pat
     names = ", ".join(stage.name for stage in recipe.stages)
     say(f"recipe {recipe.name}: {names}, then {', '.join(recipe.export.precisions)} to {output}")
     with open_run(run_path, recipe, data_digest(dataset), output) as folder:
-        if folder.work("export").done and folder.state.exported == _description(recipe, output):
+        if folder.state.work["export"].done and folder.state.exported == _description(recipe, output):
             say(f"already done: {run_path}")
             click.echo(f"caprun --model {shlex.quote(str(output))} PHOTO")
             return

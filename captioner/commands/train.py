@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from captioner.commands.console import own_command, say
-from captioner.commands.files import newest
 from captioner.commands.options import (
     FILE,
     TRAINING,
@@ -142,9 +141,9 @@ def _arguments(data: tuple[DataSource, ...], output: Path, run: RunOptions) -> s
 
 
 def _to_resume(output: Path | None) -> tuple[Path, Checkpoint]:
-    from captioner.models.checkpoint import LAST, load_checkpoint
+    from captioner.models.checkpoint import LAST, load_checkpoint, newest_checkpoint
 
-    last = output / LAST if output else newest(Path("runs"), LAST)
+    last = output / LAST if output else newest_checkpoint(LAST)
     resumed = load_checkpoint(last)
     if resumed.training is None:
         raise CaptionerError(f"{last} cannot be resumed: it holds no optimiser state.")

@@ -17,10 +17,8 @@ _START, _EACH = 120.0, 0.5  # seconds allowed for loading tables, and per photo
 class Meteor:
     """Computes METEOR 1.5 for English (Denkowski and Lavie, 2014) in a Java process that starts on first use.
 
-    Args:
-        java: path of the program `java`.
-        jar: path of `meteor-1.5.jar`, with its tables beside it.
-        say: prints a warning when the program fails; after that there are no more scores.
+    `jar` is `meteor-1.5.jar`, with its tables beside it. If the program fails, `say` prints a warning, and there are no
+    more scores.
     """
 
     def __init__(self, java: str, jar: Path, say: Callable[[str], None]) -> None:
@@ -39,12 +37,6 @@ class Meteor:
             say(f"METEOR is left out: {'Java' if java is None else 'pycocoevalcap'} is not installed.")
             return None
         return cls(java, jars[0], say)
-
-    def __enter__(self) -> Meteor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def score(self, candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> float | None:
         """Computes corpus METEOR, in 0..1.

@@ -54,10 +54,8 @@ class _Order(NamedTuple):
 class CaptionRewards:
     """Scores captions that are given as ids of a vocabulary.
 
-    Args:
-        references: for each photo, the words of its reference captions, at least one.
-        vocabulary: the vocabulary of the captions.
-        bad_endings: texts that a caption should not end with.
+    `references` has for each photo the words of its reference captions, at least one; `bad_endings` are texts that a
+    caption should not end with.
 
     END counts as the last word of a reference and of a finished caption; without it, `a boy is playing in a` would have
     no wrong n-gram. Document frequencies come from these references, END included. Apart from END, the numbers equal
@@ -80,8 +78,7 @@ class CaptionRewards:
         self._bad_endings = [self._intern(tokenize(ending)) for ending in bad_endings]
         # all words are known now, except words of joined pieces that no reference has
         self._base = len(self._ids) + 2
-        photo = np.repeat(np.arange(len(counts)), counts)
-        number = np.arange(len(photo)) - np.repeat(counts.cumsum() - counts, counts)
+        number, photo = _ranges(np.zeros_like(counts), counts)
         self._counts = counts
         self._lengths = np.zeros((len(counts), int(counts.max())))
         self._lengths[photo, number] = captions.lengths
@@ -158,7 +155,7 @@ class CaptionRewards:
             ids_of: given an order and numbers that identify n-grams, returns their ids and a number above every id.
         """
         place = np.arange(len(captions.words))
-        owner, offset = _owners(captions)
+        offset, owner = _ranges(np.zeros_like(captions.lengths), captions.lengths)
         ids = captions.words
         for order in range(1, MAX_ORDER + 1):
             inside = offset + order <= captions.lengths[owner]
@@ -205,13 +202,6 @@ class CaptionRewards:
 def _flat(captions: Sequence[Sequence[int]]) -> _Captions:
     lengths = np.array([len(caption) for caption in captions], np.int64)
     return _Captions(np.array([word for caption in captions for word in caption], np.int64), lengths)
-
-
-def _owners(captions: _Captions) -> tuple[Ids, Ids]:
-    """Returns each word's caption and its index within the caption, both int64 (words,)."""
-    owner = np.repeat(np.arange(len(captions.lengths)), captions.lengths)
-    begins = captions.lengths.cumsum() - captions.lengths
-    return owner, np.arange(len(owner)) - begins[owner]
 
 
 def _positions(keys: Ids, asked: Ids) -> Ids:

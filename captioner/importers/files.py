@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -79,7 +79,7 @@ def read_words(path: Path) -> list[str]:
         CaptionerError: the file cannot be read, is none of these, or its ids are not 0, 1, 2 ...
     """
     with _explained(path, "a vocabulary"):
-        content = _READERS.get(path.suffix.lower(), _read_lines)(path)
+        content = _read(path)
         if isinstance(content.get("itos"), dict):
             content = {word: int(index) for index, word in content["itos"].items()}
         words = {index: word for word, index in content.items()}
@@ -90,20 +90,16 @@ def read_words(path: Path) -> list[str]:
     return [words[index] for index in range(len(words))]
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _read_pickle(path: Path) -> Any:
-    with path.open("rb") as file:
-        return load_pickle(file)
-
-
-def _read_lines(path: Path) -> Any:
-    return {word: index for index, word in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))}
-
-
-_READERS: Mapping[str, Callable[[Path], Any]] = {".json": _read_json, ".pickle": _read_pickle, ".pkl": _read_pickle}
+def _read(path: Path) -> Any:
+    """Reads what the suffix says: a pickle, JSON, or a word in each line."""
+    suffix = path.suffix.lower()
+    if suffix in (".pickle", ".pkl"):
+        with path.open("rb") as file:
+            return load_pickle(file)
+    text = path.read_text(encoding="utf-8")
+    if suffix == ".json":
+        return json.loads(text)
+    return {word: index for index, word in enumerate(text.rstrip("\n").split("\n"))}
 
 
 @contextmanager

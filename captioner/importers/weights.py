@@ -23,10 +23,7 @@ _RESNETS: Mapping[tuple[bool, tuple[int, ...]], str] = {
 def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> Weights:
     """Returns weights by our names.
 
-    Args:
-        state: weights by their own names.
-        names: ours for the beginning of each of theirs, the longer ones first; empty for weights that are not used.
-        source: the files, for messages.
+    `names` has ours for the beginning of each of theirs, the longer ones first; empty for weights that are not used.
 
     Raises:
         CaptionerError: a beginning is missing, or a name has none of them.

@@ -67,15 +67,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     content = {
         "kind": _KIND,
         "format_version": FORMAT_VERSION,
+        **{name: dict(part) if isinstance(part, Mapping) else part for name, part in vars(checkpoint).items()},
         "config": dataclasses.asdict(checkpoint.config),
         "vocabulary": checkpoint.vocabulary.as_dict(),
         "special": dataclasses.asdict(checkpoint.special),
-        "model": dict(checkpoint.model),
-        "samples": checkpoint.samples,
-        "metrics": dict(checkpoint.metrics),
-        "provenance": dict(checkpoint.provenance),
-        "tokenizer": dict(checkpoint.tokenizer),
-        "training": None if checkpoint.training is None else dict(checkpoint.training),
     }
     buffer = io.BytesIO()  # PyTorch's own writer hides why a file cannot be written
     torch.save(content, buffer)
@@ -99,6 +94,16 @@ def checkpoint_file(path: Path) -> Path:
         return _packaged_checkpoint()
     best = path / BEST
     return best if best.is_file() else path
+
+
+def newest_checkpoint(name: str) -> Path:
+    """Returns the newest file of a name in the folders of `runs`, or raises a CaptionerError."""
+    found = Path("runs").glob(f"*/{name}")
+    if newest := max(found, key=lambda path: path.stat().st_mtime, default=None):
+        return newest
+    raise CaptionerError(
+        f"There is no runs/*/{name}; train a model first with `captioner train`, or name a checkpoint."
+    )
 
 
 def _packaged_checkpoint() -> Path:

@@ -81,16 +81,15 @@ def train_stages(request: RecipeRun, folder: RunFolder, say: Say) -> Path:
     best: dict[str, Path] = {}
     for stage in stages:
         title = f"stage {stage.number} of {len(stages)}, {stage.name}"
-        if folder.work(stage.folder).done:
+        if folder.state.work[stage.folder].done:
             say(f"{title}: already done")
         else:
             say(f"{title}: {folder.path / stage.folder}")
             work = _average_stage if stage.average else _train_stage
             work(request, stage, best.get(stage.init), folder, say)
         best[stage.name] = best_of(folder.path, stage)
-    before = best[stages[-1].name]
     model = folder.path / MODEL
-    made = load_checkpoint(before)
+    made = load_checkpoint(best[stages[-1].name])
     own = {name: value for name, value in made.provenance.items() if name != "stages"}
     provenance = {**own, **_provenance(request, folder)}
     save_checkpoint(model, replace(made, provenance=provenance))
@@ -146,7 +145,7 @@ def _provenance(request: RecipeRun, folder: RunFolder) -> dict[str, Any]:
     stages = []
     for stage in recipe.stages:
         scores = load_checkpoint(best_of(folder.path, stage)).scores
-        seconds = round(folder.work(stage.folder).seconds)
+        seconds = round(folder.state.work[stage.folder].seconds)
         stages.append({"name": stage.name, "seconds": seconds, **scores})
     return {
         "train_seconds": sum(stage["seconds"] for stage in stages),

@@ -40,11 +40,7 @@ class Content:
 
 
 def write_report(path: Path, content: Content) -> None:
-    """Writes the report.
-
-    Raises:
-        CaptionerError: the file cannot be written.
-    """
+    """Writes the report; see `write_whole`."""
     write_whole("The report", path, report_html(content))
 
 

@@ -47,7 +47,7 @@ def build_tokenizer(config: DataConfig, captions: Sequence[str]) -> Tokenizer:
 
 
 def restore_tokenizer(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, Any]) -> Tokenizer:
-    """Restores a tokenizer from its configuration, vocabulary and `state()`; it needs no captions and no file.
+    """Restores a tokenizer from its configuration, vocabulary and `state`; it needs no captions and no file.
 
     Raises:
         CaptionerError: the tokenizer is unknown, its package is not installed, or the state is of another tokenizer.

@@ -6,6 +6,7 @@ A bundle holds only the vocabulary: printable pieces and the rules that join the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from caprun.bundle.vocabulary import Special, Vocabulary
@@ -17,27 +18,20 @@ SPECIAL_PIECES = ("<pad>", "<start>", "<end>", "<unk>")
 """The first pieces of every vocabulary, by id; no caption can contain one."""
 
 
+@dataclass(frozen=True)
 class Tokenizer:
-    """Turns captions into ids of a vocabulary.
+    """Turns captions into ids of a vocabulary."""
 
-    Args:
-        vocabulary: all pieces, the special ones first.
-        config: how captions are written (lower_case, punctuation) and cut (max_length); its tokenizer is this one.
-        ids: returns the ids of all pieces of a caption; SPECIAL.unk for a piece outside the vocabulary.
-        state: what `captioner.text.build.restore_tokenizer` needs besides configuration and vocabulary, as plain data.
-        words: returns the words of a caption, where every piece is a whole word; None where pieces spell words.
-    """
-
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        config: DataConfig,
-        ids: Callable[[str], list[int]],
-        state: Mapping[str, Any] | None = None,
-        words: Callable[[str], list[str]] | None = None,
-    ) -> None:
-        self.vocabulary, self.config, self.ids, self.words = vocabulary, config, ids, words
-        self._state = state or {}
+    vocabulary: Vocabulary
+    """All pieces, the special ones first."""
+    config: DataConfig
+    """How captions are written (lower_case, punctuation) and cut (max_length); its tokenizer is this one."""
+    ids: Callable[[str], list[int]]
+    """Returns the ids of all pieces of a caption; SPECIAL.unk for a piece outside the vocabulary."""
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """What `captioner.text.build.restore_tokenizer` needs besides configuration and vocabulary, as plain data."""
+    words: Callable[[str], list[str]] | None = None
+    """Returns the words of a caption, where every piece is a whole word; None where pieces spell words."""
 
     def encode(self, caption: str) -> list[int]:
         """Returns the ids of START, the caption's pieces up to max_length, and END."""
@@ -47,10 +41,6 @@ class Tokenizer:
         """Returns the share of pieces outside the vocabulary, from 0 to 1; 0 if there are no pieces."""
         ids = [index for caption in captions for index in self.encode(caption)[1:-1]]
         return ids.count(SPECIAL.unk) / max(1, len(ids))
-
-    def state(self) -> dict[str, Any]:
-        """Returns what `captioner.text.build.restore_tokenizer` needs besides configuration and vocabulary."""
-        return dict(self._state)
 
 
 def word_tokenizer(vocabulary: Vocabulary, config: DataConfig, words: Callable[[str], list[str]]) -> Tokenizer:

@@ -29,10 +29,7 @@ _FREE = ("dropout", "word_dropout", "fine_tune")
 def average(files: Sequence[Path], shares: Sequence[float], command: str) -> Checkpoint:
     """Averages the weights of checkpoints; the result has the configuration of the first, and no scores.
 
-    Args:
-        files: two or more checkpoints with the same architecture and vocabulary.
-        shares: the weight of each checkpoint, in any unit.
-        command: the command line, for the provenance of the result.
+    The checkpoints have the same architecture and vocabulary, and each a share, in any unit.
 
     Raises:
         CaptionerError: a checkpoint cannot be read, or its model differs from the first.
@@ -86,11 +83,7 @@ def scored(
     *,
     allow_missing: bool = False,
 ) -> Checkpoint:
-    """Scores an average on the dev split with its own search options.
-
-    Raises:
-        ImageError: a photo cannot be read and `allow_missing` is false.
-    """
+    """Scores an average on the dev split with its own search options; see `evaluate`."""
     captioner = Taught(checkpoint, device).captioner("average")
     report = evaluate(captioner, dev, captioner.spec.search, "dev", allow_missing=allow_missing, say=say)
     found = report.metrics["cider"]

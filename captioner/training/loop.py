@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from caprun.engine import Captioner
 from captioner.backends.pytorch import ModelBackend, model_spec
@@ -94,13 +93,7 @@ class Task:
 
 
 class Trainer:
-    """Trains a model with cross-entropy.
-
-    Args:
-        model: the model, on the device of the training.
-        task: inputs and outputs.
-        processes: the processes that train together.
-        say: prints a line.
+    """Trains a model, which is on the device of the training, with cross-entropy.
 
     Raises:
         CaptionerError: there are more processes than photos in a step.
@@ -315,11 +308,12 @@ class Trainer:
         """Returns a checkpoint with the averaged weights, which are the ones that were scored."""
         made = self.task.checkpoint
         metrics = {**self.task.validation.protocol, **row, "epoch": self.state.epoch}
-        weights: dict[str, Tensor] = {**self.model.state_dict(), **self.optimiser.averaged}
-        # tied parameters have two names in a state dict and one among the parameters
-        tied = {name: self.optimiser.averaged[first] for name, first in _tied(self.model).items()}
+        averaged = {id(value): self.optimiser.averaged[name] for name, value in self.optimiser.parameters.items()}
+        # tied parameters have two names in a state dict and one among those of the optimiser
+        named = self.model.named_parameters(remove_duplicate=False)
+        weights = self.model.state_dict() | {name: averaged[id(p)] for name, p in named if id(p) in averaged}
         provenance = {**made.provenance, "train_seconds": round(self.state.seconds)}
-        return replace(made, model=weights | tied, metrics=metrics if row else {}, provenance=provenance)
+        return replace(made, model=weights, metrics=metrics if row else {}, provenance=provenance)
 
     def _save_last(self) -> None:
         if not self.processes.first:
@@ -340,10 +334,7 @@ class Trainer:
         save_checkpoint(self.task.output / LAST, replace(self._checkpoint(row), training=training))
 
     def resume(self, training: Mapping[str, Any]) -> None:
-        """Restores the state of a training.
-
-        Args:
-            training: `Checkpoint.training` of `last.pt`.
+        """Restores the state of a training from `Checkpoint.training` of `last.pt`.
 
         Raises:
             CaptionerError: the data or the number of processes has changed.
@@ -376,13 +367,3 @@ def goodness(name: str, value: float) -> float:
 
 def _seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _tied(model: CaptionModel) -> dict[str, str]:
-    """Maps the second name of each tied parameter to its first."""
-    first: dict[int, str] = {}
-    tied = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if parameter.requires_grad and first.setdefault(id(parameter), name) != name:
-            tied[name] = first[id(parameter)]
-    return tied

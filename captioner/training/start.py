@@ -11,11 +11,10 @@ from captioner.config import SELF_CRITICAL, Config
 from captioner.errors import CaptionerError
 from captioner.models.caption_model import CaptionModel, build_caption_model
 from captioner.models.checkpoint import Checkpoint, build_model
-from captioner.models.growth import grown as grown_model
 from captioner.text.build import build_tokenizer, restore_tokenizer
-from captioner.text.growth import grown as grown_vocabulary
 from captioner.text.scripts import scripts_of
 from captioner.text.tokenizer import SPECIAL, Tokenizer
+from captioner.training.growth import grown_model, grown_vocabulary
 
 _MANY = 0.5
 """A model is refused for captions if more than this share of the knowable pieces is unknown to it."""
@@ -37,13 +36,8 @@ def initial_tokenizer(
 ) -> Tokenizer:
     """Returns the tokenizer of the checkpoint with the new words of captions, or one with a new vocabulary.
 
-    Self-critical training and a resumed one keep the vocabulary of the checkpoint as it is.
-
-    Args:
-        config: the configuration of the training.
-        start: the checkpoint, if there is one.
-        captions: all training captions.
-        growing: the captions whose new words are added.
+    Self-critical training and a resumed one keep the vocabulary of the checkpoint as it is. `captions` are all training
+    captions, and `growing` those whose new words are added.
 
     Raises:
         CaptionerError: most words are unknown to the checkpoint, or as for `build_tokenizer`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -118,7 +118,7 @@ def train(job: Job, say: Say) -> TrainingState:
             _samples(splits["dev"], spec),
             {},
             _provenance(job, start),
-            tokenizer.state(),
+            tokenizer.state,
         )
         own = _own_captions(model, kept, sources["train"], splits["train"], job, say) if old else []
         for row, caption in enumerate(own):
@@ -128,10 +128,10 @@ def train(job: Job, say: Say) -> TrainingState:
         if (unit := task.validation.protocol["segmentation"]) != "words":
             say(f"scores: by {unit}, since words of some scripts have no spaces between them")
         if processes.first:
-            reports = stack.enter_context(RunReports(job.output, config, splits["dev"], say))
+            reports = stack.enter_context(closing(RunReports(job.output, config, splits["dev"], say)))
             meteor = Meteor.find(say)
             if meteor is not None:
-                stack.enter_context(meteor)
+                stack.enter_context(closing(meteor))
             task = replace(task, validation=replace(task.validation, meteor=meteor), reports=reports)
         trainer = _trainer(model, task, processes, say, splits["train"])
         _go_on(trainer, job, say)

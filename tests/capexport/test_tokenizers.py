@@ -52,7 +52,7 @@ def checkpoint_file(config: DataConfig, tmp_path_factory: pytest.TempPathFactory
     tokenizer = build_tokenizer(config, CAPTIONS)
     checkpoint = make_checkpoint(tokenizer.vocabulary)
     checkpoint = replace(
-        checkpoint, config=replace(checkpoint.config, data=replace(config, image_size=64)), tokenizer=tokenizer.state()
+        checkpoint, config=replace(checkpoint.config, data=replace(config, image_size=64)), tokenizer=tokenizer.state
     )
     path = tmp_path_factory.mktemp("runs") / "best.pt"
     save_checkpoint(path, checkpoint)

@@ -56,13 +56,7 @@ class Features:
 
 
 class FeatureCache:
-    """Caches the output of one encoder's stem under one preprocessing.
-
-    Args:
-        directory: the folder of all caches.
-        encoder: the encoder, frozen or not.
-        spec: the preprocessing.
-        view: number of the view of each photo, see `captioner.training.inputs.views`.
+    """Caches the output of an encoder's stem for one view of each photo under one preprocessing, in a folder of caches.
 
     Raises:
         CaptionerError: the encoder has no stem because all of it is trained.
@@ -80,26 +74,17 @@ class FeatureCache:
         self._table, self._index = self.directory / "features.f16", self.directory / "index.json"
 
     def compute(
-        self,
-        photos: Sequence[Path],
-        device: torch.device,
-        say: Callable[[str], None],
-        keys: Sequence[str] | None = None,
+        self, photos: Sequence[Path], device: torch.device, say: Callable[[str], None], keys: Sequence[str] = ()
     ) -> Features:
         """Returns the features of photos, and computes those that are not on disk yet.
 
-        After an interruption, the features computed so far stay on disk.
-
-        Args:
-            photos: the files of the photos.
-            device: the device of the encoder; on a CPU it runs in ONNX Runtime, two to three times as fast as PyTorch.
-            say: prints a line about the size and place of new features.
-            keys: the photos' `content_keys` if they are known; otherwise the files are read for them.
+        After an interruption, the features computed so far stay on disk. On a CPU, the encoder runs in ONNX Runtime,
+        two to three times as fast as in PyTorch. `keys` are the photos' `content_keys`, if they are known.
 
         Raises:
             CaptionerError: the features do not fit on the disk, or cannot be written.
         """
-        keys = content_keys(photos) if keys is None else keys
+        keys = keys or content_keys(photos)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(self.directory / "lock"):

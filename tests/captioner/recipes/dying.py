@@ -59,7 +59,7 @@ def _run(arguments: list[str], moment: Moment | None, place: str) -> None:
         guarded(mine, lambda: save(path, checkpoint))
 
     def dying_note(folder: RunFolder) -> None:
-        mine = what == "recipe.json" and folder.work(stage).done
+        mine = what == "recipe.json" and folder.state.work[stage].done
         guarded(mine, lambda: note(folder))
 
     def dying_export(*given: Any, **options: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -212,7 +213,7 @@ def test_a_report_that_cannot_be_written_is_one_sentence(content, tmp_path):
 def test_a_training_ends_with_its_report(captioner, examples, captions, tmp_path):
     from torch import nn
 
-    with RunReports(tmp_path / "my run", load_config(), examples, print) as reports:
+    with closing(RunReports(tmp_path / "my run", load_config(), examples, print)) as reports:
         reports.open(None, nn.Linear(1, 1))
         reports.step(1, 1, 2.0, 0.5)
         reports.epoch({"epoch": 1.0, **METRICS}, captioner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -28,7 +29,7 @@ def reports(directory: Path) -> RunReports:
 
 
 def test_steps_and_epochs_are_in_the_event_files_by_number(tmp_path):
-    with reports(tmp_path) as run:
+    with closing(reports(tmp_path)) as run:
         run.open(None, nn.Linear(1, 1))
         for epoch in (1, 2):
             run.step(epoch, 1, 1 / epoch, 0.25)
@@ -47,12 +48,12 @@ def test_after_a_resume_no_step_is_there_twice_and_none_is_missing(tmp_path):
     for batch in range(1, 9):
         killed.step(1, batch, batch / 8, 0.5)
     killed.flush()  # and is never closed
-    with reports(tmp_path) as resumed:
+    with closing(reports(tmp_path)) as resumed:
         resumed.open((0, 5), nn.Linear(1, 1))
         for batch in range(6, 11):
             resumed.step(1, batch, batch / 8, 0.5)
         resumed.epoch({"epoch": 1, "cider": 0.5}, None)
-    with reports(tmp_path) as again:
+    with closing(reports(tmp_path)) as again:
         again.open((1, 0), nn.Linear(1, 1))
     killed.close()
     found = steps_by_tag(tmp_path)
@@ -61,7 +62,7 @@ def test_after_a_resume_no_step_is_there_twice_and_none_is_missing(tmp_path):
 
 
 def test_a_flush_has_everything_on_the_disk(tmp_path):
-    with reports(tmp_path) as run:
+    with closing(reports(tmp_path)) as run:
         run.open(None, nn.Linear(1, 1))
         for batch in range(1, 21):
             run.step(1, batch, batch / 8, 0.5)
@@ -72,7 +73,7 @@ def test_a_flush_has_everything_on_the_disk(tmp_path):
 def test_files_of_others_are_left_alone(tmp_path):
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "notes.txt").write_text("mine")
-    with reports(tmp_path) as run:
+    with closing(reports(tmp_path)) as run:
         run.open(None, nn.Linear(1, 1))
     assert (tmp_path / "tensorboard" / "notes.txt").read_text() == "mine"
 

@@ -123,7 +123,7 @@ def test_learning_does_not_depend_on_the_seed_of_hashes() -> None:
     code = (
         "from captioner.config import DataConfig; from captioner.text.build import build_tokenizer;"
         f"t = build_tokenizer(DataConfig(tokenizer='bpe', min_count=1, vocabulary_size=90), {ENGLISH + CHINESE!r});"
-        "print(ascii((t.vocabulary, t.state())))"
+        "print(ascii((t.vocabulary, t.state)))"
     )
     outputs = {
         subprocess.run(

@@ -56,7 +56,7 @@ def test_the_tokenizer_is_chosen_by_the_script_and_kept_with_the_configuration(l
     assert next(iter(scripts_of(captions))) == script
     tokenizer = build(language)
     assert (tokenizer.config.tokenizer, language_of(tokenizer.config)) == (kind, language)
-    restored = restore_tokenizer(tokenizer.config, tokenizer.vocabulary, tokenizer.state())
+    restored = restore_tokenizer(tokenizer.config, tokenizer.vocabulary, tokenizer.state)
     assert [restored.encode(caption) for caption in captions] == [tokenizer.encode(caption) for caption in captions]
     assert tokenizer.unknown_share(captions) == 0
 

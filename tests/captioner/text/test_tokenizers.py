@@ -101,16 +101,16 @@ def test_a_restored_tokenizer_says_the_same_and_needs_no_captions_and_no_file(
     restored = restore_tokenizer(
         config,
         Vocabulary.from_dict(json.loads(json.dumps(built.vocabulary.as_dict()))),
-        json.loads(json.dumps(built.state())),
+        json.loads(json.dumps(built.state)),
     )
     others = [*CAPTIONS, "An unseen zebra’s (café) 3.5 \u4e00"]
     assert [restored.encode(caption) for caption in others] == [built.encode(caption) for caption in others]
-    assert restored.state() == built.state()
+    assert restored.state == built.state
 
 
 def test_the_order_of_the_captions_does_not_matter(tokenizer_name: str) -> None:
     found, reversed_ = (build(tokenizer_name, captions) for captions in (CAPTIONS, CAPTIONS[::-1]))
-    assert (found.vocabulary, found.state()) == (reversed_.vocabulary, reversed_.state())
+    assert (found.vocabulary, found.state) == (reversed_.vocabulary, reversed_.state)
 
 
 def test_captions_may_come_from_a_generator(tokenizer_name: str) -> None:

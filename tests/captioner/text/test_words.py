@@ -120,7 +120,7 @@ def test_captions_come_back_with_their_punctuation_where_it_is_kept(caption, tex
 def test_without_further_settings_the_tokenizer_is_that_of_earlier_checkpoints():
     tokenizer = build_tokenizer(DataConfig(min_count=1), ["A dog, a Cat's t-shirt. 3.5"])
     assert tokenizer.vocabulary == Vocabulary((*SPECIAL_PIECES, "a", "3", "5", "cat's", "dog", "t-shirt"))
-    assert tokenizer.state() == {}
+    assert tokenizer.state == {}
 
 
 def test_the_rarest_words_are_left_out_where_the_vocabulary_is_to_be_small():

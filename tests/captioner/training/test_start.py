@@ -29,9 +29,9 @@ from captioner.models.checkpoint import (
     save_checkpoint,
 )
 from captioner.models.decoder import pad_captions
-from captioner.models.growth import grown as grown_model
 from captioner.text.build import restore_tokenizer
 from captioner.text.tokenizer import SPECIAL
+from captioner.training.growth import grown_model
 from tests.captioner.commands.test_cli import assert_one_line
 
 Run = Callable[..., Result]

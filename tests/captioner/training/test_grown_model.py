@@ -11,13 +11,13 @@ import torch
 from caprun.bundle.vocabulary import Vocabulary
 from captioner.backends.loading import load_captioner
 from captioner.models.checkpoint import Checkpoint, build_model, save_checkpoint
-from captioner.models.growth import grown
+from captioner.training.growth import grown_model
 
 EMBEDDING, OUTPUT, BIAS = "decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias"
 
 
 def more(checkpoint: Checkpoint, count: int = 30) -> Checkpoint:
-    return grown(checkpoint, Vocabulary((*checkpoint.vocabulary.pieces, *(f"w{i}" for i in range(count)))))
+    return grown_model(checkpoint, Vocabulary((*checkpoint.vocabulary.pieces, *(f"w{i}" for i in range(count)))))
 
 
 def untied(checkpoint: Checkpoint) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Adds the new words of captions to a vocabulary of whole words."""
+"""Adds the new words of captions to a vocabulary of whole words, and rows for them to a trained model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from caprun.bundle.vocabulary import Vocabulary
+from captioner.models.checkpoint import Checkpoint
 from captioner.text.build import build_tokenizer
 from captioner.text.tokenizer import Tokenizer
 
+_WORDS = ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias")
+"""Parameters with a row for each piece."""
 
-def grown(tokenizer: Tokenizer, captions: Sequence[str]) -> Vocabulary:
+
+def grown_vocabulary(tokenizer: Tokenizer, captions: Sequence[str]) -> Vocabulary:
     """Returns the tokenizer's vocabulary with the new words of captions behind its pieces, the most frequent first.
 
     A word is new if it occurs at least `min_count` times and is not known; `vocabulary_size` limits the whole. Pieces
@@ -38,3 +45,24 @@ def grown(tokenizer: Tokenizer, captions: Sequence[str]) -> Vocabulary:
         unspaced="".join(sorted({*rules.unspaced, *theirs.unspaced})),
     )
     return Vocabulary((*vocabulary.pieces, *new), rules)
+
+
+def grown_model(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Checkpoint:
+    """Returns a checkpoint whose model also has the new words of a vocabulary; all old weights stay bit for bit.
+
+    A new word's row is the mean of the rows of all words (Hewitt, "Initializing New Word Embeddings for Pretrained
+    Language Models", 2021), and its output bias that of the rarest word. So its logit is below the mean logit, far from
+    those of the words that fit, and the model says what it said before.
+    `vocabulary` has the pieces of the checkpoint, and new words behind them.
+    """
+    new = len(vocabulary) - len(checkpoint.vocabulary)
+    first = max(vars(checkpoint.special).values()) + 1
+
+    def extended(rows: Tensor) -> Tensor:
+        one = rows[first:].mean(0) if rows.dim() > 1 else rows[first:].min()
+        return torch.cat([rows, one.expand(new, *rows.shape[1:])])
+
+    # a tied matrix has two names and stays one tensor
+    made = {value.data_ptr(): extended(value) for name, value in checkpoint.model.items() if name in _WORDS}
+    weights = {name: made[value.data_ptr()] if name in _WORDS else value for name, value in checkpoint.model.items()}
+    return replace(checkpoint, model=weights, vocabulary=vocabulary)

@@ -6,7 +6,7 @@ import pytest
 
 from captioner.config import DataConfig
 from captioner.text.build import build_tokenizer, restore_tokenizer
-from captioner.text.growth import grown
+from captioner.training.growth import grown_vocabulary
 
 OLD = ["a dog runs", "a dog sits"]
 
@@ -14,7 +14,7 @@ OLD = ["a dog runs", "a dog sits"]
 def pieces_after(captions: list[str], **settings: object) -> tuple[str, ...]:
     config = DataConfig(**{"min_count": 2, **settings})
     tokenizer = build_tokenizer(config, OLD)
-    pieces = grown(tokenizer, captions).pieces
+    pieces = grown_vocabulary(tokenizer, captions).pieces
     assert pieces[: len(tokenizer.vocabulary)] == tokenizer.vocabulary.pieces
     return pieces[len(tokenizer.vocabulary) :]
 
@@ -43,7 +43,7 @@ def test_the_size_of_a_vocabulary_stays_its_limit():
 def test_new_marks_are_joined_as_marks():
     config = DataConfig(min_count=1, punctuation=True)
     first = build_tokenizer(config, OLD)
-    tokenizer = restore_tokenizer(config, grown(first, ["a dog, (wet)."]), first.state())
+    tokenizer = restore_tokenizer(config, grown_vocabulary(first, ["a dog, (wet)."]), first.state)
     assert tokenizer.vocabulary.text(tokenizer.encode("a dog, (wet).")[1:-1]) == "a dog, (wet)."
 
 
@@ -58,6 +58,6 @@ def test_words_of_spacy_grow_too():
     pytest.importorskip("spacy")
     config = DataConfig(min_count=1, tokenizer="spacy")
     first = build_tokenizer(config, OLD)
-    tokenizer = restore_tokenizer(config, grown(first, ["a zebra doesn't"]), first.state())
+    tokenizer = restore_tokenizer(config, grown_vocabulary(first, ["a zebra doesn't"]), first.state)
     assert tokenizer.vocabulary.pieces[-3:] == ("does", "n't", "zebra")
     assert tokenizer.vocabulary.text(tokenizer.encode("a dog doesn't")[1:-1]) == "a dog doesn't"

@@ -1,7 +1,7 @@
-"""A caption, an abstention in its place, and their row: the one definition of a photo's result."""
+"""A caption, and the row of a caption, an abstention or an error: the one definition of a photo's result."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from caprun.arrays import Float32Array
 from caprun.errors import ImageError
@@ -38,42 +38,21 @@ class Caption:
     for a model without calibration."""
 
 
-class Abstention(NamedTuple):
-    """The reason why a photo has no caption."""
-
-    reason: str
-    """The reason as a sentence."""
-    confidence: float
-    """The model's confidence in the caption that it withholds, rounded as in a row."""
-
-
-def abstention(caption: Caption, min_confidence: float | None) -> Abstention | None:
-    """Returns the reason to withhold a caption below a confidence of 0 to 1; None to give it.
-
-    The first caption decides, not its alternatives. The rounded confidence is compared, so that the decision agrees
-    with the number in the row.
-    """
-    if min_confidence is None or caption.confidence is None:
-        return None
-    confidence = rounded(caption.confidence)
-    if confidence >= min_confidence:
-        return None
-    reason = f"The model abstains: its confidence in its caption is {confidence}, below {min_confidence}."
-    return Abstention(reason, confidence)
-
-
 def as_row(result: Caption | ImageError, min_confidence: float | None = None) -> dict[str, Any]:
     """Describes a photo's result as plain data: the one definition for `--json`, files, HTTP and Ray.
 
     Returns:
         `caption`, `log_prob`, `finished`, `confidence`, `words` and `alternatives`, as far as there are any; below the
-        minimum `abstained` and `confidence`; or `error`. Callers put the photo's name first. Numbers have six decimals.
+        minimum `abstained` and `confidence`, by which the first caption decides; or `error`. Callers put the photo's
+        name first. Numbers have six decimals.
     """
     if isinstance(result, ImageError):
         return {"error": str(result)}
-    if why := abstention(result, min_confidence):
-        return {"abstained": why.reason, "confidence": why.confidence}
     row = _caption_row(result)
+    confidence = row.get("confidence")  # rounded, so that the decision agrees with the number in the row
+    if min_confidence is not None and confidence is not None and confidence < min_confidence:
+        reason = f"The model abstains: its confidence in its caption is {confidence}, below {min_confidence}."
+        return {"abstained": reason, "confidence": confidence}
     if result.alternatives:
         row["alternatives"] = [_caption_row(other) for other in result.alternatives]
     return row

@@ -18,7 +18,7 @@ from PIL import Image
 
 from caprun import Captioner
 from caprun.bundle.confidence import Linear
-from caprun.caption import Caption, abstention
+from caprun.caption import Caption, as_row
 from tests.caprun.bundle.support.calibrated import CONFIDENCE, calibrate
 from tests.caprun.support.invoking import invoke
 
@@ -310,11 +310,11 @@ def test_what_is_no_number_is_called_so(run: Run, photo: Path, value: str) -> No
 def test_whoever_compares_what_is_written_comes_to_the_same() -> None:
     """And so a confidence is never said to lie below itself."""
     just_below = math.nextafter(0.4, 0)
-    assert abstention(Caption("a dog", -1.0, (), True, confidence=just_below), 0.4) is None
-    below = abstention(Caption("a dog", -1.0, (), True, confidence=0.3999994), 0.4)
-    assert below is not None
-    assert below.confidence == 0.399999
-    assert below.reason == "The model abstains: its confidence in its caption is 0.399999, below 0.4."
+    assert as_row(Caption("a dog", -1.0, (), True, confidence=just_below), 0.4)["caption"] == "a dog"
+    assert as_row(Caption("a dog", -1.0, (), True, confidence=0.3999994), 0.4) == {
+        "abstained": "The model abstains: its confidence in its caption is 0.399999, below 0.4.",
+        "confidence": 0.399999,
+    }
 
 
 def test_a_library_never_abstains_by_itself(captions: dict[str, Caption], doubtful: str) -> None:

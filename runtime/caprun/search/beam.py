@@ -12,8 +12,13 @@ from caprun.search.hypothesis import CaptionEnd, Hypothesis, SearchStep, Trace
 from caprun.search.options import SearchOptions
 from caprun.search.steps import Steps
 
-Ended = list[tuple[float, int, int]]
-"""Finished captions of a group of a photo, the best first: negated score, step and beam of END."""
+
+class _Found(NamedTuple):
+    """A caption; the best of several is the smallest, and of equal scores the earlier."""
+
+    scaled: float
+    """The negated score."""
+    place: CaptionEnd
 
 
 def beam_search(
@@ -23,7 +28,7 @@ def beam_search(
     width, groups, longest = options.beam_size, options.groups, options.max_length
     log: list[SearchStep] = []
     costs: list[Float64Array] = []  # of each step, (rows, beams)
-    ended: list[list[Ended]] = [[[] for _ in range(groups)] for _ in range(photos)]
+    ended: list[list[list[_Found]]] = [[[] for _ in range(groups)] for _ in range(photos)]  # finished, the best first
     to_beat = np.full((photos, groups), np.inf)  # negated score of the n-th best finished caption
 
     row = np.arange(photos)
@@ -49,7 +54,7 @@ def beam_search(
             kept = kept + np.arange(0, rows * beams * k, beams * k)[:, None]  # indices into the candidates of all rows
         cost, token, parent = extended.take(kept), candidate.take(kept), kept // k
         tokens: list[list[int]] = token.tolist()
-        log.append(SearchStep(row, parent, tokens, log_prob, kept, output.alpha))
+        log.append(SearchStep(row, parent, tokens, log_prob.take(kept).tolist(), beams, output.alpha))
         costs.append(cost)
         if bans is not None:
             history = history.reshape(rows * beams, longest)[parent]
@@ -117,7 +122,12 @@ def _kept_by_groups(extended: Float64Array, candidate: Ids, end: int, options: S
 
 
 def _keep_ended(
-    ended: list[list[Ended]], to_beat: Float64Array, row: Ids, cost: Float64Array, step: int, options: SearchOptions
+    ended: list[list[list[_Found]]],
+    to_beat: Float64Array,
+    row: Ids,
+    cost: Float64Array,
+    step: int,
+    options: SearchOptions,
 ) -> None:
     """Keeps the captions that end in this step if they are among the n best of their group.
 
@@ -135,23 +145,21 @@ def _keep_ended(
     for photo, which, one in zip(row[at].tolist(), beam.tolist(), scaled.tolist(), strict=True):
         group = which // each
         found = ended[photo][group]
-        insort(found, (one, step, which))  # of equal scores, the earlier is better
+        insort(found, _Found(one, CaptionEnd(step, which, True)))
         del found[options.n_best :]
         if len(found) == options.n_best:
-            to_beat[photo, group] = found[-1][0]
-
-
-class _Found(NamedTuple):
-    scaled: float
-    """The negated score."""
-    place: CaptionEnd
+            to_beat[photo, group] = found[-1].scaled
 
 
 def _found(
-    photo: int, group: int, ended: Ended, log: list[SearchStep], costs: list[Float64Array], options: SearchOptions
+    photo: int,
+    group: int,
+    found: list[_Found],
+    log: list[SearchStep],
+    costs: list[Float64Array],
+    options: SearchOptions,
 ) -> list[_Found]:
-    """Returns the captions of a group of a photo: finished ones, the best first, then unfinished ones if needed."""
-    found = [_Found(scaled, CaptionEnd(step, beam, True)) for scaled, step, beam in ended]
+    """Adds unfinished captions to the finished ones of a group of a photo, `found`, if these are too few."""
     each = options.beam_size // options.groups
     for step in range(len(log) - 1, -1, -1):
         if len(found) == options.n_best:
@@ -179,6 +187,6 @@ def _best(photo: int, by_group: list[list[_Found]], trace: Trace, options: Searc
     for ranked in zip_longest(*by_group):
         for found in ranked:
             if found is not None and len(chosen) < options.n_best:
-                chosen.setdefault(trace.pieces(photo, found.place), found)
+                chosen.setdefault(trace.hypothesis(photo, [found.place]).ids, found)
     finished_first = sorted(chosen.values(), key=lambda found: (not found.place.finished, found.scaled))
     return [found.place for found in finished_first]

@@ -6,7 +6,7 @@ from caprun.errors import UsageError
 from caprun.search.bans import Bans, PieceIds
 from caprun.search.beam import beam_search
 from caprun.search.hypothesis import Hypothesis
-from caprun.search.neutral import Neutralizer
+from caprun.search.neutral import Neutralizer, NeutralSteps
 from caprun.search.options import SearchOptions
 from caprun.search.sampling import greedy_or_sampled
 from caprun.search.steps import Steps
@@ -55,7 +55,7 @@ def search(
     if options.neutral:
         if neutral is None:
             raise UsageError("`neutral` is True and the model has no neutral words; leave it out.")
-        steps = neutral.steps(steps)
+        steps = NeutralSteps(steps, neutral)
     drawn = options.temperature > 0
     if drawn or options.beam_size == 1:
         identities = range(photos) if identities is None else identities

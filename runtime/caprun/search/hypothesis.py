@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Hypothesis:
 
 
 class SearchStep(NamedTuple):
-    """The record of one step of a search; a trace derives the rest when the search has ended."""
+    """The record of one step of a search; single elements are read much faster from lists than from arrays."""
 
     row: Ids
     """Photos of the step; (rows,)."""
@@ -48,17 +48,12 @@ class SearchStep(NamedTuple):
     beam continues its own state or the only one of its photo."""
     token: list[list[int]]
     """Piece of each beam; rows x beams."""
-    log_prob: Float32Array
-    """Log-probabilities of all candidates; (rows, beams of the previous step, candidates)."""
-    choice: Ids | None
-    """Chosen candidates, as indices into all candidates, (rows, beams); None for the first of each beam."""
+    gained: list[list[float]]
+    """Log-probability of that piece; rows x beams."""
+    width: int
+    """Beams of the previous step."""
     alpha: Float32Array | None
     """Attention weights, (rows, beams of the previous step, regions); None unless asked for."""
-
-    def gained(self) -> list[list[float]]:
-        """Returns the log-probability of the piece of each beam, rows x beams."""
-        gained: Float32Array = self.log_prob[:, :, 0] if self.choice is None else self.log_prob.take(self.choice)
-        return cast("list[list[float]]", gained.tolist())
 
 
 class CaptionEnd(NamedTuple):
@@ -74,12 +69,8 @@ class Trace:
     """Reads captions from all steps of a search over a batch of photos, from their last piece to their first."""
 
     def __init__(self, log: Sequence[SearchStep], photos: int) -> None:
-        # single elements are read much faster from lists than from arrays
-        self._tokens = [step.token for step in log]
-        self._gained = [step.gained() for step in log]
+        self._log = log
         self._parents = [None if step.parent is None else step.parent.tolist() for step in log]
-        self._widths = [step.log_prob.shape[1] for step in log]
-        self._alphas = [step.alpha for step in log]
         self._positions = [
             None if len(step.row) == photos else {photo: i for i, photo in enumerate(step.row.tolist())} for step in log
         ]
@@ -89,23 +80,19 @@ class Trace:
         first, *others = (self._read(photo, place) for place in places)
         return replace(first, alternatives=tuple(others)) if others else first
 
-    def pieces(self, photo: int, place: CaptionEnd) -> tuple[int, ...]:
-        """Reads the pieces up to a place."""
-        return self._read(photo, place).ids
-
     def _read(self, photo: int, place: CaptionEnd) -> Hypothesis:
         ids: list[int] = []
         log_probs: list[float] = []
         alpha: list[Float32Array] = []
         beam = place.beam
-        for step in range(place.step, -1, -1):
-            positions, parents, seen = self._positions[step], self._parents[step], self._alphas[step]
+        for number in range(place.step, -1, -1):
+            step, positions, parents = self._log[number], self._positions[number], self._parents[number]
             at = photo if positions is None else positions[photo]
-            ids.append(self._tokens[step][at][beam])
-            log_probs.append(self._gained[step][at][beam])
-            beam = (beam if parents is None else parents[at][beam]) % self._widths[step]
-            if seen is not None:
-                alpha.append(seen[at, beam])
+            ids.append(step.token[at][beam])
+            log_probs.append(step.gained[at][beam])
+            beam = (beam if parents is None else parents[at][beam]) % step.width
+            if step.alpha is not None:
+                alpha.append(step.alpha[at, beam])
         if place.finished:  # END is no piece of the caption, and its attention weights are not used
             del ids[0], alpha[:1]
         return Hypothesis(

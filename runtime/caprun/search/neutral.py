@@ -42,10 +42,6 @@ class Neutralizer:
         self._phrases = phrases
         self._longest = max(map(len, phrases), default=0)
 
-    def steps(self, steps: Steps) -> Steps:
-        """Wraps a decoder so that it proposes neutral words only."""
-        return _NeutralSteps(steps, self)
-
     def merged(self, output: StepOutput, k: int) -> StepOutput:
         """Adds the probabilities of each group to its neutral piece and returns the k likeliest candidates.
 
@@ -124,8 +120,8 @@ class Neutralizer:
         return replace(first, alternatives=tuple(others))
 
 
-class _NeutralSteps:
-    """A decoder that gives neutral candidates.
+class NeutralSteps:
+    """A decoder that proposes neutral words only.
 
     Whole groups are needed to add them up, so the whole vocabulary is asked for: a member that is left out would be
     missing from the sum, however many candidates there were.

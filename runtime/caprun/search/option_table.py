@@ -5,6 +5,7 @@ heavy, so that `caprun --help` can read it.
 """
 
 import reprlib
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
@@ -61,17 +62,9 @@ class SearchOption(NamedTuple):
         return f"{number} from {self.low} to {self.high}"
 
 
-def _integer(low: int, high: int, default: int, meaning: str) -> SearchOption:
-    return SearchOption("integer", low, high, default, meaning)
-
-
-def _number(low: float, high: float, default: float, meaning: str) -> SearchOption:
-    return SearchOption("number", low, high, default, meaning)
-
-
-def _words(meaning: str) -> SearchOption:
-    return SearchOption("words", 0, 0, (), meaning)
-
+_integer = partial(SearchOption, "integer")
+_number = partial(SearchOption, "number")
+_words = partial(SearchOption, "words", 0, 0, ())
 
 SEARCH_OPTIONS: dict[str, SearchOption] = {
     "beam_size": _integer(1, 100, 3, "Captions kept at every step; 1 is greedy search. Sampling ignores it."),

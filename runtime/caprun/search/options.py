@@ -1,6 +1,6 @@
 """The options of a search as one value, checked against each other."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from caprun.errors import UsageError
@@ -95,12 +95,9 @@ class SearchOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the options as plain data for `from_dict`, without most of those that have their default."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        unusual = {field.name for field in fields(self) if values[field.name] != field.default}
-        if self.temperature > 0:
-            unusual.add("seed")  # samples depend on it, even on the default
+        always = (*_ALWAYS, "seed") if self.temperature > 0 else _ALWAYS  # samples depend on the default seed, too
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-            if name in unusual or name in _ALWAYS
+            for name, value in vars(self).items()
+            if name in always or value != _default(name)
         }

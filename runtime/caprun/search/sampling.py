@@ -47,16 +47,17 @@ def greedy_or_sampled(
             choice = _in_all(log_prob, log_prob.argmax(2))
         token = candidate[:, :, 0] if choice is None else candidate.take(choice)
         tokens: list[list[int]] = token.tolist()
-        log.append(SearchStep(row, None, tokens, log_prob, choice, output.alpha))
+        gained = log_prob[:, :, 0] if choice is None else log_prob.take(choice)
+        gains: list[list[float]] = gained.tolist()
+        log.append(SearchStep(row, None, tokens, gains, log_prob.shape[1], output.alpha))
         if bans is not None:
             history[:, :, step] = token
 
         parent = own
         if step == 0 and count > 1:
             own = np.arange(photos * count).reshape(photos, count)
-        gained = log_prob[:, :, 0] if choice is None else log_prob.take(choice)
         # where bans left nothing, the choice is a banned piece
-        stuck = bans is not None and any(-np.inf in gains for gains in gained.tolist())
+        stuck = bans is not None and any(-np.inf in of_photo for of_photo in gains)
         if not stuck and not any(end in pieces for pieces in tokens):
             continue
         sayable = np.isfinite(gained)

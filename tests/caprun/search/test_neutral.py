@@ -14,7 +14,7 @@ from caprun.bundle.vocabulary import Joining, Vocabulary
 from caprun.errors import BundleError, UsageError
 from caprun.search.decoding import search
 from caprun.search.hypothesis import Hypothesis
-from caprun.search.neutral import Neutralizer
+from caprun.search.neutral import Neutralizer, NeutralSteps
 from caprun.search.options import SearchOptions
 from caprun.search.steps import StepOutput
 from tests.caprun.search.support.worlds import (
@@ -156,7 +156,7 @@ def test_the_decoder_is_asked_for_the_whole_vocabulary_and_the_search_gets_what_
     """A group is not summed up without its least likely words."""
     spoken = World(0, words=200)
     neutral = NeutralWords("en", WORDS).neutralizer(vocabulary(spoken))
-    steps = neutral.steps(FakeSteps(spoken, [0]))
+    steps = NeutralSteps(FakeSteps(spoken, [0]), neutral)
     zero = np.zeros((1, 1), np.int64)
     output = steps(zero[0], zero, zero + START, 3)
     assert output.candidate.shape == output.log_prob.shape == (1, 1, 3)

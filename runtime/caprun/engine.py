@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -96,21 +96,15 @@ class Captioner:
         from caprun.inference.hardware import threads_for_all_cores
 
         opened = bundle if isinstance(bundle, Bundle) else read_bundle(find_bundle(bundle))
-        manifest, vocabulary = opened.manifest, opened.vocabulary
+        make = functools.partial(cls, opened.manifest, opened.vocabulary)
         many = many or threads == 1
-
-        def start(threads_of_operation: int | None) -> OnnxBackend:
-            return OnnxBackend(opened, device, threads_of_operation, precision)
-
-        def load_for_many() -> Captioner:
-            return cls(manifest, vocabulary, start(1), workers=threads or threads_for_all_cores())
-
-        backend = start(1 if many else threads)
+        backend = OnnxBackend(opened, device, 1 if many else threads, precision)
         if backend.device == "cuda":  # one thread keeps a GPU busy
-            return cls(manifest, vocabulary, backend)
+            return make(backend)
         if many:
-            return cls(manifest, vocabulary, backend, workers=threads or threads_for_all_cores())
-        return cls(manifest, vocabulary, backend, load_for_many=load_for_many)
+            return make(backend, workers=threads or threads_for_all_cores())
+        how: Any = {"device": device, "threads": threads, "precision": precision, "many": True}
+        return make(backend, load_for_many=functools.partial(cls.load, opened, **how))
 
     def for_many(self) -> "Captioner":
         """Returns the same model for `workers` threads at once, each operation of which runs on one thread."""
@@ -183,11 +177,9 @@ class Captioner:
         seen = [None] * len(hypotheses) if steps is None or self.spec.confidence is None else steps.photo
         return [self._caption(hypothesis, photo) for hypothesis, photo in zip(hypotheses, seen, strict=True)]
 
-    def hypotheses(
-        self, images: npt.NDArray[np.uint8], options: SearchOptions | None = None, *, alpha: bool = False
-    ) -> Sequence[Hypothesis]:
+    def hypotheses(self, images: npt.NDArray[np.uint8], options: SearchOptions | None = None) -> Sequence[Hypothesis]:
         """Captions prepared photos as `caption_arrays` does, and returns ids."""
-        return self.search(images, options, alpha=alpha)[0]
+        return self.search(images, options)[0]
 
     def search(
         self, images: npt.NDArray[np.uint8], options: SearchOptions | None = None, *, alpha: bool = False

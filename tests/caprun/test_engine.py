@@ -117,7 +117,7 @@ def test_pieces_of_a_word_are_added_up_and_their_alpha_is_averaged(
     pieces = [piece if i % 2 else f"##{piece}" for i, piece in enumerate(source.vocabulary.pieces)]
     vocabulary = type(source.vocabulary)(tuple(pieces), type(source.vocabulary.joining)(continuation="##"))
     joined = Captioner(captioner.spec, vocabulary, captioner.backend)
-    hypotheses = captioner.hypotheses(images, alpha=True)
+    hypotheses = captioner.search(images, alpha=True)[0]
     captions = joined.caption_arrays(images, alpha=True)
     assert any(len(caption.words) < len(h.ids) for caption, h in zip(captions, hypotheses, strict=True))
     for caption, hypothesis in zip(captions, hypotheses, strict=True):

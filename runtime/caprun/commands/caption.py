@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caprun.commands.options import (
-    Many,
-    device_option,
-    many_options,
-    model_option,
-    output_options,
-    photos_argument,
-    precision_option,
-    threads_option,
-)
+from caprun.commands.options import Many, ModelOptions, many_options, model_options, output_options, photos_argument
 from caprun.commands.pictures import Pictures
 from caprun.commands.search_options import search_options, with_search_options
 from caprun.commands.startup import starting
@@ -33,21 +24,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @photos_argument
-@model_option
-@device_option
-@threads_option
-@precision_option
+@model_options
 @search_options
 @output_options
 @many_options
-def caption(
-    photos: tuple[str, ...],
-    model: str | None,
-    device: Any,
-    threads: int | None,
-    precision: str | None,
-    **options: Any,
-) -> int:
+def caption(photos: tuple[str, ...], model: ModelOptions, **options: Any) -> int:
     """Print a caption for every PHOTO (JPEG, PNG, WebP, GIF, BMP; HEIC and AVIF with the extra heif).
 
     A folder stands for the photos in it, sorted by the bytes of their paths, without hidden files; - stands for the
@@ -59,7 +40,8 @@ def caption(
         from caprun.bundle.reading import read_bundle
         from caprun.engine import Captioner, find_bundle
 
-        bundle = read_bundle(find_bundle(model))
+        name, device, precision, threads = model
+        bundle = read_bundle(find_bundle(name))
         know(bundle.manifest.image)
         return Captioner.load(bundle, device=device, threads=threads, precision=precision, many=many)
 

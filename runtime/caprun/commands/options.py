@@ -30,7 +30,6 @@ device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda
 precision_option = click.option(
     "--precision", help="Precision of the bundle, such as fp32.  [default: the fastest measured here]"
 )
-threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 
 
 def collected(
@@ -54,6 +53,27 @@ def collected(
 
     return decorate
 
+
+class ModelOptions(NamedTuple):
+    """The options by which a model is loaded; see `caprun.engine.Captioner.load`."""
+
+    model: str | None
+    device: Literal["auto", "cpu", "cuda"]
+    precision: str | None
+    threads: int | None
+
+
+model_options = collected(
+    "model",
+    ModelOptions._fields,
+    ModelOptions,
+    (
+        model_option,
+        device_option,
+        click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]"),
+        precision_option,
+    ),
+)
 
 _PICTURE = click.Path(path_type=Path)
 _picture_options = collected(

@@ -12,15 +12,7 @@ from typing import Any
 import click
 
 from caprun.commands.click_types import Number
-from caprun.commands.options import (
-    Many,
-    device_option,
-    min_confidence_option,
-    model_option,
-    precision_option,
-    threads_option,
-    watch_options,
-)
+from caprun.commands.options import Many, ModelOptions, min_confidence_option, model_options, watch_options
 from caprun.commands.search_options import search_options, with_search_options
 from caprun.errors import CaprunError, UsageError
 
@@ -29,10 +21,7 @@ _ROWS = ".jsonl"  # the rows of a watch say which version of a photo they captio
 
 @click.command()
 @click.argument("folder", metavar="DIR")
-@model_option
-@device_option
-@threads_option
-@precision_option
+@model_options
 @search_options
 @min_confidence_option
 @watch_options
@@ -45,10 +34,7 @@ _ROWS = ".jsonl"  # the rows of a watch say which version of a photo they captio
 )
 def watch(
     folder: str,
-    model: str | None,
-    device: Any,
-    threads: int | None,
-    precision: str | None,
+    model: ModelOptions,
     search: Mapping[str, Any],
     min_confidence: float | None,
     many: Many,
@@ -65,7 +51,8 @@ def watch(
         from caprun.commands.watching import Watch
         from caprun.engine import Captioner
 
-        captioner = Captioner.load(model, device=device, threads=threads, precision=precision, many=True)
+        name, device, precision, threads = model
+        captioner = Captioner.load(name, device=device, threads=threads, precision=precision, many=True)
         refuse_uncalibrated(captioner.spec, min_confidence)
         options = with_search_options(captioner.spec, search)
         Watch(folder, captioner, options, many, min_confidence=min_confidence, settle=settle, ended=ended).run()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from caprun.caption import ROW_FORMAT, Caption, as_row
 from caprun.commands.options import Many
 from caprun.engine import Captioner, default_batch_size
 from caprun.errors import ImageError, OutputError, UsageError
-from caprun.metadata.sidecars import SidecarOptions, Sidecars
+from caprun.metadata.sidecars import Sidecars
 from caprun.metadata.xmp import Mark
 from caprun.search.options import SearchOptions
 
@@ -150,8 +151,11 @@ def plan_sidecars(
         captioner.spec.name,
         hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12],
     )
-    wanted = SidecarOptions(many.xmp_name, many.xmp_alt, many.overwrite, captioner.spec.language)
-    return Sidecars([photo.path for photo in photos], wanted, mark, lambda text: click.echo(text, err=True))
+    say = partial(click.echo, err=True)
+    sidecars = Sidecars(mark, captioner.spec.language, many.xmp_name, many.xmp_alt, many.overwrite, say)
+    for photo in photos:
+        sidecars.add(photo.path)
+    return sidecars
 
 
 def print_captions(

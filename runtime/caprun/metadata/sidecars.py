@@ -2,8 +2,8 @@
 
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,42 +18,31 @@ _MAX_BYTES = 20_000_000
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, on which no further sidecar could be written
 
 
-@dataclass(frozen=True)
-class SidecarOptions:
-    """Options of the sidecars of a run."""
+@dataclass
+class Sidecars:
+    """Writes captions into the XMP sidecars of photos. What a person wrote stays.
 
+    A sidecar says itself which run wrote it, so a run that was stopped goes on without a file of its own.
+    """
+
+    mark: Mark
+    """The mark of the run, without a caption."""
+    language: str | None
+    """Code of the captions' language, such as `en`; None if it is unknown."""
     naming: Naming
     alt: bool
     """Writes the alternative text too."""
     overwrite: bool
     """Replaces texts that caprun did not write."""
-    language: str | None
-    """Code of the captions' language, such as `en`; None if it is unknown."""
-
-
-class Sidecars:
-    """Writes captions into the XMP sidecars of photos. What a person wrote stays.
-
-    A sidecar says itself which run wrote it, so a run that was stopped goes on without a file of its own. `mark` is
-    that of the run, without a caption; `say` takes a sentence about a sidecar that cannot be read or written.
-
-    Attributes:
-        written, kept, failed: Number of photos with a new caption in their sidecar, with texts that a person wrote and
-            no caption replaced, and with a sidecar that cannot be read or written.
-
-    Raises:
-        UsageError: Two photos would have the same sidecar.
-    """
-
-    def __init__(
-        self, photos: Sequence[str], options: SidecarOptions, mark: Mark, say: Callable[[str], object]
-    ) -> None:
-        self._options, self._mark, self._say = options, mark, say
-        self._properties = (DESCRIPTION, ALT_TEXT) if options.alt else (DESCRIPTION,)
-        self.written = self.kept = self.failed = 0
-        self._owner: dict[Path, str] = {}
-        for photo in photos:
-            self.add(photo)
+    say: Callable[[str], object]
+    """Takes a sentence about a sidecar that cannot be read or written."""
+    written: int = 0
+    """Photos with a new caption in their sidecar."""
+    kept: int = 0
+    """Photos with texts that a person wrote and no caption replaced."""
+    failed: int = 0
+    """Photos with a sidecar that cannot be read or written."""
+    _owner: dict[Path, str] = field(default_factory=dict)
 
     def add(self, photo: str) -> None:
         """Adds a photo.
@@ -68,7 +57,7 @@ class Sidecars:
 
     def path(self, photo: str) -> Path:
         """Returns the path of a photo's sidecar."""
-        return Path(f"{photo if self._options.naming == 'file' else os.path.splitext(photo)[0]}.xmp")  # noqa: PTH122
+        return Path(f"{photo if self.naming == 'file' else os.path.splitext(photo)[0]}.xmp")  # noqa: PTH122
 
     def needs(self, photo: str) -> bool:
         """Tells whether a photo needs a caption: not if this run wrote it already, or a person wrote all texts."""
@@ -90,8 +79,8 @@ class Sidecars:
         try:
             sidecar = _read(path)
             if properties := self._to_write(sidecar, row["caption"]):
-                mark = self._mark._replace(caption=row["caption"], confidence=str(row.get("confidence", "")))
-                sidecar.write(properties, mark, self._options.language)
+                mark = self.mark._replace(caption=row["caption"], confidence=str(row.get("confidence", "")))
+                sidecar.write(properties, mark, self.language)
                 _write(path, sidecar)
                 self.written += 1
         except OutputError as error:
@@ -104,21 +93,22 @@ class Sidecars:
 
         `caption` is the photo's, where it is known: this run wrote another one if the photo has changed since.
         """
-        overwrite, language = self._options.overwrite, self._options.language
         properties = [
-            one for one in self._properties if overwrite or not sidecar.text(one) or sidecar.is_own(one, language)
+            one
+            for one in ((DESCRIPTION, ALT_TEXT) if self.alt else (DESCRIPTION,))
+            if self.overwrite or not sidecar.text(one) or sidecar.is_own(one, self.language)
         ]
         if not properties:
             self.kept += 1
             return None
         mark = sidecar.mark
-        written = mark is not None and mark.run == self._mark.run and caption in (None, mark.caption)
-        done = written and all(sidecar.is_own(one, language) for one in properties)
+        written = mark is not None and mark.run == self.mark.run and caption in (None, mark.caption)
+        done = written and all(sidecar.is_own(one, self.language) for one in properties)
         return None if done else properties
 
     def _fail(self, error: OutputError) -> None:
         self.failed += 1
-        self._say(f"Error: {error}")
+        self.say(f"Error: {error}")
 
 
 def _read(path: Path) -> Sidecar:

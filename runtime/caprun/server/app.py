@@ -6,10 +6,8 @@ import functools
 import io
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
@@ -20,6 +18,7 @@ from starlette.routing import Route
 
 import caprun
 from caprun.caption import as_row
+from caprun.engine import Captioner
 from caprun.errors import ImageError
 from caprun.photos.reading import MAX_PIXELS
 from caprun.server import schema
@@ -27,12 +26,9 @@ from caprun.server.batching import Batcher, CaptionedPhoto, encode
 from caprun.server.body import body_head, read_body, read_upload, wait_until_gone
 from caprun.server.metrics import CONTENT_TYPE, Metrics
 from caprun.server.middleware import ServiceMiddleware
-from caprun.server.options import ask_of, checked_options, openapi_parameters, query_pairs, request_options
+from caprun.server.options import ask_of, openapi_parameters, query_pairs, request_options
 from caprun.server.refusal import Refusal, as_sentence, client_left, error_response, shutting_down
 from caprun.server.settings import Settings
-
-if TYPE_CHECKING:
-    from caprun.engine import Captioner
 
 _SENTENCES = {
     404: "There is nothing at this path; photos go to /v1/caption, and /docs says what else there is.",
@@ -50,7 +46,7 @@ class Service:
         unanswered: Requests that were not answered when the grace period ended.
     """
 
-    def __init__(self, captioner: "Captioner", settings: Settings | None = None) -> None:
+    def __init__(self, captioner: Captioner, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.metrics = Metrics()
         self.batcher = Batcher(captioner, self.settings, self.metrics)
@@ -98,7 +94,6 @@ def create_app(service: Service) -> FastAPI:
             expose_headers=["Retry-After"],
         )
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _http_error)
     _add_api(app, service)
     _add_pages(app)
     return app
@@ -171,15 +166,15 @@ async def _caption(service: Service, request: Request) -> bytes:
     settings, batcher = service.settings, service.batcher
     head = body_head(request.headers, settings)
     pairs = query_pairs(request.scope["query_string"])
-    ask = ask_of(checked_options(pairs, service.options), service.captioner.spec, settings)
+    asked = functools.partial(ask_of, options=service.options, spec=service.captioner.spec, settings=settings)
+    ask = asked(pairs)
     with batcher.admit(ask, head.size) as admission:
         body = await read_body(request.receive, settings)
         received = time.perf_counter() - began
         read = functools.partial(read_upload, head, body, settings)
         upload = await asyncio.to_thread(read) if head.is_structured(body) else read()
         if upload.options:
-            given = checked_options([*pairs, *upload.options], service.options)
-            ask = ask_of(given, service.captioner.spec, settings)
+            ask = asked([*pairs, *upload.options])
         is_list = upload.is_list
         work = asyncio.create_task(batcher.caption(admission, ask, upload.photos))
         gone = asyncio.create_task(wait_until_gone(request.receive))
@@ -214,7 +209,7 @@ def _row(result: CaptionedPhoto | ImageError) -> bytes:
 
 
 def _timing(received: float, results: Sequence[CaptionedPhoto | ImageError], total: float) -> schema.Timing:
-    times = [result[1:] for result in results if isinstance(result, CaptionedPhoto)] or [(0.0, 0.0, 0.0)]
+    times = [result[2:] for result in results if isinstance(result, CaptionedPhoto)] or [(0.0, 0.0, 0.0)]
     receive, decode, queue, caption, total = (
         round(1000 * seconds, 3) for seconds in (received, *map(max, zip(*times, strict=True)), total)
     )
@@ -248,8 +243,7 @@ def _model(service: Service) -> schema.ServedModel:
 
 def _http_error(request: Request, error: Exception) -> Response:
     """Answers what FastAPI refuses in our words, and OPTIONS."""
-    if not isinstance(error, HTTPException):
-        return error_response(Refusal(422, "The request is not as /docs describes it; see there."))
+    assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 405:
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))

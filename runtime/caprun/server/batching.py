@@ -15,13 +15,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from caprun.caption import as_row, rounded
-from caprun.engine import default_batch_size
+from caprun.engine import Captioner, default_batch_size
 from caprun.errors import DeviceError, ImageError
 from caprun.inference.hardware import threads_for_all_cores
 from caprun.photos.preprocessing import prepare, seen_box
@@ -30,9 +30,6 @@ from caprun.search.options import SearchOptions
 from caprun.server.metrics import Metrics
 from caprun.server.refusal import queue_full, shutting_down, too_late
 from caprun.server.settings import MOST_DECODERS, Settings
-
-if TYPE_CHECKING:
-    from caprun.engine import Captioner
 
 _FEWEST = 2  # photos that idle workers do not divide: together they take a fifth less than one by one
 _LONGEST_RETRY = 60
@@ -56,6 +53,7 @@ class CaptionedPhoto(NamedTuple):
 
     row: bytes
     """JSON of its caption or abstention."""
+    abstained: bool
     decode_time: float
     """Seconds until it was decoded, waiting for a thread included."""
     queue_time: float
@@ -78,25 +76,19 @@ class Admission:
 class _DecodedPhoto:
     """A photo that is ready to be captioned."""
 
-    def __init__(self, admission: Admission, image: npt.NDArray[np.uint8], box: tuple[float, ...]) -> None:
-        self.admission, self.image, self.box = admission, image, box
+    def __init__(
+        self, admission: Admission, image: npt.NDArray[np.uint8], box: tuple[float, ...], received: float
+    ) -> None:
+        self.admission, self.image, self.box, self.received = admission, image, box, received
         self.decoded = self.taken = time.perf_counter()
         self.is_taken = asyncio.Event()
-        self.outcome: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
-
-
-class _Outcome(NamedTuple):
-    """What a worker made of a photo."""
-
-    row: bytes | Exception
-    abstained: bool = False
-    seconds: float = 0.0
+        self.outcome: asyncio.Future[CaptionedPhoto | Exception] = asyncio.get_running_loop().create_future()
 
 
 class Batcher:
     """Captions the photos of many requests, in batches."""
 
-    def __init__(self, captioner: "Captioner", settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, captioner: Captioner, settings: Settings, metrics: Metrics) -> None:
         self.captioner = captioner.for_many()
         self._settings, self._metrics = settings, metrics
         self._batch_size = settings.batch_size or default_batch_size(self.captioner)
@@ -198,7 +190,7 @@ class Batcher:
             return error
         finally:
             self._arrived(admission, 1)
-        photo = _DecodedPhoto(admission, image, box)
+        photo = _DecodedPhoto(admission, image, box, received)
         self._ready.setdefault(admission.ask, deque()).append(photo)
         try:
             async with asyncio.timeout_at(admission.deadline):
@@ -207,13 +199,12 @@ class Batcher:
             if not photo.is_taken.is_set():  # nobody waits for it any more
                 self._ready[admission.ask].remove(photo)
                 self._forget_empty(admission.ask)
-        row, abstained, took = await photo.outcome
-        if isinstance(row, Exception):
+        result = await photo.outcome
+        if isinstance(result, Exception):
             self._metrics.photos.labels("failed").inc()
-            raise row
-        result = CaptionedPhoto(row, photo.decoded - received, photo.taken - photo.decoded, took)
-        self._metrics.photos.labels("abstained" if abstained else "captioned").inc()
-        for stage, seconds in zip(("decode", "queue", "caption"), result[1:], strict=True):
+            raise result
+        self._metrics.photos.labels("abstained" if result.abstained else "captioned").inc()
+        for stage, seconds in zip(("decode", "queue", "caption"), result[2:], strict=True):
             self._metrics.stages.labels(stage).observe(seconds)
         return result
 
@@ -257,11 +248,12 @@ class Batcher:
         work = asyncio.get_running_loop().run_in_executor(self._workers, self._caption, ask, batch)
         work.add_done_callback(functools.partial(self._deliver, batch))
 
-    def _deliver(self, batch: list[_DecodedPhoto], work: "asyncio.Future[list[_Outcome]]") -> None:
+    def _deliver(self, batch: list[_DecodedPhoto], work: "asyncio.Future[list[CaptionedPhoto | Exception]]") -> None:
         self._idle += 1
         if work.cancelled():
             return
-        took = sum(outcome.seconds / len(batch) for outcome in work.result()) / self.captioner.workers
+        seconds = [one.caption_time for one in work.result() if isinstance(one, CaptionedPhoto)]
+        took = sum(seconds) / len(batch) / self.captioner.workers
         self._pace = 0.9 * self._pace + 0.1 * took / len(batch) if self._pace else took / len(batch)
         for photo, outcome in zip(batch, work.result(), strict=True):
             if not photo.outcome.done():
@@ -297,7 +289,7 @@ class Batcher:
         with opened(data, name="the photo", at_least=spec.at_least) as image:
             return prepare(image, spec), seen_box(image.size, spec)
 
-    def _caption(self, ask: Ask, batch: list[_DecodedPhoto]) -> list[_Outcome]:
+    def _caption(self, ask: Ask, batch: list[_DecodedPhoto]) -> list[CaptionedPhoto | Exception]:
         began = time.perf_counter()
         try:
             images = np.stack([photo.image for photo in batch])
@@ -310,13 +302,16 @@ class Batcher:
                 log.error("A photo could not be captioned: %s", error)
             else:
                 log.exception("A photo could not be captioned.")
-            return [_Outcome(error)]
+            return [error]
         for photo, row in zip(batch, rows, strict=True):
             if ask.alpha and "caption" in row:
                 row["attention_box"] = [rounded(edge) for edge in photo.box]
         encoded = [encode(row) for row in rows]
         took = time.perf_counter() - began
-        return [_Outcome(row, "abstained" in data, took) for row, data in zip(encoded, rows, strict=True)]
+        return [
+            CaptionedPhoto(row, "abstained" in data, photo.decoded - photo.received, photo.taken - photo.decoded, took)
+            for photo, row, data in zip(batch, encoded, rows, strict=True)
+        ]
 
 
 def encode(answer: object) -> bytes:

@@ -12,17 +12,15 @@ import click
 
 from caprun.commands.click_types import Integer, Number
 from caprun.commands.options import device_option, min_confidence_option, model_option, precision_option
+from caprun.commands.startup import starting
 from caprun.errors import CaprunError, UsageError
 
 if TYPE_CHECKING:
-    from socket import socket
-
-    from caprun.engine import Captioner
     from caprun.server.placement import Placement
-    from caprun.server.settings import Settings
 
 _PACKAGES = ("fastapi", "jinja2", "prometheus_client", "python_multipart", "uvicorn")
 _DAY = 86_400
+_SECONDS = Number("seconds", 0.001, _DAY)
 
 log = logging.getLogger("caprun.server")
 
@@ -53,9 +51,7 @@ log = logging.getLogger("caprun.server")
 @click.option("--threads", type=Integer(1), help="CPU threads of a worker.  [default: its share of all cores]")
 @click.option("--queue", type=Integer(1), help="Photos a worker lets wait before it answers 429.  [default: 64]")
 @click.option(
-    "--deadline",
-    type=Number("seconds", 0.001, _DAY),
-    help="Seconds that a photo may wait before the answer is 503.  [default: 10]",
+    "--deadline", type=_SECONDS, help="Seconds that a photo may wait before the answer is 503.  [default: 10]"
 )
 @click.option("--batch-size", type=Integer(1, 1024), help="Photos computed together.  [default: 8; on CUDA 64]")
 @click.option(
@@ -68,14 +64,10 @@ log = logging.getLogger("caprun.server")
 @click.option("--max-photos", type=Integer(1, 1024), help="Most photos of a request; at most --queue.  [default: 32]")
 @click.option("--max-connections", type=Integer(1), help="Most connections of a worker.  [default: 512]")
 @click.option(
-    "--body-timeout",
-    type=Number("seconds", 0.001, _DAY),
-    help="Seconds that the body of a request may take to arrive.  [default: 20]",
+    "--body-timeout", type=_SECONDS, help="Seconds that the body of a request may take to arrive.  [default: 20]"
 )
 @click.option(
-    "--idle-timeout",
-    type=Integer(1, _DAY),
-    help="Seconds that a connection stays open after an answer.  [default: 15]",
+    "--idle-timeout", type=Integer(1, _DAY), help="Seconds that a connection stays open after an answer.  [default: 15]"
 )
 @click.option("--grace", type=Integer(1, _DAY), help="Seconds to answer what was asked, after SIGTERM.  [default: 20]")
 @click.option(
@@ -107,21 +99,33 @@ def serve(
     _open_streams()
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)
-    from caprun.bundle.manifest import refuse_uncalibrated
     from caprun.server import listening
     from caprun.server.placement import divide
-    from caprun.server.settings import Settings
+    from caprun.server.settings import MOST_DECODERS, Settings
     from caprun.server.workers import METRICS_FOLDER, Supervisor
 
     given = {name: value for name, value in limits.items() if value is not None}
-    settings = Settings(api_key=_key(api_key), **given)
     placements = divide(workers, threads, device)
+    decoders = min(MOST_DECODERS, placements[0].threads)  # all have as many
+    settings = Settings(api_key=_key(api_key), decoders=decoders, **given)
     listener = listening.bind(host, port) if uds is None else listening.bind_unix(uds)
 
     def work(placement: "Placement", ready: Callable[[str], object]) -> int:
-        captioner = _load(model, device, precision, placement)
+        """Serves in this process, which then says what it serves."""
+        with starting():
+            from caprun.engine import Captioner
+
+            captioner = Captioner.load(model, device=device, threads=placement.threads, precision=precision, many=True)
+        from caprun.bundle.manifest import refuse_uncalibrated
+        from caprun.server import process
+        from caprun.server.app import Service
+
         refuse_uncalibrated(captioner.spec, settings.min_confidence)
-        return _serve(captioner, settings, placement, listener, ready, worker=workers > 1)
+        service = Service(captioner, settings)
+        service.warm_up()  # nobody can connect to a model that does not run
+        exact, on = getattr(captioner.backend, "precision", "fp32"), getattr(captioner.backend, "device", "cpu")
+        served = f"{captioner.spec.name} ({exact} on {on})"
+        return process.serve(service, listener, lambda: ready(served), worker=workers > 1)
 
     def announce(served: str) -> None:
         shared = "" if workers == 1 else f", {workers} workers"
@@ -169,37 +173,3 @@ def _open_streams() -> None:
     while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(opened)
-
-
-def _load(model: str | None, device: Any, precision: str | None, placement: "Placement") -> "Captioner":
-    """Loads the model, for many photos."""
-    from caprun.commands.startup import starting
-
-    with starting():
-        from caprun.engine import Captioner
-
-        return Captioner.load(model, device=device, threads=placement.threads, precision=precision, many=True)
-
-
-def _serve(
-    captioner: "Captioner",
-    settings: "Settings",
-    placement: "Placement",
-    listener: "socket",
-    ready: Callable[[str], object],
-    *,
-    worker: bool,
-) -> int:
-    """Serves in this process, which then says what it serves."""
-    from dataclasses import replace
-
-    from caprun.server import process
-    from caprun.server.app import Service
-    from caprun.server.settings import MOST_DECODERS
-
-    decoders = settings.decoders or min(MOST_DECODERS, placement.threads)
-    service = Service(captioner, replace(settings, decoders=decoders))
-    service.warm_up()  # nobody can connect to a model that does not run
-    precision, on = getattr(captioner.backend, "precision", "fp32"), getattr(captioner.backend, "device", "cpu")
-    served = f"{captioner.spec.name} ({precision} on {on})"
-    return process.serve(service, listener, lambda: ready(served), worker=worker)

@@ -6,15 +6,8 @@ directory that all of them share.
 
 import os
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-    multiprocess,
-)
+import prometheus_client as prometheus
+from prometheus_client import Counter, Histogram, multiprocess
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of `Metrics.text`."""
@@ -27,8 +20,8 @@ class Metrics:
     """The counters of one process, for any thread."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # as many lines again, of when each counter was made
-        self._registry = registry = CollectorRegistry()
+        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # as many lines again, of when each counter was made
+        self._registry = registry = prometheus.CollectorRegistry()
         self.requests = Counter(
             "caprun_requests", "Answers, by path and status; 499: the client left.", ["path", "code"], registry=registry
         )
@@ -44,7 +37,7 @@ class Metrics:
             registry=registry,
         )
         self.batch_size = Histogram("caprun_batch_size", "Photos in a batch.", buckets=_PHOTOS, registry=registry)
-        self.queue = Gauge(
+        self.queue = prometheus.Gauge(
             "caprun_queue_length",
             "Photos accepted and not yet being captioned.",
             multiprocess_mode="livesum",  # of living processes: a dead one's goes with `forget`
@@ -54,10 +47,10 @@ class Metrics:
     def text(self) -> bytes:
         """Returns all of it, of all processes together."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self._registry)
-        together = CollectorRegistry()
+            return prometheus.generate_latest(self._registry)
+        together = prometheus.CollectorRegistry()
         multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
+        return prometheus.generate_latest(together)
 
 
 def forget(pid: int) -> None:

@@ -15,7 +15,6 @@ from caprun.server.settings import Settings
 _MOST_OPTIONS = 64  # those of a query that are looked at, to say what is wrong with them
 _LONGEST_SHOWN = 32
 _NUMBER = re.compile(r"-?\d+(\.\d*)?(e-?\d+)?", re.ASCII)  # Python also reads " 1", "1_000" and "nan"
-_TYPES = {"integer": "integer", "number": "number", "flag": "boolean"}
 
 
 def request_options(settings: Settings) -> Mapping[str, SearchOption]:
@@ -43,7 +42,8 @@ def openapi_parameters(options: Mapping[str, SearchOption], spec: ModelSpec) -> 
     """Describes the options of a model's requests as OpenAPI has it."""
     described = []
     for name, option in options.items():
-        schema = {"type": _TYPES[option.kind], "default": getattr(spec.search, name, option.default)}
+        kind = "boolean" if option.kind == "flag" else option.kind
+        schema = {"type": kind, "default": getattr(spec.search, name, option.default)}
         if option.kind != "flag":
             schema |= {"minimum": option.low, "maximum": option.high}
         described.append({"name": name, "in": "query", "description": option.help, "schema": schema})
@@ -62,12 +62,8 @@ def query_pairs(query: bytes) -> list[tuple[str, str]]:
         raise UsageError(f"The query has more than {_MOST_OPTIONS} options; leave some out.") from None
 
 
-def checked_options(pairs: Iterable[tuple[str, Any]], options: Mapping[str, SearchOption]) -> dict[str, Any]:
-    """Checks the options of a request; a value may be the text of one.
-
-    Raises:
-        UsageError: An option is unknown, given twice, or has a value that it cannot have.
-    """
+def _checked(pairs: Iterable[tuple[str, Any]], options: Mapping[str, SearchOption]) -> dict[str, Any]:
+    """Returns the values of options; each may be given as its text."""
     given: dict[str, Any] = {}
     for name, value in pairs:
         if name not in options:
@@ -79,22 +75,25 @@ def checked_options(pairs: Iterable[tuple[str, Any]], options: Mapping[str, Sear
     return given
 
 
-def ask_of(given: Mapping[str, Any], spec: ModelSpec, settings: Settings) -> Ask:
-    """Completes the options of a request with those of the model and the service.
+def ask_of(
+    pairs: Iterable[tuple[str, Any]], options: Mapping[str, SearchOption], spec: ModelSpec, settings: Settings
+) -> Ask:
+    """Checks the options of a request, and completes them with those of the model and the service.
 
     Raises:
-        UsageError: Two options exclude each other, or the model cannot do what they ask for.
+        UsageError: An option is unknown, given twice, or has a value that it cannot have; two exclude each other; or
+            the model cannot do what they ask for.
     """
-    search = dict(given)
+    search = _checked(pairs, options)
     alpha = search.pop("attention", False)
     if alpha and spec.attention_grid is None:
         raise UsageError(f"The model {spec.name} has no attention to show; leave out `attention`.")
     least = search.pop("min_confidence", None)
     refuse_uncalibrated(spec, least, "`min_confidence`")
-    options = replace(spec.search, **search) if search else spec.search
-    if options.neutral and spec.neutral is None:
+    wanted = replace(spec.search, **search) if search else spec.search
+    if wanted.neutral and spec.neutral is None:
         raise UsageError(f"The model {spec.name} has no neutral words; leave out `neutral`.")
-    return Ask(options, alpha, settings.min_confidence if least is None else least)
+    return Ask(wanted, alpha, settings.min_confidence if least is None else least)
 
 
 def _value(text: str, option: SearchOption) -> Any:

@@ -18,7 +18,6 @@ from PIL import Image
 
 from caprun import cli
 from caprun.errors import CaprunError
-from caprun.server import command as command_module
 from caprun.server.settings import Settings
 from tests.caprun.commands.test_startup import imported_by
 from tests.caprun.server.support.serving import LONG, command, serving
@@ -142,13 +141,14 @@ class TestWhatCannotBeServed:
         import tempfile
 
         from caprun.server import workers
+        from caprun.server.placement import Placement
 
         def none(prefix: str, **_: object) -> NoReturn:
             raise FileNotFoundError(f"No usable temporary directory found for {prefix}")
 
         monkeypatch.setattr(tempfile, "TemporaryDirectory", none)
         monkeypatch.setattr(workers.Supervisor, "_start", lambda *_: pytest.fail("a worker was started"))
-        monkeypatch.setattr("caprun.server.placement.divide", lambda *_: [object(), object()])
+        monkeypatch.setattr("caprun.server.placement.divide", lambda *_: [Placement(1), Placement(1)])
         result = CliRunner().invoke(cli.main, ["serve", "--workers", "2", "--port", "0", "--model", str(tiny)])
         assert (result.exit_code, "set TMPDIR" in result.stderr) == (1, True)
 
@@ -187,11 +187,11 @@ def test_a_signal_while_the_model_loads_ends_it_even_where_it_is_the_first_proce
     """The first of a container, for which the system ignores a signal that has no handler."""
     before, during = signal.getsignal(signal.SIGTERM), []
 
-    def load(*_: object) -> NoReturn:
+    def load(*_: object, **__: object) -> NoReturn:
         during.append(signal.getsignal(signal.SIGTERM))
         raise CaprunError("enough")
 
-    monkeypatch.setattr(command_module, "_load", load)
+    monkeypatch.setattr("caprun.engine.Captioner.load", load)
     try:
         CliRunner().invoke(cli.main, ["serve", "--port", "0"])
     finally:

@@ -164,7 +164,7 @@ class Results:
 
     def _resume(self, overwrite: bool) -> None:
         """Finds where to resume, drops a row that was cut off there, and refuses the file of another run."""
-        written = self._read_state()
+        written = read_identity(self._state)
         if written == self._identity:
             problem = self._read_rows()
         elif not os.fstat(self._file).st_size:
@@ -199,13 +199,6 @@ class Results:
                 if os.path.lexists(text):  # a name may be too long, and then its photo does not exist either
                     text.unlink(missing_ok=True)
 
-    def _read_state(self) -> dict[str, Any] | None:
-        try:
-            state = json.loads(self._state.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return None
-        return state if isinstance(state, dict) else None
-
     def _read_rows(self) -> str | None:
         """Counts the whole rows; returns a problem where they are not those of this run."""
         header = self._format.header
@@ -234,6 +227,15 @@ def _write_text(path: Path, content: str) -> None:
         with contextlib.suppress(OSError):
             path.unlink()
         raise
+
+
+def read_identity(path: Path) -> dict[str, Any] | None:
+    """Reads what the run is that wrote a file or a folder; None where no run says so."""
+    try:
+        identity = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return identity if isinstance(identity, dict) else None
 
 
 def of_another_run(path: Path, written: Mapping[str, Any], now: Mapping[str, Any]) -> str:

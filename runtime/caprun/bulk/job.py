@@ -58,13 +58,7 @@ def caption_in_bulk(arguments: Sequence[str], output: Path, standard_input: Bina
     precision = options.precision or choose_precision(bundle.manifest, device)
     bundle.graphs(precision)  # refuses a bundle that was altered
     search = with_search_options(bundle.manifest, options.search)
-    source = find_source(
-        arguments,
-        standard_input,
-        recursive=options.recursive,
-        image_column=options.image_column,
-        id_column=options.id_column,
-    )
+    source = find_source(arguments, standard_input, options)
     total = len(source.ids)
     identity = {
         "rows": ROW_FORMAT,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from caprun.atomic_write import atomic_write
-from caprun.batch.results import of_another_run
+from caprun.batch.results import of_another_run, read_identity
 from caprun.bulk.source import PARQUET, refuse_unreadable
 from caprun.errors import OutputError, UsageError
 
@@ -58,12 +58,9 @@ class Output:
     def resume_or_begin(self, identity: Mapping[str, Any], photos: int, *, overwrite: bool) -> None:
         """Resumes what this job has written, or makes room for it; see `claimed` for arguments and errors."""
         identity = json.loads(json.dumps(identity))  # as it will be read back: tuples are lists
-        try:
-            written = json.loads(self._job.read_bytes())
-        except (FileNotFoundError, ValueError):
-            written = None
+        written = read_identity(self._job)
         # a job that failed before its first row keeps no other job out
-        if isinstance(written, dict) and written != identity and not overwrite and self.committed():
+        if written is not None and written != identity and not overwrite and self.committed():
             different = of_another_run(self.path, written, identity)
             raise UsageError(f"{different}; give another --output, or --overwrite to begin anew.")
         if written != identity or (overwrite and self.committed() == photos):

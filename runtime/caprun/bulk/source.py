@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from caprun.batch.listing import list_photos
-from caprun.bulk.worker import row_schema
+from caprun.bulk.worker import BulkOptions, row_schema
 from caprun.errors import UsageError
 
 PARQUET = ".parquet"
@@ -47,9 +47,7 @@ class BulkSource:
         return [str(path)]
 
 
-def find_source(
-    arguments: Sequence[str], standard_input: BinaryIO, *, recursive: bool, image_column: str, id_column: str
-) -> BulkSource:
+def find_source(arguments: Sequence[str], standard_input: BinaryIO, options: BulkOptions) -> BulkSource:
     """Finds the rows that the arguments name: those of Parquet files, or photos as `list_photos` finds them.
 
     A photo that is named twice is captioned once.
@@ -58,12 +56,12 @@ def find_source(
         UsageError: The arguments name nothing, or both kinds; the files are not Parquet or lack a column; or an id is
             missing or repeated.
     """
-    tables = [_parquet_files(argument, recursive) for argument in arguments]
+    tables = [_parquet_files(argument, options.recursive) for argument in arguments]
     if all(tables):
-        return _from_parquet([file for files in tables for file in files], image_column, id_column)
+        return _from_parquet([file for files in tables for file in files], options.image_column, options.id_column)
     if any(tables):
         raise UsageError("Parquet files and photos were named together; caption them one after the other.")
-    return _from_paths([photo.path for photo in list_photos(arguments, standard_input, recursive=recursive)])
+    return _from_paths([photo.path for photo in list_photos(arguments, standard_input, recursive=options.recursive)])
 
 
 def refuse_unreadable(path: str | os.PathLike[str]) -> None:
@@ -88,11 +86,11 @@ def _parquet_files(argument: str, recursive: bool) -> list[str]:
     if not is_folder:
         return []
     found = path.rglob(f"*{PARQUET}") if recursive else path.glob(f"*{PARQUET}")
-    return sorted(os.path.abspath(file) for file in found if not _hidden(file.relative_to(path)))  # noqa: PTH100
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)
+    return sorted(
+        os.path.abspath(file)  # noqa: PTH100
+        for file in found
+        if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)  # hidden
+    )
 
 
 def _from_paths(photos: Sequence[str]) -> BulkSource:

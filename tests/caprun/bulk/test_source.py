@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from caprun.bulk.output import claimed
 from caprun.bulk.source import find_source
+from caprun.bulk.worker import BulkOptions
 from caprun.errors import OutputError
 from tests.caprun.bulk.test_bulk import caption
 
@@ -32,8 +33,7 @@ def table(tmp_path: Path) -> Callable[..., str]:
 
 
 def source(*arguments: str, standard_input: bytes = b"", **more: Any) -> Any:
-    settings = {"recursive": False, "image_column": "image", "id_column": "id"} | more
-    return find_source(arguments, io.BytesIO(standard_input), **settings)
+    return find_source(arguments, io.BytesIO(standard_input), BulkOptions(**more))
 
 
 @pytest.mark.parametrize(

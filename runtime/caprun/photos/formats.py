@@ -9,7 +9,6 @@ import contextlib
 import re
 import struct
 import zlib
-from collections.abc import Callable, Mapping
 
 from caprun.photos.exif import orientation_of
 from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
@@ -51,7 +50,11 @@ def take_apart(kind: str, data: bytes) -> Picture:
         UnsupportedError: It is of a kind that Pillow does not decode.
         ValueError, IndexError, struct.error: It is damaged.
     """
-    return _KINDS[kind](data)
+    if kind in ("Heif", "Avif"):
+        from caprun.photos import heif  # most photos need none of it
+
+        return heif.take_apart(data)
+    return _FORMATS[kind](data)
 
 
 def _jpeg(data: bytes) -> Picture:
@@ -159,19 +162,16 @@ def _png(data: bytes) -> Picture:
         )
     if data[8:16] != b"\0\0\0\x0dIHDR":
         raise ValueError("no header")
-    pieces = [(0, 33)]
+    kept = [memoryview(data)[:33]]
     exif = profile = None
     position = 33
     for _ in range(_MOST_CHUNKS):
         if position + 8 > len(data):
             break
         length, name = struct.unpack_from(">I4s", data, position)
-        start, end = position, position + 12 + length
+        end = position + 12 + length
         if name == b"IDAT" or name == b"IEND" or (name in (b"PLTE", b"tRNS") and length <= 1024):
-            if pieces[-1][1] == start:
-                pieces[-1] = pieces[-1][0], end
-            else:
-                pieces.append((start, end))
+            kept.append(memoryview(data)[position:end])
             if name == b"IEND":
                 break
         elif name == b"eXIf":
@@ -183,8 +183,8 @@ def _png(data: bytes) -> Picture:
         position = end
     else:
         raise TooMuchError(f"has more than {_MOST_CHUNKS:,} chunks; save it again")
-    if len(pieces) > 1 or pieces[0][1] < len(data):
-        data = b"".join([memoryview(data)[start:end] for start, end in pieces])
+    if sum(map(len, kept)) < len(data):
+        data = b"".join(kept)
     # grey or palette takes a byte a pixel, everything else four
     decoded = width * height * (1 if colour in (0, 3) and depth <= 8 else 4)
     return Picture(data, (width, height), orientation_of(exif, None), decoded, decoded, False, profile)
@@ -308,18 +308,4 @@ def _bmp(data: bytes) -> Picture:
     return Picture(data, (width, height), 1, decoded, decoded, False)
 
 
-def _heif(data: bytes) -> Picture:
-    from caprun.photos import heif
-
-    return heif.take_apart(data)
-
-
-_KINDS: Mapping[str, Callable[[bytes], Picture]] = {
-    "Jpeg": _jpeg,
-    "Png": _png,
-    "WebP": _webp,
-    "Gif": _gif,
-    "Bmp": _bmp,
-    "Heif": _heif,
-    "Avif": _heif,
-}
+_FORMATS = {"Jpeg": _jpeg, "Png": _png, "WebP": _webp, "Gif": _gif, "Bmp": _bmp}

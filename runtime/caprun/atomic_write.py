@@ -24,7 +24,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: The file cannot be written; no file is left beside it.
     """
-    before = _status(path)
+    before = None
+    with contextlib.suppress(FileNotFoundError):
+        before = path.stat()
     if before is not None and not stat.S_ISREG(before.st_mode):
         with path.open("wb") as file:
             yield file
@@ -73,10 +75,3 @@ def flush(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in _NOT_THERE:
             raise
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None

@@ -28,18 +28,15 @@ class InstalledBundle(NamedTuple):
         Raises:
             BundleError: The package is broken.
         """
+        broken = f"The package {self.package}, which has the bundle {self.name}, is broken"
         try:
             spec = importlib.util.find_spec(self.module)
         except Exception as error:
-            raise BundleError(f"{self._broken} ({type(error).__name__}: {error}); install it again.") from error
+            raise BundleError(f"{broken} ({type(error).__name__}: {error}); install it again.") from error
         folders = list(spec.submodule_search_locations or ()) if spec else []
         if not folders:
-            raise BundleError(f"{self._broken}: it has no folder {self.module}; install it again.")
+            raise BundleError(f"{broken}: it has no folder {self.module}; install it again.")
         return Path(folders[0])
-
-    @property
-    def _broken(self) -> str:
-        return f"The package {self.package}, which has the bundle {self.name}, is broken"
 
 
 def installed_bundles() -> list[InstalledBundle]:
@@ -49,14 +46,14 @@ def installed_bundles() -> list[InstalledBundle]:
         BundleError: The entry points of a package cannot be read.
     """
     try:
-        declared = [(one.name, one.dist, one.value) for one in entry_points(group=GROUP)]
+        return sorted(
+            InstalledBundle(
+                one.name, f"{one.dist.name} {one.dist.version}" if one.dist else "of unknown name", one.value
+            )
+            for one in entry_points(group=GROUP)
+        )
     except (TypeError, ValueError, OSError) as error:
         raise BundleError(f"The entry points of an installed package cannot be read ({error}).") from error
-    bundles = (
-        InstalledBundle(name, f"{package.name} {package.version}" if package else "of unknown name", module)
-        for name, package, module in declared
-    )
-    return sorted(bundles)
 
 
 def installed_bundle(name: str) -> InstalledBundle | None:

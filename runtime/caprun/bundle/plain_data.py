@@ -36,9 +36,7 @@ def from_dict(cls: type[T], data: object, where: str = "") -> T:
     return cls(**{key: _value(hints[key], value, _path(where, key)) for key, value in data.items()})
 
 
-@functools.cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return get_type_hints(cls)
+_hints = functools.cache(get_type_hints)
 
 
 def _value(hint: Any, value: object, where: str) -> Any:

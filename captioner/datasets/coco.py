@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from mmap import ACCESS_READ, mmap
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_named, such_as
-from captioner.datasets.files import PHOTO_FOLDERS, PhotoFinder, list_files, read_json
+from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_named, split_word, such_as
+from captioner.datasets.files import PHOTO_FOLDERS, PhotoFinder, is_photo_name, list_files, read_json
 from captioner.datasets.references import captions_in
 from captioner.datasets.table import NAME_COLUMNS
 from captioner.errors import CaptionerError
@@ -36,13 +36,16 @@ def find(directory: Path) -> list[list[Path]]:
     return [paths for paths in there if paths]
 
 
-def find_others(directory: Path) -> list[list[Path]]:
-    """Returns files of any name: those of splits, and each of the others."""
-    folders = [] if find(directory) else [directory / "annotations", directory]
-    files = [folder / name for folder in folders for name in list_files(folder) if name.lower().endswith(".json")]
-    files = [file for file in files if _has_captions(file)]
-    of_splits = [file for file in files if _split_word(file.stem)]
-    return [of_splits] * bool(of_splits) + [[file] for file in files if file not in of_splits]
+def find_others(directory: Path) -> list[Path]:
+    """Returns the files of any name, where there are none of COCO's names."""
+    found = []
+    for folder in [] if find(directory) else [directory / "annotations", directory]:
+        names = list_files(folder)
+        photos = {PurePath(name).stem for name in names if is_photo_name(name)}
+        files = [folder / name for name in names if name.lower().endswith(".json")]
+        # img2dataset writes JSON beside each photo
+        found += [file for file in files if file.stem not in photos and _has_captions(file)]
+    return found
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
@@ -51,7 +54,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
         names, captions = _parse(file, problems)
         # photos of two splits may have the same name; those of captions_val2017.json are in val2017
         own = _own_folder(directory, file)
-        word = _split_word(own)
+        word = split_word(own)
         places = ("{}", "{}/images", "{}/image", "images/{}")
         photos = PhotoFinder(directory, *(place.format(name) for name in (own, word) if name for place in places))
         for key, name in names.items():
@@ -82,11 +85,6 @@ def _own_folder(directory: Path, file: Path) -> str:
     if file.name == "captions.json":
         return "" if file.parent == directory else file.parent.name
     return file.stem.removeprefix("captions_")
-
-
-def _split_word(name: str) -> str:
-    mark = re.search(r"(?<![a-z])(train|val|dev|test)", name.lower())
-    return mark[1] if mark else ""
 
 
 def _has_captions(file: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,12 @@ class Problems:
 def split_named(name: object) -> Split | None:
     """Returns the split of a name that datasets use, or None."""
     return _NAMES.get(name.lower()) if isinstance(name, str) else None
+
+
+def split_word(name: str) -> str:
+    """Returns the word of a file's name that names a split, or an empty one: `train` of `captions_train2017`."""
+    mark = re.search(r"(?<![a-z])(train|val|dev|test)", name.lower())
+    return mark[1] if mark else ""
 
 
 def caption_in(value: object) -> str | None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from captioner.datasets import coco, imagefolder, karpathy, sidecar, table
+from captioner.datasets import coco, karpathy, sidecar, table
 from captioner.datasets.embedded.hub import PREFIX, HubName, HubRows
 from captioner.datasets.embedded.image_folder import METADATA, Rows, make_image_folder
 from captioner.datasets.embedded.parquet import ParquetRows, dataset_key, find_parquet
-from captioner.datasets.example import Example, Problems, Split, such_as
+from captioner.datasets.example import Example, Problems, Split, split_word, such_as
 from captioner.datasets.files import is_photo_name, list_files, list_folders, name_in
 from captioner.datasets.flickr import FLICKR8K, FLICKR30K, TOKEN_FILE
+from captioner.datasets.imagefolder import IMAGE_FOLDER, TABLE, find_others
 from captioner.errors import CaptionerError
 from captioner.output_files import cache_folder
 
@@ -38,7 +39,9 @@ class Format(Protocol):
 
 # The first format found is read. Richer formats come first, such as Karpathy's, which has splits. Texts beside photos
 # come last, because any folder with photos and texts looks like that.
-_FORMATS: tuple[Format, ...] = (karpathy, FLICKR30K, table, FLICKR8K, TOKEN_FILE, coco, imagefolder, sidecar)
+_FORMATS: tuple[Format, ...] = (karpathy, FLICKR30K, TABLE, FLICKR8K, TOKEN_FILE, coco, IMAGE_FOLDER, sidecar)
+# files of other names are looked for last
+_OTHERS: tuple[tuple[Format, Callable[[Path], list[Path]]], ...] = ((TABLE, find_others), (coco, coco.find_others))
 
 
 _MISSING = ("nan", "none", "null", "n/a", "na", "<na>")  # as programs write an empty field of a table
@@ -99,17 +102,21 @@ def read_dataset(source: Path, cache: Path | None = None) -> Reading:
 
 def _find(directory: Path) -> list[tuple[Format, list[Path]]]:
     """Returns the formats that a folder is in, each with its files, the one to read first."""
-    found: list[tuple[Format, list[Path]]] = [
-        (module, files) for module in _FORMATS for files in module.find(directory)
-    ]
-    return found + [(coco, files) for files in coco.find_others(directory)]
+    known = [(module, files) for module in _FORMATS for files in module.find(directory)]
+    return known + [(module, files) for module, find in _OTHERS for files in _by_split(find(directory))]
+
+
+def _by_split(files: Sequence[Path]) -> list[list[Path]]:
+    """Returns the files of splits, which are read together, and each of the others."""
+    of_splits = [file for file in files if split_word(file.stem)]
+    return [of_splits] * bool(of_splits) + [[file] for file in files if file not in of_splits]
 
 
 def _read_rows(cache: Path | None, key: str, open_rows: Callable[[Any], Rows]) -> Reading:
     """Reads a table with photos by way of an image folder."""
     folder = cache_folder(cache) / "photos" / key
     origin, written = make_image_folder(folder, open_rows)
-    return replace(_read(folder, imagefolder, [folder / METADATA]), format=origin, written=written)
+    return replace(_read(folder, IMAGE_FOLDER, [folder / METADATA]), format=origin, written=written)
 
 
 def _read(directory: Path, module: Format, files: Sequence[Path], others: Sequence[Path] = ()) -> Reading:

@@ -8,7 +8,8 @@ import json
 import re
 from collections.abc import Mapping
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from tokenize import STRING, TokenError, generate_tokens
 from typing import Any
 
@@ -29,9 +30,8 @@ CAPTION_COLUMNS = (
     "prompt",
     "txt",
 )
-"""Names of columns with a caption or a list of captions; the first that a row has is taken."""
-NUMBERED_COLUMN = re.compile(r"(?:text|caption)_?(\d+)")
-"""Names of columns with a caption each."""
+"""Names of columns with a caption or a list of captions; a number may follow. The first that a row has is taken."""
+_COLUMN = re.compile(rf"({'|'.join(CAPTION_COLUMNS)})[_#-]*(\d*)")
 # how a list of texts or objects begins, also as an array of NumPy or a tuple; or brackets around all
 _LIST = re.compile(r"""\s*([\[{]+\s*(u?['"]|[\]}])|(array\(\[|\(\s*u?['"]).*\)\s*$|\[[^\[\]]*\]\s*$)""", re.DOTALL)
 
@@ -62,18 +62,26 @@ class References:
         return f"{taken}; not used: {such_as(unused)}" if unused else taken
 
 
-def captions_in(row: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
-    """Returns the first column of a row that has captions, or the numbered ones, and the captions.
+def is_caption_column(column: str) -> bool:
+    """Tells whether a column, named in lower case, has captions."""
+    return _COLUMN.fullmatch(column) is not None
 
-    A row has none if any of its lists cannot be read.
+
+def captions_in(row: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+    """Returns the first column of a row that has captions, or those of one name and a number, and the captions.
+
+    A row has none if a list or a part of one cannot be read.
     """
-    numbered = sorted((int(match[1]), key) for key in row if (match := NUMBERED_COLUMN.fullmatch(key)))
-    for columns in (*([column] for column in CAPTION_COLUMNS), [key for _, key in numbered]):
+    named = [(CAPTION_COLUMNS.index(m[1]), int(m[2] or -1), m[0]) for m in map(_COLUMN.fullmatch, row) if m]
+    for _, group in groupby(sorted(named), itemgetter(0)):
+        columns = [column for *_, column in group]
         try:
-            values = [value for column in columns for value in _listed(row.get(column))]
+            values = [value for column in columns for value in _listed(row[column])]
         except (ValueError, LookupError):
             break
         captions = tuple(caption for value in values if (caption := caption_in(value)) is not None)
+        if captions and any(value == value and not isinstance(value, str | None) for value in values):
+            break  # NaN stands for None
         if captions:
             return columns, captions
     return [], ()
@@ -89,7 +97,8 @@ def _listed(value: Any) -> list[Any]:
         LookupError: an object has two values of a key.
     """
     if isinstance(value, Mapping):
-        return _listed(next((value[key] for key in ("raw", *CAPTION_COLUMNS) if key in value), None))
+        key = next((key for key in ("raw", *CAPTION_COLUMNS) if key in value), None)
+        return [value] if key is None else _listed(value[key])
     if isinstance(value, list):
         return [text for one in value for text in (_listed(one) if isinstance(one, Mapping | list) else [one])]
     if not isinstance(value, str) or not _LIST.match(value):

@@ -16,12 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from captioner.datasets.example import Example, Problems, split_named
-from captioner.datasets.files import PhotoFinder, first_lines, is_photo_name, read_text
-from captioner.datasets.references import CAPTION_COLUMNS, NUMBERED_COLUMN, References
-
-NAME = "table of captions"
-FILES = "a captions.csv with a column of file names and one of captions"
+from captioner.datasets.files import first_lines, is_photo_name, read_text
+from captioner.datasets.references import CAPTION_COLUMNS, is_caption_column
 
 FILE_NAME = "file_name"
 """The key of a photo's name in the rows, whatever its column is called."""
@@ -39,7 +35,8 @@ NAME_COLUMNS = (
     "photo",
     "img",
 )
-_FILES = ("captions.csv", "captions.txt", "captions.tsv")
+TABLES = ("captions.csv", "captions.txt", "captions.tsv")
+"""Names of tables, the first goes before the others."""
 FLICKR8K = "captions.txt"
 """The name of Flickr8k's file, which has splits in other files."""
 _FLICKR8K = ["image", "caption"]
@@ -71,31 +68,6 @@ class _Header(NamedTuple):
 _NO_HEADER = _Header([], [FILE_NAME, "caption"], ",", 0)
 
 
-def find(directory: Path) -> list[list[Path]]:
-    """Returns the tables whose header is understood."""
-    files = (directory / name for name in _FILES)
-    return [[file] for file in files if file.is_file() and _is_table(file)]
-
-
-def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
-    """Yields the photos in the order of the file; adds faulty rows and missing photos to `problems`."""
-    photos, captions = PhotoFinder(directory), References(FILE_NAME, "split")
-    for row in rows(read_text(files[0])) or ():
-        name, references = row.values[FILE_NAME], captions.of(row.values)
-        where = f"{files[0].name}:{row.line}"
-        if not name or not references:
-            problems.malformed.append(where)
-            continue
-        if row.mended:
-            problems.mended.append(where)
-        photo = photos.find(name)
-        if photo is None:
-            problems.missing.append(name)
-        else:
-            yield Example(photo, references, split_named(row.values.get("split")))
-    problems.columns.append(str(captions))
-
-
 def rows(text: str) -> Iterator[Row] | None:
     """Reads the rows of a table; None if its header is not that of captions."""
     lines = text.split("\n")
@@ -111,7 +83,7 @@ def rows_of_two(text: str) -> Iterator[Row]:
 
 def unknown_columns(directory: Path) -> str:
     """Names the columns of the first table whose header is not understood, in a sentence; empty if there is none."""
-    for file in (directory / name for name in ("metadata.csv", *_FILES)):
+    for file in (directory / name for name in ("metadata.csv", *TABLES)):
         lines = first_lines(file, 2)
         if lines[0] and _header(lines) is None:
             read_text(file)  # says so where it is not UTF-8
@@ -122,10 +94,16 @@ def unknown_columns(directory: Path) -> str:
     return ""
 
 
-def _is_table(file: Path) -> bool:
-    lines = first_lines(file, 2)
-    header = _header(lines)
-    return header is not None and not (file.name == FLICKR8K and (header == _NO_HEADER or header.written == _FLICKR8K))
+def columns_of(file: Path) -> list[str] | None:
+    """Returns the columns in the header of a table, none without one; None if it is not a table of captions."""
+    header = _header(first_lines(file, 2))
+    return header and header.written
+
+
+def is_flickr8k(file: Path) -> bool:
+    """Tells whether a file is Flickr8k's `captions.txt`."""
+    header = _header(first_lines(file, 2))
+    return file.name == FLICKR8K and header is not None and (header == _NO_HEADER or header.written == _FLICKR8K)
 
 
 def _header(lines: Sequence[str]) -> _Header | None:
@@ -138,10 +116,10 @@ def _header(lines: Sequence[str]) -> _Header | None:
     separators = said[1] if said else _SEPARATORS
     for separator in separators:
         written = _lower(lines[first].rstrip(separator).split(separator))
-        if any(map(_is_caption, written)) and (names := [one for one in NAME_COLUMNS if one in written]):
+        if any(map(is_caption_column, written)) and (names := [one for one in NAME_COLUMNS if one in written]):
             columns = [FILE_NAME if one == names[0] else one for one in written]
-            again = [one for one in columns if _is_caption(one) and columns.count(one) > 1]
-            columns = [f"caption_{at}" if one in again else one for at, one in enumerate(columns)]
+            again = [one for one in columns if is_caption_column(one) and columns.count(one) > 1]
+            columns = [f"{one}_{at}" if one in again else one for at, one in enumerate(columns)]
             return _Header(written, columns, separator, first + 1)
     for separator in separators:
         fields = lines[first].split(separator)
@@ -153,7 +131,7 @@ def _header(lines: Sequence[str]) -> _Header | None:
 
 def _rows(lines: Sequence[str], header: _Header) -> Iterator[Row]:
     written, columns, separator, first = header
-    captions = [at for at, column in enumerate(columns) if _is_caption(column)]
+    captions = [at for at, column in enumerate(columns) if is_caption_column(column)]
     place = columns.index(FILE_NAME)
     if captions[0] < place:
         place -= len(columns)  # counted from the end, for a caption may have separators
@@ -205,10 +183,6 @@ def _fields(line: str, separator: str, count: int) -> list[str] | None:
 
 def _lower(fields: Sequence[str]) -> list[str]:
     return [field.strip(' "\n').lower().replace(" ", "_") for field in fields]
-
-
-def _is_caption(column: str) -> bool:
-    return column in CAPTION_COLUMNS or NUMBERED_COLUMN.fullmatch(column) is not None
 
 
 def _is_photo(field: str) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from captioner.datasets.references import CAPTION_COLUMNS, NUMBERED_COLUMN
+from captioner.datasets.references import CAPTION_COLUMNS, is_caption_column
 from captioner.datasets.table import NAME_COLUMNS
 from captioner.errors import CaptionerError
 
@@ -49,7 +49,7 @@ def photo_column(schema: Any, dataset: str, *, paths: bool) -> str:
             ranks[name] = (lower != "image", 0 if _PHOTO.search(lower) else 2)
         elif paths and lower in NAME_COLUMNS and (types.is_string(kind) or types.is_large_string(kind)):
             ranks[name] = (lower != "image", 1)
-    captioned = any(name.lower() in CAPTION_COLUMNS or NUMBERED_COLUMN.fullmatch(name.lower()) for name in schema.names)
+    captioned = any(is_caption_column(name.lower()) for name in schema.names)
     if ranks and captioned:
         return min(ranks, key=lambda name: ranks[name])
     known = f"captions ({', '.join(CAPTION_COLUMNS[:4])} ...)" if ranks else "photos (bytes, or {bytes, path})"

@@ -141,6 +141,7 @@ def _described(folder: Path, row: Row) -> dict[str, Any]:
         name = f"{row.split or 'photos'}/{hashlib.sha256(row.photo).hexdigest()[:20]}{extension}"
         if references and not (folder / name).exists():
             write_whole("The photo", folder / name, row.photo)
-    kept = {column: cell for column, cell in row.cells.items() if isinstance(cell, str | int)}  # such as an id
+    others = {column: cell for column, cell in row.cells.items() if column not in columns}
+    kept = {column: cell for column, cell in others.items() if isinstance(cell, str | int)}  # such as an id
     caption_column = columns[0] if len(columns) == 1 else "captions"
     return {**kept, "file_name": name, "split": row.split, caption_column: references}

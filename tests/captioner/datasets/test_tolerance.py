@@ -327,25 +327,3 @@ def test_a_report_and_a_training_say_the_same(folder, name, text) -> None:
         f"warning: {in_short(kind, seen)}" for kind, seen in report.problems.items()
     ]
     assert [line for line in summary if line.startswith("columns: ")] == [f"columns: {one}" for one in report.columns]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "columns"),
-    [
-        ("captions.csv", ",image,caption,url\n0,p0.jpg,A dog,x\n", "captions from caption; not used: url"),
-        ("captions.csv", "image,caption_1,caption_2\np0.jpg,A dog,A cat\n", "captions from caption_1, caption_2"),
-        ("captions.csv", "image,text,text\np0.jpg,A dog,A cat\n", "captions from caption_1, caption_2"),
-        (
-            "metadata.csv",
-            "file_name,text,caption,split\np0.jpg,A dog,Un chien,train\n",
-            "captions from text; not used: caption",
-        ),
-        (
-            "metadata.jsonl",
-            '{"file_name": "p0.jpg", "text": "A dog"}\n{"file_name": "p1.jpg", "caption": "A cat", "id": 1}\n',
-            "captions from text, caption; not used: id",
-        ),
-    ],
-)
-def test_the_columns_of_captions_are_named_and_those_that_are_not_used(folder, name, text, columns) -> None:
-    assert f"columns: {columns}" in read(folder, name, text).summary()

@@ -24,6 +24,7 @@ def karpathy(photo: str) -> Files:
     [
         ({"captions.csv": TABLE}, {"captions.tsv": "image\tcaption\n1.jpg\tA cat .\n"}),
         ({"captions.csv": TABLE}, {"captions.txt": TABLE}),
+        ({"captions.csv": TABLE}, {"captions_extra.csv": TABLE, "train.jsonl": LINES}),
         ({"captions.csv": "image_name,comment_number,comment\n1.jpg,0,A dog .\n"}, {"captions.tsv": TABLE}),
         ({"dataset_x.json": karpathy("1.jpg")}, {"captions.csv": TABLE, "Flickr8k.token.txt": TOKENS}),
         ({"dataset_a.json": karpathy("1.jpg")}, {"dataset_b.json": karpathy("2.jpg")}),
@@ -43,7 +44,7 @@ def test_a_file_that_is_not_read_is_said_by_a_report_and_a_training(tmp_path, re
     write(directory, {}, "train/1.jpg")
     dataset = load_dataset(directory)
     found = dataset.problems.unread
-    assert [line.split(" (")[0] for line in found] == list(unread)
+    assert {line.split(" (")[0] for line in found} == set(unread)
     assert all(line.partition(": ")[2].startswith(", ".join(sorted(read))) for line in found)
     assert found == inspect(directory, photos=False).problems["files of captions are not read"]
     assert f"warning: {len(found)} files of captions are not read, such as {found[0]}" in "".join(dataset.summary())

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path, PurePath
 
 from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_named
-from captioner.datasets.files import PHOTO_FOLDERS, by_name, is_photo_name, list_files, read_text
+from captioner.datasets.files import PHOTO_FOLDERS, by_name, is_photo_name, list_files, list_folders, read_text
 from captioner.datasets.references import captions_in
 
 NAME = "photos with .txt captions beside them"
@@ -18,18 +18,18 @@ _TEXTS = (".txt", ".caption")
 
 
 def find(directory: Path) -> list[list[Path]]:
-    """Returns the texts beside photos: in the dataset's own folder, in `PHOTO_FOLDERS`, and in those of splits."""
-    of_splits = [f"{split}/{folder}" for split in SPLIT_FOLDERS for folder in ("", "images")]
-    folders = [directory / folder for folder in (*PHOTO_FOLDERS, *of_splits)]
-    texts = [folder / text for folder in folders for _, text in _pairs(folder) if text]
-    return [texts] if texts else []
+    """Returns the texts beside photos: in the dataset's own folder, in those of photos and splits, and in theirs."""
+    own, *outer = (directory / folder for folder in (*PHOTO_FOLDERS, *SPLIT_FOLDERS))
+    inner = [folder / name for folder in outer for name in list_folders(folder)]
+    texts = dict.fromkeys(folder / text for folder in (own, *outer, *inner) for _, text in _pairs(folder) if text)
+    return [list(texts)] if texts else []
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
     """Yields the photos in the order of their names; adds photos and texts without a partner to `problems`."""
     for folder in dict.fromkeys(file.parent for file in files):
         inside = folder.relative_to(directory)
-        split = split_named(inside.parts[0]) if inside.parts else None
+        split = next((named for part in inside.parts if (named := split_named(part))), None)
         alone = {name for name in list_files(folder) if name.lower().endswith(_TEXTS)}
         for name, text in _pairs(folder):
             alone.discard(text or "")

@@ -103,9 +103,9 @@ def test_texts_beside_photos_are_their_captions_one_a_line(tmp_path, folder):
 
 
 def test_texts_beside_photos_in_folders_of_splits_have_these_splits(tmp_path):
-    files = {"train/1.txt": "A .", "val/images/2.txt": "B .", "test/3.txt": "C ."}
-    write(tmp_path, files, "train/1.jpg", "val/images/2.jpg", "test/3.jpg")
-    assert [split for *_, split in found(tmp_path)] == ["train", "dev", "test"]
+    names = {"train/1": "train", "train/dogs/2": "train", "val/images/3": "dev", "images/test/4": "test"}
+    write(tmp_path, {f"{name}.txt": "A ." for name in names}, *(f"{name}.jpg" for name in names))
+    assert {name.removesuffix(".jpg"): split for name, _, split in found(tmp_path)} == names
 
 
 def test_photos_without_text_and_texts_without_photo_are_warned_of_and_stop_nothing(tmp_path):

@@ -44,12 +44,12 @@ class PhotoFinder:
     """
 
     def __init__(self, directory: Path, *first: str) -> None:
-        folders = [directory / folder for folder in (*first, *PHOTO_FOLDERS)]
-        outer = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
-        inner = [folder / name for folder in outer for name in PHOTO_FOLDERS]
-        self._folders = list(dict.fromkeys([*outer, *(folder for folder in inner if folder.is_dir())]))
         self._places: dict[str, list[tuple[Path, dict[str, str]]]] = {}
         self._inner: dict[Path, dict[str, str]] = {}
+        folders = [self._inside(directory, folder) for folder in (*first, *PHOTO_FOLDERS)]
+        outer = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+        inner = [self._inside(folder, name) for folder in outer for name in PHOTO_FOLDERS]
+        self._folders = list(dict.fromkeys([*outer, *(folder for folder in inner if folder.is_dir())]))
 
     def find(self, *names: str) -> Path | None:
         """Returns the photo with the first of these names that exists; a name may include folders.

@@ -223,6 +223,7 @@ def test_an_id_that_is_none_or_of_two_images_gives_a_caption_to_neither(folder) 
         ("Images/Images", "", ""),
         ("Flickr8k_Dataset/Flicker8k_Dataset", "Flickr8k_text", ""),
         ("Images", "Flickr_TextData", ""),
+        ("IMAGES", "", ""),
         ("Images", "Flickr_TextData", "Flickr_TextData"),
     ],
 )

@@ -7,14 +7,11 @@ refused by name.
 
 from __future__ import annotations
 
-import io
 import pickle
-import warnings
 import zipfile
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import torch
@@ -28,6 +25,23 @@ _STAND_INS = (
     "torch.nn.backends.thnn.",  # in every module of PyTorch before 1.2
     *("numpy.", "_codecs.encode"),  # scores beside the weights
 )
+_DTYPES = {
+    "Float": torch.float32,
+    "Double": torch.float64,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+}
+_OLD = (0x1950A86A20F9469CFC6C, 1001)
+"""Magic number and version with which files of PyTorch before 1.6 begin, a pickle each."""
+
+Storage = Callable[[str, torch.dtype, int], Tensor]
+"""Returns the numbers of a storage, (count,), by key, type and count."""
 
 
 class RefusedError(ValueError):
@@ -36,9 +50,6 @@ class RefusedError(ValueError):
 
 class StandIn:
     """An object of a class that is not loaded, with the attributes that a pickle gives it."""
-
-    dump_patches = False
-    """PyTorch asks this of the classes in old files."""
 
     def __new__(cls, *_: object) -> StandIn:
         """Takes the arguments of any class."""
@@ -53,14 +64,14 @@ class StandIn:
             self.__dict__.update(state)
 
 
-def load_pickle(file: BinaryIO, encoding: str = "utf-8") -> Any:
+def load_pickle(file: BinaryIO) -> Any:
     """Reads a pickle of plain data.
 
     Raises:
         RefusedError: it holds something else.
         Exception: it is damaged; any type is possible.
     """
-    return _Unpickler(file, encoding=encoding).load()
+    return _Unpickler(file, _no_storage).load()
 
 
 def load_modules(path: Path) -> Any:
@@ -72,23 +83,51 @@ def load_modules(path: Path) -> Any:
         OSError: the file cannot be read.
         Exception: the file is damaged; any type is possible.
     """
-    file = io.BytesIO(path.read_bytes())  # PyTorch looks for a tar archive in an old file on disk
-    if file.getbuffer()[: len(ZIP)] == ZIP:
+    with path.open("rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            file.seek(0)
+            return _load_old(file)
         refuse_damaged(file)
         with zipfile.ZipFile(file) as archive:
-            names = {Path(name).name for name in archive.namelist()}
-        if "data.pkl" not in names or "constants.pkl" in names:  # the latter is TorchScript, which holds code
-            raise DamagedError("it is a zip that `torch.save` did not write")
-        file.seek(0)
-    module = SimpleNamespace(__name__=__name__, load=load_pickle, Unpickler=_Unpickler)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about classes whose source differs, and about typed storages
-        return torch.load(file, map_location="cpu", pickle_module=module, weights_only=False)
+            root = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+            if root is None:
+                raise DamagedError("it is a zip that PyTorch did not write")
+
+            def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
+                content = bytearray(archive.read(f"{root.removesuffix('.pkl')}/{key}"))
+                return torch.frombuffer(content, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
+
+            with archive.open(root) as data:
+                return _Unpickler(data, storage).load()
 
 
-def _tensor(storage: Any, offset: int, size: Sequence[int], stride: Sequence[int], *_: object) -> Tensor:
-    # PyTorch's own function would enlarge a storage that is too small
-    return torch.empty(0, dtype=storage.dtype).set_(storage).as_strided(size, stride, offset)
+def _load_old(file: BinaryIO) -> Any:
+    """Reads the format before PyTorch 1.6: three pickles, the content, the keys of the storages, and their numbers."""
+    storages: dict[str, Tensor] = {}
+
+    def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
+        return storages.setdefault(key, torch.empty(count, dtype=dtype))
+
+    if tuple(load_pickle(file) for _ in _OLD) != _OLD:
+        raise DamagedError("PyTorch did not write it")
+    load_pickle(file)  # of the machine
+    content = _Unpickler(file, storage).load()
+    for key in load_pickle(file):
+        numbers = storages[key]
+        if int.from_bytes(file.read(8), "little") != len(numbers):
+            raise DamagedError("a storage has another size")
+        if len(numbers):
+            read = bytearray(file.read(numbers.nbytes))
+            numbers.copy_(torch.frombuffer(read, dtype=numbers.dtype, count=len(numbers)))
+    return content
+
+
+def _no_storage(key: str, *_: object) -> Tensor:
+    raise DamagedError(f"it refers to numbers elsewhere ({key})")
+
+
+def _tensor(storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: object) -> Tensor:
+    return storage.as_strided(size, stride, offset)
 
 
 def _parameter(tensor: Tensor, *_: object) -> Tensor:
@@ -98,13 +137,18 @@ def _parameter(tensor: Tensor, *_: object) -> Tensor:
 _BUILT: dict[str, Any] = {
     **{f"{module}.{kind.__name__}": kind for module in ("builtins", "__builtin__") for kind in (dict, list, set)},
     **{f"collections.{kind.__name__}": kind for kind in (OrderedDict, defaultdict)},
+    **{f"torch.{name}Storage": dtype for name, dtype in _DTYPES.items()},
     **{f"torch._utils._rebuild_tensor{end}": _tensor for end in ("", "_v2")},
     **dict.fromkeys(("torch._utils._rebuild_parameter", "torch.nn.parameter.Parameter"), _parameter),
 }
-"""Plain data and tensors by the names of what builds them; `torch.load` itself reads their storages."""
+"""Plain data and tensors by the names of what builds them."""
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: Any, storage: Storage) -> None:
+        super().__init__(file, encoding="utf-8")
+        self._storage = storage
+
     def find_class(self, module: str, name: str, /) -> Any:
         asked = f"{module}.{name}"
         if asked in _BUILT:
@@ -112,3 +156,14 @@ class _Unpickler(pickle.Unpickler):
         if asked.startswith(_STAND_INS):
             return StandIn
         raise RefusedError(asked)
+
+    def persistent_load(self, pid: Any, /) -> Any:
+        """Returns the class of an old module, which comes with its source, or the numbers of a storage."""
+        kind, what, *rest = pid
+        if kind == "module":
+            return what
+        key, _, count, *view = rest
+        numbers = self._storage(key, what, count)
+        for _, offset, length in filter(None, view):
+            numbers = numbers[offset : offset + length]
+        return numbers

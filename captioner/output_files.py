@@ -39,10 +39,13 @@ def refusals(what: str, path: Path) -> Iterator[None]:
 def write_whole(what: str, path: Path, content: bytes | str) -> None:
     """Writes a file atomically and creates its folder if needed; see `caprun.atomic_write.atomic_write`.
 
-    Text is encoded as UTF-8, with lone surrogates as backslash escapes.
+    Args:
+        what: names the file in an error, such as "The report".
+        path: the file.
+        content: bytes, or text to encode as UTF-8; lone surrogates in it are written as backslash escapes.
 
     Raises:
-        CaptionerError: the file, which the error names `what`, cannot be written; an existing file stays as it was.
+        CaptionerError: the file cannot be written; an existing file stays as it was.
     """
     with refusals(what, path):
         path.parent.mkdir(parents=True, exist_ok=True)

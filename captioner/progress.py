@@ -11,7 +11,15 @@ _LINE_EVERY = 30.0  # seconds between lines where there is no terminal
 
 
 class Progress:
-    """Shows on stderr how much of some work is done; units that were `done` before do not count for the rate."""
+    """Shows on stderr how much of some work is done.
+
+    Args:
+        what: name of the work.
+        total: number of units, if known.
+        unit: name of a unit, in the plural.
+        done: number of units done before, which do not count for the rate.
+        quiet: whether to show nothing.
+    """
 
     def __init__(self, what: str, total: int | None, unit: str, *, done: int = 0, quiet: bool = False) -> None:
         self._what, self._total, self._unit, self._quiet = what, total, unit, quiet

@@ -26,7 +26,9 @@ class DamagedError(ValueError):
 def load_unpickled(path: Path, *, old: bool = False) -> Any:
     """Reads tensors and plain data that `torch.save` wrote; other objects are refused.
 
-    With `old`, accepts files of PyTorch before version 1.6, which are not zips and have no checksums.
+    Args:
+        path: path of the file.
+        old: whether to accept files of PyTorch before version 1.6, which are not zips and have no checksums.
 
     Raises:
         DamagedError: the file is altered, cut off, declares more data than it has, or has another format.

@@ -19,9 +19,12 @@ from captioner.models.checkpoint import build_model, checkpoint_file, load_check
 
 
 def load_captioner(path: Path, device: str = "auto", precision: str | None = None, *, many: bool = False) -> Captioner:
-    """Opens a checkpoint, the best one in the folder of a run, a TorchScript bundle or an ONNX bundle.
+    """Opens a checkpoint, a TorchScript bundle or an ONNX bundle.
 
-    Only ONNX bundles use `precision` and `many`; see `Captioner.load`.
+    Args:
+        path: the checkpoint, the folder of a run, or the folder of a bundle.
+        device: `auto`, `cpu` or `cuda`.
+        precision, many: see `Captioner.load`; only ONNX bundles use them.
 
     Raises:
         CaprunError: the path holds none of these, the files are damaged, or the bundle lacks the precision.

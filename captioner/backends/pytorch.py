@@ -25,7 +25,10 @@ from captioner.text.gender_neutral import neutral_words
 class TorchSteps:
     """Runs a decoder in PyTorch step by step; implements `caprun.search.steps.Steps`.
 
-    `tensors` are state and context by name, on the device of the decoder; `pieces` is the size of the vocabulary.
+    Args:
+        tensors: state and context by name, on the device of the decoder.
+        pieces: size of the vocabulary.
+        alpha: whether steps return attention weights.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], pieces: int, *, alpha: bool) -> None:
@@ -100,7 +103,13 @@ def on_host(tensor: Tensor) -> Float32Array:
 
 
 def model_spec(checkpoint: Checkpoint, model: CaptionModel, name: str, language: str | None = None) -> ModelSpec:
-    """Returns the specification of a checkpoint's model for the runtime; by default in the language of the training."""
+    """Returns the specification of a checkpoint's model for the runtime.
+
+    Args:
+        checkpoint, model: the checkpoint and its model.
+        name: name of the model.
+        language: code of the captions' language; None for the training's.
+    """
     language = language or language_of(checkpoint.config.data)
     return ModelSpec(
         name=name,

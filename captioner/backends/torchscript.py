@@ -35,7 +35,11 @@ class ScriptSteps(TorchSteps):
 
 
 class ScriptBackend:
-    """Implements `caprun.engine.Backend` with the graphs of a TorchScript bundle, by default on the CPU.
+    """Implements `caprun.engine.Backend` with the graphs of a TorchScript bundle.
+
+    Args:
+        bundle: a TorchScript bundle.
+        device: the device of the graphs; None for the CPU.
 
     Raises:
         BundleError: a graph is missing or altered.

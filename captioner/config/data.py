@@ -63,13 +63,21 @@ class DataConfig:
 
 
 def check_splits(splits: Sequence[float]) -> None:
-    """Raises a UsageError if the size of a split is negative or not finite, or that of train or dev is 0."""
+    """Checks the relative sizes of train, dev and test.
+
+    Raises:
+        UsageError: a size is negative or not finite, or that of train or dev is 0.
+    """
     if len(splits) != 3 or not math.isfinite(sum(splits)) or min(splits) < 0 or min(splits[:2]) == 0:
         given = " ".join(f"{size:g}" for size in splits)
         raise UsageError(f"The splits {given} are invalid: train and dev must be above 0, and test not below 0.")
 
 
 def check_language(code: str) -> None:
-    """Raises a UsageError if a code is none of a language; an empty one is allowed."""
+    """Checks the code of a language; an empty one is allowed.
+
+    Raises:
+        UsageError: it is no code of a language.
+    """
     if code and not is_language_code(code):
         raise UsageError(f"The language {code!r} is no code of a language; write one such as en, zh or pt-BR.")

@@ -21,9 +21,12 @@ GIVEN = "the options given"
 
 
 def load_config(settings: Settings | None = None, *, base: Config | None = None, source: str = GIVEN) -> Config:
-    """Lays settings over a base: by default the defaults, which for the self-critical stage are `SELF_CRITICAL`.
+    """Lays settings over the defaults.
 
-    Errors name the `source` of the settings.
+    Args:
+        settings: settings by section.
+        base: a configuration to use instead of the defaults, which for the self-critical stage are `SELF_CRITICAL`.
+        source: origin of the settings, named in errors.
 
     Raises:
         CaptionerError: a key is unknown, or a value has a wrong type or is out of range.
@@ -107,7 +110,11 @@ def changed_settings(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def read_toml(file: Path, what: str = "configuration") -> dict[str, Any]:
-    """Reads a TOML file; errors call its content `what`.
+    """Reads a TOML file.
+
+    Args:
+        file: path of the file.
+        what: noun for the file's content, used in errors.
 
     Raises:
         CaptionerError: the file cannot be read, or is not TOML.

@@ -47,7 +47,11 @@ def field_types(config: type[Any]) -> dict[str, tuple[Any, Range | None]]:
 
 
 def check_ranges(config: object) -> None:
-    """Raises a UsageError that names the first field of a dataclass whose value is out of its declared range."""
+    """Checks every field of a dataclass that declares a range.
+
+    Raises:
+        UsageError: a value is out of its range; the message names the first such field.
+    """
     kind: Any = type(config)
     for name, (_, allowed) in field_types(kind).items():
         value = getattr(config, name)

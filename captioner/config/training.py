@@ -39,7 +39,11 @@ class Config:
 
 
 def config_from_dict(data: Mapping[str, Any], source: str) -> Config:
-    """Builds a configuration from settings by section; errors name their `source`.
+    """Builds a configuration from nested mappings.
+
+    Args:
+        data: a mapping of settings for each section.
+        source: origin of the settings, named in errors.
 
     Raises:
         CaptionerError: a key is unknown, or a value has a wrong type or is out of range.

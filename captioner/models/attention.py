@@ -7,9 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-Seen = tuple[Tensor, Tensor | None]
-"""The context before the gate, (photos, beams, channels), and `Glance.choice`."""
-
 
 class Glance(NamedTuple):
     """The result of attention for every beam in one step."""
@@ -49,7 +46,14 @@ class SoftAttention(nn.Module):
         return keys
 
     def which_draw(self, captions: Tensor) -> Tensor | None:
-        """Selects the captions of (photos, captions), any values, that draw their regions: bool, or None for none."""
+        """Selects the captions that draw their regions.
+
+        Args:
+            captions: (photos, captions), any values.
+
+        Returns:
+            bool (photos, captions), or None if no caption draws.
+        """
         del captions
         return None
 
@@ -72,13 +76,16 @@ class SoftAttention(nn.Module):
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
         """Compares queries (photos, beams, attention) with keys (photos, regions, attention).
 
-        The softmax of the result, (photos, beams, regions), is alpha.
+        Returns:
+            (photos, beams, regions), of which the softmax is alpha.
         """
         scores: Tensor = self.score(self.activation(keys.unsqueeze(1) + query.unsqueeze(2))).squeeze(3)
         return scores
 
-    def look(self, scores: Tensor, alpha: Tensor, regions: Tensor, drawn: Tensor | None) -> Seen:
-        """Reads the regions by scores or alpha, (photos, beams, regions)."""
+    def look(
+        self, scores: Tensor, alpha: Tensor, regions: Tensor, drawn: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns the context before the gate and `Glance.choice`; scores and alpha are (photos, beams, regions)."""
         del scores, drawn
         return torch.matmul(alpha, regions), None
 
@@ -100,7 +107,9 @@ class TwoLayerAttention(SoftAttention):
         self.key, self.query = two_layers(channels), two_layers(units)
         self.gate = nn.Sequential(nn.ReLU(), nn.Linear(units, channels)) if gate else None
 
-    def look(self, scores: Tensor, alpha: Tensor, regions: Tensor, drawn: Tensor | None) -> Seen:
+    def look(
+        self, scores: Tensor, alpha: Tensor, regions: Tensor, drawn: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """See `SoftAttention`."""
         return super().look(scores, alpha, regions.relu(), drawn)
 
@@ -120,7 +129,9 @@ class HardAttention(SoftAttention):
             return None
         return torch.rand(captions.shape, device=captions.device) >= self.expected_share
 
-    def look(self, scores: Tensor, alpha: Tensor, regions: Tensor, drawn: Tensor | None) -> Seen:
+    def look(
+        self, scores: Tensor, alpha: Tensor, regions: Tensor, drawn: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Draws regions; `Glance.choice` serves REINFORCE, because no gradient passes through a draw."""
         if drawn is None:
             region = scores.argmax(2).unsqueeze(2)

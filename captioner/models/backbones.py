@@ -43,7 +43,10 @@ class Backbone:
 
 
 def load_backbone(name: str, weights: str, size: tuple[int, int]) -> Backbone:
-    """Builds an image network; for the arguments see `captioner.models.encoder.build_encoder`.
+    """Builds an image network by name.
+
+    Args:
+        name, weights, size: see `captioner.models.encoder.build_encoder`.
 
     Raises:
         CaptionerError: the name is unknown, the weights cannot be fetched, read or fitted, or the network does not take
@@ -93,9 +96,14 @@ def _registered(entry: EntryPoint, size: tuple[int, int], pretrained: bool) -> B
 
 @contextlib.contextmanager
 def naming_its_package(part: str, entry: EntryPoint) -> Iterator[None]:
-    """Turns errors of another package's code, which can raise anything, into a CaptionerError that names the package.
+    """Turns errors of another package's code, which can raise anything, into one that names the package.
 
-    `part` is what the package registers at the entry point, such as `encoder`.
+    Args:
+        part: what the package registers, such as `encoder`.
+        entry: its entry point.
+
+    Raises:
+        CaptionerError: the code raised an exception.
     """
     try:
         yield

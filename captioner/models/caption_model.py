@@ -22,6 +22,12 @@ _FEATURES = 3  # dimensions
 class CaptionModel(nn.Module):
     """Combines an encoder with one of the decoders of `captioner.config.DECODERS`, or that of another package.
 
+    Args:
+        encoder: the CNN.
+        config: sizes of the decoder, and how the photo enters it.
+        vocabulary: number of pieces.
+        special: ids of the pieces that are not words.
+
     The initial hidden and cell states are linear layers over the mean region (Xu et al., 2015, section 3.1.2) or, with
     `initial_state = "projection"`, the projected mean region itself, the same in every LSTM layer. With `"weighted"`
     the linear layers read the positive part of a weighted sum of regions, another one for each LSTM layer. Unless
@@ -91,7 +97,8 @@ class CaptionModel(nn.Module):
     def _initial_state(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Maps the mean region (photos, channels), or a sum for each layer (photos, layers, channels), to the state.
 
-        Returns hidden and cell, (photos, layers, units).
+        Returns:
+            hidden and cell (photos, layers, units).
         """
         layers, units = self.decoder.layers, self.decoder.units
 
@@ -169,10 +176,14 @@ def _build_decoder(config: ModelConfig, channels: int, vocabulary: int) -> Capti
 
 
 def build_caption_model(config: Config, vocabulary: int, special: Special, weights: str = "none") -> CaptionModel:
-    """Builds encoder and decoder for a number of pieces; a decoder without attention gets one vector per photo.
+    """Builds encoder and decoder; a decoder without attention gets one vector per photo.
 
-    The encoder gets the `weights` of `build_encoder`: `config.model.encoder_weights` for a new training, `none` if a
-    checkpoint will be loaded.
+    Args:
+        config: the configuration; `data.image_size` and `model` are used.
+        vocabulary: number of pieces.
+        special: ids of the pieces that are not words.
+        weights: the encoder's weights, see `build_encoder`: `config.model.encoder_weights` for a new training, `none`
+            if a checkpoint will be loaded.
 
     Raises:
         CaptionerError: the encoder is unknown, its weights are unavailable, or the sizes do not fit.

@@ -48,9 +48,13 @@ def _gates(inputs: int, units: int) -> nn.Linear:
 class CaptionDecoder(nn.Module):
     """An LSTM with or without attention and with a deep output layer (Xu et al., 2015, equations 1 to 7).
 
-    `channels` is the length of a region vector, and `vocabulary` the number of pieces. The top LSTM layer queries the
-    attention. With `tie_words` the output layer shares the embedding's matrix (Press and Wolf, 2017): both are in the
-    same space, because equation 7 adds the embedded word to the vector that is projected on the vocabulary.
+    Args:
+        config: the sizes, the kind of attention and that of the output. The top LSTM layer queries the attention.
+        channels: length of a region vector.
+        vocabulary: number of pieces.
+
+    With `tie_words` the output layer shares the embedding's matrix (Press and Wolf, 2017). Both are in the same space,
+    because equation 7 adds the embedded word to the vector that is projected on the vocabulary.
     """
 
     def __init__(self, config: ModelConfig, channels: int, vocabulary: int) -> None:
@@ -118,9 +122,13 @@ class CaptionDecoder(nn.Module):
         return logits
 
     def read_photo(self, photo: Tensor) -> tuple[Tensor, Tensor]:
-        """Reads photos, (photos, embedding), as first words (Vinyals et al., 2015, equation 10), from a state of zeros.
+        """Reads a photo as the first word (Vinyals et al., 2015, equation 10), from a state of zeros.
 
-        Returns hidden and cell, (photos, layers, units).
+        Args:
+            photo: (photos, embedding).
+
+        Returns:
+            hidden and cell (photos, layers, units).
         """
         gates = self.word_gates(photo).unsqueeze(1)
         zeros = [torch.zeros_like(gates[..., : self.units])] * self.layers

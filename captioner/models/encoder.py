@@ -24,13 +24,16 @@ _LARGEST_STEM = 4
 
 
 class Encoder(nn.Module):
-    """Maps uint8 photos to region features; see `build_encoder`.
+    """Maps uint8 photos to region features.
 
     Args:
+        name: name of the encoder, see `build_encoder`.
         features: the network, float32 (batch, 3, height, width) -> (batch, channels, rows, columns), or a network of
             timm that `as_grid` can wrap.
         size: (height, width) of the photos in pixels; fixed, so that padding is constant.
         mean, std: per-channel statistics of pixels in 0..1 that the network was trained with.
+        regions: rows and columns that the grid is pooled to; 0 keeps the network's grid.
+        fine_tune: index in `children_of` of the first part to train, with all later ones; -1 for none.
 
     Attributes:
         grid: (rows, columns) of the regions.

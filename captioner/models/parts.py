@@ -28,7 +28,9 @@ def children_of(features: nn.Module) -> Parts:
 def in_sequence(features: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, ...]:
     """Returns the parts of a network if running them in sequence equals the network; otherwise nothing.
 
-    `size` is the (height, width) of its photos.
+    Args:
+        features: the network.
+        size: (height, width) of its photos.
     """
     parts = tuple(part for _, part in _parts_of(features))
     pixels = seen = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))

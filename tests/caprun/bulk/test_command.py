@@ -21,7 +21,9 @@ def test_the_command_starts_ray_here_and_says_what_became_of_the_photos(photo: P
     command += ["--output", str(output), "--workers", "1", "--beam-size", "1", "--model", str(TINY)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     error = "Error: 1 of 2 photos could not be captioned; their rows say why.\n"
-    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"2 photos in {output}.\n{error}")
+    # Ray warns, whatever is asked of it, where processes start slowly
+    said = [line for line in run.stdout.splitlines() if "(raylet)" not in line]
+    assert (run.returncode, said, run.stderr) == (1, [], f"2 photos in {output}.\n{error}")
     assert "does not exist" in rows_in(output)[str(tmp_path / "none.png")]["error"]
 
 

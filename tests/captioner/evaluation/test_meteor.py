@@ -3,6 +3,7 @@
 import shutil
 import stat
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_meteor_equals_pycocoevalcap_and_goes_on_with_one_process():
             stream.close()
     ours = Meteor.find(pytest.fail)
     assert ours is not None
-    with ours:
+    with closing(ours):
         found = ours.score(words_of(CANDIDATES), [words_of(of_photo) for of_photo in REFERENCES])
         process = ours._process
         assert score(CANDIDATES, REFERENCES, ours)["meteor"] == found == expected

@@ -143,7 +143,9 @@ set_option = click.option(
 def setting_option(name: str, **changes: Any) -> Decorator:
     """Declares the option of a setting, such as `train.epochs`, with the type, range and default of its field.
 
-    The command receives it by the field's name. `changes` are arguments of `click.option`, which take precedence.
+    Args:
+        name: section and field; the command receives the field's name.
+        changes: further arguments of `click.option`, which take precedence.
     """
     section, _, key = name.partition(".")
     kind, allowed = field_types(type(_DEFAULTS[section]))[key]
@@ -167,7 +169,9 @@ def setting_option(name: str, **changes: Any) -> Decorator:
 def setting_options(*names: str, **changes: Any) -> Decorator:
     """Declares the options of settings; the command receives those that were given as `given`, by section.
 
-    See `setting_option`; `TRAINING` and `EXPORT` are the names of all.
+    Args:
+        names: see `setting_option`; `TRAINING` and `EXPORT` are the names of all.
+        changes: see `setting_option`.
     """
 
     def decorate(command: Callable[..., Any]) -> Any:

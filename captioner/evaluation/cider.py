@@ -15,7 +15,10 @@ _Weighted = tuple[dict[Ngram, float], list[float]]
 
 
 class Cider:
-    """Scores captions, given how rare each n-gram is in the references of each photo of a set.
+    """Scores captions, given how rare each n-gram is in the references of a set of photos.
+
+    Args:
+        references: for each photo of the set, its reference captions.
 
     Vedantam et al., "CIDEr: Consensus-based Image Description Evaluation" (2015), equations 1 to 3, in the variant
     that the paper names CIDEr-D and the COCO evaluation code names CIDEr: counts clipped to the reference's, a

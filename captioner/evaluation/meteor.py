@@ -17,8 +17,10 @@ _START, _EACH = 120.0, 0.5  # seconds allowed for loading tables, and per photo
 class Meteor:
     """Computes METEOR 1.5 for English (Denkowski and Lavie, 2014) in a Java process that starts on first use.
 
-    `jar` is `meteor-1.5.jar`, with its tables beside it. If the program fails, `say` prints a warning, and there are no
-    more scores.
+    Args:
+        java: path of the program `java`.
+        jar: path of `meteor-1.5.jar`, with its tables beside it.
+        say: prints a warning when the program fails; after that there are no more scores.
     """
 
     def __init__(self, java: str, jar: Path, say: Callable[[str], None]) -> None:

@@ -76,10 +76,15 @@ def scores_by_dataset(
     dataset_of: Sequence[str],
     words_of: Words = tokenize,
 ) -> dict[str, float]:
-    """Scores the photos of each dataset separately, as `score` does, without METEOR.
+    """Scores the photos of each dataset separately.
+
+    Args:
+        captions, references, words_of: see `score`.
+        dataset_of: the name of each photo's dataset.
 
     Returns:
         Scores by keys such as `cider@NAME`, with `photos@NAME` and `references@NAME`; empty if there is one dataset.
+        METEOR is left out.
     """
     names = list(dict.fromkeys(dataset_of))
     found: dict[str, float] = {}

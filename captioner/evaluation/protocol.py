@@ -35,8 +35,10 @@ def scored_by(metrics: Mapping[str, object]) -> str:
 def score_tables(metrics: Mapping[str, object], search: SearchOptions) -> list[ScoreTable]:
     """Returns a table for each protocol that has scores.
 
-    `metrics` are split, photos, references and segmentation, and scores by their keys in `TEACHER_FORCED_TITLES` and
-    `TITLES`; `search` has the options that the free-running captions were searched with.
+    Args:
+        metrics: split, photos, references and segmentation, and scores by their keys in `TEACHER_FORCED_TITLES` and
+            `TITLES`.
+        search: the options that the free-running captions were searched with.
     """
     where = f"split {metrics.get('split')}, {metrics.get('photos')} photos, {metrics.get('references')} references"
     taught, free = named(metrics, TEACHER_FORCED_TITLES), named(metrics, TITLES)

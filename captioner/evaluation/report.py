@@ -92,12 +92,21 @@ class Evaluation:
         return {**found, "captions": rows}
 
     def write(self, path: Path) -> None:
-        """Writes `as_dict` as JSON; see `write_whole`."""
+        """Writes `as_dict` as JSON.
+
+        Raises:
+            CaptionerError: the file cannot be written; an existing file stays as it was.
+        """
         write_whole("The report", path, json.dumps(self.as_dict(), ensure_ascii=False, indent=1) + "\n")
 
 
 class Taught:
-    """Encodes photos once for both captioning and teacher forcing; implements `caprun.engine.Backend`."""
+    """Encodes photos once for both captioning and teacher forcing; implements `caprun.engine.Backend`.
+
+    Args:
+        checkpoint: the trained model.
+        device: the device that computes.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._model: CaptionModel = build_model(checkpoint).to(device)
@@ -139,8 +148,15 @@ def evaluate(
 ) -> Evaluation:
     """Captions photos and scores the captions.
 
-    Teacher-forced scores are computed if the backend is a `Taught`, and METEOR if it is given. `segment_with` finds the
-    words in scripts without spaces; without it, these are scored by characters.
+    Args:
+        captioner: a checkpoint or a bundle; teacher-forced scores are computed if its backend is a `Taught`.
+        examples: the photos and their references.
+        options: the options of the search.
+        split: the name of the split, for the report.
+        allow_missing: leaves out photos that cannot be read.
+        say: prints a line for each photo left out.
+        meteor: computes METEOR; without it, METEOR is left out.
+        segment_with: finds the words in scripts without spaces; None to score those by characters.
 
     Raises:
         ImageError: a photo cannot be read and `allow_missing` is false.

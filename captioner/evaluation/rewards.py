@@ -54,8 +54,10 @@ class _Order(NamedTuple):
 class CaptionRewards:
     """Scores captions that are given as ids of a vocabulary.
 
-    `references` has for each photo the words of its reference captions, at least one; `bad_endings` are texts that a
-    caption should not end with.
+    Args:
+        references: for each photo, the words of its reference captions, at least one.
+        vocabulary: the vocabulary of the captions.
+        bad_endings: texts that a caption should not end with.
 
     END counts as the last word of a reference and of a finished caption; without it, `a boy is playing in a` would have
     no wrong n-gram. Document frequencies come from these references, END included. Apart from END, the numbers equal

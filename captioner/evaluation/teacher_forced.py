@@ -34,7 +34,11 @@ class TeacherForced:
 
 @torch.no_grad()
 def tally(logits: Tensor, targets: Tensor) -> TeacherForced:
-    """Counts a batch of logits, float (words, vocabulary), and the correct pieces, int64 (words,).
+    """Counts a batch.
+
+    Args:
+        logits: float (words, vocabulary).
+        targets: int64 (words,), the correct pieces.
 
     A piece is the most likely one if no other is more likely, and among the five if fewer than five are.
     """

@@ -32,6 +32,11 @@ def import_checkpoint(system: str, request: Request, command: str) -> Checkpoint
     The special words get our ids, and the rows of the words move with them. The checkpoint carries drawn pictures for
     the verification of an export, because there are no photos.
 
+    Args:
+        system: a key of `SYSTEMS`.
+        request: files and options.
+        command: the command line, for the provenance.
+
     Raises:
         CaptionerError: a file cannot be read or is not of this system, or the vocabulary does not fit the weights.
     """

@@ -23,7 +23,10 @@ _RESNETS: Mapping[tuple[bool, tuple[int, ...]], str] = {
 def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> Weights:
     """Returns weights by our names.
 
-    `names` has ours for the beginning of each of theirs, the longer ones first; empty for weights that are not used.
+    Args:
+        state: weights by their own names.
+        names: ours for the beginning of each of theirs, the longer ones first; empty for weights that are not used.
+        source: the files, for messages.
 
     Raises:
         CaptionerError: a beginning is missing, or a name has none of them.

@@ -53,7 +53,12 @@ class State:
 
 
 class RunFolder:
-    """The folder of a run that `open_run` has locked, and the progress of the run."""
+    """The folder of a run that `open_run` has locked.
+
+    Args:
+        path: the folder.
+        state: the progress of the run.
+    """
 
     def __init__(self, path: Path, state: State) -> None:
         self.path, self.state = path, state
@@ -82,15 +87,23 @@ class RunFolder:
                 work.began = None
 
     def write(self) -> None:
-        """Writes the state, or raises a CaptionerError."""
+        """Writes the state.
+
+        Raises:
+            CaptionerError: the file cannot be written.
+        """
         write_whole("The file", self.path / STATE, json.dumps(asdict(self.state), indent=1))
 
 
 @contextmanager
 def open_run(path: Path, recipe: Recipe, data: str, output: Path) -> Iterator[RunFolder]:
-    """Begins a run or continues it, and locks its folder, which is made if needed, while the context lasts.
+    """Begins a run or continues it, and locks its folder while the context lasts.
 
-    `data` is the `data_digest` of the dataset, and `output` the folder of the bundle.
+    Args:
+        path: the folder; created if it is missing.
+        recipe: the recipe to run.
+        data: digest of the dataset, from `data_digest`.
+        output: folder of the bundle.
 
     Raises:
         CaptionerError: another process uses the folder, it holds something else or a run with another recipe, data or

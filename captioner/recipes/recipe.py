@@ -80,7 +80,10 @@ class Recipe:
 
 
 def find_recipe(name: str | None) -> Path:
-    """Returns the file of a recipe, named by path or as one that comes with captioner; by default the packaged model's.
+    """Returns the file of a recipe.
+
+    Args:
+        name: a path, the name of a recipe that comes with captioner, or None for that of the packaged model.
 
     Raises:
         CaptionerError: there is no such recipe.

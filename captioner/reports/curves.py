@@ -20,12 +20,15 @@ def curves_png(
     epochs: Sequence[Mapping[str, float | None]],
     names: Sequence[str] = ("Loss", "Accuracy"),
 ) -> bytes | None:
-    """Draws a training as a PNG, the same bytes for the same numbers; returns None if no epoch is complete.
+    """Draws the numbers of the steps and the scores of the epochs as a PNG.
 
     Args:
         steps: for each training step, its position in epochs (2.5 is the middle of the third) and its numbers.
         epochs: rows of `validation_results.csv` by column title.
         names: the titles of the steps' numbers.
+
+    Returns:
+        The same bytes for the same numbers; None if no epoch is complete.
     """
     if not epochs:
         return None

@@ -18,10 +18,13 @@ _VERSION = "brain.Event:2"  # the version of the file format
 
 
 class Events:
-    """Writes the event files of one training into a folder.
+    """Writes the event files of one training.
 
     `torch.utils.tensorboard.SummaryWriter` writes in a thread that prints a traceback when the disk is full; this class
     writes the same records directly.
+
+    Args:
+        directory: the folder of the event files.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -40,7 +40,11 @@ class Content:
 
 
 def write_report(path: Path, content: Content) -> None:
-    """Writes the report; see `write_whole`."""
+    """Writes the report.
+
+    Raises:
+        CaptionerError: the file cannot be written.
+    """
     write_whole("The report", path, report_html(content))
 
 

@@ -43,9 +43,19 @@ class ShownPhoto:
 def shown_groups(
     captioner: Captioner, options: SearchOptions, examples: Sequence[Example], captions: Sequence[str], photos: int
 ) -> dict[str, list[ShownPhoto]]:
-    """Selects at most `photos` photos of a split in groups by title: best and worst CIDEr, and some from the whole.
+    """Selects the photos with the best and the worst CIDEr, and some from the whole split.
 
-    The selected photos are captioned again for their attention. Photos that can no longer be read are left out.
+    Photos that can no longer be read are left out.
+
+    Args:
+        captioner: the model; it captions the selected photos again to get its attention.
+        options: the options of the search.
+        examples: the photos of the split.
+        captions: one caption per photo.
+        photos: maximum number of photos, a third of them in each group.
+
+    Returns:
+        The photos of each group by its title.
     """
     references = [[tokenize(reference) for reference in example.references] for example in examples]
     counted = count([tokenize(caption) for caption in captions], references)

@@ -46,7 +46,12 @@ _PICTURES = "pictures"
 
 
 class History:
-    """The numbers of a training so far, in the tables of its folder; the stage determines the columns of the steps."""
+    """The numbers of a training so far, in the tables of its folder.
+
+    Args:
+        directory: the folder of the run.
+        stage: determines the columns of the steps.
+    """
 
     def __init__(self, directory: Path, stage: Stage) -> None:
         self.titles = _STEP_COLUMNS[stage]
@@ -80,10 +85,15 @@ class History:
 
 
 class RunReports:
-    """Writes the reports of one training into the folder of its run; call `open` first and `close` at the end.
+    """Writes the reports of one training; call `open` first and `close` at the end.
 
-    Every method raises a CaptionerError if a file cannot be written. `examples` are the validation photos. If pictures
-    cannot be drawn, `say` prints a warning, once.
+    Every method raises a CaptionerError if a file cannot be written.
+
+    Args:
+        directory: the folder of the run.
+        config: the configuration of the training.
+        examples: the validation photos.
+        say: prints a warning, once, if pictures cannot be drawn.
     """
 
     def __init__(
@@ -97,8 +107,10 @@ class RunReports:
     def open(self, resume_at: tuple[int, int] | None, model: nn.Module) -> None:
         """Writes configuration and model summary, and opens the tables for the next step.
 
-        `resume_at` counts complete epochs, and steps of the next epoch that are done; later rows are removed, because
-        they will be computed again. None begins a new training.
+        Args:
+            resume_at: complete epochs, and steps of the next epoch that are done; later rows are removed, because they
+                will be computed again. None begins a new training.
+            model: the model to summarise.
         """
         directory = self._directory
         write_whole("The configuration", directory / "config.toml", config_toml(self._config))
@@ -143,7 +155,10 @@ class RunReports:
     def finish(self, captioner: Captioner, captions: Sequence[str], metrics: Mapping[str, object]) -> Path:
         """Writes `report.html` and returns its path.
 
-        `captions` are the best model's of each validation photo; `metrics` are split, photos, references and scores.
+        Args:
+            captioner: the best model of the training.
+            captions: its caption of each validation photo.
+            metrics: split, photos and references, and its scores by their keys.
         """
         content = Content(
             f"Training {self._directory.resolve().name}",

@@ -15,9 +15,14 @@ Row = tuple[float | None, ...]
 
 
 class Table:
-    """Holds numbers in columns; the first `numbering` ones are integers that number the rows in ascending order.
+    """Holds numbers in columns; the first columns are integers that number the rows in ascending order.
 
     Every method raises a CaptionerError if the file cannot be read or written.
+
+    Args:
+        path: the CSV file.
+        columns: the titles of the columns.
+        numbering: how many columns number the rows.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], numbering: int) -> None:
@@ -27,7 +32,11 @@ class Table:
         self._file: IO[str] | None = None
 
     def open(self, last: tuple[int, ...] | None) -> None:
-        """Opens the file for new rows, and removes the rows after number `last`; None removes all."""
+        """Opens the file for new rows.
+
+        Args:
+            last: the number of the last row to keep; later rows are removed. None removes all rows.
+        """
         self.close()
         self.rows = []
         if last is not None:

@@ -105,9 +105,14 @@ _CASES: tuple[Callable[[str], str], ...] = (str, str.capitalize)
 
 
 def neutral_words(vocabulary: Vocabulary, language: str | None = None) -> NeutralWords | None:
-    """Chooses the entries whose pieces are all in a vocabulary, in lower case and capitalised; None if there are none.
+    """Chooses the neutral words that are in a vocabulary.
 
-    Without the code of its `language`, a vocabulary is English if it has the articles.
+    Args:
+        vocabulary: vocabulary of the captions, at least some of whose pieces are words.
+        language: code of the language; None to detect it from the vocabulary.
+
+    Returns:
+        Entries whose pieces are all in the vocabulary, in lower case and capitalised; None if there are none.
     """
     pieces, start = set(vocabulary.pieces), vocabulary.joining.word_start
     if (language or "en").partition("-")[0].lower() != "en" or not all(start + mark in pieces for mark in _MARKS):

@@ -30,6 +30,11 @@ def build_spacy(config: DataConfig, language: str, captions: Iterable[str]) -> T
     Words that are mostly written without a space before them (`n't`, `'s`) or after them (French `l'`) are joined in
     the same way.
 
+    Args:
+        config: see `captioner.text.tokenizer.Tokenizer`.
+        language: spaCy's code of the language, such as `en`.
+        captions: the training captions.
+
     Raises:
         CaptionerError: spaCy is not installed or cannot tokenize the language, or no word is frequent enough.
     """

@@ -29,7 +29,10 @@ _FREE = ("dropout", "word_dropout", "fine_tune")
 def average(files: Sequence[Path], shares: Sequence[float], command: str) -> Checkpoint:
     """Averages the weights of checkpoints; the result has the configuration of the first, and no scores.
 
-    The checkpoints have the same architecture and vocabulary, and each a share, in any unit.
+    Args:
+        files: two or more checkpoints with the same architecture and vocabulary.
+        shares: the weight of each checkpoint, in any unit.
+        command: the command line, for the provenance of the result.
 
     Raises:
         CaptionerError: a checkpoint cannot be read, or its model differs from the first.
@@ -83,7 +86,11 @@ def scored(
     *,
     allow_missing: bool = False,
 ) -> Checkpoint:
-    """Scores an average on the dev split with its own search options; see `evaluate`."""
+    """Scores an average on the dev split with its own search options.
+
+    Raises:
+        ImageError: a photo cannot be read and `allow_missing` is false.
+    """
     captioner = Taught(checkpoint, device).captioner("average")
     report = evaluate(captioner, dev, captioner.spec.search, "dev", allow_missing=allow_missing, say=say)
     found = report.metrics["cider"]

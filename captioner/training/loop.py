@@ -93,7 +93,13 @@ class Task:
 
 
 class Trainer:
-    """Trains a model, which is on the device of the training, with cross-entropy.
+    """Trains a model with cross-entropy.
+
+    Args:
+        model: the model, on the device of the training.
+        task: inputs and outputs.
+        processes: the processes that train together.
+        say: prints a line.
 
     Raises:
         CaptionerError: there are more processes than photos in a step.
@@ -334,7 +340,10 @@ class Trainer:
         save_checkpoint(self.task.output / LAST, replace(self._checkpoint(row), training=training))
 
     def resume(self, training: Mapping[str, Any]) -> None:
-        """Restores the state of a training from `Checkpoint.training` of `last.pt`.
+        """Restores the state of a training.
+
+        Args:
+            training: `Checkpoint.training` of `last.pt`.
 
         Raises:
             CaptionerError: the data or the number of processes has changed.

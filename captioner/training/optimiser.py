@@ -22,8 +22,13 @@ _KEPT = 1 / 3  # share of the initial model in the average at the end of self-cr
 class Optimiser:
     """Runs Adam or AdamW over the trained parameters of a model; the encoder has its own rate.
 
-    Attributes:
+    Args:
+        model: the model, on the device of the training.
+        train: rates, clipping, precision and averaging.
         total_steps: number of steps of the whole training.
+
+    Attributes:
+        total_steps: as given.
         precision: fp32, bf16 or fp16; fp32 where a CPU would only emulate the bf16 that is asked for.
 
     Raises:

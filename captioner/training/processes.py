@@ -88,6 +88,9 @@ class Processes:
 def join_processes(device: str) -> Processes:
     """Joins the processes that torchrun started; without torchrun, returns a single process.
 
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+
     Raises:
         CaptionerError: CUDA was requested and is not available, or there are more processes than devices.
     """

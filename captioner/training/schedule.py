@@ -21,7 +21,13 @@ class Rate(NamedTuple):
 
 
 def rate_at(step: int, train: TrainConfig, total: int, scale: float = 1.0) -> Rate:
-    """Returns the rate of a step, counted from 0, of `total` steps; `scale` is the factor that `plateau` has reached.
+    """Returns the rate of a step.
+
+    Args:
+        step: number of the step, from 0.
+        train: the schedule and its warm-up.
+        total: number of steps of the whole training.
+        scale: the factor that `plateau` has reached.
 
     `one-cycle` (Smith and Topin, 2017) equals PyTorch's OneCycleLR: cosines up and down, with Adam's first beta in the
     opposite direction. The other schedules rise linearly; then `cosine` falls to `last_rate` along half a wave

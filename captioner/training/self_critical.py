@@ -29,7 +29,12 @@ _GUARDED = {"cider": 1, "bleu_4": 1, "bad_endings": -1}
 
 
 class SelfCriticalTrainer(Trainer):
-    """Trains a model that can already caption; `rewards` scores captions of the training split."""
+    """Trains a model that can already caption.
+
+    Args:
+        model, task, processes, say: see `Trainer`.
+        rewards: scores captions of the training split.
+    """
 
     told: tuple[str, ...] = ("reward", "cider", "bleu_4", "words", "bad_endings")
 
@@ -91,7 +96,11 @@ class SelfCriticalTrainer(Trainer):
         return found
 
     def _explore(self, seen: Tensor, batch: Batch) -> tuple[Drawn, Float64Array, Float64Array, int]:
-        """Returns drawn captions, their rewards and baselines, (photos, samples), and the number of bad endings."""
+        """Draws captions of photos.
+
+        Returns:
+            The captions, their rewards and baselines, both (photos, samples), and the number of bad endings.
+        """
         settings, most = self.settings, self.task.config.search.max_length
         greedy = None
         with torch.no_grad(), self.optimiser.autocast():
@@ -144,7 +153,11 @@ class SelfCriticalTrainer(Trainer):
 
 
 def others_mean(reward: Float64Array) -> Float64Array:
-    """Returns for each reward, float64 (photos, two or more samples), the mean of the photo's other samples."""
+    """Returns for each sample the mean reward of the photo's other samples.
+
+    Args:
+        reward: float64 (photos, samples), with at least two samples.
+    """
     others: Float64Array = (reward.sum(1, keepdims=True) - reward) / (reward.shape[1] - 1)
     return others
 

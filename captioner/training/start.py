@@ -36,8 +36,13 @@ def initial_tokenizer(
 ) -> Tokenizer:
     """Returns the tokenizer of the checkpoint with the new words of captions, or one with a new vocabulary.
 
-    Self-critical training and a resumed one keep the vocabulary of the checkpoint as it is. `captions` are all training
-    captions, and `growing` those whose new words are added.
+    Self-critical training and a resumed one keep the vocabulary of the checkpoint as it is.
+
+    Args:
+        config: the configuration of the training.
+        start: the checkpoint, if there is one.
+        captions: all training captions.
+        growing: the captions whose new words are added.
 
     Raises:
         CaptionerError: most words are unknown to the checkpoint, or as for `build_tokenizer`.

@@ -101,7 +101,13 @@ class Validated:
 
 @torch.inference_mode()
 def validate(model: CaptionModel, validation: Validation, processes: Processes) -> Validated:
-    """Validates a model in eval mode on a split; each process takes a share, and all return the same result."""
+    """Validates a model on all photos of a split; each process takes a share, and all return the same result.
+
+    Args:
+        model: the model, in eval mode.
+        validation: the split.
+        processes: the processes that share the work.
+    """
     checkpoint, forced = validation.checkpoint, TeacherForced()
     found: dict[int, Hypothesis] = {}
     for batch in validation.batches.in_order():

@@ -29,7 +29,10 @@ def drawn_from_each_dataset(examples: Sequence[Example], count: int) -> list[Exa
 
 
 def prepared(files: Sequence[Path], image: ImageSpec) -> npt.NDArray[np.uint8]:
-    """Reads photos and resizes them as the model's input: uint8 (photos, height, width, 3).
+    """Reads photos and resizes them as the model's input.
+
+    Returns:
+        uint8 (photos, height, width, 3).
 
     Raises:
         ImageError: a photo cannot be read.

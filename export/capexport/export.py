@@ -186,7 +186,11 @@ def _provenance(path: Path, training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_introduction(path: Path) -> str:
-    """Reads the introductory text of a model card, or raises a CaptionerError."""
+    """Reads the introductory text of a model card.
+
+    Raises:
+        CaptionerError: it cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

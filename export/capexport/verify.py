@@ -76,11 +76,14 @@ def verify(
     *,
     one_region: bool = False,
 ) -> Parity:
-    """Compares two backends of one model on real photos, and returns the largest differences found.
+    """Compares two backends of one model on real photos, uint8 (photos, height, width, 3).
 
-    Photos are uint8 (photos, height, width, 3). Where hard attention (`one_region`) finds two regions equally likely,
-    rounding decides which one it uses, and the caption continues differently. Such steps, in which PyTorch's
-    log-probabilities of two regions are within `TOLERANCE`, are counted instead of compared; see `UNDECIDED_SHARE`.
+    Where hard attention (`one_region`) finds two regions equally likely, rounding decides which one it uses, and the
+    caption continues differently. Such steps, in which PyTorch's log-probabilities of two regions are within
+    `TOLERANCE`, are counted instead of compared; see `UNDECIDED_SHARE`.
+
+    Returns:
+        The largest differences found.
 
     Raises:
         ParityError: a difference exceeds its tolerance, or a caption differs and is no near-tie.
@@ -225,9 +228,14 @@ class _Comparison:
 
 
 def _undecided(output: StepOutput, regions: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Returns where another region, with other features, is about as likely as the most likely one: bool (rows, beams).
+    """Returns where another region, with other features, is about as likely as the most likely one.
 
-    `output` is of a step with hard attention, and `regions` are those of its photos, (rows, regions, channels).
+    Args:
+        output: output of a step with hard attention.
+        regions: (rows, regions, channels), the regions of its photos.
+
+    Returns:
+        bool (rows, beams).
     """
     assert output.alpha is not None
     undecided = np.zeros(output.alpha.shape[:2], bool)
@@ -248,7 +256,11 @@ def _by_piece(output: StepOutput) -> npt.NDArray[np.float32]:
 def _differences(expected: npt.NDArray[Any], found: npt.NDArray[Any], count: int, what: str) -> npt.NDArray[np.float32]:
     """Returns the largest absolute difference in each beam, (count,); a NaN stays NaN, which no tolerance admits.
 
-    Both arrays start with `count` beams or photos, or with rows and beams; an error names them `what`.
+    Args:
+        expected: an array that starts with `count` beams, or with rows and beams.
+        found: an array of the same shape.
+        count: number of beams in all rows, or of photos.
+        what: name of both in an error.
     """
     if expected.shape != found.shape or expected.dtype != found.dtype:
         raise ParityError(

@@ -56,7 +56,13 @@ class Features:
 
 
 class FeatureCache:
-    """Caches the output of an encoder's stem for one view of each photo under one preprocessing, in a folder of caches.
+    """Caches the output of one encoder's stem under one preprocessing.
+
+    Args:
+        directory: the folder of all caches.
+        encoder: the encoder, frozen or not.
+        spec: the preprocessing.
+        view: number of the view of each photo, see `captioner.training.inputs.views`.
 
     Raises:
         CaptionerError: the encoder has no stem because all of it is trained.

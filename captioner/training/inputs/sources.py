@@ -27,10 +27,12 @@ _READERS = 4  # threads; Pillow releases the GIL while it decodes and resizes
 
 
 class CachedFeatures:
-    """Yields the cached features of a split's photos; implements `captioner.training.inputs.batches.Source`.
+    """Yields cached features; implements `captioner.training.inputs.batches.Source`.
 
-    `varied` draws for each photo one of its views, or the photo itself. A photo without a row in a view is shown as it
-    is.
+    Args:
+        features: the features of the split's photos.
+        views: other views of the same photos; `varied` draws one view per photo, which may be the photo itself. A
+            photo without a row in a view is shown as it is.
     """
 
     def __init__(self, features: Features, views: Sequence[Features] = ()) -> None:
@@ -119,7 +121,12 @@ def _draw_views(photos: Sequence[Indices], count: int, views: int, seed: int, ep
 
 
 def report_unreadable(problems: Sequence[str], say: Callable[[str], None], *, allow_missing: bool) -> None:
-    """Refuses photos that cannot be read, or prints that they are left out; `problems` has a sentence for each.
+    """Refuses photos that cannot be read, or prints that they are left out.
+
+    Args:
+        problems: one sentence per unreadable photo.
+        say: prints a line.
+        allow_missing: whether unreadable photos may be left out.
 
     Raises:
         CaptionerError: there are unreadable photos and `allow_missing` is false.

@@ -32,7 +32,13 @@ def may_be_mirrored(captions: Iterable[str], sided_words: Iterable[str]) -> bool
 
 
 def show(photo: Image.Image, view: int, content: str) -> Image.Image:
-    """Returns a numbered view of an upright RGB photo; the hexadecimal digest of its file seeds the crops."""
+    """Returns a numbered view of a photo.
+
+    Args:
+        photo: an upright RGB photo.
+        view: the number of the view.
+        content: hexadecimal digest of the photo's file, which seeds the crops.
+    """
     if view >= 2:
         photo = _crop(photo, np.random.default_rng([int(content[:16], 16), view]))
     return ImageOps.mirror(photo) if is_mirrored(view) else photo

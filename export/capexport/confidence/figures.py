@@ -24,9 +24,12 @@ def auroc(higher: Numbers, lower: Numbers) -> float:
 
 
 def reliability(confidence: Numbers, good: Labels, of: Bins = "mass") -> list[dict[str, float]]:
-    """Returns number, mean confidence and good share of the captions in each of ten bins; empty bins are left out.
+    """Returns number, mean confidence and good share of each bin's captions; empty bins are left out.
 
-    `confidence` is (captions,), 0..1, and `good` bool (captions,).
+    Args:
+        confidence: (captions,), 0..1.
+        good: bool (captions,).
+        of: how the ten bins are chosen.
     """
     order = np.argsort(confidence, kind="stable")
     if of == "mass":

@@ -66,7 +66,11 @@ def fit_familiar(photos: Float32Array, outliers: Sequence[Float32Array]) -> Weig
     """Fits the logit of being a photo rather than an outlier.
 
     Photos and outliers weigh the same in the fit, and so do the kinds of outliers; then the logit is corrected for
-    `_PHOTO_SHARE`. Training photos are (photos, features), and outliers of each kind (pictures, features).
+    `_PHOTO_SHARE`.
+
+    Args:
+        photos: (photos, features), of training photos.
+        outliers: (pictures, features) of each kind.
     """
     rows = np.concatenate([photos, *outliers]).astype(np.float64)
     sizes = np.array([len(photos), *map(len, outliers)])

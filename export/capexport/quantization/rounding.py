@@ -16,9 +16,13 @@ activation, fits. Kernels take inputs in fours, so any two of four may be added.
 
 
 def find_scales(weights: Float64Array) -> Float64Array:
-    """Finds the finest steps with which no sum of two products overflows, for weights (outputs, inputs).
+    """Finds the finest steps with which no sum of two products overflows.
 
-    Returns the step between the rounded weights of each output, (outputs,); 0 for an output without weights.
+    Args:
+        weights: (outputs, inputs).
+
+    Returns:
+        (outputs,), the step between the rounded weights of each output; 0 for an output without weights.
     """
     in_fours = np.sort(_in_fours(np.abs(weights)), axis=2)
     # rounding may add one to a sum of two

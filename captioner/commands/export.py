@@ -134,5 +134,9 @@ def check_bundle(output: Path, settings: ExportSettings) -> None:
 
     if settings.card:
         read_introduction(Path(settings.card))
-    with contextlib.suppress(click.Abort), replaced_bundle(output):
-        raise click.Abort  # a replacement that fails leaves the folder unchanged
+    with contextlib.suppress(_NothingToWrite), replaced_bundle(output):
+        raise _NothingToWrite  # a replacement that fails leaves the folder unchanged
+
+
+class _NothingToWrite(Exception):  # noqa: N818  (signals no fault)
+    """Ends a replacement that was only tried."""

@@ -25,11 +25,11 @@ class Tokenizer:
     vocabulary: Vocabulary
     """All pieces, the special ones first."""
     config: DataConfig
-    """How captions are written (lower_case, punctuation) and cut (max_length); its tokenizer is this one."""
+    """Settings of this tokenizer, by which captions are written (lower_case, punctuation) and cut (max_length)."""
     ids: Callable[[str], list[int]]
     """Returns the ids of all pieces of a caption; SPECIAL.unk for a piece outside the vocabulary."""
     state: Mapping[str, Any] = field(default_factory=dict)
-    """What `captioner.text.build.restore_tokenizer` needs besides configuration and vocabulary, as plain data."""
+    """Plain data that `captioner.text.build.restore_tokenizer` needs besides configuration and vocabulary."""
     words: Callable[[str], list[str]] | None = None
     """Returns the words of a caption, where every piece is a whole word; None where pieces spell words."""
 

@@ -38,8 +38,13 @@ def photo_column(schema: Any, dataset: str, *, paths: bool) -> str:
         paths: whether a column may have the paths of photos.
 
     Raises:
-        CaptionerError: there is no column of photos, or none of captions.
+        CaptionerError: there is no column of photos, or none of captions, or two of captions differ in case alone.
     """
+    captions = [name for name in schema.names if is_caption_column(name.lower())]
+    if len({name.lower() for name in captions}) < len(captions):
+        raise CaptionerError(
+            f"{dataset} has columns of captions whose names differ in case alone: {', '.join(captions)}; rename one."
+        )
     types = library("pyarrow.types", dataset)
     ranks: dict[str, tuple[bool, int]] = {}  # the lowest is the likeliest
     for name, kind in zip(schema.names, schema.types, strict=True):
@@ -49,8 +54,7 @@ def photo_column(schema: Any, dataset: str, *, paths: bool) -> str:
             ranks[name] = (lower != "image", 0 if _PHOTO.search(lower) else 2)
         elif paths and lower in NAME_COLUMNS and (types.is_string(kind) or types.is_large_string(kind)):
             ranks[name] = (lower != "image", 1)
-    captioned = any(is_caption_column(name.lower()) for name in schema.names)
-    if ranks and captioned:
+    if ranks and captions:
         return min(ranks, key=lambda name: ranks[name])
     known = f"captions ({', '.join(CAPTION_COLUMNS[:4])} ...)" if ranks else "photos (bytes, or {bytes, path})"
     raise CaptionerError(f"{dataset} has no column of {known}; its columns are {', '.join(schema.names) or 'none'}.")

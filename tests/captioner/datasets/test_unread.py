@@ -1,4 +1,4 @@
-"""Of several files of captions in a folder, those that are not read are reported."""
+"""Files of captions in a folder that are not read, because another one is, are reported."""
 
 from __future__ import annotations
 

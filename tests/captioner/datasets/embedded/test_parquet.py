@@ -162,9 +162,13 @@ def test_captioned_photos_that_are_missing_are_reported(tmp_path):
             {"url": ["http://a"], "caption": [FIRST]},
             r"no column of photos \(bytes, .*\); its columns are url, caption\.",
         ),
+        (
+            {"image": embedded(1), "Text": [FIRST], "text": ["A cat."]},
+            r"columns of captions whose names differ in case alone: Text, text; rename one\.",
+        ),
     ],
 )
-def test_columns_that_are_lacking_are_named_beside_those_that_are_there(tmp_path, columns, message):
+def test_columns_that_cannot_be_used_are_named(tmp_path, columns, message):
     file = write(tmp_path / "a.parquet", **columns)
     with pytest.raises(CaptionerError, match=rf"a\.parquet has {message}"):
         load_dataset(file)

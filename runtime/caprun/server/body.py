@@ -22,7 +22,7 @@ from caprun.server.settings import Settings
 
 _WANTED = 'send {"photos": ["<base64>", ...]}'
 _SEND_FORM = "send one with curl -F photo=@photo.jpg"
-_NOT_D = "curl -d has taken bytes out of it; send it with curl --data-binary @photo.jpg"
+_NOT_D = "send it with curl --data-binary @photo.jpg, for curl -d takes bytes out of photos"
 _MOST_BRACKETS = 16  # of JSON: what is small as text may be large as objects
 _MOST_OPTIONS = 64
 _NOT_BASE64 = str.maketrans("-_", "+/", " \t\r\n")
@@ -134,8 +134,8 @@ def read_upload(head: BodyHead, body: bytes, settings: Settings) -> Upload:
         raise Refusal(415, f"Of multipart bodies, only {_MULTIPART} is taken.")
     decoded = _photo_in_base64(body)
     # every photo has zero bytes, and curl -d takes them out
-    if decoded is None and head.media_type == _FORM and b"\0" not in body:
-        raise Refusal(415, f"The body is not the whole file of a photo: {_NOT_D}.")
+    if decoded is None and b"\0" not in body and (head.media_type == _FORM or not body.isascii()):
+        raise Refusal(415, f"The body is not the whole file of a photo; {_NOT_D}.")
     return Upload([decoded or body], [], is_list=False)
 
 

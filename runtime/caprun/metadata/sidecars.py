@@ -113,6 +113,8 @@ class Sidecars:
 
 def _read(path: Path) -> Sidecar:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("is not a regular file")
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:

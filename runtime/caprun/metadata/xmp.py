@@ -61,8 +61,8 @@ class Sidecar:
         try:
             _refuse_hostile(content)
             self._document = parseString(content)  # noqa: S318  (without a document type there are no entities)
-        except (ExpatError, LookupError) as error:
-            raise ValueError(f"is not XML ({error})") from None
+        except (ExpatError, LookupError, ValueError) as error:
+            raise ValueError(f"is not XML that can be read ({error})") from None
         packets = self._document.getElementsByTagNameNS(_RDF, "RDF")
         if not packets:
             raise ValueError("is not XMP (it has no rdf:RDF)")
@@ -99,11 +99,12 @@ class Sidecar:
         for name, value in mark._asdict().items():
             own.setAttributeNS(_MARK, f"caprun:{name}", value)
         languages = [_DEFAULT, *([language] if language else [])]
+        replaced = {"", *map(str.lower, languages)}
         for one in properties:
             others = [
                 (item.getAttributeNS(_XML, "lang"), _text(item))
                 for item in self._items(one)
-                if _language(item) not in map(str.lower, languages)
+                if _language(item) not in replaced
             ]
             self._remove(one.namespace, one.name)
             element = self._document.createElementNS(one.namespace, f"{one.prefix}:{one.name}")
@@ -159,13 +160,13 @@ def _refuse_hostile(content: bytes) -> None:
     depth = 0
 
     def refuse(*_: object) -> None:
-        raise ValueError("has a document type, which XMP does not allow")
+        raise ValueError("it has a document type, which XMP does not allow")
 
     def enter(*_: object) -> None:
         nonlocal depth
         depth += 1
         if depth > _DEEPEST:
-            raise ValueError(f"has elements in more than {_DEEPEST} others, which no XMP needs")
+            raise ValueError(f"it has elements in more than {_DEEPEST} others, which no XMP needs")
 
     def leave(*_: object) -> None:
         nonlocal depth

@@ -126,6 +126,16 @@ def test_a_sidecar_that_cannot_be_read_is_reported_and_the_others_are_written(ru
     assert (folder / "c.png.xmp").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_sidecar_that_is_no_file_is_reported_and_not_waited_for(run, folder) -> None:
+    os.mkfifo(folder / "a.png.xmp")
+    (folder / "c.png.xmp").mkdir()
+    result = run(folder, "--xmp")
+    assert result.exit_code == 1
+    assert result.stderr.count("is not a regular file; repair or remove it.") == 2
+    assert "Captions written to sidecars: 1." in result.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everything")
 def test_a_sidecar_that_is_read_only_stays(run, folder) -> None:
     (folder / "a.png.xmp").write_text(PERSON)

@@ -93,6 +93,7 @@ def test_other_forms_of_a_description_are_read(form: str) -> None:
     )
     assert Sidecar(packet.encode()).text(DESCRIPTION) == "Text"
     assert Sidecar(packet.encode("utf-16")).text(DESCRIPTION) == "Text"
+    assert (b">Text<" in written(packet.encode()).as_bytes()) == ("fr" in form)
 
 
 def test_a_description_in_an_attribute_is_read_and_replaced() -> None:
@@ -114,6 +115,7 @@ def test_a_description_in_an_attribute_is_read_and_replaced() -> None:
         (b'<?xml version="1.0" encoding="nothing"?><a/>', "is not XML"),
         (b"<html/>", "no rdf:RDF"),
         (b"<a>" * 3000 + b"</a>" * 3000, "more than 100 others"),
+        (b'<?xml version="1.0" encoding="GBK"?><a>\xb9\xb7</a>', "is not XML"),
         (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "document type"),
     ],
 )

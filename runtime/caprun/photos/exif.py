@@ -4,7 +4,7 @@ import re
 import struct
 
 _ORIENTATION = 0x112
-_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9])")
 
 
 def orientation_of(exif: bytes | None, xmp: bytes | None) -> int:

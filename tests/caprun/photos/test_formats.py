@@ -98,8 +98,9 @@ class TestOrientation:
             found = apart(name, data).orientation
             assert found == expected or (found not in range(2, 9) and expected not in range(2, 9)), name
 
-    def test_xmp_says_it_where_exif_does_not(self) -> None:
-        xmp = segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<a tiff:Orientation="8"/>')
+    @pytest.mark.parametrize("spelling", [b'="8"/>', b"='8'/>", b' = "8"/>', b">8</", b"> 8 </"])
+    def test_xmp_says_it_where_exif_does_not(self, spelling: bytes) -> None:
+        xmp = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<a tiff:Orientation" + spelling)
         data = encode(picture(), "JPEG")
         assert apart("a.jpg", data[:2] + xmp + data[2:]).orientation == 8
         exif = segment(0xE1, b"Exif\0\0" + turned_exif(3))

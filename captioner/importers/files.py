@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,11 +53,11 @@ def _at(content: Any, place: str) -> Any:
 
 
 def _state_dict(found: Any) -> dict[str, Tensor]:
-    """Returns the tensors of a state dict or of a module; nothing if it is neither."""
+    """Returns the tensors of a state dict or of a module, without what lies beside them; nothing if it is neither."""
     if isinstance(found, StandIn):
         return dict(_tensors(found, ""))
-    is_state = isinstance(found, dict) and all(isinstance(value, Tensor) for value in found.values())
-    return cast("dict[str, Tensor]", found) if is_state else {}
+    named = found.items() if isinstance(found, dict) else ()
+    return {name: value for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def _tensors(module: StandIn, prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -80,6 +80,8 @@ def read_words(path: Path) -> list[str]:
     """
     with _explained(path, "a vocabulary"):
         content = _read(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
         if isinstance(content.get("itos"), dict):
             content = {word: int(index) for index, word in content["itos"].items()}
         words = {index: word for word, index in content.items()}
@@ -96,7 +98,7 @@ def _read(path: Path) -> Any:
     if suffix in (".pickle", ".pkl"):
         with path.open("rb") as file:
             return load_pickle(file)
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     if suffix == ".json":
         return json.loads(text)
     return {word: index for index, word in enumerate(text.rstrip("\n").split("\n"))}

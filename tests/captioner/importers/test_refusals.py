@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -116,6 +117,8 @@ def test_files_of_another_format_are_named_with_what_they_hold(folder):
     assert image_cap("script.pth") == "script.pth is not a file of PyTorch weights (it declares more data than it has)."
     torch.save([1, 2], "list.pth")
     assert image_cap("list.pth") == "list.pth has no weights; it holds: list."
+    torch.save({0: torch.ones(1)}, "numbered.pth")
+    assert image_cap("numbered.pth") == "numbered.pth has no weights; it holds: 0."
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "before PyTorch 1.6"])
@@ -148,7 +151,11 @@ def test_weights_that_such_a_model_does_not_have_are_named(folder):
     )
 
 
-def test_weights_that_do_not_fit_together_are_named(folder):
+@pytest.mark.parametrize("beside", [{}, {"epoch": 3}, {"bleu": np.float64(0.1), 0: torch.ones(1)}])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "byte order mark"])
+def test_weights_that_do_not_fit_together_are_named_whatever_lies_beside_them(folder, beside, mark):
+    torch.save(IMAGE_CAP | beside, "weights.pth")
+    Path("vocab.txt").write_text(mark + "\n".join(WORDS), encoding="utf-8")
     found = image_cap()
     assert found == "weights.pth is no whole model of image-cap: there is no 'decoder.hidden_gates.0.weight'."
 
@@ -167,6 +174,11 @@ def test_weights_that_do_not_fit_together_are_named(folder):
 def test_a_vocabulary_that_does_not_fit_is_refused(folder, words, problem):
     Path("vocab.txt").write_text("\n".join(words))
     assert image_cap().startswith(problem)
+
+
+def test_a_list_is_no_vocabulary(folder):
+    Path("vocab.json").write_text('["a", "b"]')
+    assert image_cap(vocabulary="vocab.json") == "vocab.json is not a vocabulary (it holds a list)."
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "{", '{"a": 0, "b": 2}', '{"a": "x"}', '{"itos": {"x": "a"}}', "{}"])

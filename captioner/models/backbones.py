@@ -183,6 +183,7 @@ def _timm(name: str, typed: str, pretrained: bool, size: tuple[int, int]) -> Bac
 
 def _check_patches(network: nn.Module, name: str, size: tuple[int, int]) -> None:
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", (1, 1))
+    patch = (patch, patch) if isinstance(patch, int) else patch
     if any(pixels % length for pixels, length in zip(size, patch, strict=True)):
         below = size[0] // patch[0] * patch[0]
         raise CaptionerError(

@@ -153,6 +153,10 @@ def test_photos_that_are_no_multiple_of_the_patch_are_refused(monkeypatch):
         built((make_small("dinov2", monkeypatch), 60))
 
 
+def test_a_patch_may_be_given_by_one_length():
+    assert build_encoder("timm/xcit_nano_12_p16_224", (64, 64)).grid == (4, 4)
+
+
 def test_weights_that_timm_does_not_have_are_refused_and_its_own_named():
     with pytest.raises(CaptionerError, match=r"^timm has no weights 'timm/vit_small_patch14_dinov2\.x'; .* lvd142m"):
         build_encoder("timm/vit_small_patch14_dinov2.x", (56, 56))

@@ -23,6 +23,7 @@ NAME = "COCO captions JSON"
 FILES = "COCO's captions.json, annotations/captions_*.json or {train,val,test}/captions.json"
 
 _WHAT = "COCO's JSON of captions"
+_KEYS = [re.compile(rf'"({"|".join(keys)})"\s*:'.encode()) for keys in (("captions?",), NAME_COLUMNS)]
 _LONGEST_ID = 4000  # digits; Python refuses longer numbers
 
 
@@ -37,9 +38,9 @@ def find(directory: Path) -> list[list[Path]]:
 
 
 def find_others(directory: Path) -> list[Path]:
-    """Returns the files of any name, where there are none of COCO's names."""
+    """Returns the files of any name."""
     found = []
-    for folder in [] if find(directory) else [directory / "annotations", directory]:
+    for folder in (directory / "annotations", directory):
         names = list_files(folder)
         photos = {PurePath(name).stem for name in names if is_photo_name(name)}
         files = [folder / name for name in names if name.lower().endswith(".json")]
@@ -90,7 +91,7 @@ def _own_folder(directory: Path, file: Path) -> str:
 def _has_captions(file: Path) -> bool:
     try:
         with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
-            return all(content.find(key) >= 0 for key in (b'"image_id"', b'"caption"'))
+            return all(key.search(content) for key in _KEYS)
     except (OSError, ValueError):  # an empty file cannot be mapped
         return False
 
@@ -149,7 +150,8 @@ def _parse(file: Path, problems: Problems) -> tuple[dict[str, str], dict[str, li
     captions: dict[str, list[str]] = {}
     for position, annotation in enumerate(annotations):
         try:
-            key, references = _id(annotation.get("image_id")), captions_in({"caption": annotation["caption"]})[1]
+            key = _id(annotation.get("image_id"))
+            references = captions_in({"caption": annotation["caption"]} if "caption" in annotation else annotation)[1]
             if not named and (name := _own_name(annotation, key)):
                 key = name
                 names[key] = name

@@ -6,12 +6,17 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import islice
+from os.path import commonprefix
 from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import unquote
 
 from caprun.photos.extensions import EXTENSIONS, HIDDEN
+from captioner.datasets.example import SPLIT_FOLDERS
 from captioner.errors import CaptionerError
 
 PHOTO_FOLDERS = (
@@ -32,6 +37,7 @@ PHOTO_FOLDERS = (
 )
 """Folders in which datasets keep their photos."""
 _NUMBER = re.compile(r"#\d+$")
+_DEPTH = 3  # folders in folders
 
 
 class PhotoFinder:
@@ -40,11 +46,20 @@ class PhotoFinder:
     Archives are often unpacked into a folder of their own name, so a folder of photos may lie in another one. Every
     folder is listed only once, also for 100,000 photos. Names are compared in Unicode's composed form, because a
     dataset that was copied on a Mac has decomposed ones; upper and lower case are told apart only where both exist.
-    The same holds for the folders in a name. A name may lack the ending of its photo.
+    The same holds for the folders in a name. A name may lack the ending of its photo, or be alike (`likeness`) to that
+    of a single photo.
+
+    If the first photo is in none of these folders, the one that is alike to it in `whole`, by default the dataset's own
+    folder, tells where the others are, and which folders paths from elsewhere begin with.
     """
 
-    def __init__(self, directory: Path, *first: str) -> None:
-        self._places: dict[str, list[tuple[Path, dict[str, str]]]] = {}
+    def __init__(self, directory: Path, *first: str, whole: Path | None = None) -> None:
+        self._whole = whole or directory
+        self._outer: PurePath | None = None
+        self._listing = cache(lambda folder: _photos_by_name(list_files(folder)))
+        self._alike = cache(lambda folder: by_likeness([folder]))
+        self._everywhere = cache(lambda: by_likeness(folders_within(self._whole)))
+        self._places: dict[str, list[Path]] = {}
         self._inner: dict[Path, dict[str, str]] = {}
         folders = [self._inside(directory, folder) for folder in (*first, *PHOTO_FOLDERS)]
         outer = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
@@ -58,31 +73,54 @@ class PhotoFinder:
         may follow a name, as in `photo.jpg#0`.
         """
         plain = (_NUMBER.sub("", name.replace("\\", "/").strip()) for name in names)
-        for name in dict.fromkeys([*names, *plain]):
-            path = PurePath(name)
-            if path.is_absolute() or ".." in path.parts:
-                continue
-            own = unicodedata.normalize("NFC", path.name)
-            parent = "" if path.parent == PurePath() else str(path.parent)
-            for folder, listing in self._listed(parent):
-                actual = listing.get(own) or listing.get(own.casefold())
-                if actual is not None:
-                    return folder / actual
-        return None
+        paths = [p for p in map(PurePath, dict.fromkeys([*names, *plain])) if p.name and ".." not in p.parts]
+        ways = (self._named, self._like) if self._outer else (self._named, self._first, self._like)
+        photo = next((photo for way in ways for path in paths if (photo := way(path))), None)
+        if photo and not self._outer:
+            self._outer = PurePath()
+        return photo
 
-    def _listed(self, parent: str) -> list[tuple[Path, dict[str, str]]]:
+    def _named(self, path: PurePath) -> Path | None:
+        places = self._places_of(path)
+        return next((place / own for place in places if (own := actual_name(self._listing(place), path.name))), None)
+
+    def _like(self, path: PurePath) -> Path | None:
+        alike = (self._alike(place).get(likeness(path.name), []) for place in self._places_of(path))
+        return next((photos[0] for photos in alike if len(photos) == 1), None)
+
+    def _first(self, path: PurePath) -> Path | None:
+        """Finds the first photo in an unusual folder, or without the folders that its path begins with."""
+        parents = path.parts[-2::-1]
+        ranks: defaultdict[tuple[bool, int], list[Path]] = defaultdict(list)
+        for photo in self._everywhere().get(likeness(path.name), []):
+            inside = photo.relative_to(self._whole).parts[-2::-1]
+            shared = len(commonprefix([inside, parents]))  # noqa: RUF071  (folders, not letters)
+            ranks[photo.name == path.name, shared].append(photo)
+        (_, shared), photos = max(ranks.items(), default=((False, 0), []))
+        outer = parents[shared:]
+        is_elsewhere = path.is_absolute() or ":" in path.parts[0] or outer[:1] == (self._whole.resolve().name,)
+        if len(photos) != 1 or (outer and not is_elsewhere):
+            return None
+        self._folders.append(photos[0].parents[shared])
+        self._places.clear()
+        self._outer = PurePath(*reversed(outer))
+        return photos[0]
+
+    def _places_of(self, path: PurePath) -> list[Path]:
+        """Returns the folders with photos that a path may lead to."""
+        if self._outer and path.is_relative_to(self._outer):
+            path = path.relative_to(self._outer)
+        parent = str(path.parent)
         if parent not in self._places:
-            places = [self._inside(folder, parent) for folder in self._folders]
-            listed = [(folder, list_files(folder)) for folder in places]
-            self._places[parent] = [(folder, _photos_by_name(names)) for folder, names in listed if names]
+            places = [] if path.is_absolute() else [self._inside(folder, parent) for folder in self._folders]
+            self._places[parent] = [place for place in places if self._listing(place)]
         return self._places[parent]
 
     def _inside(self, folder: Path, parent: str) -> Path:
         for part in PurePath(parent).parts:
             if folder not in self._inner:
                 self._inner[folder] = by_name(list_folders(folder))
-            own = unicodedata.normalize("NFC", part)
-            folder /= self._inner[folder].get(own) or self._inner[folder].get(own.casefold()) or part
+            folder /= actual_name(self._inner[folder], part) or part
         return folder
 
 
@@ -92,9 +130,60 @@ def by_name(names: Sequence[str]) -> dict[str, str]:
     return {name.casefold(): actual for name, actual in composed.items()} | composed
 
 
+def actual_name(names: Mapping[str, str], name: str) -> str | None:
+    """Returns the file of a name, in any case or form, in a result of `by_name`."""
+    own = unicodedata.normalize("NFC", name)
+    return names.get(own) or names.get(own.casefold())
+
+
 def _photos_by_name(names: Sequence[str]) -> dict[str, str]:
     stems = {PurePath(name).stem: name for name in reversed(names) if is_photo_name(name)}
     return {key: stems[stem] for key, stem in by_name(list(stems)).items()} | by_name(names)
+
+
+def likeness(name: str) -> str:
+    """Returns what names of a photo have in common that differ in ending, case, `%20`, or the zeros of a number."""
+    own = PurePath(unquote(name.replace("\\", "/"))).name
+    stem = PurePath(own).stem if is_photo_name(own) else own
+    number = re.fullmatch(r"0*(\d+)(\.0)?", stem)
+    return number[1] if number else unicodedata.normalize("NFC", stem).casefold()
+
+
+def by_likeness(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """Returns the photos in some folders by the likeness of their names."""
+    found: defaultdict[str, list[Path]] = defaultdict(list)
+    for photo in photos_in(folders):
+        found[likeness(photo.name)].append(photo)
+    return found
+
+
+def photos_in(folders: Iterable[Path]) -> list[Path]:
+    """Returns the photos in some folders."""
+    return [folder / name for folder in folders for name in list_files(folder) if is_photo_name(name)]
+
+
+def folders_within(directory: Path) -> list[Path]:
+    """Returns a dataset's folder, those of photos and splits, theirs, and others that are not locked, a few deep."""
+    usual = [directory / folder for folder in (*PHOTO_FOLDERS, *SPLIT_FOLDERS)]
+    inner = [folder / name for folder in usual[1:] for name in list_folders(folder)]
+    found: dict[str, Path] = {}
+    for folder in (*usual, *inner):
+        found.setdefault(os.path.realpath(folder), folder)
+    seen: set[str] = set()  # links may lead anywhere
+    for path, names, _ in os.walk(directory, followlinks=True):
+        real, depth = os.path.realpath(path), len(Path(path).relative_to(directory).parts)
+        names[:] = sorted(n for n in names if depth < _DEPTH and real not in seen and not n.startswith(HIDDEN))
+        seen.add(real)
+        found.setdefault(real, Path(path))
+    return list(found.values())
+
+
+def find_files(directory: Path, names: Iterable[str]) -> list[Path]:
+    """Returns the files of these names that exist; a name may have a folder, and be in upper or lower case there."""
+    folders, listed = by_name(list_folders(directory)), cache(lambda folder: by_name(list_files(folder)))
+    paths = map(PurePath, names)
+    places = ((directory / (actual_name(folders, path.parent.name) or path.parent), path.name) for path in paths)
+    return [place / own for place, name in places if (own := actual_name(listed(place), name))]
 
 
 def list_files(folder: Path) -> list[str]:

@@ -4,7 +4,7 @@ A text file has a photo's name and a caption in each row. Its layout is one of t
 
 - Flickr8k's `captions.txt`: `image,caption`
 - Flickr30k's `results.csv`: `image_name| comment_number| comment`; some copies have commas, or another file name
-- `Flickr8k.token.txt` and `results_20130124.token`: `photo.jpg#0\tcaption`
+- `Flickr8k.token.txt` and `results_20130124.token`: `photo.jpg#0\tcaption`; or a space
 
 Flickr8k's official splits are in lists of photos.
 """
@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from caprun.photos.extensions import EXTENSIONS
 from captioner.datasets.example import Example, Problems, Split
-from captioner.datasets.files import PhotoFinder, first_line, read_text
+from captioner.datasets.files import PhotoFinder, find_files, first_line, read_text
 from captioner.datasets.references import captions_in
-from captioner.datasets.table import FILE_NAME, rows_of_two
+from captioner.datasets.table import FILE_NAME, rows, rows_of_two
 
 _LISTS: dict[str, Split] = {
     "Flickr_8k.trainImages.txt": "train",
@@ -46,6 +47,8 @@ _BARS = _Layout(
     "image_name|comment_number|comment", re.compile(r"(?P<name>[^|]+)\|\s*\d+(?P<bar>\s*\||\s)\s*(?P<caption>\S.*)")
 )
 _TOKENS = _Layout("", re.compile(r"(?P<name>[^\t]+)#\d+\s*\t(?P<caption>.*)"))
+_PHOTO = rf"(?P<name>[^,;|\t]*?({'|'.join(map(re.escape, EXTENSIONS))}))(#\d+)?:?\s+"
+_SPACES = _Layout("", re.compile(_PHOTO + "(?P<caption>.*)", re.IGNORECASE))
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,7 @@ class FlickrFormat:
 
     def find(self, directory: Path) -> list[list[Path]]:
         """Returns the files of captions that exist."""
-        files = (directory / name for name in self.names)
-        return [[file] for file in files if file.is_file() and self.layout(first_line(file))]
+        return [[file] for file in find_files(directory, self.names) if self.layout(first_line(file))]
 
     def read(self, directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
         """Yields the photos in the order of their first caption; adds faulty rows and missing photos to `problems`."""
@@ -88,6 +90,13 @@ def _of_flickr30k(first: str) -> _Layout | None:
     return _BARS if header == _BARS.header or re.fullmatch(r"[^|]+\.\w+\s*\|\s*\d+\s*\|.*", first) else None
 
 
+def _of_tokens(first: str) -> _Layout | None:
+    """Recognises rows with a tab or a space by the first."""
+    if re.match(r"[^\t]+#\d+\s*\t", first):
+        return _TOKENS
+    return _SPACES if rows(first) is None and re.match(_PHOTO, first, re.IGNORECASE) else None
+
+
 FLICKR30K = FlickrFormat(
     "Flickr30k results.csv",
     "Flickr30k's results.csv",
@@ -98,13 +107,13 @@ FLICKR8K = FlickrFormat(
     "Flickr8k captions.txt",
     "Flickr8k's captions.txt",
     ("captions.txt",),
-    lambda first: _TOKENS if re.match(r"[^\t]+#\d+\s*\t", first) else _TABLE,
+    lambda first: _of_tokens(first) or _TABLE,
 )
 TOKEN_FILE = FlickrFormat(
     "Flickr token file",
     "Flickr8k.token.txt or Flickr30k's results_20130124.token",
     tuple(folder + name for name in ("Flickr8k.token.txt", "results_20130124.token") for folder in _TEXT_FOLDERS),
-    lambda _: _TOKENS,
+    lambda first: _of_tokens(first) or _TOKENS,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 from captioner.datasets import coco, karpathy, sidecar, table
@@ -12,7 +12,16 @@ from captioner.datasets.embedded.hub import PREFIX, HubName, HubRows
 from captioner.datasets.embedded.image_folder import METADATA, Rows, make_image_folder
 from captioner.datasets.embedded.parquet import ParquetRows, dataset_key, find_parquet
 from captioner.datasets.example import Example, Problems, Split, split_word, such_as
-from captioner.datasets.files import is_photo_name, list_files, list_folders, name_in
+from captioner.datasets.files import (
+    by_likeness,
+    folders_within,
+    is_photo_name,
+    likeness,
+    list_files,
+    list_folders,
+    name_in,
+    photos_in,
+)
 from captioner.datasets.flickr import FLICKR8K, FLICKR30K, TOKEN_FILE
 from captioner.datasets.imagefolder import IMAGE_FOLDER, TABLE, find_others
 from captioner.errors import CaptionerError
@@ -95,9 +104,14 @@ def read_dataset(source: Path, cache: Path | None = None) -> Reading:
         return _read_rows(cache, dataset_key(source, parquet), lambda _: ParquetRows(source, parquet))
     if not source.is_dir():
         raise CaptionerError(f"There is no dataset folder {source}; name one with --data.")
+    folders = (source / name for name in list_folders(source))
+    inside = {folder: known for folder in folders if _has_more(folder) and (known := _find(folder))}
+    if not found and len(inside) == 1 and not photos_in(folders_within(next(iter(inside)))):
+        found = inside.popitem()[1]  # captions in a folder of their own
     if not found:
-        raise CaptionerError(_unknown(source))
-    return _read(source, *found[0], others=[*(file for _, files in found[1:] for file in files), *parquet])
+        raise CaptionerError(_unknown(source, list(map(str, inside))))
+    others = [file for known in (found[1:], *inside.values()) for _, files in known for file in files]
+    return _read(source, *found[0], others=[*others, *parquet])
 
 
 def _find(directory: Path) -> list[tuple[Format, list[Path]]]:
@@ -122,11 +136,18 @@ def _read_rows(cache: Path | None, key: str, open_rows: Callable[[Any], Rows]) -
 def _read(directory: Path, module: Format, files: Sequence[Path], others: Sequence[Path] = ()) -> Reading:
     """Reads the files of a format; `others` have captions too."""
     problems = Problems()
-    # a captions.txt that two formats recognise is read
-    unread = [name_in(directory, file) for file in dict.fromkeys(others) if file not in files]
     instead = such_as([name_in(directory, file) for file in files])
-    problems.unread = [f"{name} (read instead: {instead}; move that away to choose this)" for name in unread]
+    reasons = dict.fromkeys(others, f"read instead: {instead}; move that away to choose this")
+    reasons |= {file: unknown for file in table.find_tables(directory) if (unknown := table.unknown_columns(file))}
+    # a captions.txt that two formats recognise is read
+    unread = reasons.keys() - set(files)
+    problems.unread = [f"{name_in(directory, file)} ({why})" for file, why in reasons.items() if file in unread]
     examples, repeated = _each_once(_with_words(module.read(directory, files, problems), problems))
+    if problems.missing:
+        there = by_likeness(folders_within(directory))
+        alike = ([name_in(directory, photo) for photo in there.get(likeness(name), [])] for name in problems.missing)
+        hints = [f" (did you mean {such_as(names)}?)" if names else "" for names in alike]
+        problems.missing = [name + hint for name, hint in zip(problems.missing, hints, strict=True)]
     problems.repeated = [name_in(directory, photo) for photo in repeated]
     problems.uncaptioned = _uncaptioned(directory, examples, problems)
     return Reading(directory, module.NAME, tuple(files), examples, problems)
@@ -159,16 +180,30 @@ def _each_once(examples: Iterable[Example]) -> tuple[tuple[Example, ...], tuple[
 def _uncaptioned(directory: Path, examples: Sequence[Example], problems: Problems) -> list[str]:
     """Returns the photos without captions in the folders of the captioned ones."""
     captioned = {example.image for example in examples}
-    folders = sorted({photo.parent for photo in captioned})
-    photos = [folder / name for folder in folders for name in list_files(folder) if is_photo_name(name)]
+    photos = photos_in(sorted({photo.parent for photo in captioned}))
     found = [name_in(directory, photo) for photo in photos if photo not in captioned]
     return list(dict.fromkeys([*found, *problems.uncaptioned]))
 
 
-def _unknown(directory: Path) -> str:
+def _has_more(folder: Path) -> bool:
+    """Tells whether a folder has more than photos and files of their names."""
+    photos = {photo.stem for photo in photos_in([folder])}
+    return bool(list_folders(folder)) or any(PurePath(name).stem not in photos for name in list_files(folder))
+
+
+def _unknown(directory: Path, inside: Sequence[str]) -> str:
+    """Says which formats are known, and what was found instead: folders `inside` that are datasets, or files."""
     known = "; ".join(module.FILES for module in _FORMATS)
-    inside = [directory / folder for folder in list_folders(directory)]
-    hint = next((folder for folder in inside if _find(folder)), None)
-    return f"{directory} is not a dataset in a known format; its photos need one of these: {known}; Parquet files." + (
-        f" {hint} is one; did you mean that?" if hint else table.unknown_columns(directory)
-    )
+    said = f"{directory} is not a dataset in a known format; its photos need one of these: {known}; Parquet files."
+    if inside:
+        return f"{said} {such_as(inside)} {'are; name one or several.' if inside[1:] else 'is one; did you mean that?'}"
+    folders = folders_within(directory)
+    photos = by_likeness(folders)
+    for file in (folder / name for folder in folders for name in list_files(folder)):
+        if file.suffix.lower() in sidecar.TEXTS and (alike := photos.get(likeness(file.stem))):
+            text, photo = name_in(directory, file), name_in(directory, alike[0])
+            return f"{said} {text} has the name of {photo}; put each text beside its photo."
+    names = [name for name in list_files(directory) if not is_photo_name(name)]
+    tables = (name for name in names if name.lower().endswith((".csv", ".tsv")))
+    unknown = (f"{name} {columns}" for name in tables if (columns := table.unknown_columns(directory / name)))
+    return f"{said} {next(unknown, f'It has {such_as(names)}')}." if names else said

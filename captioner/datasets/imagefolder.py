@@ -11,14 +11,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_named, split_word
-from captioner.datasets.files import PhotoFinder, first_line, list_files, read_text, unique_keys
+from captioner.datasets.example import Example, Problems, split_named, split_word
+from captioner.datasets.files import PhotoFinder, first_line, list_files, photos_in, read_text, unique_keys
 from captioner.datasets.references import References, is_caption_column
-from captioner.datasets.table import NAME_COLUMNS, TABLES, columns_of, is_flickr8k, rows
+from captioner.datasets.table import NAME_COLUMNS, TABLES, columns_of, find_tables, is_flickr8k, rows
 
 _LINES = ".jsonl"
 _KEY = re.compile(r'"(\w+)"\s*:')
@@ -35,19 +35,22 @@ class TableFormat:
 
     def find(self, directory: Path) -> list[list[Path]]:
         """Returns the tables of the dataset and of its splits, which are read together."""
-        folders = [directory / folder for folder in ("", *SPLIT_FOLDERS)]
-        files = ([file for name in self.names if _is_known(file := folder / name)] for folder in folders)
-        files = ([file for file in there if file.parent != directory or not is_flickr8k(file)] for there in files)
-        return [[file for file in together if file is not None] for together in zip_longest(*files)]
+        files = [file for file in find_tables(directory, self.names) if _is_known(file)]
+        files = [file for file in files if file.parent != directory or not is_flickr8k(file)]
+        of_folders = zip_longest(*(list(there) for _, there in groupby(files, lambda file: file.parent)))
+        return [[file for file in together if file is not None] for together in of_folders]
 
     def read(self, directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
         """Yields the photos in the order of the files; adds faulty rows and missing photos to `problems`."""
         captions = References(*NAME_COLUMNS, "split")
         for file in files:
-            of_file = split_named(split_word(file.stem) if file.parent == directory else file.parent.name)
-            photos = PhotoFinder(file.parent)
+            of_folder = split_named(file.parent.name) if file.parent != directory else None
+            of_file = of_folder or split_named(split_word(file.stem))
+            photos = PhotoFinder(file.parent, whole=file.parent if of_folder else directory)
             for number, row in _rows(file, problems):
                 name, references = next((row[one] for one in NAME_COLUMNS if one in row), None), captions.of(row)
+                if isinstance(name, int | float) and not isinstance(name, bool) and name == name:
+                    name = str(name)  # as another photo's is
                 if not isinstance(name, str) or not name or not references:
                     problems.malformed.append(f"{file.relative_to(directory)}:{number}")
                     continue
@@ -71,18 +74,20 @@ TABLE = TableFormat(
 
 def find_others(directory: Path) -> list[Path]:
     """Returns the tables of any name whose columns are named."""
-    return [file for name in list_files(directory) if _has_columns(file := directory / name)]
+    photos = {photo.stem for photo in photos_in([directory])}
+    files = (directory / name for name in list_files(directory))
+    return [file for file in files if file.stem not in photos and _has_columns(file)]
 
 
 def _is_known(file: Path) -> bool:
-    return file.is_file() and (file.suffix == _LINES or columns_of(file) is not None)
+    return file.suffix.lower() == _LINES or columns_of(file) is not None
 
 
 def _has_columns(file: Path) -> bool:
     if file.suffix.lower() == _LINES:
         keys = [key.lower() for key in _KEY.findall(first_line(file))]
         return any(map(is_caption_column, keys)) and not set(keys).isdisjoint(NAME_COLUMNS)
-    return file.suffix.lower() in (".csv", ".tsv") and bool(columns_of(file))
+    return file.suffix.lower() in (".csv", ".tsv", ".txt") and bool(columns_of(file))
 
 
 def _rows(file: Path, problems: Problems) -> Iterator[tuple[int, Mapping[str, Any]]]:

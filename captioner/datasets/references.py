@@ -29,6 +29,7 @@ CAPTION_COLUMNS = (
     "comment",
     "prompt",
     "txt",
+    "raw",
 )
 """Names of columns with a caption or a list of captions; a number may follow. The first that a row has is taken."""
 _COLUMN = re.compile(rf"({'|'.join(CAPTION_COLUMNS)})[_#-]*(\d*)")

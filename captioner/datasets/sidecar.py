@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path, PurePath
 
-from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_named
-from captioner.datasets.files import PHOTO_FOLDERS, by_name, is_photo_name, list_files, list_folders, read_text
+from captioner.datasets.example import Example, Problems, split_named
+from captioner.datasets.files import actual_name, by_name, folders_within, is_photo_name, list_files, read_text
 from captioner.datasets.references import captions_in
 
 NAME = "photos with .txt captions beside them"
 FILES = "beside each photo a .txt of the same name"
 
-_TEXTS = (".txt", ".caption")
+TEXTS = (".txt", ".caption")
+"""The endings of texts."""
 
 
 def find(directory: Path) -> list[list[Path]]:
-    """Returns the texts beside photos: in the dataset's own folder, in those of photos and splits, and in theirs."""
-    own, *outer = (directory / folder for folder in (*PHOTO_FOLDERS, *SPLIT_FOLDERS))
-    inner = [folder / name for folder in outer for name in list_folders(folder)]
-    texts = dict.fromkeys(folder / text for folder in (own, *outer, *inner) for _, text in _pairs(folder) if text)
+    """Returns the texts beside photos, in any folder."""
+    texts = dict.fromkeys(folder / text for folder in folders_within(directory) for _, text in _pairs(folder) if text)
     return [list(texts)] if texts else []
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
     """Yields the photos in the order of their names; adds photos and texts without a partner to `problems`."""
-    for folder in dict.fromkeys(file.parent for file in files):
+    for folder in dict.fromkeys([*(file.parent for file in files), *folders_within(directory)]):
         inside = folder.relative_to(directory)
         split = next((named for part in inside.parts if (named := split_named(part))), None)
-        alone = {name for name in list_files(folder) if name.lower().endswith(_TEXTS)}
+        alone = {name for name in list_files(folder) if name.lower().endswith(TEXTS)}
         for name, text in _pairs(folder):
             alone.discard(text or "")
             lines = read_text(folder / text).split("\n") if text else []
@@ -42,21 +40,17 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
                 yield Example(folder / name, references, split)
             else:
                 problems.uncaptioned.append(str(inside / name))
-        stems = {PurePath(name).stem for name, text in _pairs(folder) if text}
+        keys = {key for name, text in _pairs(folder) if text for key in (name, PurePath(name).stem)}
         for name in sorted(alone):
-            why = "its photo has another text" if PurePath(name).stem in stems else "no photo has this name"
+            why = "its photo has another text" if PurePath(name).stem in keys else "no photo has this name"
             problems.malformed.append(f"{inside / name} ({why})")
 
 
 def _pairs(folder: Path) -> list[tuple[str, str | None]]:
     """Returns the photos of a folder, each with the name of its text or None."""
     names = list_files(folder)
-    texts = {PurePath(name).stem: name for name in reversed(names) if name.lower().endswith(_TEXTS)}
+    texts = {PurePath(name).stem: name for name in reversed(names) if name.lower().endswith(TEXTS)}
     stems = by_name(list(texts))
-
-    def text_of(photo: str) -> str | None:
-        keys = [unicodedata.normalize("NFC", key) for key in (PurePath(photo).stem, photo)]
-        found = next((stems[key] for key in (*keys, *map(str.casefold, keys)) if key in stems), None)
-        return texts[found] if found else None
-
-    return [(name, text_of(name)) for name in names if is_photo_name(name)]
+    keys = ((name, (PurePath(name).stem, name)) for name in names if is_photo_name(name))
+    found = ((name, next((stem for key in own if (stem := actual_name(stems, key))), None)) for name, own in keys)
+    return [(name, texts[stem] if stem else None) for name, stem in found]

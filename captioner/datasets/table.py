@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from captioner.datasets.files import first_lines, is_photo_name, read_text
+from captioner.datasets.example import SPLIT_FOLDERS
+from captioner.datasets.files import find_files, first_lines, is_photo_name
 from captioner.datasets.references import CAPTION_COLUMNS, is_caption_column
 
 FILE_NAME = "file_name"
@@ -81,17 +82,22 @@ def rows_of_two(text: str) -> Iterator[Row]:
     return _rows(lines, _header(lines) or _NO_HEADER)
 
 
-def unknown_columns(directory: Path) -> str:
-    """Names the columns of the first table whose header is not understood, in a sentence; empty if there is none."""
-    for file in (directory / name for name in ("metadata.csv", *TABLES)):
-        lines = first_lines(file, 2)
-        if lines[0] and _header(lines) is None:
-            read_text(file)  # says so where it is not UTF-8
-            return (
-                f" {file.name} begins with {lines[0][:60]!r}; a table needs a column of names ({NAME_COLUMNS[0]}, "
-                f"{', '.join(NAME_COLUMNS[1:3])} ...) and one of captions ({', '.join(CAPTION_COLUMNS[:4])} ...)."
-            )
-    return ""
+def find_tables(directory: Path, names: Sequence[str] = TABLES) -> list[Path]:
+    """Returns the tables of these names, in a dataset's own folder and then in those of its splits."""
+    return find_files(directory, [f"{folder}/{name}" for folder in (".", *SPLIT_FOLDERS) for name in names])
+
+
+def unknown_columns(file: Path) -> str:
+    """Describes the columns of a table whose header is not understood; empty if it is, or the table is empty."""
+    lines = first_lines(file, 2)
+    if not lines[0] or _header(lines) is not None:
+        return ""
+    if "\ufffd" in lines[0]:
+        return "is not UTF-8 text; convert it first"
+    return (
+        f"begins with {lines[0][:60]!r}; a table needs a column of names ({', '.join(NAME_COLUMNS[:3])} ...) and one "
+        f"of captions ({', '.join(CAPTION_COLUMNS[:4])} ...)"
+    )
 
 
 def columns_of(file: Path) -> list[str] | None:
@@ -103,7 +109,8 @@ def columns_of(file: Path) -> list[str] | None:
 def is_flickr8k(file: Path) -> bool:
     """Tells whether a file is Flickr8k's `captions.txt`."""
     header = _header(first_lines(file, 2))
-    return file.name == FLICKR8K and header is not None and (header == _NO_HEADER or header.written == _FLICKR8K)
+    named = file.name.lower() == FLICKR8K
+    return named and header is not None and (header == _NO_HEADER or header.written == _FLICKR8K)
 
 
 def _header(lines: Sequence[str]) -> _Header | None:

@@ -78,7 +78,7 @@ def test_lines_of_metadata_that_are_no_rows_are_counted(tmp_path):
         "not JSON",
         "[1]",
         '{"text": "No name ."}',
-        '{"file_name": 5, "text": "A ."}',
+        '{"file_name": true, "text": "A ."}',
         '{"file_name": "1.jpg"}',
         "",
     ]

@@ -35,6 +35,8 @@ def karpathy(photo: str) -> Files:
         ({"captions.json": COCO}, {"annotations/captions_val2017.json": COCO, "val/captions.json": COCO}),
         ({"annotations/captions_train2014.json": COCO}, {"annotations/captions_train2017.json": COCO}),
         ({"captions.csv": TABLE}, {"data/train-0.parquet": "photos in a table"}),
+        ({"captions.csv": TABLE}, {"more/captions.csv": TABLE, "more/1.json": COCO, "all.txt": TABLE}),
+        ({"captions.json": COCO}, {"more.json": [{"image": "1.jpg", "caption": "A cat ."}]}),
     ],
     ids=lambda files: " ".join(files),
 )

@@ -248,7 +248,7 @@ def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
         here = [route.methods or () for route in request.app.routes if isinstance(route, Route) and route.path == path]
-        methods = {method for methods in here for method in methods}
+        methods = {method for methods in here for method in methods} or {"GET"}  # files of the page are no routes
         headers["Allow"] = ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)

@@ -224,7 +224,14 @@ def test_what_is_not_there_and_what_is_not_done_are_sentences(service: Running) 
     is_error(service.client.post("/healthz", content=b"x"), 405, "/docs")
 
 
-@pytest.mark.parametrize(("path", "allowed"), [("/v1/caption", "OPTIONS, POST, PUT"), ("/", "GET, HEAD, OPTIONS")])
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/caption", "OPTIONS, POST, PUT"),
+        ("/", "GET, HEAD, OPTIONS"),
+        ("/page/page.js", "GET, HEAD, OPTIONS"),
+    ],
+)
 def test_options_says_which_methods_a_path_takes(service: Running, path: str, allowed: str) -> None:
     answer = service.client.options(path)
     assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", allowed)

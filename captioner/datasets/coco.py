@@ -57,7 +57,8 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
         own = _own_folder(directory, file)
         word = split_word(own)
         places = ("{}", "{}/images", "{}/image", "images/{}")
-        photos = PhotoFinder(directory, *(place.format(name) for name in (own, word) if name for place in places))
+        first = (place.format(name) for name in (own, word) if name for place in places)
+        photos = PhotoFinder(directory, *first, problems=problems)
         for key, name in names.items():
             if key not in captions:
                 continue

@@ -52,6 +52,8 @@ class Problems:
     """Rows with a known fault; they are used."""
     missing: list[str] = field(default_factory=list)
     """Photos that have captions but do not exist."""
+    guessed: list[str] = field(default_factory=list)
+    """Names in captions that differ from those of their photos; they are used."""
     uncaptioned: list[str] = field(default_factory=list)
     """Photos without a caption among those with one; they are not used."""
     wordless: list[str] = field(default_factory=list)
@@ -69,6 +71,7 @@ class Problems:
         """Returns every occurrence of each kind of fault that occurs, by a phrase that follows their number."""
         found = {
             "photos have captions but are missing": self.missing,
+            "photos have another name in the captions": list(dict.fromkeys(self.guessed)),
             "photos have no caption": self.uncaptioned,
             "captions have no word": self.wordless,
             "captions are marked as rejected or precanned and left out": self.rejected,

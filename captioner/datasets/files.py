@@ -9,14 +9,14 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from itertools import islice
+from itertools import islice, product
 from os.path import commonprefix
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote
 
 from caprun.photos.extensions import EXTENSIONS, HIDDEN
-from captioner.datasets.example import SPLIT_FOLDERS
+from captioner.datasets.example import SPLIT_FOLDERS, Problems
 from captioner.errors import CaptionerError
 
 PHOTO_FOLDERS = (
@@ -46,15 +46,17 @@ class PhotoFinder:
     Archives are often unpacked into a folder of their own name, so a folder of photos may lie in another one. Every
     folder is listed only once, also for 100,000 photos. Names are compared in Unicode's composed form, because a
     dataset that was copied on a Mac has decomposed ones; upper and lower case are told apart only where both exist.
-    The same holds for the folders in a name. A name may lack the ending of its photo, or be alike (`likeness`) to that
-    of a single photo.
+    The same holds for the folders in a name. A name may lack the ending of its photo. Where `problems` are given to
+    report it, a name may also be alike (`likeness`) to that of a single photo.
 
     If the first photo is in none of these folders, the one that is alike to it in `whole`, by default the dataset's own
     folder, tells where the others are, and which folders paths from elsewhere begin with.
     """
 
-    def __init__(self, directory: Path, *first: str, whole: Path | None = None) -> None:
-        self._whole = whole or directory
+    def __init__(
+        self, directory: Path, *first: str, whole: Path | None = None, problems: Problems | None = None
+    ) -> None:
+        self._whole, self._problems = whole or directory, problems
         self._outer: PurePath | None = None
         self._listing = cache(lambda folder: _photos_by_name(list_files(folder)))
         self._alike = cache(lambda folder: by_likeness([folder]))
@@ -75,10 +77,15 @@ class PhotoFinder:
         plain = (_NUMBER.sub("", name.replace("\\", "/").strip()) for name in names)
         paths = [p for p in map(PurePath, dict.fromkeys([*names, *plain])) if p.name and ".." not in p.parts]
         ways = (self._named, self._like) if self._outer else (self._named, self._first, self._like)
-        photo = next((photo for way in ways for path in paths if (photo := way(path))), None)
-        if photo and not self._outer:
-            self._outer = PurePath()
-        return photo
+        for way, path in product(ways, paths):
+            if photo := way(path):
+                if way != self._named and not any(actual_name(_photos_by_name([photo.name]), p.name) for p in paths):
+                    if self._problems is None:
+                        continue
+                    self._problems.guessed.append(f"{names[0]} ({photo.name})")
+                self._outer = self._outer or PurePath()
+                return photo
+        return None
 
     def _named(self, path: PurePath) -> Path | None:
         places = self._places_of(path)

@@ -71,7 +71,8 @@ class FlickrFormat:
         layout = self.layout(first_line(files[0]))
         assert layout is not None, "find checked it"
         # the folder of texts itself may be named, with the photos beside it
-        photos = PhotoFinder(directory.parent if f"{directory.name}/" in _TEXT_FOLDERS else directory)
+        whole = directory.parent if f"{directory.name}/" in _TEXT_FOLDERS else directory
+        photos = PhotoFinder(whole, problems=problems)
         captions = _without_stray_numbers(_captions(files[0], layout, problems), photos, problems)
         splits = _listed_splits(directory, photos)
         for name, references in captions.items():

@@ -46,7 +46,7 @@ class TableFormat:
         for file in files:
             of_folder = split_named(file.parent.name) if file.parent != directory else None
             of_file = of_folder or split_named(split_word(file.stem))
-            photos = PhotoFinder(file.parent, whole=file.parent if of_folder else directory)
+            photos = PhotoFinder(file.parent, whole=file.parent if of_folder else directory, problems=problems)
             for number, row in _rows(file, problems):
                 name, references = next((row[one] for one in NAME_COLUMNS if one in row), None), captions.of(row)
                 if isinstance(name, int | float) and not isinstance(name, bool) and name == name:

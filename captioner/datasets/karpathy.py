@@ -38,7 +38,7 @@ def find(directory: Path) -> list[list[Path]]:
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
     """Yields the photos in the order of the file; adds faulty sentences and missing photos to `problems`."""
-    photos = PhotoFinder(directory)
+    photos = PhotoFinder(directory, problems=problems)
     for position, image in enumerate(_images(files[0])):
         where = f"{files[0].name}, image {position}"
         sentences = image.get("sentences") if isinstance(image, dict) else None

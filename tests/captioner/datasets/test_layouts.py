@@ -72,6 +72,7 @@ def test_a_space_before_a_comma_separates_nothing(tmp_path) -> None:
 def test_a_name_like_that_of_one_photo_is_its_name(tmp_path, name, photo, folder) -> None:
     write(tmp_path, {"metadata.jsonl": f'{{"image": {name}, "text": "A dog ."}}'}, f"{folder}{photo}", f"{folder}b.jpg")
     assert without_splits(found(tmp_path)) == {f"{folder}{photo}": ("A dog .",)}
+    assert load_dataset(tmp_path).problems.guessed == [f"{json.loads(name)} ({photo})"]
 
 
 @pytest.mark.parametrize(("name", "photos"), [("12", ["0012.jpg", "012.jpg"]), ("a.jpg", ["a.png", "a.webp"])])

@@ -3,9 +3,9 @@
     python bench/few_photos.py --init CHECKPOINT --everyday everyday --data flickr8k
 
 CHECKPOINT was trained on --data alone. Photos of --everyday are of the kind if most of their captions match --kind, by
-default food. --photos of its training photos become a folder like a user's own, each with a text file of its captions;
-they are in `mine/train/`, so a tenth is drawn for dev and none for test. The other photos of the kind with five
-captions or more are held out. Then
+default animals other than dogs. --photos of its training photos become a folder like a user's own, each with a text
+file of its captions; they are in `mine/train/`, so a tenth is drawn for dev and none for test. The other photos of the
+kind with five captions or more are held out. Then
 
     captioner train --init CHECKPOINT --data FOLDER=8 --data flickr8k=0.2 --output RUN
 
@@ -35,10 +35,11 @@ from captioner.evaluation.report import Evaluation, evaluate
 from captioner.models.checkpoint import load_checkpoint
 from captioner.text.metric_words import tokenize
 
-FOOD = (
-    "sandwich(es)?|broccoli|bananas?|pizzas?|cakes?|donuts?|doughnuts?|carrots?|vegetables?|salad|meat|cheese|rice|"
-    "apples?|oranges?|hot ?dogs?|fruits?|soup|bread|noodles|dessert"
-)
+KINDS = {
+    "animals": "zebras?|giraffes?|elephants?|cats?|kittens?|cows?|cattle|sheep|bears?|lambs?|goats?",
+    "food": "sandwich(es)?|broccoli|bananas?|pizzas?|cakes?|donuts?|doughnuts?|carrots?|vegetables?|salad|meat|cheese|"
+    "rice|apples?|oranges?|hot ?dogs?|fruits?|soup|bread|noodles|dessert",
+}
 HELD_OUT = 5  # captions of a photo, as dev photos have
 EXAMPLES = 6
 
@@ -49,14 +50,19 @@ def main() -> None:
     parser.add_argument("--init", type=Path, required=True, help="Checkpoint that was trained on --data alone.")
     parser.add_argument("--everyday", type=Path, required=True, help="Captioned photos, some of them of the kind.")
     parser.add_argument("--data", type=Path, required=True, help="Captioned photos of the checkpoint's training.")
-    parser.add_argument("--kind", default=FOOD, help="Regular expression for words of the kind.  [default: food]")
+    words = "animals, food, or a regular expression for words of the kind.  [default: animals]"
+    parser.add_argument("--kind", default="animals", help=words)
     parser.add_argument("--photos", type=int, default=150, help="Number of own photos.  [default: 150]")
     parser.add_argument("--weights", nargs=2, default=("8", "0.2"), help="Weights of both.  [default: 8 0.2]")
     parser.add_argument("--seed", type=int, default=0, help="Seed for drawing the own photos.  [default: 0]")
     parser.add_argument("further", nargs="*", help="Further options of `captioner train`.")
     options = parser.parse_args()
 
-    kind = [example for example in load_dataset(options.everyday).examples if is_of(example, options.kind)]
+    kind = [
+        example
+        for example in load_dataset(options.everyday).examples
+        if is_of(example, KINDS.get(options.kind, options.kind))
+    ]
     train = [example for example in kind if example.split == "train"]
     if len(train) <= options.photos:
         parser.error(

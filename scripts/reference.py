@@ -75,7 +75,12 @@ def configuration() -> str:
         if isinstance(SELF_CRITICAL, kind):
             parts.append(f"The self-critical stage has other defaults:\n\n{_other_defaults(section, SELF_CRITICAL)}")
             few = f"So has a training from a trained model on a dataset of fewer than {FEW_PHOTOS:,} training photos:"
-            parts.append(f"{few}\n\n{_other_defaults(section, FEW)}")
+            defaults = [
+                (f"`{part}.{name}`", f"`{_toml(value)}`")
+                for part, values in FEW.items()
+                for name, value in values.items()
+            ]
+            parts.append(f"{few}\n\n{_table(('setting', 'default'), defaults)}")
     return "\n".join(parts)
 
 

@@ -3,6 +3,8 @@
 from captioner.config.data import AUTO, DataConfig
 from captioner.config.export import ExportSettings
 from captioner.config.loading import (
+    FEW,
+    FEW_PHOTOS,
     changed_settings,
     load_config,
     load_second_config,
@@ -12,7 +14,7 @@ from captioner.config.loading import (
 )
 from captioner.config.model import DECODERS, ModelConfig, decoder_names
 from captioner.config.self_critical import SelfCriticalConfig
-from captioner.config.train import FEW, FEW_PHOTOS, FEW_VIEWS, SELF_CRITICAL, Stage, TrainConfig
+from captioner.config.train import SELF_CRITICAL, Stage, TrainConfig
 from captioner.config.training import Config, config_from_dict
 
 __all__ = [
@@ -20,7 +22,6 @@ __all__ = [
     "DECODERS",
     "FEW",
     "FEW_PHOTOS",
-    "FEW_VIEWS",
     "SELF_CRITICAL",
     "Config",
     "DataConfig",

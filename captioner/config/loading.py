@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from captioner.config.data import DataConfig
 from captioner.config.model import ModelConfig
-from captioner.config.train import FEW, FEW_VIEWS, SELF_CRITICAL, TrainConfig
+from captioner.config.train import SELF_CRITICAL, TrainConfig
 from captioner.config.training import Config, config_from_dict
 from captioner.errors import CaptionerError
 
@@ -18,6 +18,14 @@ Settings = Mapping[str, Any]
 """Settings by section, `{"train": {"lr": 0.001}}`; not yet checked."""
 
 GIVEN = "the options given"
+
+FEW_PHOTOS = 1000
+FEW: Settings = {
+    "data": {"views": 4},
+    "model": {"fine_tune": -1, "word_dropout": 0.1},
+    "train": {"epochs": 4, "rehearse": True, "select_by": "epoch"},
+}
+"""Defaults of a training from a trained model (--init) on a dataset with fewer than `FEW_PHOTOS` training photos."""
 
 
 def load_config(settings: Settings | None = None, *, base: Config | None = None, source: str = GIVEN) -> Config:
@@ -49,8 +57,7 @@ def load_second_config(
         settings: settings by section.
         first: the configuration that the model was trained with; `data`, `model` and `search` are taken from it.
         new_vocabulary: takes only the encoder and its photos from `first`; all else is that of a new training.
-        few: whether a dataset has few photos: the defaults are then `FEW` and `FEW_VIEWS`, and the encoder stays
-            frozen.
+        few: whether a dataset has few photos, so that the defaults are `FEW`.
         source: origin of the settings, named in errors.
 
     Raises:
@@ -69,8 +76,7 @@ def load_second_config(
         model = ModelConfig(first.model.encoder, first.model.encoder_weights, normalise=first.model.normalise)
         base = Config(data, model, train)
     elif few and train.stage != SELF_CRITICAL.stage:
-        data, model = replace(first.data, views=FEW_VIEWS), replace(first.model, fine_tune=-1)
-        base = replace(base, data=data, model=model, train=FEW)
+        base = _over(base, FEW, source)
     config = _over(base, settings, source)
     contradicting = [
         f"{name} ({now!r}, and {before!r} in the checkpoint)"

@@ -130,9 +130,3 @@ SELF_CRITICAL = TrainConfig(
     **dict.fromkeys(_OF_CROSS_ENTROPY, 0.0),  # type: ignore[arg-type]
 )
 """Defaults of the self-critical stage."""
-
-FEW_PHOTOS = 1000
-FEW_VIEWS = 4
-FEW = TrainConfig(epochs=6, rehearse=True, select_by="epoch")
-"""Defaults of a training from a trained model (--init) on a dataset with fewer than `FEW_PHOTOS` training photos, which
-has `FEW_VIEWS` of each photo."""

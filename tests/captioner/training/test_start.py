@@ -17,7 +17,6 @@ from caprun.bundle.reading import read_bundle
 from caprun.photos.preprocessing import load
 from captioner.backends.loading import load_captioner
 from captioner.cli import main
-from captioner.config import FEW, FEW_VIEWS
 from captioner.datasets import load_dataset
 from captioner.models.checkpoint import (
     BEST,
@@ -196,11 +195,11 @@ def test_only_a_trained_model_has_something_to_rehearse(train, shapes):
 
 def test_few_photos_have_defaults_of_their_own(grown, train, shapes, discs, trained, tmp_path):
     config = load_checkpoint(grown / BEST).config
-    assert (config.train.epochs, config.train.warm_up, config.model.fine_tune) == (20, FEW.warm_up, -1)
+    assert (config.train.epochs, config.model.fine_tune) == (20, -1)
     result = train("--init", trained / LAST, "--data", discs, "--data", shapes, "--epochs", 1)
     assert result.exit_code == 0, result.output
     config = load_checkpoint(tmp_path / "run" / BEST).config
-    assert (config.train.lr, config.train.select_by, config.data.views) == (FEW.lr, "epoch", FEW_VIEWS)
+    assert (config.train.select_by, config.data.views, config.model.word_dropout) == ("epoch", 4, 0.1)
 
 
 def test_a_grown_training_resumes_with_its_words(grown, discs, cache):

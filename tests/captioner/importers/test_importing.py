@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,9 @@ def test_an_import_can_be_fine_tuned_and_evaluated(make, shapes, tmp_path):
     assert trained.exit_code == 0, trained.output
     before, after = (load_checkpoint(path) for path in (checkpoint, run))
     assert after.vocabulary.pieces[: len(before.vocabulary)] == before.vocabulary.pieces
-    assert before.config.model == after.config.model
+    assert (
+        replace(before.config.model, word_dropout=0.1) == after.config.model
+    )  # few photos have a default of their own
     assert not torch.equal(before.model["decoder.output.weight"], after.model["decoder.output.weight"])
     evaluated = CliRunner().invoke(main, ["evaluate", str(checkpoint), *options])
     assert evaluated.exit_code == 0, evaluated.output

@@ -166,7 +166,7 @@ def test_an_import_can_be_fine_tuned_and_evaluated(make, shapes, tmp_path):
     assert after.vocabulary.pieces[: len(before.vocabulary)] == before.vocabulary.pieces
     assert (
         replace(before.config.model, word_dropout=0.1) == after.config.model
-    )  # few photos have a default of their own
+    )  # that of few photos
     assert not torch.equal(before.model["decoder.output.weight"], after.model["decoder.output.weight"])
     evaluated = CliRunner().invoke(main, ["evaluate", str(checkpoint), *options])
     assert evaluated.exit_code == 0, evaluated.output

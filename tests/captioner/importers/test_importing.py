@@ -164,9 +164,7 @@ def test_an_import_can_be_fine_tuned_and_evaluated(make, shapes, tmp_path):
     assert trained.exit_code == 0, trained.output
     before, after = (load_checkpoint(path) for path in (checkpoint, run))
     assert after.vocabulary.pieces[: len(before.vocabulary)] == before.vocabulary.pieces
-    assert (
-        replace(before.config.model, word_dropout=0.1) == after.config.model
-    )  # that of few photos
+    assert replace(before.config.model, word_dropout=0.1) == after.config.model  # that of few photos
     assert not torch.equal(before.model["decoder.output.weight"], after.model["decoder.output.weight"])
     evaluated = CliRunner().invoke(main, ["evaluate", str(checkpoint), *options])
     assert evaluated.exit_code == 0, evaluated.output

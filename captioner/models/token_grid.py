@@ -64,6 +64,10 @@ def as_grid(network: nn.Module, size: tuple[int, int]) -> nn.Module:
     handles = [block.register_forward_pre_hook(note, with_kwargs=True) for block in blocks]
     with torch.no_grad():  # tensors of inference mode could not be used in training
         shape = network(torch.zeros(1, 3, *size)).shape
+        if len(shape) == 2 and hasattr(network, "forward_features"):  # distilled DeiTs always pool
+            network.forward = network.forward_features  # type: ignore[assignment]
+            arguments.clear()
+            shape = network(torch.zeros(1, 3, *size)).shape
     for handle in handles:
         handle.remove()
     if len(shape) == 4 and getattr(network, "output_fmt", None) == "NHWC":

@@ -27,14 +27,14 @@ def load_captioner(path: Path, device: str = "auto", precision: str | None = Non
         precision, many: see `Captioner.load`; only ONNX bundles use them.
 
     Raises:
-        CaprunError: the path holds none of these, the files are damaged, or the bundle lacks the precision.
+        CaprunError: the path is none of these, the files are damaged, or the bundle does not have the precision.
     """
     path = checkpoint_file(path)
     bundle = read_bundle(path) if path.is_dir() else None
     if bundle is not None and bundle.manifest.format == "onnx":
         return Captioner.load(path, device=cast("Device", device), precision=precision, many=many)
     if precision is not None:
-        raise UsageError(f"{path} is not an ONNX bundle and has one precision; leave out --precision.")
+        raise UsageError(f"{path} is not an ONNX bundle, so it has only one precision; leave out --precision.")
     if bundle is not None:
         return Captioner(bundle.manifest, bundle.vocabulary, ScriptBackend(bundle, torch_device(device)))
     checkpoint = load_checkpoint(path)
@@ -45,14 +45,14 @@ def load_captioner(path: Path, device: str = "auto", precision: str | None = Non
 
 
 def splits_of(bundle: Path) -> DataConfig:
-    """Returns how the training of a bundle drew its splits; the other settings have their defaults.
+    """Returns the settings with which a bundle's training drew its splits; other settings have their defaults.
 
     Raises:
         BundleError: there is no bundle, or its record of the splits is invalid.
     """
     training = read_bundle(bundle).manifest.provenance.get("training", {})
     if not isinstance(training, Mapping) or "splits" not in training:
-        return DataConfig()  # bundles of version 0.1, when there was one way to draw splits
+        return DataConfig()  # written by version 0.1, which had only one way to draw splits
     try:
         return from_dict(DataConfig, {name: training[name] for name in ("splits", "split_seed") if name in training})
     except ValueError as error:

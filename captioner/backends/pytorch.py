@@ -26,7 +26,7 @@ class TorchSteps:
     """Runs a decoder in PyTorch step by step; implements `caprun.search.steps.Steps`.
 
     Args:
-        tensors: state and context by name, on the device of the decoder.
+        tensors: state and context by name, on the decoder's device.
         pieces: size of the vocabulary.
         alpha: whether steps return attention weights.
     """
@@ -53,7 +53,7 @@ class TorchSteps:
         return StepOutput(on_host(outputs["log_prob"]), candidate, alpha)
 
     def step(self, given: dict[str, Tensor], k: int) -> dict[str, Tensor]:
-        """Maps indices, state and context to outputs with `k` candidates, by the names of an exported decoder."""
+        """Maps indices, state and context to outputs with `k` candidates, named as in an exported decoder."""
         raise NotImplementedError
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
@@ -90,7 +90,7 @@ class ModelBackend:
         return ModelSteps(self._model, self._model.encode(pixels), alpha=alpha)
 
     def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> ModelSteps:
-        """Starts the decoder from given state and context, float32 arrays by the field names of `Encoded`."""
+        """Starts the decoder from given state and context, float32 arrays keyed by the fields of `Encoded`."""
         device = self._model.unsaid.device
         encoded = Encoded(**{name: torch.from_numpy(array).to(device) for name, array in tensors.items()})
         return ModelSteps(self._model, encoded, alpha=alpha)
@@ -108,7 +108,7 @@ def model_spec(checkpoint: Checkpoint, model: CaptionModel, name: str, language:
     Args:
         checkpoint, model: the checkpoint and its model.
         name: name of the model.
-        language: code of the captions' language; None for the training's.
+        language: language code of the captions; None for the language in the training configuration.
     """
     language = language or language_of(checkpoint.config.data)
     return ModelSpec(

@@ -39,7 +39,7 @@ class ScriptBackend:
 
     Args:
         bundle: a TorchScript bundle.
-        device: the device of the graphs; None for the CPU.
+        device: the device that runs the graphs; None for the CPU.
 
     Raises:
         BundleError: a graph is missing or altered.
@@ -69,6 +69,6 @@ class ScriptBackend:
         return ScriptSteps(self._decoder, self._bundle, dict(zip(names, values, strict=True)), alpha=alpha)
 
     def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> ScriptSteps:
-        """Starts the decoder from given state and context, float32 arrays by their names in the manifest."""
+        """Starts the decoder from given state and context, float32 arrays keyed by their names in the manifest."""
         given = {name: torch.from_numpy(array).to(self._device) for name, array in tensors.items()}
         return ScriptSteps(self._decoder, self._bundle, given, alpha=alpha)

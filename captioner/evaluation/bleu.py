@@ -17,7 +17,7 @@ def bleu(photos: Sequence[CountedPhoto]) -> tuple[float, float, float, float]:
 
     Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Translation" (2002), section 2.3:
     `BP * exp(sum of log(p_n) / N)` for `n` from 1 to `N`. The brevity penalty compares each caption with the reference
-    of the closest length, and of two equally close ones with the shorter.
+    closest in length, the shorter of two equally close ones.
     """
     matched, proposed = [0] * MAX_ORDER, [0] * MAX_ORDER
     candidate_length = reference_length = 0
@@ -27,7 +27,7 @@ def bleu(photos: Sequence[CountedPhoto]) -> tuple[float, float, float, float]:
         # of equally close lengths, the tuple comparison picks the shorter
         reference_length += min((abs(len(r.words) - length), len(r.words)) for r in references)[1]
         for ngram, times in candidate.ngrams.items():
-            # an n-gram counts at most as often as in the one reference that has it most often
+            # an n-gram's count is clipped to its largest count in any one reference
             matched[len(ngram) - 1] += min(times, max(r.ngrams.get(ngram, 0) for r in references))
             proposed[len(ngram) - 1] += times
 

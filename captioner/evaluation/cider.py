@@ -1,4 +1,4 @@
-"""CIDEr, equal to the values of `pycocoevalcap`: of a split, or of single captions against a split's statistics."""
+"""CIDEr of a split, or of single captions given a split's statistics; equal to the values of `pycocoevalcap`."""
 
 import math
 from collections import Counter
@@ -24,8 +24,8 @@ class Cider:
     that the paper names CIDEr-D and the COCO evaluation code names CIDEr: counts clipped to the reference's, a
     Gaussian penalty on the difference in length, and a factor of 10.
 
-    An n-gram weighs less the more photos have it in a reference, and nothing if all photos have it. So scores depend on
-    the whole set of photos, cannot be compared between splits, and are 0 for a single photo.
+    The more photos have an n-gram in a reference, the less it weighs; if all photos have it, it weighs nothing. Scores
+    therefore depend on the set of photos, cannot be compared between splits, and are 0 for a single photo.
     """
 
     def __init__(self, references: Iterable[Sequence[Sentence]]) -> None:

@@ -20,7 +20,7 @@ class Meteor:
     Args:
         java: path of the program `java`.
         jar: path of `meteor-1.5.jar`, with its tables beside it.
-        say: prints a warning when the program fails; after that there are no more scores.
+        say: prints a warning when the program fails, after which no scores are computed.
     """
 
     def __init__(self, java: str, jar: Path, say: Callable[[str], None]) -> None:
@@ -59,7 +59,7 @@ class Meteor:
             watch = threading.Timer(_START + _EACH * len(candidates), process.kill)
             watch.daemon = True
             watch.start()
-            # no word of a caption equals the separator, which has no letter
+            # no word of a caption equals the separator, which contains no letters
             statistics = [
                 _ask(process, " ||| ".join(["SCORE", *map(" ".join, of_photo), " ".join(candidate)]))
                 for candidate, of_photo in zip(candidates, references, strict=True)
@@ -95,7 +95,7 @@ class Meteor:
             stderr=subprocess.DEVNULL,  # an unread pipe would fill up and block the program
             encoding="utf-8",
             env={**os.environ, "LC_ALL": "C.UTF-8"},
-            start_new_session=True,  # Ctrl-C reaches only this process; the program ends with its input
+            start_new_session=True,  # Ctrl-C reaches only this process; the Java program exits when its input closes
         )
 
 

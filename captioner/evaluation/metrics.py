@@ -31,7 +31,7 @@ TITLES = {
 }
 """Titles of the scores of free-running captions, by key."""
 
-_DIGITS = {"dev_loss": 3, "nist_2": 2, "nist_4": 2}  # of scores that are printed unscaled; the others are times 100
+_DIGITS = {"dev_loss": 3, "nist_2": 2, "nist_4": 2}  # of scores that are printed as they are; others are times 100
 
 
 def score(
@@ -104,7 +104,7 @@ def keys_by_dataset(metrics: Mapping[str, object]) -> list[str]:
 
 
 def score_line(metrics: Mapping[str, Any], names: Sequence[str] = ("dev_loss", "bleu_4", "cider")) -> str:
-    """Returns a line with the scores of these names, then with the CIDEr and BLEU-4 of each dataset."""
+    """Returns a line with the named scores, followed by the CIDEr and BLEU-4 of each dataset."""
     return "  ".join(f"{name} {metrics[name]:.3f}" for name in (*names, *keys_by_dataset(metrics)))
 
 

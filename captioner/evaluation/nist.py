@@ -1,4 +1,4 @@
-"""NIST of a corpus: n-gram precision in which a rare n-gram weighs more, equal to the values of `mteval-v13a`."""
+"""NIST of a corpus: n-gram precision in which rare n-grams weigh more; equal to the values of `mteval-v13a`."""
 
 import math
 from collections import Counter
@@ -19,8 +19,8 @@ def nist(photos: Sequence[CountedPhoto]) -> tuple[float, float, float, float]:
     references / its own count). L is the number of words in all captions; R is the number of words in the references,
     averaged over a photo's references and summed over photos.
 
-    As in NIST's own `mteval`, an n-gram of a caption counts as often as in the one reference that has it most often.
-    NLTK's `corpus_nist` instead takes, for each photo and order, the reference with the highest precision.
+    As in NIST's `mteval`, the count of an n-gram in a caption is clipped to its largest count in any one reference.
+    NLTK's `corpus_nist` instead uses, for each photo and order, the reference with the highest precision.
     """
     frequency: Counter[Ngram] = Counter()
     for photo in photos:

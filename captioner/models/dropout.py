@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Module):
-    """Behaves as `torch.nn.Dropout`, with other random numbers.
+    """Behaves like `torch.nn.Dropout`, with other random numbers.
 
     Args:
         share: the share of values set to zero in training, in 0..1; the others are divided by `1 - share`.

@@ -20,7 +20,7 @@ from captioner.models.token_grid import TokenGrid, as_grid
 
 _HALF = 2  # bytes
 _LARGEST_STEM = 4
-"""Size of a transformer's cached tokens relative to the photo. Tokens do not shrink from block to block, as maps do."""
+"""Limit on a transformer's cached tokens, in photo sizes. Unlike feature maps, tokens do not shrink between blocks."""
 
 
 class Encoder(nn.Module):
@@ -28,12 +28,12 @@ class Encoder(nn.Module):
 
     Args:
         name: name of the encoder, see `build_encoder`.
-        features: the network, float32 (batch, 3, height, width) -> (batch, channels, rows, columns), or a network of
-            timm that `as_grid` can wrap.
+        features: the network, float32 (batch, 3, height, width) -> (batch, channels, rows, columns), or a timm
+            network that `as_grid` can wrap.
         size: (height, width) of the photos in pixels; fixed, so that padding is constant.
         mean, std: per-channel statistics of pixels in 0..1 that the network was trained with.
         regions: rows and columns that the grid is pooled to; 0 keeps the network's grid.
-        fine_tune: index in `children_of` of the first part to train, with all later ones; -1 for none.
+        fine_tune: index in `children_of` of the first trained part; later parts are trained too; -1 for none.
 
     Attributes:
         grid: (rows, columns) of the regions.
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
         key: the name and the pooling; with weights and preprocessing, it determines the features.
 
     Raises:
-        CaptionerError: the network does not take photos of this size, has no grid of regions, or has no such part.
+        CaptionerError: the network does not accept photos of this size, or has no grid of regions or no such part.
     """
 
     scale: Tensor
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
                 shape = self.features(torch.zeros(1, 3, *size)).shape
         except (RuntimeError, AssertionError, ValueError) as error:
             raise CaptionerError(
-                f"Encoder {name!r} does not take photos of {size[0]} x {size[1]} pixels ({first_line(error)}); "
+                f"Encoder {name!r} does not accept photos of {size[0]} x {size[1]} pixels ({first_line(error)}); "
                 "choose another data.image_size."
             ) from error
         # (batch, rows, columns, channels) would look like a grid with as many columns as channels
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
             pool = _pooling(self.grid, (regions, regions))
             self.grid, self.key = (regions, regions), f"{name}-{regions}x{regions}"
         self.register_buffer("pool", pool, persistent=False)
-        # tuples, because the parts are submodules of `features` already
+        # tuples, because the parts are already registered as submodules of `features`
         self._before: tuple[nn.Module, ...] = ()
         self._after: tuple[nn.Module, ...] = ()
         if fine_tune >= 0:
@@ -122,7 +122,7 @@ class Encoder(nn.Module):
         return any(parameter.requires_grad for parameter in self.parameters())
 
     def train(self, mode: bool = True) -> Encoder:
-        """Keeps the encoder in eval mode: few photos estimate batch statistics worse than ImageNet did."""
+        """Keeps the encoder in eval mode, because batch statistics of few photos are worse than ImageNet's."""
         del mode
         super().train(False)
         return self
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         """Returns the part of the encoder that is never trained, whose output can be cached for `after_stem`.
 
         Returns:
-            None if every part is trained, or if the output of the stem is larger than the photo (of a transformer, than
+            None if every part is trained, or if the stem's output is larger than the photo (for a transformer, than
             four photos).
         """
         if not self.tuned:
@@ -169,7 +169,7 @@ class Stem(NamedTuple):
     """The part of an encoder that is never trained."""
 
     module: nn.Module  # uint8 (batch, height, width, 3) -> float32 (batch, *shape)
-    shape: tuple[int, ...]  # (regions, channels) for a whole encoder, otherwise (channels, rows, columns)
+    shape: tuple[int, ...]  # (regions, channels) for a frozen encoder, otherwise (channels, rows, columns)
     key: tuple[str | int, ...]  # with weights and preprocessing, it determines the output
 
     @property
@@ -216,16 +216,16 @@ def build_encoder(
             (`timm/convnext_atto`, `timm/vit_small_patch14_dinov2.lvd142m`; the prefix is needed only if torchvision has
             the name too).
         size: (height, width) of the photos in pixels.
-        weights: `default` for the name's pretrained weights, `none` for random weights, or a file (safetensors or of
-            `torch.save`) with a state dict of the whole network or of its features. Files of timm's models may have the
-            names and the image size of another project that timm converts, such as DINOv2's and OpenCLIP's.
+        weights: `default` for pretrained weights, `none` for random weights, or a file (safetensors or `torch.save`)
+            with a state dict of the complete network or of its features. For a timm model, the file can have the names
+            and image size of another project that timm converts, such as DINOv2 or OpenCLIP.
         regions: rows and columns that the grid is pooled to; each region is the mean of the cells it touches, as in
             `torch.nn.AdaptiveAvgPool2d`. 0 keeps the network's grid, 1 gives one vector per photo.
         fine_tune: index in `children_of` of the first part to train; -1 for none.
-        normalise: whether pixels are normalised as in the training of the name's weights; otherwise they are 0 to 1.
+        normalise: whether to normalise pixels as in the encoder's pretraining; otherwise they are in 0..1.
 
     Raises:
-        CaptionerError: the name is unknown, the weights cannot be fetched, read or fitted, the network does not take
+        CaptionerError: the name is unknown, the weights cannot be fetched, read or fitted, the network does not accept
             photos of this size, or there is no such part.
     """
     backbone = load_backbone(name, weights, size)
@@ -236,7 +236,7 @@ def build_encoder(
 def _pooling(grid: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
     """Returns adaptive average pooling as a matrix, float32 (regions of `pooled`, regions of `grid`).
 
-    ONNX lacks adaptive pooling to a grid that does not divide the input's.
+    ONNX has no adaptive pooling to a grid that does not divide the input grid.
     """
     rows, columns = (
         nn.functional.adaptive_avg_pool1d(torch.eye(cells)[None], count)[0].T
@@ -246,7 +246,7 @@ def _pooling(grid: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
 
 
 def _make_padding_constant(network: nn.Module, size: tuple[int, int]) -> None:
-    """Replaces timm's TensorFlow-style "same" padding, which depends on the input's shape, by constants for `size`.
+    """Replaces timm's TensorFlow-style "same" padding, which depends on the input's shape, with constants for `size`.
 
     Computed padding exports as a dozen integer operations per layer, which quantisers mistake for the network's own.
     """
@@ -271,7 +271,7 @@ def _make_padding_constant(network: nn.Module, size: tuple[int, int]) -> None:
 
 
 def _keep_depthwise_in_full_precision(parts: Iterable[nn.Module]) -> None:
-    """Computes grouped convolutions outside a CPU's autocast.
+    """Computes grouped convolutions outside CPU autocast.
 
     On a CPU in bf16, the gradient of a strided depthwise convolution takes 40 times as long as in fp32, and other
     depthwise convolutions gain nothing. Pointwise convolutions are 2.5 times as fast (AVX512-BF16, AMX).

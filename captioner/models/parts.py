@@ -1,4 +1,4 @@
-"""The parts of an encoder's network in order: what `fine_tune` counts, and where the frozen stem ends."""
+"""Lists the parts of an encoder's network in order, to fine-tune some and to split off the frozen stem."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _STAGED = ("blocks", "stages", "layers", "features", "trunk_output")
 def children_of(features: nn.Module) -> Parts:
     """Returns the parts of a network, by name and in order; `fine_tune` is an index into this list.
 
-    The parts of a transformer are its blocks: the first includes the patch embedding, the last the final norm. Those of
-    other networks are the direct children. A child named `blocks`, `stages`, `layers`, `features` or `trunk_output` is
-    replaced by its own children, and parts after the last parameter are left out. The parts of a ResNet are conv1, bn1,
-    relu, maxpool, layer1, layer2, layer3 and layer4, so 5 is the second stage.
+    The parts of a transformer are its blocks: the first includes the patch embedding, the last the final norm. The
+    parts of other networks are the direct children. A child named `blocks`, `stages`, `layers`, `features` or
+    `trunk_output` is replaced by its children, and trailing parts without parameters are left out. The parts of a
+    ResNet are conv1, bn1, relu, maxpool, layer1, layer2, layer3 and layer4, so 5 is the second stage.
     """
     children = _parts_of(features)
     while children and not any(True for _ in children[-1][1].parameters()):
@@ -26,7 +26,7 @@ def children_of(features: nn.Module) -> Parts:
 
 @torch.inference_mode()
 def in_sequence(features: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, ...]:
-    """Returns the parts of a network if running them in sequence equals the network; otherwise nothing.
+    """Returns a network's parts if running them in sequence equals running the network; otherwise an empty tuple.
 
     Args:
         features: the network.

@@ -1,4 +1,4 @@
-"""Grids of regions from networks that return tokens or maps with channels last, as transformers do."""
+"""Converts tokens and channels-last maps, as transformers return them, to grids of regions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Arguments = dict[str, Any]
 
 
 class TokenGrid(nn.Module):
-    """Arranges what a network returns as a grid, float32 (batch, channels, rows, columns).
+    """Arranges a network's output as a grid, float32 (batch, channels, rows, columns).
 
     Attributes:
-        network: a network of timm without its head.
+        network: a timm network without its head.
         grid: arranges its output.
-        arguments: for each of its blocks, the arguments beside the tokens, which are the same for every photo, such as
-            rotary position embeddings; empty if the network has no blocks of tokens.
+        arguments: for each block, the arguments besides the tokens, which are the same for every photo, such as rotary
+            position embeddings; empty if the network has no blocks of tokens.
     """
 
     def __init__(self, network: nn.Module, grid: Grid, arguments: list[Arguments]) -> None:
@@ -33,7 +33,7 @@ class TokenGrid(nn.Module):
         return arranged
 
     def blocks(self) -> Parts:
-        """Returns the transformer's blocks; the first includes all that is before it, and the last all after it.
+        """Returns the transformer's blocks; the first includes everything before it, and the last everything after it.
 
         Between blocks, tokens are a map of one column: float32 (batch, channels, tokens, 1).
         """
@@ -46,7 +46,7 @@ class TokenGrid(nn.Module):
 
 
 def as_grid(network: nn.Module, size: tuple[int, int]) -> nn.Module:
-    """Wraps a network of timm that returns tokens or has channels last; returns any other network as it is.
+    """Wraps a timm network that returns tokens or a channels-last map; returns any other network unchanged.
 
     Class and register tokens are left out.
 
@@ -62,7 +62,7 @@ def as_grid(network: nn.Module, size: tuple[int, int]) -> nn.Module:
 
     blocks = getattr(network, "blocks", nn.Sequential()).children()
     handles = [block.register_forward_pre_hook(note, with_kwargs=True) for block in blocks]
-    with torch.no_grad():  # tensors of inference mode could not be used in training
+    with torch.no_grad():  # inference-mode tensors could not be used in training
         shape = network(torch.zeros(1, 3, *size)).shape
         if len(shape) == 2 and hasattr(network, "forward_features"):  # distilled DeiTs always pool
             network.forward = network.forward_features  # type: ignore[assignment]
@@ -77,7 +77,7 @@ def as_grid(network: nn.Module, size: tuple[int, int]) -> nn.Module:
     special = getattr(network, "num_prefix_tokens", 0)
     cells = shape[1] - special
     rows = round(math.sqrt(cells * size[0] / size[1]))
-    # a single token is the class token, which some networks return alone
+    # some networks return a single token, the class token
     return TokenGrid(network, Grid(rows, special), arguments) if rows > 1 and cells % rows == 0 else network
 
 
@@ -109,7 +109,7 @@ class _Embedding(nn.Module):
 
 
 class _Block(nn.Module):
-    """A block with the arguments that are the same for every photo."""
+    """A block together with its arguments that are the same for every photo."""
 
     def __init__(self, block: nn.Module, arguments: Arguments) -> None:
         super().__init__()

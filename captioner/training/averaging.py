@@ -1,8 +1,8 @@
 """Averages the weights of several models into one.
 
 Models that were fine-tuned from the same model make different errors. The mean of their weights makes fewer errors than
-each of them, at the cost of one (Wortsman et al., "Model soups", 2022). A mean that includes the original model forgets
-less (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, equation 1).
+each of them, at the cost of one model (Wortsman et al., "Model soups", 2022). A mean that includes the original model
+forgets less (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, equation 1).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def scored(
 
 
 def _trainings(provenance: Mapping[str, Any], scores: Mapping[str, Any], digest: str) -> dict[str, dict[str, Any]]:
-    """Returns the trainings behind a checkpoint by sha256, in order; its own training is the last."""
+    """Returns the trainings behind a checkpoint, keyed by sha256, in order; its own training is the last."""
     init = provenance.get("init")
     before = {}
     if isinstance(init, Mapping):
@@ -122,16 +122,16 @@ def _floats(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _difference(first: Checkpoint, other: Checkpoint) -> str:
     mine, theirs = (_seen_by(checkpoint.config) for checkpoint in (first, other))
     if different := [name for name in mine if mine[name] != theirs[name]]:
-        return f"{different[0]} is {theirs[different[0]]!r} and {mine[different[0]]!r} there"
+        return f"{different[0]} is {theirs[different[0]]!r} instead of {mine[different[0]]!r}"
     if first.vocabulary.as_dict() != other.vocabulary.as_dict():
-        return "another vocabulary"
+        return "the vocabularies differ"
     shapes = [{name: value.shape for name, value in one.model.items()} for one in (first, other)]
-    return "weights of other shapes" if shapes[0] != shapes[1] else ""
+    return "the shapes of the weights differ" if shapes[0] != shapes[1] else ""
 
 
 def _seen_by(config: Config) -> dict[str, Any]:
     """Returns the settings that a trained model depends on."""
     model = {f"model.{name}": value for name, value in asdict(config.model).items() if name not in _FREE}
     data = {f"data.{name}": getattr(config.data, name) for name in ("image_size", "fit", "resample")}
-    # the origin of the first weights does not matter
+    # the origin of the initial weights does not matter
     return {name: value for name, value in {**model, **data}.items() if name != "model.encoder_weights"}

@@ -19,10 +19,10 @@ _WORDS = ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.b
 
 
 def grown_vocabulary(tokenizer: Tokenizer, captions: Sequence[str]) -> Vocabulary:
-    """Returns the tokenizer's vocabulary with the new words of captions behind its pieces, the most frequent first.
+    """Returns the tokenizer's vocabulary, followed by the new words of captions, the most frequent first.
 
-    A word is new if it occurs at least `min_count` times and is not known; `vocabulary_size` limits the whole. Pieces
-    that spell words, as those of bpe, spell new ones too, so such a vocabulary stays as it is.
+    A word is new if it occurs at least `min_count` times and is not known; `vocabulary_size` limits the total.
+    Subword vocabularies, such as BPE, already spell new words and are returned unchanged.
     """
     vocabulary, config = tokenizer.vocabulary, tokenizer.config
     if tokenizer.words is None:
@@ -48,12 +48,12 @@ def grown_vocabulary(tokenizer: Tokenizer, captions: Sequence[str]) -> Vocabular
 
 
 def grown_model(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Checkpoint:
-    """Returns a checkpoint whose model also has the new words of a vocabulary; all old weights stay bit for bit.
+    """Returns a checkpoint with rows for the new words of a vocabulary; existing weights stay the same bit for bit.
 
     A new word's row is the mean of the rows of all words (Hewitt, "Initializing New Word Embeddings for Pretrained
-    Language Models", 2021), and its output bias that of the rarest word. So its logit is below the mean logit, far from
-    those of the words that fit, and the model says what it said before.
-    `vocabulary` has the pieces of the checkpoint, and new words behind them.
+    Language Models", 2021), and its output bias is the lowest of all words. Its logit is therefore below the mean
+    logit, far from those of likely words, and the model's captions stay the same.
+    `vocabulary` has the checkpoint's pieces, followed by the new words.
     """
     new = len(vocabulary) - len(checkpoint.vocabulary)
     first = max(vars(checkpoint.special).values()) + 1

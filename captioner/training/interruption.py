@@ -1,4 +1,4 @@
-"""Delays Ctrl-C and SIGTERM to the end of a step, so that all finished steps can be saved."""
+"""Delays Ctrl-C and SIGTERM until the end of a step, so that all finished steps can be saved."""
 
 from __future__ import annotations
 

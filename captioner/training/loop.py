@@ -87,7 +87,7 @@ class Task:
     data: Mapping[str, str]
     """A digest per split; a training can only be resumed on the same data."""
     rehearsed: Sequence[str] = ()
-    """The captions of the training photos before training, if some are rehearsed."""
+    """The initial model's captions of the training photos, if some are rehearsed."""
     reports: RunReports | None = None
     """Records steps and epochs; only in the first process."""
 
@@ -118,7 +118,7 @@ class Trainer:
             )
         self.optimiser = Optimiser(model, self.train_config, self.train_config.epochs * len(task.batches))
         if self.optimiser.precision != self.train_config.precision:
-            say("train.precision=bf16 would be slow on this CPU, which has neither AVX512-BF16 nor AMX: fp32 is used.")
+            say("train.precision=bf16 would be slow on this CPU, which has neither AVX512-BF16 nor AMX; using fp32.")
         self.shared_model = processes.wrap(model)
         self.state = TrainingState()
 
@@ -130,7 +130,7 @@ class Trainer:
         return self.state.epoch >= train.epochs or not patient
 
     def run(self) -> TrainingState:
-        """Trains from the current state to the last epoch, or until `early_stop` epochs without a better score.
+        """Trains from the current state to the last epoch, or until `early_stop` epochs bring no better score.
 
         Raises:
             CaptionerError: the loss is NaN or infinite, or a checkpoint cannot be written.
@@ -146,15 +146,15 @@ class Trainer:
                 if without_meaning(self.state.history):
                     self.say(
                         "warning: CIDEr and BLEU-4 were 0 in two epochs while the loss fell, so they do not tell good "
-                        "captions from bad ones. See with `captioner data` whether captions share words as they are "
-                        "counted, or select epochs by loss with --set train.select_by=dev_loss."
+                        "captions from bad ones. Check with `captioner data` whether captions share words as scores "
+                        "count them, or select epochs by loss with --set train.select_by=dev_loss."
                     )
-            # a signal during the last validation, after which no step checks for it
+            # no step follows the last validation to check for a signal
             if self.processes.sums([float(interrupted.is_set())])[0] > 0:
                 raise KeyboardInterrupt
         if self.state.epoch < self.train_config.epochs:
             self.say(
-                f"stopped early: no better {self.train_config.select_by} for {self.state.epochs_since_best} epochs"
+                f"stopped early: {self.train_config.select_by} did not improve in {self.state.epochs_since_best} epochs"
             )
         return self.state
 
@@ -173,19 +173,19 @@ class Trainer:
                 state.seconds = began[0] + time.monotonic() - began[1]
                 if asked_to_stop:
                     self._save_last()
-                    self.processes.from_first(None)  # the first process to leave would have the others killed
+                    self.processes.from_first(None)  # torchrun kills the others when a process exits
                     raise KeyboardInterrupt
                 # processes measure time independently, and only the first one writes
                 if self.processes.first and time.monotonic() - saved > 60 * train.save_minutes:
                     self._save_last()
                     saved = time.monotonic()
         if self.processes.first and time.monotonic() - saved > 60 * min(1.0, train.save_minutes):
-            self._save_last()  # validation may take long
+            self._save_last()  # validation can take long
 
     def _learn(self, step: Step, interrupted: bool) -> bool:
         """Runs one step; returns whether any process received a signal."""
         train, state = self.train_config, self.state
-        # the seed depends on the number of the step, so a resumed training draws the same random numbers
+        # the seed depends on the step number, so a resumed training draws the same random numbers
         torch.manual_seed(_seed(train.seed, self.optimiser.steps, self.processes.rank))
         loss, *found, asked = self.processes.sums([*self._backward(step), float(interrupted)])
         rate = self._rate(self.optimiser.steps)
@@ -217,14 +217,14 @@ class Trainer:
                     state.baseline or 0.0,
                     batch.weights.to(device),
                 )
-                # DistributedDataParallel averages over processes, and the loss is divided by the words of all of them
+                # DistributedDataParallel averages over processes, but the loss is already divided by the words of all
                 self.optimiser.backward(losses.total * self.processes.count)
             nats, correct, total = nats + losses.nats, correct + losses.correct, total + losses.total.detach()
         sums: list[float] = torch.stack([total, nats, correct]).tolist()
         return sums
 
     def _note_step(self, step: Step, found: Sequence[float]) -> tuple[float, ...]:
-        """Adds the sums of `_backward` over all processes; returns the values of a row of the step table."""
+        """Adds the sums of `_backward` over all processes to the state; returns a row of the step table."""
         state, (nats, correct) = self.state, found
         state.captions, state.words = state.captions + step.captions, state.words + step.words
         state.nats, state.correct = state.nats + nats, state.correct + correct
@@ -237,7 +237,7 @@ class Trainer:
         return self.task.batches.captions
 
     def _shown(self) -> str:
-        """Returns the note beside the progress of an epoch."""
+        """Returns the note next to an epoch's progress."""
         return f"loss {self.state.nats / self.state.words:.3f}"
 
     def _rate(self, step: int) -> Rate:
@@ -315,7 +315,7 @@ class Trainer:
         made = self.task.checkpoint
         metrics = {**self.task.validation.protocol, **row, "epoch": self.state.epoch}
         averaged = {id(value): self.optimiser.averaged[name] for name, value in self.optimiser.parameters.items()}
-        # tied parameters have two names in a state dict and one among those of the optimiser
+        # tied parameters have two names in a state dict but one in the optimiser
         named = self.model.named_parameters(remove_duplicate=False)
         weights = self.model.state_dict() | {name: averaged[id(p)] for name, p in named if id(p) in averaged}
         provenance = {**made.provenance, "train_seconds": round(self.state.seconds)}
@@ -325,7 +325,7 @@ class Trainer:
         if not self.processes.first:
             return
         if self.task.reports is not None:
-            # resuming removes the rows after a checkpoint, so all rows before it must be on the disk
+            # resuming removes the rows after a checkpoint, so all rows before it must be on disk
             self.task.reports.flush()
         scored = bool(self.state.history) and not self.state.batch  # otherwise the scores would belong to other weights
         row = self.state.history[-1] if scored else {}
@@ -350,12 +350,12 @@ class Trainer:
         """
         if training["data"] != self.task.data:
             raise CaptionerError(
-                f"The training in {self.task.output} began with other photos or captions; resume it with that dataset."
+                f"The training in {self.task.output} began with other photos or captions; resume it with its dataset."
             )
         if training["processes"] != self.processes.count:
             raise CaptionerError(
                 f"The training in {self.task.output} began with {training['processes']} processes, not "
-                f"{self.processes.count}; start as many."
+                f"{self.processes.count}; start the same number."
             )
         self.optimiser.restore(training["optimiser"])
         self.state = TrainingState(**training["state"])

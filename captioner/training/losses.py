@@ -18,7 +18,7 @@ class Losses(NamedTuple):
     total: Tensor
     """The loss to minimise; the totals of a step's parts add up to the step's total."""
     nats: Tensor
-    """Cross-entropy of the words, not smoothed, in nats: the negated log-likelihood of the captions."""
+    """Unsmoothed cross-entropy of the words in nats: the negated log-likelihood of the captions."""
     correct: Tensor
     """int64: number of words that the model found most likely."""
 
@@ -38,7 +38,7 @@ def caption_loss(
         train: label_smoothing (Szegedy et al., 2016, section 7); attention_penalty (lambda of equation 14 in Xu et al.,
             2015: the attention to each region should sum to one over a caption); attention_reward and
             attention_entropy (lambda_r and lambda_e in its section 4.1).
-        words, captions: weighted numbers in the whole step, over all processes and parts, without padding; sums are
+        words, captions: weighted counts of the complete step, over all processes and parts, without padding; sums are
             divided by them.
         baseline: moving average of the log-likelihood of a caption, used by hard attention.
         weights: float (photos,), the weight of each caption of a photo; None gives all captions the same weight.

@@ -16,7 +16,7 @@ from captioner.models.caption_model import CaptionModel
 from captioner.training.schedule import Rate
 
 _BETAS = (0.9, 0.999)
-_KEPT = 1 / 3  # share of the initial model in the average at the end of self-critical training, where it is not less
+_KEPT = 1 / 3  # the initial model's largest share in the average at the end of self-critical training
 
 
 class Optimiser:
@@ -29,7 +29,7 @@ class Optimiser:
 
     Attributes:
         total_steps: as given.
-        precision: fp32, bf16 or fp16; fp32 where a CPU would only emulate the bf16 that is asked for.
+        precision: fp32, bf16 or fp16; fp32 if bf16 is configured but the CPU would only emulate it.
 
     Raises:
         CaptionerError: the precision is fp16 on a CPU.
@@ -91,10 +91,10 @@ class Optimiser:
         return True
 
     def _decay(self) -> float:
-        """Returns the decay of the moving average in the present step.
+        """Returns the decay of the moving average in the current step.
 
-        Self-critical training begins with a trained model, and an average that includes it overfits less (Wortsman et
-        al., "Robust fine-tuning of zero-shot models", 2022). Other initial weights are soon forgotten.
+        Self-critical training starts from a trained model, and an average that includes it overfits less (Wortsman et
+        al., "Robust fine-tuning of zero-shot models", 2022). In other stages, it soon forgets the initial weights.
         """
         if self._train.stage == "self-critical":
             return min(self._train.average, math.pow(_KEPT, 1 / self.total_steps))
@@ -137,7 +137,7 @@ class Optimiser:
 
 
 def _cpu_has_bf16() -> bool:
-    """Returns True if the CPU multiplies in bf16; others emulate it, some 50 times as slowly."""
+    """Returns whether the CPU multiplies in bf16; other CPUs emulate it and are about 50 times slower."""
     if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
         return True
     found = torch.cpu.get_capabilities()

@@ -101,7 +101,7 @@ def join_processes(device: str) -> Processes:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
             raise CaptionerError(
-                f"Process {local} of this machine has no GPU, because there are {torch.cuda.device_count()}; start one "
+                f"Process {local} has no GPU, because this machine has only {torch.cuda.device_count()}; start one "
                 "process per GPU with torchrun --nproc-per-node."
             )
         chosen = torch.device("cuda", local)

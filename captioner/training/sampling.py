@@ -30,7 +30,7 @@ def sample(model: CaptionModel, encoded: Encoded, samples: int, max_length: int,
         max_length: maximum number of pieces of a caption, END included.
         temperature: divides log-probabilities; 0 takes the most likely piece, as greedy search does.
 
-    Finished captions are not computed further: the unfinished captions of a photo move to its first places, and photos
+    Finished captions cost no more computation: the unfinished captions of a photo move to its first places, and photos
     whose captions are all finished are left out.
     """
     end, photos = model.special.end, len(encoded.hidden)
@@ -54,7 +54,7 @@ def sample(model: CaptionModel, encoded: Encoded, samples: int, max_length: int,
         most = int(each.max())
         if not most:
             break
-        # moving the state costs a good part of a step, so it moves only when that frees places
+        # moving the state takes much of a step's time, so it moves only when that frees places
         if most < owner.shape[1] or not bool(each.all()):
             photo = each.nonzero().squeeze(1)
             place = (~speaking[photo]).sort(dim=1, stable=True).indices[:, :most]
@@ -77,10 +77,10 @@ def sample(model: CaptionModel, encoded: Encoded, samples: int, max_length: int,
 def _draw(logits: Tensor, temperature: float) -> Tensor:
     """Draws an index of the last axis: (..., choices) -> int64 (...).
 
-    It needs one uniform number per row; `captioner.models.attention.draw` needs one per choice, most of its cost. A
-    choice with probability 0 is never drawn.
+    It needs one uniform number per row; `captioner.models.attention.draw` needs one per choice, which is most of its
+    cost. A choice with probability 0 is never drawn.
     """
     mass = torch.softmax(logits.float() / temperature, -1).cumsum(-1)
     uniform = torch.rand(*mass.shape[:-1], 1, device=mass.device) * mass[..., -1:]
-    # rounding may give the whole mass, which is past the last choice
+    # rounding can yield the total mass, which is past the last choice
     return torch.searchsorted(mass, uniform, right=True).squeeze(-1).clamp_max_(mass.shape[-1] - 1)

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the number of the step, so that a resumed training needs no further state."""
+"""The learning rate as a function of the step number, so that a resumed training needs no other state."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def rate_at(step: int, train: TrainConfig, total: int, scale: float = 1.0) -> Ra
     """Returns the rate of a step.
 
     Args:
-        step: number of the step, from 0.
+        step: step number, from 0.
         train: the schedule and its warm-up.
-        total: number of steps of the whole training.
+        total: number of steps in the complete training.
         scale: the factor that `plateau` has reached.
 
     `one-cycle` (Smith and Topin, 2017) equals PyTorch's OneCycleLR: cosines up and down, with Adam's first beta in the

@@ -70,7 +70,7 @@ class SelfCriticalTrainer(Trainer):
             if sign * round(best[name] - (before := state.before[name]), 3) < 0
         ]
         if worse:
-            self.say(f"warning: on dev the best epoch is worse than the initial model: {', '.join(worse)}")
+            self.say(f"warning: the best epoch is worse on dev than the initial model: {', '.join(worse)}")
         return state
 
     def _backward(self, step: Step) -> list[float]:
@@ -174,7 +174,7 @@ def self_critical_loss(
         unsaid: (vocabulary,), -inf for pieces that are never drawn.
         advantage: (photos, samples), reward minus baseline.
         temperature: the temperature of the draws.
-        captions: number of captions in the whole step, over all processes and parts; the sum is divided by it.
+        captions: number of captions in the complete step, over all processes and parts; the sum is divided by it.
 
     Returns:
         A scalar whose value has no meaning; its gradient is unbiased if the captions were drawn from this model.

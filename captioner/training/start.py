@@ -17,7 +17,7 @@ from captioner.text.tokenizer import SPECIAL, Tokenizer
 from captioner.training.growth import grown_model, grown_vocabulary
 
 _MANY = 0.5
-"""A model is refused for captions if more than this share of the knowable pieces is unknown to it."""
+"""A checkpoint is refused if more than this share of the words in a new vocabulary is unknown to it."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Start:
 
     checkpoint: Checkpoint
     file: Path | None = None
-    """The checkpoint's file; None where the training itself is resumed."""
+    """The checkpoint's file; None if a training is resumed."""
     new_vocabulary: bool = False
     """Keeps only the encoder; vocabulary and decoder are new."""
 
@@ -34,9 +34,9 @@ class Start:
 def initial_tokenizer(
     config: Config, start: Start | None, captions: Sequence[str], growing: Sequence[str] = ()
 ) -> Tokenizer:
-    """Returns the tokenizer of the checkpoint with the new words of captions, or one with a new vocabulary.
+    """Returns the checkpoint's tokenizer with the new words of captions added, or one with a new vocabulary.
 
-    Self-critical training and a resumed one keep the vocabulary of the checkpoint as it is.
+    Self-critical and resumed trainings keep the checkpoint's vocabulary unchanged.
 
     Args:
         config: the configuration of the training.
@@ -45,7 +45,7 @@ def initial_tokenizer(
         growing: the captions whose new words are added.
 
     Raises:
-        CaptionerError: most words are unknown to the checkpoint, or as for `build_tokenizer`.
+        CaptionerError: most words are not in the checkpoint's vocabulary, or `build_tokenizer` fails.
     """
     if start is None or start.new_vocabulary:
         return build_tokenizer(config.data, captions)
@@ -74,10 +74,10 @@ def initial_tokenizer(
 
 
 def initial_model(config: Config, start: Start | None, vocabulary: Vocabulary) -> CaptionModel:
-    """Returns the checkpoint's model with all words of the vocabulary, a new decoder for its encoder, or a new model.
+    """Returns the checkpoint's model extended to the vocabulary, its encoder with a new decoder, or a new model.
 
     Raises:
-        CaptionerError: the checkpoint's weights do not fit its configuration, or as for `build_caption_model`.
+        CaptionerError: the checkpoint's weights do not fit its configuration, or `build_caption_model` fails.
     """
     if start is None:
         return build_caption_model(config, len(vocabulary), SPECIAL, config.model.encoder_weights)

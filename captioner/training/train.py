@@ -72,7 +72,7 @@ def train(job: Job, say: Say) -> TrainingState:
     """Trains a model and writes `best.pt`, `last.pt` and the reports to the job's output folder.
 
     Raises:
-        CaptionerError: the data are bad, weights are unavailable, or the disk cannot be written.
+        CaptionerError: the data are invalid, weights are unavailable, or a file cannot be written.
         KeyboardInterrupt: a signal arrived; `last.pt` holds every finished step.
     """
     config, processes = job.config, job.processes
@@ -84,7 +84,7 @@ def train(job: Job, say: Say) -> TrainingState:
     if at and name not in job.dataset.names:
         there = ", ".join(job.dataset.names) or "one dataset without a name"
         raise CaptionerError(
-            f"train.select_by is {config.train.select_by}, but there is no dataset {name!r}; there are: {there}."
+            f"train.select_by is {config.train.select_by}, but there is no dataset {name!r}; this training has {there}."
         )
     captions = [caption for example in splits["train"] for caption in example.references]
     if len(scripts := scripts_of(captions)) > 1:
@@ -126,7 +126,7 @@ def train(job: Job, say: Say) -> TrainingState:
                 splits["train"][row] = replace(splits["train"][row], references=(caption,))
         task = replace(_task(job, kept, sources, splits, tokenizer, old), rehearsed=own)
         if (unit := task.validation.protocol["segmentation"]) != "words":
-            say(f"scores: by {unit}, since words of some scripts have no spaces between them")
+            say(f"scores: by {unit}, because some scripts have no spaces between words")
         if processes.first:
             reports = stack.enter_context(closing(RunReports(job.output, config, splits["dev"], say)))
             meteor = Meteor.find(say)
@@ -145,16 +145,16 @@ def train(job: Job, say: Say) -> TrainingState:
 
 
 def _rehearsed_shares(job: Job) -> dict[str, float]:
-    """Returns the share of photos of each dataset that is rehearsed, by name.
+    """Returns the share of photos to draw from each rehearsed dataset, by name.
 
     Raises:
-        CaptionerError: there is no trained model whose captions are rehearsed.
+        CaptionerError: there is no trained model to rehearse.
     """
     if not job.config.train.rehearse:
         return {}
     if job.resumed is None and (job.init is None or job.new_vocabulary):
         raise CaptionerError(
-            "train.rehearse=true keeps what a trained model says; name its checkpoint with --init, and leave out "
+            "train.rehearse=true rehearses a trained model's captions; name its checkpoint with --init, and leave out "
             "--new-vocabulary."
         )
     weights = job.dataset.weights
@@ -164,7 +164,7 @@ def _rehearsed_shares(job: Job) -> dict[str, float]:
 def _own_captions(
     model: CaptionModel, kept: Checkpoint, source: Source, examples: Sequence[Example], job: Job, say: Say
 ) -> list[str]:
-    """Returns the initial model's captions of the training photos; a resumed training has kept them.
+    """Returns the initial model's captions of the training photos; a resumed training reads them from its checkpoint.
 
     Raises:
         CaptionerError: the training is resumed with other photos.
@@ -172,9 +172,9 @@ def _own_captions(
     if job.resumed is not None and job.resumed.training is not None:
         captions: list[str] = job.resumed.training["rehearsed"]
         if len(captions) != len(examples):
-            raise CaptionerError(f"The training in {job.output} began with other photos; resume it with that dataset.")
+            raise CaptionerError(f"The training in {job.output} began with other photos; resume it with its dataset.")
         return captions
-    say("rehearsal: photos of datasets with a weight below 1 keep the captions that the model gives them now")
+    say("rehearsal: in datasets with a weight below 1, the initial model's captions replace the references")
     return own_captions(model, kept, source, examples, job.processes)
 
 
@@ -186,7 +186,7 @@ def _task(
     tokenizer: Tokenizer,
     rehearsed: Collection[str],
 ) -> Task:
-    """Returns the task without reports and METEOR; `rehearsed` names the datasets of which a share was drawn."""
+    """Returns the task without reports and METEOR; `rehearsed` names the rehearsed datasets."""
     train, processes = job.config.train, job.processes
 
     def batches(split: str, size: int, **further: Any) -> Batches:
@@ -235,12 +235,12 @@ def _go_on(trainer: Trainer, job: Job, say: Say) -> None:
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CaptionerError(
-            f"{job.output / LAST} cannot be resumed, because its state is incomplete or of another training ({reason})."
+            f"{job.output / LAST} cannot be resumed; its state is incomplete or from another training ({reason})."
         ) from error
     done = trainer.state
     say(f"resumed: {done.epoch} of {job.config.train.epochs} epochs and {done.batch} steps of the next are done")
     if done.epoch and job.processes.first and not (job.output / BEST).exists():
-        raise CaptionerError(f"{job.output / BEST} is missing; put it back beside {LAST}, or begin a new training.")
+        raise CaptionerError(f"{job.output / BEST} is missing; put it back next to {LAST}, or start a new training.")
     threads = job.resumed.provenance.get("threads")
     if threads != torch.get_num_threads() and job.processes.device.type == "cpu":
         say(
@@ -303,7 +303,7 @@ def _sources(
         for name in ("train", "dev")
     )
     views = []
-    # the captions that the model gives to photos which it rehearses are those of the photos as they are
+    # rehearsed captions describe unchanged photos, so rehearsed photos have no other views
     learnt = np.array([example.dataset not in rehearsed for example in splits["train"]])
     varied = [example for example in splits["train"] if example.dataset not in rehearsed]
     for number in range(1, data.views):
@@ -325,7 +325,7 @@ def _cached(keys: Mapping[Path, str], model: CaptionModel, spec: ImageSpec, view
 
 
 def _readable(splits: Splits, problems: Mapping[Path, str], job: Job, say: Say) -> Splits:
-    """Returns the splits without unreadable photos, if the job allows to leave them out."""
+    """Returns the splits without unreadable photos, or raises a CaptionerError if they must all be readable."""
     report_unreadable(list(problems.values()), say, allow_missing=job.allow_missing)
     readable = {name: [e for e in examples if e.image not in problems] for name, examples in splits.items()}
     for name, examples in readable.items():

@@ -35,10 +35,10 @@ PHOTOS = 50
 
 @dataclass(frozen=True)
 class Validation:
-    """The dev split, and the checkpoint whose search, vocabulary and language its captions have.
+    """The dev split, and the checkpoint that determines the search, vocabulary and language of captions.
 
     Raises:
-        UsageError: the search has words that the vocabulary cannot express.
+        UsageError: a search option has words that the vocabulary cannot express, or needs words that it does not have.
     """
 
     batches: Batches
@@ -48,7 +48,7 @@ class Validation:
     """Only in the first process, if Java is installed."""
 
     def __post_init__(self) -> None:
-        # checks these options now, not after an epoch
+        # checks the search options before the first epoch
         Bans.of(self.checkpoint.config.search, self.checkpoint.special.end, self.checkpoint.vocabulary)
         if self.checkpoint.config.search.neutral and self.neutral is None:
             raise UsageError("search.neutral is true, but this vocabulary has no neutral words; leave it out.")
@@ -73,7 +73,7 @@ class Validation:
         return None if words is None else words.neutralizer(vocabulary)
 
     def captions(self, model: CaptionModel, features: Tensor, batch: Batch) -> list[Hypothesis]:
-        """Returns the captions of the photos of a batch; `features` are the model's of `batch.seen`."""
+        """Returns the captions of a batch's photos; `features` is `model.features(batch.seen)`."""
         special, options = self.checkpoint.special, self.checkpoint.config.search
         return search(
             ModelSteps(model, model.start(features)),

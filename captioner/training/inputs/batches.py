@@ -20,7 +20,7 @@ Indices = npt.NDArray[np.int64]
 class Batch(NamedTuple):
     """Photos and their captions."""
 
-    seen: Tensor  # photos in any of the forms that `CaptionModel.forward` takes
+    seen: Tensor  # photos in any form that `CaptionModel.forward` accepts
     tokens: Tensor  # int64 (photos, captions, 1 + length): START, pieces, END, padding; longest caption first
     photos: Indices  # (photos,): indices in the split
     weights: Tensor  # float32 (photos,): weight of each caption of a photo in the loss
@@ -33,7 +33,7 @@ class Step(NamedTuple):
     words: int  # END included
     captions: int
     photos: int
-    weighted_words: float  # words, each by the weight of its photo's captions
+    weighted_words: float  # words, each times the weight of its photo's captions
     weighted_captions: float
 
 
@@ -45,7 +45,7 @@ class Source(Protocol):
         ...
 
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
-        """Yields photos as training shows them in an epoch; they depend only on seed, epoch and index.
+        """Yields photos as an epoch of training shows them; they depend only on seed, epoch and index.
 
         An index beyond the number of photos is another showing of photo `index % photos` in the same epoch.
         """
@@ -62,10 +62,10 @@ class Batches:
         pad: id of the padding.
         parts: number of parts in which a process computes its share of a step.
         rank, count: index of this process, and number of processes.
-        balance: 0 gives every caption the same weight in the loss, 1 every photo; between them, the weight of a caption
+        balance: 0 gives every caption the same weight in the loss, 1 every photo; in between, the weight of a caption
             is (most captions of a photo / captions of its photo) ** balance.
-        shown: for each photo, how often an epoch shows it on average; None shows each photo once. A fraction is drawn
-            among the photos with the same value, so that every epoch has the same number of steps.
+        shown: for each photo, how often an epoch shows it on average; None shows each photo once. Fractions are
+            drawn among the photos with the same value, so every epoch has the same number of steps.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Batches:
             yield self._batch(group, seen)
 
     def epoch(self, seed: int, epoch: int, first: int = 0) -> Iterator[Step]:
-        """Yields the steps of an epoch from index `first` on, with numbers of photos as equal as possible."""
+        """Yields the steps of an epoch from index `first` on, dividing the photos as evenly as possible."""
         rng = np.random.default_rng((seed, epoch))
         order = self._draw(rng) if (self._shown != 1).any() else rng.permutation(len(self._captions))
         steps = np.array_split(order, self._steps)[first:]
@@ -158,7 +158,7 @@ class Batches:
         return Batch(seen, tokens, photos, torch.from_numpy(self._weights[photos]).float())
 
     def _draw(self, rng: np.random.Generator) -> Indices:
-        """Draws the photos of an epoch in random order; each further showing adds the number of photos to an index."""
+        """Draws the photos of an epoch in random order; each repetition adds the number of photos to an index."""
         chosen = []
         for weight in np.unique(self._shown):
             photos = np.flatnonzero(self._shown == weight)

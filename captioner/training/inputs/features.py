@@ -1,7 +1,7 @@
 """Caches the output of an encoder's frozen part on disk in half precision.
 
-There is a folder for each combination of encoder weights and preprocessing, with a row for each photo, found by the
-photo's content. A photo that is renamed or in two datasets is computed once; a photo that changes is computed again.
+Each combination of encoder weights and preprocessing has a folder, in which each photo has a row, found by the photo's
+content. A photo that is renamed or in two datasets is computed once; a photo that changes is computed again.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class FeatureCache:
         directory: the folder of all caches.
         encoder: the encoder, frozen or not.
         spec: the preprocessing.
-        view: number of the view of each photo, see `captioner.training.inputs.views`.
+        view: number of the photos' view, see `captioner.training.inputs.views`.
 
     Raises:
         CaptionerError: the encoder has no stem because all of it is trained.
@@ -72,7 +72,7 @@ class FeatureCache:
         stem = encoder.stem()
         if stem is None:
             raise CaptionerError(
-                "The features of an encoder that is fine-tuned from its first child cannot be cached, because they "
+                "The features of an encoder that is fine-tuned from its first part cannot be cached, because they "
                 "change at every step."
             )
         self._stem, self._size, self._spec, self._view = stem, encoder.size, spec, view
@@ -125,7 +125,7 @@ class FeatureCache:
         say(f"features: {shape} in half precision, {size} in {self.directory}")
         if needed > 0.95 * free:
             raise CaptionerError(
-                f"The features need {size} in {self.directory}, but {room} are free. Make room, or "
+                f"The features need {size} in {self.directory}, but only {room} is free. Free some space, or "
                 "name a folder on another disk with --cache."
             )
         encode = _runner(self._stem.module, self._size, device)
@@ -236,7 +236,7 @@ def _half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
         half = values.astype(np.float16)
     if not np.isfinite(half).all():
         raise CaptionerError(
-            "The encoder produces NaN, infinity, or values beyond the half precision of the cache; use "
+            "The encoder produces NaN, infinity, or values beyond the cache's half precision; use "
             "--set data.augment=true to train without the cache."
         )
     return half

@@ -1,4 +1,4 @@
-"""Reading ahead of the consumer, in threads."""
+"""Reads ahead of the consumer in threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def prefetch(read: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int = 64) -> Generator[R, None, None]:
-    """Works like `map` in threads, at most `ahead` items before the consumer, which bounds the results in memory."""
+    """Works like `map` in threads, at most `ahead` items ahead of the consumer, to bound the results in memory."""
     left = iter(items)
     pool = ThreadPoolExecutor(threads)
     try:

@@ -1,4 +1,4 @@
-"""Sources of the photos of a batch: cached features, or files that are read again in every epoch."""
+"""Sources of photos for batches: cached features, or files that are read again in every epoch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CachedFeatures:
     Args:
         features: the features of the split's photos.
         views: other views of the same photos; `varied` draws one view per photo, which may be the photo itself. A
-            photo without a row in a view is shown as it is.
+            photo without a row in a view is shown unchanged.
     """
 
     def __init__(self, features: Features, views: Sequence[Features] = ()) -> None:
@@ -43,7 +43,7 @@ class CachedFeatures:
         return (self._views[0].of(group) for group in photos)
 
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
-        """Yields the same, with a view drawn for each photo."""
+        """Yields tensors as `plain` does, from a view drawn for each photo."""
         count = len(self._views[0].rows)
         there = np.array([view.rows >= 0 for view in self._views])
         drawn = _draw_views(photos, count, len(self._views), seed, epoch)
@@ -62,7 +62,7 @@ class PhotoFiles:
         photos: the files of the photos.
         spec: the preprocessing.
         may_mirror: for each photo, whether its captions stay true when it is mirrored.
-        augmented: whether `varied` draws a crop, side and colour for each photo.
+        augmented: whether `varied` draws a crop, mirroring and colours for each photo.
         views: without `augmented`, the number of numbered views that `varied` draws from, as in `CachedFeatures`.
     """
 
@@ -84,7 +84,7 @@ class PhotoFiles:
         return self._read(photos, lambda index: load(self._photos[index], self._spec))
 
     def varied(self, photos: Sequence[Indices], seed: int, epoch: int) -> Iterator[Tensor]:
-        """Yields the same, with random choices that depend on seed, epoch and index."""
+        """Yields tensors as `plain` does, varied at random depending on seed, epoch and index."""
         count = len(self._photos)
         drawn = _draw_views(photos, count, self._views, seed, epoch)
 

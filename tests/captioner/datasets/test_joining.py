@@ -171,7 +171,7 @@ def test_dev_is_scored_for_each_and_together_and_one_may_decide(two, settings, c
 
 def test_a_dataset_that_is_not_there_cannot_decide(two, settings, cache, tmp_path):
     config = load_config(parse_settings([*settings, "train.select_by=cider@elsewhere"]))
-    with pytest.raises(CaptionerError, match="there is no dataset 'elsewhere'; there are: "):
+    with pytest.raises(CaptionerError, match="there is no dataset 'elsewhere'; this training has "):
         train(Job(together(*two), config, tmp_path / "run", cache, "the tests"), lambda _: None)
 
 

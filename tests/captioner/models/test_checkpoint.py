@@ -193,7 +193,7 @@ def rewritten(file: Path, **change: Any) -> Path:
 @pytest.mark.parametrize("content", [{"weight": torch.zeros(3)}, [1, 2], torch.zeros(3), {"kind": "other"}], ids=str)
 def test_a_pytorch_file_of_another_kind_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "best.pt")
-    with pytest.raises(CaptionerError, match=r"best\.pt is a PyTorch file but not a checkpoint of captioner\.$"):
+    with pytest.raises(CaptionerError, match=r"best\.pt is a PyTorch file but not a captioner checkpoint\.$"):
         load_checkpoint(tmp_path / "best.pt")
 
 

@@ -232,7 +232,7 @@ def test_code_in_a_file_of_any_form_is_not_run(tmp_path: Path, form: Callable[[o
     path = tmp_path / "weights.pt"
     path.write_bytes(form({"kind": "captioner checkpoint", "code": Code(target)}))
     refused(path)
-    with pytest.raises(CaptionerError, match="is not a file of PyTorch weights"):
+    with pytest.raises(CaptionerError, match="is not a PyTorch weights file"):
         backbones._read_state(path)  # --encoder-weights takes old files, and runs no code in them either
     assert not target.exists()
 
@@ -258,7 +258,7 @@ def test_weights_of_an_encoder_with_a_flipped_bit_are_refused(tmp_path: Path) ->
     content[content.index(torch.arange(100.0).numpy().tobytes()) + 8] ^= 1
     path.write_bytes(content)
     with pytest.raises(
-        CaptionerError, match=r"new\.pth is not a file of PyTorch weights \(one of its checksums is wrong\)"
+        CaptionerError, match=r"new\.pth is not a PyTorch weights file \(one of its checksums is wrong\)"
     ):
         backbones._read_state(path)
 
@@ -375,5 +375,5 @@ def test_a_state_that_is_not_whole_cannot_be_resumed(
     content = content_of(tmp_path / LAST)
     training = {key: value for key, value in (content["training"] | change).items() if value != "leave out"}
     torch.save(content | {"training": training}, tmp_path / LAST)
-    with pytest.raises(CaptionerError, match=rf"^{tmp_path / LAST} cannot be resumed, because [^\n]+\.$"):
+    with pytest.raises(CaptionerError, match=rf"^{tmp_path / LAST} cannot be resumed; its state is [^\n]+\.$"):
         train_shapes(tmp_path, resumed=load_checkpoint(tmp_path / LAST))

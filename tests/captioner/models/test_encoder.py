@@ -111,7 +111,7 @@ def test_a_transformer_of_torchvision_is_refused_and_timms_is_named():
 
 
 def test_photos_too_small_for_the_network_are_refused():
-    with pytest.raises(CaptionerError, match=r"does not take photos of 48 x 48 pixels .* another data\.image_size"):
+    with pytest.raises(CaptionerError, match=r"does not accept photos of 48 x 48 pixels .* another data\.image_size"):
         Encoder("some", nn.Conv2d(3, 8, 64), (48, 48), HALF, HALF)
 
 

@@ -109,7 +109,7 @@ def test_a_weights_file_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04junk", b"\x80\x02K\x01.", bytes(range(256))], ids=repr)
 def test_what_is_no_weights_file_is_refused_by_name(tmp_path, content):
     (tmp_path / "weights.pth").write_bytes(content)
-    with pytest.raises(CaptionerError, match=r"weights\.pth (is not a file of PyTorch weights|holds no state dict)"):
+    with pytest.raises(CaptionerError, match=r"weights\.pth (is not a PyTorch weights file|holds no state dict)"):
         build_encoder("timm/test_resnet", (64, 64), str(tmp_path / "weights.pth"))
 
 

@@ -141,7 +141,7 @@ def test_weights_that_do_not_fit_are_refused(monkeypatch, tmp_path):
 
 def test_a_damaged_safetensors_file_is_refused_by_name(tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"\x08" + bytes(20))
-    with pytest.raises(CaptionerError, match=r"weights\.safetensors is not a file of PyTorch weights \("):
+    with pytest.raises(CaptionerError, match=r"weights\.safetensors is not a PyTorch weights file \("):
         build_encoder("timm/test_vit", (160, 160), str(tmp_path / "weights.safetensors"))
 
 

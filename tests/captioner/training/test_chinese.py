@@ -48,7 +48,7 @@ def test_chinese_needs_no_settings_but_its_language(chinese: Path, settings: lis
     )
     assert first.exit_code == 0, first.output
     assert "pieces (bpe); 0.0% of the pieces in training captions are unknown" in first.output
-    assert "scores: by characters, since" in first.output
+    assert "scores: by characters, because" in first.output
     made = load_checkpoint(tmp_path / "first" / BEST)
     assert (made.config.data.tokenizer, made.config.data.language) == ("bpe", "zh")
     assert made.metrics["segmentation"] == "characters"

@@ -48,7 +48,7 @@ def test_training_stops_when_no_epoch_has_been_better_for_long(train_shapes: Tra
     told(cider=[0.3, 0.5, 0.5, 0.4, 0.9])
     said = train_shapes(tmp_path, "train.epochs=5", "train.early_stop=2")
     assert state_of(tmp_path)["epoch"] == 4
-    assert "stopped early: no better cider for 2 epochs" in said
+    assert "stopped early: cider did not improve in 2 epochs" in said
     assert load_checkpoint(tmp_path / BEST).metrics["epoch"] == 3  # the later of equals
 
 
@@ -219,7 +219,7 @@ def test_a_resumed_training_says_how_it_began_and_that_its_best_is_missing(
     last = load_checkpoint(trained / LAST)
     begun = {**last.provenance, "command": "captioner train --lr 1", "threads": 7}
     resumed = type(last)(**{**vars(last), "provenance": begun})
-    with pytest.raises(CaptionerError, match=r"best\.pt is missing; put it back beside last\.pt"):
+    with pytest.raises(CaptionerError, match=r"best\.pt is missing; put it back next to last\.pt"):
         train_shapes(tmp_path, resumed=resumed)
     shutil.copy(trained / BEST, tmp_path)
     (tmp_path / ".last.pt-1234").write_text("half of a checkpoint")

@@ -244,5 +244,5 @@ def test_packaged_is_found_in_the_clone_that_the_command_runs_in(tuned, tmp_path
 def test_packaged_is_missed_in_one_sentence(train, tmp_path, monkeypatch):
     monkeypatch.setattr(caprun_weights, "default_bundle", lambda: tmp_path / "site-packages/caprun_weights/some")
     monkeypatch.chdir(tmp_path)
-    missed = f"weights/checkpoints/{caprun_weights.DEFAULT}.pt, is in captioner's repository and not installed with it"
+    missed = f"weights/checkpoints/{caprun_weights.DEFAULT}.pt, is in captioner's repository but not installed with it"
     assert_one_line(train("--init", "packaged"), 1, missed)

@@ -272,7 +272,7 @@ def test_features_that_do_not_fit_on_the_disk_are_refused_before_they_are_comput
     usage = namedtuple("usage", "total used free")
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 0, free - 1))
-    with pytest.raises(CaptionerError, match=r"^The features need 432B in .*, but 454B are free\. .*--cache"):
+    with pytest.raises(CaptionerError, match=r"^The features need 432B in .*, but only 454B is free\. .*--cache"):
         cache.compute(photos, CPU, quiet)
     assert encoded == []
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 0, free))
@@ -305,7 +305,7 @@ def test_what_half_precision_cannot_hold_is_refused_and_not_kept(tmp_path, encod
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     with monkeypatch.context() as patch:
         patch.setattr(module, "_runner", lambda *_: lambda images: np.full((len(images), 9, 8), value, np.float32))
-        with pytest.raises(CaptionerError, match=r"the half precision .*augment=true to train without the cache\.$"):
+        with pytest.raises(CaptionerError, match=r"half precision; .*augment=true to train without the cache\.$"):
             cache.compute(write_photos(tmp_path, 2), CPU, quiet)
     assert json.loads((cache.directory / "index.json").read_text()) == {}
 
@@ -337,5 +337,5 @@ def test_of_an_encoder_that_is_tuned_what_its_frozen_part_gives_is_cached(spec, 
 
 def test_the_features_of_an_encoder_that_is_tuned_from_its_beginning_are_not_cached(encoder, spec, tmp_path):
     encoder.features.requires_grad_(True)
-    with pytest.raises(CaptionerError, match=r"fine-tuned from its first child cannot be cached"):
+    with pytest.raises(CaptionerError, match=r"fine-tuned from its first part cannot be cached"):
         FeatureCache(tmp_path, encoder, spec)

@@ -4,10 +4,10 @@
     python bench/biases.py weights/mine --data DIR --split dev
     python bench/biases.py --data flickr8k --neutral    # also with neutral words, where the bundle has them
 
-The captions of a split are compared with its references. The first reference of each photo is set aside: compared with
-the photo's other references, it shows the figures of people. Captions are classified by the lists of words in
-`harness/word_lists.toml`, which are those of the model's language: English or Chinese. A caption without a word of a
-list counts as silent on its subject. The output is Markdown.
+The captions of a split are compared with its references. The first reference of each photo is set aside and compared
+with the photo's other references, which gives the figures for people. Captions are classified by the word lists for the
+model's language, English or Chinese, in `harness/word_lists.toml`. A caption without a word of a list counts as not
+mentioning its subject. The output is Markdown.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def with_neutral_words(photos: Sequence[Photo], plain: Sequence[Sentence], neutr
 
 
 def never_named(photos: Sequence[Photo], lists: Mapping[str, frozenset[str]]) -> list[str]:
-    """Describes the nouns that captions lack."""
+    """Describes the nouns that captions rarely or never name."""
     references = [[one.words for one in (photo.person, *photo.others)] for photo in photos]
     found = named([photo.caption.words for photo in photos], references, lists)
     least = max(2, round(len(photos) / 200))
@@ -214,7 +214,7 @@ def measure(
     examples = [example for example in dataset.split(split) if len(example.references) > 1]
     if not examples:
         raise CaptionerError(
-            f"No photo in split {split!r} has two references, which the comparison needs; name another with --split."
+            f"No photo in split {split!r} has two references, which are needed; name another split with --split."
         )
     captioner = Captioner.load(bundle, precision=precision, many=True)
     language = word_lists(captioner.spec.language or "en")
@@ -273,7 +273,7 @@ def main() -> None:
         type=Path,
         required=True,
         action="append",
-        help="Folder of captioned photos; may be repeated. Photos with one reference are left out.",
+        help="Folder of captioned photos; can be repeated. Photos with one reference are left out.",
     )
     parser.add_argument(
         "--split", default="dev", choices=["train", "dev", "test"], help="Split to caption.  [default: dev]"

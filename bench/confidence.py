@@ -2,12 +2,12 @@
 
     python bench/confidence.py weights/caprun_weights/everyday_lite2 --data flickr8k --photos FOLDER
 
-The manifest's figures come first. They are out of fold: each dev photo was left out of the fit that is measured on it,
-and each dataset (--data may be repeated) of another fit. Then the packaged confidence is measured on the same dev
-photos, which it was fitted on, so these figures are a little better. A calibration error is at least what chance makes
-of so many photos, which is printed beside it. Pictures that are not photos are drawn here, by code that is not used in
-a fit. Kinds that resemble those of the fit (one colour, pages of words, screens of text) come first and are left out of
-the last figure.
+The figures of the manifest come first. They are out of fold: a fit is measured on the dev photos that it left out, and
+another fit on the dataset that it left out (--data can be repeated). Then the packaged confidence is measured on the
+dev photos that it was fitted on, so these figures are slightly better. The calibration error to expect by chance with
+as many photos is printed after them; it is a lower limit. Pictures that are not photos are drawn by code that no fit
+uses. Kinds that resemble those of the fit (one colour, pages of words, screens of text) come first and are excluded
+from the last figure.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def read(captioner: Captioner, pictures: Iterator[Path | Image.Image]) -> Iterat
 
 
 def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt.NDArray[np.float64]:
-    """Prints the figures of the bundle's own search, greedy and beam 5; returns the probabilities of its own."""
+    """Prints figures for the bundle's own search, greedy and beam 5; returns the probabilities for its own search."""
     dev = [example for example in data.split("dev") if len(example.references) > 1]
     own = captioner.spec.search
     of_own = np.empty(0)
@@ -231,7 +231,7 @@ def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt
 
 
 def by_chance(confidence: npt.NDArray[np.float64]) -> float:
-    """Returns the mean calibration error that so many captions have where every confidence is exactly right."""
+    """Returns the mean calibration error by chance if every confidence is exactly right."""
     rng = np.random.default_rng(SEED)
     return float(np.mean([calibration_error(confidence, rng.random(confidence.size) < confidence) for _ in range(200)]))
 
@@ -239,7 +239,7 @@ def by_chance(confidence: npt.NDArray[np.float64]) -> float:
 def show_others(
     captioner: Captioner, confidence: Confidence, dev: npt.NDArray[np.float64], photos: Sequence[Path], count: int
 ) -> None:
-    """Prints the figures of another collection's photos, and of each kind of drawn picture against dev."""
+    """Prints figures for photos of another collection, and for each kind of drawn picture against dev."""
     others = np.empty(0)
     if photos:
         captioned = caption_all(captioner, read(captioner, iter(photos)))
@@ -263,7 +263,7 @@ def show_others(
             f"{np.median(found):.3f} (median), {found.max():.3f} (highest)"
         )
     every = auroc(dev, np.concatenate(everything))
-    print(f"  the last {len(UNSEEN_KINDS)}, unlike those of the fit, {count} of each: AUROC against dev {every:.3f}")
+    print(f"  the last {len(UNSEEN_KINDS)} kinds, unlike those of the fit, {count} each: AUROC against dev {every:.3f}")
 
 
 def show_manifest(confidence: Confidence) -> None:
@@ -292,10 +292,10 @@ def main() -> None:
     parser = command_line(__doc__, "--threads")
     parser.add_argument("bundle", type=Path, help="ONNX bundle with a confidence.")
     parser.add_argument(
-        "--data", type=Path, required=True, action="append", help="Dataset of the export; may be repeated."
+        "--data", type=Path, required=True, action="append", help="Dataset of the export; can be repeated."
     )
     parser.add_argument("--photos", type=Path, help="Folder of photos from another collection.")
-    parser.add_argument("--outliers", type=int, default=30, help="Pictures to draw of each kind.  [default: 30]")
+    parser.add_argument("--outliers", type=int, default=30, help="Number of pictures of each kind.  [default: 30]")
     arguments = parser.parse_args()
     try:
         measure(arguments.bundle, arguments.data, arguments.photos, arguments.outliers, arguments.threads)

@@ -1,11 +1,11 @@
-"""Measures encoders: milliseconds for a photo and the size of the graph, in fp32 and int8.
+"""Measures encoders: milliseconds per photo and graph size, in fp32 and int8.
 
     python bench/encoders.py
     python bench/encoders.py timm/convnext_nano timm/swin_tiny_patch4_window7_224 --rounds 41
 
 The graphs are those of `captioner export`, for photos of 224 x 224 pixels and a decoder with attention. Weights are
-random, because speed and size do not depend on their values, so nothing is downloaded and int8 is not judged. fp32 and
-int8 take turns on one photo at a time.
+random, because speed and size do not depend on their values, so nothing is downloaded and the quality of int8 is not
+measured. fp32 and int8 take turns on one photo at a time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ENCODERS = (
     "timm/vit_base_patch16_siglip_224.webli",
 )
 PIECES, CALIBRATION_PHOTOS = 2540, 8
-"""Pieces of a vocabulary like Flickr8k's, and photos that int8 is calibrated on."""
+"""Vocabulary size, as for Flickr8k, and number of photos for calibrating int8."""
 
 
 def graphs_of(
@@ -63,7 +63,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.rounds < 2:
-        parser.error("--rounds takes 2 or more, because quartiles need two values.")
+        parser.error("--rounds must be 2 or more, because quartiles need two values.")
     files = jpeg_files(parser, arguments.photos)[:CALIBRATION_PHOTOS]
     print(f"{machine(['onnxruntime', 'timm', 'torch'])}; 224 x 224 pixels, one thread\n")
     print(header("encoder", "regions", "fp32: ms", "int8: ms", "speed-up", "fp32: MB", "int8: MB"))

@@ -1,17 +1,17 @@
-"""Trains a model on a few photos of a kind that it has no words for, and shows what it learns and what it keeps.
+"""Trains a model on a few photos of a kind for which it has no words, and measures what it learns and what it keeps.
 
     python bench/few_photos.py --init CHECKPOINT --everyday everyday --data flickr8k
 
-CHECKPOINT was trained on --data alone. Photos of --everyday are of the kind if most of their captions match --kind, by
-default animals other than dogs. --photos of its training photos become a folder like a user's own, each with a text
-file of its captions; they are in `mine/train/`, so a tenth is drawn for dev and none for test. The other photos of the
-kind with five captions or more are held out. Then
+CHECKPOINT was trained only on --data. A photo of --everyday is of the kind if most of its captions match --kind, by
+default animals other than dogs. Of the training photos of the kind, --photos are put into a folder like a user's own,
+each next to a text file with its captions. The folder is `mine/train/`, so a tenth of them is used for dev and none for
+test. All other photos of the kind with five or more captions are held out. Then
 
     captioner train --init CHECKPOINT --data FOLDER=8 --data flickr8k=0.2 --output RUN
 
-runs with an empty cache, and the clock counts all of it; options behind `--` are added. Before and after, beam search
-captions the held-out photos and the dev photos of --data, scored in PyTorch, x100. A new word is one that CHECKPOINT
-has no piece for.
+runs with an empty cache, and its total time is measured; options after `--` are appended. Before and after training,
+beam search in PyTorch captions the held-out photos and the dev photos of --data; scores are x100. A new word is a word
+for which CHECKPOINT has no piece.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ KINDS = {
     "food": "sandwich(es)?|broccoli|bananas?|pizzas?|cakes?|donuts?|doughnuts?|carrots?|vegetables?|salad|meat|cheese|"
     "rice|apples?|oranges?|hot ?dogs?|fruits?|soup|bread|noodles|dessert",
 }
-HELD_OUT = 5  # captions of a photo, as dev photos have
+HELD_OUT = 5  # captions of a held-out photo, as many as dev photos have
 EXAMPLES = 6
 
 
 def main() -> None:
     """Prints a row before training and one after it."""
     parser = command_line(__doc__)
-    parser.add_argument("--init", type=Path, required=True, help="Checkpoint that was trained on --data alone.")
-    parser.add_argument("--everyday", type=Path, required=True, help="Captioned photos, some of them of the kind.")
-    parser.add_argument("--data", type=Path, required=True, help="Captioned photos of the checkpoint's training.")
+    parser.add_argument("--init", type=Path, required=True, help="Checkpoint trained only on --data.")
+    parser.add_argument("--everyday", type=Path, required=True, help="Captioned photos, some of which are of the kind.")
+    parser.add_argument("--data", type=Path, required=True, help="Captioned photos that the checkpoint was trained on.")
     words = "animals, food, or a regular expression for words of the kind.  [default: animals]"
     parser.add_argument("--kind", default="animals", help=words)
     parser.add_argument("--photos", type=int, default=150, help="Number of own photos.  [default: 150]")
-    parser.add_argument("--weights", nargs=2, default=("8", "0.2"), help="Weights of both.  [default: 8 0.2]")
+    parser.add_argument("--weights", nargs=2, default=("8", "0.2"), help="Weights of own and --data.  [default: 8 0.2]")
     parser.add_argument("--seed", type=int, default=0, help="Seed for drawing the own photos.  [default: 0]")
     parser.add_argument("further", nargs="*", help="Further options of `captioner train`.")
     options = parser.parse_args()

@@ -4,9 +4,9 @@
     python bench/folder.py --photos DIR --scale        # cost and memory at 100, 1,000 and 10,000 photos
 
 Each stage is timed alone on one core, in the batches of the run: reading a photo (JPEG decoding, resizing), the
-encoder, and the decoder with its search. The bound of the run is their sum divided by the number of cores. Stages and
-run take turns. CPU time stands beside wall time; it hardly depends on what else the machine does, and shows how much
-work the run adds to its stages.
+encoder, and the decoder with its search. Their sum divided by the number of cores is a lower bound on the time of the
+run. Stages and run take turns. CPU time is printed next to wall time; it hardly depends on other load, and shows how
+much work the run adds to its stages.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def stages(captioner: Captioner, paths: list[str], size: int) -> dict[str, Cost]
 
 
 def run(captioner: Captioner, photos: list[Listed], size: int) -> Cost:
-    """Times a folder run, with writing its file but without loading the model."""
+    """Times a folder run, including writing its file but not loading the model."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         output = plan_output(f"{folder}/captions.jsonl", photos)
         options = captioner.spec.search
@@ -124,7 +124,7 @@ def cost_row(name: str, costs: Iterable[Cost]) -> str:
 
 
 def scale(arguments: list[str]) -> None:
-    """Prints cost and peak memory by the number of photos, each measured in a process of its own."""
+    """Prints cost and peak memory by the number of photos, each measured in a separate process."""
     print(header("photos", "wall, ms per photo", "CPU, ms per photo", "peak memory, MB"))
     for count in SCALE:
         command = [sys.executable, __file__, *arguments, "--count", str(count)]
@@ -138,9 +138,9 @@ def main() -> None:
     """Prints the comparison, or with --scale the cost by the number of photos."""
     parser = command_line(__doc__, "--bundle")
     parser.add_argument("--photos", type=Path, required=True, help="Folder of photos; a longer run repeats them.")
-    parser.add_argument("--batch-size", type=int, help="Photos computed together.  [default: that of caprun]")
+    parser.add_argument("--batch-size", type=int, help="Photos per batch.  [default: that of caprun]")
     parser.add_argument("--threads", type=int, help="CPU threads.  [default: all cores]")
-    parser.add_argument("--rounds", type=int, default=5, help="Runs that are compared.  [default: 5]")
+    parser.add_argument("--rounds", type=int, default=5, help="Number of runs to compare.  [default: 5]")
     parser.add_argument("--run-of", type=int, default=320, help="Photos in each run.  [default: 320]")
     parser.add_argument("--scale", action="store_true", help="Measure 100, 1,000 and 10,000 photos instead.")
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)

@@ -6,8 +6,8 @@
 
 The peer is batched beam search that stays on the device, with fp16 weights, channels-last convolutions, keys computed
 once, and `torch.compile` of the encoder and of a step (`peers/batched_search.py`). Every side starts from a NumPy array
-on the host and ends with captions on the host. Photos are decoded and resized before. A batch that needs more photos
-than there are repeats them, shifted sideways. The sides take turns, batch by batch, in one process. Captions are
+on the host and ends with captions on the host. Photos are decoded and resized beforehand. If a batch needs more photos
+than there are, they are repeated, shifted sideways. The sides take turns, batch by batch, in one process. Captions are
 compared with those of PyTorch in fp32 without TF32; in fp32, only near-ties should differ.
 """
 
@@ -42,7 +42,7 @@ Caption = Callable[[Images, SearchOptions], list[str]]
 
 
 def our_captioners(bundle: Path, device: str) -> dict[str, Caption]:
-    """Loads the bundle in fp32 and, if it has it, fp16."""
+    """Loads the bundle in fp32 and, if available, in fp16."""
     found: dict[str, Caption] = {}
     for name in read_bundle(bundle).manifest.precisions:
         if name in ("fp32", "fp16"):
@@ -65,7 +65,7 @@ def torch_captioner(
 
 
 def batches_of(photos: Sequence[Path], size: int, count: int, bundle: Path) -> list[Images]:
-    """Returns `count` batches of `size` photos, no two of which are alike."""
+    """Returns `count` batches of `size` photos, all different."""
     spec = read_bundle(bundle).manifest.image
     loaded = [load(photo, spec) for photo in photos]
     images = (np.roll(loaded[i % len(loaded)], 5 * (i // len(loaded)), axis=1) for i in range(size * count))
@@ -84,7 +84,7 @@ def race(
 
 
 def table(times: Mapping[str, Sequence[float]], size: int, differing: Mapping[str, str]) -> list[str]:
-    """Formats a row for each side: its photos per second, its ratios to the two peers, and captions that differ."""
+    """Formats a row for each side: its photos per second, its ratios to the two peers, and the captions that differ."""
     return [
         row(
             name,
@@ -112,7 +112,7 @@ def main() -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("Error: PyTorch finds no CUDA GPU here; --device cpu tries the code without one.")
     if arguments.rounds < 2 or min(arguments.batch) < 1:
-        parser.error("--rounds takes 2 or more, and --batch 1 or more.")
+        parser.error("--rounds must be 2 or more, and --batch 1 or more.")
     photos = jpeg_files(parser, arguments.photos)
     bundle, device = arguments.bundle or packaged_bundle(), arguments.device
     # cuDNN may choose the fastest algorithms, as shapes never change; TF32 would blur the reference captions
@@ -140,7 +140,7 @@ def main() -> None:
                 for name, texts in captions.items()
             }
             print(f"\nbatches of {size}, {'greedy' if beams == 1 else f'beam {beams}'}:")
-            print(header("", "photos/s (quartiles)", "times eager", "times compiled", "captions unlike fp32 PyTorch's"))
+            print(header("", "photos/s (quartiles)", "times eager", "times compiled", "captions unlike PyTorch fp32"))
             print(*table(times, size, differing), sep="\n", flush=True)
 
 

@@ -61,7 +61,7 @@ def read_cases(folder: Path) -> tuple[Case, ...]:
     """Reads a folder's pictures with their judgements.
 
     Raises:
-        CaptionerError: the file cannot be read or has another schema.
+        CaptionerError: the file cannot be read or does not match the schema.
     """
     file = folder / JUDGEMENTS
     try:

@@ -3,11 +3,11 @@
     python bench/large_photos.py --photos DIR          # one photo at a time, and a folder run
     python bench/large_photos.py --photos DIR --limit 8 --rounds 3
 
-The photos are those of the folder, enlarged, with the grain of a sensor, at quality 90. One photo: the bundle with
-JPEGs decoded scaled and in full, eager PyTorch as in `single_image.py`, and what Pillow alone takes to decode and
-resize the photo in full; all warm, in turns, photo by photo. Folder: the run of `folder.py` over the photos, scaled and
-in full, and eager PyTorch photo by photo with as many threads, in turns. The last line counts the captions that scaled
-decoding changes, and those that saving the photos at quality 92 changes.
+The photos of the folder are enlarged, with added sensor noise, and saved at quality 90. One photo: the bundle with
+scaled and with full decoding, eager PyTorch as in `single_image.py`, and only Pillow, which decodes in full and
+resizes; all are warm and take turns, photo by photo. Folder: the run of `folder.py` over the photos, scaled and in
+full, and eager PyTorch photo by photo with as many threads, in turns. The last line counts the captions that change
+with scaled decoding, and those that change if the photos are saved at quality 92.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ GRAIN = 12
 
 
 def enlarge(path: Path, target: Path, quality: int = 90) -> None:
-    """Writes a photo of 12 megapixels with sides that are multiples of 8, as a camera's."""
+    """Writes a photo with 12 megapixels and sides that are multiples of 8, like a camera's."""
     with Image.open(path) as opened:
         photo = opened.convert("RGB")
     scale = (PIXELS / (photo.width * photo.height)) ** 0.5
@@ -51,14 +51,14 @@ def enlarge(path: Path, target: Path, quality: int = 90) -> None:
 
 
 def decoding(captioner: Captioner, how: str) -> Captioner:
-    """Returns a captioner with the same graphs that decodes JPEGs in another way."""
+    """Returns a captioner with the same graphs that decodes JPEGs as `how` says, `scaled` or `full`."""
     image = replace(captioner.spec.image, jpeg_decoding=how)
     spec = replace(captioner.spec, image=image)
     return Captioner(spec, captioner.vocabulary, captioner.backend, workers=captioner.workers)
 
 
 def single(sides: Mapping[str, Callable[[str], object]], photos: Sequence[str], rounds: int) -> None:
-    """Times every side on every photo and prints a row for each, with its ratio to the last."""
+    """Times every side on every photo and prints a row for each side, with its ratio to the last side."""
     in_turns(sides, photos)  # warm-up
     timed = {name: lambda photo, side=side: 1000 * seconds(lambda: side(photo)) for name, side in sides.items()}
     times = in_turns(timed, [*photos] * rounds)
@@ -83,7 +83,7 @@ def folder(many: Mapping[str, Captioner], peer: EagerCaptioner, photos: Sequence
     }
     sides["eager PyTorch"] = loop
     times = in_turns(sides, range(rounds))
-    print(f"\n{header('folder run', 'photos/s', 'scaled / this')}")
+    print(f"\n{header('folder run', 'photos/s', 'scaled / this row')}")
     for name, taken in times.items():
         cells = f"{1000 / statistics.median(taken):.1f}", f"{statistics.median(ratios(taken, times['scaled'])):.2f}"
         print(row(name, *cells), flush=True)

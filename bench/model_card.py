@@ -1,12 +1,12 @@
-"""Writes a model's card anew from its bundle: examples, failures, biases, and the card itself.
+"""Regenerates the model card of a bundle: examples, failures, biases, and the card itself.
 
     python bench/model_card.py --data flickr8k --data everyday
     python bench/model_card.py weights/zh/caprun_zh --introduction weights/zh/card.md --data flickr8k_zh
 
 The output of `bench/judgements.py` and `bench/biases.py` replaces the text between `<!-- examples -->`,
-`<!-- failures -->` or `<!-- biases -->` and `<!-- end -->` in the introduction, which may lack any of them; the rest of
-it is written by hand. The card in the bundle is generated from the introduction and the manifest. The other files of
-the bundle do not change.
+`<!-- failures -->` or `<!-- biases -->` and `<!-- end -->` in the introduction. Sections without these marks are left
+out; the rest of the introduction is written by hand. The card in the bundle is generated from the introduction and the
+manifest. The other files of the bundle do not change.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ INTRODUCTION = ROOT / "weights" / "checkpoints" / "everyday_lite2.md"
 
 
 def sections_of(introduction: str) -> list[str]:
-    """Returns the names of the sections that an introduction has marks of."""
+    """Returns the names of the sections for which an introduction has marks."""
     return [name for name in (*judgements.FOLDERS, "biases") if f"<!-- {name} -->" in introduction]
 
 
@@ -57,7 +57,7 @@ def main() -> None:
         "bundle", type=Path, nargs="?", default=packaged_bundle(), help="Bundle.  [default: the packaged one]"
     )
     parser.add_argument(
-        "--data", type=Path, required=True, action="append", help="Folder of captioned photos; may be repeated."
+        "--data", type=Path, required=True, action="append", help="Folder of captioned photos; can be repeated."
     )
     parser.add_argument(
         "--introduction", type=Path, default=INTRODUCTION, help=f"Introduction.  [default: {INTRODUCTION.name}]"

@@ -1,4 +1,4 @@
-"""Times the field's captioners beside this runtime, from JPEG file to caption, warm, on the same photos.
+"""Compares the speed of other captioners with this runtime, from JPEG file to caption, warm, on the same photos.
 
     python bench/peers.py                                        # examples/, one thread
     python bench/peers.py --photos DIR --limit 5 --rounds 3 --only caprun-fp32 eager
@@ -8,12 +8,12 @@ bundle of `captioner export`; sgrvinod's tutorial (`peers/sgrvinod.py`); and Hug
 (`peers/hugging_face.py`). The last three have random weights, which do not change the time of a step. They take as many
 steps as our caption of the photo has pieces, END included.
 
-Each contender is a process. They take turns, a block of all photos each, after captioning the first photo of the block
-once as warm-up. A ratio is the median over photos and rounds of the contender's time divided by ours for the same photo
-in the same round. `--clock cpu` measures CPU time, which depends less on other work of the machine than wall time. Peak
-memory is that of the process, with Python and its imports. Install sizes are the sum of the files of the distributions
-that a contender requires, as installed here (`peers/install_size.py`); "without CUDA" leaves out NVIDIA's libraries and
-PyTorch's for CUDA.
+Each contender runs in its own process. They take turns with a block of all photos, after captioning the first photo of
+the block once as warm-up. A ratio is the median over photos and rounds of the contender's time divided by ours for the
+same photo in the same round. `--clock cpu` measures CPU time, which depends less on other load than wall time. Peak
+memory is that of the process, including Python and its imports. An install size is the total size of the files in the
+distributions that a contender requires, as installed here (`peers/install_size.py`); "without CUDA" excludes NVIDIA's
+libraries and PyTorch's CUDA libraries.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def agreeing(name: str, found: Sequence[Captioned], ours: Sequence[Captioned]) -
     """Counts the captions that equal ours; -1 for random weights.
 
     Raises:
-        SystemExit: a contender with random weights took another number of steps.
+        SystemExit: a contender with random weights took a different number of steps.
     """
     if found[0].text is not None:
         return sum(one.text == other.text for one, other in zip(found, ours, strict=True))
     if [one.steps for one in found] != [one.steps for one in ours]:
-        raise SystemExit(f"Error: {name} took another number of steps than our captions have.")
+        raise SystemExit(f"Error: {name} took a different number of steps than our captions have.")
     return -1
 
 
@@ -136,7 +136,7 @@ def main() -> None:
         raise SystemExit(f"Error: {error}") from None
     unknown = sorted(set(arguments.only or ()) - set(entrants))
     if unknown:
-        parser.error(f"--only does not take {unknown[0]}; it takes {', '.join(entrants)}.")
+        parser.error(f"--only {unknown[0]} is not a contender; choose from {', '.join(entrants)}.")
     first, *others = entrants
     names = [first, *(name for name in others if not arguments.only or name in arguments.only)]
     with contextlib.ExitStack() as stack:

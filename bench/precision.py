@@ -1,10 +1,10 @@
-"""Compares calibrations of int8: their effect on the encoder, on captions and on speed.
+"""Compares int8 calibrations: their effect on the encoder, on captions and on speed.
 
     python bench/precision.py --data flickr8k
     python bench/precision.py --data flickr8k --checkpoint runs/a/best.pt --photos 200
 
-int8 graphs are those of `captioner export --precision int8`, calibrated on photos of the training split and compared
-with fp32 on photos of dev. The encoder's error is the relative error of its outputs in the Euclidean norm, averaged
+int8 graphs are those of `captioner export --precision int8`, calibrated on training photos and compared with fp32 on
+dev photos. The encoder's error is the relative error of its outputs in the Euclidean norm, averaged
 over the outputs. Speed is that of one photo at a time, from uint8 array to caption, with one thread and the model's own
 search; fp32 and int8 take turns, and the ratio is that of their best turns.
 """
@@ -64,7 +64,7 @@ def fp32_bundle(checkpoint: Path | None, directory: Path) -> Bundle:
 
 
 def with_int8(bundle: Bundle, evidence: Evidence, calibration: Calibration) -> Bundle:
-    """Writes int8 graphs into the bundle, in place of earlier ones."""
+    """Writes int8 graphs into the bundle, replacing earlier ones."""
     precisions = {
         FULL_PRECISION: bundle.manifest.precisions[FULL_PRECISION],
         "int8": write_int8(bundle, evidence.calibration, calibration),
@@ -125,13 +125,13 @@ def graphs_megabytes(bundle: Bundle, precision: str) -> float:
 def main() -> None:
     """Prints a row for fp32 and for each calibration."""
     parser = command_line(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="Folder of captioned photos with train and dev.")
+    parser.add_argument("--data", type=Path, required=True, help="Captioned photos with train and dev splits.")
     parser.add_argument("--checkpoint", type=Path, help="Checkpoint of a model.  [default: the packaged model]")
-    parser.add_argument("--photos", type=int, default=1000, help="Photos of dev to score; 2 or more.  [default: 1000]")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads for scoring; speed takes 1.  [default: 1]")
+    parser.add_argument("--photos", type=int, default=1000, help="Dev photos to score; 2 or more.  [default: 1000]")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads for scoring; timing uses 1.  [default: 1]")
     arguments = parser.parse_args()
     if arguments.photos < 2:
-        parser.error("--photos takes 2 or more, because CIDEr weighs words by the number of photos they occur in.")
+        parser.error("--photos must be 2 or more, because CIDEr weighs words by the number of photos they occur in.")
     dataset = load_dataset(arguments.data)
     train = [example for example in dataset.examples if example.split == "train"]
     dev = dataset.split("dev")[: arguments.photos]

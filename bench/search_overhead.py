@@ -1,4 +1,4 @@
-"""Measures the time of the search beside that of the decoder, one photo at a time.
+"""Compares the time of the search with that of the decoder, one photo at a time.
 
     python bench/search_overhead.py                    # the packaged bundle, greedy and beam 3, one thread
     python bench/search_overhead.py --bans --rounds 50 --precision fp32

@@ -3,10 +3,10 @@
     python bench/serve.py --photos DIR                         # throughput against the folder run, by number of clients
     python bench/serve.py --photos DIR --steady 600            # 600 s at 0.8 of capacity: errors, p99 / p50, memory
     python bench/serve.py --photos DIR --overload 120          # 120 s at 5 times capacity: refusals, queue length
-    python bench/serve.py --photos DIR --stops 20              # 20 times SIGTERM under load: what requests get
+    python bench/serve.py --photos DIR --stops 20              # SIGTERM under load, 20 times: outcomes of requests
 
-`caprun serve` runs in a process of its own. The clients send the files as they are and share the machine's cores with
-the service, so it could do a little more than these figures show. Options after `--` are passed to `caprun serve`.
+`caprun serve` runs in a separate process. The clients send the files unchanged and share the machine's cores with the
+service, so the service can do slightly more than these figures show. Options after `--` are passed to `caprun serve`.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def capacity(port: int, requests: list[bytes]) -> float:
 
 
 def steady(arguments: argparse.Namespace, requests: list[bytes]) -> None:
-    """Prints the outcomes of a long load at 0.8 of capacity, and how the memory grows."""
+    """Prints the outcomes of a long load at 0.8 times the capacity, and the growth of memory."""
     with service(arguments.options) as served:
         rate = 0.8 * capacity(served.port, requests)
         memory: list[float] = []
@@ -192,9 +192,9 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="Folder of .jpg files.")
     parser.add_argument("--rounds", type=int, default=5, help="Rounds against the folder run.  [default: 5]")
-    parser.add_argument("--seconds", type=float, default=8, help="Duration of each load of throughput.  [default: 8]")
-    parser.add_argument("--steady", type=float, metavar="SECONDS", help="Duration of a load at 0.8 of capacity.")
-    parser.add_argument("--overload", type=float, metavar="SECONDS", help="Duration of a load at 5 times capacity.")
+    parser.add_argument("--seconds", type=float, default=8, help="Duration of each throughput load.  [default: 8]")
+    parser.add_argument("--steady", type=float, metavar="SECONDS", help="Duration of a load at 0.8 times the capacity.")
+    parser.add_argument("--overload", type=float, metavar="SECONDS", help="Duration of a load at 5 times the capacity.")
     parser.add_argument("--stops", type=int, metavar="TIMES", help="Number of services to stop under load.")
     arguments = parser.parse_args(given[:split])
     arguments.options = given[split + 1 :]

@@ -3,7 +3,7 @@
     python bench/single_image.py                       # examples/, one thread
     python bench/single_image.py --photos DIR --threads 2
 
-The peer is what public repositories do with a trained model: PIL, torchvision transforms, `eval`, `inference_mode` and
+The peer runs a trained model as public repositories do: PIL, torchvision transforms, `eval`, `inference_mode` and
 a Python loop over steps, which projects the attention's keys at every step and repeats the photo's features for every
 beam. Both sides are warm and take turns, photo by photo. The table has a row for every precision of the bundle and
 counts the captions that equal the peer's.
@@ -129,7 +129,7 @@ def compare(
 def main() -> None:
     """Prints a row for each search and precision."""
     parser = command_line(__doc__, "--photos", "--bundle", "--checkpoint", "--threads")
-    parser.add_argument("--rounds", type=int, default=5, help="Captions of each photo.  [default: 5]")
+    parser.add_argument("--rounds", type=int, default=5, help="Number of times each photo is captioned.  [default: 5]")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     photos = [str(path) for path in jpeg_files(parser, arguments.photos)]

@@ -47,7 +47,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
     assert process.stderr
     errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)  # unlike getrusage, the usage of this child alone
+    _, status, usage = os.wait4(process.pid, 0)  # unlike getrusage, the usage of this child only
     seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     process.stderr.close()
@@ -96,7 +96,7 @@ def main() -> None:
         parser.error("Quartiles need two rounds; raise --rounds.")
     script = shutil.which("caprun", path=str(Path(sys.executable).parent))
     if script is None:
-        raise SystemExit(f"Error: There is no caprun beside {sys.executable}; run pip install '.[cpu]' there.")
+        raise SystemExit(f"Error: There is no caprun next to {sys.executable}; run pip install '.[cpu]' there.")
     python = sys.executable
     photo = [script, str(arguments.photo), *arguments.options]
     name = f"`caprun {' '.join([arguments.photo.name, *arguments.options])}`"

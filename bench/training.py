@@ -5,10 +5,10 @@
     python bench/training.py --random                     # no dataset: random features, photos and captions
 
 Decoder: a step of `captioner train` (forward, loss, backward, clipping, AdamW, moving average) against one of
-sgrvinod's tutorial (`peers/tutorial_loop.py`), with the same weights, dropout, photos and captions. A step of ours
-takes N photos with all their captions; the peer takes the same captions, one per row. Features are loaded, and repeated
-for the peer, before the clock starts. Both count right words, as both trainings do. Without dropout both must compute
-the same loss. The ratio grows with N; `captioner train` takes 16 by default.
+sgrvinod's tutorial (`peers/tutorial_loop.py`), with the same weights, dropout, photos and captions. Our step uses
+N photos with all their captions; the peer uses the same captions, one per row. Features are loaded, and repeated for
+the peer, before the clock starts. Both count correct words, as both trainings do. Without dropout, both must compute
+the same loss. The ratio grows with N; `captioner train` uses 16 by default.
 
 Encoder: the runner that fills the feature cache (ONNX Runtime) against the same network in eager PyTorch in
 `inference_mode`, from uint8 photos to features, without decoding, resizing or writing.
@@ -55,7 +55,7 @@ FULL_RATE = Rate(1.0, None)
 
 
 class Data(NamedTuple):
-    """A model, and what its decoder is trained on."""
+    """A model and the training data of its decoder."""
 
     model: CaptionModel
     source: CachedFeatures
@@ -68,7 +68,7 @@ class Data(NamedTuple):
 
 
 def real_data(config: Config, folder: Path, cache: Path, photos: int) -> Data:
-    """Draws photos of a dataset's training split, and builds a model for its vocabulary."""
+    """Draws training photos of a dataset, and builds a model for its vocabulary."""
     examples = load_dataset(folder).split("train")
     tokenizer = build_tokenizer(config.data, [caption for example in examples for caption in example.references])
     torch.manual_seed(0)
@@ -164,7 +164,7 @@ def compare_decoders(model: CaptionModel, steps: Sequence[Step], config: Config,
 
 
 def only(step: Step) -> Batch:
-    """Returns the batch of a step that has one."""
+    """Returns the only batch of a step."""
     (batch,) = step.batches
     return batch
 
@@ -200,7 +200,7 @@ def main() -> None:
     parser = command_line(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, help="Folder of captioned photos, in any format that captioner reads.")
-    source.add_argument("--random", action="store_true", help="Take random features, photos and captions.")
+    source.add_argument("--random", action="store_true", help="Use random features, photos and captions.")
     cache = Path.home() / ".cache" / "captioner"
     parser.add_argument("--cache", type=Path, default=cache, help="Feature cache.  [default: ~/.cache/captioner]")
     parser.add_argument("--threads", type=int, help="CPU threads of the decoders.  [default: all cores]")
@@ -208,8 +208,8 @@ def main() -> None:
         "--photos", type=int, nargs="+", default=[16, 32], help="Photos per step, with all captions.  [default: 16 32]"
     )
     parser.add_argument("--steps", type=int, default=8, help="Number of different steps.  [default: 8]")
-    parser.add_argument("--rounds", type=int, default=3, help="Times that each step runs.  [default: 3]")
-    parser.add_argument("--only", choices=["decoder", "encoder"], help="One of the two comparisons.  [default: both]")
+    parser.add_argument("--rounds", type=int, default=3, help="Number of times each step runs.  [default: 3]")
+    parser.add_argument("--only", choices=["decoder", "encoder"], help="Run only this comparison.  [default: both]")
     arguments = parser.parse_args()
     if arguments.steps * arguments.rounds < 2:
         parser.error("Quartiles need two steps or two rounds; raise --rounds.")

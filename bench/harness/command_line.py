@@ -1,4 +1,4 @@
-"""Command lines of the benchmarks: one parser, the options that several share, and the machine they ran on."""
+"""Command lines of the benchmarks: the parser, shared options, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def command_line(description: str | None, *shared: str) -> argparse.ArgumentPars
 
 
 def jpeg_files(parser: argparse.ArgumentParser, folder: Path) -> list[Path]:
-    """Returns the .jpg files of a folder, sorted; without any it ends the program with a usage error."""
+    """Returns the .jpg files of a folder, sorted; ends the program with a usage error if there are none."""
     found = sorted(path.resolve() for path in folder.glob("*.jpg"))
     if not found:
         parser.error(f"{folder} has no .jpg files; name another folder with --photos.")
@@ -47,7 +47,7 @@ def jpeg_files(parser: argparse.ArgumentParser, folder: Path) -> list[Path]:
 
 
 def machine(packages: Sequence[str]) -> str:
-    """Describes the CPU, Python and those of the packages that are installed."""
+    """Describes the CPU, Python, and the versions of the installed packages."""
     cpu = hardware.cpu()
     features = ", ".join(cpu.features) or platform.machine()
     parts = [f"{cpu.name} ({features})", f"{hardware.cores().usable:g} cores", f"Python {platform.python_version()}"]

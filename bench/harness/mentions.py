@@ -1,4 +1,4 @@
-"""Photos with their captions, what these mention, and the shares that mention it, for `bench/biases.py`."""
+"""Subjects that captions mention, and the shares of captions that mention them, for `bench/biases.py`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gender(sentence: Sentence) -> str:
 
 
 def agreed_gender(references: Sequence[Sentence]) -> str:
-    """Returns the gender in references: `men`, `women`, `both`, `disagree`, `unsaid` (only people) or `nobody`."""
+    """Returns the references' gender: `men`, `women`, `both`, `disagree`, `unsaid` (only people) or `nobody`."""
     found = {gender(reference) for reference in references} - {"none"}
     if not found:
         people = any(one.said[subject] for one in references for subject in ("people", "children", "adults"))
@@ -42,7 +42,7 @@ def agreed_gender(references: Sequence[Sentence]) -> str:
 
 
 def has(subject: str) -> Callable[[Sentence], bool]:
-    """Returns a test of whether a sentence has a word of a list."""
+    """Returns a function that tells whether a sentence has a word of a list."""
     return lambda sentence: bool(sentence.said[subject])
 
 

@@ -1,4 +1,4 @@
-"""Finds nouns of English captions by their position, without a tagger."""
+"""Finds nouns in English captions by their position, without a tagger."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.word_lists import Words
 
 AGREED = 2
-"""References that must agree on a word."""
+"""Number of references that must agree on a word."""
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child"}
 
 
 def singular(word: str) -> str:
-    """Maps singular and plural of a noun to one form, which need not be a word."""
+    """Maps the singular and plural of a noun to the same form, which is not necessarily a word."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
 
 def nouns(references: Iterable[Words], lists: Mapping[str, frozenset[str]]) -> dict[str, str]:
-    """Finds nouns by their position, after an article and before a verb or preposition; `singular` to spelling."""
+    """Finds nouns by position, after an article and before a verb or preposition; maps `singular` to spelling."""
     seen, like, written = Counter[str](), Counter[str](), dict[str, Counter[str]]()
     articles = lists["determiners"] | lists["colours"]
     for words in references:
@@ -39,7 +39,7 @@ def nouns(references: Iterable[Words], lists: Mapping[str, frozenset[str]]) -> d
 
 
 def _is_verb(word: str, seen: Counter[str]) -> bool:
-    """Returns whether half of a word's occurrences have a progressive form, such as jumping, running and posing."""
+    """Returns whether a word ends with -ing, or its progressive forms occur at least half as often as the word."""
     progressive = (word + "ing", word + word[-1:] + "ing", word.removesuffix("e") + "ing")
     return word.endswith("ing") or 2 * sum(seen[form] for form in progressive) >= seen[word]
 
@@ -47,7 +47,7 @@ def _is_verb(word: str, seen: Counter[str]) -> bool:
 def named(
     captions: Sequence[Words], references: Sequence[Sequence[Words]], lists: Mapping[str, frozenset[str]]
 ) -> list[tuple[str, int, int]]:
-    """Returns nouns that references agree on, most frequent first, with the number of photos and of captions.
+    """Returns nouns that references agree on, most frequent first, with their numbers of photos and captions.
 
     Args:
         captions: a caption of each photo.

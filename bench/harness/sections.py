@@ -11,13 +11,13 @@ def with_section(text: str, name: str, section: str) -> str:
     """Returns a text with a section between its marks.
 
     Raises:
-        CaptionerError: the text lacks the marks.
+        CaptionerError: the text has no such marks.
     """
     mark, end = f"<!-- {name} -->\n", "<!-- end -->\n"
     before, found, rest = text.partition(mark)
     replaced, ended, after = rest.partition(end)
     if not found or not ended or "<!-- " in replaced:  # otherwise the end found belongs to another section
-        raise CaptionerError(f"There is no place for {name}: write a line {mark.strip()}, then one {end.strip()}.")
+        raise CaptionerError(f"There is no section {name}; add a line {mark.strip()}, and below it {end.strip()}.")
     return f"{before}{mark}\n{section.strip()}\n\n{end}{after}"
 
 

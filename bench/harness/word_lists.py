@@ -1,4 +1,4 @@
-"""Word lists of a language by subject, such as colours, and the sentences whose words are looked up in them."""
+"""Word lists of a language by subject, such as colours, and sentences looked up in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from captioner.text.metric_words import tokenize
 
 Words = tuple[str, ...]
 _LISTS = Path(__file__).with_suffix(".toml")
-_LONGEST = 4  # metric words of a listed word
+_LONGEST = 4  # metric words in a listed word
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Sentence:
     """The words of a caption."""
 
     words: Words
-    """All of them, as scores count them: characters in scripts without spaces."""
+    """All words, as scores count them: characters in scripts without spaces."""
     said: Mapping[str, frozenset[str]]
-    """The listed ones by subject."""
+    """The listed words by subject."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class WordLists:
         return {tuple(tokenize(word)) for words in self.by_subject.values() for word in words}
 
     def sentence(self, text: str) -> Sentence:
-        """Looks up the words of a text, the longest listed word first where several begin at one place."""
+        """Looks up the words of a text; where several listed words start, the longest one counts."""
         words, found, start = tuple(tokenize(text)), set(), 0
         while start < len(words):
             lengths = range(_LONGEST, 0, -1)
@@ -51,10 +51,10 @@ def word_lists(language: str) -> WordLists:
     """Returns the lists of a language.
 
     Args:
-        language: its code, such as `en`.
+        language: language code, such as `en`.
 
     Raises:
-        CaptionerError: there are none.
+        CaptionerError: the language has no lists.
     """
     lists = tomllib.loads(_LISTS.read_text(encoding="utf-8"))
     if language not in lists:

@@ -1,8 +1,8 @@
 """Batched beam search in PyTorch that stays on the device, written for speed.
 
-Weights and activations have one precision; normalisation, scores and log-probabilities are float32. Images are in
+Weights and activations have the same precision; normalisation, scores and log-probabilities are float32. Images are in
 channels-last order. The attention's keys are computed once and shared by the beams of a photo. The search waits for the
-device once per step, to learn whether to go on. Shapes are the same at every step, so `torch.compile` compiles two
+device once per step, to decide whether to continue. Shapes are the same at every step, so `torch.compile` compiles two
 functions per batch size: the encoder and a step. Scores and the end of the search are those of
 `caprun.search.decoding.search`.
 """
@@ -23,7 +23,7 @@ from captioner.models.decoder import Encoded
 
 
 class BatchedCaptioner:
-    """Captions batches with a model that has soft attention or none.
+    """Captions batches with a model with soft attention or without attention.
 
     Args:
         model: a model in eval mode on its device; it is converted to `dtype`.

@@ -1,6 +1,6 @@
 """The contenders of `bench/peers.py`: how each is built, and the packages it needs.
 
-Each is built in a process of its own, so heavy packages are imported where they are used.
+Each is built in a separate process, so heavy packages are imported where they are used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hugging Face's captioners, built from their configurations with random weights, which do not change their speed.
 
 Nothing is downloaded. Each photo goes through the image processor of its model, and `generate` makes a given number of
-tokens. Turning these into text is left out: it needs a vocabulary and costs next to nothing.
+tokens. Decoding the tokens into text is left out: it needs a vocabulary and takes almost no time.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ class Size(NamedTuple):
 
     total: int
     cuda: int
-    """The part that a wheel for CPUs does not have: NVIDIA's libraries and PyTorch's for CUDA."""
+    """The part that CPU wheels do not have: NVIDIA's libraries and PyTorch's CUDA libraries."""
 
 
 def install_size(requirements: Iterable[str], folders: Iterable[Path] = ()) -> Size:
-    """Adds up requirements, their own requirements, and folders.
+    """Adds up the sizes of requirements, of everything they require, and of folders.
 
     Raises:
         SystemExit: a requirement is not installed.

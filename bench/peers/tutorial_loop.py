@@ -27,7 +27,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(features: Tensor, tokens: Tensor, pad: int) -> Rows:
-    """Makes a row of each caption that is not all padding.
+    """Makes a row for each caption that is not only padding.
 
     Args:
         features: float32 (photos, regions, channels).
@@ -136,7 +136,7 @@ def train_step(decoder: TutorialDecoder, optimizer: torch.optim.Optimizer, rows:
 
 
 def _by_our_names(decoder: TutorialDecoder, ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames our weights to the names of this decoder, and joins those that are one here."""
+    """Renames our weights to the names of this decoder, and joins those that are a single tensor here."""
     both = {
         "project": "project.0",
         "init_h": "initial_hidden",

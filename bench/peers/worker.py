@@ -1,4 +1,4 @@
-"""A contender in a process of its own, so that its peak memory can be measured.
+"""A contender in a separate process, so that its peak memory can be measured.
 
 Requests and answers are lines of JSON. Whatever libraries print goes to stderr.
 """
@@ -39,7 +39,7 @@ class Worker:
         threads: CPU threads.
 
     Raises:
-        SystemExit: the contender could not be built, or failed at a photo.
+        SystemExit: the contender could not be built, or failed on a photo.
     """
 
     def __init__(self, name: str, sources: Sources, threads: int) -> None:
@@ -95,7 +95,7 @@ class Worker:
 
 
 def serve() -> None:
-    """Builds the contender that the command line names, and answers requests until they end."""
+    """Builds the contender that the command line names, and answers requests until standard input ends."""
     name, threads, *paths = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -229,7 +229,7 @@ def test_a_section_is_put_into_a_page_with_links_from_there(tmp_path, monkeypatc
     )
     sections.write_section(page, "failures", judgements.measure("failures", tmp_path, page))
     assert '| <img src="../examples/failures/cat.webp" width="160"' in page.read_text()
-    with pytest.raises(CaptionerError, match=r"page\.md: There is no place for examples"):
+    with pytest.raises(CaptionerError, match=r"page\.md: There is no section examples"):
         sections.write_section(page, "examples", "x")
     with pytest.raises(CaptionerError, match=r"none\.md cannot be written"):
         sections.write_section(tmp_path / "none.md", "examples", "x")
@@ -253,7 +253,7 @@ def test_a_section_takes_the_place_of_the_one_before_and_the_rest_stays():
     once = sections.with_section(text, "a", "new\n")
     assert once == text.replace("old\n", "\nnew\n\n")
     assert sections.with_section(once, "a", "new\n") == once
-    with pytest.raises(CaptionerError, match="no place for c"):
+    with pytest.raises(CaptionerError, match="no section c"):
         sections.with_section(text, "c", "new")
 
 

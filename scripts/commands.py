@@ -1,4 +1,4 @@
-"""Prints the shell commands of a page, for CI to run as a reader would.
+"""Prints the shell commands of a page, so that CI can run them as a reader would.
 
 python scripts/commands.py docs/start.md | bash -euxo pipefail
 """
@@ -15,13 +15,13 @@ class Block(NamedTuple):
     """A fenced block of a page."""
 
     line: int
-    """Number of its first line, from 1."""
+    """Number of its first line, counted from 1."""
     language: str
     text: str
 
 
 def blocks(page: str) -> list[Block]:
-    """Returns the fenced blocks of a Markdown text, in their order."""
+    """Returns the fenced blocks of a Markdown text in order."""
     found = re.finditer(r"^```(\w*)\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
     return [Block(page.count("\n", 0, match.start(2)) + 1, match[1], match[2]) for match in found]
 

@@ -1,8 +1,8 @@
-"""Writes the generated parts of the reference pages: command lines, configuration and the manifest of a bundle.
+"""Writes the generated parts of the reference pages: command lines, configuration and bundle manifest.
 
     python scripts/reference.py build/reference
 
-The pages in docs/reference/ include these files. Each is read from the code that it describes: options from click,
+The pages in docs/reference/ include these files. Each is generated from the code that it describes: options from click,
 settings and manifest fields from dataclasses and the docstrings below their fields.
 """
 
@@ -67,14 +67,14 @@ def _meaning(text: str) -> tuple[str, str]:
 
 
 def configuration() -> str:
-    """Describes every setting of a training, a table for each section."""
+    """Describes every training setting, with a table for each section."""
     parts = []
     for section, kind in _sections(Config):
         rows = _search_options() if kind is SearchOptions else _fields(kind, f"{section}.")
         parts.append(f"## {section}\n\n{_summary(kind)}\n\n{_table(('setting', 'values', 'default', 'meaning'), rows)}")
         if isinstance(SELF_CRITICAL, kind):
             parts.append(f"The self-critical stage has other defaults:\n\n{_other_defaults(section, SELF_CRITICAL)}")
-            few = f"So has a training from a trained model on a dataset of fewer than {FEW_PHOTOS:,} training photos:"
+            few = f"Training from a trained model on fewer than {FEW_PHOTOS:,} training photos also has other defaults:"
             defaults = [
                 (f"`{part}.{name}`", f"`{_toml(value)}`")
                 for part, values in FEW.items()
@@ -96,7 +96,7 @@ def _other_defaults(section: str, config: Any) -> str:
 
 
 def _search_options() -> list[Row]:
-    """Returns a row for each search option, with its range; they are defined in a table of their own."""
+    """Returns a row for each search option, with its range, from the table of search options."""
     names = {"integer": "integer", "number": "number", "words": "list of text", "flag": "true or false"}
     rows = list[Row]()
     for name, option in SEARCH_OPTIONS.items():
@@ -114,7 +114,7 @@ def _sections(config: type[Any]) -> Iterator[tuple[str, type[Any]]]:
 
 
 def manifest() -> str:
-    """Describes every field of `model.json`; the search options are those of the configuration."""
+    """Describes every field of `model.json` except the search options, which the configuration describes."""
     return _table(("field", "values", "default", "meaning"), _fields(Manifest, "", {SearchOptions: ""}))
 
 
@@ -124,7 +124,7 @@ def _fields(kind: type[Any], prefix: str, described: dict[type[Any], str] | None
     Args:
         kind: the dataclass.
         prefix: path of its fields.
-        described: paths of the dataclasses that have their rows already; empty for those described elsewhere.
+        described: paths of the dataclasses that have rows already; empty for those described elsewhere.
     """
     described = {} if described is None else described
     documented, hints, rows = _docstrings(kind), field_types(kind), list[Row]()
@@ -144,7 +144,7 @@ def _fields(kind: type[Any], prefix: str, described: dict[type[Any], str] | None
 
 
 def _nested(hint: Any) -> Iterator[tuple[type[Any], str]]:
-    """Yields the dataclasses in a type, each with the mark of the container that it is in."""
+    """Yields the dataclasses in a type, each with the mark of its container."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         yield hint, ""
         return

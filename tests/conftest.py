@@ -10,7 +10,7 @@ import pytest
 
 from captioner.evaluation.meteor import Meteor
 
-for _library in ("OMP", "OPENBLAS", "MKL"):  # NumPy and PyTorch, which read it, are not imported yet
+for _library in ("OMP", "OPENBLAS", "MKL"):  # NumPy and PyTorch read it on import, which is later
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 _FIND_METEOR = Meteor.find
@@ -19,9 +19,9 @@ MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session", autouse=True)
 def without_java(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """METEOR's program takes seconds to start, so trainings and evaluations score without it.
+    """Makes trainings and evaluations score without METEOR, whose Java program takes seconds to start.
 
-    In this process it is not found; the processes that tests start find a `java` that fails at once.
+    This process does not find the program; the processes that tests start find a `java` that fails at once.
     """
     java = tmp_path_factory.mktemp("no-java") / "java"
     java.write_text("#!/bin/sh\nexit 1\n")
@@ -34,7 +34,7 @@ def without_java(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def with_java(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the tests of METEOR itself."""
+    """Makes METEOR available again, for its own tests."""
     folders = os.environ["PATH"].split(os.pathsep)
     monkeypatch.setenv("PATH", os.pathsep.join(folders[1:]))
     monkeypatch.setattr(Meteor, "find", _FIND_METEOR)
@@ -42,7 +42,7 @@ def with_java(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
-    """Fills a folder, once for all processes of pytest-xdist; tests do not write to it."""
+    """Returns a function that fills a folder once for all pytest-xdist processes; tests do not write to it."""
     from filelock import FileLock
 
     root = tmp_path_factory.getbasetemp()

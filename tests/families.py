@@ -1,4 +1,4 @@
-"""Small variants of the families of networks that timm has, under the names of their pretrained ones."""
+"""Small variants of families of timm networks, under the names of pretrained networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TRANSFORMER = {"embed_dim": 32, "depth": 3, "num_heads": 2}
 
 
 class Family(NamedTuple):
-    """A name of timm, the side of its patches in pixels, and settings that make it small."""
+    """A timm name, the side of its patches in pixels, and settings that make it small."""
 
     name: str
     patch: int = 16
@@ -39,6 +39,6 @@ FAMILIES = TOKENS | {
 
 
 def make_small(family: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> str:
-    """Makes timm build the small variant, and returns the family's name for --encoder."""
+    """Makes timm build the small variant, and returns the name for --encoder."""
     monkeypatch.setattr(timm, "create_model", partial(_CREATE, **FAMILIES[family].settings | settings))
     return f"timm/{FAMILIES[family].name}"

@@ -1,4 +1,4 @@
-"""Full disks, limits on file sizes and read-only folders, all real."""
+"""Real full disks, limits on file sizes, and read-only folders."""
 
 import contextlib
 import ctypes
@@ -16,7 +16,7 @@ if sys.platform != "win32":
 
 @contextlib.contextmanager
 def small_disk(place: Path, size: int = 2**20) -> Iterator[Path]:
-    """A disk of so many bytes, mounted in a new folder at `place`."""
+    """Mounts a disk of `size` bytes in a new folder at `place`."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     place.mkdir()
@@ -32,7 +32,7 @@ def small_disk(place: Path, size: int = 2**20) -> Iterator[Path]:
 
 
 def fill(disk: Path, *, leave: int = 0) -> None:
-    """Write a file `ballast` until so many bytes are left, and no more."""
+    """Writes a file `ballast` until `leave` bytes of the disk are free."""
     with contextlib.suppress(OSError), (disk / "ballast").open("ab", buffering=0) as file:
         while True:
             free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - leave
@@ -43,9 +43,9 @@ def fill(disk: Path, *, leave: int = 0) -> None:
 
 @contextlib.contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """No file that this process writes grows beyond so many bytes: as on a full disk, the error is an OSError."""
+    """Limits every file that this process writes to `size` bytes; as on a full disk, the error is an OSError."""
     if sys.platform == "win32":
-        pytest.skip("limits are those of POSIX")
+        pytest.skip("file size limits need POSIX")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -58,14 +58,14 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def obeying_permissions() -> Iterator[None]:
-    """Permissions count, also where root runs the tests: this thread, and those it starts, may not pass over them."""
+    """Enforces permissions even if root runs the tests, for this thread and the threads that it starts."""
     if sys.platform == "win32":
-        pytest.skip("permissions are those of POSIX")
+        pytest.skip("permissions need POSIX")
     if os.geteuid() != 0:
         yield
         return
     if sys.platform != "linux":
-        pytest.skip("root is above permissions here")
+        pytest.skip("root ignores permissions here")
     before = _capabilities()
     try:
         _set_capabilities([before[0] & ~_PASSING_OVER, *before[1:]])
@@ -78,16 +78,16 @@ _PASSING_OVER = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
 
 def _header() -> ctypes.Array[ctypes.c_uint32]:
-    return (ctypes.c_uint32 * 2)(0x20080522, 0)  # the third version, this thread
+    return (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
 
 
 def _capabilities() -> list[int]:
     data = (ctypes.c_uint32 * 6)()
     if ctypes.CDLL(None).capget(_header(), data):
-        pytest.skip("no capabilities on this system")
+        pytest.skip("this system has no capabilities")
     return list(data)
 
 
 def _set_capabilities(values: list[int]) -> None:
     if ctypes.CDLL(None).capset(_header(), (ctypes.c_uint32 * 6)(*values)):
-        raise OSError("capabilities cannot be set")
+        raise OSError("The capabilities cannot be set.")

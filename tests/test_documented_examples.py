@@ -1,4 +1,4 @@
-"""The examples of README and docs/ that need only the packaged model run as printed."""
+"""The examples in README and docs/ that need only the packaged model run as printed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.test_documents import DOCUMENTS, ROOT, blocks
 TINY = ROOT / "tests" / "tiny" / "bundle"
 PHOTO = ROOT / "examples" / "astronaut.jpg"
 PAGES = ("README.md", "docs/guides/caption.md", "docs/guides/library.md", "docs/reference/python.md")
-_NOT_HERE = re.compile(r"caprun (serve|watch|bulk|doctor)")  # started by .ci/run and by tests of their own
+_NOT_HERE = re.compile(r"caprun (serve|watch|bulk|doctor)")  # .ci/run and other tests run these
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ _SNIPPETS = [
     pytest.param(block.text, id=f"{document.name}:{block.line}")
     for document in DOCUMENTS
     for block in blocks(document.text)
-    if block.language == "python" and "requests." not in block.text  # those need a service
+    if block.language == "python" and "requests." not in block.text  # these need a service
 ]
 
 

@@ -31,7 +31,7 @@ _SETTING = r"(?<![\w./-])(?:data|model|train|search|self_critical)\.(?!(?:py|pt|
 
 @dataclass(frozen=True)
 class Document:
-    """A page, and what a reader may type from it."""
+    """A page, and the commands and names in it."""
 
     path: Path
     text: str
@@ -47,21 +47,21 @@ class Document:
 
     @property
     def spans(self) -> Iterator[tuple[int, str]]:
-        """Lines and texts in backticks."""
+        """Line numbers and texts in backticks."""
         prose = self.prose
         for match in re.finditer(r"`([^`]+)`", prose):
             yield prose.count("\n", 0, match.start()) + 1, " ".join(match[1].split())
 
     @property
     def shell(self) -> Iterator[tuple[int, str]]:
-        """Lines of the blocks of shell commands."""
+        """Numbered lines of the blocks of shell commands."""
         for block in blocks(self.text):
             if block.language == "sh":
                 yield from enumerate(block.text.splitlines(), block.line)
 
     @property
     def rows(self) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Head and cells of the rows of its tables."""
+        """Header cells and cells of each table row."""
         head: tuple[str, ...] = ()
         for line in self.prose.splitlines():
             if not line.startswith("|"):
@@ -83,7 +83,7 @@ DOCUMENTS = _documents()
 
 @dataclass(frozen=True)
 class Command:
-    """A command that a reader may type; `whole` unless it may be mentioned without its arguments."""
+    """A command that a reader can type; `whole` unless it can be mentioned without its arguments."""
 
     page: str
     line: int
@@ -92,7 +92,7 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """Splits the command as a shell does, with a number for N and without torchrun."""
+        """Splits the command like a shell, with a number in place of N and without torchrun."""
         words = ["3" if word == "N" else word for word in shlex.split(self.text, comments=True)]
         return words[words.index("-m") + 1 :] if words[0] == "torchrun" else words
 
@@ -102,7 +102,7 @@ class Command:
 
 
 def _commands() -> Iterator[Command]:
-    """Yields commands in code blocks, in tables of other projects' commands beside ours, and in backticks."""
+    """Yields commands in code blocks, in tables that compare other projects' commands with ours, and in backticks."""
     for document in DOCUMENTS:
         tables = {c for h, cells in document.rows if h == ("theirs", "ours") for c in re.findall("`([^`]+)`", cells[1])}
         found = [(line, text, True) for line, text in document.shell]
@@ -141,7 +141,7 @@ def parse(command: Command) -> Result:
 
 
 def without_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets commands parse what they are given, and do nothing."""
+    """Makes commands parse their arguments and do nothing else."""
     for group in PROGRAMS.values():
         for command in group.commands.values():
             monkeypatch.setattr(command, "callback", lambda **_: 0)
@@ -169,11 +169,11 @@ FRAGMENTS = [
     for page, line, text in _SPANS
     if re.match("--(?!set).* --set ", text)
 ]
-"""Such as what is to be added to the command of another row."""
+"""Options that a table row adds to the command of another row."""
 TRAININGS = [c for c in COMMANDS if c.words[1:2] == ["train"] and c.words[2:] and "--resume" not in c.words]
-"""A training is resumed with the settings that it began with."""
+"""Commands that start a training; a resumed training keeps its settings."""
 SECOND = [c for c in [*TRAININGS, *FRAGMENTS] if not {"--init", "--stage"}.isdisjoint(c.words)]
-"""A training that begins with a trained model's settings."""
+"""Commands that start from the settings of a trained model."""
 FIRST = [c for c in [*TRAININGS, *FRAGMENTS] if c not in SECOND]
 
 
@@ -208,7 +208,7 @@ def test_the_settings_of_every_training_load(command, somewhere, monkeypatch):
 @pytest.mark.parametrize("name", sorted({name for *_, text in _SPANS for name in re.findall(_SETTING, text)}))
 def test_every_setting_that_is_named_exists(name):
     section, key = name.split(".")
-    assert hasattr(getattr(Config(), section), key), f"{name} is no setting"
+    assert hasattr(getattr(Config(), section), key), f"{name} is not a setting"
 
 
 @pytest.mark.parametrize("setting", sorted({text for *_, text in _SPANS if re.fullmatch(_SETTING + "=.*", text)}))
@@ -221,7 +221,7 @@ def test_every_setting_with_a_value_can_have_it(setting):
 
 def test_every_toml_block_is_a_configuration(tmp_path):
     found = [block.text for document in DOCUMENTS for block in blocks(document.text) if block.language == "toml"]
-    found = [text for text in found if "[project]" not in text]  # a package's
+    found = [text for text in found if "[project]" not in text]  # the configuration of a package
     assert len(found) >= 2
     for text in found:
         (tmp_path / "config.toml").write_text(text, encoding="utf-8")
@@ -251,16 +251,16 @@ _OF_OTHERS = {
     "--slow",
     "--with-programs",
 }
-"""Options of docker, curl, torchrun, ray, pytest, every program, scripts/test and .ci/run."""
+"""Options of docker, curl, torchrun, ray, pytest, scripts/test and .ci/run, and options that every program has."""
 
 
 def _our_options() -> Iterator[str]:
-    """Options of ours in backticks; in the tables of the field's systems only those in our column."""
+    """Yields our options in backticks; from tables that compare other projects with ours, only those in our column."""
     for document in DOCUMENTS:
         if document.path.parent.name == "coming-from":
             texts = [cells[1] for head, cells in document.rows if head[:2] == ("theirs", "ours")]
         elif document.path.name == "benchmarks.md":
-            continue  # options of bench/, see below
+            continue  # names options of bench/, see below
         else:
             texts = [f"`{text}`" for _, text in document.spans]
         for text in texts:
@@ -269,7 +269,7 @@ def _our_options() -> Iterator[str]:
 
 @pytest.mark.parametrize("option", sorted(set(_our_options()) - _OF_OTHERS))
 def test_every_option_that_is_named_exists(option):
-    assert option in _known_options(), f"{option} is no option"
+    assert option in _known_options(), f"{option} is not an option"
 
 
 _BENCHES = sorted(

@@ -1,4 +1,4 @@
-"""Datasets of captioned photos on disk: a module for each format, which yields `Example`s."""
+"""Datasets of captioned photos on disk; each format has a module that yields `Example`s."""
 
 from captioner.datasets.dataset import Dataset, load_dataset
 from captioner.datasets.example import Example

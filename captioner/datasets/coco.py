@@ -1,8 +1,8 @@
-"""COCO captions (Chen et al., 2015): JSON with `images` and `annotations`, in one file or in one for each split.
+"""COCO captions (Chen et al., 2015): JSON with `images` and `annotations`, in one file or in one file per split.
 
-Some copies have a folder for each split with its own captions.json, without `images`; the name of a photo is then in
-its annotations, or its id, written with 12 digits. VizWiz-Captions (Gurari et al., 2020) and nocaps (Agrawal et al.,
-2019) have files of other names. VizWiz marks captions that were rejected or written by a button; they are left out.
+Some copies have a folder for each split with a captions.json without `images`; a photo's name is then in its
+annotations, or is its id with 12 digits. VizWiz-Captions (Gurari et al., 2020) and nocaps (Agrawal et al., 2019) use
+other file names. VizWiz marks some captions as rejected or precanned; these are left out.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from captioner.errors import CaptionerError
 NAME = "COCO captions JSON"
 FILES = "COCO's captions.json, annotations/captions_*.json or {train,val,test}/captions.json"
 
-_WHAT = "COCO's JSON of captions"
+_WHAT = "a COCO captions JSON file"
 _KEYS = [re.compile(rf'"({"|".join(keys)})"\s*:'.encode()) for keys in (("captions?",), NAME_COLUMNS)]
 _LONGEST_ID = 4000  # digits; Python refuses longer numbers
 
 
 def find(directory: Path) -> list[list[Path]]:
-    """Returns the file without a split, and those of the splits, which are read together."""
+    """Returns the file for all splits, and the files for single splits, which are read together."""
     found = [[directory / "captions.json"]]
     for pattern in ("annotations/captions_*.json", "captions_*.json"):
         found += _by_year(directory, sorted(directory.glob(pattern)))
@@ -38,13 +38,13 @@ def find(directory: Path) -> list[list[Path]]:
 
 
 def find_others(directory: Path) -> list[Path]:
-    """Returns the files of any name."""
+    """Returns caption files with other names."""
     found = []
     for folder in (directory / "annotations", directory):
         names = list_files(folder)
         photos = {PurePath(name).stem for name in names if is_photo_name(name)}
         files = [folder / name for name in names if name.lower().endswith(".json")]
-        # img2dataset writes JSON beside each photo
+        # img2dataset writes a JSON file next to each photo
         found += [file for file in files if file.stem not in photos and _has_captions(file)]
     return found
 
@@ -53,7 +53,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
     """Yields the photos in the order of the files; adds faulty annotations and missing photos to `problems`."""
     for file in files:
         names, captions = _parse(file, problems)
-        # photos of two splits may have the same name; those of captions_val2017.json are in val2017
+        # photos of different splits can have the same name; the photos of captions_val2017.json are in val2017
         own = _own_folder(directory, file)
         word = split_word(own)
         places = ("{}", "{}/images", "{}/image", "images/{}")
@@ -70,7 +70,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
 
 
 def _by_year(directory: Path, files: list[Path]) -> list[list[Path]]:
-    """Parts files by their year, that with photos in the folder first: 2014 and 2017 have the same in other splits."""
+    """Groups files by year, years with photos first: 2014 and 2017 split the same photos differently."""
     years = {file: match[0] if (match := re.search(r"20\d\d", file.stem)) else "" for file in files}
     there = {
         years[file]
@@ -83,7 +83,7 @@ def _by_year(directory: Path, files: list[Path]) -> list[list[Path]]:
 
 
 def _own_folder(directory: Path, file: Path) -> str:
-    """Returns the folder with the photos of a file's split; empty for a file that has all splits."""
+    """Returns the photo folder of a file's split; empty for a file with all splits."""
     if file.name == "captions.json":
         return "" if file.parent == directory else file.parent.name
     return file.stem.removeprefix("captions_")
@@ -98,7 +98,7 @@ def _has_captions(file: Path) -> bool:
 
 
 def _id(value: object) -> str:
-    """Returns an id as text, without leading zeros: an id may be 7 here, 7.0 or "000000000007" there."""
+    """Returns an id as text without leading zeros: the same id can be written as 7, 7.0 or "000000000007"."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
@@ -116,7 +116,7 @@ def _own_name(annotation: Mapping[str, Any], key: str) -> str:
 
 
 def _names(images: Sequence[Any], file: Path, problems: Problems) -> dict[str, str]:
-    """Returns the names of photos by their ids, without those of an id that several photos have.
+    """Returns the names of photos by id, without ids that several photos share.
 
     Raises:
         ValueError: no image has an id and a name.
@@ -131,14 +131,14 @@ def _names(images: Sequence[Any], file: Path, problems: Problems) -> dict[str, s
     if images and not names:
         raise ValueError("no image has an id and a file_name")
     shared = {key: sorted(of_id) for key, of_id in names.items() if len(of_id) > 1}
-    problems.malformed += [f"{file.name}, id {key} of {such_as(of_id)}" for key, of_id in shared.items()]
+    problems.malformed += [f"{file.name}, id {key} is shared by {such_as(of_id)}" for key, of_id in shared.items()]
     return {key: of_id.pop() for key, of_id in names.items() if key not in shared}
 
 
 def _parse(file: Path, problems: Problems) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Returns the names and the captions of photos, by their ids."""
+    """Returns the names and the captions of photos, by id."""
     data = read_json(file, _WHAT)
-    if isinstance(data, dict) and not {"images", "annotations"} & data.keys():  # names and their captions
+    if isinstance(data, dict) and not {"images", "annotations"} & data.keys():  # maps names to captions
         data = [{NAME_COLUMNS[0]: name, "caption": captions} for name, captions in data.items()]
     try:
         annotations = list(data if isinstance(data, list) else data["annotations"])

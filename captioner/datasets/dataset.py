@@ -1,4 +1,4 @@
-"""A dataset for training and evaluation: every photo in one split, and the problems that were found."""
+"""A dataset for training and evaluation: each photo in one split, and the problems found."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from captioner.errors import CaptionerError
 
 @dataclass(frozen=True)
 class Dataset:
-    """The captioned photos of one folder, or of several that are trained on together."""
+    """Captioned photos from one dataset, or from several that are joined for training."""
 
     format: str
     examples: tuple[Example, ...]
     problems: Problems
     splits_from: str
-    """Origin of the splits: the dataset's own files, or a draw by photo."""
+    """Origin of the splits: the dataset's own files, or a random draw by photo."""
     unlisted: int = 0
-    """Number of photos in none of the dataset's own splits; they are not used."""
+    """Number of photos outside the dataset's own splits; they are not used."""
     source: str = ""
-    """Format and files, where the format's name does not identify the file."""
+    """Format and files, if the format's name does not identify the file."""
     name: str = ""
-    """Name of the dataset's folder, where several datasets are trained on."""
+    """Name of the dataset's folder if several datasets are joined; otherwise empty."""
     weight: float = 1.0
-    """Average number of times a training photo is shown in an epoch."""
+    """Average number of times a training photo is shown per epoch."""
     parts: tuple[Dataset, ...] = ()
-    """The datasets that were joined; empty for a single one."""
+    """The joined datasets; empty for a single dataset."""
     notes: tuple[str, ...] = ()
-    """Warnings about the datasets side by side."""
+    """Warnings from comparing the datasets."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the datasets that were joined; empty for a single one."""
+        """Names of the joined datasets; empty for a single dataset."""
         return tuple(part.name for part in self.parts)
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each dataset, by the name that its examples carry."""
+        """Weight of each dataset, by `Example.dataset`."""
         return {part.name: part.weight for part in self.parts} or {"": self.weight}
 
     def without(self, images: Collection[Path]) -> Dataset:
@@ -59,11 +59,11 @@ class Dataset:
         chosen = [example for example in self.examples if example.split == name]
         if not chosen:
             there = ", ".join(split for split in SPLITS if any(e.split == split for e in self.examples))
-            raise CaptionerError(f"The dataset has no photos in split {name!r}; it has {there}.")
+            raise CaptionerError(f"The dataset has no photos in split {name!r}; its splits are {there}.")
         return chosen
 
     def summary(self) -> list[str]:
-        """Describes the dataset, one finding in each line."""
+        """Describes the dataset, one finding per line."""
         if self.parts:
             lines = [f"{part.name}: {line}" for part in self.parts for line in part.summary()]
             return [*lines, *(f"warning: {note}" for note in self.notes)]
@@ -74,7 +74,7 @@ class Dataset:
             f"dataset: {self.source or self.format}, {len(self.examples)} photos, {captions} captions",
             *(f"columns: {columns}" for columns in self.problems.columns),
             f"splits ({self.splits_from}): {splits} photos",
-            *([f"weight {self.weight:g}: shown {self.weight:g} times in an epoch"] * (self.weight != 1)),
+            *([f"weight {self.weight:g}: shown {self.weight:g} times per epoch"] * (self.weight != 1)),
             *([f"warning: {self.unlisted} photos are in no split and not used"] * bool(self.unlisted)),
             *(f"warning: {line}" for line in self.problems.lines()),
         ]
@@ -88,27 +88,27 @@ def load_dataset(
     seed: int = 0,
     cache: Path | None = None,
 ) -> Dataset:
-    """Reads a dataset of captioned photos in any of the known formats.
+    """Reads a dataset of captioned photos in any known format.
 
     Missing splits are drawn by photo (`split_examples`).
 
     Args:
         directory: the dataset, see `read_dataset`.
-        allow_missing: whether photos that have captions may be missing.
-        splits: relative sizes of train, dev and test, where splits are drawn.
+        allow_missing: whether to accept captions whose photos are missing.
+        splits: relative sizes of train, dev and test, for splits that are drawn.
         seed: seed for drawing the splits.
-        cache: the folder of caches, by default the user's.
+        cache: the cache folder, by default the user's.
 
     Raises:
-        CaptionerError: the dataset is missing or in no known format, has no captions, lacks photos, or has a photo in
-            two splits.
+        CaptionerError: the dataset does not exist, is not in a known format, has no captions, is missing photos, or
+            lists a photo in two splits.
         UsageError: the sizes are invalid.
     """
     reading = read_dataset(directory, cache)
     problems = reading.problems
     if problems.missing and not allow_missing:
         raise CaptionerError(
-            f"{len(problems.missing)} photos of {directory} have captions but are missing, such as "
+            f"{len(problems.missing)} photos of {directory} have captions but are missing: "
             f"{such_as(problems.missing)}; add them, or leave them out with --allow-missing."
         )
     if not reading.examples and problems.missing:
@@ -119,8 +119,8 @@ def load_dataset(
     shared = [example.image.name for example in reading.in_two_splits()]
     if shared:
         raise CaptionerError(
-            f"{len(shared)} photos of {directory} are in two of its splits, such as {such_as(shared)}; "
-            "list each in one."
+            f"{len(shared)} photos of {directory} are in two of its splits: {such_as(shared)}; "
+            "list each photo in one split."
         )
     drawn, splits_from = split_examples(reading.examples, splits, seed)
     listed = tuple(example for example in drawn if example.split is not None)

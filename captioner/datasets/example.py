@@ -1,4 +1,4 @@
-"""An example of a dataset, its split, and the problems of reading one."""
+"""Examples of a dataset, their splits, and the problems found while reading them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 _NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
-    "restval": "train",  # Karpathy's name for photos of COCO's validation set that are used for training
+    "restval": "train",  # Karpathy's name for COCO validation photos that are used for training
     "dev": "dev",
     "val": "dev",
     "valid": "dev",
@@ -25,7 +25,7 @@ _NAMES: dict[str, Split] = {
     "evaluation": "test",
 }
 SPLIT_FOLDERS = tuple(name for name in _NAMES if name != "restval")
-"""Names of the folders of splits."""
+"""Names of split folders."""
 
 _SHOWN = 3
 
@@ -37,38 +37,38 @@ class Example:
     image: Path
     references: tuple[str, ...]
     split: Split | None
-    """None if the dataset does not name one."""
+    """None if the dataset does not assign one."""
     dataset: str = ""
-    """Name of its dataset, where several are trained on; otherwise empty."""
+    """Name of its dataset if several are joined; otherwise empty."""
 
 
 @dataclass
 class Problems:
-    """Faults that were found while reading a dataset."""
+    """Faults found while reading a dataset."""
 
     malformed: list[str] = field(default_factory=list)
-    """Rows without a photo and a caption; they are not used."""
+    """Rows without a photo or without a caption; they are not used."""
     mended: list[str] = field(default_factory=list)
     """Rows with a known fault; they are used."""
     missing: list[str] = field(default_factory=list)
     """Photos that have captions but do not exist."""
     guessed: list[str] = field(default_factory=list)
-    """Names in captions that differ from those of their photos; they are used."""
+    """Names in captions that differ from the photo's name; they are used."""
     uncaptioned: list[str] = field(default_factory=list)
-    """Photos without a caption among those with one; they are not used."""
+    """Photos without a caption; they are not used."""
     wordless: list[str] = field(default_factory=list)
-    """Captions without a letter or a digit, such as emoji alone; they are not used."""
+    """Captions without a letter or digit, or marks of a missing value such as `NaN`; they are not used."""
     rejected: list[str] = field(default_factory=list)
     """Captions that the dataset marks as unusable; they are not used."""
     repeated: list[str] = field(default_factory=list)
     """Photos that are listed more than once; their captions are joined."""
     unread: list[str] = field(default_factory=list)
-    """Files of captions that are not read, because another one is."""
+    """Caption files that are not read because another file is."""
     columns: list[str] = field(default_factory=list)
-    """Phrases about the columns of tables that were read; descriptions, not faults."""
+    """Descriptions of the table columns that were read; these are not faults."""
 
     def kinds(self) -> dict[str, list[str]]:
-        """Returns every occurrence of each kind of fault that occurs, by a phrase that follows their number."""
+        """Returns the faults by kind, a phrase that follows their number, such as `photos have no caption`."""
         found = {
             "photos have captions but are missing": self.missing,
             "photos have another name in the captions": list(dict.fromkeys(self.guessed)),
@@ -78,7 +78,7 @@ class Problems:
             "rows are malformed and skipped": self.malformed,
             "rows are malformed and repaired": self.mended,
             "photos are listed more than once": self.repeated,
-            "files of captions are not read": self.unread,
+            "caption files are not read": self.unread,
         }
         return {kind: seen for kind, seen in found.items() if seen}
 
@@ -88,18 +88,18 @@ class Problems:
 
 
 def split_named(name: object) -> Split | None:
-    """Returns the split of a name that datasets use, or None."""
+    """Returns the split that a name such as `val` stands for, or None."""
     return _NAMES.get(name.lower()) if isinstance(name, str) else None
 
 
 def split_word(name: str) -> str:
-    """Returns the word of a file's name that names a split, or an empty one: `train` of `captions_train2017`."""
+    """Returns the split's name in a file name, such as `train` in `captions_train2017`; empty if there is none."""
     mark = re.search(r"(?<![a-z])(train|val|dev|test)", name.lower())
     return mark[1] if mark else ""
 
 
 def caption_in(value: object) -> str | None:
-    """Returns a value of a file as a caption without surrounding white space, or None if it is not one.
+    """Returns a value as a caption without surrounding white space, or None if it is not a caption.
 
     Half of a surrogate pair, which JSON can encode but UTF-8 cannot, becomes a question mark.
     """
@@ -110,9 +110,9 @@ def caption_in(value: object) -> str | None:
 
 def in_short(kind: str, seen: Sequence[str]) -> str:
     """Describes a kind of fault in a phrase, with its first few occurrences."""
-    return f"{len(seen)} {kind}, such as {such_as(seen)}"
+    return f"{len(seen)} {kind}: {such_as(seen)}"
 
 
 def such_as(seen: Sequence[str]) -> str:
-    """Lists the first few of many for a sentence."""
+    """Lists the first few items for a sentence."""
     return ", ".join(seen[:_SHOWN]) + (", ..." if len(seen) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""Finds and reads the photos and texts of a dataset."""
+"""Finds and reads the photo and text files of a dataset."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ PHOTO_FOLDERS = (
 )
 """Folders in which datasets keep their photos."""
 _NUMBER = re.compile(r"#\d+$")
-_DEPTH = 3  # folders in folders
+_DEPTH = 3  # levels of subfolders
 
 
 class PhotoFinder:
-    """Finds photos by name, in the folders `first`, in the dataset's own, and in `PHOTO_FOLDERS`.
+    """Finds photos by name in the folders `first`, the dataset's own folder, and `PHOTO_FOLDERS`.
 
-    Archives are often unpacked into a folder of their own name, so a folder of photos may lie in another one. Every
-    folder is listed only once, also for 100,000 photos. Names are compared in Unicode's composed form, because a
-    dataset that was copied on a Mac has decomposed ones; upper and lower case are told apart only where both exist.
-    The same holds for the folders in a name. A name may lack the ending of its photo. Where `problems` are given to
-    report it, a name may also be alike (`likeness`) to that of a single photo.
+    Archives are often unpacked into a folder of the same name, so a photo folder can be inside another one. Each folder
+    is listed only once, even for 100,000 photos. Names are compared in Unicode's composed form, because datasets copied
+    on a Mac have decomposed names; case is ignored unless several names differ only in case. The same holds for folder
+    names. A name can omit the photo's extension. If `problems` is given to report it, a name also matches the only
+    photo with the same `likeness`.
 
-    If the first photo is in none of these folders, the one that is alike to it in `whole`, by default the dataset's own
-    folder, tells where the others are, and which folders paths from elsewhere begin with.
+    If the first photo is in none of these folders, the photo with the same likeness in `whole`, by default the
+    dataset's own folder, determines where the others are, and which prefix to remove from paths written elsewhere.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class PhotoFinder:
         self._folders = list(dict.fromkeys([*outer, *(folder for folder in inner if folder.is_dir())]))
 
     def find(self, *names: str) -> Path | None:
-        """Returns the photo with the first of these names that exists; a name may include folders.
+        """Returns the photo of the first name that exists; a name can include folders.
 
-        Names that lead out of the dataset are skipped. Backslashes may separate folders, and the number of a caption
-        may follow a name, as in `photo.jpg#0`.
+        Names that lead out of the dataset are skipped. Backslashes can separate folders, and a caption number can
+        follow a name, as in `photo.jpg#0`.
         """
         plain = (_NUMBER.sub("", name.replace("\\", "/").strip()) for name in names)
         paths = [p for p in map(PurePath, dict.fromkeys([*names, *plain])) if p.name and ".." not in p.parts]
@@ -96,7 +96,7 @@ class PhotoFinder:
         return next((photos[0] for photos in alike if len(photos) == 1), None)
 
     def _first(self, path: PurePath) -> Path | None:
-        """Finds the first photo in an unusual folder, or without the folders that its path begins with."""
+        """Finds the first photo in an unusual folder, or by its path without leading folders."""
         parents = path.parts[-2::-1]
         ranks: defaultdict[tuple[bool, int], list[Path]] = defaultdict(list)
         for photo in self._everywhere().get(likeness(path.name), []):
@@ -114,7 +114,7 @@ class PhotoFinder:
         return photos[0]
 
     def _places_of(self, path: PurePath) -> list[Path]:
-        """Returns the folders with photos that a path may lead to."""
+        """Returns the photo folders that a path can refer to."""
         if self._outer and path.is_relative_to(self._outer):
             path = path.relative_to(self._outer)
         parent = str(path.parent)
@@ -132,13 +132,13 @@ class PhotoFinder:
 
 
 def by_name(names: Sequence[str]) -> dict[str, str]:
-    """Maps composed names, and those in one case as far as they are not the name of another file, to files."""
+    """Maps composed names to file names; case-folded names too, unless another file has that name."""
     composed = {unicodedata.normalize("NFC", name): name for name in names}
     return {name.casefold(): actual for name, actual in composed.items()} | composed
 
 
 def actual_name(names: Mapping[str, str], name: str) -> str | None:
-    """Returns the file of a name, in any case or form, in a result of `by_name`."""
+    """Returns the file name for a name in any case or Unicode form, given a result of `by_name`."""
     own = unicodedata.normalize("NFC", name)
     return names.get(own) or names.get(own.casefold())
 
@@ -149,7 +149,7 @@ def _photos_by_name(names: Sequence[str]) -> dict[str, str]:
 
 
 def likeness(name: str) -> str:
-    """Returns what names of a photo have in common that differ in ending, case, `%20`, or the zeros of a number."""
+    """Returns a key that is equal for names that differ only in extension, case, `%20`, or zeros of a number."""
     own = PurePath(unquote(name.replace("\\", "/"))).name
     stem = PurePath(own).stem if is_photo_name(own) else own
     number = re.fullmatch(r"0*(\d+)(\.0)?", stem)
@@ -157,7 +157,7 @@ def likeness(name: str) -> str:
 
 
 def by_likeness(folders: Iterable[Path]) -> dict[str, list[Path]]:
-    """Returns the photos in some folders by the likeness of their names."""
+    """Returns the photos in some folders, by the likeness of their names."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
     for photo in photos_in(folders):
         found[likeness(photo.name)].append(photo)
@@ -170,13 +170,13 @@ def photos_in(folders: Iterable[Path]) -> list[Path]:
 
 
 def folders_within(directory: Path) -> list[Path]:
-    """Returns a dataset's folder, those of photos and splits, theirs, and others that are not locked, a few deep."""
+    """Returns a dataset's folder, its photo and split folders, and other readable folders a few levels deep."""
     usual = [directory / folder for folder in (*PHOTO_FOLDERS, *SPLIT_FOLDERS)]
     inner = [folder / name for folder in usual[1:] for name in list_folders(folder)]
     found: dict[str, Path] = {}
     for folder in (*usual, *inner):
         found.setdefault(os.path.realpath(folder), folder)
-    seen: set[str] = set()  # links may lead anywhere
+    seen: set[str] = set()  # links can form cycles
     for path, names, _ in os.walk(directory, followlinks=True):
         real, depth = os.path.realpath(path), len(Path(path).relative_to(directory).parts)
         names[:] = sorted(n for n in names if depth < _DEPTH and real not in seen and not n.startswith(HIDDEN))
@@ -186,7 +186,7 @@ def folders_within(directory: Path) -> list[Path]:
 
 
 def find_files(directory: Path, names: Iterable[str]) -> list[Path]:
-    """Returns the files of these names that exist; a name may have a folder, and be in upper or lower case there."""
+    """Returns the files that exist under these names, in any case; a name can include a folder."""
     folders, listed = by_name(list_folders(directory)), cache(lambda folder: by_name(list_files(folder)))
     paths = map(PurePath, names)
     places = ((directory / (actual_name(folders, path.parent.name) or path.parent), path.name) for path in paths)
@@ -194,7 +194,7 @@ def find_files(directory: Path, names: Iterable[str]) -> list[Path]:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Returns the sorted names of the files in a folder, without `HIDDEN` ones; none if the folder does not exist.
+    """Returns the sorted names of the files in a folder, without `HIDDEN` names; empty if there is no folder.
 
     Raises:
         CaptionerError: the folder cannot be listed.
@@ -203,7 +203,7 @@ def list_files(folder: Path) -> list[str]:
 
 
 def list_folders(folder: Path) -> list[str]:
-    """Returns the names of the folders in a folder as `list_files` returns those of its files."""
+    """Returns the sorted names of the folders in a folder; see `list_files`."""
     return _list(folder, os.DirEntry.is_dir)
 
 
@@ -219,22 +219,22 @@ def _list(folder: Path, is_kind: Callable[[os.DirEntry[str]], bool]) -> list[str
             return sorted(entry.name for entry in entries if is_wanted(entry))
     except PermissionError as error:
         raise CaptionerError(f"The folder {folder} cannot be listed: {error.strerror}.") from None
-    except (OSError, ValueError):  # a malformed row may have a NUL in its name, or be too long for a name
+    except (OSError, ValueError):  # a malformed name can contain NUL or be too long
         return []
 
 
 def is_photo_name(name: str) -> bool:
-    """Whether a file of this name is a photo in a known format."""
+    """Returns whether a file name has the extension of a known photo format."""
     return PurePath(name).suffix.lower() in EXTENSIONS
 
 
 def name_in(directory: Path, photo: Path) -> str:
-    """Returns the name of a photo in a dataset: its path from the dataset's folder, beside which it may lie."""
+    """Returns a photo's path relative to the dataset's folder, which need not contain it."""
     return os.path.relpath(photo, directory)
 
 
 def read_text(file: Path) -> str:
-    r"""Returns UTF-8 text without byte order marks, of which joined files have several; all lines end in \n.
+    r"""Returns UTF-8 text without byte order marks (concatenated files have several); all lines end in \n.
 
     Raises:
         CaptionerError: the file cannot be read, or is not UTF-8.
@@ -248,7 +248,7 @@ def read_text(file: Path) -> str:
 
 
 def first_lines(file: Path, count: int) -> list[str]:
-    """Returns the beginnings of the first lines with a text, to tell a format by; empty ones if there are no more."""
+    """Returns the beginnings of the first non-blank lines, to recognise a format; padded with empty lines."""
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as lines:
             wanted = islice((line for line in iter(lambda: lines.readline(4096), "") if line.strip()), count)
@@ -258,12 +258,12 @@ def first_lines(file: Path, count: int) -> list[str]:
 
 
 def first_line(file: Path) -> str:
-    """Returns the beginning of the first line of a text without surrounding white space; see `first_lines`."""
+    """Returns the beginning of the first non-blank line without surrounding white space; see `first_lines`."""
     return first_lines(file, 1)[0].strip()
 
 
 def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes an object of JSON (`object_pairs_hook`), of which the json module keeps only the last value of a key.
+    """Makes a JSON object (`object_pairs_hook`); the json module itself keeps only the last value of a repeated key.
 
     Raises:
         LookupError: a key has different values.
@@ -275,14 +275,14 @@ def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json(file: Path, what: str) -> Any:
-    """Reads JSON.
+    """Reads a JSON file.
 
     Args:
         file: path of the file.
         what: noun for the expected content, used in errors.
 
     Raises:
-        CaptionerError: the file cannot be read, is not JSON, or has an object with two values of a key.
+        CaptionerError: the file cannot be read, is not JSON, or has an object with two values for a key.
     """
     try:
         return json.loads(read_text(file), object_pairs_hook=unique_keys)

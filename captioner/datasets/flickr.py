@@ -1,12 +1,12 @@
-r"""Flickr8k and Flickr30k (Hodosh et al., 2013; Young et al., 2014), as their authors and as Kaggle distribute them.
+r"""Flickr8k and Flickr30k (Hodosh et al., 2013; Young et al., 2014), as distributed by their authors and on Kaggle.
 
-A text file has a photo's name and a caption in each row. Its layout is one of these:
+Each row of a text file has a photo's name and a caption, in one of these layouts:
 
 - Flickr8k's `captions.txt`: `image,caption`
-- Flickr30k's `results.csv`: `image_name| comment_number| comment`; some copies have commas, or another file name
-- `Flickr8k.token.txt` and `results_20130124.token`: `photo.jpg#0\tcaption`; or a space
+- Flickr30k's `results.csv`: `image_name| comment_number| comment`; some copies use commas, or another file name
+- `Flickr8k.token.txt` and `results_20130124.token`: `photo.jpg#0\tcaption`, or a space instead of the tab
 
-Flickr8k's official splits are in lists of photos.
+Flickr8k's official splits are lists of photos.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LISTS: dict[str, Split] = {
     "Flickr_8k.devImages.txt": "dev",
     "Flickr_8k.testImages.txt": "test",
 }
-_TEXT_FOLDERS = ("", "Flickr8k_text/", "Flickr_TextData/")  # the dataset itself, or the folder of an archive
+_TEXT_FOLDERS = ("", "Flickr8k_text/", "Flickr_TextData/")  # the dataset's folder, or a folder from an archive
 _STRAY_NUMBER = re.compile(r"(.*\.(?:jpe?g|png))\.\d+", re.IGNORECASE)  # 2258277193_586949ec62.jpg.1 in Flickr8k
 
 
@@ -36,13 +36,13 @@ class _Layout(NamedTuple):
     """Layout of a row."""
 
     header: str
-    """The header in lower case, without spaces and quotes."""
+    """The header in lower case, without spaces or quotes."""
     row: re.Pattern[str] | None
     """None for CSV, quoted or not."""
 
 
 _TABLE = _Layout("image_name,comment_number,comment", None)
-# every copy with bars has a row that lacks its second one: `2199200615.jpg| 4   A dog runs across the grass .`
+# every copy with bars has a row without the second bar: `2199200615.jpg| 4   A dog runs across the grass .`
 _BARS = _Layout(
     "image_name|comment_number|comment", re.compile(r"(?P<name>[^|]+)\|\s*\d+(?P<bar>\s*\||\s)\s*(?P<caption>\S.*)")
 )
@@ -63,14 +63,14 @@ class FlickrFormat:
     """Returns the layout of a file, given its first line; None if the file is something else."""
 
     def find(self, directory: Path) -> list[list[Path]]:
-        """Returns the files of captions that exist."""
+        """Returns the caption files that exist."""
         return [[file] for file in find_files(directory, self.names) if self.layout(first_line(file))]
 
     def read(self, directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
         """Yields the photos in the order of their first caption; adds faulty rows and missing photos to `problems`."""
         layout = self.layout(first_line(files[0]))
         assert layout is not None, "find checked it"
-        # the folder of texts itself may be named, with the photos beside it
+        # `directory` can be the text folder itself, with the photos next to it
         whole = directory.parent if f"{directory.name}/" in _TEXT_FOLDERS else directory
         photos = PhotoFinder(whole, problems=problems)
         captions = _without_stray_numbers(_captions(files[0], layout, problems), photos, problems)
@@ -92,7 +92,7 @@ def _of_flickr30k(first: str) -> _Layout | None:
 
 
 def _of_tokens(first: str) -> _Layout | None:
-    """Recognises rows with a tab or a space by the first."""
+    """Recognises rows separated by a tab or a space by the first row."""
     if re.match(r"[^\t]+#\d+\s*\t", first):
         return _TOKENS
     return _SPACES if rows(first) is None and re.match(_PHOTO, first, re.IGNORECASE) else None
@@ -139,13 +139,13 @@ _Row = tuple[int, str, str, Sequence[str], bool]  # number, row, photo, captions
 
 def _of_table(text: str) -> Iterator[_Row]:
     for row in rows_of_two(text):
-        # most copies quote no caption, so a caption with commas alone is as it should be
+        # most copies do not quote captions, so an unquoted comma is not a fault
         yield row.line, row.text, row.values[FILE_NAME], captions_in(row.values)[1], row.mended and '"' in row.text
 
 
 def _of_lines(text: str, header: str, pattern: re.Pattern[str]) -> Iterator[_Row]:
     for number, line in enumerate(text.split("\n"), 1):
-        if _header(line) in ("", header):  # some copies repeat it
+        if _header(line) in ("", header):  # some copies repeat the header
             continue
         row = pattern.fullmatch(line)
         name, caption = (row["name"].strip(), row["caption"].strip()) if row else ("", "")
@@ -160,7 +160,7 @@ def _header(line: str) -> str:
 def _without_stray_numbers(
     captions: dict[str, list[str]], photos: PhotoFinder, problems: Problems
 ) -> dict[str, list[str]]:
-    """Moves captions of `photo.jpg.1`, which is not a photo, to photo.jpg if that exists; else they are malformed."""
+    """Moves captions of `photo.jpg.1` to photo.jpg if only that exists; if neither exists, they are malformed."""
     mended: dict[str, list[str]] = {}
     for name, references in captions.items():
         stray = _STRAY_NUMBER.fullmatch(name)
@@ -169,13 +169,13 @@ def _without_stray_numbers(
             problems.malformed += [f"{name} is not the name of a photo"] * len(references)
             continue
         if own != name:
-            problems.mended += [f"{name} for {own}"] * len(references)
+            problems.mended += [f"{name} read as {own}"] * len(references)
         mended.setdefault(own, []).extend(references)
     return mended
 
 
 def _listed_splits(directory: Path, photos: PhotoFinder) -> dict[Path | None, Split]:
-    """Returns the splits of photos, from Flickr8k's lists that exist; one for names of no photo is meaningless."""
+    """Returns the splits of photos from Flickr8k's lists; the entry for None (names without a photo) is meaningless."""
     splits: dict[Path | None, Split] = {}
     for folder in _TEXT_FOLDERS:
         for name, split in _LISTS.items():

@@ -37,39 +37,39 @@ class Format(Protocol):
 
     @property
     def FILES(self) -> str:  # noqa: N802
-        """The files by which it is recognised, for messages."""
+        """The files that identify the format, for messages."""
 
     def find(self, directory: Path) -> list[list[Path]]:
-        """Returns the files with captions in this format, the best first; those in one list are read together."""
+        """Returns the caption files in this format, best first; the files in one list are read together."""
 
     def read(self, directory: Path, files: Sequence[Path], problems: Problems) -> Iterable[Example]:
         """Yields the photos that exist, with their captions; adds faults to `problems`."""
 
 
-# The first format found is read. Richer formats come first, such as Karpathy's, which has splits. Texts beside photos
-# come last, because any folder with photos and texts looks like that.
+# The first format found is read. Richer formats come first, such as Karpathy's, which has splits. Texts next to
+# photos come last, because any folder with photos and texts matches.
 _FORMATS: tuple[Format, ...] = (karpathy, FLICKR30K, TABLE, FLICKR8K, TOKEN_FILE, coco, IMAGE_FOLDER, sidecar)
-# files of other names are looked for last
+# files with other names come last
 _OTHERS: tuple[tuple[Format, Callable[[Path], list[Path]]], ...] = ((TABLE, find_others), (coco, coco.find_others))
 
 
-_MISSING = ("nan", "none", "null", "n/a", "na", "<na>")  # as programs write an empty field of a table
+_MISSING = ("nan", "none", "null", "n/a", "na", "<na>")  # as programs write empty table fields
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Content of a dataset of captioned photos."""
+    """Content of a dataset."""
 
     directory: Path
-    """The folder of the photos."""
+    """The photo folder."""
     format: str
     files: tuple[Path, ...]
-    """The files with the captions."""
+    """The caption files."""
     examples: tuple[Example, ...]
-    """Each photo once for each of its splits, in the dataset's order, with all its captions."""
+    """One example per photo and split, in the dataset's order, with all its captions."""
     problems: Problems
     written: str = ""
-    """Number, size and place of photos that were in a table."""
+    """Number, size and folder of photos extracted from a table."""
 
     @property
     def source(self) -> str:
@@ -80,20 +80,20 @@ class Reading:
         return self.format if names in self.format else f"{self.format} ({names})"
 
     def in_two_splits(self) -> list[Example]:
-        """Returns the photos of a split that an earlier split has too: they would be both trained on and scored."""
+        """Returns the examples whose photo is already in another split and could be both trained on and scored."""
         first: dict[Path, Split | None] = {}
         return [e for e in self.examples if first.setdefault(e.image, e.split) != e.split]
 
 
 def read_dataset(source: Path, cache: Path | None = None) -> Reading:
-    """Reads a dataset of captioned photos in any of the known formats.
+    """Reads a dataset of captioned photos in any known format.
 
     Args:
         source: a folder, a Parquet file, or `hf:OWNER/NAME` on the Hugging Face hub.
-        cache: the folder of caches, by default the user's; photos that are in a table are written to it.
+        cache: the cache folder, by default the user's; photos in table cells are written to it.
 
     Raises:
-        CaptionerError: the dataset does not exist or is in no known format, or cannot be read.
+        CaptionerError: the dataset does not exist, is not in a known format, or cannot be read.
     """
     if source.as_posix().startswith(PREFIX):
         name = HubName.parse(source)
@@ -107,7 +107,7 @@ def read_dataset(source: Path, cache: Path | None = None) -> Reading:
     folders = (source / name for name in list_folders(source))
     inside = {folder: known for folder in folders if _has_more(folder) and (known := _find(folder))}
     if not found and len(inside) == 1 and not photos_in(folders_within(next(iter(inside)))):
-        found = inside.popitem()[1]  # captions in a folder of their own
+        found = inside.popitem()[1]  # the captions are in a subfolder
     if not found:
         raise CaptionerError(_unknown(source, list(map(str, inside))))
     others = [file for known in (found[1:], *inside.values()) for _, files in known for file in files]
@@ -115,31 +115,31 @@ def read_dataset(source: Path, cache: Path | None = None) -> Reading:
 
 
 def _find(directory: Path) -> list[tuple[Format, list[Path]]]:
-    """Returns the formats that a folder is in, each with its files, the one to read first."""
+    """Returns the formats found in a folder, each with its files; the first is the one to read."""
     known = [(module, files) for module in _FORMATS for files in module.find(directory)]
     return known + [(module, files) for module, find in _OTHERS for files in _by_split(find(directory))]
 
 
 def _by_split(files: Sequence[Path]) -> list[list[Path]]:
-    """Returns the files of splits, which are read together, and each of the others."""
+    """Groups the files: those of splits, which are read together, then each other file."""
     of_splits = [file for file in files if split_word(file.stem)]
     return [of_splits] * bool(of_splits) + [[file] for file in files if file not in of_splits]
 
 
 def _read_rows(cache: Path | None, key: str, open_rows: Callable[[Any], Rows]) -> Reading:
-    """Reads a table with photos by way of an image folder."""
+    """Reads a table with photos through an image folder."""
     folder = cache_folder(cache) / "photos" / key
     origin, written = make_image_folder(folder, open_rows)
     return replace(_read(folder, IMAGE_FOLDER, [folder / METADATA]), format=origin, written=written)
 
 
 def _read(directory: Path, module: Format, files: Sequence[Path], others: Sequence[Path] = ()) -> Reading:
-    """Reads the files of a format; `others` have captions too."""
+    """Reads the files of a format; reports `others`, which also have captions, as unread."""
     problems = Problems()
     instead = such_as([name_in(directory, file) for file in files])
-    reasons = dict.fromkeys(others, f"read instead: {instead}; move that away to choose this")
+    reasons = dict.fromkeys(others, f"read instead: {instead}; move it away to read this one")
     reasons |= {file: unknown for file in table.find_tables(directory) if (unknown := table.unknown_columns(file))}
-    # a captions.txt that two formats recognise is read
+    # a captions.txt that matches two formats is read
     unread = reasons.keys() - set(files)
     problems.unread = [f"{name_in(directory, file)} ({why})" for file, why in reasons.items() if file in unread]
     examples, repeated = _each_once(_with_words(module.read(directory, files, problems), problems))
@@ -154,7 +154,7 @@ def _read(directory: Path, module: Format, files: Sequence[Path], others: Sequen
 
 
 def _with_words(examples: Iterable[Example], problems: Problems) -> Iterator[Example]:
-    """Leaves out captions without a word, which would teach a model to say nothing, and marks of a missing value."""
+    """Drops captions without a word, which would teach a model to say nothing, and marks of a missing value."""
     for example in examples:
         words = tuple(
             text for text in example.references if any(map(str.isalnum, text)) and text.lower() not in _MISSING
@@ -165,7 +165,7 @@ def _with_words(examples: Iterable[Example], problems: Problems) -> Iterator[Exa
 
 
 def _each_once(examples: Iterable[Example]) -> tuple[tuple[Example, ...], tuple[Path, ...]]:
-    """Joins the captions of photos that are listed twice, which could otherwise be drawn for two splits."""
+    """Merges repeated photos with all their captions; otherwise they could be drawn for two splits."""
     once: dict[tuple[Path, Split | None], Example] = {}
     repeated: dict[Path, None] = {}
     for example in examples:
@@ -186,23 +186,23 @@ def _uncaptioned(directory: Path, examples: Sequence[Example], problems: Problem
 
 
 def _has_more(folder: Path) -> bool:
-    """Tells whether a folder has more than photos and files of their names."""
+    """Returns whether a folder has more than photos and files that share a photo's name."""
     photos = {photo.stem for photo in photos_in([folder])}
     return bool(list_folders(folder)) or any(PurePath(name).stem not in photos for name in list_files(folder))
 
 
 def _unknown(directory: Path, inside: Sequence[str]) -> str:
-    """Says which formats are known, and what was found instead: folders `inside` that are datasets, or files."""
+    """Describes the known formats and what was found instead: folders `inside` that are datasets, or files."""
     known = "; ".join(module.FILES for module in _FORMATS)
-    said = f"{directory} is not a dataset in a known format; its photos need one of these: {known}; Parquet files."
+    said = f"{directory} is not a dataset in a known format; its captions must be in one of: {known}; Parquet files."
     if inside:
-        return f"{said} {such_as(inside)} {'are; name one or several.' if inside[1:] else 'is one; did you mean that?'}"
+        return f"{said} {such_as(inside)} {'are datasets; name one or more' if inside[1:] else 'is one; name it'}."
     folders = folders_within(directory)
     photos = by_likeness(folders)
     for file in (folder / name for folder in folders for name in list_files(folder)):
         if file.suffix.lower() in sidecar.TEXTS and (alike := photos.get(likeness(file.stem))):
             text, photo = name_in(directory, file), name_in(directory, alike[0])
-            return f"{said} {text} has the name of {photo}; put each text beside its photo."
+            return f"{said} {text} has the name of {photo}; put each text next to its photo."
     names = [name for name in list_files(directory) if not is_photo_name(name)]
     tables = (name for name in names if name.lower().endswith((".csv", ".tsv")))
     unknown = (f"{name} {columns}" for name in tables if (columns := table.unknown_columns(directory / name)))

@@ -1,8 +1,8 @@
-"""Tables of captions: Hugging Face's `metadata.jsonl` and `metadata.csv`, `captions.csv`, and those of other names.
+"""Caption tables: Hugging Face's `metadata.jsonl` and `metadata.csv`, `captions.csv`, and tables with other names.
 
-A table is about the whole dataset or in the folder of a split. A row has `file_name`, a path relative to the table, and
-captions: `text`, `caption` or a similar key with a caption or a list of them, or `caption_0`, `caption_1` and so on. A
-row's split is that of the table's folder or name; else the value of `split`, or the first folder of `file_name`.
+A table covers the whole dataset, or one split if it is in the split's folder. A row has `file_name`, a path relative to
+the table, and captions: `text`, `caption` or a similar key with a caption or a list, or `caption_0`, `caption_1` and so
+on. A row's split comes from the table's folder or name, else from `split` or the first folder in `file_name`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TableFormat:
     NAME: str
     FILES: str
     names: tuple[str, ...]
-    """Possible names of the file, the first goes before the others."""
+    """Possible names of the file, in order of preference."""
 
     def find(self, directory: Path) -> list[list[Path]]:
         """Returns the tables of the dataset and of its splits, which are read together."""
@@ -50,7 +50,7 @@ class TableFormat:
             for number, row in _rows(file, problems):
                 name, references = next((row[one] for one in NAME_COLUMNS if one in row), None), captions.of(row)
                 if isinstance(name, int | float) and not isinstance(name, bool) and name == name:
-                    name = str(name)  # as another photo's is
+                    name = str(name)  # JSON can have it as a number
                 if not isinstance(name, str) or not name or not references:
                     problems.malformed.append(f"{file.relative_to(directory)}:{number}")
                     continue
@@ -68,12 +68,12 @@ IMAGE_FOLDER = TableFormat(
     "Hugging Face image folder", "Hugging Face's metadata.jsonl or metadata.csv", ("metadata.jsonl", "metadata.csv")
 )
 TABLE = TableFormat(
-    "table of captions", "a captions.csv or other table with a column of file names and one of captions", TABLES
+    "caption table", "a captions.csv or another table with a file name column and a caption column", TABLES
 )
 
 
 def find_others(directory: Path) -> list[Path]:
-    """Returns the tables of any name whose columns are named."""
+    """Returns the tables with other names whose header names the columns."""
     photos = {photo.stem for photo in photos_in([directory])}
     files = (directory / name for name in list_files(directory))
     return [file for file in files if file.stem not in photos and _has_columns(file)]

@@ -29,17 +29,17 @@ from captioner.text.scripts import counted, scripts_of
 from captioner.text.tokenizer import Tokenizer
 
 FREQUENT = DataConfig().min_count
-"""Number of occurrences from which a training learns a word by default."""
+"""Number of occurrences that a word needs to be learnt by default."""
 
 _UNLISTED = "unlisted"
 _WORDS = 30  # most frequent words in a report
-_SHOWN = 10  # problems of each kind in the text
+_SHOWN = 10  # problems of each kind in a text report
 _CHUNK = 256  # photos opened before an interruption is noticed
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Distribution of a number; all zero if there are no values."""
+    """Distribution of values; all zero if there are no values."""
 
     minimum: int
     median: float
@@ -51,13 +51,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Report:
-    """Description of a dataset; photos are named by their paths in its folder."""
+    """Description of a dataset; photos are named by paths relative to its folder."""
 
     directory: str
     format: str
     """Format and files of the captions."""
     columns: tuple[str, ...]
-    """Phrases about the columns of tables that were read."""
+    """Descriptions of the table columns that were read."""
     photos: int
     captions: int
     captions_per_photo: Spread
@@ -65,20 +65,20 @@ class Report:
     splits: dict[str, dict[str, int]]
     """Number of photos and captions in each split."""
     unlisted: int
-    """Number of photos in none of the dataset's own splits."""
+    """Number of photos outside the dataset's own splits."""
     scripts: dict[str, int]
     """Number of captions by the script of most of their letters."""
     segmentation: str
-    """The unit of the metrics: `words`, `characters`, or `words and characters` of several scripts."""
+    """The unit of the metrics: `words`, `characters`, or `words and characters` for mixed scripts."""
     words_per_caption: Spread
     vocabulary: int
-    """Number of different words, as the metrics count words."""
+    """Number of distinct words, as the metrics count words."""
     frequent: int
     """Number of words that occur at least `FREQUENT` times."""
     words: tuple[tuple[str, int], ...]
     """The most frequent words, with their counts."""
     opened: int
-    """Number of photos opened; 0 if they were not to be opened."""
+    """Number of photos opened; 0 if `inspect` was told not to open them."""
     problems: dict[str, list[str]]
     """Every occurrence of each kind of problem; only kinds that occur."""
 
@@ -87,7 +87,7 @@ class Report:
         per_photo, lengths = self.captions_per_photo, self.words_per_caption
         splits = "; ".join(f"{name} {c['photos']} photos, {c['captions']} captions" for name, c in self.splits.items())
         words = (
-            f"{self.segmentation} in a caption: {lengths.minimum} to {lengths.maximum}, median {lengths.median:g}, "
+            f"{self.segmentation} per caption: {lengths.minimum} to {lengths.maximum}, median {lengths.median:g}, "
             f"mean {lengths.mean:.1f}, 95% have at most {lengths.p95}"
         )
         lines = [
@@ -97,10 +97,10 @@ class Report:
             f"photos: {self.photos}",
             f"captions: {self.captions}, {per_photo.minimum} to {per_photo.maximum} a photo, mean {per_photo.mean:.2f}",
             f"splits ({self.splits_from}): {splits or 'none'}",
-            *([f"in no split, and not used: {self.unlisted} photos"] * bool(self.unlisted)),
+            *([f"photos in no split, not used: {self.unlisted}"] * bool(self.unlisted)),
             f"scripts: {counted(self.scripts) or 'none'}",
             words,
-            f"vocabulary: {self.vocabulary} {self.segmentation}, {self.frequent} of them at least {FREQUENT} times",
+            f"vocabulary: {self.vocabulary} {self.segmentation}, {self.frequent} occur at least {FREQUENT} times",
             *([f"most frequent: {', '.join(f'{word} {count}' for word, count in self.words)}"] * bool(self.words)),
             f"photos opened: {self.opened or 'none'}",
             "problems:" if self.problems else "problems: none found",
@@ -127,17 +127,17 @@ def write_reports(reports: Sequence[Report], path: Path) -> None:
 def inspect(
     source: Path, config: DataConfig | None = None, *, photos: bool = True, cache: Path | None = None
 ) -> Report:
-    """Describes a dataset, including problems for which a training would refuse it.
+    """Describes a dataset, including problems that training refuses.
 
     Args:
         source: the dataset, see `read_dataset`.
-        config: settings that a training would have; None for the default ones.
-        photos: whether to open every photo, which takes some ten milliseconds each.
-        cache: the folder of caches, by default the user's.
+        config: training settings; None for the defaults.
+        photos: whether to open every photo, at about ten milliseconds each.
+        cache: the cache folder, by default the user's.
 
     Raises:
-        CaptionerError: the dataset does not exist or is in no known format, its captions cannot be read, or there is no
-            such tokenizer.
+        CaptionerError: the dataset does not exist or is not in a known format, its captions cannot be read, or the
+            tokenizer is unknown.
     """
     config = config or DataConfig()
     reading = read_dataset(source, cache)
@@ -185,7 +185,7 @@ def inspect(
 
 
 def cut_captions(examples: Sequence[Example], tokenizer: Tokenizer) -> dict[str, list[str]]:
-    """Returns the photo and the length of each training caption that is cut, as `Problems.kinds` returns faults."""
+    """Returns the photo and length of each training caption that is cut, in the form of `Problems.kinds`."""
     most = tokenizer.config.max_length
     lengths = (
         (example.image.name, len(tokenizer.ids(caption)))
@@ -251,7 +251,7 @@ def _open(directory: Path, photo: Path) -> bytes | str:
 
 
 def _cut(examples: Sequence[Example], config: DataConfig) -> dict[str, list[str]]:
-    """Returns the training captions that a training would cut."""
+    """Returns the training captions that are too long and would be cut."""
     captions = [caption for example in examples if example.split == "train" for caption in example.references]
     if not captions:
         return {}

@@ -1,4 +1,4 @@
-"""Several datasets in one training: each in its own format, with its own splits and weight."""
+"""Joins several datasets for training, each with its own format, splits and weight."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from captioner.errors import CaptionerError
 from captioner.text.scripts import scripts_of
 from captioner.text.splitting import split
 
-_COMPARED = 5000  # captions a dataset, enough to tell its language
-_FOREIGN = 0.4  # share of known words below which captions are taken to be in another language
+_COMPARED = 5000  # captions per dataset, enough to recognise its language
+_FOREIGN = 0.4  # share of known words below which captions count as another language
 _OTHER_CASE = 0.5  # difference between the shares of captions that have a capital letter
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A dataset as `--data DATASET[=WEIGHT]` names it."""
+    """A dataset given as `--data DATASET[=WEIGHT]`."""
 
     directory: Path
     """A folder, a Parquet file, or `hf:OWNER/NAME` on the Hugging Face hub."""
     weight: float = 1.0
-    """Average number of times a training photo is shown in an epoch: 2 is twice, 0.2 is every fifth epoch."""
+    """Average number of times a training photo is shown per epoch: 2 is twice, 0.2 is in every fifth epoch."""
 
     @classmethod
     def parse(cls, text: str) -> DataSource:
-        """Reads `DATASET` or `DATASET=WEIGHT`; a folder whose own name ends in `=2` is taken as a folder.
+        """Parses `DATASET` or `DATASET=WEIGHT`; an existing path that ends in `=2`, for example, has no weight.
 
         Raises:
-            UsageError: the weight is not a number above zero, or the name of a dataset on the hub is malformed.
+            UsageError: the weight is not a finite number above zero, or the name of a hub dataset is malformed.
         """
         directory, equals, weight = text.rpartition("=")
         if text.startswith(PREFIX):
@@ -65,11 +65,11 @@ def load_datasets(
     seed: int = 0,
     cache: Path | None = None,
 ) -> Dataset:
-    """Reads one dataset or more, and joins them.
+    """Reads one or more datasets and joins them.
 
-    Each dataset keeps its own splits; where it has none, they are drawn (`load_dataset`). A training photo whose file
-    is also a dev or test photo of another dataset is left out of the training split. Datasets in different languages
-    or of different case are noted.
+    Each dataset keeps its own splits; missing splits are drawn (`load_dataset`). A training photo whose file is also a
+    dev or test photo of another dataset is left out of the training split. Differences in script, language or case are
+    noted.
 
     Args:
         sources: the datasets and their weights.
@@ -82,7 +82,7 @@ def load_datasets(
     places: list[Path] = []
     for source in sources:
         if (place := source.directory.resolve()) in places:
-            raise CaptionerError(f"--data names {source.directory} twice; name each dataset once, with =WEIGHT.")
+            raise CaptionerError(f"--data names {source.directory} twice; name it once, weighted with =WEIGHT.")
         places.append(place)
     loaded = [
         replace(
@@ -106,7 +106,7 @@ def load_datasets(
 
 
 def _named(datasets: Sequence[Dataset], places: Sequence[Path]) -> list[Dataset]:
-    """Names each dataset after its folder, with as many parents as it takes to tell them apart."""
+    """Names each dataset after its folder, with as many parent folders as needed to distinguish them."""
     depth = 1
     names = [place.name for place in places]
     while len(set(names)) < len(names):
@@ -119,7 +119,7 @@ def _named(datasets: Sequence[Dataset], places: Sequence[Path]) -> list[Dataset]
 
 
 def _without_leaks(datasets: Sequence[Dataset]) -> tuple[list[Dataset], list[str]]:
-    """Leaves out training photos that another dataset validates or tests on, and describes all photos in common."""
+    """Leaves out training photos that are dev or test photos of another dataset, and describes all shared photos."""
     same = _same_files(datasets)
     notes, leaked = [], set()
     pairs: Counter[tuple[str, str]] = Counter()
@@ -130,17 +130,17 @@ def _without_leaks(datasets: Sequence[Dataset]) -> tuple[list[Dataset], list[str
         pairs.update((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
     for (first, second), count in sorted(pairs.items()):
         shared = [g[0].image.name for g in same if {first, second} <= {example.dataset for example in g}]
-        notes.append(f"{count} photos are in both {first} and {second}, such as {such_as(shared)}")
+        notes.append(f"{count} photos are in both {first} and {second}: {such_as(shared)}")
     if leaked:
         notes.append(
-            f"{len(leaked)} training photos are dev or test photos of another dataset and are left out, such as "
+            f"{len(leaked)} training photos are dev or test photos of another dataset and are left out: "
             f"{such_as(sorted(image.name for image in leaked))}"
         )
     return [dataset.without(leaked) for dataset in datasets], notes
 
 
 def _same_files(datasets: Sequence[Dataset]) -> list[list[Example]]:
-    """Finds photos of different datasets that have the same bytes; only files of one size are read."""
+    """Finds photos with the same bytes in different datasets; only files of equal size are read."""
     by_size: defaultdict[int, list[Example]] = defaultdict(list)
     for dataset in datasets:
         for example in dataset.examples:
@@ -161,19 +161,19 @@ def _same_files(datasets: Sequence[Dataset]) -> list[list[Example]]:
 
 
 def _differences(first: Dataset, other: Dataset) -> list[str]:
-    """Describes how the captions of a dataset differ in script, language or case from the first's."""
+    """Describes how the captions of a dataset differ from those of the first in script, language or case."""
     mine, theirs = (list(islice(_captions(dataset), _COMPARED)) for dataset in (first, other))
     scripts = [next(iter(scripts_of(captions)), "no letters") for captions in (mine, theirs)]
     if scripts[0] != scripts[1]:
-        what = f"the captions of {other.name} are in another script than those of {first.name}"
-        return [f"{what} ({scripts[1]}, and {scripts[0]})"]
+        what = f"the captions of {other.name} are in a different script than those of {first.name}"
+        return [f"{what} ({scripts[1]}, not {scripts[0]})"]
     notes = []
     known = max(_known(mine, theirs), _known(theirs, mine))
-    # without spaces between words, captions of one language share few of them
+    # without spaces between words, even captions in the same language share few words
     if known < _FOREIGN and " " in " ".join(theirs[:1]).strip():
         notes.append(
             f"the captions of {other.name} share {known:.0%} of their words with those of {first.name}: they seem to "
-            "be in another language"
+            "be in a different language"
         )
     capitals = [sum(caption != caption.lower() for caption in captions) / len(captions) for captions in (mine, theirs)]
     if abs(capitals[0] - capitals[1]) > _OTHER_CASE:
@@ -189,14 +189,14 @@ def _captions(dataset: Dataset) -> Iterable[str]:
 
 
 def _known(captions: Iterable[str], others: Iterable[str]) -> float:
-    """Returns the share of the words in `captions`, each as often as it occurs, that `others` have too."""
+    """Returns the share of word occurrences in `captions` whose word is also in `others`."""
     words = Counter(token.text for caption in captions for token in split(caption))
     known = {token.text for caption in others for token in split(caption)}
     return sum(count for word, count in words.items() if word in known) / max(words.total(), 1)
 
 
 def split_sizes(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Counts the photos of every split of each dataset, by its name."""
+    """Counts the photos in each split, by dataset name."""
     return {
         part.name: {name: count for name in SPLITS if (count := sum(e.split == name for e in part.examples))}
         for part in dataset.parts or (dataset,)

@@ -16,15 +16,15 @@ from captioner.errors import CaptionerError
 NAME = "Karpathy's JSON"
 FILES = "Karpathy's dataset_*.json"
 
-_WHAT = "Karpathy's JSON of captions"
+_WHAT = "a Karpathy captions JSON file"
 _KNOWN = frozenset(("dataset_coco.json", "dataset_flickr8k.json", "dataset_flickr30k.json"))
 _PEEKED = 2**16  # characters
 
 
 def find(directory: Path) -> list[list[Path]]:
-    """Returns the files of captions and splits, that with the most photos in the folder first.
+    """Returns the dataset files, the one with the most photos in the folder first.
 
-    All of Karpathy's files come in one archive, so a folder often has several; those about other photos are left out.
+    All of Karpathy's files come in one archive, so a folder often has several; files for other photos are left out.
     """
     files = sorted([*directory.glob("dataset.json"), *directory.glob("dataset_*.json")])
     files = [file for file in files if file.is_file() and (file.name in _KNOWN or _has_sentences(file))]
@@ -58,7 +58,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
 
 
 def _has_sentences(file: Path) -> bool:
-    """Tells a file of captions from others such as dataset_infos.json."""
+    """Distinguishes caption files from others such as dataset_infos.json."""
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as text:
             return '"sentences"' in text.read(_PEEKED)

@@ -1,4 +1,4 @@
-"""The captions in a row of a table or an object of JSON: by the names of columns, and as lists in one value."""
+"""Finds the captions in a table row or JSON object by column name; a value can hold a list of captions."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ CAPTION_COLUMNS = (
     "txt",
     "raw",
 )
-"""Names of columns with a caption or a list of captions; a number may follow. The first that a row has is taken."""
+"""Names of columns with a caption or a list of captions; a number can follow. The first one in a row is used."""
 _COLUMN = re.compile(rf"({'|'.join(CAPTION_COLUMNS)})[_#-]*(\d*)")
-# how a list of texts or objects begins, also as an array of NumPy or a tuple; or brackets around all
+# the start of a list of strings or objects, a NumPy array or a tuple; or brackets around the whole value
 _LIST = re.compile(r"""\s*([\[{]+\s*(u?['"]|[\]}])|(array\(\[|\(\s*u?['"]).*\)\s*$|\[[^\[\]]*\]\s*$)""", re.DOTALL)
 
 
 class References:
-    """Takes the captions from rows, and notes from which of their columns.
+    """Takes captions from rows, and records the columns they come from.
 
     Args:
-        others: Columns that are used for something else.
+        others: columns with another use.
     """
 
     def __init__(self, *others: str) -> None:
@@ -64,14 +64,14 @@ class References:
 
 
 def is_caption_column(column: str) -> bool:
-    """Tells whether a column, named in lower case, has captions."""
+    """Returns whether a column name, in lower case, is one for captions."""
     return _COLUMN.fullmatch(column) is not None
 
 
 def captions_in(row: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
-    """Returns the first column of a row that has captions, or those of one name and a number, and the captions.
+    """Returns the first column of a row that has captions, or all numbered columns of one name, and the captions.
 
-    A row has none if a list or a part of one cannot be read.
+    Both are empty if a list or a part of one cannot be read.
     """
     named = [(CAPTION_COLUMNS.index(m[1]), int(m[2] or -1), m[0]) for m in map(_COLUMN.fullmatch, row) if m]
     for _, group in groupby(sorted(named), itemgetter(0)):
@@ -89,13 +89,13 @@ def captions_in(row: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Returns the captions of a value: a single caption or a list, which may be written as JSON or in Python.
+    """Returns the captions of a value: a single caption or a list, which can be written as JSON or in Python.
 
-    A caption may be an object with its text, and a list of objects may be an object of lists.
+    A caption can be an object with its text, and a list of objects can be an object of lists.
 
     Raises:
-        ValueError: the value looks like a list and cannot be read.
-        LookupError: an object has two values of a key.
+        ValueError: the value looks like a list but cannot be read.
+        LookupError: an object has two values for a key.
     """
     if isinstance(value, Mapping):
         key = next((key for key in ("raw", *CAPTION_COLUMNS) if key in value), None)
@@ -113,7 +113,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _python_list(text: str) -> Any:
-    """Reads a list or a tuple in Python, also an array as NumPy writes it, with or without commas between its strings.
+    """Reads a Python list or tuple, or a NumPy array as printed, with or without commas between its strings.
 
     Raises:
         ValueError, SyntaxError, TokenError: the text is something else.
@@ -121,7 +121,7 @@ def _python_list(text: str) -> Any:
     tokens = [token for token in generate_tokens(io.StringIO(text).readline) if token.string.strip()]
     touching = any(one.end == other.start for one, other in pairwise(t for t in tokens if t.type == STRING))
     others = "".join(token.string for token in tokens if token.type != STRING)
-    if touching:  # an apostrophe that is written twice
+    if touching:  # a doubled apostrophe
         raise ValueError("strings without a space between them")
     if "{" in others:
         return ast.literal_eval(text)

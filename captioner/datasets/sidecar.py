@@ -1,4 +1,4 @@
-"""A folder of photos with texts beside them: `photo.jpg` and `photo.txt`, which has a caption in each line."""
+"""Photos with text files next to them: `photo.txt` has the captions of `photo.jpg`, one per line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from captioner.datasets.files import actual_name, by_name, folders_within, is_ph
 from captioner.datasets.references import captions_in
 
 NAME = "photos with .txt captions beside them"
-FILES = "beside each photo a .txt of the same name"
+FILES = "a .txt of the same name next to each photo"
 
 TEXTS = (".txt", ".caption")
-"""The endings of texts."""
+"""Extensions of caption files."""
 
 
 def find(directory: Path) -> list[list[Path]]:
-    """Returns the texts beside photos, in any folder."""
+    """Returns the text files of photos, in any folder."""
     texts = dict.fromkeys(folder / text for folder in folders_within(directory) for _, text in _pairs(folder) if text)
     return [list(texts)] if texts else []
 

@@ -16,16 +16,16 @@ PARTS: Parts = DataConfig().splits
 
 
 def split_examples(examples: Sequence[Example], parts: Parts, seed: int) -> tuple[list[Example], str]:
-    """Draws the splits that a dataset lacks: all of them, or dev from train.
+    """Draws the missing splits of a dataset: all splits, or dev from train.
 
     A photo's split depends only on its name and the seed, so adding a photo does not move others. Examples without a
-    split are left as they are if other examples have one.
+    split stay without one if other examples have one.
 
     Returns:
         The examples with their splits, and the origin of the splits as a phrase.
 
     Raises:
-        UsageError: a size is negative or not finite, or that of train or dev is 0.
+        UsageError: a size is negative or not finite, or the size of train or dev is 0.
     """
     check_splits(parts)
     there = {example.split for example in examples}
@@ -38,7 +38,7 @@ def split_examples(examples: Sequence[Example], parts: Parts, seed: int) -> tupl
         mixed = list(examples)
         for i, example in zip(train, drawn, strict=True):
             mixed[i] = example
-        return mixed, f"from the dataset; dev, which it lacks, drawn from train by photo, {of_draw}"
+        return mixed, f"from the dataset; dev drawn from train by photo, {of_draw}"
     return list(examples), "from the dataset"
 
 
@@ -55,7 +55,7 @@ def _drawn(examples: Sequence[Example], parts: Parts, seed: int) -> list[Example
 
 
 def _with_dev(examples: list[Example]) -> list[Example]:
-    """Moves the last photo to dev if train or dev is empty, as happens with a handful of photos."""
+    """Moves the last photo to dev if train or dev is empty, which happens with a handful of photos."""
     if {"train", "dev"} <= {example.split for example in examples}:
         return examples
     return [replace(e, split="dev" if i == len(examples) - 1 else "train") for i, e in enumerate(examples)]

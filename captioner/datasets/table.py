@@ -1,11 +1,11 @@
-"""Tables of captions as programs and people write them: CSV, one photo in a row.
+"""Caption tables written by programs or by hand: CSV with one photo per row.
 
-A column has the photos' names, others have captions, and one may have the split. Commas, semicolons, tabs and bars may
-separate the columns, and a first line `sep=;` may say so. Other columns, such as an index, are ignored. Without a
-header, the caption follows the photo's name.
+One column has the photo names, others have captions, and one can have the split. Commas, semicolons, tabs or bars
+separate the columns; a first line such as `sep=;` can name the separator. Other columns, such as an index, are ignored.
+Without a header, the caption follows the photo's name.
 
-Not every program quotes its fields. A caption with unquoted separators takes all the fields that are too many, and a
-lone quotation mark is a part of its caption. Such rows are reported as repaired.
+Not every program quotes its fields. Surplus fields from unquoted separators are joined to the caption, and a lone
+quotation mark is part of its caption. Such rows are reported as repaired.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from captioner.datasets.files import find_files, first_lines, is_photo_name
 from captioner.datasets.references import CAPTION_COLUMNS, is_caption_column
 
 FILE_NAME = "file_name"
-"""The key of a photo's name in the rows, whatever its column is called."""
+"""Key of the photo's name in a row, whatever its column is called."""
 NAME_COLUMNS = (
     FILE_NAME,
     "filename",
@@ -37,9 +37,9 @@ NAME_COLUMNS = (
     "img",
 )
 TABLES = ("captions.csv", "captions.txt", "captions.tsv")
-"""Names of tables, the first goes before the others."""
+"""Names of tables, in order of preference."""
 FLICKR8K = "captions.txt"
-"""The name of Flickr8k's file, which has splits in other files."""
+"""Name of Flickr8k's caption file; its splits are in other files."""
 _FLICKR8K = ["image", "caption"]
 _SEPARATORS = ",;\t|"
 
@@ -48,17 +48,17 @@ class Row(NamedTuple):
     """A row of a table."""
 
     line: int
-    """The number of its first line, from 1."""
+    """Number of its first line, from 1."""
     values: Mapping[str, str]
-    """By column; the photo's name is that of `FILE_NAME`."""
+    """Values by column; the photo's name is under `FILE_NAME`."""
     mended: bool
-    """True if its quotation or its separators had to be guessed."""
+    """True if the quoting or the separators had to be guessed."""
     text: str
 
 
 class _Header(NamedTuple):
     written: list[str]
-    """The columns as they are written, in lower case."""
+    """The columns as written, in lower case."""
     columns: list[str]
     """The same with `FILE_NAME` for the photo's name."""
     separator: str
@@ -70,51 +70,51 @@ _NO_HEADER = _Header([], [FILE_NAME, "caption"], ",", 0)
 
 
 def rows(text: str) -> Iterator[Row] | None:
-    """Reads the rows of a table; None if its header is not that of captions."""
+    """Reads the rows of a table; None if it is not a caption table."""
     lines = text.split("\n")
     header = _header(lines)
     return None if header is None else _rows(lines, header)
 
 
 def rows_of_two(text: str) -> Iterator[Row]:
-    """Reads the rows of a table of names and captions; a header that is not understood is a row."""
+    """Reads the rows of a table of names and captions; an unknown header is read as a row."""
     lines = text.split("\n")
     return _rows(lines, _header(lines) or _NO_HEADER)
 
 
 def find_tables(directory: Path, names: Sequence[str] = TABLES) -> list[Path]:
-    """Returns the tables of these names, in a dataset's own folder and then in those of its splits."""
+    """Returns the tables with these names, first in a dataset's own folder, then in its split folders."""
     return find_files(directory, [f"{folder}/{name}" for folder in (".", *SPLIT_FOLDERS) for name in names])
 
 
 def unknown_columns(file: Path) -> str:
-    """Describes the columns of a table whose header is not understood; empty if it is, or the table is empty."""
+    """Describes what is wrong with a table's header; empty if the header is known or the table is empty."""
     lines = first_lines(file, 2)
     if not lines[0] or _header(lines) is not None:
         return ""
     if "\ufffd" in lines[0]:
         return "is not UTF-8 text; convert it first"
     return (
-        f"begins with {lines[0][:60]!r}; a table needs a column of names ({', '.join(NAME_COLUMNS[:3])} ...) and one "
-        f"of captions ({', '.join(CAPTION_COLUMNS[:4])} ...)"
+        f"starts with {lines[0][:60]!r}; a table needs a column for file names ({', '.join(NAME_COLUMNS[:3])} ...) "
+        f"and one for captions ({', '.join(CAPTION_COLUMNS[:4])} ...)"
     )
 
 
 def columns_of(file: Path) -> list[str] | None:
-    """Returns the columns in the header of a table, none without one; None if it is not a table of captions."""
+    """Returns the columns in a table's header, empty without a header; None if it is not a caption table."""
     header = _header(first_lines(file, 2))
     return header and header.written
 
 
 def is_flickr8k(file: Path) -> bool:
-    """Tells whether a file is Flickr8k's `captions.txt`."""
+    """Returns whether a file is Flickr8k's `captions.txt`."""
     header = _header(first_lines(file, 2))
     named = file.name.lower() == FLICKR8K
     return named and header is not None and (header == _NO_HEADER or header.written == _FLICKR8K)
 
 
 def _header(lines: Sequence[str]) -> _Header | None:
-    """Finds the separator with which the header names photos and captions."""
+    """Finds the separator that makes the header name photos and captions."""
     first = next((at for at, line in enumerate(lines) if line.strip()), 0)
     said = re.fullmatch(r"sep=(.)", lines[first].strip(' "'), re.IGNORECASE)
     first += bool(said)
@@ -141,19 +141,19 @@ def _rows(lines: Sequence[str], header: _Header) -> Iterator[Row]:
     captions = [at for at, column in enumerate(columns) if is_caption_column(column)]
     place = columns.index(FILE_NAME)
     if captions[0] < place:
-        place -= len(columns)  # counted from the end, for a caption may have separators
+        place -= len(columns)  # counted from the end, because captions can contain separators
     at = first
     while at < len(lines):
         end = at + 1
         mended = lines[at].count('"') % 2 == 1
-        # a quoted field may have line breaks; but where a line has a photo's name, a quotation mark was alone
+        # a quoted field can have line breaks; but if the next line has a photo's name, the quotation mark was alone
         while mended and end < len(lines) and not _has_photo(lines[end if place >= 0 else end - 1], separator, place):
             mended ^= lines[end].count('"') % 2 == 1
             end += 1
         line = "\n".join(lines[at:end])
         fields = None if mended else _fields(line, separator, len(columns))
         mended = fields is None
-        if mended:  # what is not quoted as in CSV has no line breaks
+        if mended:  # rows not quoted as in CSV have no line breaks
             line, end = lines[at], at + 1
         fields = line.split(separator) if fields is None else fields
         while len(fields) > len(columns) and not fields[-1].strip():
@@ -164,8 +164,8 @@ def _rows(lines: Sequence[str], header: _Header) -> Iterator[Row]:
             fields[caption : caption + extra + 1] = [separator.join(fields[caption : caption + extra + 1])]
             mended = True
         elif extra > 0:
-            fields = []  # any of the captions may have the separators
-        if line.strip() and _lower(fields) != written:  # some tables repeat their header
+            fields = []  # any of the captions can contain the separators
+        if line.strip() and _lower(fields) != written:  # some tables repeat the header
             values = dict(zip(columns, fields, strict=False))
             values[FILE_NAME] = values.get(FILE_NAME, "").strip(' "')
             yield Row(at + 1, values, mended, line)
@@ -173,9 +173,9 @@ def _rows(lines: Sequence[str], header: _Header) -> Iterator[Row]:
 
 
 def _fields(line: str, separator: str, count: int) -> list[str] | None:
-    """Splits a row, whose quoted fields may have line breaks; returns None if it is not quoted as in CSV.
+    """Splits a row, whose quoted fields can have line breaks; returns None if it is not quoted as in CSV.
 
-    Spaces before fields are left out where there are then `count` fields.
+    Spaces before fields are dropped if that leaves `count` fields.
     """
     for skip in (True, False):
         parts = [part + "\n" for part in line.rstrip(" ").split("\n")]
@@ -197,6 +197,6 @@ def _is_photo(field: str) -> bool:
 
 
 def _has_photo(line: str, separator: str, place: int) -> bool:
-    """Tells whether a line has a photo's name at a place, which is counted from the end if it is negative."""
+    """Returns whether a line has a photo's name at a place, which counts from the end if it is negative."""
     fields = line.split(separator)
     return -len(fields) <= place < len(fields) and _is_photo(fields[place])

@@ -1,1 +1,1 @@
-"""Checkpoints of other captioners as ours: files read without running code, names and vocabularies converted."""
+"""Imports checkpoints of other captioners: reads files without running their code, converts names and vocabularies."""

@@ -1,4 +1,4 @@
-"""Makes a checkpoint of ours from a model of another project."""
+"""Converts a model of another project to a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from captioner.text.tokenizer import SPECIAL
 
 _PICTURES = 4
 _PLAIN = {"output": "linear", "initial_tanh": False, "mask_special": False, "tie_words": False}
-"""Settings of `ModelConfig` that all these systems have."""
+"""Settings of `ModelConfig` that all these systems share."""
 
 
 def import_checkpoint(system: str, request: Request, command: str) -> Checkpoint:
-    """Reads a model of another project and makes it a checkpoint that captions as its own program does, greedily.
+    """Converts a model of another project to a checkpoint that writes the same captions as its own greedy search.
 
-    The special words get our ids, and the rows of the words move with them. The checkpoint carries drawn pictures for
-    the verification of an export, because there are no photos.
+    The special words get our ids, and the rows of the weights are reordered to match. The checkpoint has generated
+    pictures for verifying an export, because there are no photos.
 
     Args:
         system: a key of `SYSTEMS`.
@@ -38,14 +38,14 @@ def import_checkpoint(system: str, request: Request, command: str) -> Checkpoint
         command: the command line, for the provenance.
 
     Raises:
-        CaptionerError: a file cannot be read or is not of this system, or the vocabulary does not fit the weights.
+        CaptionerError: a file cannot be read or is not from this system, or the vocabulary does not fit the weights.
     """
     title, needed = SYSTEMS[system].title, SYSTEMS[system].files
     source = " and ".join(map(str, request.files))
     if len(request.files) != len(needed):
         raise CaptionerError(
             f"A model of {title} has {len(needed)} file{'s' * (len(needed) > 1)}, {' and '.join(needed)}; "
-            f"{len(request.files)} were named: {source}."
+            f"{len(request.files)} given: {source}."
         )
     found = SYSTEMS[system].find(request)
     weights = renamed(found.state, found.names, source)
@@ -53,16 +53,16 @@ def import_checkpoint(system: str, request: Request, command: str) -> Checkpoint
     vocabulary, order = _vocabulary(words, found, request.words)
     if len(words) != len(weights["decoder.embedding.weight"]):
         raise CaptionerError(
-            f"{request.words} has {len(words)} words and the weights in {source} "
+            f"{request.words} has {len(words)} words, but the weights in {source} have "
             f"{len(weights['decoder.embedding.weight'])}; name the vocabulary that the model was trained with."
         )
     try:
         weights = converted(weights, order)
         config = _config(found, weights, source)
     except (KeyError, IndexError) as error:
-        raise CaptionerError(f"{source} is no whole model of {title}: there is no {error}.") from None
+        raise CaptionerError(f"{source} is not a complete model of {title}: {error} is missing.") from None
     except CaprunError as error:
-        raise CaptionerError(f"{source} is no model of {title} that can be imported: {error}") from None
+        raise CaptionerError(f"{source} cannot be imported as a model of {title}: {error}") from None
     model = build_caption_model(config, len(vocabulary), SPECIAL)
     _load(model, weights, source)
     provenance = {
@@ -78,17 +78,17 @@ def import_checkpoint(system: str, request: Request, command: str) -> Checkpoint
 
 
 def _vocabulary(words: list[str], found: Found, file: Path) -> tuple[Vocabulary, list[int]]:
-    """Returns the vocabulary with the special words at our ids, and the ids that its words had."""
+    """Returns the vocabulary with the special words at our ids, and the former ids of its words."""
     missing = [word for word in found.special if word not in words]
     if missing:
-        raise CaptionerError(f"{file} lacks {', '.join(missing)}; it begins with {', '.join(words[:6])}.")
+        raise CaptionerError(f"{file} does not have {', '.join(missing)}; it starts with {', '.join(words[:6])}.")
     first = [words.index(word) for word in found.special]
     order = first + [index for index in range(len(words)) if index not in first]
     return Vocabulary(tuple(words[index] for index in order), found.joining), order
 
 
 def _config(found: Found, weights: Weights, source: str) -> Config:
-    """Returns the configuration, with the sizes of the weights."""
+    """Returns the configuration, with sizes taken from the weights."""
     sizes: dict[str, Any] = {
         "embedding": weights["decoder.embedding.weight"].shape[1],
         "units": weights["decoder.hidden_gates.0.weight"].shape[1],
@@ -109,7 +109,7 @@ def _config(found: Found, weights: Weights, source: str) -> Config:
 
 def _load(model: CaptionModel, weights: Weights, source: str) -> None:
     own = model.state_dict()
-    counters = {name for name in own if name.endswith("num_batches_tracked")}  # files before PyTorch 0.4.1 have none
+    counters = {name for name in own if name.endswith("num_batches_tracked")}  # none in files of PyTorch before 0.4.1
     different = sorted((set(own) ^ set(weights)) - counters)
     different += [name for name in own if name in weights and own[name].shape != weights[name].shape]
     if different:

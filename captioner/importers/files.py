@@ -1,4 +1,4 @@
-"""Reads the checkpoints and vocabularies of other projects, and says in one sentence what is wrong with a file."""
+"""Reads checkpoints and vocabularies of other projects, and reports what is wrong with a file in one sentence."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def read_states(path: Path, places: Mapping[str, str]) -> dict[str, Tensor]:
 
     Args:
         path: a file of `torch.save`.
-        places: the keys that lead to each state dict or module, joined by dots and empty for the file itself; and what
-            its names begin with in the result. The prefix that `DataParallel` gives to names is left out.
+        places: the keys that lead to each state dict or module, joined by dots and empty for the file itself, and the
+            prefix of its names in the result. The prefix that `DataParallel` adds to names is removed.
 
     Returns:
-        Tensors by name. For the pooling of a module, `output_size` is its rows and columns, int64 (1,) or (2,).
+        Tensors by name. `output_size` of a pooling layer has its rows and columns, int64 (1,) or (2,).
 
     Raises:
-        CaptionerError: the file cannot be read, holds anything but weights and plain data, or lacks a state dict.
+        CaptionerError: the file cannot be read, holds anything but weights and plain data, or has no state dict.
     """
-    with _explained(path, "a file of PyTorch weights"):
+    with _explained(path, "a PyTorch weights file"):
         content = load_modules(path)
         found = {place: _state_dict(_at(content, place)) for place in places}
     for place, state in found.items():
@@ -53,7 +53,7 @@ def _at(content: Any, place: str) -> Any:
 
 
 def _state_dict(found: Any) -> dict[str, Tensor]:
-    """Returns the tensors of a state dict or of a module, without what lies beside them; nothing if it is neither."""
+    """Returns the tensors of a state dict or a module, without other entries; empty if it is neither."""
     if isinstance(found, StandIn):
         return dict(_tensors(found, ""))
     named = found.items() if isinstance(found, dict) else ()
@@ -73,7 +73,7 @@ def _tensors(module: StandIn, prefix: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def read_words(path: Path) -> list[str]:
-    """Reads a vocabulary, each word at its id: a pickle or JSON of words with ids, vvduc's JSON, or BERT's vocab.txt.
+    """Reads words in the order of their ids from a pickle or JSON of words and ids, vvduc's JSON, or BERT's vocab.txt.
 
     Raises:
         CaptionerError: the file cannot be read, is none of these, or its ids are not 0, 1, 2 ...
@@ -93,7 +93,7 @@ def read_words(path: Path) -> list[str]:
 
 
 def _read(path: Path) -> Any:
-    """Reads what the suffix says: a pickle, JSON, or a word in each line."""
+    """Reads a file by its suffix: a pickle, JSON, or text with one word per line."""
     suffix = path.suffix.lower()
     if suffix in (".pickle", ".pkl"):
         with path.open("rb") as file:
@@ -106,7 +106,7 @@ def _read(path: Path) -> Any:
 
 @contextmanager
 def _explained(path: Path, kind: str) -> Iterator[None]:
-    """Raises what goes wrong while a file is read as one sentence."""
+    """Turns any error while reading a file into one sentence."""
     try:
         yield
     except RefusedError as error:
@@ -117,5 +117,5 @@ def _explained(path: Path, kind: str) -> Iterator[None]:
         raise CaptionerError(f"There is no file {path}.") from None
     except OSError as error:
         raise CaptionerError(f"{path} cannot be read: {error.strerror}.") from error
-    except Exception as error:  # a wrong byte can raise anything
+    except Exception as error:  # a corrupt byte can raise any type
         raise CaptionerError(f"{path} is not {kind} ({first_line(error).rstrip('.')}).") from error

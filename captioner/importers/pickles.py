@@ -1,8 +1,8 @@
-"""Reads pickles and files of `torch.save` that hold more than tensors, without running code from them.
+"""Reads pickles and `torch.save` files that hold more than tensors, without running code from them.
 
 Some checkpoints are pickles of whole modules. The unpickler builds plain data, tensors, and a stand-in for every class
-that belongs into such a file; a stand-in keeps the state that the file gives it and has no other code. Anything else is
-refused by name.
+that such files contain; a stand-in stores its state from the file and has no other code. Anything else is refused by
+name.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from captioner.pytorch_file import ZIP, DamagedError, refuse_damaged
 _STAND_INS = (
     *("models.Attention", "models.DecoderWithAttention", "models.Encoder"),  # sgrvinod's
     *("torch.nn.modules.", "torch.nn.parallel.", "torch.optim.", "torchvision.models.", "torch.device"),
-    "torch.nn.backends.thnn.",  # in every module of PyTorch before 1.2
-    *("numpy.", "_codecs.encode"),  # scores beside the weights
+    "torch.nn.backends.thnn.",  # in every module saved before PyTorch 1.2
+    *("numpy.", "_codecs.encode"),  # scores saved with the weights
 )
 _DTYPES = {
     "Float": torch.float32,
@@ -38,28 +38,28 @@ _DTYPES = {
     "Bool": torch.bool,
 }
 _OLD = (0x1950A86A20F9469CFC6C, 1001)
-"""Magic number and version with which files of PyTorch before 1.6 begin, a pickle each."""
+"""Magic number and version at the start of files written before PyTorch 1.6, one pickle each."""
 
 Storage = Callable[[str, torch.dtype, int], Tensor]
 """Returns the numbers of a storage, (count,), by key, type and count."""
 
 
 class RefusedError(ValueError):
-    """A pickle asks for a class or function that it may not have; the message is its name."""
+    """A pickle refers to a class or function that is not allowed; the message is its name."""
 
 
 class StandIn:
-    """An object of a class that is not loaded, with the attributes that a pickle gives it."""
+    """Stands for an object whose class is not loaded, with the attributes from the pickle."""
 
     def __new__(cls, *_: object) -> StandIn:
-        """Takes the arguments of any class."""
+        """Accepts the arguments of any class."""
         return super().__new__(cls)
 
     def __init__(self, *_: object) -> None:
         return
 
     def __setstate__(self, state: object) -> None:
-        """Keeps a state of named attributes, as modules have, and no other."""
+        """Stores a state of named attributes, as modules have; ignores any other."""
         if isinstance(state, dict):
             self.__dict__.update(state)
 
@@ -75,11 +75,11 @@ def load_pickle(file: BinaryIO) -> Any:
 
 
 def load_modules(path: Path) -> Any:
-    """Reads what `torch.save` wrote: plain data, tensors, and stand-ins for modules and optimisers.
+    """Reads a `torch.save` file: plain data, tensors, and stand-ins for modules and optimisers.
 
     Raises:
         RefusedError: the file holds something else.
-        DamagedError: the file is altered, cut off, or has another format.
+        DamagedError: the file is altered, truncated, or in another format.
         OSError: the file cannot be read.
         Exception: the file is damaged; any type is possible.
     """
@@ -102,7 +102,7 @@ def load_modules(path: Path) -> Any:
 
 
 def _load_old(file: BinaryIO) -> Any:
-    """Reads the format before PyTorch 1.6: three pickles, the content, the keys of the storages, and their numbers."""
+    """Reads the format before PyTorch 1.6: three pickles, the content, the keys of the storages, and their data."""
     storages: dict[str, Tensor] = {}
 
     def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
@@ -110,12 +110,12 @@ def _load_old(file: BinaryIO) -> Any:
 
     if tuple(load_pickle(file) for _ in _OLD) != _OLD:
         raise DamagedError("PyTorch did not write it")
-    load_pickle(file)  # of the machine
+    load_pickle(file)  # system information
     content = _Unpickler(file, storage).load()
     for key in load_pickle(file):
         numbers = storages[key]
         if int.from_bytes(file.read(8), "little") != len(numbers):
-            raise DamagedError("a storage has another size")
+            raise DamagedError("a storage has the wrong size")
         if len(numbers):
             read = bytearray(file.read(numbers.nbytes))
             numbers.copy_(torch.frombuffer(read, dtype=numbers.dtype, count=len(numbers)))
@@ -123,7 +123,7 @@ def _load_old(file: BinaryIO) -> Any:
 
 
 def _no_storage(key: str, *_: object) -> Tensor:
-    raise DamagedError(f"it refers to numbers elsewhere ({key})")
+    raise DamagedError(f"it refers to a storage that it does not contain ({key})")
 
 
 def _tensor(storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: object) -> Tensor:
@@ -141,7 +141,7 @@ _BUILT: dict[str, Any] = {
     **{f"torch._utils._rebuild_tensor{end}": _tensor for end in ("", "_v2")},
     **dict.fromkeys(("torch._utils._rebuild_parameter", "torch.nn.parameter.Parameter"), _parameter),
 }
-"""Plain data and tensors by the names of what builds them."""
+"""Constructors of plain data and tensors, by their names in pickles."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -158,7 +158,7 @@ class _Unpickler(pickle.Unpickler):
         raise RefusedError(asked)
 
     def persistent_load(self, pid: Any, /) -> Any:
-        """Returns the class of an old module, which comes with its source, or the numbers of a storage."""
+        """Returns the class of an old module, which is saved with its source, or the numbers of a storage."""
         kind, what, *rest = pid
         if kind == "module":
             return what

@@ -21,22 +21,22 @@ class Request:
 
     files: Sequence[Path]
     words: Path
-    """The file of the vocabulary; for ljm565, the folder of its training captions."""
+    """The vocabulary file; for ljm565, the folder of its training captions."""
     decoder: str = ""
     """CaRNet's decoder."""
     regions: int = 7
-    """Rows and columns of regions that CaRNet's attention sees."""
+    """Rows and columns of regions that CaRNet's attention covers."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A model of another project, in its own terms."""
+    """A model of another project, with its own names."""
 
     state: Mapping[str, Tensor]
     names: Mapping[str, str]
-    """Our names for the beginnings of its names; see `captioner.importers.weights`."""
+    """Our name prefixes by its name prefixes; see `captioner.importers.weights`."""
     words: Callable[[int], list[str]]
-    """Returns the words at their ids, given the number of words that the weights have."""
+    """Returns the words in the order of their ids, given the number of words in the weights."""
     special: tuple[str, str, str, str]
     """Its words for padding, start, end and unknown words."""
     data: Mapping[str, Any]
@@ -44,7 +44,7 @@ class Found:
     model: Mapping[str, Any]
     """Settings of `ModelConfig` besides sizes and `_PLAIN`."""
     max_length: int
-    """Most pieces that its own program generates after the start, the end included."""
+    """Maximum number of pieces that its own program generates after the start, including the end."""
     joining: Joining = field(default_factory=Joining)
 
 
@@ -187,9 +187,9 @@ class System:
 
     title: str
     find: Callable[[Request], Found]
-    """Reads a model; raises a CaptionerError where a file is not what the system writes."""
+    """Reads a model; raises a CaptionerError if the system did not write a file."""
     files: tuple[str, ...]
-    """The names of the files of a model."""
+    """File names of a model."""
 
 
 SYSTEMS = {

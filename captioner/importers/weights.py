@@ -21,29 +21,29 @@ _RESNETS: Mapping[tuple[bool, tuple[int, ...]], str] = {
 
 
 def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], source: str) -> Weights:
-    """Returns weights by our names.
+    """Renames weights to our names.
 
     Args:
         state: weights by their own names.
-        names: ours for the beginning of each of theirs, the longer ones first; empty for weights that are not used.
+        names: our prefixes by theirs, longer ones first; empty for weights that are not used.
         source: the files, for messages.
 
     Raises:
-        CaptionerError: a beginning is missing, or a name has none of them.
+        CaptionerError: a prefix matches no weight, or a weight matches no prefix.
     """
     lacking = [begin for begin in names if not any(name.startswith(begin) for name in state)]
     if lacking:
         raise CaptionerError(
-            f"There are no weights of {', '.join(begin.rstrip('.') for begin in lacking)} in {source}, but of "
-            f"{', '.join(_modules(state))}; name the files of one whole model of this kind."
+            f"There are no weights for {', '.join(begin.rstrip('.') for begin in lacking)} in {source}, only for "
+            f"{', '.join(_modules(state))}; name the files of one complete model of this system."
         )
     weights: Weights = {}
     for name, value in state.items():
         begin = next((one for one in names if name.startswith(one)), None)
         if begin is None:
             raise CaptionerError(
-                f"There are weights of {name} in {source}, which a model of this kind does not have; name the system "
-                "and decoder that it was trained with."
+                f"There are weights for {name} in {source}, which a model of this system does not have; name the "
+                "system and decoder that it was trained with."
             )
         if names[begin]:
             weights[names[begin] + name.removeprefix(begin)] = value
@@ -56,15 +56,15 @@ def _modules(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def converted(weights: Mapping[str, Tensor], order: Sequence[int]) -> Weights:
-    """Returns weights in the form that `CaptionModel` has them.
+    """Converts weights to those of `CaptionModel`.
 
     Args:
-        weights: by our names, except for an LSTMCell or LSTM called `lstm`, whose first layer reads word and context in
-            this order. Query and score of the attention may have biases, which are redundant.
-        order: their id for each of our ids of the vocabulary.
+        weights: by our names, except for an LSTMCell or LSTM called `lstm`, whose first layer reads the word before the
+            context. Query and score of the attention can have biases, which are redundant.
+        order: their vocabulary id for each of ours.
 
     Raises:
-        KeyError: a layer lacks a part.
+        KeyError: a part of a layer is missing.
     """
     weights = dict(weights)
     for name in ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias"):
@@ -90,12 +90,12 @@ def converted(weights: Mapping[str, Tensor], order: Sequence[int]) -> Weights:
 
 
 def layers_of(weights: Mapping[str, Tensor]) -> int:
-    """Returns the number of layers of the LSTM called `lstm`, or of the converted one."""
+    """Returns the number of LSTM layers, before conversion (`lstm`) or after."""
     return sum(name.startswith(("lstm.weight_hh", "decoder.hidden_gates.")) for name in weights)
 
 
 def resnet_of(weights: Mapping[str, Tensor], source: str) -> str:
-    """Returns torchvision's name of the ResNet that is the encoder.
+    """Returns torchvision's name for the encoder, a ResNet.
 
     Raises:
         CaptionerError: torchvision has no such ResNet.
@@ -106,5 +106,5 @@ def resnet_of(weights: Mapping[str, Tensor], source: str) -> str:
     )
     found = _RESNETS.get(("encoder.features.4.0.conv3.weight" in weights, stages))
     if found is None:
-        raise CaptionerError(f"{source} has an encoder with stages of {stages} blocks, which is no ResNet.")
+        raise CaptionerError(f"{source} has an encoder with {stages} blocks per stage, which is not a known ResNet.")
     return found

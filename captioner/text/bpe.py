@@ -1,10 +1,10 @@
 """Byte-pair encoding (Sennrich et al., 2016) of characters, learnt from the captions; every piece is printable.
 
 A word is split by the most frequent merges, in the worst case into single characters, so a caption has no unknown piece
-if its characters are known. The first piece of a word begins with `▁`. In scripts without spaces (Chinese, Japanese,
-Thai) words have no visible beginning: `▁` stands only where the caption has a space, and `Joining.unspaced` lists their
-letters. A Chinese character is never merged, because merges would make pieces of whole phrases, each with few captions
-to learn it from; characters do better than words in most tasks (Li et al., 2019).
+if its characters are known. The first piece of a word starts with `▁`. In scripts without spaces (Chinese, Japanese,
+Thai) words have no visible beginning: `▁` occurs only where the caption has a space, and `Joining.unspaced` lists their
+letters. Chinese characters are never merged, because merges would produce pieces for entire phrases, each with few
+captions to learn it from; characters work better than words in most tasks (Li et al., 2019).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def build_bpe(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
         raise CaptionerError("The training captions have no words, which bpe needs; add captions.")
     if characters > size:
         raise CaptionerError(
-            f"data.vocabulary_size is {size}, but characters and special pieces alone are {characters}; raise it to "
-            "several times that."
+            f"data.vocabulary_size is {size}, but there are {characters} characters and special pieces; raise "
+            "it to several times that number."
         )
     learner = library.Tokenizer(library.models.BPE())
     learner.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
@@ -60,7 +60,7 @@ def restore_bpe(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, 
     """Restores a tokenizer; see `captioner.text.build.restore_tokenizer`.
 
     Raises:
-        CaptionerError: the state has no merges, or those of another vocabulary.
+        CaptionerError: the state has no merges, or merges of another vocabulary.
     """
     try:
         merges = [(left, right) for left, right in state["merges"]]
@@ -69,7 +69,7 @@ def restore_bpe(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, 
             raise ValueError("merges of another vocabulary")
     except (KeyError, TypeError, ValueError):
         raise CaptionerError(
-            "The checkpoint's merges are missing or do not match its vocabulary; copy it again."
+            "The checkpoint's merges are missing or do not match its vocabulary; copy the file again."
         ) from None
     return _tokenizer(config, vocabulary, merges)
 
@@ -88,7 +88,7 @@ def _tokenizer(config: DataConfig, vocabulary: Vocabulary, merges: Merges) -> To
 
 
 def _text(caption: str, config: DataConfig) -> str:
-    """Returns the parts of a caption, within which pieces are merged, with spaces between them."""
+    """Returns the parts of a caption, separated by spaces; pieces are merged only within a part."""
     return " ".join(_parts(caption, config))
 
 
@@ -99,9 +99,9 @@ def _parts(caption: str, config: DataConfig) -> Iterator[str]:
         for position, run in enumerate(_runs(token.text)):
             spaced = position == 0 and token.spaced
             if is_unspaced(run[0]):
-                # Chinese and Japanese have no spaces; in Thai they end phrases
+                # Chinese and Japanese have no spaces; in Thai, spaces end phrases
                 spaced = spaced and not (before and script_of(before) == script_of(run[0]) == HAN_OR_KANA)
-                # a part of its own, or the vocabulary would have each beginning of the run twice
+                # a separate part; otherwise the vocabulary would have the start of each run twice
                 yield from (WORD_START,) if spaced and before else ()
                 yield run
             elif spaced or (position == 0 and not is_unspaced(before)):
@@ -114,7 +114,7 @@ def _parts(caption: str, config: DataConfig) -> Iterator[str]:
 def _runs(token: str) -> Iterator[str]:
     """Yields runs of characters, all from scripts with or all from scripts without spaces between words.
 
-    A Chinese character is a run of its own.
+    Each Chinese character is a separate run.
     """
     for _, run in groupby(token, is_unspaced):
         for ideographs, part in groupby(run, is_ideograph):

@@ -17,7 +17,7 @@ from captioner.text.wordpiece import build_wordpiece, restore_wordpiece
 from captioner.text.words import build_words, restore_words
 
 _FEW = 0.1
-"""Share of captions in scripts without spaces up to which words suit a dataset."""
+"""Share of captions in scripts without spaces, up to which `word` is the automatic choice."""
 
 
 def build_tokenizer(config: DataConfig, captions: Sequence[str]) -> Tokenizer:
@@ -47,10 +47,10 @@ def build_tokenizer(config: DataConfig, captions: Sequence[str]) -> Tokenizer:
 
 
 def restore_tokenizer(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, Any]) -> Tokenizer:
-    """Restores a tokenizer from its configuration, vocabulary and `state`; it needs no captions and no file.
+    """Restores a tokenizer from its configuration, vocabulary and `state`; needs no captions or files.
 
     Raises:
-        CaptionerError: the tokenizer is unknown, its package is not installed, or the state is of another tokenizer.
+        CaptionerError: the tokenizer is unknown, its package is not installed, or the state is from another tokenizer.
     """
     kind, argument = _parse(config.tokenizer)
     if kind == "wordpiece":
@@ -63,7 +63,7 @@ def restore_tokenizer(config: DataConfig, vocabulary: Vocabulary, state: Mapping
 
 
 def language_of(config: DataConfig) -> str | None:
-    """Returns the code of the captions' language, such as `en`: as set, or the tokenizer's; None if it is unknown."""
+    """Returns the captions' language code, such as `en`, from the setting or the tokenizer; None if it is unknown."""
     kind, argument = _parse(config.tokenizer)
     return config.language or (argument if kind == "spacy" else None)
 

@@ -1,4 +1,4 @@
-"""Gender-neutral words of English, from which the neutral words of a bundle are chosen."""
+"""Gender-neutral English words, from which the neutral words of a bundle are chosen."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from caprun.bundle.vocabulary import Vocabulary
 
 
 def _words(table: str) -> dict[str, tuple[str, ...]]:
-    """Parses lines of neutral words, the best first, a colon, and the gendered words that they replace."""
+    """Parses lines of neutral words (best first), a colon, and the gendered words that they replace."""
     lines = [line.split(":") for line in table.strip().splitlines()]
     return {word: tuple(neutral.split()) for neutral, gendered in lines for word in gendered.split()}
 
 
 # Words that do not guess a person's gender are left out on purpose (`snowman`, `superman`, `king` as in king-size), and
-# so is `cowboy`, which mostly stands before `hat`. `her` is mostly a possessive in captions.
+# so is `cowboy`, which mostly precedes `hat`. `her` is mostly a possessive in captions.
 WORDS: Mapping[str, tuple[str, ...]] = _words("""
     person: man woman guy lady gentleman male female dude gal fellow mans womans bride groom
     person: businessman businesswoman fisherman salesman saleswoman waiter waitress hostess stewardess
@@ -98,7 +98,7 @@ def _phrases() -> Iterator[tuple[str, str]]:
 
 
 PHRASES: Mapping[str, str] = dict(_phrases())
-"""Replacements of phrases that neutral words make clumsy, in lower case."""
+"""Replacements for phrases that neutral words make clumsy, in lower case."""
 
 _MARKS = ("a", "the")  # a vocabulary with these words is English
 _CASES: tuple[Callable[[str], str], ...] = (str, str.capitalize)
@@ -108,8 +108,8 @@ def neutral_words(vocabulary: Vocabulary, language: str | None = None) -> Neutra
     """Chooses the neutral words that are in a vocabulary.
 
     Args:
-        vocabulary: vocabulary of the captions, at least some of whose pieces are words.
-        language: code of the language; None to detect it from the vocabulary.
+        vocabulary: vocabulary of the captions; at least some pieces must be words.
+        language: language code; None to detect it from the vocabulary.
 
     Returns:
         Entries whose pieces are all in the vocabulary, in lower case and capitalised; None if there are none.

@@ -1,4 +1,4 @@
-"""Words of captions as scores count them: lower-cased, without punctuation, characters in scripts without spaces."""
+"""Splits captions into words for scoring: lower-cased, without punctuation; characters in scripts without spaces."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def tokenize(caption: str) -> list[str]:
 
 
 def segmentation(captions: Iterable[str]) -> str:
-    """Returns what `tokenize` cuts captions into: `words`, `characters`, or `words and characters`."""
+    """Returns the units that `tokenize` splits captions into: `words`, `characters`, or `words and characters`."""
     share = unspaced_share(captions)
     return "words" if share == 0 else "characters" if share == 1 else "words and characters"
 
 
 def segmenter(package: Segmenter) -> Words:
-    """Returns `tokenize` with words instead of characters, as a package finds them.
+    """Returns a `tokenize` that uses a package to find words, not characters, in scripts without spaces.
 
     Raises:
         CaptionerError: the package is not installed.
@@ -48,24 +48,24 @@ def segmenter(package: Segmenter) -> Words:
     try:
         import jieba
     except ImportError:
-        raise CaptionerError(f"--segmenter {package} needs that package; run `pip install {package}`.") from None
-    jieba.setLogLevel("WARNING")  # it reports its start on standard error
+        raise CaptionerError(f"--segmenter {package} requires {package}; run `pip install {package}`.") from None
+    jieba.setLogLevel("WARNING")  # it logs its start to standard error
     return lambda caption: [word for token in split(caption) for word in _cut(token.text, jieba.lcut)]
 
 
 def ends_with(words: Sequence[object], endings: Iterable[Sequence[object]]) -> bool:
-    """Returns whether words, or their ids, end with one of several endings, each the words of a text."""
+    """Returns whether a list of words or ids ends with one of several endings; empty endings never match."""
     return any(ending and list(words[-len(ending) :]) == list(ending) for ending in endings)
 
 
 def mention(captions: Iterable[str], texts: Iterable[str]) -> bool:
-    """Returns whether a caption has the words of one of several texts, one after another."""
+    """Returns whether any caption contains the words of any text in sequence."""
     wanted = [f" {' '.join(tokenize(text))} " for text in texts]
     return any(text in f" {' '.join(tokenize(caption))} " for caption in captions for text in wanted)
 
 
 def _cut(word: str, segment: Callable[[str], list[str]]) -> Iterator[str]:
-    """Yields the words in a run of letters, with runs of scripts without spaces cut by `segment`."""
+    """Yields the words in a run of letters, with runs of scripts without spaces split by `segment`."""
     if word.isascii() or not any(map(is_unspaced, word)):
         yield word
         return

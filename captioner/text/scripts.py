@@ -15,7 +15,7 @@ _UNSPACED = {HAN_OR_KANA, "Thai", "Lao", "Khmer", "Myanmar"}
 
 @lru_cache(maxsize=4096)
 def script_of(character: str) -> str:
-    """Returns a character's script, such as `Latin`; the standard library has only the script in a character's name."""
+    """Returns a character's script, such as `Latin`; the standard library has it only in the character's name."""
     name = unicodedata.name(character, "").removeprefix("HALFWIDTH ").removeprefix("FULLWIDTH ")
     script = name.partition(" ")[0].capitalize()
     return HAN_OR_KANA if script in _HAN_OR_KANA else script
@@ -23,13 +23,13 @@ def script_of(character: str) -> str:
 
 @lru_cache(maxsize=4096)
 def is_unspaced(character: str) -> bool:
-    """Returns whether a letter, digit or combining mark is of a script without spaces, such as Chinese and Thai."""
+    """Returns whether a character is a letter, digit or combining mark of a script without spaces, such as Thai."""
     return unicodedata.category(character)[0] in "LNM" and script_of(character) in _UNSPACED
 
 
 @lru_cache(maxsize=4096)
 def is_ideograph(character: str) -> bool:
-    """Returns whether a character is a Chinese one, which Japanese uses beside kana."""
+    """Returns whether a character is a Chinese character, which Japanese uses besides kana."""
     return script_of(character) == HAN_OR_KANA and "IDEOGRAPH" in unicodedata.name(character)
 
 
@@ -42,7 +42,7 @@ def scripts_of(captions: Iterable[str]) -> dict[str, int]:
 
 def _script_of_most(caption: str) -> str:
     """Returns the script of most letters of a caption; empty if it has none."""
-    if caption.isascii():  # as are millions of captions
+    if caption.isascii():  # a shortcut for most captions
         return "Latin" if any(map(str.isalpha, caption)) else ""
     letters = Counter(map(_script_of_letter, caption))
     del letters[""]

@@ -1,4 +1,4 @@
-"""Words of spaCy's blank, rule-based tokenizers, which know contractions and abbreviations of a language."""
+"""Words from spaCy's blank, rule-based tokenizers, which know a language's contractions and abbreviations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captioner.text.splitting import joining, split
 from captioner.text.tokenizer import SPECIAL_PIECES, Tokenizer, import_error, word_tokenizer
 from captioner.text.words import frequent
 
-# spaCy makes hyphens inside words tokens of their own; `split` leaves no other hyphens
+# spaCy turns hyphens inside words into separate tokens; `split` leaves no other hyphens
 _INSIDE_WORDS = ("-",)
 
 
@@ -32,7 +32,7 @@ def build_spacy(config: DataConfig, language: str, captions: Iterable[str]) -> T
 
     Args:
         config: see `captioner.text.tokenizer.Tokenizer`.
-        language: spaCy's code of the language, such as `en`.
+        language: spaCy's language code, such as `en`.
         captions: the training captions.
 
     Raises:
@@ -89,7 +89,7 @@ def _is_word(text: str) -> bool:
 
 
 def _glued(captions: Iterable[Sequence[_Part]]) -> tuple[set[str], set[str]]:
-    """Returns the words that are mostly written without a space before them, and those without one after them."""
+    """Returns the words mostly written without a space before them, and the words mostly without one after them."""
     counts, before, after = Counter[str](), Counter[str](), Counter[str]()
     for caption in captions:
         counts.update(part.text for part in caption)

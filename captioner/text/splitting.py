@@ -1,4 +1,4 @@
-"""Splits captions of any script into words and marks, and gives the rules that join them again."""
+"""Splits captions of any script into words and marks, and returns the rules that join them again."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Token(NamedTuple):
 
     text: str
     spaced: bool
-    """Whether a space separates it from the token before; true for the first."""
+    """Whether a space separates it from the previous token; true for the first."""
     mark: bool
     """Whether it is a punctuation mark or a run of symbols."""
 
 
 # The patterns match kinds of characters, one letter each, because `re` has no class for combining marks and would split
 # Hindi and decomposed accents. A word does not start with a combining mark; otherwise the invisible variation selector
-# behind an emoji would be a word.
+# after an emoji would be a word.
 _LETTER, _DIGIT, _MARK, _JOINER, _INNER, _POINT, _SYMBOL, _NO_WIDTH, _SPACE = "LDMJIPSZ "
 _START = f"[{_LETTER}{_DIGIT}]"
 _WORD = (
@@ -39,7 +39,7 @@ _LEFT_OUT = re.compile(f"[{_JOINER}{_INNER}{_POINT}{_SYMBOL}]")
 _PLAIN_JOINERS = str.maketrans({"’": "'", "\N{HYPHEN}": "-", "\N{NON-BREAKING HYPHEN}": "-"})
 _ZERO_WIDTH_SPACE = "\N{ZERO WIDTH SPACE}"
 
-_TURKISH = set("ıİğĞ")  # letters of no language with another rule for `I`
+_TURKISH = set("ıİğĞ")  # letters only in languages with the Turkish rule for `I`
 
 # Flickr8k's captions are already tokenized: `a man 's hat`
 _DETACHED_ENDING = re.compile(r"(?<=\w) (?=(?:'(?:s|m|d|ll|re|ve)|n't)(?!\w))", re.IGNORECASE)
@@ -61,12 +61,12 @@ def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -
     (`t-shirt`, `l'eau`) and, with `punctuation`, a mark between digits (`3.5`). All other characters separate words.
     Invisible characters (joiners, soft hyphens) are removed.
 
-    Variants of a mark become one: double quotes open or close according to the space beside them, or alternately
+    Variants of a mark become one: double quotes open or close according to the adjacent space, or alternately
     (`"a"` and `„a“` become `“a”`, `»a«` becomes `«a»`), a single quote opens after a space and closes elsewhere, a
     hyphen between words becomes a dash (`–`), and detached English endings (`man 's`) are attached. `joining` describes
     the spaces around marks.
     """
-    # Joiners and soft hyphens stand inside words. They are removed first, because a combining mark after one could not
+    # Joiners and soft hyphens occur inside words. They are removed first, because a combining mark after one could not
     # be composed with its letter. The zero-width space has the same category, but ends a word.
     visible = (c for c in caption if c == _ZERO_WIDTH_SPACE or unicodedata.category(c) != "Cf")
     text = unicodedata.normalize("NFC", "".join(visible)).translate(_PLAIN_JOINERS)
@@ -91,14 +91,14 @@ def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -
 
 
 def _lower(text: str) -> str:
-    """Lowers the case, in Turkish and its relatives by their rules: `I` to `ı` and `İ` to `i`."""
+    """Converts to lower case; in Turkish and related languages, `I` becomes `ı` and `İ` becomes `i`."""
     if _TURKISH.intersection(text):
         text = text.replace("I", "ı").replace("İ", "i")
     return text.lower()
 
 
 def _is_apart(gap: str, before: str, after: str) -> bool:
-    """Whether a space separates two tokens; `gap` has the kinds of the characters removed between them."""
+    """Returns whether a space separates two tokens; `gap` has the kinds of the characters removed between them."""
     if _SPACE in gap:
         return True
     # a removed mark leaves a space, as in `and/or`, but not in scripts without spaces
@@ -152,8 +152,8 @@ def joining(
         pieces: all pieces of the vocabulary.
         continuation: prefix of pieces that continue a word; see `caprun.bundle.vocabulary.Joining`.
         word_start: prefix of pieces that begin a word.
-        before: further words without a space before them.
-        after: further words without a space after them.
+        before: other words without a space before them.
+        after: other words without a space after them.
     """
     pieces = list(pieces)
     words = {piece.removeprefix(word_start) for piece in pieces}

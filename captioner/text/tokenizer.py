@@ -25,13 +25,13 @@ class Tokenizer:
     vocabulary: Vocabulary
     """All pieces, the special ones first."""
     config: DataConfig
-    """Settings of this tokenizer, by which captions are written (lower_case, punctuation) and cut (max_length)."""
+    """Settings of this tokenizer, which normalise captions (lower_case, punctuation) and cut them (max_length)."""
     ids: Callable[[str], list[int]]
     """Returns the ids of all pieces of a caption; SPECIAL.unk for a piece outside the vocabulary."""
     state: Mapping[str, Any] = field(default_factory=dict)
     """Plain data that `captioner.text.build.restore_tokenizer` needs besides configuration and vocabulary."""
     words: Callable[[str], list[str]] | None = None
-    """Returns the words of a caption, where every piece is a whole word; None where pieces spell words."""
+    """Returns the words of a caption, if every piece is a word; None if pieces can be parts of words."""
 
     def encode(self, caption: str) -> list[int]:
         """Returns the ids of START, the caption's pieces up to max_length, and END."""

@@ -1,9 +1,9 @@
-"""BERT's WordPiece, with only those pieces of a `vocab.txt` that occur in the training captions.
+"""BERT's WordPiece, limited to the pieces of a `vocab.txt` that occur in the training captions.
 
 A word is split by the greedy longest match of BERT's tokenizer (Devlin et al., 2019; Wu et al., 2016). Its vocabulary
-was made for Wikipedia, and captions use few of its 30,522 pieces. So only pieces that occur at least `min_count` times
-are kept, and the single characters that spell words with rarer pieces: a word of the training captions that BERT knows
-is never unknown. In lower case, accents are removed, as in BERT's uncased models.
+was made for Wikipedia, and captions use few of its 30,522 pieces. Only pieces that occur at least `min_count` times are
+kept, together with the single characters that spell words with rarer pieces. So words of the training captions that
+BERT knows are never unknown. Lower-casing also removes accents, as in BERT's uncased models.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, import_
 
 _CONTINUATION = "##"
 _UNKNOWN = SPECIAL_PIECES[SPECIAL.unk]
-_LONGEST_WORD = 100  # characters; to BERT, longer words are unknown
+_LONGEST_WORD = 100  # characters; BERT treats longer words as unknown
 
-# BERT makes marks inside words pieces of their own, `t - shirt`; `split` leaves no other marks of that kind
+# BERT turns marks inside words into separate pieces, `t - shirt`; `split` leaves no other such marks
 _INSIDE_WORDS = ("-", "'")
 
 
@@ -39,7 +39,7 @@ def build_wordpiece(config: DataConfig, file: str, captions: Iterable[str]) -> T
     counts = _count(texts, known, config)
     if not counts:
         raise CaptionerError(
-            f"No piece of {file} is in the training captions; name a BERT vocab.txt of their language."
+            f"No piece of {file} is in the training captions; name a BERT vocab.txt for their language."
         )
     characters = _count(texts, (p for p in known if len(p.removeprefix(_CONTINUATION)) == 1), config)
     frequent = [p for p in _by_count(counts) if counts[p] >= config.min_count and p not in characters]
@@ -48,8 +48,8 @@ def build_wordpiece(config: DataConfig, file: str, captions: Iterable[str]) -> T
         room = config.vocabulary_size - len(SPECIAL_PIECES) - len(characters)
         if room < 0:
             raise CaptionerError(
-                f"data.vocabulary_size is {config.vocabulary_size}, but characters and special pieces alone are "
-                f"{len(characters) + len(SPECIAL_PIECES)}; raise it to several times that."
+                f"data.vocabulary_size is {config.vocabulary_size}, but there are {config.vocabulary_size - room} "
+                "characters and special pieces; raise it to several times that number."
             )
         used = _count(texts, (*characters, *frequent[:room]), config)
     pieces = _by_count(used)

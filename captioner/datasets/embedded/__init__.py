@@ -1,1 +1,1 @@
-"""Datasets whose photos are in the cells of a table, on disk or on the Hugging Face hub; they become image folders."""
+"""Datasets with photos in table cells, on disk or on the Hugging Face hub; they are converted to image folders."""

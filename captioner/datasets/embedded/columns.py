@@ -1,4 +1,4 @@
-"""The columns of a table whose cells hold photos."""
+"""Columns of tables with photos in their cells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PHOTO = re.compile(r"image|img|photo|picture|jpe?g|png|webp")
 
 
 def library(module: str, dataset: str) -> Any:
-    """Imports a module of the extra `hub`.
+    """Imports a module that the extra `hub` installs.
 
     Raises:
         CaptionerError: it is not installed; the message names the dataset that needs it.
@@ -33,20 +33,20 @@ def photo_column(schema: Any, dataset: str, *, paths: bool) -> str:
     """Returns the name of the column with the photos.
 
     Args:
-        schema: schema of pyarrow. Cells with photos are bytes, or `{bytes, path}` as in Hugging Face's datasets.
-        dataset: names the table in an error.
-        paths: whether a column may have the paths of photos.
+        schema: a pyarrow schema. Photo cells are bytes, or `{bytes, path}` as in Hugging Face's datasets.
+        dataset: name of the table, for errors.
+        paths: whether a column of photo paths is accepted.
 
     Raises:
-        CaptionerError: there is no column of photos, or none of captions, or two of captions differ in case alone.
+        CaptionerError: there is no photo column or no caption column, or two caption columns differ only in case.
     """
     captions = [name for name in schema.names if is_caption_column(name.lower())]
     if len({name.lower() for name in captions}) < len(captions):
         raise CaptionerError(
-            f"{dataset} has columns of captions whose names differ in case alone: {', '.join(captions)}; rename one."
+            f"{dataset} has caption columns whose names differ only in case: {', '.join(captions)}; rename one."
         )
     types = library("pyarrow.types", dataset)
-    ranks: dict[str, tuple[bool, int]] = {}  # the lowest is the likeliest
+    ranks: dict[str, tuple[bool, int]] = {}  # the lowest is the most likely
     for name, kind in zip(schema.names, schema.types, strict=True):
         lower = name.lower()
         fields = [kind.field(i).name for i in range(kind.num_fields)] if types.is_struct(kind) else []
@@ -57,11 +57,11 @@ def photo_column(schema: Any, dataset: str, *, paths: bool) -> str:
     if ranks and captions:
         return min(ranks, key=lambda name: ranks[name])
     known = f"captions ({', '.join(CAPTION_COLUMNS[:4])} ...)" if ranks else "photos (bytes, or {bytes, path})"
-    raise CaptionerError(f"{dataset} has no column of {known}; its columns are {', '.join(schema.names) or 'none'}.")
+    raise CaptionerError(f"{dataset} has no column for {known}; its columns are {', '.join(schema.names) or 'none'}.")
 
 
 def photo_in(cell: Any) -> tuple[bytes | None, str]:
-    """Returns the encoded photo in a cell, or None, and the path beside it or in its place, or an empty one."""
+    """Returns the encoded photo in a cell or None, and the path that comes with it or replaces it, possibly empty."""
     if isinstance(cell, Mapping):
         return cell.get("bytes") or None, cell.get("path") or ""
     return (None, cell) if isinstance(cell, str) else (cell or None, "")

@@ -1,4 +1,4 @@
-"""Datasets on the Hugging Face hub, read by the library `datasets`: `hf:OWNER/NAME[@REVISION][:[CONFIG/]SPLIT]`."""
+"""Datasets on the Hugging Face hub, read with the library `datasets`: `hf:OWNER/NAME[@REVISION][:[CONFIG/]SPLIT]`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from captioner.errors import CaptionerError
 
 PREFIX = "hf:"
 _NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([^@:]+))?(?::(?:([^:/]+)/)?([\w.]+))?")
-# a file of a repository, or in one of its archives; a path to anything else is not followed
+# a file in a repository or in one of its archives; other paths are not followed
 _FILE = re.compile(r"((zip|tar)://[^:]*::)?hf://datasets/[^:]*")
-_GOES_ON = "; the same command goes on from here"
+_GOES_ON = "; run the same command again to continue from here"
 _HINTS = {
     "gated dataset": "; accept its conditions on its page, then run `hf auth login`",
     "available configs": "; name one as hf:OWNER/NAME:CONFIG/SPLIT",
     "Dataset scripts": "; try the hub's Parquet copy, hf:OWNER/NAME@refs/convert/parquet",
 }
-"""Advice for an error of the library, by words that the error contains."""
-_REASON = 300  # characters of an error of the library
+"""Advice for library errors, by words that the error contains."""
+_REASON = 300  # characters of a library error
 
 
 class HubName(NamedTuple):
@@ -39,33 +39,33 @@ class HubName(NamedTuple):
     configuration: str | None
     """One of several datasets in the repository."""
     split: str | None
-    """The only split to read."""
+    """The only split to read; None for all."""
 
     @classmethod
     def parse(cls, source: Path | str) -> HubName:
         """Reads `hf:OWNER/NAME[@REVISION][:[CONFIG/]SPLIT]`.
 
         Raises:
-            UsageError: it is written otherwise.
+            UsageError: the name has another form.
         """
         text = source.as_posix() if isinstance(source, Path) else source
         match = _NAME.fullmatch(text)
         if match is None:
-            raise UsageError(f"{text} is not the name of a dataset; write hf:OWNER/NAME[@REVISION][:SPLIT].")
+            raise UsageError(f"{text} is not a dataset name; write hf:OWNER/NAME[@REVISION][:SPLIT].")
         return cls(*match.groups())
 
     @property
     def key(self) -> str:
-        """A name for its folder."""
+        """Name of its cache folder."""
         digest = hashlib.sha256(repr(tuple(self)).encode()).hexdigest()
         return f"{self.repository.replace('/', '--')}-{digest[:10]}"
 
 
 class HubRows:
-    """Reads the rows of a dataset on the hub as they arrive; implements `Rows`.
+    """Streams the rows of a dataset on the hub; implements `Rows`.
 
-    The split of a row is that of its column `split`, or its split on the hub. A dataset with a single split has none,
-    unless `name` asks for it: the hub calls photos without splits `train`.
+    A row's split is the value of its column `split`, else its split on the hub. A dataset with a single split has no
+    splits unless `name` selects one, because the hub calls data without splits `train`.
 
     Args:
         source: the dataset, for messages.
@@ -92,7 +92,7 @@ class HubRows:
             )
             parts = builder.as_streaming_dataset()
             if name.split and name.split not in parts:
-                raise CaptionerError(f"{source} has no split {name.split}; it has {', '.join(parts)}.")
+                raise CaptionerError(f"{source} has no split {name.split}; its splits are {', '.join(parts)}.")
             self._parts = {key: part for key, part in parts.items() if name.split in (None, key)}
             self._column = photo_column(_schema(self._parts), source, paths=False)
         self._at: tuple[str, Any] | None = None
@@ -131,14 +131,14 @@ class HubRows:
             with _as_sentence(self._source, _GOES_ON), library("fsspec", self._source).open(path) as file:
                 photo = file.read()
         cells = {name.lower(): cell for name, cell in cells.items()}
-        if isinstance(text := cells.get("txt"), str):  # a file in an archive, with a caption in each line
+        if isinstance(text := cells.get("txt"), str):  # a file in an archive, with one caption per line
             cells["txt"] = text.splitlines()
         split = split_named(cells.get("split")) or (None if self._single else split_named(key))
         return Row(photo, path if photo else "", cells, split)
 
 
 def _schema(parts: Mapping[str, Any]) -> Any:
-    """Returns the schema of a dataset; formats without one have that of their first row."""
+    """Returns the schema of a dataset; for formats without one, that of the first row."""
     part = next(iter(parts.values()))
     if part.features:
         return part.features.arrow_schema
@@ -147,12 +147,12 @@ def _schema(parts: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def _as_sentence(source: str, hint: str = "") -> Iterator[None]:
-    """Raises whatever the library raises as one sentence that names the dataset."""
+    """Turns any error of the library into one sentence that names the dataset."""
     try:
         yield
     except CaptionerError:
         raise
-    except Exception as error:  # the library, its file systems and parsers raise anything
+    except Exception as error:  # the library, its file systems and parsers can raise any type
         reason = " ".join(str(error).partition("Example of usage")[0].split()) or type(error).__name__
         if isinstance(error, ConnectionError):
             hint = f"; check the network{hint}"

@@ -1,7 +1,7 @@
-"""Makes an image folder of a table whose cells hold photos: files of photos, and `metadata.jsonl`, in the cache.
+"""Converts a table with photos in its cells to an image folder in the cache: photo files and `metadata.jsonl`.
 
-Everything that reads, hashes or reports photos then works with files. Photos are written as they are, once, and named
-after their content. An unfinished folder is completed; a finished one is read without the table.
+All code that reads, hashes or reports photos then works with files. Each photo is written once, unchanged, and named
+after its content. An unfinished folder is completed; a finished one is read without the table.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Row(NamedTuple):
     photo: bytes | None
     """The encoded photo."""
     path: str
-    """The name of its file, or an empty one; without `photo`, its path in `Rows.folder`."""
+    """The name of its file, possibly empty; without `photo`, its path in `Rows.folder`."""
     cells: dict[str, Any]
-    """The other cells by their columns, in lower case."""
+    """The other cells, by column name in lower case."""
     split: Split | None
 
 
@@ -47,13 +47,13 @@ class Rows(Protocol):
     total: int | None
     """Number of rows, if known."""
     folder: Path | None
-    """Folder of the photos that rows name."""
+    """Folder of the photos that rows refer to by path."""
 
     def __iter__(self) -> Iterator[Row]:
         """Yields the rows."""
 
     def position(self) -> Any:
-        """Returns JSON with which the rows after the last one can be read; None if all must be read again."""
+        """Returns JSON data for continuing after the last row read; None if all rows must be read again."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class _State:
     size: int = 0
     """Bytes of `metadata.jsonl`."""
     position: Any = None
-    """Result of `Rows.position` after these."""
+    """Result of `Rows.position` after the rows in `metadata.jsonl`."""
     done: bool = False
 
 
@@ -88,7 +88,7 @@ def make_image_folder(folder: Path, open_rows: Callable[[Any], Rows]) -> tuple[s
     state = _read_state(folder)
     if not state.done:
         prepare_folder(folder, "--cache")
-        with FileLock(folder / ".lock"):  # all processes of torchrun read the dataset
+        with FileLock(folder / ".lock"):  # every torchrun process reads the dataset
             state = _read_state(folder)
             if not state.done:
                 _write(folder, state, open_rows(state.position))

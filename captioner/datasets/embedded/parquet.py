@@ -1,4 +1,4 @@
-"""Parquet files with photos or their paths, and captions, as people and Hugging Face's `datasets` write them."""
+"""Parquet files with captions and photos or photo paths, such as those written by Hugging Face's `datasets`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCH = 32  # rows
 
 
 def find_parquet(source: Path) -> list[Path]:
-    """Returns the Parquet files of a dataset: the one that is named, or those in a folder and its folders."""
+    """Returns the Parquet files of a dataset: a single file, or those in a folder and two levels of subfolders."""
     if source.suffix.lower() == SUFFIX and source.is_file():
         return [source]
     patterns = (f"*{SUFFIX}", f"*/*{SUFFIX}", f"*/*/*{SUFFIX}")
@@ -40,8 +40,8 @@ def dataset_key(source: Path, files: Sequence[Path]) -> str:
 class ParquetRows:
     """Reads the rows of Parquet files; implements `Rows`.
 
-    The split of a row is that of its column `split`, or the one that the path of its file names. A dataset whose files
-    are all of one split has no splits.
+    A row's split is the value of its column `split`, else the split in the path of its file. A dataset whose files all
+    belong to one split has no splits.
 
     Args:
         source: the dataset.
@@ -82,7 +82,7 @@ class ParquetRows:
                 yield Row(photo, path, cells, split_named(cells.get("split")) or split)
 
     def position(self) -> Any:
-        """Returns None: reading the files again takes seconds."""
+        """Returns None, because reading the files again takes only seconds."""
         return None
 
     def _cells(self, file: Path) -> Iterator[dict[str, Any]]:
@@ -96,7 +96,7 @@ class ParquetRows:
 
 
 def _split(file: PurePath) -> Split | None:
-    """Returns the split that the name of a file or of the innermost folder names: `train-00000-of-00001.parquet`."""
+    """Returns the split in the name of a file, such as `train-00000-of-00001.parquet`, or of its innermost folder."""
     words = (word for part in reversed(file.parts) for word in re.split(r"[^a-z]+", part.lower()))
     return next((split for word in words if (split := split_named(word))), None)
 

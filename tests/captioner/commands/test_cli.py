@@ -244,7 +244,7 @@ def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
         (
             ["evaluate", "{best}", "--data", "untested", "--split", "test"],
             1,
-            "no photos in split 'test'; it has train,",
+            "no photos in split 'test'; its splits are train,",
         ),
         (["evaluate", "{best}", "--device", "cuda"], 1, "use --device cpu."),
         (["caption", "--model", "none.pt", "photo.jpg"], 1, "There is no checkpoint none.pt"),

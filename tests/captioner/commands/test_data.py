@@ -64,9 +64,9 @@ def test_counts_splits_lengths_and_words_are_those_of_the_captions(tmp_path):
     lines = report.lines()
     assert "captions: 8, 1 to 4 a photo, mean 2.67" in lines
     assert "splits (from the dataset): train 1 photos, 3 captions; dev 1 photos, 1 captions" in lines
-    assert "in no split, and not used: 1 photos" in lines
-    assert "words in a caption: 1 to 9, median 2, mean 2.9, 95% have at most 9" in lines
-    assert "vocabulary: 14 words, 1 of them at least 5 times" in lines
+    assert "photos in no split, not used: 1" in lines
+    assert "words per caption: 1 to 9, median 2, mean 2.9, 95% have at most 9" in lines
+    assert "vocabulary: 14 words, 1 occur at least 5 times" in lines
 
 
 def test_characters_and_scripts_are_counted(tmp_path):
@@ -75,8 +75,8 @@ def test_characters_and_scripts_are_counted(tmp_path):
     assert report.words[:2] == (("只", 2), ("a", 1))
     lines = report.lines()
     assert "scripts: Chinese or Japanese 2 captions, Latin 1 caption" in lines
-    assert "words and characters in a caption: 3 to 5, median 3, mean 3.7, 95% have at most 5" in lines
-    assert "vocabulary: 10 words and characters, 0 of them at least 5 times" in lines
+    assert "words and characters per caption: 3 to 5, median 3, mean 3.7, 95% have at most 5" in lines
+    assert "vocabulary: 10 words and characters, 0 occur at least 5 times" in lines
 
 
 def test_a_dataset_with_nothing_wrong_has_no_problems(pair):

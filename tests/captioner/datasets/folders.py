@@ -15,7 +15,7 @@ Found = list[tuple[str, tuple[str, ...], str | None]]
 
 
 def write(directory: Path, files: Files, *photos: str) -> Path:
-    """A dataset of text files (JSON where the content is no text) and photos, by their paths in the folder."""
+    """A dataset of text files (JSON where the content is not text) and photos, by their paths in the folder."""
     for name, content in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")

@@ -31,7 +31,7 @@ def flickr8k(directory: Path, names: list[str], captions: int = 1) -> Path:
 
 
 def coco(file: Path, captions: dict[str, list[Any]]) -> None:
-    """A file of COCO's format, annotations in another order than photos."""
+    """Writes a COCO file whose annotations are in a different order than its photos."""
     file.parent.mkdir(parents=True, exist_ok=True)
     images = [{"id": 100 + i, "file_name": name} for i, name in enumerate(captions)]
     ids = {image["file_name"]: image["id"] for image in images}
@@ -84,7 +84,9 @@ def test_a_photo_that_two_splits_caption_is_refused(tmp_path):
     for split in ("train", "val"):
         coco(tmp_path / f"annotations/captions_{split}2017.json", {"1.jpg": ["A dog ."], f"{split}.jpg": ["A cat ."]})
     write_photos(*(tmp_path / "images" / name for name in ("1.jpg", "train.jpg", "val.jpg")))
-    with pytest.raises(CaptionerError, match=r"1 photos of .* are in two of its splits, such as 1\.jpg"):
+    with pytest.raises(
+        CaptionerError, match=r"1 photos of .* are in two of its splits: 1\.jpg; list each photo in one split\."
+    ):
         load_dataset(tmp_path)
 
 
@@ -97,7 +99,7 @@ def test_malformed_annotations_are_counted_and_the_others_read(tmp_path):
     dataset = load_dataset(tmp_path)
     assert [row[:2] for row in found(dataset)] == [("1.jpg", ("A dog .",)), ("2.jpg", ("A cat .",))]
     assert len(dataset.problems.malformed) == 7
-    assert any(line.startswith("warning: 7 rows are malformed and skipped, such as capt") for line in dataset.summary())
+    assert any(line.startswith("warning: 7 rows are malformed and skipped: capt") for line in dataset.summary())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_malformed_annotations_are_counted_and_the_others_read(tmp_path):
 )
 def test_json_that_is_not_cocos_is_refused_by_name(tmp_path, text):
     (tmp_path / "captions.json").write_text(text)
-    with pytest.raises(CaptionerError, match=r"captions\.json is not COCO's JSON of captions"):
+    with pytest.raises(CaptionerError, match=r"captions\.json is not a COCO captions JSON file"):
         load_dataset(tmp_path)
 
 
@@ -197,7 +199,7 @@ def test_dev_is_drawn_from_train_where_a_dataset_has_no_dev(tmp_path):
     assert [e.image.name for e in dataset.split("test")] == ["t.jpg"]
     assert 3 <= len(dataset.split("dev")) <= 25
     assert {e.image.name for s in ("train", "dev") for e in dataset.split(s)} == set(names)
-    assert dataset.splits_from == "from the dataset; dev, which it lacks, drawn from train by photo, 80:10:10, seed 0"
+    assert dataset.splits_from == "from the dataset; dev drawn from train by photo, 80:10:10, seed 0"
     assert dataset.unlisted == 1
 
 
@@ -224,7 +226,7 @@ def test_missing_photos_are_counted_named_and_refused(own_shapes):
     for name in ("red-circle-white.png", "blue-square-grey.png", "green-circle-black.png", "red-square-grey.png"):
         (own_shapes / "images" / name).unlink()
     with pytest.raises(
-        CaptionerError, match=r"^4 photos of .* have captions but are missing, such as .*--allow-missing\.$"
+        CaptionerError, match=r"^4 photos of .* have captions but are missing: .*--allow-missing\.$"
     ) as e:
         load_dataset(own_shapes)
     assert "red-circle-white.png" in str(e.value)
@@ -234,12 +236,12 @@ def test_missing_photos_are_gone_on_without_when_allowed(own_shapes):
     (own_shapes / "images" / "red-circle-white.png").unlink()
     dataset = load_dataset(own_shapes, allow_missing=True)
     assert len(dataset.examples) == 23
-    assert dataset.summary()[-1] == "warning: 1 photos have captions but are missing, such as red-circle-white.png"
+    assert dataset.summary()[-1] == "warning: 1 photos have captions but are missing: red-circle-white.png"
 
 
 def test_captions_without_any_photo_are_told_from_no_captions(tmp_path):
     (tmp_path / "captions.txt").write_text("a.jpg,A dog .\nb.jpg,A cat .\n")
-    with pytest.raises(CaptionerError, match=r"^2 photos of .* have captions but are missing, such as a\.jpg, b\.jpg;"):
+    with pytest.raises(CaptionerError, match=r"^2 photos of .* have captions but are missing: a\.jpg, b\.jpg;"):
         load_dataset(tmp_path)
     with pytest.raises(CaptionerError, match=r"^All photos that have captions in .* are missing; check the path\.$"):
         load_dataset(tmp_path, allow_missing=True)
@@ -266,7 +268,9 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def test_a_folder_of_no_known_format_is_told_the_formats(tmp_path):
     write_photos(tmp_path / "a.jpg")
-    with pytest.raises(CaptionerError, match="is not a dataset in a known format; its photos need one of ") as error:
+    with pytest.raises(
+        CaptionerError, match="is not a dataset in a known format; its captions must be in one of: "
+    ) as error:
         load_dataset(tmp_path)
     for file in (
         "dataset_*.json",
@@ -275,7 +279,7 @@ def test_a_folder_of_no_known_format_is_told_the_formats(tmp_path):
         "Flickr8k.token.txt",
         "annotations/captions_*.json",
         "metadata.jsonl",
-        "a .txt of the same name",
+        "a .txt of the same name next to each photo",
     ):
         assert file in str(error.value)
 

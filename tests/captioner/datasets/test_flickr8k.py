@@ -81,7 +81,7 @@ def test_malformed_rows_are_counted_and_shown_and_the_others_read(tmp_path):
     assert len(dataset.problems.malformed) == 4
     assert dataset.problems.missing == [long]
     (warning,) = (line for line in dataset.summary() if "skipped" in line)
-    assert warning.startswith("warning: 4 rows are malformed and skipped, such as captions.txt:2 'no comma'")
+    assert warning.startswith("warning: 4 rows are malformed and skipped: captions.txt:2 'no comma'")
     assert warning.endswith(", ...")
 
 
@@ -100,7 +100,7 @@ def test_split_lists_decide_the_splits_and_photos_in_none_are_left_out(tmp_path)
     assert len(dataset.examples) == 3
     assert dataset.splits_from == "from the dataset"
     assert "warning: 1 photos are in no split and not used" in dataset.summary()
-    with pytest.raises(CaptionerError, match=r"no photos in split 'test'; it has train, dev\.$"):
+    with pytest.raises(CaptionerError, match=r"no photos in split 'test'; its splits are train, dev\.$"):
         dataset.split("test")
 
 

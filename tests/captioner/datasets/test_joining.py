@@ -26,7 +26,7 @@ CHINESE = ["一只狗在草地上奔跑", "一个男人骑着红色的自行车"
 
 
 def dataset(directory: Path, captions: list[str], first: int = 0, **lists: list[int]) -> Path:
-    """A dataset of Flickr8k's format; photo i is a colour of its own, counted from `first`."""
+    """A dataset in Flickr8k's format; each photo has its own colour, numbered from `first`."""
     (directory / "images").mkdir(parents=True)
     rows = ["image,caption"]
     for i, caption in enumerate(captions):
@@ -115,14 +115,14 @@ def test_photos_in_two_datasets_are_named_and_never_learnt_where_the_other_valid
     ]
     notes = " ".join(joined.notes)
     assert "2 photos are in both first and second" in notes
-    assert "1 training photos are dev or test photos of another dataset and are left out, such as 1.png" in notes
+    assert "1 training photos are dev or test photos of another dataset and are left out: 1.png" in notes
 
 
 @pytest.mark.parametrize(
     ("captions", "note"),
     [
-        (GERMAN, "seem to be in another language"),
-        (CHINESE, "in another script than those of first (Chinese or Japanese, and Latin)"),
+        (GERMAN, "seem to be in a different language"),
+        (CHINESE, "in a different script than those of first (Chinese or Japanese, not Latin)"),
         ([caption.lower() for caption in ENGLISH], "0% of the captions of second have capital letters, and 100%"),
     ],
 )
@@ -204,8 +204,8 @@ def test_several_datasets_are_described_one_by_one_and_compared(tmp_path):
         f"dataset: {second}",
     ]
     assert "together: 6 photos" in result.stdout
-    assert "1 photos are in both first and second, such as 0.png" in result.stdout
-    assert "seem to be in another language" in result.stdout
+    assert "1 photos are in both first and second: 0.png" in result.stdout
+    assert "seem to be in a different language" in result.stdout
     assert [report["photos"] for report in json.loads((tmp_path / "report.json").read_text())] == [3, 3]
 
 

@@ -227,5 +227,5 @@ def test_another_dataset_json_is_not_taken_for_karpathys(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"images": {}}', "[" * 100_000])
 def test_json_that_is_not_karpathys_is_refused_by_name(tmp_path, text):
-    with pytest.raises(CaptionerError, match=r"dataset_coco\.json is not Karpathy's JSON of captions"):
+    with pytest.raises(CaptionerError, match=r"dataset_coco\.json is not a Karpathy captions JSON file"):
         load_dataset(write(tmp_path, {"dataset_coco.json": text}))

@@ -1,4 +1,4 @@
-"""Photos and captions are found where people put them, and under the names that they give them."""
+"""Photos and captions are found in the usual places and under the usual names."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_texts_beside_photos_are_read_in_every_folder_once(tmp_path) -> None:
 )
 def test_texts_apart_from_their_photos_are_named(tmp_path, texts, photos) -> None:
     write(tmp_path, {f"{texts}007.txt": "A dog ."}, f"{photos}007.jpg")
-    told = f"{texts}007.txt has the name of {photos}007.jpg; put each text beside its photo."
+    told = f"{texts}007.txt has the name of {photos}007.jpg; put each text next to its photo."
     with pytest.raises(CaptionerError, match=told.replace(".", r"\.") + "$"):
         load_dataset(tmp_path)
 
@@ -160,8 +160,11 @@ def test_texts_apart_from_their_photos_are_named(tmp_path, texts, photos) -> Non
     ("files", "told"),
     [
         ({"captions.yaml": "a", "data.zip": "b"}, r"Parquet files\. It has captions\.yaml, data\.zip\.$"),
-        ({"all.tsv": "bild\ttitel\n"}, r"all\.tsv begins with 'bild\\ttitel'; a table needs a column of names \(file_"),
-        ({"a/captions.csv": TABLE, "b/captions.csv": TABLE}, r"/a, .*/b are; name one or several\.$"),
+        (
+            {"all.tsv": "bild\ttitel\n"},
+            r"all\.tsv starts with 'bild\\ttitel'; a table needs a column for file names \(file_",
+        ),
+        ({"a/captions.csv": TABLE, "b/captions.csv": TABLE}, r"/a, .*/b are datasets; name one or more\.$"),
     ],
 )
 def test_an_unknown_folder_is_told_what_it_has(tmp_path, files, told) -> None:
@@ -185,4 +188,4 @@ def test_the_table_of_flickr30k_on_the_hub_is_read(tmp_path) -> None:
 def test_a_table_with_unknown_columns_beside_others_is_named(tmp_path) -> None:
     write(tmp_path, {"train/captions.csv": TABLE, "test/captions.csv": "bild,titel\np2.jpg,Ein Hund\n"}, "test/p2.jpg")
     (unread,) = load_dataset(write(tmp_path, {}, *within("train/"))).problems.unread
-    assert unread.startswith("test/captions.csv (begins with 'bild,titel'; a table needs ")
+    assert unread.startswith("test/captions.csv (starts with 'bild,titel'; a table needs ")

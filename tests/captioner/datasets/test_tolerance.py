@@ -1,4 +1,4 @@
-"""Captions as people have them: every one is learnt whole, or reported."""
+"""Captions in real-world files are read completely or reported."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_an_id_that_is_none_or_of_two_images_gives_a_caption_to_neither(folder) 
     assert dataset.problems.malformed == [
         "captions.json, image 3",
         "captions.json, image 4",
-        "captions.json, id 1 of p1.jpg, p2.jpg",
+        "captions.json, id 1 is shared by p1.jpg, p2.jpg",
         *(f"captions.json, annotation {position} (no image has this id)" for position in range(1, 5)),
     ]
 
@@ -296,7 +296,7 @@ def test_a_table_in_another_encoding_is_told_so(folder) -> None:
 
 
 def test_a_table_with_unknown_columns_is_named(folder) -> None:
-    with pytest.raises(CaptionerError, match=r"captions\.csv begins with 'photo;legende'; a table needs a column of"):
+    with pytest.raises(CaptionerError, match=r"captions\.csv starts with 'photo;legende'; a table needs a column for"):
         read(folder, "captions.csv", "photo;legende\np0.jpg;Un chien\n")
 
 

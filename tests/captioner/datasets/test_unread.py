@@ -1,4 +1,4 @@
-"""Files of captions in a folder that are not read, because another one is, are reported."""
+"""Caption files that are not read because another file is are reported."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_a_file_that_is_not_read_is_said_by_a_report_and_a_training(tmp_path, re
     found = dataset.problems.unread
     assert {line.split(" (")[0] for line in found} == set(unread)
     assert all(line.partition(": ")[2].startswith(", ".join(sorted(read))) for line in found)
-    assert found == inspect(directory, photos=False).problems["files of captions are not read"]
-    assert f"warning: {len(found)} files of captions are not read, such as {found[0]}" in "".join(dataset.summary())
+    assert found == inspect(directory, photos=False).problems["caption files are not read"]
+    assert f"warning: {len(found)} caption files are not read: {found[0]}" in "".join(dataset.summary())
 
 
 def test_files_that_belong_to_a_dataset_are_not_warned_of(tmp_path) -> None:

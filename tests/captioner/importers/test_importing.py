@@ -1,4 +1,4 @@
-"""An imported model captions as the program that it comes from does."""
+"""An imported model writes the same captions as the original program."""
 
 from __future__ import annotations
 

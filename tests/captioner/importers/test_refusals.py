@@ -1,4 +1,4 @@
-"""Files that are not what the import expects are refused in one sentence, and nothing in them is executed."""
+"""Unexpected files are refused in one sentence, and no code in them is executed."""
 
 from __future__ import annotations
 
@@ -104,17 +104,17 @@ def test_files_of_another_format_are_named_with_what_they_hold(folder):
     assert found == "best.pt has no weights under encoder; it holds: epoch, model, optimizer."
     found = error_of("vvduc", "best.pt", "--vocabulary", "vocab.txt")
     assert found == (
-        "There are no weights of CNN.model.features, CNN.model.classifier.0, RNN.embed, RNN.lstm, RNN.linear in "
-        "best.pt, but of encoder.resnet, decoder.embedding, decoder.lstm_cell, decoder.attention, decoder.init_h, "
-        "decoder.init_c, decoder.fcn; name the files of one whole model of this kind."
+        "There are no weights for CNN.model.features, CNN.model.classifier.0, RNN.embed, RNN.lstm, RNN.linear in "
+        "best.pt, only for encoder.resnet, decoder.embedding, decoder.lstm_cell, decoder.attention, decoder.init_h, "
+        "decoder.init_c, decoder.fcn; name the files of one complete model of this system."
     )
     Path("notes.txt").write_text("no weights")
-    assert image_cap("notes.txt").startswith("notes.txt is not a file of PyTorch weights (")
+    assert image_cap("notes.txt").startswith("notes.txt is not a PyTorch weights file (")
     assert image_cap("none.pth") == "There is no file none.pth."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
         torch.jit.save(torch.jit.trace(nn.Linear(1, 1), torch.ones(1, 1)), "script.pth")
-    assert image_cap("script.pth") == "script.pth is not a file of PyTorch weights (it declares more data than it has)."
+    assert image_cap("script.pth") == "script.pth is not a PyTorch weights file (it declares more data than it has)."
     torch.save([1, 2], "list.pth")
     assert image_cap("list.pth") == "list.pth has no weights; it holds: list."
     torch.save({0: torch.ones(1)}, "numbered.pth")
@@ -127,26 +127,26 @@ def test_damaged_weights_are_refused(folder, new):
     whole = Path("weights.pth").read_bytes()
     for length in range(1, len(whole), len(whole) // 20):
         Path("weights.pth").write_bytes(whole[:-length])
-        assert image_cap().startswith("weights.pth is not a file of PyTorch weights (")
+        assert image_cap().startswith("weights.pth is not a PyTorch weights file (")
 
 
 def test_a_missing_half_is_named(folder):
     half = {name: value for name, value in IMAGE_CAP.items() if name.startswith("encoder.")}
     torch.save(half, "half.pth")
     found = image_cap("half.pth")
-    assert found.startswith("There are no weights of decoder.attention.U, decoder.attention.W, ")
-    assert found.endswith(" in half.pth, but of encoder.resnet; name the files of one whole model of this kind.")
+    assert found.startswith("There are no weights for decoder.attention.U, decoder.attention.W, ")
+    assert found.endswith(" in half.pth, only for encoder.resnet; name the files of one complete model of this system.")
     carnet = ["--word-map", "word_map.json", "--decoder", "rnetvi"]
     assert error_of("carnet", "half.pth", *carnet) == (
-        "A model of CaRNet has 2 files, NAME_C.pth and NAME_R.pth; 1 were named: half.pth."
+        "A model of CaRNet has 2 files, NAME_C.pth and NAME_R.pth; 1 given: half.pth."
     )
-    assert " in half.pth and half.pth, but of " in error_of("carnet", "half.pth", "half.pth", *carnet)
+    assert " in half.pth and half.pth, only for " in error_of("carnet", "half.pth", "half.pth", *carnet)
 
 
 def test_weights_that_such_a_model_does_not_have_are_named(folder):
     torch.save(IMAGE_CAP | {"decoder.f_beta.weight": torch.ones(1)}, "more.pth")
     assert image_cap("more.pth") == (
-        "There are weights of decoder.f_beta.weight in more.pth, which a model of this kind does not have; name the "
+        "There are weights for decoder.f_beta.weight in more.pth, which a model of this system does not have; name the "
         "system and decoder that it was trained with."
     )
 
@@ -157,7 +157,7 @@ def test_weights_that_do_not_fit_together_are_named_whatever_lies_beside_them(fo
     torch.save(IMAGE_CAP | beside, "weights.pth")
     Path("vocab.txt").write_text(mark + "\n".join(WORDS), encoding="utf-8")
     found = image_cap()
-    assert found == "weights.pth is no whole model of image-cap: there is no 'decoder.hidden_gates.0.weight'."
+    assert found == "weights.pth is not a complete model of image-cap: 'decoder.hidden_gates.0.weight' is missing."
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,12 @@ def test_weights_that_do_not_fit_together_are_named_whatever_lies_beside_them(fo
     [
         (
             ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"],
-            "vocab.txt has 5 words and the weights in weights.pth 6; name the ",
+            "vocab.txt has 5 words, but the weights in weights.pth have 6; name the ",
         ),
-        (["a", "dog", "[PAD]", "[UNK]", "x", "y"], "vocab.txt lacks [CLS], [SEP]; it begins with a, dog, [PAD], "),
+        (
+            ["a", "dog", "[PAD]", "[UNK]", "x", "y"],
+            "vocab.txt does not have [CLS], [SEP]; it starts with a, dog, [PAD], ",
+        ),
         (["[PAD]", "a", "a", "[UNK]"], "vocab.txt is not a vocabulary: its 3 words do not have the ids 0 to 2."),
     ],
 )
@@ -220,7 +223,7 @@ def test_the_words_are_those_of_the_training_captions_by_count(tmp_path):
     assert words == ["[PAD]", "[BOS]", "[EOS]", "[UNK]", "dog", "red", "cat"]
     assert words_of_training(tmp_path / "data", 6) == words[:6], "it may keep fewer words"
     assert set(words_of_training(tmp_path / "data", 9)) == {*words, "unheard", "words"}, "or read all captions"
-    with pytest.raises(CaptionerError, match=r"have 9 words and the weights 10; name the dataset"):
+    with pytest.raises(CaptionerError, match=r"have 9 words, but the weights have 10; use --data to name the dataset"):
         words_of_training(tmp_path / "data", 10)
 
 

@@ -1,4 +1,4 @@
-"""Captions of every script go through tokenizer, vocabulary, metrics and search, and come back as people write them."""
+"""Captions of every script go through tokenizer, vocabulary, metrics and search, and come back as they are written."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from captioner.text.scripts import scripts_of
 from captioner.text.tokenizer import SPECIAL, Tokenizer
 from tests.caprun.search.support.worlds import FakeSteps, World
 
-# for each language its script, the tokenizer that suits it, the number of metric words of the first caption, and
-# captions: each with a word of another script or a number
+# for each language: its script, a suitable tokenizer, the number of metric words in the first caption, and captions,
+# each with a word in another script or a number
 LANGUAGES = {
     "en": ("Latin", "word", 8, ("A man's T-shirt says “I love 2 dogs”", "A dog runs.")),
     "de": ("Latin", "word", 6, ("Größere Straße mit 3 weißen Häusern", "ein Hund läuft über Äcker")),
@@ -90,7 +90,7 @@ def test_metrics_count_the_words_that_readers_see(language: str) -> None:
 
 
 class Speaker(World):
-    """Says one caption, whatever the photo."""
+    """Generates one caption for any photo."""
 
     def __init__(self, tokenizer: Tokenizer, caption: str) -> None:
         super().__init__(0, len(tokenizer.vocabulary) - 4)

@@ -112,5 +112,5 @@ def test_a_segmenter_cuts_scripts_without_spaces_only(monkeypatch):
 
 def test_a_segmenter_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "jieba", None)
-    with pytest.raises(CaptionerError, match=r"--segmenter jieba needs that package; run `pip install jieba`\."):
+    with pytest.raises(CaptionerError, match=r"--segmenter jieba requires jieba; run `pip install jieba`\."):
         segmenter("jieba")

@@ -68,7 +68,7 @@ def test_captions_that_are_cut_are_counted_as_in_the_report_of_the_dataset(
 ) -> None:
     said = train_shapes(tmp_path, f"data.max_length={length}", "train.epochs=1")
     problems = inspect(shapes, DataConfig(max_length=length), photos=False).problems
-    assert [line for line in said if "cut, such as" in line] == [
+    assert [line for line in said if "and cut: " in line] == [
         f"warning: {in_short(kind, seen)}" for kind, seen in problems.items()
     ]
     assert bool(problems) == (length == 3)

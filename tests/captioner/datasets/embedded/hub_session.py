@@ -1,4 +1,4 @@
-"""Reads datasets from a hub on this machine, in a process of its own, and prints what became of them as JSON.
+"""Reads datasets from a hub on this machine, in a separate process, and prints the results as JSON.
 
 Hugging Face's libraries read the address of the hub when they are imported. `python -m` runs this module with a folder.
 """
@@ -24,7 +24,7 @@ OLD, NEW = "0" * 40, "1" * 40
 
 
 class Hub(ThreadingHTTPServer):
-    """Speaks as much of the hub's protocol as reading a dataset takes: `ROOT/OWNER/NAME` is a repository."""
+    """Serves the part of the hub's protocol that reading a dataset needs: `ROOT/OWNER/NAME` is a repository."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

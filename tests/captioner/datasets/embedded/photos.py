@@ -1,4 +1,4 @@
-"""Small encoded photos, each of a colour of its own."""
+"""Small encoded photos, each with a different colour."""
 
 from __future__ import annotations
 

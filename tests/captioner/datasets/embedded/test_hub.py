@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def found(make_once: MakeOnce) -> dict[str, Any]:
-    """What became of each dataset: its examples, or the error."""
+    """Returns the examples of each dataset, or its error."""
 
     def read(folder: Path) -> None:
         command = [sys.executable, "-m", "tests.captioner.datasets.embedded.hub_session", str(folder)]
@@ -73,14 +73,14 @@ def test_other_formats_of_the_hub_are_read_as_the_library_reads_them(found, name
         ("gated", "is a gated dataset on the Hub. You must be authenticated to access it; accept its conditions on "),
         ("script", "but found script.py; try the hub's Parquet copy, hf:OWNER/NAME@refs/convert/parquet."),
         ("shapes@v9", "cannot be read: Revision 'v9' doesn't exist for dataset 'own/shapes' on the Hub."),
-        ("shapes:none", "has no split none; it has train, validation."),
+        ("shapes:none", "has no split none; its splits are train, validation."),
         ("configs", "the available configs: ['en', 'de']; name one as hf:OWNER/NAME:CONFIG/SPLIT."),
         (
             "elsewhere",
-            "has no captions (1 rows are malformed and skipped, such as metadata.jsonl:1; captions from caption)",
+            "has no captions (1 rows are malformed and skipped: metadata.jsonl:1; captions from caption)",
         ),
-        ("labels", "has no column of captions (text, texts, caption, captions ...); its columns are image, label."),
-        ("urls", "has no column of photos (bytes, or {bytes, path}); its columns are image, caption."),
+        ("labels", "has no column for captions (text, texts, caption, captions ...); its columns are image, label."),
+        ("urls", "has no column for photos (bytes, or {bytes, path}); its columns are image, caption."),
     ],
 )
 def test_a_dataset_that_cannot_be_read_is_a_sentence(found, name, message):
@@ -139,4 +139,4 @@ def test_a_name_has_a_revision_a_configuration_and_a_split(text, name):
 def test_a_malformed_name_is_refused(text):
     result = CliRunner().invoke(main, ["train", "--data", text])
     assert result.exit_code == 2
-    assert "is not the name of a dataset; write hf:OWNER/NAME[@REVISION][:SPLIT]" in result.stderr
+    assert "is not a dataset name; write hf:OWNER/NAME[@REVISION][:SPLIT]" in result.stderr

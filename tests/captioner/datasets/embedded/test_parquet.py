@@ -157,14 +157,14 @@ def test_captioned_photos_that_are_missing_are_reported(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image": embedded(1), "label": [3]}, r"no column of captions \(text, .*\); its columns are image, label\."),
+        ({"image": embedded(1), "label": [3]}, r"no column for captions \(text, .*\); its columns are image, label\."),
         (
             {"url": ["http://a"], "caption": [FIRST]},
-            r"no column of photos \(bytes, .*\); its columns are url, caption\.",
+            r"no column for photos \(bytes, .*\); its columns are url, caption\.",
         ),
         (
             {"image": embedded(1), "Text": [FIRST], "text": ["A cat."]},
-            r"columns of captions whose names differ in case alone: Text, text; rename one\.",
+            r"caption columns whose names differ only in case: Text, text; rename one\.",
         ),
     ],
 )

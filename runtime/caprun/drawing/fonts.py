@@ -1,4 +1,4 @@
-"""Fonts that have the letters of a text, and the direction of the text."""
+"""Finds a font with the glyphs for a text, and the direction of the text."""
 
 import contextlib
 import functools
@@ -14,10 +14,10 @@ from caprun.errors import UsageError
 
 FontFile: TypeAlias = str | os.PathLike[str] | None
 
-_MOST_NAMED = 8  # letters in a message
+_MOST_NAMED = 8  # letters listed in a message
 _PROBE_SIZE = 24  # pixels; large enough to tell different glyphs apart
-_UNASSIGNED = "\U0010ffff"  # never assigned by Unicode, so every font draws its sign for a missing glyph
-# Fonts of Linux, macOS and Windows, tried in this order for letters that Pillow's own font lacks.
+_UNASSIGNED = "\U0010ffff"  # never assigned by Unicode, so every font draws its .notdef glyph
+# Linux, macOS and Windows fonts, tried in this order for text that Pillow's default font cannot draw.
 _SYSTEM_FONTS = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "FreeSans.ttf"),
     *(
@@ -34,13 +34,13 @@ _WITHOUT_GLYPH = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # categories of spaces, control
 def find_font(text: str, size: int, font: FontFile = None) -> ImageFont.FreeTypeFont:
     """Loads a font of `size` pixels and checks that it has a glyph for every letter of a text.
 
-    Without a font file, it is Pillow's own font, which is the same on every host, or where that lacks a letter the
-    first usual font of the system that has them all.
+    Without a font file, it is Pillow's default font, which is the same on every host, or, if that has no glyph for a
+    letter, the first common system font that has them all.
 
     Raises:
-        UsageError: The font cannot be read or lacks a letter.
+        UsageError: The font cannot be read or has no glyph for a letter.
     """
-    name = "Pillow's own font" if font is None else f"The font {os.fsdecode(font)}"
+    name = "Pillow's default font" if font is None else f"The font {os.fsdecode(font)}"
     try:
         if font is None:
             loaded = ImageFont.load_default(size)
@@ -53,7 +53,7 @@ def find_font(text: str, size: int, font: FontFile = None) -> ImageFont.FreeType
             probe = ImageFont.truetype(io.BytesIO(content), _PROBE_SIZE, layout_engine=ImageFont.Layout.BASIC)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{name} cannot be read ({reason}); give a TrueType or OpenType file to `--font`.") from error
+        raise UsageError(f"{name} cannot be read ({reason}); pass a TrueType or OpenType file to `--font`.") from error
     lacking = [f"{letter!r} (U+{ord(letter):04X})" for letter in sorted(set(text)) if not _has_glyph(probe, letter)]
     if lacking and font is None:
         for path in _system_fonts():
@@ -62,41 +62,41 @@ def find_font(text: str, size: int, font: FontFile = None) -> ImageFont.FreeType
     if lacking:
         more = f" and {len(lacking) - _MOST_NAMED} more" if len(lacking) > _MOST_NAMED else ""
         raise UsageError(
-            f"{name} has no glyph for {', '.join(lacking[:_MOST_NAMED])}{more}; name a font that has one with `--font`."
+            f"{name} has no glyph for {', '.join(lacking[:_MOST_NAMED])}{more}; choose another font with `--font`."
         )
     return face
 
 
 def direction_of(text: str) -> str | None:
-    """Returns `rtl` for a text that begins with a right-to-left letter; None leaves the direction to Pillow.
+    """Returns `rtl` if the first strong letter of a text is right-to-left; None leaves the direction to Pillow.
 
     Raises:
-        UsageError: Pillow has no library for such text.
+        UsageError: Pillow cannot draw right-to-left text.
     """
     classes = map(unicodedata.bidirectional, text)
     if next((one for one in classes if one in ("L", *_RIGHT_TO_LEFT)), "L") == "L":
         return None
     if not features.check("raqm"):
         raise UsageError(
-            "Pillow draws text from right to left only with FriBiDi; install it, such as the package libfribidi0."
+            "Pillow needs FriBiDi to draw right-to-left text; install it, for example the package libfribidi0."
         )
     return "rtl"
 
 
 def _has_glyph(font: ImageFont.FreeTypeFont, letter: str) -> bool:
-    """Tells whether a font draws a letter other than its sign for a missing glyph; Pillow shows no character map."""
+    """Tells whether a font draws a letter other than as .notdef; Pillow does not expose the character map."""
     if unicodedata.category(letter) in _WITHOUT_GLYPH or unicodedata.name(letter, "").startswith("VARIATION SELECTOR"):
         return True
     try:
         drawn, missing = font.getmask(letter), font.getmask(_UNASSIGNED)
-    except (OSError, ValueError):  # a bitmap font without this size, a damaged one, or half of a surrogate pair
+    except (OSError, ValueError):  # a bitmap font without this size, a damaged font, or a lone surrogate
         return False
     return any(drawn) and (drawn.size, bytes(drawn)) != (missing.size, bytes(missing))
 
 
 @functools.cache
 def _system_fonts() -> list[str]:
-    """Finds usual fonts, for which Pillow looks in the system's folders."""
+    """Finds the common fonts in the system's font folders, which Pillow searches."""
     found = []
     for name in _SYSTEM_FONTS:
         with contextlib.suppress(OSError):

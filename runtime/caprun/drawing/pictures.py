@@ -14,7 +14,7 @@ from caprun.photos.reading import open_photo
 
 _PAPER = (255, 255, 255)
 _INK = (28, 28, 32)
-_BEHIND_PHOTO = (238, 238, 240)  # beside a photo that is too narrow for its place
+_BEHIND_PHOTO = (238, 238, 240)  # padding around a photo that is smaller than its place
 
 _LONGEST_SIDE = 1024
 _SHORTEST_LONG_SIDE = 480
@@ -22,8 +22,8 @@ _PANEL_SIDE = 300
 _PANEL_LEAST = 96
 _MARGIN = 20
 
-# From little to much attention: dark violet, crimson, orange, pale yellow. Lightness only rises, so that the scale
-# reads the same in print and without colour vision.
+# From low to high attention: dark violet, crimson, orange, pale yellow. Lightness only rises, so the scale also reads
+# correctly in greyscale and for colour-blind people.
 _HEAT_COLOURS = np.array([(66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (255, 232, 130)], np.float32)
 _HEAT_OPACITY = np.array([0.0, 0.45, 0.64, 0.76, 0.84], np.float32)
 
@@ -31,12 +31,12 @@ _HEAT_OPACITY = np.array([0.0, 0.45, 0.64, 0.76, 0.84], np.float32)
 def caption_picture(photo: Image.Image, caption: str, *, font: FontFile = None) -> Image.Image:
     """Draws the photo with its caption below it, centred on white and wrapped, as an RGB image.
 
-    The photo's long side is scaled to between 480 and 1024 pixels. Without a font file, the font is Pillow's own, or
-    one of the system that has the letters.
+    The photo's long side is scaled to between 480 and 1024 pixels. Without a font file, the font is Pillow's default
+    font, or a system font that has the letters.
 
     Raises:
         ImageError: The photo cannot be read.
-        UsageError: The font cannot be read or lacks a letter of the caption, or Pillow cannot draw right to left.
+        UsageError: The font cannot be read or has no glyph for a letter, or Pillow cannot draw right-to-left text.
     """
     photo = open_photo(photo)
     longest = max(photo.size)
@@ -68,23 +68,23 @@ def attention_picture(
 ) -> Image.Image:
     """Draws a grid of panels in reading order: the photo, then for each word the photo under the word's heat map.
 
-    Colours are scaled for each word: the mean weight is transparent and the largest weight is brightest. A largest
-    weight below three times the mean is less bright, so that evenly spread attention leaves the photo as it is.
+    Colours are scaled for each word: the mean weight is transparent and the largest weight is brightest. If the largest
+    weight is below three times the mean, it is less bright, so evenly spread attention leaves the photo unchanged.
 
     Args:
         photo: The photo.
-        words: Each word with its alpha, the weights of the photo's regions; float (grid_height, grid_width), >= 0.
+        words: Each word with its alpha, the attention weights of the regions; float (grid_height, grid_width), >= 0.
         region_box: The part of the photo that the encoder saw, (left, top, right, bottom) as fractions of its size;
             see `caprun.photos.preprocessing.seen_box`. The grid covers this part, and the rest is darkened.
-        font: A font file; None for Pillow's own font, or one of the system that has the letters.
+        font: A font file; None for Pillow's default font, or a system font that has the letters.
 
     Returns:
         An RGB image.
 
     Raises:
         ImageError: The photo cannot be read.
-        UsageError: The font cannot be read or lacks a letter, Pillow cannot draw right to left, or an alpha or
-            `region_box` has the wrong shape.
+        UsageError: The font cannot be read or has no glyph for a letter, Pillow cannot draw right-to-left text, or an
+            alpha or `region_box` has the wrong shape.
     """
     left, top, right, bottom = region_box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
@@ -98,7 +98,7 @@ def attention_picture(
     width = max(photo.width, _PANEL_LEAST, min(math.ceil(widest), 2 * _PANEL_SIDE))
     height = max(photo.height, _PANEL_LEAST)
     label_height = _line_height(face) + 8
-    # columns for a picture of about 3:2
+    # columns that make a picture of about 3:2
     across = round(math.sqrt(1.5 * (1 + len(words)) * (height + label_height + _MARGIN) / (width + _MARGIN)))
     across = min(max(1, across), 1 + len(words))
     down = math.ceil((1 + len(words)) / across)
@@ -142,7 +142,7 @@ def _scale(photo: Image.Image, factor: float) -> Image.Image:
 
 
 def _tidy(text: str) -> str:
-    """Puts a text on one line and joins letters with their accents (NFC), since more fonts have the joined form."""
+    """Puts a text on one line and composes accented letters (NFC), since more fonts have the composed form."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
@@ -152,7 +152,7 @@ def _line_height(face: ImageFont.FreeTypeFont) -> int:
 
 
 def _wrap(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Breaks a text into lines of at most `width` pixels; only a word too long for a line of its own is broken."""
+    """Wraps a text into lines of at most `width` pixels; breaks a word only if it does not fit on a line."""
     lines, line = [], ""
     for word in text.split(" "):
         longer = f"{line} {word}" if line else word
@@ -163,7 +163,7 @@ def _wrap(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
             lines.append(line)
         line = ""
         for letter in word:
-            attached = unicodedata.category(letter)[0] == "M"  # to the letter before it
+            attached = unicodedata.category(letter)[0] == "M"  # a combining mark
             if line and not attached and face.getlength(line + letter) > width:
                 lines.append(line)
                 line = ""
@@ -172,7 +172,7 @@ def _wrap(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
 
 
 def _pixel_box(size: tuple[int, int], region_box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
-    """Converts `region_box` to whole pixels, at least one across and one down."""
+    """Converts `region_box` to whole pixels, at least 1 x 1."""
     width, height = size
     left, top = min(round(region_box[0] * width), width - 1), min(round(region_box[1] * height), height - 1)
     right, bottom = max(round(region_box[2] * width), left + 1), max(round(region_box[3] * height), top + 1)
@@ -180,7 +180,7 @@ def _pixel_box(size: tuple[int, int], region_box: tuple[float, float, float, flo
 
 
 def _mute(photo: Image.Image, region_box: tuple[float, float, float, float]) -> Image.Image:
-    """Mutes the photo, so that the heat map stands out, and darkens what the encoder did not see."""
+    """Mutes the photo so that the heat map stands out, and darkens the part that the encoder did not see."""
     muted = Image.blend(photo, photo.convert("L").convert("RGB"), 0.55).point(lambda value: value * 0.85)
     dark = muted.point(lambda value: value * 0.3)
     box = _pixel_box(photo.size, region_box)

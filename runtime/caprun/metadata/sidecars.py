@@ -1,4 +1,4 @@
-"""The sidecars of a folder run: which photos still need a caption, and writing it."""
+"""Writes captions into the XMP sidecars of a folder run, and tells which photos still need one."""
 
 import errno
 import os
@@ -15,31 +15,31 @@ from caprun.photos.file import printable
 Naming = Literal["file", "stem"]
 """`file`: photo.jpg.xmp, as darktable and digiKam name it; `stem`: photo.xmp, as Adobe's programs do."""
 _MAX_BYTES = 20_000_000
-_FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, on which no further sidecar could be written
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, so no sidecar can be written
 
 
 @dataclass
 class Sidecars:
-    """Writes captions into the XMP sidecars of photos. What a person wrote stays.
+    """Writes captions into the XMP sidecars of photos, and keeps texts that a person wrote.
 
-    A sidecar says itself which run wrote it, so a run that was stopped goes on without a file of its own.
+    Each sidecar records the run that wrote it, so an interrupted run resumes without a state file.
     """
 
     mark: Mark
     """The mark of the run, without a caption."""
     language: str | None
-    """Code of the captions' language, such as `en`; None if it is unknown."""
+    """Language code of the captions, such as `en`; None if it is unknown."""
     naming: Naming
     alt: bool
-    """Writes the alternative text too."""
+    """True to write the alternative text too."""
     overwrite: bool
-    """Replaces texts that caprun did not write."""
+    """True to replace texts that caprun did not write."""
     say: Callable[[str], object]
-    """Takes a sentence about a sidecar that cannot be read or written."""
+    """Called with a sentence for each sidecar that cannot be read or written."""
     written: int = 0
     """Photos with a new caption in their sidecar."""
     kept: int = 0
-    """Photos with texts that a person wrote and no caption replaced."""
+    """Photos left unchanged because a person wrote their texts."""
     failed: int = 0
     """Photos with a sidecar that cannot be read or written."""
     _owner: dict[Path, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Sidecars:
         return Path(f"{photo if self.naming == 'file' else os.path.splitext(photo)[0]}.xmp")  # noqa: PTH122
 
     def needs(self, photo: str) -> bool:
-        """Tells whether a photo needs a caption: not if this run wrote it already, or a person wrote all texts."""
+        """Tells whether a photo needs a caption: not if this run has written one, or a person has written all texts."""
         try:
             return self._to_write(_read(self.path(photo))) is not None
         except OutputError as error:
@@ -68,7 +68,7 @@ class Sidecars:
             return False
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Writes the caption of a photo's row, where it is new; a row without a caption changes nothing.
+        """Writes the caption of a row to the photo's sidecar if it is new; ignores a row without a caption.
 
         Raises:
             OutputError: The disk is full.
@@ -89,9 +89,9 @@ class Sidecars:
             self._fail(error)
 
     def _to_write(self, sidecar: Sidecar, caption: str | None = None) -> list[Property] | None:
-        """Returns the properties that need a caption: those without a text, with an earlier caption, or overwritten.
+        """Returns the properties to write: empty, with an earlier caption, or overwritten; None if there are none.
 
-        `caption` is the photo's, where it is known: this run wrote another one if the photo has changed since.
+        If `caption` is known and differs from the one that this run wrote, the photo has changed since then.
         """
         properties = [
             one
@@ -113,7 +113,7 @@ class Sidecars:
 
 def _read(path: Path) -> Sidecar:
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
+        if path.exists() and not path.is_file():  # opening a pipe would block
             raise ValueError("is not a regular file")
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)

@@ -1,7 +1,7 @@
-"""An XMP sidecar: the file beside a photo in which photo software keeps its description.
+"""Reads and writes an XMP sidecar: the file next to a photo in which photo software keeps its description.
 
-Whatever else a sidecar holds stays as it is: other properties, other languages, comments, prefixes. See the XMP
-specification (ISO 16684-1), part 1, and the IPTC Photo Metadata Standard for the alternative text.
+Everything else in a sidecar is kept: other properties, other languages, comments, prefixes. See the XMP specification
+(ISO 16684-1), part 1, and the IPTC Photo Metadata Standard for the alternative text.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ _EMPTY = b"""\
 
 
 class Property(NamedTuple):
-    """A property of XMP with a text in several languages."""
+    """An XMP property with a text in several languages."""
 
     namespace: str
     prefix: str
@@ -37,7 +37,7 @@ ALT_TEXT = Property("http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/", "Iptc4xmpCore
 
 
 class Mark(NamedTuple):
-    """What caprun notes beside a caption that it wrote, so that it can tell it from a person's."""
+    """What caprun stores next to a caption, to tell it from a person's text."""
 
     tool: str
     """Program and version."""
@@ -46,11 +46,11 @@ class Mark(NamedTuple):
     """Digest of everything that the caption depends on besides the photo."""
     caption: str = ""
     confidence: str = ""
-    """Empty for a model without."""
+    """Empty if the model has none."""
 
 
 class Sidecar:
-    """The content of a sidecar, of the bytes of its file; None for a new one.
+    """The content of a sidecar, parsed from the bytes of its file; None makes a new one.
 
     Raises:
         ValueError: The content is not XMP; the message is a phrase without the file's name.
@@ -62,7 +62,7 @@ class Sidecar:
             _refuse_hostile(content)
             self._document = parseString(content)  # noqa: S318  (without a document type there are no entities)
         except (ExpatError, LookupError, ValueError) as error:
-            raise ValueError(f"is not XML that can be read ({error})") from None
+            raise ValueError(f"cannot be read as XMP ({error})") from None
         packets = self._document.getElementsByTagNameNS(_RDF, "RDF")
         if not packets:
             raise ValueError("is not XMP (it has no rdf:RDF)")
@@ -70,25 +70,25 @@ class Sidecar:
 
     @property
     def mark(self) -> Mark | None:
-        """What caprun noted when it wrote here last; None if it never did."""
+        """The mark of the caption that caprun wrote last; None if it never wrote one."""
         found = {name: self._simple(Property(_MARK, "caprun", name)) for name in Mark._fields}
         return Mark(**found) if found["caption"] else None
 
     def text(self, of: Property) -> str:
-        """Returns the default text of a property, else one in another language; empty if there is none."""
+        """Returns the default text of a property, or else a text in another language; empty if there is none."""
         items = sorted(self._items(of), key=lambda item: _language(item) != _DEFAULT)
         texts = (_text(item).strip() for item in items)
         return next(filter(None, texts), "") if items else self._simple(of).strip()
 
     def is_own(self, of: Property, language: str | None = None) -> bool:
-        """Tells whether caprun wrote the text of a property, also in `language`, and nobody has changed it since."""
+        """Tells whether the text of a property, also in `language`, is still the caption that caprun wrote."""
         mark = self.mark
         items = (item for item in self._items(of) if language and _language(item) == language.lower())
         texts = {self.text(of), *(_text(item).strip() for item in items)}
         return mark is not None and texts == {mark.caption.strip()}
 
     def write(self, properties: Sequence[Property], mark: Mark, language: str | None) -> None:
-        """Sets properties to the caption of `mark`, by default and in `language`; texts in other languages stay."""
+        """Sets properties to the caption of `mark`, as the default and in `language`; keeps other languages."""
         for name in Mark._fields:
             self._remove(_MARK, name)
         about = next((one.getAttributeNS(_RDF, "about") for one in self._descriptions()), "")
@@ -118,7 +118,7 @@ class Sidecar:
             element.appendChild(texts)
             own.appendChild(element)
         for description in self._descriptions():
-            if _is_bare(description):  # what an earlier caption leaves behind
+            if _is_bare(description):  # left behind by an earlier caption
                 self._rdf.removeChild(description)
         self._rdf.appendChild(own)
         self._rdf.appendChild(self._document.createTextNode("\n"))
@@ -138,12 +138,12 @@ class Sidecar:
         return [found for one in self._descriptions() for found in _children(one, of.namespace, of.name)]
 
     def _simple(self, of: Property) -> str:
-        """Returns a text without languages: an element, or an attribute of the description."""
+        """Returns a text without languages, which is an element or an attribute of the description."""
         attributes = [one.getAttributeNS(of.namespace, of.name) for one in self._descriptions()]
         return "".join([*attributes, *map(_text, self._elements(of))])
 
     def _items(self, of: Property) -> list[Element]:
-        """Returns the texts of a property in the order of the file, one for each language."""
+        """Returns the texts of a property in file order, one for each language."""
         containers = [child for element in self._elements(of) for child in element.childNodes]
         return [item for one in containers if isinstance(one, Element) for item in _children(one, _RDF, "li")]
 
@@ -156,7 +156,7 @@ class Sidecar:
 
 
 def _refuse_hostile(content: bytes) -> None:
-    """Refuses a document type before anything that it defines is read, and elements nested too deep for minidom."""
+    """Refuses a document type before its definitions are read, and elements nested too deep for minidom."""
     depth = 0
 
     def refuse(*_: object) -> None:
@@ -166,7 +166,7 @@ def _refuse_hostile(content: bytes) -> None:
         nonlocal depth
         depth += 1
         if depth > _DEEPEST:
-            raise ValueError(f"it has elements in more than {_DEEPEST} others, which no XMP needs")
+            raise ValueError(f"it nests elements more than {_DEEPEST} deep")
 
     def leave(*_: object) -> None:
         nonlocal depth
@@ -190,20 +190,20 @@ def _language(item: Element) -> str:
 
 
 def _text(element: Element) -> str:
-    """Returns a text, which may be in an element of its own, beside others that qualify it."""
+    """Returns the text of an element, including that of nested elements such as rdf:value."""
     children = (_text(child) if isinstance(child, Element) else child for child in element.childNodes)
     return "".join(one if isinstance(one, str) else one.data for one in children if isinstance(one, str | Text))
 
 
 def _is_bare(description: Element) -> bool:
-    """Tells whether a description has no property left, as an element or as an attribute."""
+    """Tells whether a description has no properties, neither as elements nor as attributes."""
     attributes: list[Attr] = list(description.attributes.values())
     only_space = all(isinstance(child, Text) and not child.data.strip() for child in description.childNodes)
     return only_space and {one.namespaceURI for one in attributes} <= {_RDF, _XMLNS}
 
 
 def _written(node: Node) -> Iterator[str]:
-    """Writes a node as XML. minidom's own writer turns line ends in attributes into spaces."""
+    """Writes a node as XML; minidom's own writer would turn line breaks in attributes into spaces."""
     if isinstance(node, Element):
         attributes = "".join(f" {name}={quoteattr(value)}" for name, value in node.attributes.items())
         if not node.childNodes:

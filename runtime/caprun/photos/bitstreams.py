@@ -1,6 +1,6 @@
-"""Reads what HEVC and AV1 data declare, and leaves out whatever a still picture does not need.
+"""Parses HEVC and AV1 data: the declared sizes, and only the units that a still picture needs.
 
-A decoder allocates and computes what the data declare, whatever size the file around them says.
+A decoder allocates memory and computes by the sizes that the data declare, whatever size the container states.
 """
 
 from collections.abc import Iterator
@@ -11,27 +11,27 @@ class Coded(NamedTuple):
     """A coded picture."""
 
     config: bytes
-    """Its configuration record, with parameter sets of the base layer alone."""
+    """Configuration record with the parameter sets of the base layer only."""
     data: bytes
-    """Its data, of the first picture and the base layer alone."""
+    """Data of the first picture, base layer only."""
     width: int
     """Largest declared width."""
     height: int
     """Largest declared height."""
     passes: int
-    """Most times that the data fill the picture: HEVC slices or AV1 frames."""
+    """Upper bound on how often the data cover the picture: the number of HEVC slices or AV1 frames."""
     rich: bool
-    """True for more than 8 bits a colour, or chroma in full; decoding takes more memory then."""
+    """True for more than 8 bits per channel or 4:4:4 chroma, which take more memory to decode."""
 
 
 _MOST_UNITS = 10_000
-_HEVC_PARAMETERS = (32, 33, 34)  # of the video, the sequence and the picture
+_HEVC_PARAMETERS = (32, 33, 34)  # video, sequence and picture parameter sets
 _HEVC_SEQUENCE = 33
-_AV1_SEQUENCE, _AV1_KEPT, _AV1_FRAMES = 1, (1, 3, 4, 6), (3, 6)  # headers, tiles and frames; frames begin with 3 or 6
+_AV1_SEQUENCE, _AV1_KEPT, _AV1_FRAMES = 1, (1, 3, 4, 6), (3, 6)  # headers, tiles and frames; a frame starts with 3 or 6
 
 
 class _Bits:
-    """Reads numbers of any number of bits, the most significant bit first."""
+    """Reads unsigned integers of any bit length, most significant bit first."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
@@ -39,7 +39,7 @@ class _Bits:
     def read(self, count: int) -> int:
         self._left -= count
         if self._left < 0:
-            raise ValueError("it is cut")
+            raise ValueError("truncated data")
         return self._value >> self._left & (1 << count) - 1
 
     def golomb(self) -> int:
@@ -51,10 +51,10 @@ class _Bits:
 
 
 def hevc(config: bytes, data: bytes) -> Coded:
-    """Reads an HEVC picture: its box `hvcC` (ISO/IEC 14496-15, 8.3.2), and its units, each after its length.
+    """Parses an HEVC picture: its `hvcC` box (ISO/IEC 14496-15, 8.3.2), and its units, each preceded by its length.
 
     Raises:
-        ValueError, IndexError: It is damaged.
+        ValueError, IndexError: The data are damaged.
     """
     parameters: dict[int, list[bytes]] = {}
     position = 23
@@ -66,7 +66,7 @@ def hevc(config: bytes, data: bytes) -> Coded:
             position = start + int.from_bytes(config[position:start], "big")
             unit = config[start:position]
             if position > len(config):
-                raise ValueError("a parameter set that is cut")
+                raise ValueError("a truncated parameter set")
             kind, layer = _hevc_unit(unit)
             if kind in _HEVC_PARAMETERS and layer == 0:
                 parameters.setdefault(kind, []).append(unit)
@@ -86,12 +86,12 @@ def hevc(config: bytes, data: bytes) -> Coded:
 
 
 def _hevc_unit(unit: bytes) -> tuple[int, int]:
-    """Returns kind and layer of a unit."""
+    """Returns the type and layer of a unit."""
     return unit[0] >> 1 & 63, (unit[0] & 1) << 5 | unit[1] >> 3
 
 
 def _hevc_units(data: bytes, length: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the units, each without and with its length, which has `length` bytes."""
+    """Yields each unit without and with its length field of `length` bytes."""
     position = 0
     for _ in range(_MOST_UNITS):
         if position >= len(data):
@@ -99,14 +99,14 @@ def _hevc_units(data: bytes, length: int) -> Iterator[tuple[bytes, bytes]]:
         start = position + length
         end = start + int.from_bytes(data[position:start], "big")
         if end > len(data):
-            raise ValueError("a unit that is cut")
+            raise ValueError("a truncated unit")
         yield data[start:end], data[position:end]
         position = end
     raise ValueError("too many units")
 
 
 def _hevc_sequence(unit: bytes) -> tuple[int, int, bool]:
-    """Reads width, height and whether it is rich from a sequence parameter set (ITU-T H.265, 7.3.2.2)."""
+    """Reads width, height and `rich` from a sequence parameter set (ITU-T H.265, 7.3.2.2)."""
     bits = _Bits(unit[2:200].replace(b"\0\0\3", b"\0\0"))
     bits.read(4)
     layers = bits.read(3)
@@ -117,22 +117,22 @@ def _hevc_sequence(unit: bytes) -> tuple[int, int, bool]:
         bits.read(88 * profile + 8 * level)
     bits.golomb()
     chroma = bits.golomb()
-    if chroma == 3:  # in full
+    if chroma == 3:  # 4:4:4
         bits.read(1)
     width, height = bits.golomb(), bits.golomb()
-    for _ in range(4 * bits.read(1)):  # the window that is shown
+    for _ in range(4 * bits.read(1)):  # the conformance window
         bits.golomb()
     return width, height, chroma == 3 or bits.golomb() + bits.golomb() > 0
 
 
 def av1(config: bytes, data: bytes) -> Coded:
-    """Reads an AV1 picture: its box `av1C`, and its open bitstream units (AV1 specification, 5.3).
+    """Parses an AV1 picture: its `av1C` box, and its open bitstream units (AV1 specification, 5.3).
 
     Raises:
-        ValueError, IndexError: It is damaged.
+        ValueError, IndexError: The data are damaged.
     """
     sizes, kept, frames = [], [], 0
-    rich = config[2] & 0x40 > 0 or config[2] & 0x18 == 0  # bits, and neither grey nor subsampled
+    rich = config[2] & 0x40 > 0 or config[2] & 0x18 == 0  # high bit depth, or neither monochrome nor subsampled
     position = 0
     for _ in range(_MOST_UNITS):
         if position >= len(data):
@@ -150,7 +150,7 @@ def av1(config: bytes, data: bytes) -> Coded:
             length = len(data) - position
         body, position = position, position + length
         if position > len(data):
-            raise ValueError("a unit that is cut")
+            raise ValueError("a truncated unit")
         kind = header >> 3 & 15
         if kind == _AV1_SEQUENCE:
             sizes.append(_av1_size(data[body:position]))
@@ -163,14 +163,14 @@ def av1(config: bytes, data: bytes) -> Coded:
 
 
 def _av1_size(header: bytes) -> tuple[int, int]:
-    """Reads the largest width and height from a sequence header (AV1 specification, 5.5.1)."""
+    """Reads the maximum width and height from a sequence header (AV1 specification, 5.5.1)."""
     bits = _Bits(header[:200])
     bits.read(4)
-    if bits.read(1):  # reduced for still pictures
+    if bits.read(1):  # reduced header of a still picture
         bits.read(5)
     else:
         delay = 0
-        if bits.read(1):  # timing
+        if bits.read(1):  # timing information
             bits.read(64)
             if bits.read(1):
                 bits.golomb()

@@ -1,4 +1,4 @@
-"""Decodes a photo's file with Pillow's decoders, within limits of pixels and of time."""
+"""Decodes a photo's file with Pillow's decoders, within pixel and time limits."""
 
 import contextlib
 import importlib
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 500_000  # Pillow keeps a pointer for each row, and resampling weights for each pixel of a side
 
-_MUCH = 16 * 2**20  # bytes of a file that may keep a decoder busy for seconds, whatever its size in pixels
+_MUCH = 16 * 2**20  # bytes of a file that can keep a decoder busy for seconds, whatever its pixel count
 _MOST_SECONDS = 4
-_END = b"\xff\xd9"  # of a JPEG
+_END = b"\xff\xd9"  # end marker of a JPEG
 
 _quiet_lock = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a thread of the parent may hold it, and does not exist in the child
+if hasattr(os, "register_at_fork"):  # a parent's thread that holds the lock does not exist in the child
     os.register_at_fork(after_in_child=lambda: _quiet_lock._at_fork_reinit())  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences Pillow's warnings about bad metadata and large pictures, which `open_photo` judges itself.
+    """Silences Pillow's warnings about bad metadata and large pictures, which `open_photo` checks itself.
 
-    Warning filters belong to the whole process, hence the lock; the work under it is short and waits for no disk.
+    Warning filters are process-wide, hence the lock; the work under it is short and does no disk I/O.
     """
     with _quiet_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -44,11 +44,11 @@ def quiet() -> Iterator[None]:
 
 
 def check_size(size: tuple[int, int], label: str) -> None:
-    """Refuses a photo whose width and height are too many pixels, or none.
+    """Refuses a photo with too many pixels, or with none.
 
     Raises:
-        TooLargeError: It has more than `MAX_PIXELS`, or more than `MAX_SIDE` on a side.
-        ImageError: It has no pixels.
+        TooLargeError: The photo has more than `MAX_PIXELS` pixels, or more than `MAX_SIDE` on a side.
+        ImageError: The photo has no pixels.
     """
     width, height = size
     if width * height > MAX_PIXELS:
@@ -58,46 +58,46 @@ def check_size(size: tuple[int, int], label: str) -> None:
         )
     if max(size) > MAX_SIDE:
         raise TooLargeError(
-            f"{label} has {width} x {height} pixels, more than {MAX_SIDE:,} on a side; cut it in pieces."
+            f"{label} has {width} x {height} pixels, more than {MAX_SIDE:,} on a side; cut it into pieces."
         )
     if width * height == 0:
         raise ImageError(f"{label} has no pixels ({width} x {height}); check how it was made.")
 
 
 def decode(picture: Picture, label: str, smallest: tuple[int, int] | None = None) -> Image.Image:
-    """Decodes the pixels as they are stored; a JPEG, above the size `smallest`, at 1/8, 1/4 or 1/2 of its own.
+    """Decodes the pixels as stored; reduces a JPEG to 1/8, 1/4 or 1/2 of its size, but not below `smallest`.
 
     Raises:
-        ImageError: It has too many pixels.
-        UnsupportedError: This Pillow cannot decode it.
-        Exception: It is damaged.
+        ImageError: The photo has too many pixels.
+        UnsupportedError: The installed Pillow cannot decode the photo.
+        Exception: The photo is damaged.
     """
     began = time.thread_time()
     try:
         return _decode(picture.data, label, None if picture.lossless else smallest)
     except Exception as error:
         if picture.lossless:
-            raise UnsupportedError("is a lossless JPEG, which this Pillow does not decode; save it as a PNG") from error
+            raise UnsupportedError("is a lossless JPEG, which this Pillow cannot decode; save it as a PNG") from error
         if str(error).startswith("Unsupported BMP"):
-            raise UnsupportedError("is a BMP of a kind that Pillow does not decode; save it as a PNG") from error
+            raise UnsupportedError("is a BMP variant that Pillow cannot decode; save it as a PNG") from error
         endless = kind_of(picture.data) == "Jpeg" and _END not in picture.data
-        if not endless or time.thread_time() - began > 1:  # it is decoded twice more
+        if not endless or time.thread_time() - began > 1:  # decoding it twice more would take too long
             raise
         data = picture.data.rstrip(b"\xff")
         other = hash(_decode(data + _more(data) + _END, label, smallest).tobytes())
         image = _decode(data + _END, label, smallest)
         if hash(image.tobytes()) != other:
             raise
-        return image  # its end is all that it lacks
+        return image  # only its end marker is missing
 
 
 def _decode(data: bytes, label: str, smallest: tuple[int, int] | None) -> Image.Image:
     # The plugins are called directly: Image.open would apply its own pixel limit, which other code in the process may
-    # have changed, and would look for further pictures in a JPEG. Each plugin is imported for the first photo that
-    # needs it, since importing all of them takes as long as a small photo.
+    # have changed, and would look for more pictures in a JPEG. Each plugin is imported when the first photo needs it,
+    # since importing all of them takes as long as reading a small photo.
     kind = kind_of(data)
     if not is_installed(str(kind).upper()):
-        raise UnsupportedError(f"is {'an AVIF' if kind == 'Avif' else 'a HEIC'} photo; {EXTRA} reads it")
+        raise UnsupportedError(f"is {'an AVIF' if kind == 'Avif' else 'a HEIC'} photo; to read it, run {EXTRA}")
     module = importlib.import_module("pi_heif" if kind == "Heif" else f"PIL.{kind}ImagePlugin")
     plugin: Any = getattr(module, f"{kind}ImageFile")
     with (_Patient if len(data) > _MUCH else io.BytesIO)(data) as file:
@@ -116,22 +116,22 @@ def _decode(data: bytes, label: str, smallest: tuple[int, int] | None) -> Image.
         else:
             image.load()
     if kind == "Bmp" and image.mode == "RGBA" and image.getchannel("A").getbbox() is None:
-        return image.convert("RGB")  # many programs leave the fourth byte of a pixel 0 and mean nothing by it
+        return image.convert("RGB")  # many programs write 0 to the unused fourth byte of a pixel
     return image
 
 
 def _more(data: bytes) -> bytes:
-    """Returns data that would change any block of a JPEG still to come: noise, and restart markers in their order."""
+    """Returns data that would change any missing block of a JPEG: noise with restart markers in sequence."""
     last = max(range(8), key=lambda number: data.rfind(bytes([0xFF, 0xD0 + number])))
     first = 0 if data.find(bytes([0xFF, 0xD0 + last])) < 0 else last + 1
     return b"".join(bytes(range(1, 255, 3)) + bytes([0xFF, 0xD0 + (first + number) % 8]) for number in range(8))
 
 
 class _Patient(io.BytesIO):
-    """A photo's file that stops being read when decoding takes too long.
+    """A photo's file that can no longer be read once decoding takes too long.
 
-    Some compressed data decodes to nothing, which only decoding shows. Processor time is counted, so that other load on
-    the machine does not matter.
+    Some compressed data decode to nothing, which only decoding reveals. CPU time is counted, so other load on the
+    machine does not matter.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -145,7 +145,7 @@ class _Patient(io.BytesIO):
 
 
 def _load_webp(image: Any) -> None:
-    """Loads a WebP and frees its decoder, twice the size of the picture, right after the first frame."""
+    """Loads a WebP, and frees its decoder, twice the size of the picture, right after the first frame."""
     get_next = getattr(image, "_get_next", None)
 
     def get_last() -> Any:
@@ -158,6 +158,6 @@ def _load_webp(image: Any) -> None:
         image._get_next = get_last
     try:
         image.load()
-    finally:  # a reference cycle would outlive its use
+    finally:  # break the reference cycle, which would keep the decoder alive
         vars(image).pop("_get_next", None)
         image._decoder = None

@@ -1,4 +1,4 @@
-"""Reads a photo's orientation from its EXIF or XMP, without any other tag."""
+"""Reads a photo's orientation from its EXIF or XMP, and no other tag."""
 
 import re
 import struct
@@ -8,9 +8,9 @@ _XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9])")
 
 
 def orientation_of(exif: bytes | None, xmp: bytes | None) -> int:
-    """Reads the orientation from EXIF, with or without its marker, or else from an XMP packet.
+    """Reads the orientation from EXIF, with or without its `Exif` marker, or else from an XMP packet.
 
-    It is 1 (upright) where both are missing or broken.
+    Returns 1 (upright) if both are missing or broken.
     """
     found = _exif_orientation(exif) if exif else None
     if found is None and xmp and (match := _XMP_ORIENTATION.search(xmp)):
@@ -36,7 +36,7 @@ def _exif_orientation(exif: bytes) -> int | None:
                 if values * struct.calcsize(_EXIF_NUMBERS[kind]) > 4:
                     at = start + struct.unpack_from(order + "I", exif, at)[0]
                 return int(struct.unpack_from(order + _EXIF_NUMBERS[kind], exif, at)[0])
-    except struct.error:  # the directory is cut
+    except struct.error:  # the directory is truncated
         return None
     return None
 

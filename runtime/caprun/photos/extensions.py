@@ -1,4 +1,4 @@
-"""The extensions of photo files: the one list for finding photos and for writing pictures."""
+"""The extensions of photo files, for finding photos and for writing pictures."""
 
 import functools
 import importlib.util
@@ -22,10 +22,10 @@ EXTENSIONS = {
     ".png": "PNG",
     ".webp": "WEBP",
 }
-"""The format that each extension, in lower case, names; a photo is read by its content, whatever its extension."""
+"""Format of each lower-case extension; photos are read by their content, whatever their extension."""
 
 HIDDEN = (".", "@eaDir", "__MACOSX")
-"""Beginnings of the names of files and folders that systems leave beside photos, such as `._photo.jpg`."""
+"""Name prefixes of files and folders that operating systems and NAS devices create, such as `._photo.jpg`."""
 
 OTHERS = (
     *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw"),  # raw
@@ -34,7 +34,7 @@ OTHERS = (
 """Extensions of photos that caprun does not read."""
 
 EXTRA = 'pip install "captioner[heif]"'
-"""The command that installs what reads HEIC and AVIF."""
+"""Command that installs the HEIC and AVIF decoders."""
 
 _MODULES = {"AVIF": "PIL._avif", "HEIF": "pi_heif"}
 _WRITTEN = {extension: name for extension, name in EXTENSIONS.items() if name not in _MODULES}
@@ -47,8 +47,8 @@ def is_installed(name: str) -> bool:
 
 
 def describe_left_out(counts: Mapping[str, int]) -> Iterator[str]:
-    """Yields sentences on files that cannot be read here, of their numbers by extension, by what to do."""
-    for chosen, hint in ((EXTENSIONS, f"{EXTRA} reads them"), (OTHERS, "convert them to JPEG")):
+    """Yields a sentence for each group of files that cannot be read, from their counts by extension."""
+    for chosen, hint in ((EXTENSIONS, f"to read them, run {EXTRA}"), (OTHERS, "convert them to JPEG")):
         found = {extension: count for extension, count in sorted(counts.items()) if extension in chosen}
         if found:
             kinds = ", ".join(f"{count:,} {extension}" for extension, count in found.items())
@@ -56,10 +56,10 @@ def describe_left_out(counts: Mapping[str, int]) -> Iterator[str]:
 
 
 def format_to_write(path: PurePath, option: str) -> str:
-    """Chooses Pillow's format of a picture by the extension of its file; PNG without an extension.
+    """Returns Pillow's format for a picture by the extension of its file; PNG without an extension.
 
     Raises:
-        UsageError: The extension is none that can be written; the message names the option that gave it.
+        UsageError: The extension cannot be written; the message names `option`.
     """
     extension = path.suffix.lower()
     if not extension:

@@ -1,4 +1,4 @@
-"""Reads the bytes of a photo from any source: once, without waiting for a pipe, and up to a limit."""
+"""Reads the bytes of a photo from any source, once and up to a limit, without blocking on a FIFO."""
 
 import contextlib
 import os
@@ -13,29 +13,29 @@ from caprun.errors import ImageError, TooLargeError
 Photo: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | BinaryIO
 """A path, an encoded file's bytes, a PIL image, or a file opened in binary mode (read from its start)."""
 
-MAX_BYTES = 256 * 2**20  # only photos of noise need more, and a mislabelled film must not fill the memory
+MAX_BYTES = 256 * 2**20  # only photos of noise need more, and a mislabelled video must not fill the memory
 
 
 def name_of(photo: Photo) -> str:
     """Returns the name of a photo for messages: its path, or "the photo"."""
     if isinstance(photo, str | os.PathLike):
         return os.fsdecode(photo)
-    # A file has a name, and so has a PIL image that was read from one; the name of a pipe is a number.
+    # Files have names, as do PIL images read from files; the name of a pipe is a number.
     name = getattr(photo, "filename" if isinstance(photo, Image.Image) else "name", None)
     return name if isinstance(name, str) and name else "the photo"
 
 
 def printable(name: str) -> str:
-    """Quotes a name that would break a message, since a file name may contain anything, even line breaks."""
+    """Quotes a name that would break a message, since file names can contain anything, even line breaks."""
     return name if name and name.isprintable() else repr(name)
 
 
 def read(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> bytes:
-    """Reads an encoded file as a whole: one read costs less than the many small reads of a decoder.
+    """Reads a whole encoded file at once, which is faster than the many small reads of a decoder.
 
     Raises:
-        TooLargeError: It is larger than `MAX_BYTES`.
-        ImageError: It cannot be read.
+        TooLargeError: The file is larger than `MAX_BYTES`.
+        ImageError: The file cannot be read.
     """
     data = _read(photo, label)
     if len(data) > MAX_BYTES:
@@ -55,8 +55,8 @@ def _read(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> bytes
             return _read_path(Path(os.fsdecode(photo)), label)
         if not hasattr(photo, "read"):
             kind = type(photo).__name__
-            raise ImageError(f"{label} is of type {kind}; give a path, bytes, a PIL image or an open file.")
-        with contextlib.suppress(AttributeError, OSError):  # a pipe cannot rewind, and is read from its position
+            raise ImageError(f"{label} is of type {kind}; pass a path, bytes, a PIL image or an open file.")
+        with contextlib.suppress(AttributeError, OSError):  # a pipe cannot seek and is read from its current position
             photo.seek(0)
         data = photo.read(MAX_BYTES + 1)
     except ImageError:
@@ -65,7 +65,7 @@ def _read(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> bytes
         raise ImageError(f"{label} does not exist; check the path.") from error
     except PermissionError as error:
         raise ImageError(f"{label} is not readable by this user; change its permissions.") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or a file that was closed
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or a closed file
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageError(f"{label} cannot be read ({reason}); check the path and the disk.") from error
     if not isinstance(data, bytes):
@@ -74,20 +74,20 @@ def _read(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> bytes
 
 
 def _read_path(path: Path, label: str) -> bytes:
-    _check_regular(path.stat(), label)  # before it is opened, since opening a device may have effects
+    _check_regular(path.stat(), label)  # before opening, since opening a device can have side effects
     with open(path, "rb", opener=_open_at_once) as file:
         info = os.fstat(file.fileno())
-        _check_regular(info, label)  # the path may lead elsewhere by now
+        _check_regular(info, label)  # the path may have been replaced since
         if info.st_size > MAX_BYTES:
             raise _too_large(label)
-        return file.read(info.st_size)  # bytes written to it from now on are ignored
+        return file.read(info.st_size)  # bytes appended from now on are ignored
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Opens without waiting; a FIFO would wait for a writer."""
+    """Opens without blocking; opening a FIFO would wait for a writer."""
     try:
         return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    except BlockingIOError:  # a file under a lease: the holder gives it up to a reader that waits
+    except BlockingIOError:  # a leased file: a blocking open waits until the holder releases it
         return os.open(path, flags)
 
 

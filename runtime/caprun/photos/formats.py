@@ -1,8 +1,8 @@
-"""Takes a photo's file apart: pixel data without metadata, size, orientation, and the memory that decoding needs.
+"""Parses a photo's file: pixel data without metadata, size, orientation, and the memory that decoding needs.
 
-Decoders read metadata before pixels, and hostile metadata costs them minutes or gigabytes, so they never see any. A
-file is parsed here by the rules of its format, in time linear in its bytes, and only the parts that pixels depend on
-are put together again. A file that would still take too long to decode is refused.
+Decoders read metadata before pixels, and hostile metadata can cost them minutes or gigabytes, so they never see any. A
+file is parsed here in time linear in its bytes, and only the parts that pixels depend on are reassembled. A file that
+would still take too long to decode is refused.
 """
 
 import contextlib
@@ -14,19 +14,19 @@ from caprun.photos.exif import orientation_of
 from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
 from caprun.photos.profiles import MAX_BYTES as MAX_PROFILE
 
-_MOST_PIECES = 10_000  # segments of a header or of a JPEG's scans; real ones have dozens
-_MOST_CHUNKS = 100_000  # of a PNG; 50 megapixels of 16-bit RGBA in chunks of 4 KiB
-_MOST_TABLES = 2**20  # bytes of a JPEG's tables before the first scan; real ones take hundreds
-_MOST_SCAN_PIXELS = 5_000_000_000  # scans x pixels of a JPEG: 100 scans at 50 megapixels; real ones have a dozen
+_MOST_PIECES = 10_000  # segments in a header or in a JPEG's scans; real files have dozens
+_MOST_CHUNKS = 100_000  # in a PNG; 50 megapixels of 16-bit RGBA in 4 KiB chunks
+_MOST_TABLES = 2**20  # bytes of a JPEG's tables before the first scan; real files have hundreds
+_MOST_SCAN_PIXELS = 5_000_000_000  # scans x pixels of a JPEG: 100 scans at 50 megapixels; real files have a dozen
 _MOST_JPEG_BYTES = 12  # per pixel; noise at the best quality takes four
-_MOST_RLE_PIXELS = 5_000_000  # Pillow takes half a microsecond for a run
+_MOST_RLE_PIXELS = 5_000_000  # Pillow takes half a microsecond per run
 _MOST_PALETTE = 2**18  # bytes between the declared and the real start of a BMP's pixels
 
 
 def kind_of(data: bytes) -> str | None:
-    """Recognises the format of a file by its first bytes; None for an unknown one."""
+    """Detects the format of a file from its first bytes; None if it is unknown."""
     if data[4:8] == b"ftyp":
-        from caprun.photos import heif  # most photos need none of it
+        from caprun.photos import heif  # imported here, since few photos need it
 
         return heif.kind_of(data)
     found = next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
@@ -43,15 +43,15 @@ _SIGNATURES = (
 
 
 def take_apart(kind: str, data: bytes) -> Picture:
-    """Parses an encoded file of a kind that `kind_of` returned.
+    """Parses an encoded file of a format that `kind_of` returned.
 
     Raises:
-        TooMuchError: It would take too long or too much memory to decode.
-        UnsupportedError: It is of a kind that Pillow does not decode.
-        ValueError, IndexError, struct.error: It is damaged.
+        TooMuchError: The file would take too long or too much memory to decode.
+        UnsupportedError: The file uses a variant of its format that Pillow cannot decode.
+        ValueError, IndexError, struct.error: The file is damaged.
     """
     if kind in ("Heif", "Avif"):
-        from caprun.photos import heif  # most photos need none of it
+        from caprun.photos import heif  # imported here, since few photos need it
 
         return heif.take_apart(data)
     return _FORMATS[kind](data)
@@ -61,7 +61,7 @@ def _jpeg(data: bytes) -> Picture:
     kept, tables = [data[:2]], 0
     frame: tuple[int, bytes] | None = None
     exif = xmp = None
-    profile: dict[int, bytes] = {}  # its parts, by number
+    profile: dict[int, bytes] = {}  # parts of the ICC profile, by number
     position = 2
     for _ in range(_MOST_PIECES):
         found = _JPEG_MARKER.search(data, position)
@@ -75,10 +75,10 @@ def _jpeg(data: bytes) -> Picture:
             continue
         end = position + struct.unpack_from(">H", data, position)[0]
         if end < position + 2 or end > len(data):
-            raise ValueError("a segment that is cut")
+            raise ValueError("a truncated segment")
         position += 2
         if name := _JPEG_UNSUPPORTED.get(marker):
-            raise UnsupportedError(f"is a {name} JPEG, which Pillow does not decode; save it as a plain JPEG or a PNG")
+            raise UnsupportedError(f"is a {name} JPEG, which Pillow cannot decode; save it as a plain JPEG or a PNG")
         if marker in _JPEG_FRAMES:
             if frame is not None:
                 raise ValueError("two frames")
@@ -102,16 +102,16 @@ def _jpeg(data: bytes) -> Picture:
     marker, header = frame
     bits, height, width, components = struct.unpack_from(">BHHB", header)
     if 8 < bits <= 16:
-        raise UnsupportedError(f"is a JPEG of {bits} bits a colour, which Pillow does not decode; save it with 8 bits")
+        raise UnsupportedError(f"is a JPEG of {bits} bits per channel, which Pillow cannot decode; save it with 8 bits")
     decoded = width * height * (1 if components == 1 else 4)
     waiting = 0
-    # of other JPEGs, only the first scan is decoded
+    # in other JPEGs, only the first scan is decoded
     if marker in _JPEG_PROGRESSIVE or data[start + 4] < components:
         scans = _scans(data, start)
         if scans * width * height > _MOST_SCAN_PIXELS:
             raise TooMuchError(f"has {scans:,} scans, too many for its size; save it again")
         waiting = _coefficients(header, width, height)  # kept until the last scan is read
-    end = min(len(data), start + _MOST_JPEG_BYTES * width * height + _MOST_TABLES)  # later bytes do not belong to it
+    end = min(len(data), start + _MOST_JPEG_BYTES * width * height + _MOST_TABLES)  # later bytes are not part of it
     if start != sum(map(len, kept)) or end < len(data):
         data = b"".join([*kept, memoryview(data)[start:end]])
     size, orientation = (width, height), orientation_of(exif, xmp)
@@ -121,7 +121,7 @@ def _jpeg(data: bytes) -> Picture:
 
 
 def _scans(data: bytes, position: int) -> int:
-    """Counts the scans from a position to the end of the picture, behind which a film or another picture may follow."""
+    """Counts the scans from a position to the end of the picture; a video or another picture can follow."""
     scans = 0
     for _ in range(_MOST_PIECES):
         found = _JPEG_LATER.search(data, position)
@@ -139,11 +139,11 @@ _JPEG_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _JPEG_LOSSLESS = frozenset((0xC3, 0xCB))
 _JPEG_UNSUPPORTED = dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical") | {0xF7: "JPEG-LS"}
 _JPEG_TABLES = _JPEG_FRAMES | {0xC4, 0xCC, 0xDB, 0xDD}
-_JPEG_COLOUR = {0xE0: b"JFIF", 0xEE: b"Adobe"}  # segments by which a decoder tells YCbCr from RGB
+_JPEG_COLOUR = {0xE0: b"JFIF", 0xEE: b"Adobe"}  # segments that tell a decoder whether the colours are YCbCr or RGB
 
 
 def _coefficients(header: bytes, width: int, height: int) -> int:
-    """Computes the bytes of all coefficients of a JPEG, 64 of 16 bits a block."""
+    """Computes the bytes of all coefficients of a JPEG: 64 of 16 bits per block."""
     sampling = [(value >> 4, value & 15) for value in header[7::3]]
     across, down = max(h for h, _ in sampling), max(v for _, v in sampling)
     if min(map(min, sampling)) < 1:
@@ -158,7 +158,7 @@ def _png(data: bytes) -> Picture:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     if data[12:16] == b"CgBI":
         raise UnsupportedError(
-            "is a PNG in Apple's own format for apps (CgBI), which only Apple's programs read; save it there as a PNG"
+            "is a PNG in Apple's format for apps (CgBI), which only Apple software reads; save it there as a plain PNG"
         )
     if data[8:16] != b"\0\0\0\x0dIHDR":
         raise ValueError("no header")
@@ -185,13 +185,13 @@ def _png(data: bytes) -> Picture:
         raise TooMuchError(f"has more than {_MOST_CHUNKS:,} chunks; save it again")
     if sum(map(len, kept)) < len(data):
         data = b"".join(kept)
-    # grey or palette takes a byte a pixel, everything else four
+    # greyscale and palette images take one byte per pixel, all others four
     decoded = width * height * (1 if colour in (0, 3) and depth <= 8 else 4)
     return Picture(data, (width, height), orientation_of(exif, None), decoded, decoded, False, profile)
 
 
 def _inflated(chunk: bytes) -> bytes:
-    """Unpacks the profile of a PNG (11.3.2.3), as far as a profile may go; returns no bytes where it is broken."""
+    """Decompresses the profile of a PNG (11.3.2.3), up to the size limit; returns no bytes if it is broken."""
     with contextlib.suppress(zlib.error, ValueError):
         return zlib.decompressobj().decompress(chunk[chunk.index(b"\0") + 2 :], MAX_PROFILE)
     return b""
@@ -201,14 +201,14 @@ def _webp(data: bytes) -> Picture:
     found: dict[bytes, bytes] = {}
     position, last = 12, 8 + struct.unpack_from("<I", data, 4)[0]
     if last > len(data):
-        raise ValueError("it is cut")
+        raise ValueError("a truncated file")
     for _ in range(_MOST_PIECES):
         if position + 8 > last:
             break
         name, length = struct.unpack_from("<4sI", data, position)
         end = position + 8 + length + (length & 1)
         if position + 8 + length > last:
-            raise ValueError("a chunk that is cut")
+            raise ValueError("a truncated chunk")
         if name in _WEBP_KEPT and name not in found:
             found[name] = data[position:end]
         position = end
@@ -239,7 +239,7 @@ def _webp(data: bytes) -> Picture:
 
 
 def _webp_tables(data: bytes, pixels: int) -> int:
-    """Bounds the bytes of the tables in a lossless WebP or lossless alpha: one per 4 x 4 pixels, of 20 bits or more."""
+    """Bounds the bytes of Huffman tables in a lossless WebP or alpha: one per 4 x 4 pixels, each of 20 or more bits."""
     if b"VP8L" not in data[:64] and b"ALPH" not in data[:64]:
         return 0
     return _WEBP_TABLE * min(65_536, pixels // 16, len(data) * 8 // 20)
@@ -247,7 +247,7 @@ def _webp_tables(data: bytes, pixels: int) -> int:
 
 _WEBP_PICTURE = frozenset((b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"))
 _WEBP_KEPT = _WEBP_PICTURE | {b"EXIF", b"XMP ", b"ICCP"}
-_WEBP_TABLE = 6_000  # bytes of the smallest table, as libwebp unpacks it
+_WEBP_TABLE = 6_000  # bytes of the smallest table as decoded by libwebp
 _WEBP_ANIMATION = 0x02
 _WEBP_METADATA = 0x20 | 0x08 | 0x04  # flags of colour profile, EXIF and XMP
 
@@ -292,7 +292,7 @@ def _bmp(data: bytes) -> Picture:
         width, height, _, bits = struct.unpack_from("<4H", data, 18)
     elif header in (40, 52, 56, 64, 108, 124):
         width, height, _, bits, compression = struct.unpack_from("<IIHHI", data, 18)
-        if data[25] == 0xFF:  # rows are stored from the top
+        if data[25] == 0xFF:  # negative: rows are stored top-down
             height = 2**32 - height
     else:
         raise ValueError("an unknown header")
@@ -302,7 +302,7 @@ def _bmp(data: bytes) -> Picture:
             f"is a run-length encoded BMP of more than {_MOST_RLE_PIXELS // 10**6} megapixels; save it as PNG"
         )
     if compression in (1, 2):
-        # at most two bytes a pixel and an end of line for each row; later bytes cannot be visible
+        # at most two bytes per pixel and an end-of-line code per row; later bytes cannot be visible
         data = data[: struct.unpack_from("<I", data, 10)[0] + _MOST_PALETTE + 2 * (pixels + height)]
     decoded = pixels * (1 if bits <= 8 else 4)
     return Picture(data, (width, height), 1, decoded, decoded, False)

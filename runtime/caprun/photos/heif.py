@@ -1,7 +1,7 @@
-"""Takes HEIC and AVIF files apart: the main picture, its tiles and its alpha, without anything else (ISO/IEC 23008-12).
+"""Parses HEIC and AVIF files: only the main picture, its tiles and its alpha (ISO/IEC 23008-12).
 
-A file may hold hundreds of pictures, films and metadata beside the main picture, and decoders look at all of it. The
-boxes that its pixels depend on are written to a file of their own, and only that file is decoded.
+Besides the main picture, a file can contain hundreds of pictures, videos and metadata, and decoders parse all of it.
+The boxes that the main picture's pixels depend on are written to a new file, and only that file is decoded.
 """
 
 import struct
@@ -12,21 +12,21 @@ from typing import NamedTuple
 from caprun.photos.bitstreams import Coded, av1, hevc
 from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
 
-_MOST_BYTES = 2**26  # of a file
-_MOST_CODED = 2**23  # bytes of a picture; decoding takes half a second for each of these megabytes
+_MOST_BYTES = 2**26  # per file
+_MOST_CODED = 2**23  # bytes of coded data; decoding takes half a second per megabyte
 _MOST_BOXES = 10_000
-_MOST_TILES = 900  # libheif reads a thousand pictures
+_MOST_TILES = 900  # libheif reads at most a thousand pictures
 _MOST_EXTENTS = 100
-_SHARED = 2**22  # bytes of properties that tiles have in common
-_MOST_PASSES = 4  # over each pixel
+_SHARED = 2**22  # bytes of properties that tiles share
+_MOST_PASSES = 4  # per pixel
 _SPARE = 8_000_000  # pixels of tiles beyond the edges of a picture
 _AVIF, _HEIF = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _CODECS = {b"hvc1": (b"hvcC", hevc), b"av01": (b"av1C", av1)}
 _PROPERTIES = (b"hvcC", b"av1C", b"ispe", b"pixi", b"colr", b"irot", b"imir", b"clap", b"auxC")
-_LAYERS = (b"lsel", b"a1op")  # choose among layers, of which the best is decoded
+_LAYERS = (b"lsel", b"a1op")  # select a layer; the best layer is decoded
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
 _ORIENTATIONS = {0: (1, 4, 2), 1: (8, 5, 7), 2: (3, 2, 4), 3: (6, 7, 5)}
-"""By quarter turns anticlockwise: orientation by EXIF without a mirror, and with each of the two."""
+"""EXIF orientations by anticlockwise quarter turns: without mirroring, and with each of the two mirror axes."""
 
 
 class _Property(NamedTuple):
@@ -43,7 +43,7 @@ class _Item:
     data: bytes
     properties: list[_Property]
     coded: Coded | None = None
-    """Declarations in the coded data; None for a picture of tiles."""
+    """The parsed coded data; None for a grid of tiles."""
     tiles: "list[_Item]" = field(default_factory=list)
 
     def body_of(self, kind: bytes) -> bytes:
@@ -56,7 +56,7 @@ class _Item:
 
 
 def kind_of(data: bytes) -> str | None:
-    """Recognises a file that begins with its type and brands; None for a film, or a raw photo."""
+    """Detects the format of a file from the brands in its first box; None for a video or a raw photo."""
     end = min(len(data), struct.unpack_from(">I", data)[0], 400)
     brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
     return "Avif" if not brands.isdisjoint(_AVIF) else "Heif" if not brands.isdisjoint(_HEIF) else None
@@ -75,7 +75,7 @@ def take_apart(data: bytes) -> Picture:
     if len(set(kinds)) != 1 or None in coded:
         raise ValueError("two codecs, or tiles of tiles")
     if sum(one.width * one.height for one in coded) > 3 * len(pictures) * width * height // 2 + _SPARE:
-        raise ValueError("more pixels than it says")
+        raise ValueError("more pixels than declared")
     if sum(len(one.data) for one in coded) > _MOST_CODED:
         raise TooMuchError(f"has more than {_MOST_CODED >> 20} MiB of pixel data; save it as a plain JPEG")
     if sum(one.width * one.height * one.passes for one in coded) > _MOST_PASSES * width * height + _SPARE:
@@ -87,9 +87,9 @@ def take_apart(data: bytes) -> Picture:
             part.properties = [each for each in part.properties if each.kind != b"colr" or each.body[:4] == b"nclx"]
     is_avif = b"av01" in kinds
     whole = _file(pictures, b"avif" if is_avif else b"heic")
-    # libheif turns pictures, libavif leaves that to others
+    # libheif turns pictures; libavif leaves that to its caller
     orientation = _orientation(picture) if is_avif else 1
-    # planes, their tiles, RGB, and Pillow's copies of it; more bits a colour take twice as much
+    # planes, their tiles, RGB, and Pillow's copies of it; more bits per channel take twice as much
     decoding = (20 + 13 * any(one.rich for one in coded) + 8 * (alpha is not None)) * width * height // 2
     return Picture(whole, (width, height), orientation, decoding, 4 * width * height, False, profile)
 
@@ -105,7 +105,7 @@ def _orientation(item: _Item) -> int:
 
 
 def _boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yields each box: its kind, and where its content starts and ends."""
+    """Yields the type of each box, and where its content starts and ends."""
     for _ in range(_MOST_BOXES):
         if position + 8 > end:
             return
@@ -116,7 +116,7 @@ def _boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, i
             start += 8
         position = position + size if size else end
         if not start <= position <= end:
-            raise ValueError("a box that is cut")
+            raise ValueError("a truncated box")
         yield kind, start, position
     raise TooMuchError(f"has more than {_MOST_BOXES:,} boxes; save it again")
 
@@ -142,7 +142,7 @@ class _Meta:
             return item
         tiles = [to for kind, source, found in self._references if (kind, source) == (b"dimg", number) for to in found]
         if len(set(tiles)) != (item.data[2] + 1) * (item.data[3] + 1):
-            raise ValueError("not as many tiles as the grid has")
+            raise ValueError("a number of tiles other than the grid's")
         item.tiles = [self._item(to) for to in tiles]
         width, height = item.size
         if item.data[4:] != struct.pack(">II" if item.data[1] & 1 else ">HH", width, height):
@@ -161,13 +161,13 @@ class _Meta:
     def _item(self, number: int) -> _Item:
         kind = self._kinds[number]
         if kind not in (*_CODECS, b"grid"):
-            raise UnsupportedError(f"holds a picture of the kind {_name(kind)}, which is not read; save it as a JPEG")
+            raise UnsupportedError(f"holds a picture of type {_name(kind)}, which is not supported; save it as a JPEG")
         item = _Item(kind, self._data(number), [])
         for one in self._properties(number):
             if one.kind in _PROPERTIES:
                 item.properties.append(one)
             elif one.essential and one.kind not in _LAYERS:
-                raise UnsupportedError(f"needs {_name(one.kind)}, a feature that is not read; save it as a JPEG")
+                raise UnsupportedError(f"needs {_name(one.kind)}, a feature that is not supported; save it as a JPEG")
         if kind in _CODECS:
             name, read = _CODECS[kind]
             item.coded = coded = read(item.body_of(name), item.data)
@@ -190,7 +190,7 @@ class _Meta:
         method, base, place, sizes = self._locations[number]
         count = struct.unpack_from(">H", self._file, place)[0]
         if method > 1 or count > _MOST_EXTENTS:
-            raise UnsupportedError("stores its picture in a way that is not read; save it as a JPEG")
+            raise UnsupportedError("stores its picture in a way that is not supported; save it as a JPEG")
         first, last = self._places[b"idat"] if method else (0, len(self._file))
         parts, place = [], place + 2
         for _ in range(count):
@@ -201,7 +201,7 @@ class _Meta:
         return b"".join(parts)
 
     def _take(self, start: int, end: int) -> bytes:
-        """Copies a part of the file; all parts together are hardly longer than the file."""
+        """Copies a part of the file; all parts together may be only slightly longer than the file."""
         self._left -= end - start
         if not start <= end <= len(self._file) or self._left < 0:
             raise ValueError("a part outside the file")
@@ -218,7 +218,7 @@ class _Meta:
         return values
 
     def _read_kinds(self) -> Iterator[tuple[int, bytes]]:
-        """Yields number and kind of each item (8.11.6 of ISO/IEC 14496-12)."""
+        """Yields the number and type of each item (ISO/IEC 14496-12, 8.11.6)."""
         start, end = self._places[b"iinf"]
         for _, at, _ in _boxes(self._file, start + (8 if self._file[start] else 6), end):
             wide = self._file[at] > 2
@@ -226,7 +226,7 @@ class _Meta:
             yield self._numbers(at + 4, wide)[0], self._file[place : place + 4]
 
     def _read_references(self) -> Iterator[tuple[bytes, int, tuple[int, ...]]]:
-        """Yields the references that pictures depend on: kind, from where, and to where (8.11.12)."""
+        """Yields the references that pictures depend on: type, source and targets (8.11.12)."""
         start, end = self._places.get(b"iref", (0, 0))
         wide, size = (True, 4) if self._file[start] else (False, 2)
         for kind, at, _ in _boxes(self._file, start + 4, end):
@@ -237,7 +237,7 @@ class _Meta:
                 yield kind, source, self._numbers(at + size + 2, wide, count)
 
     def _read_associations(self) -> Iterator[tuple[int, tuple[int, int, bool]]]:
-        """Yields for each item where the indices of its properties start, how many and how wide they are (8.11.14)."""
+        """Yields, for each item, the position, number and width of its property indices (8.11.14)."""
         boxes = list(_boxes(self._file, *self._places[b"iprp"]))
         self._containers = list(_boxes(self._file, *next(place for kind, *place in boxes if kind == b"ipco")))
         for kind, at, _ in boxes:
@@ -252,7 +252,7 @@ class _Meta:
                 place += 1 + count * (2 if wide else 1)
 
     def _read_locations(self) -> Iterator[tuple[int, tuple[int, int, int, tuple[int, int, int]]]]:
-        """Yields for each item how its place is given, its base, and where its extents are and their sizes (8.11.3)."""
+        """Yields, for each item, its construction method, base offset, extents' position and field sizes (8.11.3)."""
         at = self._places[b"iloc"][0]
         version, first, second = self._file[at], self._file[at + 4], self._file[at + 5]
         sizes = (second & 15 if version else 0, first >> 4, first & 15)
@@ -280,7 +280,7 @@ def _name(kind: bytes) -> str:
 
 
 def _file(pictures: list[_Item], brand: bytes) -> bytes:
-    """Writes a file of a picture, or of a picture and its alpha."""
+    """Builds a file with a picture, or with a picture and its alpha."""
     items = [item for one in pictures for item in (one, *one.tiles)]
     numbers = {id(item): number for number, item in enumerate(items, 1)}
     properties = list(dict.fromkeys(one[:2] for item in items for one in item.properties))
@@ -301,7 +301,7 @@ def _file(pictures: list[_Item], brand: bytes) -> bytes:
     ipma = _full_box(b"ipma", 0, struct.pack(">I", len(items)), *associations, flags=1)
 
     def head(start: int) -> bytes:
-        """Returns everything before the pictures' data, which start there."""
+        """Returns everything before the pictures' data, which start at `start`."""
         places = []
         for item in items:
             places.append(struct.pack(">4H2I", numbers[id(item)], 0, 0, 1, start, len(item.data)))

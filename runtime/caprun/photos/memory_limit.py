@@ -13,7 +13,7 @@ class MemoryLimit:
     """A semaphore that counts bytes.
 
     Requests are served in order, so that small ones never starve a large one. A request above the capacity takes all
-    of it. A thread that has entered may enter again, since waiting for itself would never end.
+    of it. A thread that has entered can enter again, since it would otherwise wait for itself forever.
 
     Args:
         capacity: Bytes that may be in use at once.
@@ -24,7 +24,7 @@ class MemoryLimit:
         self.capacity, self.free = capacity, free
         self._start()
         if hasattr(os, "register_at_fork"):
-            # threads that are inside do not exist in a forked child, and would never leave
+            # threads inside do not exist in a forked child and would never leave
             os.register_at_fork(after_in_child=self._start)
 
     def _start(self) -> None:
@@ -65,7 +65,7 @@ class MemoryLimit:
 
 @functools.cache
 def _return_memory() -> Callable[[int], object]:
-    """Finds the function that returns memory to the system, which glibc would keep after a large photo."""
+    """Finds the function that returns freed memory to the system, which glibc would keep after a large photo."""
     if sys.platform == "linux":
         import ctypes  # imported here, since few photos are large
 

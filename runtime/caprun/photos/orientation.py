@@ -8,7 +8,7 @@ from PIL import Image
 from caprun.photos.profiles import Conversion
 
 STRIP = 4_000_000
-"""Pixels converted at a time: an ordinary photo at once, a large one in strips, so that little of it exists twice."""
+"""Pixels converted at a time; a larger photo is converted in strips, so that little of it is in memory twice."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,7 +47,7 @@ def upright_rgb(image: Image.Image, orientation: int, conversion: Conversion | N
 
 
 def _make_opaque(image: Image.Image, bounds: tuple[float, float] | None, conversion: Conversion | None) -> Image.Image:
-    """Converts a loaded image of any mode to RGB on white; `bounds` are black and white of an `F` image."""
+    """Converts a loaded image of any mode to RGB on white; `bounds` are the black and white values of an `F` image."""
     if bounds is not None or image.mode.startswith("I"):
         image = _scale_to_bytes(image, bounds)
     if conversion is not None and not conversion.fits(image):
@@ -58,7 +58,7 @@ def _make_opaque(image: Image.Image, bounds: tuple[float, float] | None, convers
         return image if image.mode == "RGB" else image.convert("RGB")
     key = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
-        # A 16-bit PNG: Pillow keeps the high byte of each pixel, but all of the transparent colour.
+        # A 16-bit PNG: Pillow keeps only the high byte of each pixel, but both bytes of the transparent colour.
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in key)
     if image.mode == "La":
@@ -87,7 +87,7 @@ def _float_bounds(image: Image.Image) -> tuple[float, float]:
 
 
 def _scale_to_bytes(image: Image.Image, bounds: tuple[float, float] | None) -> Image.Image:
-    """Scales `I`, `I;16...` and `F` to `L`, where Pillow would saturate at 255."""
+    """Scales `I`, `I;16...` and `F` to `L`; Pillow would clip the values at 255."""
     values = np.asarray(image)
     if bounds is not None:
         low, high = bounds

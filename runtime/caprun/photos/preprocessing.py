@@ -13,7 +13,7 @@ from caprun.photos.file import Photo
 from caprun.photos.reading import AtLeast, opened
 
 _MARGIN = 1.5  # of the model's input; with 224x224, 4000x3000 is still decoded at 1/8
-_MOST_RESIZED = 32_000_000  # pixels of a photo that is resized in width and not yet in height
+_MOST_RESIZED = 32_000_000  # pixels of a photo resized in width but not yet in height
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class ImageSpec:
 
     jpeg_decoding: Literal["full", "scaled"] = "full"
     """`scaled` decodes a JPEG at the smallest of 1/8, 1/4 and 1/2 of its size that leaves both sides of the upright
-    photo at least 1.5 times as long as the encoder's; `full` decodes every JPEG at its size."""
+    photo at least 1.5 times as long as the encoder's; `full` decodes every JPEG at full size."""
 
     @property
     def at_least(self) -> AtLeast:
-        """Size that an upright photo keeps when it is reduced while it is read."""
+        """Minimum size of an upright photo that is reduced while it is read."""
         width, height = (math.ceil(_MARGIN * side) for side in (self.width, self.height))
         return AtLeast(width, height, jpeg=self.jpeg_decoding == "scaled")
 
@@ -64,7 +64,7 @@ def load(photo: Photo, spec: ImageSpec, *, name: str | None = None) -> npt.NDArr
 
 
 def prepare(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.uint8]:
-    """Resizes an image from `open_photo` once; one that has the size already is not resampled.
+    """Resizes an image from `open_photo` once; an image that already has the size is not resampled.
 
     Returns:
         RGB, uint8 (height, width, 3), writable and C-contiguous.
@@ -84,7 +84,7 @@ def prepare(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.uint8]:
 
 
 def seen_box(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, float, float]:
-    """Computes the part of a photo of some width and height that the encoder sees.
+    """Computes the part that the encoder sees of a photo with the given width and height.
 
     Returns:
         (left, top, right, bottom) as fractions of the photo's width and height; (0, 0, 1, 1) unless cropped.

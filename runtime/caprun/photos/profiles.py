@@ -8,27 +8,27 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 MAX_BYTES = 2**22
-"""Most bytes of a profile; those of a printing press have one or two MB, those of a camera a few KB."""
+"""Maximum bytes of a profile; printing press profiles have one or two MB, camera profiles a few KB."""
 
 _MODES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
-_CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")  # of devices and colour spaces: no links and no named colours
-_SLOW = (b"D2B0", b"D2B1", b"D2B2", b"D2B3")  # chains of any length, which may take minutes to prepare
+_CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")  # devices and colour spaces, but not device links or named colours
+_SLOW = (b"D2B0", b"D2B1", b"D2B2", b"D2B3")  # chains of any length, which can take minutes to prepare
 
 
 class Conversion(NamedTuple):
-    """A profile's way to sRGB."""
+    """The conversion from a profile's colours to sRGB."""
 
     mode: str
     """Mode of the pixels that the profile describes: `RGB`, `L` or `CMYK`."""
     transform: Any
-    """The `ImageCmsTransform` from that mode to RGB; several threads may use it."""
+    """The `ImageCmsTransform` from that mode to RGB; thread-safe."""
 
     def fits(self, image: Image.Image) -> bool:
         """Tells whether the profile describes pixels of the image's mode."""
         return self.mode == {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """Returns an opaque image that fits as sRGB in mode RGB."""
+        """Converts an opaque image that fits to sRGB in mode RGB."""
         from PIL import ImageCms
 
         converted = ImageCms.applyTransform(image.convert(self.mode), self.transform)
@@ -41,7 +41,7 @@ def conversion_of(profile: bytes) -> Conversion | None:
     """Prepares the conversion of a profile's colours to sRGB, by perceptual intent.
 
     Returns:
-        None for sRGB itself, and for a profile that is broken or that describes no grey, RGB or CMYK pixels.
+        None for sRGB itself, and for a profile that is broken or does not describe grey, RGB or CMYK pixels.
     """
     try:
         mode = _MODES[profile[16:20]]

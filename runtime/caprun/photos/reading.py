@@ -23,19 +23,19 @@ from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
 from caprun.photos.profiles import Conversion, conversion_of
 
 MAX_MEMORY = 560_000_000
-"""Most bytes that decoding may take, for one photo and for all large photos decoded at once."""
+"""Maximum bytes of memory for decoding, for one photo and for all large photos decoded at once."""
 
 
 class AtLeast(NamedTuple):
-    """Size in pixels that an upright photo keeps when it is reduced while it is read."""
+    """Minimum size in pixels of an upright photo that is reduced while it is read."""
 
     width: int
     height: int
     jpeg: bool = True
-    """Whether every JPEG may be reduced; if not, photos are reduced only before their colours are converted."""
+    """True to reduce JPEGs while decoding; otherwise photos are reduced only before colour conversion."""
 
     def stored(self, orientation: int) -> tuple[int, int]:
-        """Returns width and height of the photo as it is stored."""
+        """Returns the width and height of the photo as stored."""
         return (self.height, self.width) if orientation in SIDEWAYS else (self.width, self.height)
 
 
@@ -45,23 +45,23 @@ _gate = MemoryLimit(MAX_MEMORY, free=128_000_000)  # 16 megapixels of RGB, and a
 def open_photo(photo: Photo, *, name: str | None = None, at_least: AtLeast | None = None) -> Image.Image:
     """Reads a photo as an upright, opaque RGB image.
 
-    JPEG, PNG, WebP, GIF, BMP, HEIC and AVIF are recognised by content, up to `MAX_PIXELS`, which is checked before
-    decoding. Of an animation, the first frame is read. EXIF orientation is applied, colours are converted from the
+    JPEG, PNG, WebP, GIF, BMP, HEIC and AVIF are detected by content. Photos above `MAX_PIXELS` are refused before
+    decoding. Only the first frame of an animation is read. EXIF orientation is applied, colours are converted from the
     embedded ICC profile to sRGB, and transparency is composited on white. 16-bit values (and `I`, read as 0..65535)
-    keep their high byte, as in Pillow. For `F`, black to white is the smallest of 0..1, 0..255 and 0..65535 that holds
-    every finite value, or else the range of the finite values; NaN and -inf are black, +inf is white.
+    keep their high byte, as in Pillow. For `F`, black to white is the smallest of 0..1, 0..255 and 0..65535 that
+    contains every finite value, or else the range of the finite values; NaN and -inf are black, +inf is white.
 
-    A PIL image may have any format, is read at its current frame, and is never altered. An image that is upright opaque
-    RGB already is returned itself, so do not draw on the result.
+    A PIL image can have any format, is read at its current frame, and is never modified. An image that is already
+    upright, opaque RGB is returned itself, so do not draw on the result.
 
-    Photos that take more than `MAX_MEMORY` or several seconds to decode are refused. Several threads may call this
-    function at once; large photos then wait for each other.
+    Photos that take more than `MAX_MEMORY` or several seconds to decode are refused. The function is thread-safe; large
+    photos wait for each other.
 
     Args:
         photo: The photo.
         name: Name of the photo for messages; None for its path, or "the photo".
-        at_least: Size down to which a JPEG is decoded at 1/8, 1/4 or 1/2 of its size, in a fraction of the time, and a
-            photo of other colours than sRGB is reduced; None reads every photo in full.
+        at_least: Minimum size to which a JPEG is reduced while decoding (to 1/8, 1/4 or 1/2, in a fraction of the time)
+            and a photo in a colour space other than sRGB before conversion; None reads every photo at full size.
 
     Raises:
         ImageError: The photo cannot be read.
@@ -90,7 +90,7 @@ def opened(photo: Photo, *, name: str | None = None, at_least: AtLeast | None = 
                 orientation = picture.orientation
                 smallest = None if at_least is None else at_least.stored(orientation)
                 image = decode(picture, label, smallest if at_least and at_least.jpeg else None)
-                del picture  # the file is not needed any more, and may be large
+                del picture  # no longer needed, and can be large
                 if conversion is not None and smallest is not None:
                     image = _reduced(image, smallest)
                 upright = upright_rgb(image, orientation, conversion)
@@ -101,20 +101,20 @@ def opened(photo: Photo, *, name: str | None = None, at_least: AtLeast | None = 
         except UnsupportedError as error:
             raise FormatError(f"{label} {error}.") from error
         except MemoryError as error:
-            raise ImageError(f"{label} does not fit in the memory that is free; scale it down first.") from error
-        # A hostile file makes Pillow's decoders raise anything: OSError, SyntaxError, ValueError, IndexError, KeyError,
-        # struct.error, zlib.error, AssertionError ... and a batch must survive all of them.
+            raise ImageError(f"{label} does not fit in the free memory; scale it down first.") from error
+        # A hostile file can make Pillow's decoders raise anything: OSError, SyntaxError, ValueError, IndexError,
+        # KeyError, struct.error, zlib.error, AssertionError ... and a batch must survive all of them.
         except Exception as error:
             raise ImageError(
                 f"{label} is damaged or incomplete and cannot be decoded; get another copy of it."
             ) from error
         if upright is not photo:
-            upright.info = {}  # an orientation or transparency left here would be applied again at the next opening
+            upright.info = {}  # an orientation or transparency left here would be applied again when it is next opened
         yield upright
 
 
 def _picture(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> Picture:
-    """Reads the photo's file and takes it apart."""
+    """Reads and parses the photo's file."""
     data = read(photo, label)
     found = kind_of(data)
     if found is None:
@@ -125,7 +125,7 @@ def _picture(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> Pi
 
 
 def _memory(picture: Picture, conversion: Conversion | None, label: str) -> int:
-    """Computes the bytes that the picture takes until it is upright RGB, and refuses too many."""
+    """Computes the bytes that the picture needs until it is upright RGB, and refuses too many."""
     width, height = picture.size
     copied = 0 if picture.rgb and picture.orientation not in TURNS and conversion is None else 4 * width * height
     memory = max(len(picture.data) + picture.decoding, picture.decoded + copied)
@@ -138,7 +138,7 @@ def _memory(picture: Picture, conversion: Conversion | None, label: str) -> int:
 
 
 def _reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Averages whole blocks of pixels, as far as no side falls below `size`."""
+    """Reduces an image by averaging whole blocks of pixels, keeping both sides at least `size`."""
     factor = min(image.width // size[0], image.height // size[1])
     if factor < 2 or image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK") or "transparency" in image.info:
         return image

@@ -124,13 +124,13 @@ class TestPhotosThatCannotBeRead:
         assert [photo.relative for photo in listed] == ["7.avif", "B.jpeg", "a.PNG", "b.jpg"]
         assert left_out == {".heic": 2, ".hif": 1, ".dng": 1, ".tif": 1}
         assert list(describe_left_out(left_out)) == [
-            'Photos left out: 2 .heic, 1 .hif; pip install "captioner[heif]" reads them.',
+            'Photos left out: 2 .heic, 1 .hif; to read them, run pip install "captioner[heif]".',
             "Photos left out: 1 .dng, 1 .tif; convert them to JPEG.",
         ]
 
     def test_a_folder_of_these_alone_says_what_reads_them(self, tmp_path: Path) -> None:
         (tmp_path / "1.heic").touch()
-        with pytest.raises(UsageError, match=r"holds no photos that can be read\. .*: 1 \.heic; pip install"):
+        with pytest.raises(UsageError, match=r"no photos that can be read\. .*: 1 \.heic; to read them, run pip"):
             list_photos([str(tmp_path)], io.BytesIO(), left_out=Counter())
 
     def test_where_nobody_counts_they_are_photos_whose_rows_say_why(self, tmp_path: Path) -> None:

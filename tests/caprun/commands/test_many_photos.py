@@ -102,7 +102,7 @@ def test_photos_that_only_an_extra_reads_are_left_out_and_counted(
         (sound / name).touch()
     result = run(sound)
     assert (result.stdout, result.exit_code) == (lines(said), 0)
-    assert result.stderr == 'Photos left out: 2 .heic; pip install "captioner[heif]" reads them.\n'
+    assert result.stderr == 'Photos left out: 2 .heic; to read them, run pip install "captioner[heif]".\n'
 
 
 def test_json_is_an_object_a_photo_whatever_became_of_it(run: Run, folder: Path) -> None:

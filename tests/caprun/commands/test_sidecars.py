@@ -113,7 +113,7 @@ def test_a_sidecar_with_a_line_break_in_its_name_is_reported_on_one_line(run, fo
     for name in ("a\nb.jpg", "a\nb.png"):
         Image.fromarray(images[4]).save(folder / name)
     (folder / "a\nb.png.xmp").write_text("no XML")
-    assert [line for line in run(folder, "--xmp").stderr.splitlines() if "a\\nb.png.xmp' is not XML" in line]
+    assert [line for line in run(folder, "--xmp").stderr.splitlines() if "a\\nb.png.xmp' cannot be read as XMP" in line]
     assert len(run(folder, "--xmp", "--xmp-name", "stem").stderr.splitlines()) == 1
 
 
@@ -121,7 +121,7 @@ def test_a_sidecar_that_cannot_be_read_is_reported_and_the_others_are_written(ru
     (folder / "a.png.xmp").write_text("no XML")
     result = run(folder, "--xmp")
     assert result.exit_code == 1
-    assert f"Error: The sidecar {folder / 'a.png.xmp'} is not XML" in result.stderr
+    assert f"Error: The sidecar {folder / 'a.png.xmp'} cannot be read as XMP" in result.stderr
     assert (folder / "a.png.xmp").read_text() == "no XML"
     assert (folder / "c.png.xmp").exists()
 

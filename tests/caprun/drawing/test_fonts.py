@@ -50,7 +50,7 @@ def test_plain_english_needs_no_font_file() -> None:
 def test_letters_without_a_glyph_are_named_with_the_option_that_helps(text: str, letters: str) -> None:
     with pytest.raises(UsageError) as caught:
         find_font(text, 20)
-    assert str(caught.value) == f"Pillow's own font has no glyph for {letters}; name a font that has one with `--font`."
+    assert str(caught.value) == f"Pillow's default font has no glyph for {letters}; choose another font with `--font`."
 
 
 def test_many_missing_letters_are_counted() -> None:
@@ -94,7 +94,7 @@ def test_a_font_given_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             find_font("a", 20, path)
         assert str(caught.value).startswith(f"The font {path} cannot be read (")
-        assert str(caught.value).endswith("; give a TrueType or OpenType file to `--font`.")
+        assert str(caught.value).endswith("; pass a TrueType or OpenType file to `--font`.")
 
 
 def test_a_font_given_is_never_looked_for_by_name(monkeypatch: pytest.MonkeyPatch, han: Path, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_font_of_the_system_is_used_for_letters_that_pillows_own_lacks(
     system_fonts += [str(tmp_path / "damaged.ttf"), str(tmp_path / "other.ttf"), str(han)]
     assert find_font("a dog", 20).getname() == embedded().getname()
     assert find_font("漢", 20).getname() == find_font("漢", 20, han).getname()
-    with pytest.raises(UsageError, match=r"^Pillow's own font has no glyph for '字' \(U\+5B57\), '漢'"):
+    with pytest.raises(UsageError, match=r"^Pillow's default font has no glyph for '字' \(U\+5B57\), '漢'"):
         find_font("漢字", 20)
 
 
@@ -169,9 +169,9 @@ def test_captions_from_right_to_left_are_drawn_so(dejavu: Path) -> None:
 def test_a_pillow_that_cannot_draw_from_right_to_left_says_so(monkeypatch: pytest.MonkeyPatch, dejavu: Path) -> None:
     monkeypatch.setattr(features, "check", lambda _: False)
     photo = Image.new("RGB", (64, 48))
-    with pytest.raises(UsageError, match="Pillow draws text from right to left only with FriBiDi; install it"):
+    with pytest.raises(UsageError, match="Pillow needs FriBiDi to draw right-to-left text; install it"):
         caption_picture(photo, "כלב", font=dejavu)
-    with pytest.raises(UsageError, match="Pillow draws text from right to left only with FriBiDi; install it"):
+    with pytest.raises(UsageError, match="Pillow needs FriBiDi to draw right-to-left text; install it"):
         attention_picture(photo, [("כלב", flat())], font=dejavu)
 
 

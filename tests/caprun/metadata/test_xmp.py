@@ -110,12 +110,12 @@ def test_a_description_in_an_attribute_is_read_and_replaced() -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "is not XML"),
-        (b"no XML", "is not XML"),
-        (b'<?xml version="1.0" encoding="nothing"?><a/>', "is not XML"),
+        (b"", "cannot be read as XMP"),
+        (b"no XML", "cannot be read as XMP"),
+        (b'<?xml version="1.0" encoding="nothing"?><a/>', "cannot be read as XMP"),
         (b"<html/>", "no rdf:RDF"),
-        (b"<a>" * 3000 + b"</a>" * 3000, "more than 100 others"),
-        (b'<?xml version="1.0" encoding="GBK"?><a>\xb9\xb7</a>', "is not XML"),
+        (b"<a>" * 3000 + b"</a>" * 3000, "more than 100 deep"),
+        (b'<?xml version="1.0" encoding="GBK"?><a>\xb9\xb7</a>', "cannot be read as XMP"),
         (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "document type"),
     ],
 )

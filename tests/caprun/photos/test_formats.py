@@ -202,7 +202,7 @@ class TestUnsupported:
     def test_jpegs_of_more_than_8_bits(self, bits: int) -> None:
         data = encode(picture(), "JPEG")
         at = data.index(b"\xff\xc0") + 4
-        with pytest.raises(FormatError, match=rf"^a is a JPEG of {bits} bits a colour, .*; save it with 8 bits\.$"):
+        with pytest.raises(FormatError, match=rf"^a is a JPEG of {bits} bits per channel, .*; save it with 8 bits\.$"):
             open_photo(data[:at] + bytes([bits]) + data[at + 1 :], name="a")
 
     @pytest.mark.parametrize(("frame", "name"), [(0xC5, "hierarchical"), (0xC7, "hierarchical"), (0xF7, "JPEG-LS")])
@@ -226,20 +226,18 @@ class TestUnsupported:
             raise OSError("broken data stream when reading image file")
 
         monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", fail)
-        with pytest.raises(FormatError, match="is a lossless JPEG, which this Pillow does not decode; save it"):
+        with pytest.raises(FormatError, match="is a lossless JPEG, which this Pillow cannot decode; save it"):
             open_photo(self.lossless(components), at_least=small)
 
     @pytest.mark.parametrize(("bits", "compression", "masks"), [(16, 3, (0xF00, 0xF0, 0xF)), (24, 4, ())])
     def test_bmps_of_12_bits_or_with_a_jpeg_in_them(self, bits: int, compression: int, masks: tuple[int, ...]) -> None:
         data = bmp_of(8, 8, bits, compression, struct.pack(f"<{len(masks)}I", *masks) + bytes(500))
-        with pytest.raises(
-            FormatError, match=r"^a is a BMP of a kind that Pillow does not decode; save it as a PNG\.$"
-        ):
+        with pytest.raises(FormatError, match=r"^a is a BMP variant that Pillow cannot decode; save it as a PNG\.$"):
             open_photo(data, name="a")
 
     def test_pngs_of_apple(self) -> None:
         data = encode(picture(), "PNG")
-        with pytest.raises(FormatError, match=r"is a PNG in Apple's own format for apps \(CgBI\), .*; save it"):
+        with pytest.raises(FormatError, match=r"is a PNG in Apple's format for apps \(CgBI\), .*; save it"):
             open_photo(data[:8] + chunk(b"CgBI", b"P\0 \2") + data[8:])
 
 

@@ -198,7 +198,7 @@ class TestRefusals:
     @pytest.mark.parametrize("kind", [b"iovl", b"jpeg", b"j2k1", b"iden", b"\0\1\2\3"])
     def test_other_kinds_of_pictures(self, kind: bytes) -> None:
         said = self.refusal(heif_of({1: item_of("photo")._replace(kind=kind)}), FormatError)
-        assert said.startswith(f"a.heic holds a picture of the kind {'unknown' if kind[0] == 0 else kind.decode()}, ")
+        assert said.startswith(f"a.heic holds a picture of type {'unknown' if kind[0] == 0 else kind.decode()}, ")
 
     def test_a_property_that_must_be_understood(self) -> None:
         photo = item_of("photo")
@@ -255,7 +255,7 @@ class TestWithoutADecoder:
         if name == "AVIF":
             coded = av1_unit(1, av1_sequence(64, 48)) + av1_unit(6, bytes(20))
             data = heif_of({1: Item(b"av01", coded, [ispe(64, 48), (b"av1C", b"\x81\0\x0c\0")])}, brand=b"avif")
-        with pytest.raises(FormatError, match=rf'^a is {expected}; pip install "captioner\[heif\]" reads it\.$'):
+        with pytest.raises(FormatError, match=rf'^a is {expected}; to read it, run pip install "captioner\[heif\]"\.$'):
             open_photo(data, name="a")
 
 

@@ -135,7 +135,7 @@ class TestRefusals:
         assert "cannot be read" in self.refusal(file)
 
     def test_something_that_is_no_photo_at_all(self) -> None:
-        assert "is of type list; give a path" in self.refusal([1, 2])  # type: ignore[arg-type]
+        assert "is of type list; pass a path" in self.refusal([1, 2])  # type: ignore[arg-type]
 
     def test_an_image_without_pixels(self) -> None:
         assert "no pixels (0 x 5)" in self.refusal(Image.new("RGB", (0, 5)))
@@ -196,7 +196,7 @@ class TestRefusals:
             raise MemoryError
 
         monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", exhaust)
-        assert "does not fit in the memory" in self.refusal(encode(picture, "JPEG"))
+        assert "does not fit in the free memory" in self.refusal(encode(picture, "JPEG"))
 
     def test_without_a_path_it_is_called_the_photo(self) -> None:
         assert self.refusal(b"").startswith("the photo is empty")

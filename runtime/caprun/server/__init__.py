@@ -1,1 +1,1 @@
-"""`caprun serve`: captions over HTTP, and a page to try them on. Needs the extra `serve`."""
+"""`caprun serve`: captions over HTTP, and a web page to try it. Needs the extra `serve`."""

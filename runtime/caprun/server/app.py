@@ -31,19 +31,19 @@ from caprun.server.refusal import Refusal, as_sentence, client_left, error_respo
 from caprun.server.settings import Settings
 
 _SENTENCES = {
-    404: "There is nothing at this path; photos go to /v1/caption, and /docs says what else there is.",
-    405: "This path does not take that method; POST photos to /v1/caption, and see /docs for the others.",
+    404: "This path does not exist; POST photos to /v1/caption, and see /docs for the other paths.",
+    405: "This path does not allow that method; POST photos to /v1/caption, and see /docs for the other paths.",
 }
 
 
 class Service:
-    """What a process serves: a model, its queue and its counters.
+    """The state of one serving process: a model, its queue and its metrics.
 
-    A model that was loaded with `many=True` is in memory once.
+    A model that was loaded with `many=True` is in memory only once.
 
     Attributes:
-        draining: Whether the process is about to end, so that it is not ready for more.
-        unanswered: Requests that were not answered when the grace period ended.
+        draining: True if the process is shutting down and not ready for more requests.
+        unanswered: Number of requests left unanswered when the grace period ended.
     """
 
     def __init__(self, captioner: Captioner, settings: Settings | None = None) -> None:
@@ -56,10 +56,10 @@ class Service:
         self.unanswered = 0
 
     def warm_up(self) -> None:
-        """Captions a photo, so that the first client does not wait for what only the first photo needs.
+        """Captions a photo, so that the first client does not wait for one-time initialisation.
 
         Raises:
-            DeviceError: The model does not run.
+            DeviceError: The model cannot run.
         """
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "JPEG")
@@ -67,7 +67,7 @@ class Service:
 
 
 def create_app(service: Service) -> FastAPI:
-    """Makes the ASGI application of a service, which is closed when the application ends."""
+    """Creates the ASGI application of a service, and closes the service when the application ends."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -80,7 +80,7 @@ def create_app(service: Service) -> FastAPI:
         description=schema.DESCRIPTION,
         version=caprun.__version__,
         lifespan=lifespan,
-        docs_url=None,  # FastAPI's page loads scripts from elsewhere
+        docs_url=None,  # FastAPI's page loads scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -111,18 +111,18 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
     model = _model(service)
 
-    @app.get("/v1/model", tags=["captions"], summary="The model, and what may be asked of it.")
+    @app.get("/v1/model", tags=["captions"], summary="Describe the model and the limits of requests.")
     async def about() -> schema.ServedModel:
         return model
 
-    @app.get("/healthz", tags=["operation"], summary="Whether the process lives.")
+    @app.get("/healthz", tags=["operation"], summary="Report that the process is alive.")
     async def health() -> schema.ServiceStatus:
         return {"status": "alive"}
 
     @app.get(
         "/readyz",
         tags=["operation"],
-        summary="Whether requests are accepted.",
+        summary="Report whether requests are accepted.",
         response_model=schema.ServiceStatus,
         responses=schema.error_responses(503),
     )
@@ -134,7 +134,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
     @app.get(
         "/metrics",
         tags=["operation"],
-        summary="Counters for Prometheus, added up over the workers.",
+        summary="Return metrics for Prometheus, summed over the workers.",
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
@@ -143,9 +143,9 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
-    """Adds `/`, to try the service, and `/docs`, the OpenAPI description for people; both need nothing from elsewhere.
+    """Adds `/`, a page to try the service, and `/docs`, the API reference; neither loads anything from other hosts.
 
-    Swagger UI would add 1.9 MB to the package, and inline styles, which the policy of the pages forbids.
+    Swagger UI would add 1.9 MB to the package, and inline styles, which the pages' Content-Security-Policy forbids.
     """
     files = StaticFiles(packages=[("caprun.server", "page")])
     app.mount("/page", files)
@@ -178,7 +178,7 @@ async def _caption(service: Service, request: Request) -> bytes:
         is_list = upload.is_list
         work = asyncio.create_task(batcher.caption(admission, ask, upload.photos))
         gone = asyncio.create_task(wait_until_gone(request.receive))
-        del body, read, upload  # there may be many, and each is of use only until it is decoded
+        del body, read, upload  # photos can be large, and each is needed only until it is decoded
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
@@ -242,13 +242,13 @@ def _model(service: Service) -> schema.ServedModel:
 
 
 def _http_error(request: Request, error: Exception) -> Response:
-    """Answers what FastAPI refuses in our words, and OPTIONS."""
+    """Answers OPTIONS, and reports FastAPI's errors in the service's format."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 405:
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
         here = [route.methods or () for route in request.app.routes if isinstance(route, Route) and route.path == path]
-        methods = {method for methods in here for method in methods} or {"GET"}  # files of the page are no routes
+        methods = {method for methods in here for method in methods} or {"GET"}  # the page's files are not routes
         headers["Allow"] = ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)

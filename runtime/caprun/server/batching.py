@@ -1,6 +1,6 @@
-"""The bounded queue and the batches: which requests are accepted, and which photos are captioned together.
+"""Decides which requests are accepted into a bounded queue, and which photos are captioned together.
 
-All state belongs to the event loop. Threads decode photos and caption batches, and nothing else.
+All state belongs to the event loop. Threads only decode photos and caption batches.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ from caprun.server.metrics import Metrics
 from caprun.server.refusal import queue_full, shutting_down, too_late
 from caprun.server.settings import MOST_DECODERS, Settings
 
-_FEWEST = 2  # photos that idle workers do not divide: together they take a fifth less than one by one
+_FEWEST = 2  # photos that idle workers do not split, since a batch of two takes a fifth less time
 _LONGEST_RETRY = 60
-_NICE = 5  # how far the threads step back, so that the event loop answers at once where all cores are busy
+_NICE = 5  # added niceness of the threads, so that the event loop responds at once when all cores are busy
 
 log = logging.getLogger(__name__)
 
 
 class Ask(NamedTuple):
-    """What a request asks about its photos; only photos with the same ask share a batch."""
+    """The options of a request; only photos with the same options share a batch."""
 
     options: SearchOptions
     alpha: bool = False
@@ -49,13 +49,13 @@ class Ask(NamedTuple):
 
 
 class CaptionedPhoto(NamedTuple):
-    """A photo's result and how long it took."""
+    """A photo's result and timings."""
 
     row: bytes
     """JSON of its caption or abstention."""
     abstained: bool
     decode_time: float
-    """Seconds until it was decoded, waiting for a thread included."""
+    """Seconds until it was decoded, including the wait for a thread."""
     queue_time: float
     """Seconds that it then waited to be captioned."""
     caption_time: float
@@ -63,14 +63,14 @@ class CaptionedPhoto(NamedTuple):
 
 
 class Admission:
-    """A request's room in the queue."""
+    """A request's place in the queue."""
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
         self.photos = self.arriving = 1
-        """Photos that are not yet being captioned; and those of them that are not yet decoded."""
+        """Photos that are not yet being captioned, and the number of them that are not yet decoded."""
         self.deadline = math.inf
-        """When it has waited too long, in the event loop's time."""
+        """Time after which the request has waited too long, on the event loop's clock."""
 
 
 class _DecodedPhoto:
@@ -101,24 +101,24 @@ class Batcher:
         self._arriving: Counter[Ask] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self._bytes = 0
-        self._pace = 0.0  # seconds a photo, lately
+        self._pace = 0.0  # moving average of seconds per photo
         self._closed = False
         self.photos = 0
-        """Photos that are accepted and not yet being captioned."""
+        """Photos accepted and not yet being captioned."""
 
     @property
     def retry_after(self) -> int:
-        """Whole seconds in which the photos that wait now are captioned, at the present pace."""
+        """Estimated whole seconds until all photos that are waiting now have been captioned."""
         return max(1, min(_LONGEST_RETRY, math.ceil(self.photos * self._pace)))
 
     @contextlib.contextmanager
     def admit(self, ask: Ask, size: int | None) -> Iterator[Admission]:
-        """Accepts a request of one photo before its body of `size` bytes is read, until the block ends.
+        """Reserves room for one photo until the block ends, before the body of `size` bytes is read.
 
-        An unknown size counts as the most bytes that are allowed.
+        An unknown size counts as the maximum.
 
         Raises:
-            Refusal: There is no room, or the batcher is closed.
+            Refusal: The queue is full, or the batcher is closed.
         """
         if self._closed:
             raise shutting_down()
@@ -139,12 +139,12 @@ class Batcher:
     async def caption(
         self, admission: Admission, ask: Ask, photos: Sequence[bytes | ImageError]
     ) -> list[CaptionedPhoto | ImageError]:
-        """Captions a request's photos, whose deadline begins now; returns a result for each, in their order.
+        """Captions a request's photos, whose deadline starts now; returns a result for each photo, in order.
 
-        More may be asked than was known before the body was read.
+        The body can contain more photos and other options than were known at admission.
 
         Raises:
-            Refusal: There is no room for so many, or they have waited too long.
+            Refusal: The queue has no room for all photos, or they have waited too long.
             DeviceError: The model failed.
         """
         more = len(photos) - admission.photos
@@ -156,7 +156,7 @@ class Batcher:
         self._arriving[ask] += len(photos)
         self._count(more)
         tasks = [asyncio.create_task(self._result(admission, photo)) for photo in photos]
-        del photos  # each is given up when it is decoded
+        del photos  # each photo is freed once decoded
         try:
             return await asyncio.gather(*tasks)
         except TimeoutError:
@@ -167,7 +167,7 @@ class Batcher:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def close(self) -> None:
-        """Accepts nothing more; the threads end with what they are doing."""
+        """Stops accepting requests; each thread ends after its current task."""
         self._closed = True
         for pool in (self._decoders, self._workers):
             pool.shutdown(wait=False, cancel_futures=True)
@@ -196,7 +196,7 @@ class Batcher:
             async with asyncio.timeout_at(admission.deadline):
                 await photo.is_taken.wait()
         finally:
-            if not photo.is_taken.is_set():  # nobody waits for it any more
+            if not photo.is_taken.is_set():  # its request was cancelled or timed out
                 self._ready[admission.ask].remove(photo)
                 self._forget_empty(admission.ask)
         result = await photo.outcome
@@ -209,7 +209,7 @@ class Batcher:
         return result
 
     def _dispatch(self) -> None:
-        """Gives idle workers what is due, and comes back when the next photos are."""
+        """Starts batches on idle workers, and schedules itself for the next ones."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -223,14 +223,14 @@ class Batcher:
             self._start(ask)
 
     def _wait(self, ask: Ask, now: float) -> float:
-        """Seconds that the photos of an ask still wait for others that are on their way."""
+        """Returns the seconds for which the photos of an ask still wait for others that are arriving."""
         ready = self._ready[ask]
         if not self._arriving[ask] or len(ready) >= self._share(ask):
             return 0.0
         return max(0.0, ready[0].decoded + self._settings.batch_delay - now)
 
     def _share(self, ask: Ask) -> int:
-        """How many of an ask's photos one worker takes where the idle workers divide them."""
+        """Returns the size of one worker's batch when the idle workers share the photos of an ask."""
         photos = len(self._ready[ask]) + self._arriving[ask]
         return min(self._batch_size, max(_FEWEST, math.ceil(photos / self._idle)))
 
@@ -261,12 +261,12 @@ class Batcher:
         self._dispatch()
 
     def _arrived(self, admission: Admission, photos: int) -> None:
-        """Counts photos of a request that are not on their way any more."""
+        """Counts photos of a request that are no longer arriving."""
         admission.arriving -= photos
         self._arriving[admission.ask] -= photos
         if not self._arriving[admission.ask]:
             del self._arriving[admission.ask]
-        # not at once: the photo that has arrived is about to be ready
+        # deferred, since the photo that has arrived is about to be ready
         asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _leave_queue(self, admission: Admission) -> None:
@@ -285,7 +285,7 @@ class Batcher:
 
     def _decode(self, data: bytes) -> tuple[npt.NDArray[np.uint8], tuple[float, ...]]:
         spec = self.captioner.spec.image
-        # large photos come one after the other until they are small
+        # large photos wait for each other until they are resized
         with opened(data, name="the photo", at_least=spec.at_least) as image:
             return prepare(image, spec), seen_box(image.size, spec)
 
@@ -296,7 +296,7 @@ class Batcher:
             captions = self.captioner.caption_arrays(images, ask.options, alpha=ask.alpha)
             rows = [as_row(caption, ask.min_confidence) for caption in captions]
         except Exception as error:
-            if len(batch) > 1:  # one of them may be at fault; or they may fit into the memory one by one
+            if len(batch) > 1:  # one photo may be at fault, or memory may suffice for one at a time
                 return [outcome for photo in batch for outcome in self._caption(ask, [photo])]
             if isinstance(error, DeviceError):
                 log.error("A photo could not be captioned: %s", error)
@@ -320,7 +320,7 @@ def encode(answer: object) -> bytes:
 
 
 def _step_back() -> None:
-    """Lowers the priority of the calling thread; on Linux only, where threads have priorities of their own."""
+    """Lowers the priority of the calling thread; on Linux only, where each thread has its own priority."""
     with contextlib.suppress(AttributeError, OSError):
         if os.uname().sysname == "Linux":
             nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)

@@ -1,4 +1,4 @@
-"""The body of a request: what may be sent, read within its limits, and the photos and options in it."""
+"""Reads the body of a request within its limits, and parses the photos and options in it."""
 
 import asyncio
 import base64
@@ -21,65 +21,65 @@ from caprun.server.refusal import Refusal, client_left
 from caprun.server.settings import Settings
 
 _WANTED = 'send {"photos": ["<base64>", ...]}'
-_SEND_FORM = "send one with curl -F photo=@photo.jpg"
-_NOT_D = "send it with curl --data-binary @photo.jpg, for curl -d takes bytes out of photos"
-_MOST_BRACKETS = 16  # of JSON: what is small as text may be large as objects
+_SEND_FORM = "send a photo with curl -F photo=@photo.jpg"
+_NOT_D = "send it with curl --data-binary @photo.jpg, because curl -d removes bytes from photos"
+_MOST_BRACKETS = 16  # of JSON, which can be small as text but large as objects
 _MOST_OPTIONS = 64
 _NOT_BASE64 = str.maketrans("-_", "+/", " \t\r\n")
 _DATA_URL = re.compile(r"\s*data:[^,]*,", re.IGNORECASE)
 _BOM_OR_SPACE = codecs.BOM_UTF8 + b" \t\r\n"
 _FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
-_FIELD = re.compile(rb"[\w%.-]{1,64}=")  # how a form of the first kind begins
+_FIELD = re.compile(rb"[\w%.-]{1,64}=")  # start of a URL-encoded form
 _PART = re.compile(rb'\s*--([^\r\n"\\]{1,200})\r\n(?:[^\r\n]{1,200}\r\n){0,4}?content-disposition:', re.IGNORECASE)
 
-logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it would log what clients do wrong
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it would log clients' errors
 
 
 class BodyHead(NamedTuple):
-    """What a request's head says of its body."""
+    """The headers that describe a request's body."""
 
     content_type: str
     media_type: str
     size: int | None
-    """Bytes; None where they are not announced."""
+    """Bytes; None if the size is not declared."""
 
     def is_json(self, body: bytes) -> bool:
-        """Tells whether a body is JSON; many clients announce it as a form or a text, or not at all."""
+        """Tells whether a body is JSON; many clients declare it as a form or text, or not at all."""
         return self.media_type.endswith("json") or (
             not self.media_type.startswith("multipart/") and body[:64].lstrip(_BOM_OR_SPACE)[:1] in (b"{", b"[")
         )
 
     def form_type(self, body: bytes) -> str:
-        """Returns the content type of a form, which many clients announce wrongly; empty if the body is none."""
+        """Returns the content type of a form, which many clients declare wrongly; empty if it is not a form."""
         if found := _PART.match(body):
             return f'{_MULTIPART}; boundary="{found[1].decode("latin-1").rstrip()}"'
         is_form = self.media_type == _MULTIPART or (self.media_type == _FORM and _FIELD.match(body))
         return self.content_type if is_form else ""
 
     def is_structured(self, body: bytes) -> bool:
-        """Tells whether a body may be JSON, a form or base64, which takes time to read."""
+        """Tells whether a body may be JSON, a form or base64, which take time to parse."""
         return body.isascii() or bool(self.form_type(body)) or self.is_json(body)
 
 
 class Upload(NamedTuple):
-    """What a request sends."""
+    """The photos and options that a request sends."""
 
     photos: list[bytes | ImageError]
-    """The bytes of each photo, or what is wrong with it."""
+    """The bytes of each photo, or its error."""
     options: list[tuple[str, Any]]
-    """Names and values; those of a form are text."""
+    """Names and values; the values of a form are text."""
     is_list: bool
-    """Whether the answer is a list."""
+    """True if the answer is a list."""
 
 
 def body_head(headers: Mapping[str, str], settings: Settings) -> BodyHead:
-    """Reads what a request's head says of its body.
+    """Reads the headers that describe a request's body.
 
     Raises:
-        Refusal: Such a body is not taken.
+        Refusal: Such a body is not accepted.
     """
     if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
-        raise Refusal(415, "A Content-Encoding is not taken; send the photo as it is, for it is compressed already.")
+        raise Refusal(415, "Content-Encoding is not supported; send the photo as it is, already compressed.")
     length = headers.get("content-length")
     if length is not None and int(length) > settings.max_bytes:
         raise _too_large(settings)
@@ -92,7 +92,7 @@ async def read_body(receive: Receive, settings: Settings) -> bytes:
     """Receives a body.
 
     Raises:
-        Refusal: It is too large, takes too long or is empty, or the client left.
+        Refusal: The body is too large, takes too long or is empty, or the client disconnected.
     """
     body = bytearray()
     try:
@@ -115,33 +115,33 @@ async def read_body(receive: Receive, settings: Settings) -> bytes:
 
 
 async def wait_until_gone(receive: Receive) -> None:
-    """Returns when a client whose body was received closes the connection."""
+    """Waits until a client closes the connection, once its body has been received."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def read_upload(head: BodyHead, body: bytes, settings: Settings) -> Upload:
-    """Reads the photos and options in a body: the bytes of a photo, also in base64, JSON or a form.
+    """Parses the photos and options in a body: the bytes of a photo, base64, JSON or a form.
 
     Raises:
-        Refusal: The body is not what its header announces, or has too many photos.
+        Refusal: The body is not what its Content-Type declares, or has too many photos.
     """
     if content_type := head.form_type(body):
         return _read_form(content_type, body, settings)
     if head.is_json(body):
         return _read_json(body, settings)
     if head.media_type.startswith("multipart/"):
-        raise Refusal(415, f"Of multipart bodies, only {_MULTIPART} is taken.")
+        raise Refusal(415, f"The only multipart body that is accepted is {_MULTIPART}; {_SEND_FORM}.")
     decoded = _photo_in_base64(body)
-    # every photo has zero bytes, and curl -d takes them out
+    # every photo has zero bytes, which curl -d removes
     if decoded is None and b"\0" not in body and (head.media_type == _FORM or not body.isascii()):
-        raise Refusal(415, f"The body is not the whole file of a photo; {_NOT_D}.")
+        raise Refusal(415, f"The body is not a complete photo file; {_NOT_D}.")
     return Upload([decoded or body], [], is_list=False)
 
 
 def _read_json(body: bytes, settings: Settings) -> Upload:
     if body.count(b"[") + body.count(b"{") > _MOST_BRACKETS:
-        raise Refusal(422, f"The body is no list of photos; {_WANTED}.")
+        raise Refusal(422, f"The body is not a list of photos; {_WANTED}.")
     if body.count(b",") > 2 * settings.max_photos + _MOST_OPTIONS:
         raise _too_many(settings)
     try:
@@ -149,7 +149,7 @@ def _read_json(body: bytes, settings: Settings) -> Upload:
     except ValueError:
         raise Refusal(400, f"The body is not JSON; {_WANTED}.") from None
     if not isinstance(data, dict) or not isinstance(photos := data.pop("photos", None), list):
-        raise Refusal(422, f"The body is no list of photos; {_WANTED}.")
+        raise Refusal(422, f"The body is not a list of photos; {_WANTED}.")
     if not photos:
         raise Refusal(422, f"The list of photos is empty; {_WANTED}.")
     if not all(isinstance(photo, str) for photo in photos):
@@ -179,7 +179,7 @@ def _read_form(content_type: str, body: bytes, settings: Settings) -> Upload:
             value = unquote_to_bytes(value.replace(b"+", b" "))
         photo = None
         if name in ("photo", "photos"):
-            # a file without a name, or base64, in which many clients do not encode the plus
+            # a file without a name, or base64, whose plus signs many clients do not encode
             photo = value if kind_of(value) else _photo_in_base64(value.replace(b" ", b"+"))
         if photo:
             add_photo(photo)
@@ -194,7 +194,7 @@ def _read_form(content_type: str, body: bytes, settings: Settings) -> Upload:
         parser.write(body)
         parser.finalize()
     except FormParserError:
-        raise Refusal(400, f"The body is not the form that its header announces; {_SEND_FORM}.") from None
+        raise Refusal(400, f"The body is not the form that its Content-Type declares; {_SEND_FORM}.") from None
     if not photos:
         raise Refusal(422, f"The form has no photo; {_SEND_FORM}.")
     return Upload(photos, options, is_list=len(photos) > 1)

@@ -1,4 +1,4 @@
-"""`caprun serve`: its options, and what is loaded and started for them."""
+"""The command `caprun serve`: its options, and the model and processes that it starts."""
 
 import importlib.util
 import logging
@@ -27,15 +27,15 @@ log = logging.getLogger("caprun.server")
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 listens on every interface.")
-@click.option("--port", type=Integer(0, 65535), default=8000, show_default=True, help="Port; 0 for any that is free.")
-@click.option("--uds", metavar="PATH", help="Unix socket to listen at, in place of --host and --port.")
-@click.option("--root-path", metavar="PREFIX", help="Prefix of a proxy, such as /captions.")
+@click.option("--port", type=Integer(0, 65535), default=8000, show_default=True, help="Port; 0 for any free port.")
+@click.option("--uds", metavar="PATH", help="Unix socket to listen on, instead of --host and --port.")
+@click.option("--root-path", metavar="PREFIX", help="URL prefix of a proxy, such as /captions.")
 @click.option(
     "--cors-origin",
     "cors_origins",
     metavar="ORIGIN",
     multiple=True,
-    help="Origin whose pages may use the API, such as https://example.org; * for all. May be repeated.",
+    help="Origin whose pages can use the API, such as https://example.org; * for all. May be repeated.",
 )
 @click.option("--api-key", metavar="FILE", help="File with the key that requests must send, else $CAPRUN_API_KEY.")
 @model_option
@@ -46,30 +46,30 @@ log = logging.getLogger("caprun.server")
     type=Integer(1, 1024),
     default=1,
     show_default=True,
-    help="Processes, each with a GPU or a set of cores of its own.",
+    help="Processes, each with its own GPU or set of cores.",
 )
-@click.option("--threads", type=Integer(1), help="CPU threads of a worker.  [default: its share of all cores]")
-@click.option("--queue", type=Integer(1), help="Photos a worker lets wait before it answers 429.  [default: 64]")
+@click.option("--threads", type=Integer(1), help="CPU threads per worker.  [default: its share of all cores]")
+@click.option("--queue", type=Integer(1), help="Photos that can wait per worker; more are answered 429.  [default: 64]")
 @click.option(
-    "--deadline", type=_SECONDS, help="Seconds that a photo may wait before the answer is 503.  [default: 10]"
+    "--deadline", type=_SECONDS, help="Seconds that a photo can wait before it is answered 503.  [default: 10]"
 )
-@click.option("--batch-size", type=Integer(1, 1024), help="Photos computed together.  [default: 8; on CUDA 64]")
+@click.option("--batch-size", type=Integer(1, 1024), help="Photos per batch.  [default: 8; on CUDA 64]")
 @click.option(
     "--batch-delay",
     type=Number("seconds", 0, 10),
-    help="Seconds that a photo may wait for others on their way.  [default: 0.005]",
+    help="Maximum seconds that a photo waits for others that are arriving.  [default: 0.005]",
 )
 @min_confidence_option
-@click.option("--max-bytes", type=Integer(1), help="Most bytes of a request.  [default: 20000000]")
-@click.option("--max-photos", type=Integer(1, 1024), help="Most photos of a request; at most --queue.  [default: 32]")
-@click.option("--max-connections", type=Integer(1), help="Most connections of a worker.  [default: 512]")
+@click.option("--max-bytes", type=Integer(1), help="Maximum bytes per request.  [default: 20000000]")
+@click.option("--max-photos", type=Integer(1, 1024), help="Maximum photos per request; at most --queue.  [default: 32]")
+@click.option("--max-connections", type=Integer(1), help="Maximum connections per worker.  [default: 512]")
 @click.option(
-    "--body-timeout", type=_SECONDS, help="Seconds that the body of a request may take to arrive.  [default: 20]"
+    "--body-timeout", type=_SECONDS, help="Seconds in which the body of a request must arrive.  [default: 20]"
 )
 @click.option(
     "--idle-timeout", type=Integer(1, _DAY), help="Seconds that a connection stays open after an answer.  [default: 15]"
 )
-@click.option("--grace", type=Integer(1, _DAY), help="Seconds to answer what was asked, after SIGTERM.  [default: 20]")
+@click.option("--grace", type=Integer(1, _DAY), help="Seconds to answer accepted requests on SIGTERM.  [default: 20]")
 @click.option(
     "--drain",
     type=Number("seconds", 0, _DAY),
@@ -87,13 +87,13 @@ def serve(
     threads: int | None,
     **limits: Any,
 ) -> int:
-    """Serve captions over HTTP, and a page to try them on.
+    """Serve captions over HTTP, and a web page to try it.
 
     POST a photo to /v1/caption: curl --data-binary @photo.jpg http://127.0.0.1:8000/v1/caption. The API is described
-    at /docs. Everyone who reaches the address may use it unless there is a key (--api-key); the address is that of this
-    machine alone unless --host is given.
+    at /docs. Only this machine can connect unless --host is given. Everyone who can connect can use the API unless
+    --api-key is given.
 
-    SIGTERM or Ctrl-C ends it when what was asked is answered; a second one ends it at once.
+    SIGTERM or Ctrl-C ends the service once accepted requests are answered; a second signal ends it at once.
     """
     _check_installed()
     _open_streams()
@@ -106,12 +106,12 @@ def serve(
 
     given = {name: value for name, value in limits.items() if value is not None}
     placements = divide(workers, threads, device)
-    decoders = min(MOST_DECODERS, placements[0].threads)  # all have as many
+    decoders = min(MOST_DECODERS, placements[0].threads)  # all placements have the same number
     settings = Settings(api_key=_key(api_key), decoders=decoders, **given)
     listener = listening.bind(host, port) if uds is None else listening.bind_unix(uds)
 
     def work(placement: "Placement", ready: Callable[[str], object]) -> int:
-        """Serves in this process, which then says what it serves."""
+        """Serves in this process; calls `ready` with the model and device once it serves."""
         with starting():
             from caprun.engine import Captioner
 
@@ -122,21 +122,21 @@ def serve(
 
         refuse_uncalibrated(captioner.spec, settings.min_confidence)
         service = Service(captioner, settings)
-        service.warm_up()  # nobody can connect to a model that does not run
+        service.warm_up()  # a model that does not run fails before anyone can connect
         exact, on = getattr(captioner.backend, "precision", "fp32"), getattr(captioner.backend, "device", "cpu")
         served = f"{captioner.spec.name} ({exact} on {on})"
         return process.serve(service, listener, lambda: ready(served), worker=workers > 1)
 
     def announce(served: str) -> None:
         shared = "" if workers == 1 else f", {workers} workers"
-        log.info("%s serves at %s%s; Ctrl-C ends it.", served, listening.url(listener), shared)
+        log.info("Serving %s at %s%s; press Ctrl-C to stop.", served, listening.url(listener), shared)
 
     try:
         if workers > 1:
             return Supervisor(listener, placements, work, settings).run(announce)
-        # the first process of a container ignores a signal that it has no handler for; uvicorn sets its own later
+        # the first process in a container ignores signals without a handler; uvicorn sets its own later
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
-        os.environ.pop(METRICS_FOLDER, None)  # another service's
+        os.environ.pop(METRICS_FOLDER, None)  # it would be another service's
         return work(placements[0], announce)
     finally:
         if uds is not None:
@@ -144,23 +144,23 @@ def serve(
 
 
 def _key(file: str | None) -> str | None:
-    """Reads the API key from a file, else from the environment."""
+    """Reads the API key from a file, or else from the environment."""
     if file is None:
         given = os.environ.get("CAPRUN_API_KEY") or None
         if given is not None and not given.strip():
-            raise UsageError("$CAPRUN_API_KEY is only white space; write the key into it, or unset it.")
+            raise UsageError("$CAPRUN_API_KEY contains only white space; set it to the key, or unset it.")
         return given and given.strip()
     try:
         key = Path(file).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The API key cannot be read from {file}: {error}.") from error
+        raise UsageError(f"The API key cannot be read from {file} ({error}); check `--api-key`.") from error
     if not key:
-        raise UsageError(f"The file {file} of `--api-key` is empty; write the key into it.")
+        raise UsageError(f"The `--api-key` file {file} is empty; write the key into it.")
     return key
 
 
 def _check_installed() -> None:
-    """Checks that what a service needs is installed."""
+    """Checks that the packages that the service needs are installed."""
     if os.name == "nt":
         raise CaprunError("caprun serve needs Linux or macOS.")
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
@@ -169,7 +169,7 @@ def _check_installed() -> None:
 
 
 def _open_streams() -> None:
-    """Opens the standard streams that are closed to nowhere, or a connection would be taken for one of them."""
+    """Opens closed standard streams as the null device, since a connection could otherwise get their descriptors."""
     while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(opened)

@@ -1,4 +1,4 @@
-"""The listening socket: bound before anything is loaded, and closed without turning away who has connected."""
+"""The listening socket: bound before the model is loaded, and closed without dropping connections."""
 
 import contextlib
 import ctypes
@@ -11,23 +11,23 @@ from pathlib import Path
 from caprun.errors import CaprunError, UsageError
 
 BACKLOG = 2048
-"""Connections that the system keeps until they are accepted."""
+"""Connections that the system queues until they are accepted."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Binds a socket, which does not listen yet; 0.0.0.0 and :: are all addresses, and port 0 is any that is free.
+    """Binds a socket that does not listen yet; 0.0.0.0 and :: are all addresses, and port 0 is any free port.
 
     Raises:
-        UsageError: It is no address of this machine.
-        CaprunError: The port is taken, or this user may not take it.
+        UsageError: The host is not an address of this machine.
+        CaprunError: The port is in use, or this user may not use it.
     """
     try:
         found = socket.getaddrinfo(host or "-", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"The host {host!r} is unknown: {getattr(error, 'strerror', error)}.") from error
+        raise UsageError(f"The host {host!r} is unknown: {getattr(error, 'strerror', error)}; check --host.") from error
     family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-    # where the protocol is named, asyncio sends at once (TCP_NODELAY); elsewhere the body of an answer waits until the
-    # client has confirmed the headers, which it may do 40 ms later
+    # if the protocol is named, asyncio sets TCP_NODELAY; otherwise the body of a response waits until the client has
+    # acknowledged the headers, which can take 40 ms
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,10 +42,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def bind_unix(path: str) -> socket.socket:
-    """Binds a Unix socket, which does not listen yet. A socket that nobody listens at any more is replaced.
+    """Binds a Unix socket that does not listen yet; replaces a socket on which no process listens any more.
 
     Raises:
-        CaprunError: Another file is there, somebody listens at it, or it cannot be made.
+        CaprunError: The path is another file, a process listens on it, or it cannot be created.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -56,16 +56,16 @@ def bind_unix(path: str) -> socket.socket:
         listener.bind(path)
     except OSError as error:
         listener.close()
-        raise CaprunError(f"Nothing can listen at {path}: {error.strerror or error}; give another --uds.") from error
+        raise CaprunError(f"caprun cannot listen on {path}: {error.strerror or error}; give another --uds.") from error
     listener.setblocking(False)
     return listener
 
 
 def listen(listener: socket.socket) -> None:
-    """Lets clients connect.
+    """Starts listening, so that clients can connect.
 
     Raises:
-        CaprunError: Somebody else has listened at this address since it was bound.
+        CaprunError: Another process has started listening at this address since it was bound.
     """
     try:
         listener.listen(BACKLOG)
@@ -76,12 +76,12 @@ def listen(listener: socket.socket) -> None:
 def _explained(error: OSError, host: str, port: int) -> CaprunError:
     match error.errno:
         case errno.EADDRINUSE:
-            return CaprunError(f"Port {port} is in use at {host}; give another with --port, or 0 for any free one.")
+            return CaprunError(f"Port {port} is in use at {host}; give another with --port, or 0 for any free port.")
         case errno.EACCES:
-            return CaprunError(f"Port {port} is not open to this user; give one above 1023 with --port.")
+            return CaprunError(f"Port {port} is not allowed for this user; give one above 1023 with --port.")
         case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
-            return UsageError(f"{host} is no address of this machine; give one with --host, or 0.0.0.0 for all.")
-    return CaprunError(f"Nothing can listen at {host}, port {port}: {error.strerror}.")
+            return UsageError(f"{host} is not an address of this machine; give one with --host, or 0.0.0.0 for all.")
+    return CaprunError(f"caprun cannot listen at {host}, port {port}: {error.strerror}; give another --port.")
 
 
 def url(listener: socket.socket) -> str:
@@ -93,20 +93,20 @@ def url(listener: socket.socket) -> str:
 
 
 _SO_ATTACH_FILTER = 26
-_NO_SYN = (  # of a packet: code, jump if true, jump if false, value
-    (0x30, 0, 0, 13),  # load the byte of the TCP header that has the flags
-    (0x45, 0, 1, 0x02),  # is SYN among them?
-    (0x06, 0, 0, 0),  # then drop it
-    (0x06, 0, 0, 0xFFFFFFFF),  # else keep it
+_NO_SYN = (  # BPF instructions: code, jump if true, jump if false, value
+    (0x30, 0, 0, 13),  # load the TCP flags
+    (0x45, 0, 1, 0x02),  # is SYN set?
+    (0x06, 0, 0, 0),  # if so, drop the packet
+    (0x06, 0, 0, 0xFFFFFFFF),  # otherwise keep it
 )
 
 
 def close_door(listener: socket.socket) -> None:
-    """Lets nobody else connect, while connections that were made can still be accepted.
+    """Stops new connections, while established connections can still be accepted.
 
-    Closing a listening socket resets the connections that the system has made and nobody has accepted. On Linux, the
-    first packet of a new connection is dropped: the client tries again, and finds a socket that is closed, or its
-    successor's. Elsewhere nothing is done, and a connection that comes in the last moment may be reset.
+    Closing a listening socket resets connections that are established but not yet accepted. On Linux, the first packet
+    of a new connection is therefore dropped: the client retries, and finds the socket closed or a successor's. On other
+    systems nothing is done, and a connection that arrives at the last moment may be reset.
     """
     if sys.platform != "linux":
         return

@@ -1,7 +1,7 @@
-"""The counters of a service, in the text format of Prometheus: of one process, or added up over several.
+"""The metrics of a service in the Prometheus text format, from one process or summed over several.
 
-prometheus_client adds up over processes where PROMETHEUS_MULTIPROC_DIR is set before it is first imported, to an empty
-directory that all of them share.
+prometheus_client sums over processes if PROMETHEUS_MULTIPROC_DIR is set, before it is first imported, to an empty
+directory that they share.
 """
 
 import os
@@ -17,21 +17,19 @@ _PHOTOS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 
 
 class Metrics:
-    """The counters of one process, for any thread."""
+    """The metrics of one process; thread-safe."""
 
     def __init__(self) -> None:
-        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # as many lines again, of when each counter was made
+        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of lines
         self._registry = registry = prometheus.CollectorRegistry()
         self.requests = Counter(
-            "caprun_requests", "Answers, by path and status; 499: the client left.", ["path", "code"], registry=registry
+            "caprun_requests", "Answers by path and status; 499: the client left.", ["path", "code"], registry=registry
         )
-        self.refused = Counter(
-            "caprun_refused", "Requests to caption that were refused, by reason.", ["reason"], registry=registry
-        )
-        self.photos = Counter("caprun_photos", "Photos, by result.", ["result"], registry=registry)
+        self.refused = Counter("caprun_refused", "Refused caption requests by reason.", ["reason"], registry=registry)
+        self.photos = Counter("caprun_photos", "Photos by result.", ["result"], registry=registry)
         self.stages = Histogram(
             "caprun_stage_seconds",
-            "Time by stage, of requests that were captioned.",
+            "Seconds by stage of captioned requests.",
             ["stage"],
             buckets=_SECONDS,
             registry=registry,
@@ -40,12 +38,12 @@ class Metrics:
         self.queue = prometheus.Gauge(
             "caprun_queue_length",
             "Photos accepted and not yet being captioned.",
-            multiprocess_mode="livesum",  # of living processes: a dead one's goes with `forget`
+            multiprocess_mode="livesum",  # sums over live processes; `forget` removes a dead one's value
             registry=registry,
         )
 
     def text(self) -> bytes:
-        """Returns all of it, of all processes together."""
+        """Returns the metrics, summed over all processes."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return prometheus.generate_latest(self._registry)
         together = prometheus.CollectorRegistry()
@@ -54,5 +52,5 @@ class Metrics:
 
 
 def forget(pid: int) -> None:
-    """Forgets the queue of a process that died; what it counted stays."""
+    """Removes the queue length of a process that died; its counters stay."""
     multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]

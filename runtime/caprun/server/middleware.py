@@ -1,4 +1,4 @@
-"""What every answer has in common: headers, counters, and one sentence where something fails."""
+"""What all responses share: default headers, metrics, the API key, and errors in one sentence."""
 
 import asyncio
 import hmac
@@ -21,9 +21,9 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Headers of answers that do not set their own."""
+"""Default headers of responses."""
 PAGE_HEADERS = HEADERS | {
-    # Nothing but this service's own files, and photos that the page itself holds; no inline script or style.
+    # Only this service's own files, and photos that the page itself holds; no inline scripts or styles.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -31,10 +31,10 @@ PAGE_HEADERS = HEADERS | {
     ),
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # An update is seen at once, and what has not changed is not sent again.
+    # Updates are seen at once, and unchanged files are not sent again.
     "Cache-Control": "no-cache",
 }
-"""Headers of every answer of the pages."""
+"""Default headers of the pages' responses."""
 
 _COUNTED = {"/", "/v1/caption", "/v1/model", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
 
@@ -52,13 +52,13 @@ class ServiceMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":  # answered as GET is; the server leaves out the body
+        if scope["method"] == "HEAD":  # answered like GET; the server omits the body
             scope = {**scope, "method": "GET"}
-        prefix = scope.get("root_path", "")  # which the server puts before every path
-        if prefix and scope["path"].startswith(f"{prefix}{prefix}/"):  # a proxy has not taken it off
+        prefix = scope.get("root_path", "")  # which the server prepends to every path
+        if prefix and scope["path"].startswith(f"{prefix}{prefix}/"):  # the proxy has not removed it
             scope = {**scope, "path": scope["path"].removeprefix(prefix)}
         path = scope["path"].removeprefix(prefix)
-        counted = path if path in _COUNTED else "other"  # names that clients make up have no end
+        counted = path if path in _COUNTED else "other"  # clients can make up any number of paths
         is_page = path in ("/", "/docs") or path.startswith("/page/")
         headers = Headers(scope=scope)
         has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
@@ -77,7 +77,7 @@ class ServiceMiddleware:
                 headers = MutableHeaders(raw=message["headers"])
                 for name, value in (PAGE_HEADERS if is_page else HEADERS).items():
                     headers.setdefault(name, value)
-                # a connection that is closed before the body has come is reset, which may take the answer with it
+                # closing a connection before the body has arrived resets it, which can lose the response
                 if self.service.draining and not has_body:
                     headers["Connection"] = "close"
                 self.service.metrics.requests.labels(counted, message["status"]).inc()

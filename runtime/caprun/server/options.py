@@ -1,4 +1,4 @@
-"""The options of a request: those of the search, from their table, and two of the service."""
+"""The options of a request: the search options from their table, and two options of the service."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,13 +12,13 @@ from caprun.search.option_table import SEARCH_OPTIONS, SearchOption
 from caprun.server.batching import Ask
 from caprun.server.settings import Settings
 
-_MOST_OPTIONS = 64  # those of a query that are looked at, to say what is wrong with them
+_MOST_OPTIONS = 64  # maximum in a query
 _LONGEST_SHOWN = 32
 _NUMBER = re.compile(r"-?\d+(\.\d*)?(e-?\d+)?", re.ASCII)  # Python also reads " 1", "1_000" and "nan"
 
 
 def request_options(settings: Settings) -> Mapping[str, SearchOption]:
-    """Returns the options that a request may have, with the ranges that a service allows, by name."""
+    """Returns the options that a request can have, by name, with the ranges that the service allows."""
     most = dict.fromkeys(("beam_size", "n_best", "groups"), settings.max_beam) | {"max_length": settings.max_length}
     options = {
         name: option._replace(high=min(option.high, most.get(name, option.high)))
@@ -33,13 +33,13 @@ def request_options(settings: Settings) -> Mapping[str, SearchOption]:
         0,
         1,
         default=settings.min_confidence or 0.0,
-        help="Abstain from a caption whose confidence is lower; 0 returns every caption.",
+        help="Abstain if the caption's confidence is lower; 0 returns every caption.",
     )
     return options
 
 
 def openapi_parameters(options: Mapping[str, SearchOption], spec: ModelSpec) -> list[dict[str, Any]]:
-    """Describes the options of a model's requests as OpenAPI has it."""
+    """Describes the options of requests to a model as OpenAPI parameters."""
     described = []
     for name, option in options.items():
         kind = "boolean" if option.kind == "flag" else option.kind
@@ -54,7 +54,7 @@ def query_pairs(query: bytes) -> list[tuple[str, str]]:
     """Reads names and values in a query string.
 
     Raises:
-        UsageError: There are too many.
+        UsageError: There are too many options.
     """
     try:
         return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_OPTIONS)
@@ -63,11 +63,11 @@ def query_pairs(query: bytes) -> list[tuple[str, str]]:
 
 
 def _checked(pairs: Iterable[tuple[str, Any]], options: Mapping[str, SearchOption]) -> dict[str, Any]:
-    """Returns the values of options; each may be given as its text."""
+    """Returns the validated values of options; each can be given as text."""
     given: dict[str, Any] = {}
     for name, value in pairs:
         if name not in options:
-            raise UsageError(f"There is no option {_shown(name)}; there are {', '.join(options)}.")
+            raise UsageError(f"There is no option {_shown(name)}; the options are {', '.join(options)}.")
         if name in given:
             raise UsageError(f"`{name}` is given twice; give it once.")
         value = _value(value, options[name]) if isinstance(value, str) else value
@@ -78,11 +78,11 @@ def _checked(pairs: Iterable[tuple[str, Any]], options: Mapping[str, SearchOptio
 def ask_of(
     pairs: Iterable[tuple[str, Any]], options: Mapping[str, SearchOption], spec: ModelSpec, settings: Settings
 ) -> Ask:
-    """Checks the options of a request, and completes them with those of the model and the service.
+    """Checks the options of a request, and adds the defaults of the model and the service.
 
     Raises:
-        UsageError: An option is unknown, given twice, or has a value that it cannot have; two exclude each other; or
-            the model cannot do what they ask for.
+        UsageError: An option is unknown, given twice or invalid, two options exclude each other, or the model does not
+            support an option.
     """
     search = _checked(pairs, options)
     alpha = search.pop("attention", False)
@@ -97,7 +97,7 @@ def ask_of(
 
 
 def _value(text: str, option: SearchOption) -> Any:
-    """Returns the value that a text stands for, or the text itself if it stands for none."""
+    """Parses the value of an option; returns the text itself if it is not a valid value."""
     if option.kind == "flag":
         return {"true": True, "false": False}.get(text, text)
     if not _NUMBER.fullmatch(text):

@@ -1,4 +1,4 @@
-"""Where each process of a service computes: on a GPU, or on a set of cores."""
+"""Assigns a GPU or a set of cores to each process of a service."""
 
 import contextlib
 import importlib.metadata
@@ -26,10 +26,10 @@ class Placement:
     cores: tuple[int, ...] | None = None
     """The cores it may use; None for any."""
     gpu: str | None = None
-    """The GPU it may use, as CUDA numbers or names it; None for any."""
+    """The GPU it may use, by CUDA number or name; None for any."""
 
     def take(self) -> None:
-        """Makes it this process's; to be called before anything that computes is imported."""
+        """Applies the placement to this process; call it before importing anything that computes."""
         if self.gpu is not None:
             os.environ[_VISIBLE] = self.gpu
         if self.cores is not None and sys.platform == "linux":
@@ -37,10 +37,10 @@ class Placement:
 
 
 def divide(workers: int, threads: int | None, device: str) -> list[Placement]:
-    """Divides the machine among processes, with so many CPU threads or an equal share of the cores for each.
+    """Divides the machine among processes, each with `threads` CPU threads or an equal share of the cores.
 
     Raises:
-        UsageError: There are fewer cores or GPUs.
+        UsageError: There are not enough cores or GPUs.
     """
     found = cores()
     usable = max(1, int(found.usable))
@@ -50,21 +50,21 @@ def divide(workers: int, threads: int | None, device: str) -> list[Placement]:
         share = f" with {threads} {'thread' if threads == 1 else 'threads'} each" if threads else ""
         many = "1 core" if usable == 1 else f"{usable} cores"
         raise UsageError(
-            f"--workers {workers}{share} wants {workers * each} cores, and {many} may be used here; lower "
+            f"--workers {workers}{share} needs {workers * each} cores, but only {many} can be used here; lower "
             f"{'--workers or --threads' if threads else '--workers'}."
         )
     if visible:
         if workers > len(visible):
             raise UsageError(
-                f"--workers is {workers} and there {'is 1 GPU' if len(visible) == 1 else f'are {len(visible)} GPUs'}: "
-                "one process keeps a GPU busy; lower it, or use --device cpu."
+                f"--workers is {workers}, but there {'is 1 GPU' if len(visible) == 1 else f'are {len(visible)} GPUs'}, "
+                "and each worker needs its own; lower it, or use --device cpu."
             )
         return [Placement(each, gpu=gpu) for gpu in visible[:workers]]
     return [Placement(each, mine) for mine in _shares(found, workers)]
 
 
 def _shares(found: Cores, workers: int) -> Sequence[tuple[int, ...] | None]:
-    """Returns neighbouring cores for each; None for any where a quota limits time, as others may use the same cores."""
+    """Returns neighbouring cores for each worker; None for any cores under a CPU quota, as others may use the same."""
     limited = found.quota is not None and found.quota < found.allowed
     if workers == 1 or limited or not hasattr(os, "sched_getaffinity"):
         return [None] * workers
@@ -74,7 +74,7 @@ def _shares(found: Cores, workers: int) -> Sequence[tuple[int, ...] | None]:
 
 
 def gpus(environment: Mapping[str, str]) -> list[str]:
-    """Lists the GPUs that a process of this environment may use; none where ONNX Runtime cannot use any."""
+    """Lists the GPUs that a process with this environment can use; empty if ONNX Runtime cannot use GPUs."""
     try:
         importlib.metadata.version("onnxruntime-gpu")
     except importlib.metadata.PackageNotFoundError:

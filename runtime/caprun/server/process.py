@@ -1,4 +1,4 @@
-"""One process of a service: uvicorn with its settings, and an end at which every accepted request is answered."""
+"""Runs one process of a service: uvicorn with the service's limits, and a graceful shutdown."""
 
 import asyncio
 import logging
@@ -16,8 +16,8 @@ from caprun.server.app import Service, create_app
 from caprun.server.settings import ENDING
 
 _MOST_HEAD = 65_536  # bytes of a request line with its headers
-_HANDSHAKE = 0.1  # seconds in which a connection that has begun is made
-_AFTER_GRACE = 5.0  # seconds beyond the grace period in which a process ends by itself
+_HANDSHAKE = 0.1  # seconds in which a started connection is established
+_AFTER_GRACE = 5.0  # seconds after the grace period in which a process must have ended
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 def serve(service: Service, listener: socket.socket, ready: Callable[[], object], *, worker: bool = False) -> int:
     """Serves until the process is told to end.
 
-    The first SIGTERM or SIGINT turns `/readyz` to 503. Clients can still connect for `drain` seconds; then nobody can,
-    and the process ends when all that was accepted is answered, after `grace` seconds at most. A second signal ends it
-    at once. A worker, whose socket others go on with, ignores the second signal and leaves the socket open.
+    After the first SIGTERM or SIGINT, `/readyz` returns 503. Clients can still connect for `drain` seconds; then the
+    process ends once all accepted requests are answered, after `grace` seconds at most. A second signal ends it at
+    once. A worker shares its socket, so it ignores the second signal and leaves the socket open.
 
     Returns:
-        The exit code: 0, or 1 where requests were left without an answer.
+        The exit code: 0, or 1 if requests were left unanswered.
 
     Raises:
-        CaprunError: Somebody else listens at the address.
+        CaprunError: Another process listens at the address.
     """
     settings = service.settings
     server = uvicorn.Server(server_config(service))
@@ -61,21 +61,21 @@ def serve(service: Service, listener: socket.socket, ready: Callable[[], object]
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not (server.started or serving.done()):
             await asyncio.sleep(0.01)
-        # in place of uvicorn's handlers, which end it without a warning to load balancers
+        # replaces uvicorn's handlers, which end it without warning load balancers
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end, number)
         ready()
         await serving
 
     asyncio.run(main())
-    if service.unanswered:  # what they wait for may hold threads, which nobody waits for
+    if service.unanswered:  # their threads may still be running, so the process does not wait for them
         requests = "1 request was" if service.unanswered == 1 else f"{service.unanswered} requests were"
         _give_up(f"Error: {requests} not answered within {settings.grace:g} s.")
     return 0
 
 
 def server_config(service: Service) -> uvicorn.Config:
-    """Returns uvicorn's configuration: its limits are those of the service, and it prints nothing."""
+    """Returns a configuration for uvicorn with the service's limits and without logging."""
     settings = service.settings
     return uvicorn.Config(
         create_app(service),
@@ -104,7 +104,7 @@ def _give_up(line: str) -> NoReturn:
 
 
 def _watch(seconds: float) -> None:
-    """Ends the process after so many seconds, whatever it does."""
-    watch = threading.Timer(seconds, _give_up, ["Error: the service did not end by itself."])
+    """Ends the process after `seconds`, whatever it is doing."""
+    watch = threading.Timer(seconds, _give_up, ["Error: the service did not stop in time."])
     watch.daemon = True
     watch.start()

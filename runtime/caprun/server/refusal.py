@@ -1,4 +1,4 @@
-"""Requests that are not served: the status, and one sentence that says what was wrong and what to do."""
+"""Requests that are not served: the status, and one sentence that states what was wrong and what to do."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
@@ -8,26 +8,26 @@ from fastapi.responses import JSONResponse
 from caprun.errors import DeviceError, FormatError, ImageError, TooLargeError, UsageError
 
 Reason = Literal["queue", "deadline", "draining"]
-"""Why a request is refused that could be served at another time."""
+"""Why a request that could be served later is refused."""
 
 STATUSES = {
-    400: "The body is empty, or it is not the JSON or the form that its header announces.",
+    400: "The body is empty, or is not the JSON or form that its Content-Type declares.",
     401: "The API key is missing or wrong.",
-    404: "There is nothing at this path.",
+    404: "The path does not exist.",
     408: "The body took too long to arrive.",
     413: "The body or a photo is too large, or the list is too long.",
     415: "The body is not a photo of a known format, or has a `Content-Encoding`.",
-    422: "The photo is damaged, or an option has a value that it cannot have.",
+    422: "The photo is damaged, or an option is invalid.",
     429: "Too many photos are waiting.",
     500: "The service failed.",
     503: "The request waited too long, the model failed, or the service is shutting down.",
 }
-"""What each status of an error means."""
+"""The meaning of each error status."""
 
 
 @dataclass(eq=False)
-class Refusal(Exception):  # noqa: N818  (the fault may be nobody's)
-    """An answer that says why there is no caption."""
+class Refusal(Exception):  # noqa: N818  (not always an error)
+    """An error response in place of a caption."""
 
     status: int
     """The HTTP status."""
@@ -35,15 +35,15 @@ class Refusal(Exception):  # noqa: N818  (the fault may be nobody's)
     """Reason and remedy, in one sentence."""
     _: KW_ONLY
     retry_after: int | None = None
-    """Seconds after which it is worth trying again, in whole seconds."""
+    """Whole seconds after which the client should try again."""
     reason: Reason | None = None
-    """Label that `/metrics` counts it under."""
+    """Label under which `/metrics` counts it."""
     closes: bool = False
-    """The connection is closed after the answer."""
+    """True to close the connection after the response."""
 
 
 def queue_full(retry_after: int) -> Refusal:
-    """Returns the refusal of a request for which there is no room."""
+    """Returns the refusal of a request that finds the queue full."""
     return Refusal(429, "Too many photos are waiting; try again later.", retry_after=retry_after, reason="queue")
 
 
@@ -54,22 +54,22 @@ def too_late(retry_after: int) -> Refusal:
 
 
 def shutting_down() -> Refusal:
-    """Returns the refusal of a request that comes, or is not answered, before the service ends."""
+    """Returns the refusal of a request that arrives or is unanswered while the service shuts down."""
     return Refusal(503, "The service is shutting down; try again soon.", retry_after=1, reason="draining", closes=True)
 
 
 def client_left() -> Refusal:
-    """Returns what a request is counted under whose client closed the connection, as nginx does; nobody reads it."""
-    return Refusal(499, "The client left.")
+    """Returns the refusal, for the metrics only, of a request whose client disconnected; 499 is nginx's status."""
+    return Refusal(499, "The client disconnected.")
 
 
 def refusal_for(error: Exception) -> Refusal:
-    """Returns what is answered when an error is raised; 500 for one that nobody foresaw."""
+    """Returns the refusal for an error; status 500 if the error is unexpected."""
     match error:
         case Refusal():
             return error
         case DeviceError():
-            return Refusal(503, "The model failed, and the log says how; try again.", retry_after=1)
+            return Refusal(503, "The model failed; see the log for the cause, and try again.", retry_after=1)
         case FormatError():
             return Refusal(415, as_sentence(error))
         case TooLargeError():
@@ -77,11 +77,11 @@ def refusal_for(error: Exception) -> Refusal:
         case ImageError() | UsageError():
             return Refusal(422, as_sentence(error))
         case _:
-            return Refusal(500, "The service failed, and the log says how; please report it.")
+            return Refusal(500, "The service failed; see the log for the cause, and please report it.")
 
 
 def error_response(refusal: Refusal) -> JSONResponse:
-    """Returns an error as every path answers it: `{"error": "one sentence"}`."""
+    """Returns the response of an error, the same for every path: `{"error": "one sentence"}`."""
     headers: dict[str, Any] = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -91,6 +91,6 @@ def error_response(refusal: Refusal) -> JSONResponse:
 
 
 def as_sentence(error: Exception | str) -> str:
-    """Returns what an error says, from its capital letter to its full stop."""
+    """Returns an error's message with a capital letter and a full stop."""
     text = str(error)
     return text[:1].upper() + text[1:].rstrip(".") + "."

@@ -1,9 +1,9 @@
-"""The schema of what is answered, as OpenAPI describes it. Rows are those of `caprun.caption.as_row`."""
+"""The schemas of the responses, for OpenAPI. Rows come from `caprun.caption.as_row`."""
 
 from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict  # that of Python 3.11 has no annotations for pydantic to read
+from typing_extensions import TypedDict  # pydantic cannot read the annotations of Python 3.11's own
 
 from caprun.server.refusal import STATUSES
 from caprun.server.settings import Settings
@@ -15,7 +15,7 @@ class Word(TypedDict):
     word: str
     log_prob: Annotated[float, Field(description="Natural logarithm of its probability, given the words before it.")]
     alpha: NotRequired[
-        Annotated[list[list[float]], Field(description="Attention weights: rows of columns, which sum to one.")]
+        Annotated[list[list[float]], Field(description="Attention weights by row and column; they sum to one.")]
     ]
 
 
@@ -24,9 +24,9 @@ class Alternative(TypedDict):
 
     caption: str
     log_prob: Annotated[float, Field(description="Natural logarithm of the caption's probability.")]
-    finished: Annotated[bool, Field(description="False where the caption was cut at `max_length`.")]
+    finished: Annotated[bool, Field(description="False if the caption was cut at `max_length`.")]
     confidence: NotRequired[
-        Annotated[float, Field(description="Calibrated probability that it is good; `/v1/model` says of what event.")]
+        Annotated[float, Field(description="Calibrated probability that it is good; `/v1/model` defines the event.")]
     ]
     words: list[Word]
 
@@ -35,7 +35,7 @@ class PhotoCaption(Alternative):
     """The caption of a photo."""
 
     alternatives: NotRequired[
-        Annotated[list[Alternative], Field(description="With `n_best` above 1: the other captions, the best first.")]
+        Annotated[list[Alternative], Field(description="With `n_best` above 1: the other captions, best first.")]
     ]
     attention_box: NotRequired[
         Annotated[
@@ -51,7 +51,7 @@ class PhotoCaption(Alternative):
 
 
 class Timing(TypedDict):
-    """Milliseconds of each stage; for several photos, of the slowest."""
+    """Milliseconds of each stage; for several photos, the slowest one's."""
 
     receive: Annotated[float, Field(description="From the request's head to the end of its body.")]
     decode: Annotated[float, Field(description="Until the photo was decoded.")]
@@ -67,10 +67,10 @@ class OneCaption(PhotoCaption):
 
 
 class AbstainedPhoto(TypedDict):
-    """A photo whose caption the model is less sure of than `min_confidence`."""
+    """A photo whose caption has a confidence below `min_confidence`."""
 
     abstained: Annotated[str, Field(description="Why there is no caption, in one sentence.")]
-    confidence: Annotated[float, Field(description="Confidence in the caption that is not returned.")]
+    confidence: Annotated[float, Field(description="Confidence of the caption that is not returned.")]
 
 
 class OneAbstention(AbstainedPhoto):
@@ -80,7 +80,7 @@ class OneAbstention(AbstainedPhoto):
 
 
 class ErrorAnswer(TypedDict):
-    """The error: its reason and remedy, in one sentence."""
+    """An error: its cause and remedy, in one sentence."""
 
     error: str
 
@@ -99,57 +99,57 @@ class ServiceStatus(TypedDict):
 
 
 class Limits(TypedDict):
-    """What a request may ask for."""
+    """The limits of a request."""
 
-    max_bytes: Annotated[int, Field(description="Bytes of its body.")]
-    max_photos: Annotated[int, Field(description="Photos of a list.")]
-    max_beam: Annotated[int, Field(description="`beam_size`, `n_best` and `groups`.")]
-    max_length: Annotated[int, Field(description="Pieces of a caption.")]
-    max_pixels: Annotated[int, Field(description="Pixels of a photo.")]
-    queue: Annotated[int, Field(description="Photos that may wait; beyond them, requests are refused.")]
-    deadline: Annotated[float, Field(description="Seconds that a photo may wait.")]
+    max_bytes: Annotated[int, Field(description="Maximum bytes of the body.")]
+    max_photos: Annotated[int, Field(description="Maximum photos in a list.")]
+    max_beam: Annotated[int, Field(description="Maximum of `beam_size`, `n_best` and `groups`.")]
+    max_length: Annotated[int, Field(description="Maximum pieces of a caption.")]
+    max_pixels: Annotated[int, Field(description="Maximum pixels of a photo.")]
+    queue: Annotated[int, Field(description="Photos that can wait; further requests are refused.")]
+    deadline: Annotated[float, Field(description="Seconds that a photo can wait.")]
 
 
 class ServedModel(TypedDict):
-    """The model that is served."""
+    """The served model."""
 
     name: str
     licence: str
-    language: Annotated[str | None, Field(description="Code of the captions' language (BCP 47); null if unknown.")]
+    language: Annotated[str | None, Field(description="Language code of the captions (BCP 47); null if unknown.")]
     precision: str
     device: str
-    attention: Annotated[bool, Field(description="Whether it can return where it looked.")]
+    attention: Annotated[bool, Field(description="Whether it can return attention weights.")]
     neutral: Annotated[bool, Field(description="Whether it has neutral words for `neutral`.")]
     confidence: Annotated[
         str | None,
-        Field(description="The event that a caption's confidence is the probability of; null without confidence."),
+        Field(description="The event whose probability is a caption's confidence; null without confidence."),
     ]
     min_confidence: Annotated[float, Field(description="The default of `min_confidence`; 0 returns every caption.")]
-    search: Annotated[dict[str, object], Field(description="The search options where a request gives none.")]
+    search: Annotated[dict[str, object], Field(description="The default search options.")]
     limits: Limits
 
 
-SUMMARY = "Captions of photos, with how sure the model is of each word and where it looked."
+SUMMARY = "Captions photos, and reports how sure the model is of each word and where it looked."
 DESCRIPTION = """\
-Where the model is less sure of a caption than `min_confidence`, the answer is 200 with `abstained`, a sentence, in
-place of the caption. `/v1/model` says the service's default.
+If the confidence of a caption is below `min_confidence`, the response is 200 with `abstained`, a sentence, in place of
+the caption. `/v1/model` returns the service's default.
 
-Every error is an object with one member, `error`: one sentence that says what was wrong and what to do.
+Every error is an object with one member, `error`: one sentence that states what was wrong and what to do.
 
-A request that comes while too many photos wait is refused at once, with 429; one that has waited too long is answered
-503. Both say in `Retry-After` after how many seconds it is worth trying again.
+A request that arrives while too many photos are waiting is refused at once with 429; one that has waited too long is
+answered with 503. In both, `Retry-After` is the number of seconds after which to try again.
 """
 _PHOTO_TYPES = tuple(f"image/{kind}" for kind in ("jpeg", "png", "webp", "gif", "bmp", "heic", "avif"))
 _PHOTO_TYPES += ("application/octet-stream",)
 _RETRY_AFTER = {
-    "description": "Seconds after which it is worth trying again.",
+    "description": "Seconds after which to try again.",
     "required": True,
     "schema": {"type": "integer", "minimum": 1},
 }
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describes the errors that a path may answer, as FastAPI's `responses`."""
+    """Describes the errors that a path can return, as FastAPI's `responses`."""
     return {
         status: {"model": ErrorAnswer, "description": STATUSES[status]}
         | ({"headers": {"Retry-After": _RETRY_AFTER}} if status in (429, 503) else {})
@@ -165,15 +165,15 @@ def caption_route(parameters: list[dict[str, Any]], settings: Settings) -> dict[
     photos = {"type": "array", "minItems": 1, "maxItems": settings.max_photos, "items": listed}
     content: dict[str, Any] = {media_type: {"schema": photo} for media_type in _PHOTO_TYPES}
     content["application/json"] = _object("PhotoList", "A list of photos, and options.", photos=photos, **options)
-    content["multipart/form-data"] = _object("PhotoForm", "A photo or several, and options.", photo=photo, **options)
+    content["multipart/form-data"] = _object("PhotoForm", "One or more photos, and options.", photo=photo, **options)
     return {
         "summary": "Caption a photo, or a list of photos.",
         "tags": ["captions"],
         "description": (
-            "The body is the bytes of one photo's file, whose format is found by its content. Or it is a form with "
-            "the file of a photo. Or it is JSON with a list of photos in base64; each then has its caption or its "
-            "error, in their order. Options are in the query, or beside the photos of a form or of JSON.\n\n"
-            f"A body has at most {settings.max_bytes:,} bytes, and a list {settings.max_photos} photos."
+            "The body is a photo file, whose format is detected from its content, a form with photo files, or JSON "
+            "with a list of photos in base64. Each photo of a list has its own caption or error, in order. Options "
+            "are in the query string, or next to the photos in a form or in JSON.\n\n"
+            f"A body has at most {settings.max_bytes:,} bytes, and a list at most {settings.max_photos} photos."
         ),
         "responses": {
             200: {

@@ -1,4 +1,4 @@
-"""The limits of a service and how long it waits."""
+"""The limits and timeouts of a service."""
 
 import re
 from dataclasses import dataclass, field
@@ -6,65 +6,65 @@ from dataclasses import dataclass, field
 from caprun.errors import UsageError
 
 MOST_DECODERS = 16
-"""Threads that decode photos, unless more are asked for: a photo of 50 megapixels takes about 200 MB."""
-ENDING = "%s: answering what was asked, for %s s at most; again to end at once."
-"""What is logged when a signal ends the service: its name, and the grace period."""
+"""Maximum threads that decode photos by default; a photo of 50 megapixels takes about 200 MB."""
+ENDING = "%s: answering accepted requests for at most %s s; send it again to end at once."
+"""Log message when a signal ends the service, with the signal's name and the grace period."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits and times of one process of a service."""
+    """Limits and timeouts of one process of a service."""
 
     max_bytes: int = 20_000_000
-    """Most bytes of a request's body."""
+    """Maximum bytes of a request's body."""
     max_photos: int = 32
-    """Most photos of a request; at most `queue`, for more would never have room."""
+    """Maximum photos of a request; at most `queue`, since more would never have room."""
     max_beam: int = 10
-    """Most beams, captions for a photo (`n_best`) and groups that a request may ask for."""
+    """Maximum `beam_size`, `n_best` and `groups` of a request."""
     max_length: int = 64
-    """Most pieces of a caption that a request may ask for."""
+    """Maximum `max_length` of a request, in pieces."""
     min_confidence: float | None = None
     """The default of a request's `min_confidence`; None returns every caption."""
     queue: int = 64
-    """Most photos that are accepted and not yet being captioned; beyond it, a request is answered 429."""
+    """Maximum photos accepted and not yet being captioned; beyond that, requests are answered with 429."""
     queue_bytes: int = 256_000_000
-    """Most bytes of the bodies of accepted requests together; beyond it, a request is answered 429."""
+    """Maximum total bytes of the bodies of accepted requests; beyond that, requests are answered with 429."""
     deadline: float = 10.0
-    """Seconds that a request waits to be captioned before it is answered 503."""
+    """Seconds that a request can wait to be captioned before it is answered with 503."""
     batch_size: int | None = None
-    """Most photos captioned together; None for what suits the device."""
+    """Maximum photos per batch; None for the device's default."""
     batch_delay: float = 0.005
-    """Seconds that a photo waits for others that are on their way, to be captioned together with them."""
+    """Maximum seconds that a photo waits for others that are arriving, to be captioned in the same batch."""
     decoders: int | None = None
-    """Threads that decode photos; None for one a core, up to `MOST_DECODERS`."""
+    """Threads that decode photos; None for one per core, up to `MOST_DECODERS`."""
     body_timeout: float = 20.0
-    """Seconds that a body may take to arrive."""
+    """Seconds in which a body must arrive."""
     idle_timeout: int = 15
     """Seconds that a connection stays open after an answer."""
     max_connections: int = 512
-    """Most open connections; beyond it, a request is answered 503."""
+    """Maximum open connections; beyond that, requests are answered with 503."""
     grace: int = 20
     """Seconds after SIGTERM in which accepted requests are answered."""
     drain: float = 1.0
     """Seconds after SIGTERM in which clients can still connect, so that load balancers see `/readyz` change."""
 
     api_key: str | None = field(default=None, repr=False)
-    """What requests to `/v1` must say in `Authorization: Bearer KEY`; None for nothing."""
+    """Key that requests to `/v1` must send in `Authorization: Bearer KEY`; None for no key."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may use the API, such as `https://example.org`; `*` for all."""
+    """Origins whose pages can use the API, such as `https://example.org`; `*` for all."""
     root_path: str = ""
-    """Prefix that a proxy serves the application below, such as `/captions`, whether it takes it off or not."""
+    """URL prefix under which a proxy serves the application, such as `/captions`; the proxy may strip it or not."""
 
     def __post_init__(self) -> None:
-        """Writes what is given as it is compared.
+        """Normalises the values.
 
         Raises:
-            UsageError: An origin is none.
+            UsageError: An origin is invalid.
         """
         object.__setattr__(self, "max_photos", min(self.max_photos, self.queue))
         prefix = self.root_path.strip("/")
         object.__setattr__(self, "root_path", prefix and f"/{prefix}")
         origins = tuple(origin.rstrip("/").lower() for origin in self.cors_origins)
         if wrong := [origin for origin in origins if not re.fullmatch(r"\*|null|[^/\s]+://[^/\s]+", origin)]:
-            raise UsageError(f"--cors-origin {wrong[0]} is no origin; write one such as https://example.org, or *.")
+            raise UsageError(f"--cors-origin {wrong[0]} is not an origin; write one such as https://example.org, or *.")
         object.__setattr__(self, "cors_origins", origins)

@@ -1,7 +1,7 @@
-"""Several processes of a service that share a listening socket: this one starts them, again if they die, and ends them.
+"""Supervises processes that share a listening socket: starts them, restarts them if they die, and ends them.
 
-It imports nothing heavy and starts no thread: forking is safe, and what a worker computes with is imported in the
-worker, after it has taken its cores or its GPU.
+The supervisor imports nothing heavy and starts no threads, so forking is safe. Each worker imports what it computes
+with after it has taken its cores or its GPU.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _fork = multiprocessing.get_context("fork")
 
 Work = Callable[[Placement, Callable[[str], object]], int]
-"""What a worker does until SIGTERM: it calls its second argument when it serves, and returns its exit code. It raises a
-CaprunError where it cannot start."""
+"""Runs a worker until SIGTERM: calls its second argument once it serves, and returns the exit code. Raises CaprunError
+if the worker cannot start."""
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class _Worker:
         self.placement, self.serves = placement, False
         self.said, tell = _fork.Pipe(duplex=False)
         self.process: ForkProcess = _fork.Process(target=_be_worker, args=(work, placement, tell))
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # or a worker could hear one as its parent would
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # or a worker could receive one with its parent's handlers
         self.process.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         tell.close()
@@ -57,16 +57,16 @@ class Supervisor:
     ) -> None:
         self._listener, self._placements, self._work, self._settings = listener, placements, work, settings
         self._workers: list[_Worker] = []
-        self._due: list[tuple[float, Callable[[], object]]] = []  # what to do later, and when
+        self._due: list[tuple[float, Callable[[], object]]] = []  # scheduled actions: time and function
         self._announced = self._stopping = self._failed = False
 
     def run(self, announce: Callable[[str], object]) -> int:
-        """Serves until a signal; a second one ends all at once.
+        """Serves until a signal; a second signal ends all workers at once.
 
-        When all workers serve, `announce` is called with what one of them says of itself.
+        When all workers serve, `announce` is called with the description from one of them.
 
         Returns:
-            The exit code: 0; 1 where requests were left without an answer; or 128 and the number of the second signal.
+            The exit code: 0; 1 if requests were left unanswered; or 128 plus the number of the second signal.
 
         Raises:
             CaprunError: A worker cannot start.
@@ -99,7 +99,7 @@ class Supervisor:
         self._workers.append(_Worker(self._work, placement))
 
     def _wait(self, signals: socket.socket, announce: Callable[[str], object]) -> tuple[bytes, list[_Worker]]:
-        """Waits until something happens; returns the numbers of the signals that came, and the workers that died."""
+        """Waits for an event; returns the numbers of the received signals, and the workers that died."""
         patience = max(0.0, min(when for when, _ in self._due) - time.monotonic()) if self._due else None
         talking = {worker.said: worker for worker in self._workers if not worker.said.closed}
         woken = wait([signals, *talking, *(worker.process.sentinel for worker in self._workers)], patience)
@@ -130,7 +130,7 @@ class Supervisor:
         pid, code = worker.process.pid or 0, worker.process.exitcode or 0
         self._workers.remove(worker)
         worker.said.close()
-        from caprun.server import metrics  # not before it is needed
+        from caprun.server import metrics  # imported only when it is needed
 
         metrics.forget(pid)
         if self._stopping:
@@ -138,9 +138,9 @@ class Supervisor:
             return
         how = f"of signal {-code}" if code < 0 else f"with exit code {code}"
         if not self._announced:
-            raise CaprunError(f"A worker died {how} before it served; run with --workers 1 to see more.")
+            raise CaprunError(f"A worker died {how} before it served; run with --workers 1 to see the cause.")
         self._due.append((time.monotonic() + _RESTART_DELAY, lambda: self._start(worker.placement)))
-        log.warning("Worker %d %s %s; another starts.", pid, "died" if code else "ended", how)
+        log.warning("Worker %d %s %s; starting another.", pid, "died" if code else "ended", how)
 
     def _stop(self, number: signal.Signals) -> None:
         self._stopping = True
@@ -175,11 +175,11 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _metrics_folder() -> Iterator[None]:
-    """Makes the folder in which the workers count, for one of them to add up."""
+    """Creates the folder in which the workers keep their metrics, so that any of them can sum them."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="caprun-metrics-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise CaprunError(f"No folder can be made for what the workers count; set TMPDIR: {error}.") from error
+        raise CaprunError(f"No folder for the workers' metrics can be created: {error}; set TMPDIR.") from error
     with folder as path:
         os.environ[METRICS_FOLDER] = path
         try:
@@ -190,7 +190,7 @@ def _metrics_folder() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[socket.socket]:
-    """Makes a socket that receives the number of each SIGTERM and SIGINT, as a byte."""
+    """Creates a socket that receives the number of each SIGTERM and SIGINT as a byte."""
     hear, tell = socket.socketpair()
     tell.setblocking(False)
     handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}

@@ -151,7 +151,7 @@ def test_a_model_that_fails_is_a_sentence_and_the_next_photo_is_captioned(
 
         backend.before = fail
         answer = service.caption(PHOTO)
-        is_error(answer, status, "the log says how")
+        is_error(answer, status, "see the log for the cause")
         assert "secret" not in answer.text
         assert ("retry-after" in answer.headers) == (status == 503)
         is_error(service.client.post("/v1/caption", content=listed(PHOTO, PHOTO), headers=JSON), status)
@@ -163,7 +163,7 @@ def test_a_fault_anywhere_is_an_answer_too(captioner: Captioner, monkeypatch: py
     with running(captioner) as service:
         monkeypatch.setattr(service.service.metrics, "text", lambda: 1 / 0)
         answer = service.client.get("/metrics")
-        is_error(answer, 500, "the log says how")
+        is_error(answer, 500, "see the log for the cause")
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 

@@ -90,7 +90,7 @@ NONSENSE = [
 class TestWhatCannotBeServed:
     def test_a_port_that_is_taken(self, tiny: Path) -> None:
         with serving(tiny) as other:
-            expected = f"Port {other.port} is in use at 127.0.0.1; give another with --port, or 0 for any free one."
+            expected = f"Port {other.port} is in use at 127.0.0.1; give another with --port, or 0 for any free port."
             assert fails(tiny, "--port", other.port) == (1, expected)
 
     @pytest.mark.parametrize("host", ["8.8.8.8", "2001:db8::1"])
@@ -124,11 +124,11 @@ class TestWhatCannotBeServed:
 
     def test_more_threads_than_cores(self, tiny: Path) -> None:
         code, sentence = fails(tiny, "--threads", 5000)
-        assert (code, "wants 5000 cores" in sentence) == (2, True)
+        assert (code, "needs 5000 cores" in sentence) == (2, True)
 
     def test_more_workers_than_cores(self, tiny: Path) -> None:
         code, sentence = fails(tiny, "--workers", 1000)
-        assert (code, "wants 1000 cores" in sentence) == (2, True)
+        assert (code, "needs 1000 cores" in sentence) == (2, True)
 
     @pytest.mark.parametrize("option", NONSENSE)
     def test_an_option_that_makes_no_sense(self, tiny: Path, option: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def test_time_that_is_limited_is_divided_and_cores_are_not(monkeypatch: pytest.M
 @pytest.mark.parametrize(("workers", "threads"), [(9, None), (3, 3), (1, 9)])
 def test_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch, workers: int, threads: int) -> None:
     machine(monkeypatch, 8)
-    with pytest.raises(UsageError, match=r"wants 9 cores, and 8 cores may be used here; lower --workers"):
+    with pytest.raises(UsageError, match=r"needs 9 cores, but only 8 cores can be used here; lower --workers"):
         divide(workers, threads, "cpu")
 
 
@@ -52,7 +52,7 @@ def test_each_worker_has_a_gpu_where_there_are_some(monkeypatch: pytest.MonkeyPa
     machine(monkeypatch, 8, None, "0", "GPU-abc")
     assert divide(2, None, "auto") == [Placement(4, gpu="0"), Placement(4, gpu="GPU-abc")]
     assert divide(2, None, "cpu") == [Placement(4, (0, 1, 2, 3)), Placement(4, (4, 5, 6, 7))]
-    with pytest.raises(UsageError, match="--workers is 3 and there are 2 GPUs"):
+    with pytest.raises(UsageError, match="--workers is 3, but there are 2 GPUs"):
         divide(3, None, "cuda")
 
 

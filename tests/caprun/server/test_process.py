@@ -52,7 +52,7 @@ def begin(service: Serving, size: int = 1000) -> socket.socket:
 
 
 def test_it_says_once_where_it_serves_and_what(shared: Serving) -> None:
-    assert shared.lines == [f"tiny (fp32 on cpu) serves at http://127.0.0.1:{shared.port}; Ctrl-C ends it."]
+    assert shared.lines == [f"Serving tiny (fp32 on cpu) at http://127.0.0.1:{shared.port}; press Ctrl-C to stop."]
     assert shared.get("/readyz").status == 200
 
 
@@ -77,7 +77,9 @@ def test_what_a_client_says_of_a_proxy_is_not_believed(shared: Serving) -> None:
 def test_a_signal_ends_it_well_when_nothing_is_asked(service: Serving, number: signal.Signals) -> None:
     service.signal(number)
     assert service.ends() == 0
-    assert service.lines[1:] == [f"{number.name}: answering what was asked, for 20 s at most; again to end at once."]
+    assert service.lines[1:] == [
+        f"{number.name}: answering accepted requests for at most 20 s; send it again to end at once."
+    ]
 
 
 def test_for_a_while_after_the_signal_it_answers_and_says_that_it_is_not_ready(tiny: Path) -> None:
@@ -209,7 +211,7 @@ def test_when_the_door_is_closed_nobody_connects_and_those_inside_are_not_turned
 def test_nobody_need_read_what_it_says(tiny: Path) -> None:
     with subprocess.Popen(command(tiny, "--drain", 0), stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        assert b"serves at" in process.stderr.readline()
+        assert b"Serving " in process.stderr.readline()
         process.stderr.close()
         process.send_signal(signal.SIGTERM)
         try:
@@ -226,7 +228,7 @@ def test_streams_that_are_closed_are_opened_to_nowhere(tiny: Path) -> None:
     with subprocess.Popen(closing, stderr=subprocess.PIPE, text=True) as process:
         try:
             service = Serving(process)
-            service.wait_for("serves at")
+            service.wait_for("Serving ")
             for number in (0, 1):
                 assert Path(f"/proc/{process.pid}/fd/{number}").readlink() == Path(os.devnull)
             service.signal()

@@ -86,7 +86,7 @@ def test_all_workers_end_with_the_supervisor(broken: Path) -> None:
     assert supervised.ends() == 0
     assert not any(map(lives, workers))
     assert supervised.lines[1:] == [
-        "SIGTERM: answering what was asked, for 20 s at most; again to end at once.",
+        "SIGTERM: answering accepted requests for at most 20 s; send it again to end at once.",
         "gone 2",
     ]
 
@@ -102,7 +102,7 @@ def test_a_worker_that_died_is_started_again(broken: Path) -> None:
     supervised = Supervised(broken)
     victim = supervised.workers[0]
     os.kill(victim, signal.SIGKILL)
-    supervised.wait_for(rf"Worker {victim} died of signal 9; another starts.")
+    supervised.wait_for(rf"Worker {victim} died of signal 9; starting another.")
     until(lambda: supervised.has_two_again(victim))
     supervised.signal()
     assert supervised.ends() == 0
@@ -115,7 +115,7 @@ def test_a_worker_that_cannot_start_again_is_tried_until_it_can(broken: Path) ->
     broken.write_text("The model is gone.")
     os.kill(victim, signal.SIGKILL)
     supervised.wait_for("a worker cannot start: The model is gone.")
-    supervised.wait_for("with exit code 1; another starts.")
+    supervised.wait_for("with exit code 1; starting another.")
     broken.unlink()
     until(lambda: supervised.has_two_again(victim))
     supervised.signal()
@@ -187,7 +187,7 @@ def count(service: Serving, name: str) -> float:
 
 @two_cores
 def test_it_says_where_it_serves_when_all_workers_do(service: Serving) -> None:
-    expected = f"tiny (fp32 on cpu) serves at http://127.0.0.1:{service.port}, 2 workers; Ctrl-C ends it."
+    expected = f"Serving tiny (fp32 on cpu) at http://127.0.0.1:{service.port}, 2 workers; press Ctrl-C to stop."
     assert service.lines == [expected]
     assert len(children(service)) == 2
 
@@ -211,7 +211,7 @@ def test_a_worker_that_is_killed_is_started_again_and_what_it_counted_stays(serv
     present = f"gauge_live*_{victim}.db"  # what prometheus_client keeps of those that live
     assert list(folder.glob(present))
     os.kill(victim, signal.SIGKILL)
-    service.wait_for(rf"Worker {victim} died of signal 9; another starts.")
+    service.wait_for(rf"Worker {victim} died of signal 9; starting another.")
     assert service.post(photo.read_bytes()).status == 200
     until(lambda: len(children(service)) == 2 and victim not in children(service))
     assert not list(folder.glob(present))
@@ -224,7 +224,7 @@ def test_a_worker_that_is_killed_is_started_again_and_what_it_counted_stays(serv
 def test_a_worker_that_is_told_to_end_ends_alone(service: Serving, photo: Path) -> None:
     victim = min(children(service))
     os.kill(victim, signal.SIGTERM)
-    service.wait_for(rf"Worker {victim} ended with exit code 0; another starts.")
+    service.wait_for(rf"Worker {victim} ended with exit code 0; starting another.")
     assert service.post(photo.read_bytes()).status == 200
     until(lambda: len(children(service)) == 2)
     service.signal()
@@ -241,7 +241,7 @@ def test_all_end_with_what_was_asked_answered(service: Serving) -> None:
         (last,) = read_answers(asking)
         assert (last.status, last.headers["connection"]) == (415, "close")
     assert service.ends() == 0
-    assert service.lines[1:] == ["SIGTERM: answering what was asked, for 20 s at most; again to end at once."]
+    assert service.lines[1:] == ["SIGTERM: answering accepted requests for at most 20 s; send it again to end at once."]
     assert not any(map(lives, workers))
     assert not folder.exists()
 

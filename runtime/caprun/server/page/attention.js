@@ -1,13 +1,13 @@
 // Where the model looked: as light and shade on the photo, and in words.
 
-const CELL = 11; // pixels of the overlay for a cell of the grid; odd, so that one is its middle
-const SHADE = 0.75; // opacity of the black on what was not looked at
-const GLOW = 0.4; // and of the light on what was
+const CELL = 11; // overlay pixels per grid cell; odd, so that one is the middle
+const SHADE = 0.75; // opacity of the black on regions without attention
+const GLOW = 0.4; // opacity of the light on regions with attention
 const LIGHT = [255, 196, 92];
-const SLOW = 220; // milliseconds from one word to the next
+const SLOW = 220; // milliseconds of the transition between words
 
 /**
- * What a word drew on each cell, and how far that stands out.
+ * Compute a word's attention to each cell, and how far it stands out.
  *
  * @param {number[][]} alpha weights of the cells, in rows
  * @returns {{warmth: number[][], strength: number}} warmth: 0 at or below the mean weight, 1 at the largest; strength:
@@ -23,7 +23,7 @@ function look(alpha) {
 }
 
 /**
- * Where the model looked, for those who do not see it.
+ * Describe where the model looked, for people who do not see it.
  *
  * @param {number[][]} alpha
  * @param {number[]} box left, top, right, bottom of the grid in fractions of the photo
@@ -37,7 +37,7 @@ export function place(alpha, [left, top, right, bottom]) {
   let down = 0;
   warmth.forEach((row, i) =>
     row.forEach((warm, j) => {
-      sum += warm ** 2; // squared, so that the brightest speak and not the many
+      sum += warm ** 2; // squared, so that the brightest cells outweigh many weak ones
       across += warm ** 2 * (left + ((right - left) * (j + 0.5)) / row.length);
       down += warm ** 2 * (top + ((bottom - top) * (i + 0.5)) / warmth.length);
     }),
@@ -49,7 +49,7 @@ export function place(alpha, [left, top, right, bottom]) {
   return strength < 0.4 ? `all over the photo, a little more ${where}` : where;
 }
 
-/** The overlay on the photo: a canvas that lights what the model looked at, and shades the rest. */
+/** A canvas over the photo that lights the regions that the model looked at, and shades the rest. */
 export class Overlay {
   #canvas;
   #shown = null; // Float32Array of the canvas's pixels, -1 shade to 1 light
@@ -74,12 +74,12 @@ export class Overlay {
   /** @param {number[][] | null} alpha of a word; null for the photo as it is */
   show(alpha) {
     cancelAnimationFrame(this.#frame);
-    const seen = Number(getComputedStyle(this.#canvas).opacity) > 0; // or still: a pointer leaves one word for the next
-    this.#canvas.style.opacity = alpha ? 1 : 0; // the style sheet says how soon
+    const seen = Number(getComputedStyle(this.#canvas).opacity) > 0; // or still fading: a pointer moves between words
+    this.#canvas.style.opacity = alpha ? 1 : 0; // the style sheet sets the transition
     if (!alpha) return;
     const { warmth, strength } = look(alpha);
     const { map, width, height } = smooth(warmth);
-    const contrast = Math.sqrt(strength); // the root, so that weak attention is still seen
+    const contrast = Math.sqrt(strength); // the root keeps weak attention visible
     map.forEach((warm, i) => (map[i] = contrast * (2 * warm - 1)));
     const from = seen && this.#shown?.length === map.length ? this.#shown : null;
     if (!from || matchMedia("(prefers-reduced-motion: reduce)").matches) return this.#paint(map, width, height);
@@ -98,7 +98,7 @@ export class Overlay {
     Object.assign(this.#canvas, { width, height });
     const pixels = new ImageData(width, height);
     map.forEach((value, i) => {
-      // from all shade at -1 to all light at 1, by way of nothing at 0
+      // full shade at -1, transparent at 0, full light at 1
       const opacity = value < 0 ? -value * SHADE : value * GLOW;
       pixels.data.set(value < 0 ? [0, 0, 0, 255 * opacity] : [...LIGHT, 255 * opacity], 4 * i);
     });
@@ -106,7 +106,7 @@ export class Overlay {
   }
 }
 
-/** A grid of 0 to 1 enlarged by cubics through its values: no edge is seen, and what was most stays most. */
+/** Enlarge a grid of 0 to 1 by cubic interpolation, which shows no edges and keeps the maxima. */
 function smooth(grid) {
   const rows = transposed(transposed(grid.map(enlarged)).map(enlarged));
   const map = Float32Array.from(rows.flat(), (value) => Math.min(Math.max(value, 0), 1));
@@ -122,6 +122,6 @@ function enlarged(row) {
     const i = Math.floor(x);
     const t = x - i;
     const weights = [-(t ** 3) + 2 * t ** 2 - t, 3 * t ** 3 - 5 * t ** 2 + 2, -3 * t ** 3 + 4 * t ** 2 + t, t ** 3 - t ** 2];
-    return weights.reduce((sum, weight, k) => sum + (weight / 2) * at(i - 1 + k), 0); // Catmull and Rom's
+    return weights.reduce((sum, weight, k) => sum + (weight / 2) * at(i - 1 + k), 0); // Catmull-Rom spline
   });
 }

@@ -1,15 +1,15 @@
-// A photo from the camera, where the browser lets a page have it.
+// Takes a photo with the camera, if the browser allows it.
 
-/** Whether it does: not on plain HTTP, but for this very machine. */
+/** True if the browser offers the camera; on plain HTTP, only for localhost. */
 export const available = Boolean(navigator.mediaDevices?.getUserMedia);
 
 /**
- * Show what the camera sees until the person takes a photo or closes the dialog.
+ * Show the camera view until the user takes a photo or closes the dialog.
  *
  * @param {HTMLDialogElement} dialog
  * @param {HTMLVideoElement} viewfinder in it
  * @param {HTMLButtonElement} shutter in it
- * @returns {Promise<Blob | null>} a JPEG, or null; rejects where there is no camera or it may not be used
+ * @returns {Promise<Blob | null>} a JPEG, or null; rejects if there is no camera or it may not be used
  */
 export async function takePhoto(dialog, viewfinder, shutter) {
   const stream = await navigator.mediaDevices.getUserMedia({

@@ -1,4 +1,4 @@
-// A caption on the page: its words as buttons, what the model gave each of them, and how it is copied.
+// A caption on the page: its words as buttons with their probabilities, and how it is copied.
 
 /** @param {number} probability @returns {string} such as "43%" */
 export function percent(probability) {
@@ -7,10 +7,10 @@ export function percent(probability) {
 }
 
 /**
- * How sure the model is of a caption: what the service calls its confidence, and without that the geometric mean of
- * the probabilities of its words, called by its name.
+ * Return how sure the model is of a caption: the service's calibrated confidence, or else the geometric mean of the
+ * probabilities of its words.
  *
- * @returns {{name: string, value: number} | null} null for a caption of no words
+ * @returns {{name: string, value: number} | null} null for a caption without words
  */
 export function confidence(caption) {
   if (typeof caption.confidence === "number") return { name: "Confidence", value: caption.confidence };
@@ -21,7 +21,7 @@ export function confidence(caption) {
 }
 
 /**
- * A calibrated confidence, for people who do not calculate.
+ * Put a calibrated confidence into words.
  *
  * @returns {{sure: string, frequency: string}} such as "fairly sure" and "about 8 of 10 captions like this are good"
  */
@@ -29,7 +29,7 @@ export function inWords(probability) {
   const sure = [
     [0.9, "very sure"],
     [0.7, "fairly sure"],
-    [0.5, "rather sure"],
+    [0.5, "somewhat sure"],
     [0.3, "unsure"],
     [0, "mostly guessing"],
   ].find(([least]) => probability >= least)[1];
@@ -39,12 +39,12 @@ export function inWords(probability) {
 }
 
 /**
- * Lay a caption out as buttons, with whatever stands between its words; one tab stop, arrow keys from word to word.
+ * Lay out a caption as word buttons with the text between them; one tab stop, arrow keys move from word to word.
  *
- * @param {HTMLElement} line takes them, in place of what it held
+ * @param {HTMLElement} line element whose content they replace
  * @param {object} caption `caption` and `words`
- * @param {(word: object) => string} describe a word, for those who do not see the photo
- * @param {(word: object | null) => void} point is told which word is pointed at, or focused; null for none
+ * @param {(word: object) => string} describe a word for people who do not see the photo
+ * @param {(word: object | null) => void} point called with the word that is pointed at or focused; null for none
  */
 export function layOut(line, caption, describe, point) {
   const buttons = [];
@@ -76,7 +76,7 @@ export function layOut(line, caption, describe, point) {
     button.onblur = () => mark((focused = null));
     button.onpointerenter = () => mark(button);
     button.onpointerleave = () => (focused ? focused() : mark(null));
-    button.onclick = () => button.focus(); // which a tap does not everywhere
+    button.onclick = () => button.focus(); // a tap does not focus in every browser
     buttons.push(button);
     line.append(button);
   }
@@ -92,11 +92,11 @@ export function layOut(line, caption, describe, point) {
 }
 
 /**
- * An element for a page of one's own.
+ * Return an `img` element for the user's own page.
  *
  * @param {string} name name of the photo's file
  * @param {string} text alternative text
- * @param {string | null} [language] of the text, where it is known
+ * @param {string | null} [language] of the text, if known
  */
 export function asHtml(name, text, language) {
   const escaped = (value) => value.replaceAll("&", "&amp;").replaceAll('"', "&quot;").replaceAll("<", "&lt;");
@@ -110,7 +110,7 @@ export async function copy(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // not on plain HTTP: there the old way works
+    // the clipboard API does not work on plain HTTP; execCommand does
     const field = document.createElement("textarea");
     const focused = document.activeElement;
     field.value = text;

@@ -1,4 +1,4 @@
-// The page: a photo comes in, is sent, and what comes back is shown.
+// The page: takes a photo, sends it to the service, and shows the response.
 
 import { Overlay, place } from "./attention.js";
 import * as camera from "./camera.js";
@@ -11,8 +11,8 @@ const overlay = new Overlay($("attention"));
 const WHOLE = [0, 0, 1, 1];
 const TOUCH = matchMedia("(pointer: coarse)").matches;
 
-let model = null; // what /v1/model says; null until it does
-let current = null; // {controller, file, name, bytes}: the photo on the page, and whoever works on another stops
+let model = null; // the response of /v1/model; null until it arrives
+let current = null; // {controller, file, name, bytes}: the photo on the page; work on others stops
 
 // ---------------------------------------------------------------- the model
 
@@ -22,7 +22,7 @@ async function askForModel() {
     $("key-form").hidden = response.status !== 401;
     if (response.ok) model = await response.json();
   } catch {
-    return; // asked again with the next photo
+    return; // retried with the next photo
   }
   if (!model) return;
   const where = [model.precision, model.device].filter(Boolean).join(", ");
@@ -30,12 +30,12 @@ async function askForModel() {
   $("model-licence").textContent = model.licence ?? "none stated";
   $("about-model").hidden = false;
   $("about-confidence").hidden = !model.confidence;
-  $("about-confidence").textContent = `What the confidence is the probability of: ${model.confidence}`;
+  $("about-confidence").textContent = `The confidence is the probability of this event: ${model.confidence}`;
   $("neutral-choice").hidden = !model.neutral;
   $("neutral").checked = Boolean(model.search?.neutral);
   const most = model.limits?.max_bytes;
   if (most) $("formats").textContent = `JPEG, PNG, WebP, GIF or BMP, up to ${megabytes(most)}`;
-  $("caption").lang = $("choice-list").lang = model.language ?? ""; // empty: unknown, and not that of the page
+  $("caption").lang = $("choice-list").lang = model.language ?? ""; // empty: unknown, not the page's language
 }
 
 const megabytes = (bytes) => `${+(bytes / 1e6).toFixed(bytes < 1e6 ? 3 : 1)} MB`;
@@ -49,7 +49,7 @@ function options() {
   return wanted;
 }
 
-// ---------------------------------------------------------------- a photo, from its arrival to its caption
+// ---------------------------------------------------------------- captioning a photo
 
 async function take(file) {
   current?.controller.abort();
@@ -63,12 +63,12 @@ async function take(file) {
   try {
     photo.bytes = await file.arrayBuffer();
   } catch {
-    return stale() || fail("This file cannot be read; it may be a folder, or gone. Choose a photo.");
+    return stale() || fail("This file cannot be read; it may be a folder or deleted. Choose a photo.");
   }
   if (stale()) return;
   asSeen(file, new Uint8Array(photo.bytes)).then(
     (seen) => stale() || showPhoto(seen),
-    () => {}, // not what a browser can show; the service says what is wrong with it
+    () => {}, // the browser cannot show it; the service reports what is wrong
   );
   await caption(photo);
 }
@@ -101,9 +101,9 @@ function cancel() {
   $("file").focus();
 }
 
-// ---------------------------------------------------------------- what is shown
+// ---------------------------------------------------------------- output
 
-/** Only one of these is seen: idle, sending, done, and abstained, error, busy or offline, which look alike. */
+/** Show one state: idle, sending, done, or one of abstained, error, busy and offline, which look alike. */
 function turnTo(state) {
   document.body.dataset.state = state;
   const focused = document.activeElement;
@@ -111,7 +111,7 @@ function turnTo(state) {
   $("sending").hidden = state !== "sending";
   $("done").hidden = state !== "done";
   $("retry").hidden = !["abstained", "busy", "offline"].includes(state);
-  // a keyboard goes on from where it was, and not from the top, when what it was on goes away
+  // if the focused element disappears, the keyboard continues from the result, not from the top
   if (focused !== document.body && !focused.checkVisibility()) $("result").focus();
 }
 
@@ -157,7 +157,7 @@ function showCaption(answer) {
   announce(`Caption: ${answer.caption || "none"}`);
 }
 
-/** One of the captions, to be chosen among. */
+/** Create the radio button of a caption. */
 function choice(one, index, answer) {
   const label = document.createElement("label");
   const radio = Object.assign(document.createElement("input"), { type: "radio", name: "choice", checked: !index });
@@ -175,7 +175,7 @@ function showChoice(one, answer) {
   const attends = (one.words ?? []).some((word) => word.alpha);
   const idle = attends
     ? `${TOUCH ? "Tap a word" : "Point at a word, or use the arrow keys,"} to see where the model looked.`
-    : "Below each word: the probability that the model gave it.";
+    : "The number below each word is the probability that the model gave it.";
   const describe = (word) => {
     const probability = percent(Math.exp(word.log_prob));
     return `${word.word}, ${probability}${word.alpha ? `, looked ${place(word.alpha, box)}` : ""}`;
@@ -202,7 +202,7 @@ function showChoice(one, answer) {
   const { total, ...stages } = answer.timing_ms ?? {};
   const detail = Object.entries(stages).map(([stage, ms]) => `${stage} ${Math.round(ms)}`);
   if (total !== undefined) facts.push(["Time", `${Math.round(total)} ms`, detail.join(", ")]);
-  if (one.finished === false) facts.push(["Cut off", "at the greatest length"]);
+  if (one.finished === false) facts.push(["Cut off", "at the maximum length"]);
   $("facts").replaceChildren(...facts.map(fact));
 
   $("copy").onclick = () => copied(one.caption);
@@ -231,11 +231,11 @@ function fail(sentence, state = "error") {
   $("retry").ariaDisabled = null;
 }
 
-/** The model would rather say nothing; whoever wants its caption all the same can have it. */
+/** Show that the model abstained, and offer its caption. */
 function showAbstained({ confidence: value }) {
   const sentence = `Its confidence is ${percent(value)}: ${inWords(value).frequency}.`;
-  fail(`The model is not sure enough of its caption to say it. ${sentence}`, "abstained");
-  $("retry").textContent = "Show its caption all the same";
+  fail(`The model is not sure enough of its caption to show it. ${sentence}`, "abstained");
+  $("retry").textContent = "Show the caption anyway";
 }
 
 function showBusy({ sentence, wait }) {
@@ -243,7 +243,7 @@ function showBusy({ sentence, wait }) {
   const until = performance.now() + wait * 1000;
   const tick = () => {
     const left = Math.ceil((until - performance.now()) / 1000);
-    $("retry").ariaDisabled = left > 0 ? "true" : null; // and not disabled, which would take it from the keyboard
+    $("retry").ariaDisabled = left > 0 ? "true" : null; // not disabled, which would remove it from the tab order
     $("retry").textContent = left > 0 ? `Try again in ${left} s` : "Try again";
     if (left <= 0) clearInterval($("retry").waiting);
   };
@@ -254,30 +254,30 @@ function showBusy({ sentence, wait }) {
 function retry() {
   if (!current || $("retry").ariaDisabled) return;
   $("problem").textContent = "";
-  // and however often it has to be tried again
+  // kept for all further tries
   if (document.body.dataset.state === "abstained") current.wanted = { min_confidence: 0 };
   turnTo("sending");
   announce("Sending the photo");
   caption(current);
 }
 
-/** Tell a screen reader. */
+/** Announce a sentence to screen readers. */
 function announce(sentence) {
   $("status").textContent = sentence;
 }
 
-/** Say something that leaves the photo on the page as it is. */
+/** Show a short message without changing the photo on the page. */
 function remark(sentence, milliseconds = 6000) {
   clearTimeout($("remark").going);
   $("remark").textContent = sentence;
   $("remark").going = setTimeout(() => $("remark").replaceChildren(), milliseconds);
 }
 
-// ---------------------------------------------------------------- the ways in
+// ---------------------------------------------------------------- input
 
 function takeFirst(files) {
   take(files[0]);
-  if (files.length > 1) remark(`This page takes one photo at a time: of ${files.length}, the first.`);
+  if (files.length > 1) remark(`This page captions one photo at a time; it took the first of ${files.length}.`);
 }
 
 for (const input of [$("file"), $("capture")]) {
@@ -294,7 +294,7 @@ addEventListener("paste", (event) => {
   else remark("There is no photo on the clipboard; copy the photo itself, not its address.");
 });
 
-let inside = 0; // elements entered by what is dragged, and not left yet
+let inside = 0; // elements that the dragged item has entered and not left
 const holdsFile = (event) => [...event.dataTransfer.types].includes("Files");
 const drag = (change, event) => {
   inside = Math.max(inside + change, 0);
@@ -308,7 +308,7 @@ addEventListener("drop", (event) => {
   drag(-inside, event);
   const files = [...event.dataTransfer.files];
   if (files.length) takeFirst(files);
-  else remark("That was no file; save the photo first, then drop it here.");
+  else remark("That was not a file; save the photo first, then drop it here.");
 });
 
 $("use-camera").hidden = !camera.available;
@@ -338,7 +338,7 @@ $("key-form").onsubmit = (event) => {
 };
 $("cancel").onclick = cancel;
 $("retry").onclick = retry;
-$("frame").onclick = () => document.activeElement.blur(); // a tap on the photo shows it as it is
+$("frame").onclick = () => document.activeElement.blur(); // a tap on the photo hides the overlay
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || $("camera").open) return;
   if (document.body.dataset.state === "sending") cancel();

@@ -1,18 +1,18 @@
-// How a photo is shown: as the model sees it, which is upright, opaque on white, and the first frame of an animation.
+// Shows a photo as the model sees it: upright, opaque on white, and only the first frame of an animation.
 
-const LONGEST = 2048; // pixels of a side that a copy has at most: phones have no memory for more
+const LONGEST = 2048; // maximum pixels per side of a copy; phones have no memory for more
 
 /**
  * @param {Blob} file
  * @param {Uint8Array} bytes its content
- * @returns {Promise<Blob>} the file itself where browsers show what the model sees, else a copy; rejects for no image
+ * @returns {Promise<Blob>} the file itself if browsers show it as the model sees it, else a copy; rejects non-images
  */
 export async function asSeen(file, bytes) {
   const kind = String.fromCharCode(...bytes.subarray(0, 12));
   const webp = kind.startsWith("RIFF") && kind.endsWith("WEBP");
   if (!webp && !kind.startsWith("GIF8") && !kind.startsWith("\x89PNG")) return file;
 
-  // Browsers turn JPEG and PNG as their EXIF says, but not all of them WebP: there it is done here.
+  // All browsers apply the EXIF orientation of JPEG and PNG, but not all that of WebP, so it is applied here.
   const turn = webp ? takeOrientation((bytes = bytes.slice())) : 1;
   const frame = await createImageBitmap(new Blob([bytes]));
   const scale = Math.min(1, LONGEST / Math.max(frame.width, frame.height));
@@ -43,7 +43,7 @@ const TURNS = [
   (w) => [0, -1, 1, 0, 0, w],
 ];
 
-/** A WebP's EXIF orientation, which is set to 1 in `bytes`, so that no browser applies it a second time. */
+/** Return a WebP's EXIF orientation, and set it to 1 in `bytes` so that no browser applies it again. */
 function takeOrientation(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   try {
@@ -61,7 +61,7 @@ function takeOrientation(bytes) {
       return 1;
     }
   } catch (error) {
-    if (error instanceof RangeError) return 1; // it ends before what it says it has
+    if (error instanceof RangeError) return 1; // the file is truncated
     throw error;
   }
 }

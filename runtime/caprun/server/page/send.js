@@ -1,13 +1,13 @@
-// What becomes of a photo that is sent to be captioned.
+// Sends a photo to be captioned, and classifies the response.
 
 const KEY = "caprun-key";
 
-/** Keep the key of the service until this tab is closed. */
+/** Keep the API key until this tab is closed. */
 export function useKey(key) {
   sessionStorage.setItem(KEY, key);
 }
 
-/** Headers of every request to the API: the key, where a person gave one. */
+/** Return the headers of API requests: the key, if the user entered one. */
 export function headers() {
   const key = sessionStorage.getItem(KEY);
   return key ? { Authorization: `Bearer ${key}` } : {};
@@ -16,20 +16,20 @@ export function headers() {
 /**
  * Send a photo.
  *
- * Aborting the signal closes the connection, by which the service knows that nobody waits for the answer.
- * XMLHttpRequest, because fetch does not tell how much of a body is sent.
+ * Aborting the signal closes the connection, which tells the service that nobody is waiting for the answer.
+ * This uses XMLHttpRequest, because fetch does not report how much of a body has been sent.
  *
  * @param {ArrayBuffer} photo the file's bytes
- * @param {Record<string, string|number|boolean>} options of the search, as /v1/caption takes them
+ * @param {Record<string, string|number|boolean>} options of /v1/caption
  * @param {AbortSignal} signal
- * @param {(sent: number) => void} progress is told the fraction sent, from 0 to 1
+ * @param {(sent: number) => void} progress called with the fraction sent, from 0 to 1
  * @returns {Promise<
  *   {kind: "caption", answer: object} |
  *   {kind: "abstained", answer: object} |
  *   {kind: "refused", sentence: string} |
  *   {kind: "busy", sentence: string, wait: number} |
  *   {kind: "unreachable"} |
- *   {kind: "aborted"}>} `wait`: seconds until it is worth trying again
+ *   {kind: "aborted"}>} `wait`: seconds until the next try
  */
 export function send(photo, options, signal, progress) {
   return new Promise((resolve) => {
@@ -52,7 +52,7 @@ function outcome(request) {
   try {
     answer = JSON.parse(request.responseText);
   } catch {
-    // a proxy between here and the service may answer in its own words
+    // a proxy in front of the service may answer in another format
   }
   if (request.status === 200 && typeof answer?.caption === "string") return { kind: "caption", answer };
   if (request.status === 200 && typeof answer?.confidence === "number" && answer.abstained) {
@@ -61,12 +61,12 @@ function outcome(request) {
   const said = typeof answer?.error === "string" ? answer.error : "";
   if (request.status === 429 || request.status === 503) {
     const wait = seconds(request.getResponseHeader("Retry-After"));
-    return { kind: "busy", sentence: said || "The service has more to do than it can.", wait };
+    return { kind: "busy", sentence: said || "The service is overloaded; try again later.", wait };
   }
-  return { kind: "refused", sentence: said || `The service answered ${request.status}, and not why; try again later.` };
+  return { kind: "refused", sentence: said || `The service gave no reason for status ${request.status}; try again later.` };
 }
 
-/** Of a Retry-After header: a number or a date. */
+/** Return the seconds of a Retry-After header, which is a number or a date. */
 function seconds(retryAfter) {
   const wait = Number(retryAfter ?? 1) || (Date.parse(retryAfter) - Date.now()) / 1000 || 1;
   return Math.min(Math.max(Math.ceil(wait), 1), 600);

@@ -204,7 +204,7 @@ def test_everything_has_its_place_and_its_name(visit: Visit, photo: bytes) -> No
         assert visit.page.get_by_role(landmark).count() == 1, landmark
     assert visit.page.get_by_role("heading", level=1).text_content() == " Draft alt text to check"
     assert visit.page.get_by_label("Choose a photo", exact=True).and_(visit.page.locator("input")).count() == 1
-    assert visit.page.get_by_role("group", name="Captions found, the best first").get_by_role("radio").count() > 1
+    assert visit.page.get_by_role("group", name="Captions, best first").get_by_role("radio").count() > 1
     assert visit.page.locator("html").get_attribute("lang") == "en"
     # the language of a caption is not known, and it is not that of the page around it
     assert visit.page.locator("#caption").get_attribute("lang") == ""

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def test_a_service_with_a_key_is_used_with_it(browser: Any, tiny: Path, photos: list[bytes]) -> None:
     with serving(tiny, environment={"CAPRUN_API_KEY": "secret"}) as service, visits(browser, service.port) as visiting:
         visit = visiting()
-        visit.page.get_by_label("Key of this service").fill("secret")
+        visit.page.get_by_label("API key").fill("secret")
         visit.page.get_by_role("button", name="Use this key").click()
         visit.page.locator("#about-model").wait_for()
         assert not visit.page.locator("#key-form").is_visible()
@@ -61,7 +61,7 @@ def test_another_of_the_captions_found_may_be_chosen(visit: Visit, photos: list[
     [
         (1.0, "100%, very sure nearly all captions like this are good"),
         (0.83, "83%, fairly sure about 8 of 10 captions like this are good"),
-        (0.5, "50%, rather sure about 5 of 10 captions like this are good"),
+        (0.5, "50%, somewhat sure about 5 of 10 captions like this are good"),
         (0.12, "12%, mostly guessing about 1 of 10 captions like this is good"),
         (0.001, "<1%, mostly guessing hardly any captions like this are good"),
         (0, "0%, mostly guessing hardly any captions like this are good"),
@@ -92,14 +92,14 @@ def test_where_the_model_abstains_the_page_says_so_and_can_ask_all_the_same(visi
     visit.wait_for("abstained")
     assert visit.said == ""
     assert visit.problem == (
-        "The model is not sure enough of its caption to say it. "
+        "The model is not sure enough of its caption to show it. "
         "Its confidence is 18%: about 2 of 10 captions like this are good."
     )
     assert visit.page.locator("#photo").get_attribute("alt") == "Your photo, without a caption"
     visit.page.wait_for_selector("#figure:not([hidden])")
     visit.answer_as_usual()
     visit.answer(an_answer("a dog", confidence=0.18))
-    visit.page.get_by_role("button", name="Show its caption all the same").click()
+    visit.page.get_by_role("button", name="Show the caption anyway").click()
     visit.wait_for("done")
     assert visit.said == "a dog"
     assert ["min_confidence=0" in request.url for request in visit.sent] == [False, True]
@@ -112,7 +112,7 @@ def test_a_caption_that_was_asked_for_all_the_same_is_asked_for_until_it_comes(
     visit.pick(photos[0], "photo.png")
     visit.wait_for("abstained")
     visit.answer({"error": "Too many photos are waiting; try again later."}, 429, **{"Retry-After": "0"})
-    visit.page.get_by_role("button", name="Show its caption all the same").click()
+    visit.page.get_by_role("button", name="Show the caption anyway").click()
     visit.wait_for("busy")
     visit.answer(an_answer("a dog"))
     visit.page.get_by_role("button", name="Try again", exact=True).click()
@@ -127,7 +127,7 @@ def test_a_photo_after_one_without_a_caption_is_asked_about_as_ever(visit: Visit
     visit.answer(an_answer("a dog"))
     visit.caption(photos[1])
     assert visit.problem == ""
-    assert not visit.page.get_by_role("button", name="Show its caption all the same").is_visible()
+    assert not visit.page.get_by_role("button", name="Show the caption anyway").is_visible()
     assert "min_confidence" not in visit.sent[-1].url
 
 
@@ -249,4 +249,4 @@ def test_a_proxy_that_answers_in_its_own_words_is_no_riddle(visit: Visit, photos
     visit.page.route("**/v1/caption*", lambda route: route.fulfill(status=502, body="<html>Bad Gateway"))
     visit.pick(photos[1])
     visit.wait_for("error")
-    assert visit.problem == "The service answered 502, and not why; try again later."
+    assert visit.problem == "The service gave no reason for status 502; try again later."

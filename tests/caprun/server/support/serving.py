@@ -150,7 +150,7 @@ def serving(
     bundle: Path,
     *options: object,
     environment: dict[str, str] | None = None,
-    listens: str = r" serves at http://\S*:(\d+)[,;]",
+    listens: str = r"Serving .* at http://\S*:(\d+)[,;]",
 ) -> Iterator[Serving]:
     """A service that is ready."""
     process = subprocess.Popen(

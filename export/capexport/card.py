@@ -1,4 +1,4 @@
-"""The model card of a bundle: `card.md.jinja` with the manifest's numbers, and the picture of its confidence."""
+"""Renders a bundle's model card from `card.md.jinja`, and draws the diagrams of its confidence."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from captioner.evaluation.metrics import TITLES, keys_by_dataset, named, shown
 from captioner.evaluation.protocol import scored_by
 
 PICTURE = "confidence.svg"
-"""Name of the picture, a file of the bundle beside the card."""
+"""File name of the confidence diagrams, which are next to the card in the bundle."""
 Table = tuple[list[str], list[Sequence[object]]]
-"""Head and rows."""
+"""Header and rows of a table."""
 
 
 def model_card(manifest: Manifest, introduction: str) -> str:
-    """Returns the card in Markdown; every number in it is the manifest's."""
+    """Returns the model card in Markdown; all of its numbers come from the manifest."""
     training = manifest.provenance.get("training", {})
     stages = training.get("recipe", {}).get("stages") or training.get("stages", ())
     unknown = [{"name": training.get("dataset", "unknown"), "photos": training.get("photos", {})}]
@@ -48,7 +48,7 @@ def model_card(manifest: Manifest, introduction: str) -> str:
 
 
 def _scores(metrics: Mapping[str, Any]) -> Table:
-    """Returns the scores, with a row for each dataset where there are several."""
+    """Returns a table of the scores, with a row for each dataset if there are several."""
     titles = named(metrics, TITLES)
     datasets = list(dict.fromkeys(key.partition("@")[2] for key in keys_by_dataset(metrics)))
     rows: list[Sequence[object]] = []
@@ -62,7 +62,7 @@ def _scores(metrics: Mapping[str, Any]) -> Table:
 
 
 def _stages(stages: list[Mapping[str, Any]]) -> Table:
-    """Returns the scores of a recipe's stages, or of the parts of an average."""
+    """Returns a table of the scores of a recipe's stages, or of averaged checkpoints."""
     keys = [key.partition("@") for key in ("cider", "bleu_4", *keys_by_dataset(stages[-1]))]
     rows: list[Sequence[object]] = [
         [
@@ -89,7 +89,7 @@ def _precisions(manifest: Manifest) -> list[Sequence[object]]:
 
 
 def picture(confidence: Confidence) -> str:
-    """Returns an SVG of the reliability diagram and the risk-coverage curve; equal figures give equal bytes."""
+    """Returns the reliability diagram and the risk-coverage curve as deterministic SVG."""
     bins, curve = confidence.measured["reliability"], confidence.measured["risk_coverage"]
     svg = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": PICTURE}):

@@ -1,4 +1,4 @@
-"""Chooses examples where there are more than needed, and reads their photos."""
+"""Selects a limited number of examples, and reads their photos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captioner.datasets import Example
 
 
 def from_each_dataset(examples: Sequence[Example], count: int) -> list[Example]:
-    """Takes examples of each dataset in turn until there are `count`; a small dataset contributes all of its own."""
+    """Selects up to `count` examples, one from each dataset in turn; a small dataset contributes all its examples."""
     by_dataset: dict[str, list[Example]] = {}
     for example in examples:
         by_dataset.setdefault(example.dataset, []).append(example)
@@ -23,13 +23,13 @@ def from_each_dataset(examples: Sequence[Example], count: int) -> list[Example]:
 
 
 def drawn_from_each_dataset(examples: Sequence[Example], count: int) -> list[Example]:
-    """Draws a fixed random sample, with equal shares of each dataset if they are large enough."""
+    """Draws a fixed random sample, with equal shares for all datasets that are large enough."""
     order = np.random.default_rng(0).permutation(len(examples))
     return from_each_dataset([examples[i] for i in order], count)
 
 
 def prepared(files: Sequence[Path], image: ImageSpec) -> npt.NDArray[np.uint8]:
-    """Reads photos and resizes them as the model's input.
+    """Reads photos and resizes them to the model's input size.
 
     Returns:
         uint8 (photos, height, width, 3).

@@ -51,7 +51,7 @@ class ExportRequest:
     name: str
     licence: str = "unknown"
     language: str = ""
-    """Code of the captions' language; empty for the training's."""
+    """Language code of the captions; if empty, the one recorded in training."""
     card: Path | None = None
     """A file with the introduction of the model card."""
     photos: Sequence[Path] = ()
@@ -140,7 +140,7 @@ def _add_precision(
 
 
 def _add_confidence(directory: Path, manifest: Manifest, request: ExportRequest, say: Say) -> Manifest:
-    """Fits the confidence on the bundle in every precision for the CPU."""
+    """Fits the confidence on captions from every precision that runs on the CPU."""
     bundle = read_bundle(directory)
     own = choose_precision(manifest, "cpu")
     others = [name for name in manifest.precisions if name not in (own, "fp16")]
@@ -154,12 +154,12 @@ def _add_confidence(directory: Path, manifest: Manifest, request: ExportRequest,
 def _evidence(request: ExportRequest, spec: ModelSpec) -> Evidence:
     if "int8" in request.precisions and not (request.train and request.dev):
         raise CaptionerError(
-            "int8 is calibrated on training photos and compared with fp32 on dev photos. Name a dataset with both with "
-            "--data."
+            "int8 needs training photos for calibration and dev photos for comparison with fp32. Give --data a dataset "
+            "that has both."
         )
     if not request.dev:
         raise CaptionerError(
-            f"{request.precisions[0]} is compared with fp32 on dev photos. Name a dataset with dev photos with --data."
+            f"{request.precisions[0]} needs dev photos for comparison with fp32. Give --data a dataset that has some."
         )
     return evidence_of(spec.image, request.train if "int8" in request.precisions else (), request.dev)
 
@@ -176,7 +176,7 @@ def _provenance(path: Path, training: Mapping[str, Any]) -> dict[str, Any]:
     for name in _VERSIONED:
         try:
             versions[name] = version(name)
-        except PackageNotFoundError:  # onnxruntime, if onnxruntime-gpu is installed
+        except PackageNotFoundError:  # onnxruntime is missing where onnxruntime-gpu is installed
             continue
     return {
         "checkpoint_sha256": describe_file(path).sha256,
@@ -194,4 +194,4 @@ def read_introduction(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CaptionerError(f"The text {path} for the model card cannot be read ({error}).") from error
+        raise CaptionerError(f"The introduction {path} of the model card cannot be read ({error}).") from error

@@ -1,8 +1,8 @@
 """A decoding step as a few large matrix products, a faster equivalent of `CaptionModel.candidates`.
 
-For one photo, the cost of a step is reading each weight once and starting operations. Products of the same input are
-joined: query, gate and recurrent gates of the hidden state; gates and output of the context. Biases are added up. An
-attention of two layers has no product of the hidden state itself, and is asked as in the model.
+For one photo, a step mostly costs reading each weight once and launching operations. So products with the same input
+are joined: query, gate and recurrent gates for the hidden state; gates and output for the context. Biases are summed.
+Two-layer attention applies a ReLU to the hidden state first, so its query and gate are computed separately.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from captioner.models.decoder import Encoded
 
 
 class FusedStep(nn.Module):
-    """A copy of the decoder of a model in eval mode, with joined weights."""
+    """A copy of a model's decoder, with joined weights; the model is in eval mode."""
 
     word_product: Tensor
     context_product: Tensor | None
@@ -30,7 +30,7 @@ class FusedStep(nn.Module):
         self.units, self.layers, self.attention = decoder.units, decoder.layers, decoder.attention
         self.asks_apart = isinstance(self.attention, TwoLayerAttention)
         self.said, self.rectifies = decoder.output_hidden, decoder.rectifies
-        # i, f, g, o becomes i, f, o, g: one sigmoid then serves the three gates that have one
+        # reorders the gates i, f, g, o to i, f, o, g, so that one sigmoid covers the three sigmoid gates
         order = torch.arange(4 * self.units).view(4, -1)[[0, 1, 3, 2]].flatten()
         self.embedding = decoder.embedding
         hidden = [cast("nn.Linear", layer).weight[order] for layer in decoder.hidden_gates]
@@ -53,7 +53,7 @@ class FusedStep(nn.Module):
         joined += [] if decoder.output_context is None else [decoder.output_context.weight]
         self.register_buffer("context_product", torch.cat(joined).detach() if joined else None)
         self.output = decoder.output
-        # -inf for pieces that are never said
+        # -inf for pieces that are never generated
         self.register_buffer("output_bias", (decoder.output.bias + model.unsaid).detach())
 
     def forward(

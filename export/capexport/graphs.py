@@ -17,9 +17,9 @@ from captioner.models.decoder import CaptionDecoder, Encoded
 
 
 class EncoderGraph(nn.Module):
-    """The encoder: maps photos to the start of the decoder. It runs once per photo.
+    """The encoder: maps photos to the decoder's first state. It runs once per photo.
 
-    Branches that differ in training alone, such as MobileCLIP's, are merged.
+    Branches that are separate only in training, such as MobileCLIP's, are merged.
     """
 
     def __init__(self, model: CaptionModel) -> None:
@@ -35,7 +35,7 @@ class EncoderGraph(nn.Module):
 class StepGraph(nn.Module):
     """A decoding step, with joined weights where `FusedStep` can join them.
 
-    It takes the tensors that `describe` lists. A model without attention has no `row`, `regions` and `keys`.
+    It takes the tensors that `describe` lists. A model without attention has no `row`, `regions` or `keys`.
     """
 
     def __init__(self, model: CaptionModel) -> None:
@@ -58,7 +58,7 @@ def _present(tensors: Iterable[Tensor | None]) -> tuple[Tensor, ...]:
 def _scalar(k: Tensor) -> int | Tensor:
     if torch._C._get_tracing_state() is not None:
         return k[0]  # TorchScript converts it when it runs
-    number = k.item()  # with int(), the exporter would ask for its value
+    number = k.item()  # int() would force the exporter to fix its value
     torch._check(number >= 1)
     return cast("int", number)
 

@@ -1,4 +1,4 @@
-"""Near-ties: captions with almost equal scores, so that rounding decides which one a search finds."""
+"""Near-ties: captions whose scores are so close that rounding decides which one a search finds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_near_tie(
     """Returns whether two captions have almost equal scores, as a whole or up to the first piece that differs.
 
     After that piece each caption continues independently, so later differences are not due to rounding. `first` and
-    `second` are the log-probabilities of the captions' pieces by one model, see `log_probs_in`.
+    `second` are the log-probabilities of the captions' pieces under one model; see `log_probs_in`.
     """
     scores = [sum(log_probs) / len(log_probs) ** options.length_penalty for log_probs in (first, second)]
     if abs(scores[0] - scores[1]) <= tolerance:
@@ -41,7 +41,7 @@ def is_near_tie(
 def log_probs_in(captioner: Captioner, image: npt.NDArray[np.uint8], hypothesis: Hypothesis) -> list[float]:
     """Returns the log-probability that a model gives to each piece of a caption, END included.
 
-    `image` is uint8 (height, width, 3). Another backend may have found the caption.
+    `image` is uint8 (height, width, 3). The caption may come from another backend.
     """
     said = pieces_of(hypothesis, captioner.spec.special)
     outputs = replay(captioner.backend.encode(image[None]), said, len(captioner.vocabulary))

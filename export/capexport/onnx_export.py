@@ -1,4 +1,4 @@
-"""ONNX graphs of a model, through torch.export."""
+"""Writes a model's ONNX graphs with torch.export."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
 
 
 def _export(module: nn.Module, example: tuple[Any, ...], spec: GraphSpec, path: Path) -> None:
-    # equal names are equal sizes; `rows` and `states` vary independently of `batch`
+    # dimensions with the same name have the same size; `rows` and `states` vary independently of `batch`
     sizes = {name: torch.export.Dim(name) for tensor in spec.inputs for name in tensor.shape if isinstance(name, str)}
     shapes = tuple(
         {axis: sizes[name] for axis, name in enumerate(tensor.shape) if isinstance(name, str)} for tensor in spec.inputs
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter uses parts of itself that it deprecates
+        warnings.simplefilter("ignore")  # the exporter calls deprecated functions of its own
         program = torch.onnx.export(
             module.eval(),
             example,
             dynamo=True,
             verbose=False,
-            dynamic_shapes=(shapes,) if isinstance(module, StepGraph) else shapes,  # which takes *given
+            dynamic_shapes=(shapes,) if isinstance(module, StepGraph) else shapes,  # its forward takes *given
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.outputs],
         )
@@ -55,7 +55,7 @@ def _export(module: nn.Module, example: tuple[Any, ...], spec: GraphSpec, path: 
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Removes metadata: the exporter notes the Python file and line of each node."""
+    """Removes metadata, in which the exporter records the Python file and line of each node."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

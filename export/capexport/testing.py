@@ -1,4 +1,4 @@
-"""Tests that packages with encoders or decoders of their own inherit."""
+"""Base classes for the tests of packages that add encoders or decoders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EncoderParity:
     Attributes:
         name: the name for `--encoder`.
         image_size: side of the photos in pixels.
-        batches: numbers of photos.
+        batches: batch sizes to test.
     """
 
     name: str
@@ -50,11 +50,11 @@ class EncoderParity:
 
 
 class DecoderParity:
-    """Checks that a decoder with random weights says the same in its exported graphs, in PyTorch and in training.
+    """Checks that a decoder with random weights computes the same in exported graphs, in PyTorch and in training.
 
     Attributes:
         name: the name for `--decoder`.
-        sizes: numbers of photos and of beams.
+        sizes: numbers of photos and of beams to test.
     """
 
     name: str
@@ -98,8 +98,8 @@ def _random_model(image_size: int, **settings: Any) -> CaptionModel:
 
 
 def _compare(expected: Iterable[Tensor | None], onnx: Path, script: Path, feed: Mapping[str, Tensor]) -> None:
-    """Compares the outputs of both graphs with those expected, up to rounding; `feed` has the inputs in their order."""
-    load: Any = torch.jit.load  # which has no types
+    """Compares the outputs of both graphs with `expected`, up to rounding; `feed` has the inputs in graph order."""
+    load: Any = torch.jit.load  # untyped
     with torch.inference_mode():
         traced = [tensor.numpy() for tensor in load(str(script))(*feed.values())]
     session = onnxruntime().InferenceSession(str(onnx))

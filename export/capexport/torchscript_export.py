@@ -1,4 +1,4 @@
-"""TorchScript graphs of a model, by tracing. PyTorch deprecates TorchScript, so nothing else depends on it."""
+"""Writes a model's TorchScript graphs by tracing. TorchScript is deprecated, so nothing else depends on it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def write(model: CaptionModel, directory: Path) -> tuple[str, str]:
         warnings.simplefilter("ignore")
         for module, example, file in ((EncoderGraph(model), image, ENCODER), (StepGraph(model), step, DECODER)):
             traced = torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
-            # freezing keeps only the weights that a graph uses; its arithmetic stays as it is
-            content = io.BytesIO()  # a full disk is then an OSError; PyTorch's own writer raises something else
+            # freezing keeps only the weights that a graph uses; its arithmetic does not change
+            content = io.BytesIO()  # so a full disk raises OSError, which PyTorch's own writer does not
             torch.jit.save(torch.jit.freeze(traced, optimize_numerics=False), content)
             (directory / file).write_bytes(content.getvalue())
     return ENCODER, DECODER

@@ -28,21 +28,21 @@ from captioner.backends.torchscript import ScriptBackend
 BATCH_SIZES = (1, 2, 5, 16)
 BEAM_SIZES = (1, 3, 5)
 STATE_TOLERANCE = 2e-5
-"""Largest difference of hidden state, cell state and alpha, which are about -1..1 and depend on every weight.
+"""Largest difference allowed in hidden state, cell state and alpha, which are about -1..1 and depend on every weight.
 
-Log-probabilities, and encoder outputs relative to their largest value, may differ by `TOLERANCE`. The cell state, which
-is unbounded, is compared relative to its largest value, too, where that is above 1.
+Log-probabilities, and encoder outputs relative to their largest value, may differ by `TOLERANCE`. The cell state is
+unbounded, so it is also compared relative to its largest value if that exceeds 1.
 """
 UNDECIDED_SHARE = 0.01
 """Largest share of steps in which hard attention may choose another region because two are equally likely."""
 _STEPS = 4
-_CHUNK = 256  # pieces fed at once when the whole vocabulary is
+_CHUNK = 256  # pieces per step of `_every_piece`
 Images = npt.NDArray[np.uint8]
 Tensors = Mapping[str, npt.NDArray[Any]]
 Call = tuple[Ids, Ids, Ids]
 """The indices of one decoding step: row (rows,), parent and token (rows, beams)."""
 InspectableBackend = ModelBackend | ScriptBackend | OnnxBackend
-"""Backends whose decoder can start from any state, which can be read."""
+"""Backends whose decoder state can be read and set."""
 
 
 class ParityError(CaprunError):
@@ -51,7 +51,7 @@ class ParityError(CaprunError):
 
 @dataclass
 class Parity:
-    """The number of comparisons and the largest differences, as the manifest has them."""
+    """The number of comparisons and the largest differences, as the manifest records them."""
 
     photos: int
     batch_sizes: tuple[int, ...] = BATCH_SIZES
@@ -86,7 +86,7 @@ def verify(
         The largest differences found.
 
     Raises:
-        ParityError: a difference exceeds its tolerance, or a caption differs and is no near-tie.
+        ParityError: a difference exceeds its tolerance, or a caption differs and is not a near-tie.
     """
     comparison = _Comparison(reference, written, spec, vocabulary, one_region, Parity(len(photos)))
     parity, pieces = comparison.parity, len(vocabulary)
@@ -136,7 +136,7 @@ def _every_piece(vocabulary: int) -> Iterator[Call]:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Two backends of one model; see `verify`."""
+    """Compares two backends of one model; see `verify`."""
 
     reference: InspectableBackend
     written: InspectableBackend
@@ -146,7 +146,7 @@ class _Comparison:
     parity: Parity
     """Updated by every comparison."""
     differing: list[str] = field(default_factory=list)
-    """A phrase for each caption that differs and is no near-tie."""
+    """A phrase for each caption that differs and is not a near-tie."""
 
     def compare_encoders(self, images: Images) -> Tensors:
         """Compares the encoders' outputs; returns PyTorch's."""
@@ -162,7 +162,7 @@ class _Comparison:
         return expected
 
     def compare_steps(self, context: Tensors, calls: Iterable[Call]) -> None:
-        """Compares steps of both decoders, each from PyTorch's state before it."""
+        """Compares steps of both decoders, which start each step from PyTorch's state."""
         parity = self.parity
         steps = self.reference.start(context, alpha=True)
         for row, parent, token in calls:
@@ -192,7 +192,7 @@ class _Comparison:
                     parity.state = max(parity.state, difference)
 
     def compare_captions(self, photos: Images, options: SearchOptions) -> None:
-        """Compares captions found in batches with PyTorch's of one photo at a time."""
+        """Compares captions found in batches with those that PyTorch finds for one photo at a time."""
         reference, written = (Captioner(self.spec, self.vocabulary, one) for one in (self.reference, self.written))
         batch = BATCH_SIZES[-1]
         for first in range(0, len(photos), batch):
@@ -206,7 +206,7 @@ class _Comparison:
     def _excuse(
         self, reference: Captioner, image: Images, pair: tuple[Hypothesis, Hypothesis], options: SearchOptions
     ) -> None:
-        """Records a caption that differs as a near-tie or for the error."""
+        """Records a caption that differs, either as a near-tie or for the error message."""
         both = [log_probs_in(reference, image, one) for one in pair]
         if (self.one_region and any(self._is_undecided_in(image, one) for one in pair)) or is_near_tie(
             both[0], both[1], pair, options
@@ -215,7 +215,7 @@ class _Comparison:
             return
         texts = [self.vocabulary.text(one.ids) for one in pair]
         self.differing.append(
-            f"{texts[1]!r} for {texts[0]!r} (beam {options.beam_size}, log-probabilities {sum(both[1]):.5f} and "
+            f"{texts[1]!r} instead of {texts[0]!r} (beam {options.beam_size}, log-probabilities {sum(both[1]):.5f} and "
             f"{sum(both[0]):.5f})"
         )
 
@@ -232,7 +232,7 @@ def _undecided(output: StepOutput, regions: npt.NDArray[np.float32]) -> npt.NDAr
 
     Args:
         output: output of a step with hard attention.
-        regions: (rows, regions, channels), the regions of its photos.
+        regions: (rows, regions, channels), the regions of the step's photos.
 
     Returns:
         bool (rows, beams).
@@ -247,26 +247,26 @@ def _undecided(output: StepOutput, regions: npt.NDArray[np.float32]) -> npt.NDAr
 
 
 def _by_piece(output: StepOutput) -> npt.NDArray[np.float32]:
-    """Returns log-probabilities in the order of the vocabulary, in which equal ones have a defined order."""
+    """Returns log-probabilities in vocabulary order, in which ties have a defined order."""
     by_piece = np.full_like(output.log_prob, np.nan)
     np.put_along_axis(by_piece, output.candidate, output.log_prob, axis=2)
     return by_piece
 
 
 def _differences(expected: npt.NDArray[Any], found: npt.NDArray[Any], count: int, what: str) -> npt.NDArray[np.float32]:
-    """Returns the largest absolute difference in each beam, (count,); a NaN stays NaN, which no tolerance admits.
+    """Returns the largest absolute difference in each beam, (count,); NaN stays NaN, which exceeds every tolerance.
 
     Args:
         expected: an array that starts with `count` beams, or with rows and beams.
         found: an array of the same shape.
         count: number of beams in all rows, or of photos.
-        what: name of both in an error.
+        what: name of the arrays for an error message.
     """
     if expected.shape != found.shape or expected.dtype != found.dtype:
         raise ParityError(
             f"{what}: shape {found.shape} and dtype {found.dtype}; PyTorch has {expected.shape} and {expected.dtype}."
         )
-    same = expected == found  # includes pairs of -inf, which marks pieces that are never said
+    same = expected == found  # includes pairs of -inf, which marks pieces that are never generated
     difference = np.abs(np.subtract(expected, found, where=~same, out=np.zeros_like(expected)))
     largest: npt.NDArray[np.float32] = difference.reshape(count, -1).max(axis=1)
     return largest

@@ -1,1 +1,1 @@
-"""How likely a caption is to be good: fitted on a dataset at export, measured, and described in the model card."""
+"""Confidence, the probability that a caption is good: fitted and measured at export."""

@@ -1,4 +1,4 @@
-"""Captions of many photos, with the features from which a confidence is computed."""
+"""Captions of many photos, with the features that a confidence is computed from."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Captioned:
 
     @functools.cached_property
     def whole(self) -> npt.NDArray[np.bool_]:
-        """Whether each caption is neither empty nor cut, (photos,). The confidence of others is 0, not fitted."""
+        """Marks captions that are neither empty nor cut, (photos,). The others are not fitted and have confidence 0."""
         return np.array([is_whole(one) for one in self.hypotheses], bool)
 
     @property
@@ -63,7 +63,7 @@ class Captioned:
 
 
 def caption_all(captioner: Captioner, images: Images, options: SearchOptions | None = None) -> Captioned:
-    """Captions prepared photos in batches; the default for `options` is the model's own search."""
+    """Captions prepared photos in batches; `options` defaults to the model's search options."""
     photos: list[Float32Array] = []
     hypotheses: list[Hypothesis] = []
     for batch in _batches(images):
@@ -77,7 +77,7 @@ def caption_all(captioner: Captioner, images: Images, options: SearchOptions | N
 def caption_examples(
     captioner: Captioner, examples: Sequence[Example], options: SearchOptions | None = None
 ) -> Captioned:
-    """Captions the photos of examples, each read when it is needed; see `caption_all`."""
+    """Captions the photos of examples, which are read on demand; see `caption_all`."""
     images = (load(example.image, captioner.spec.image) for example in examples)
     return replace(caption_all(captioner, images, options), examples=examples)
 
@@ -88,7 +88,7 @@ def encode_all(captioner: Captioner, images: Images) -> Float32Array:
 
 
 def outliers_of(kind: str, count: int, seed: int, captioner: Captioner) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yields prepared pictures of a kind of outlier; see `draw_outliers`."""
+    """Yields prepared pictures of one kind of outlier; see `draw_outliers`."""
     return (load(picture, captioner.spec.image) for picture in draw_outliers(kind, count, seed))
 
 

@@ -1,4 +1,4 @@
-"""The event whose probability a confidence is: when a caption is good."""
+"""Defines when a caption is good, the event that a confidence predicts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHARES = {
     0.75: "at least three quarters as well as",
     1.0: "at least as well as",
 }
-"""Shares of the agreement among people; the first one with a moderate base rate is taken."""
+"""Shares of the agreement among people, in words; the first one with a moderate base rate is chosen."""
 MODERATE = (0.3, 0.7)
 
 
@@ -31,7 +31,7 @@ class Event(NamedTuple):
 
 
 def choose_event(relative: npt.NDArray[np.float64]) -> Event | None:
-    """Chooses a share that a moderate number of captions reaches by `relative_scores`; None if there is none."""
+    """Chooses the share that a moderate number of `relative_scores` reach; None if no share qualifies."""
     for share, words in _SHARES.items():
         if MODERATE[0] <= float((relative >= share).mean()) <= MODERATE[1]:
             return Event(
@@ -42,9 +42,9 @@ def choose_event(relative: npt.NDArray[np.float64]) -> Event | None:
 
 
 def agreement(examples: Sequence[Example]) -> dict[str, float]:
-    """Returns for each dataset the mean CIDEr-D of each caption by a person against the others of its photo.
+    """Returns each dataset's mean CIDEr-D of human captions, each scored against the others of its photo.
 
-    Each photo needs two captions.
+    Each photo needs at least two captions.
     """
     found = {}
     for dataset in dict.fromkeys(example.dataset for example in examples):
@@ -64,7 +64,7 @@ def agreement(examples: Sequence[Example]) -> dict[str, float]:
 
 
 def scores_of(captions: Sequence[str], examples: Sequence[Example]) -> npt.NDArray[np.float64]:
-    """Returns the CIDEr-D of each caption, (captions,), with the document frequencies of its dataset's photos."""
+    """Returns the CIDEr-D of each caption, (captions,), with document frequencies from its dataset."""
     datasets = np.array([example.dataset for example in examples])
     scores = np.empty(len(captions))
     for dataset in np.unique(datasets):
@@ -77,10 +77,10 @@ def scores_of(captions: Sequence[str], examples: Sequence[Example]) -> npt.NDArr
 def relative_scores(
     captions: Sequence[str], examples: Sequence[Example], human: Mapping[str, float]
 ) -> npt.NDArray[np.float64]:
-    """Returns each caption's CIDEr-D over the agreement among people in its dataset, (captions,).
+    """Returns each caption's CIDEr-D divided by the agreement among people in its dataset, (captions,).
 
-    Words that are rare in one dataset are common in another, so CIDEr-D cannot be compared between datasets. How far a
-    caption is from people's can.
+    Words that are rare in one dataset are common in another, so CIDEr-D cannot be compared between datasets, but
+    this ratio can.
     """
     of_people = np.array([human[example.dataset] for example in examples], np.float64)
     return np.divide(scores_of(captions, examples), of_people, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""How good a probability is: calibration error, AUROC, and the reliability and risk-coverage curves."""
+"""Quality of predicted probabilities: calibration error, AUROC, and the reliability and risk-coverage curves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 Numbers = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.bool_]
 Bins = Literal["mass", "width"]
-"""Bins with the same number of captions each, or of the same width each."""
+"""Bins with equal numbers of captions, or of equal width."""
 _BINS = 10
 
 
@@ -24,7 +24,7 @@ def auroc(higher: Numbers, lower: Numbers) -> float:
 
 
 def reliability(confidence: Numbers, good: Labels, of: Bins = "mass") -> list[dict[str, float]]:
-    """Returns number, mean confidence and good share of each bin's captions; empty bins are left out.
+    """Returns the number, mean confidence and share of good captions of each bin; empty bins are left out.
 
     Args:
         confidence: (captions,), 0..1.
@@ -45,7 +45,7 @@ def reliability(confidence: Numbers, good: Labels, of: Bins = "mass") -> list[di
 
 
 def calibration_error(confidence: Numbers, good: Labels, of: Bins = "mass") -> float:
-    """Returns the expected calibration error, 0..1: the mean gap between a bin's confidence and its good share.
+    """Returns the expected calibration error, 0..1: the mean gap between confidence and share of good captions.
 
     Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015). For the arguments see
     `reliability`.
@@ -55,7 +55,7 @@ def calibration_error(confidence: Numbers, good: Labels, of: Bins = "mass") -> f
 
 
 def risk_coverage(confidence: Numbers, good: Labels, points: int = 10) -> list[dict[str, float]]:
-    """Returns share, lowest confidence and good share of all captions, of the most confident nine tenths, and so on.
+    """Returns coverage, lowest confidence and share of good captions of the most confident 100%, 90%, ... of captions.
 
     El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification" (2010).
     """

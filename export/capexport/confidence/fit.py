@@ -1,4 +1,4 @@
-"""A confidence from a bundle and a dataset: fitted on dev photos, measured on photos that were not in the fit."""
+"""Fits a confidence for a bundle on dev photos, and measures it on photos that were not in the fit."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ from caprun.engine import Captioner
 from captioner.datasets import Example
 
 FEWEST = 200
-"""Photos of dev, and of training, that a fit needs."""
+"""Minimum number of dev photos, and of training photos."""
 TRAIN_PHOTOS = 6000
 """Maximum number of training photos that are captioned."""
 OUTLIERS = 150
-"""Outliers of each kind in the fit."""
+"""Number of outliers of each kind in the fit."""
 _SEED = 0
 
 
 def fit_confidence(
     captioners: Mapping[str, Captioner], train: Sequence[Example], dev: Sequence[Example], say: Callable[[str], None]
 ) -> Confidence | None:
-    """Fits a confidence and measures it, or says why there is none.
+    """Fits and measures a confidence, or reports why it cannot and returns None.
 
-    Training photos and drawn outliers teach which photos are familiar, and training photos which ones are captioned
-    well. Dev photos teach how far to trust this and the log-probabilities of a caption, over all precisions and
-    searches together; those with one caption are not used. All figures are of photos that were not in the fit: dev
-    photos by fold, and new outliers. The training photos are captioned last, because this takes longest. The captioner
-    of the precision that is used by default comes first.
+    Training photos and drawn outliers determine which photos are familiar, and training photos which ones are captioned
+    well. Dev photos determine the weights of this and of a caption's log-probabilities, for all precisions and searches
+    together; dev photos with one caption are not used. All figures are measured on photos that were not in the fit: dev
+    photos by fold, and new outliers. The training photos are captioned last, because this takes longest. The first
+    captioner has the default precision.
     """
     began = time.monotonic()
     dev = [example for example in dev if len(example.references) > 1]
     if min(len(dev), len(train)) < FEWEST:
         say(
-            f"no confidence: it needs {FEWEST} dev photos with two captions or more and {FEWEST} training photos, and "
+            f"no confidence: it needs {FEWEST} dev photos with at least two captions and {FEWEST} training photos; "
             f"--data has {len(dev)} and {len(train)}"
         )
         return None
     human = agreement(dev)
     if round(min(human.values()), 2) <= 0:
-        say("no confidence: people's captions of the same dev photo agree no more than those of different photos")
+        say("no confidence: human captions of one dev photo agree no more than those of different photos")
         return None
     own, main = next(iter(captioners.items()))
     first = caption_examples(main, dev)
     if first.whole.sum() < FEWEST_WHOLE:
         say(
-            f"no confidence: {first.whole.sum()} of {len(dev)} captions of dev photos are neither empty nor cut at "
-            f"the maximum length, and it needs {FEWEST_WHOLE}"
+            f"no confidence: {first.whole.sum()} of {len(dev)} dev captions are neither empty nor cut at the maximum "
+            f"length; it needs {FEWEST_WHOLE}"
         )
         return None
     event = choose_event(relative_scores(first.texts, dev, human))
     if event is None:
         low, high = (round(100 * share) for share in MODERATE)
-        say(f"no confidence: by no threshold between {low}% and {high}% of the captions of dev photos are good")
+        say(f"no confidence: no threshold makes between {low}% and {high}% of the dev captions good")
         return None
     search = main.spec.search
     captioned = {Key(own, search.beam_size): first}
@@ -89,7 +89,7 @@ def fit_confidence(
     }
     share, against = 100 * measured["found"][0]["base_rate"], measured["outliers"]["auroc"]
     seconds = time.monotonic() - began
-    say(f"confidence: {share:.0f}% of {len(dev)} captions of dev photos are good ({seconds:.0f} s)")
+    say(f"confidence: {share:.0f}% of {len(dev)} dev captions are good ({seconds:.0f} s)")
     say(f"confidence out of fold: {_errors(measured['found'][0])}; against outliers, AUROC {against:.3f}")
     for one in measured.get("datasets", ()):
         transfer = f"; fitted without it, {_errors(one['transfer'])}" if one["transfer"] else ""

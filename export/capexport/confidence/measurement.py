@@ -1,4 +1,4 @@
-"""Figures of a confidence for the manifest, each on photos that were not in its fit."""
+"""Measures a confidence for the manifest, on photos that were not in its fit."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from caprun.bundle.confidence import Confidence
 from caprun.engine import Captioner
 
 FEWEST_WHOLE = 50
-"""Captions, neither empty nor cut, that a fit needs."""
+"""Minimum number of captions that are neither empty nor cut."""
 OUTLIERS = 40
-"""Outliers of each kind to measure on."""
+"""Number of outliers of each kind to measure on."""
 _SEED = 1
 Chances = npt.NDArray[np.float64]
 """Probabilities of captions, (photos,)."""
@@ -104,7 +104,7 @@ def figures_of(confidence: Chances, good: npt.NDArray[np.bool_]) -> dict[str, An
 
 
 def _transfer(fitted: Fitted, name: str) -> dict[str, Any] | None:
-    """Measures a fit without a dataset's dev and train photos on its dev photos; None if too few others are left."""
+    """Fits without a dataset's photos and measures on its dev photos; None if too few other photos are left."""
     own = fitted.dev[fitted.own]
     others, train = own.captioned.datasets != name, fitted.train.only(fitted.train.datasets != name)
     if min((own.captioned.whole & others).sum(), train.whole.sum()) < FEWEST_WHOLE:
@@ -117,7 +117,7 @@ def _transfer(fitted: Fitted, name: str) -> dict[str, Any] | None:
 
 
 def _against_outliers(fitted: Fitted, captioner: Captioner, good: Chances) -> dict[str, Any]:
-    """Measures AUROC of dev photos against new outliers of all kinds, and of each kind with a fit without it.
+    """Measures the AUROC of dev photos against new outliers: of all kinds, of each kind, and without it in the fit.
 
     `good` is each dev caption's probability of being good if its photo is familiar, out of fold.
     """
@@ -143,7 +143,7 @@ def _against_outliers(fitted: Fitted, captioner: Captioner, good: Chances) -> di
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Rounds for the manifest; NaN, which JSON lacks, becomes None."""
+    """Rounds values for the manifest; NaN becomes None, since JSON has no NaN."""
     return {
         name: (None if math.isnan(value) else round(value, 4)) if isinstance(value, float) else value
         for name, value in values.items()

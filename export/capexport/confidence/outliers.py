@@ -29,12 +29,12 @@ ALPHABETS = (
     "ابتثجحخدذرزسشصضطظعغفقكلمنهوي",
 )
 ALL_SCRIPTS = "DejaVuSans"
-"""A font of matplotlib with all these letters."""
+"""A matplotlib font that has all these letters."""
 _LATIN_FONTS = (ALL_SCRIPTS, "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono")
 
 
 def draw_outliers(kind: str, count: int, seed: int) -> Iterator[Image.Image]:
-    """Yields RGB pictures of any size of one of `KINDS`; equal seeds give equal pictures."""
+    """Yields RGB pictures of one of `KINDS`, in various sizes; equal seeds yield equal pictures."""
     rng = np.random.default_rng([seed, *kind.encode()])
     for _ in range(count):
         picture, worn = KINDS[kind](rng), rng.random()
@@ -46,7 +46,7 @@ def draw_outliers(kind: str, count: int, seed: int) -> Iterator[Image.Image]:
 
 
 def flat_colour(rng: Random) -> Image.Image:
-    """Draws one colour, as of a lens cap or a white wall; some with grain or with darker corners."""
+    """Draws one colour, like a photo of a lens cap or a white wall; some have grain or darker corners."""
     x, y = _grid(rng)
     grain = rng.choice([0, 0, rng.uniform(0.5, 6)])
     dark = rng.choice([0, 0, rng.uniform(0, 0.4)])
@@ -55,7 +55,7 @@ def flat_colour(rng: Random) -> Image.Image:
 
 
 def gradient(rng: Random) -> Image.Image:
-    """Draws a gradient of two to four colours: along a line, outwards, or around."""
+    """Draws a linear, radial or conic gradient of two to four colours."""
     x, y = _grid(rng)
     angle = rng.uniform(0, 2 * math.pi)
     along = (
@@ -69,7 +69,7 @@ def gradient(rng: Random) -> Image.Image:
 
 
 def noise(rng: Random) -> Image.Image:
-    """Draws noise of one grain or of several at once: pixels, blocks, blots or clouds, in grey or colour."""
+    """Draws noise at one scale or at several: pixels, blocks, blots or clouds, in grey or colour."""
     height, width = _size(rng)
     several = [2, 4, 8, 16, 32, 64, 128]
     scales = ([1], [1], [int(rng.integers(2, 90))], several)[rng.integers(4)]
@@ -83,14 +83,14 @@ def noise(rng: Random) -> Image.Image:
         channels.append(values / values.std())
     values = np.stack(channels, -1)
     ground, form = np.array(_colour(rng)), rng.integers(3)
-    if form == 0:  # black and white, or one colour with spots of these
+    if form == 0:  # black and white, or one colour with black and white spots
         kept = rng.random((height, width, 1)) < rng.choice([0, rng.uniform(0, 0.9)])
         return _image(np.where(kept, ground, np.where(values > rng.normal(), 255, 0)))
     return _image(np.broadcast_to(ground + rng.uniform(15, 120) * values, (height, width, 3)))
 
 
 def pattern(rng: Random) -> Image.Image:
-    """Draws a repeated pattern (stripes, waves, checks, dots, grids) or a code of blocks or bars."""
+    """Draws a repeated pattern (stripes, waves, checks, dots, grids) or a two-dimensional code or a barcode."""
     height, width = _size(rng)
     y, x = np.mgrid[:height, :width]
     angle = rng.choice([0, math.pi / 2, rng.uniform(0, math.pi)])
@@ -113,7 +113,7 @@ def pattern(rng: Random) -> Image.Image:
 
 
 def shapes(rng: Random) -> Image.Image:
-    """Draws few or many circles, boxes, polygons, lines and scribbles on one colour."""
+    """Draws few or many circles, boxes, polygons, lines and scribbles on a plain background."""
     canvas = _Canvas(rng)
     share_of_lines = rng.choice([0, 0.5, 1])
     for _ in range(int(rng.choice([1, 2, 3, 6, 15, 60]))):
@@ -125,7 +125,7 @@ def shapes(rng: Random) -> Image.Image:
 
 
 def icon(rng: Random) -> Image.Image:
-    """Draws an icon or a logo: a letter or a few shapes on a plain or rounded ground, some above a name."""
+    """Draws an icon or a logo: a letter or a few shapes on a plain or rounded background; some have a name below."""
     side = int(rng.choice([32, 48, 64, 128, 256, 512, 1024]))
     canvas = _Canvas(rng, (side, round(side * rng.choice([1, 1, 1.4]))))
     if rng.random() < 0.6:
@@ -165,7 +165,7 @@ def text(rng: Random) -> Image.Image:
 
 
 def screenshot(rng: Random) -> Image.Image:
-    """Draws a window or a phone: bars, then text, or rows and columns of labels, buttons or cards."""
+    """Draws a window or a phone screen: bars, then text or a grid of labels, buttons or cards."""
     width, height = ((1280, 720), (800, 600), (640, 480), (360, 640), (400, 800))[rng.integers(5)]
     grey = int(rng.choice([rng.integers(10, 60), rng.integers(225, 256)]))
     canvas, accent = _Canvas(rng, (width, height), (grey, grey, grey)), _colour(rng)
@@ -196,12 +196,12 @@ def screenshot(rng: Random) -> Image.Image:
 
 
 def chart(rng: Random) -> Image.Image:
-    """Draws a chart of bars, lines, points or slices."""
+    """Draws a bar, line, scatter or pie chart."""
     count = int(rng.integers(3, 12))
     figure = Figure(figsize=tuple(rng.uniform(1.5, 7, 2)), dpi=100, facecolor=_share(rng))
     axes = figure.subplots()
     words = _Canvas(rng).words(3)
-    axes.set_title(words, fontsize=rng.uniform(5, 14), parse_math=False)  # they may have two dollar signs
+    axes.set_title(words, fontsize=rng.uniform(5, 14), parse_math=False)  # the words may contain two dollar signs
     axes.set_facecolor(_share(rng) if rng.random() < 0.5 else figure.get_facecolor())
     axes.grid(rng.random() < 0.5)
     form = rng.integers(4)
@@ -238,14 +238,14 @@ def _size(rng: Random) -> tuple[int, int]:
 
 
 def _grid(rng: Random) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Returns the x and y, in -1..1, of the pixels of a random size."""
+    """Returns the x and y of each pixel, in -1..1, of a picture of random size."""
     height, width = _size(rng)
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     return x, y
 
 
 def _colour(rng: Random) -> Colour:
-    """Draws a colour; black, white, greys and saturated colours are more frequent than by chance."""
+    """Draws a colour; black, white, greys and saturated colours are more frequent than in a uniform draw."""
     if rng.random() < 0.35:
         return ((0, 255, int(rng.integers(256)))[rng.integers(3)],) * 3
     red, green, blue = (255 * rng.beta(0.6, 0.6, 3)).astype(int).tolist()
@@ -253,13 +253,13 @@ def _colour(rng: Random) -> Colour:
 
 
 def _share(rng: Random) -> tuple[float, float, float]:
-    """Draws a colour as matplotlib takes it, often white."""
+    """Draws a colour for matplotlib, often white."""
     red, green, blue = (255, 255, 255) if rng.random() < 0.3 else _colour(rng)
     return red / 255, green / 255, blue / 255
 
 
 class _Canvas:
-    """An empty picture, often white, with an ink that contrasts with it, and a script and a font."""
+    """An empty picture, often white, with a contrasting ink, a script and a font."""
 
     def __init__(self, rng: Random, size: tuple[int, int] | None = None, ground: Colour | None = None) -> None:
         self._rng = rng
@@ -274,7 +274,7 @@ class _Canvas:
         self._font = _LATIN_FONTS[rng.integers(len(_LATIN_FONTS))] if latin else ALL_SCRIPTS
 
     def line(self) -> None:
-        """Draws a line through random points, or one that wanders."""
+        """Draws a line through random points or along a random walk."""
         rng = self._rng
         points = rng.uniform(0, 1, (int(rng.integers(2, 30)), 2))
         if rng.random() < 0.5:
@@ -283,7 +283,7 @@ class _Canvas:
         self.draw.line((points * self.picture.size).ravel().tolist(), ink, width)
 
     def shape(self, share: float, off: float) -> None:
-        """Draws a shape of a share of the shorter side, at most `off` times the sides from the middle."""
+        """Draws a shape whose size is a share of the shorter side, at most `off` times the sides from the middle."""
         rng, draw, ink = self._rng, self.draw, _colour(self._rng)
         radius = max(2.0, share * self.side / 2)
         x, y = (side * (0.5 + rng.uniform(-off, off)) for side in self.picture.size)
@@ -309,7 +309,7 @@ class _Canvas:
         return load_font(self._font, max(6, round(pixels)))
 
     def words(self, most: int) -> str:
-        """Draws one word of random letters or more, up to `most`."""
+        """Returns one to `most` words of random letters."""
         sizes = self._rng.integers(1, 11, self._rng.integers(1, most + 1))
         words = ("".join(self._rng.choice(self._letters, size)) for size in sizes)
         return " ".join(word.capitalize() if self._rng.random() < 0.2 else word for word in words)
@@ -328,7 +328,7 @@ class _Canvas:
 
 @functools.lru_cache(maxsize=64)
 def load_font(name: str, pixels: int) -> ImageFont.FreeTypeFont:
-    """Returns a font of matplotlib."""
+    """Loads a matplotlib font."""
     file = Path(mpl.get_data_path(), "fonts", "ttf", f"{name}.ttf")
     # not every Pillow has libraqm, which would place letters differently
     return ImageFont.truetype(str(file), pixels, layout_engine=ImageFont.Layout.BASIC)

@@ -1,4 +1,4 @@
-"""The fits of a confidence: which photos are captioned well, which are familiar, which captions are good."""
+"""Fits the parts of a confidence: which photos are captioned well, which are familiar, and which captions are good."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _COMPONENTS = 128
 _OUTLIER_WEIGHT = 2000.0
 """Weight of all photos and outliers together, against `_OUTLIER_PENALTY`."""
 _PHOTO_SHARE = 0.98
-"""Assumed share of photos among the pictures to caption. With a smaller one, a photo of an unfamiliar collection counts
-as an outlier too easily: fitted on Flickr8k alone and asked about other photos, the mean confidence is 44% for 0.5 and
-59% for 0.98, where 65% of the captions are good."""
+"""Assumed share of photos among the pictures to caption. With a smaller share, photos of an unfamiliar collection count
+as outliers too easily: after a fit on Flickr8k only, the mean confidence on other photos is 44% for 0.5 and 59% for
+0.98, while 65% of the captions are good."""
 _TRAIN_PENALTY, _DEV_PENALTY = 1000.0, 1.0  # chosen on one model; the result hardly depends on them
 _OUTLIER_PENALTY = 0.03
 """Small, so that the logits of photos and outliers are far enough apart for `_PHOTO_SHARE`."""
@@ -48,14 +48,14 @@ class Labelled:
 
 
 Dev = Mapping[Key, Labelled]
-"""The same photos, captioned in every precision and search."""
+"""The same photos, captioned with every precision and search."""
 
 
 def fit_direction(train: Captioned) -> Weights:
-    """Fits the direction of photo features along which training photos are captioned better.
+    """Fits the direction in photo features along which training photos are captioned better.
 
-    Captions of training photos are better than those of other photos, so only their ranks are used, and only what the
-    features of the captions do not explain.
+    Captions of training photos are better than those of other photos, so the fit uses only their ranks, and keeps only
+    the part that features of the captions do not explain.
     """
     rank = rankdata(scores_of(train.texts, train.examples)) / len(train.texts)
     both = ridge(np.column_stack([train.features, train.photos]), rank, _TRAIN_PENALTY)
@@ -65,7 +65,7 @@ def fit_direction(train: Captioned) -> Weights:
 def fit_familiar(photos: Float32Array, outliers: Sequence[Float32Array]) -> Weights:
     """Fits the logit of being a photo rather than an outlier.
 
-    Photos and outliers weigh the same in the fit, and so do the kinds of outliers; then the logit is corrected for
+    Photos and outliers have the same total weight, and so do all kinds of outliers; then the logit is corrected for
     `_PHOTO_SHARE`.
 
     Args:
@@ -87,9 +87,9 @@ def fit_familiar(photos: Float32Array, outliers: Sequence[Float32Array]) -> Weig
 
 
 def fit_good(dev: Dev, direction: Weights, photos: npt.NDArray[np.bool_] | None = None) -> Weights:
-    """Fits the logit of a caption being good, over all precisions and searches, which count as one together.
+    """Fits the logit of a caption being good, over all precisions and searches; each photo weighs 1 in total.
 
-    Captions that are empty or cut are left out, and those that `photos`, bool (photos,), leaves out.
+    Captions that are empty or cut are left out. `photos`, bool (photos,), selects photos; None for all.
     """
     parts = []
     for one in dev.values():
@@ -105,7 +105,7 @@ def chances_of_good(captioned: Captioned, direction: Weights, good: Weights) -> 
 
 
 def chances_out_of_fold(dev: Dev, direction: Weights, fold: npt.NDArray[np.int64], key: Key) -> npt.NDArray[np.float64]:
-    """Returns `chances_of_good` of each photo by a fit on the photos of the other folds, which are int (photos,)."""
+    """Returns `chances_of_good` of each photo by a fit on the other folds; `fold` is each photo's, int (photos,)."""
     found = np.empty(len(fold))
     for one in range(FOLDS):
         fitted = fit_good(dev, direction, fold != one)
@@ -129,5 +129,5 @@ def _features(captioned: Captioned, direction: Weights) -> npt.NDArray[np.float6
 
 
 def _short(number: float) -> float:
-    """Rounds a weight to the digits that matter in a manifest."""
+    """Rounds a weight to seven significant digits for the manifest."""
     return float(f"{number:.7g}")

@@ -36,9 +36,9 @@ def logistic(features: Numbers, labels: npt.NDArray[np.bool_], penalty: float, w
 
     Args:
         features: (rows, features). They are standardised before their weights are penalised.
-        labels: bool (rows,). Where all are the same, only the bias is fitted.
+        labels: bool (rows,). If all are equal, only the bias is fitted.
         penalty: factor of half the squared weights; the bias is not penalised.
-        weights: (rows,), how much each row counts.
+        weights: (rows,), sample weights.
     """
     if labels.all() or not labels.any():
         odds = (weights @ labels + 0.5) / (weights @ ~labels + 0.5)

@@ -1,1 +1,1 @@
-"""Graphs in other precisions than fp32: how they are made, and whether they are worth keeping."""
+"""Writes graphs in precisions other than fp32, and decides whether to keep them."""

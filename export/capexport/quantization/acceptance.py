@@ -25,10 +25,10 @@ from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import score
 
 CIDER_TOLERANCE = 0.01
-"""How far a precision's CIDEr may fall below that of fp32."""
+"""Largest amount by which a precision's CIDEr can be below that of fp32."""
 SCORED_PHOTOS, CALIBRATION_PHOTOS, TIMED_PHOTOS = 1000, 128, 40
 BATCH_TOLERANCE: Mapping[ReducedPrecision, float] = {"int8": 1e-4, "fp16": 2e-2}
-"""How far a log-probability may depend on the batch. Sums are rounded differently in batches of different sizes."""
+"""Largest difference in a log-probability between batches, whose size affects how sums are rounded."""
 _BATCH, _ROUNDS = 16, 3
 
 
@@ -38,14 +38,14 @@ class PrecisionError(CaptionerError):
 
 @dataclass(frozen=True)
 class Evidence:
-    """The photos that decide on a precision, each uint8 (photos, height, width, 3)."""
+    """The photos that a precision is judged by, each array uint8 (photos, height, width, 3)."""
 
     calibration: npt.NDArray[np.uint8]
-    """Training photos, from which the ranges of activations are found."""
+    """Training photos for the ranges of activations."""
     scored: npt.NDArray[np.uint8]
-    """Dev photos, which are captioned."""
+    """Dev photos to caption."""
     references: Sequence[Sequence[str]]
-    """People's captions of the scored photos."""
+    """Human captions of the scored photos."""
 
 
 def evidence_of(image: ImageSpec, train: Sequence[Example], dev: Sequence[Example]) -> Evidence:
@@ -98,7 +98,7 @@ def judge(
     found = {precision: manifest.precisions[precision] for precision in names}
     found[name] = replace(found[name], parity={"photos": photos, "captions_as_fp32": same, "batch_invariant": True})
     if device is None:
-        say(f"{name}: not timed, because there is no CUDA here; --precision {name} selects it")
+        say(f"{name}: not timed, because CUDA is not available; select it with --precision {name}")
         return found
     rates = photos_per_second([captioner(precision, 1) for precision in names], evidence.scored[:TIMED_PHOTOS])
     say(f"{name}: {rates[1]:.0f} photos/s (fp32 {rates[0]:.0f}), one thread, {measured_on(device)}")
@@ -115,7 +115,7 @@ def check_quality(name: ReducedPrecision, fp32: float, cider: float, photos: int
     """Raises PrecisionError if the CIDEr of a precision on a number of photos is below that of fp32."""
     if fp32 <= 0:
         raise PrecisionError(
-            f"{name} cannot be judged: the CIDEr of fp32 is {fp32:g} on {photos} photos. Give --data more dev photos."
+            f"{name} cannot be judged: the CIDEr of fp32 is {fp32:g} on {photos} photos. Add dev photos to --data."
         )
     if not cider >= fp32 - CIDER_TOLERANCE:
         raise PrecisionError(
@@ -136,7 +136,7 @@ def check_speed(name: ReducedPrecision, fp32: float, rate: float) -> None:
 def check_batches(captioner: Captioner, photos: npt.NDArray[np.uint8], tolerance: float) -> None:
     """Checks that photos, uint8 (photos, height, width, 3), get the same captions alone and in a batch.
 
-    Sums are rounded differently: log-probabilities of one caption, and scores of captions that tie, may differ by
+    Rounding depends on the batch, so log-probabilities of one caption, and scores of captions that tie, may differ by
     `tolerance`.
 
     Raises:
@@ -156,13 +156,13 @@ def check_batches(captioner: Captioner, photos: npt.NDArray[np.uint8], tolerance
             if not same:
                 said = [f"{captioner.vocabulary.text(one.ids)!r} ({one.log_prob:.5f})" for one in pair]
                 raise PrecisionError(
-                    f"A caption depends on its batch: it is {said[0]} for the photo alone and {said[1]} among "
-                    f"{len(photos)} photos."
+                    f"A caption depends on its batch: it is {said[0]} for the photo alone and {said[1]} in a batch "
+                    f"of {len(photos)} photos."
                 )
 
 
 def captions_of(captioner: Captioner, photos: npt.NDArray[np.uint8], options: SearchOptions | None = None) -> list[str]:
-    """Captions prepared photos in batches; the default for `options` is the model's own search."""
+    """Captions prepared photos in batches; `options` defaults to the model's search options."""
     batches = (photos[first : first + _BATCH] for first in range(0, len(photos), _BATCH))
     return [caption.text for batch in batches for caption in captioner.caption_arrays(batch, options)]
 

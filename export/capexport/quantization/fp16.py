@@ -1,4 +1,4 @@
-"""fp16 graphs, for GPUs."""
+"""Writes fp16 graphs for GPUs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from caprun.inference.devices import onnxruntime
 def write_fp16(bundle: Bundle) -> Precision:
     """Writes fp16 copies of a bundle's fp32 graphs beside them; their inputs and outputs stay fp32.
 
-    The softmax that yields log-probabilities stays fp32 as well.
+    The softmax that yields log-probabilities also stays fp32.
     """
     onnxruntime()
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16

@@ -1,9 +1,9 @@
-"""Writes int8 graphs, whose static scales are calibrated on training photos.
+"""Writes int8 graphs with static scales, calibrated on training photos.
 
-Scales computed from the batch at hand (dynamic quantisation) would make a caption depend on the batch. Without VNNI,
-x86 adds two products in 16 bits, and products of 8-bit weights may overflow them. The weights of a matrix are rounded
-so that no two neighbours do, those of other convolutions have seven bits (`reduce_range`), and depthwise convolutions,
-which are computed in another way, keep eight.
+Dynamic quantisation computes scales from the batch, so a caption would depend on the batch. Without VNNI, x86 adds two
+products in 16 bits, which products of 8-bit weights can overflow. So the weights of matrices are rounded such that no
+two neighbours overflow, those of other convolutions have seven bits (`reduce_range`), and those of depthwise
+convolutions, which are computed differently, keep eight.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from captioner.errors import CaptionerError
 _ACTIVATIONS = ("Clip", "Relu")
 _PRODUCTS = ("MatMul", "Gemm")
 _FLOAT_CONVOLUTIONS = 3
-"""The first convolutions stay floats: on large maps of few channels, integers are less exact and no faster."""
+"""Number of first convolutions that stay float: on large maps with few channels, int8 is less exact and no faster."""
 _COPIES = 6
-"""Copies of a graph for which the folder for temporary files must have room."""
+"""Number of copies of a graph that must fit into the temporary folder."""
 _BATCH = 16
 _DOMAINS = ("", "com.microsoft")
-"""Operators of the ONNX standard, and those that every build of ONNX Runtime adds."""
+"""Domains of the standard ONNX operators, and of those that every ONNX Runtime build adds."""
 
 
 def write_int8(bundle: Bundle, photos: npt.NDArray[np.uint8], calibration: Calibration) -> Precision:
@@ -71,7 +71,7 @@ def write_int8(bundle: Bundle, photos: npt.NDArray[np.uint8], calibration: Calib
         captioner.caption_arrays(photos[first : first + _BATCH])
     precision = files_of("int8", fp32)
     image = bundle.manifest.graphs.encoder.inputs[0].name
-    # one photo at a time: the intermediate values of a CNN take some 100 MB a photo
+    # one photo at a time: the intermediate values of a CNN take about 100 MB per photo
     alone = [{image: photo[None]} for photo in photos]
     quantize(bundle.path / fp32.encoder, bundle.path / precision.encoder, alone, calibration)
     quantize(bundle.path / fp32.decoder, bundle.path / precision.decoder, recorder.feeds, calibration)
@@ -121,7 +121,7 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
             quantize_static(
                 str(folded),
                 str(quantized),
-                # it insists on finding ranges itself, although those given below replace them
+                # it always computes ranges, although those below replace them
                 SimpleNamespace(get_next=partial(next, map(dict, feeds[:1]), None)),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", *_ACTIVATIONS, *_PRODUCTS],
@@ -159,9 +159,9 @@ def quantize(source: Path, target: Path, feeds: Sequence[Feed], calibration: Cal
 def optimise(source: Path, target: Path) -> onnx.ModelProto:
     """Optimises a graph for CPUs at ONNX Runtime's `extended` level, so that loading it takes less time.
 
-    The next level, `all`, arranges tensors for the processor at hand. Graphs at `extended` run on any processor, and
+    The next level, `all`, arranges tensors for the current processor. Graphs at `extended` run on any processor, and
     loading them still applies `all`, so they compute the same bits. An fp32 graph would gain little, and would contain
-    fused operators that the CUDA provider lacks. ONNX Runtime writes the optimised graph to `target`.
+    fused operators that the CUDA provider does not support. ONNX Runtime writes the optimised graph to `target`.
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
@@ -170,7 +170,7 @@ def optimise(source: Path, target: Path) -> onnx.ModelProto:
     options.log_severity_level = 3
     ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
     model = onnx.load(target)
-    # ONNX Runtime lists every operator set it knows, and another version or build may lack some
+    # ONNX Runtime lists every operator set it knows; other versions or builds may not have all of them
     used = [entry for entry in model.opset_import if entry.domain in _DOMAINS]
     del model.opset_import[:]
     model.opset_import.extend(used)
@@ -193,10 +193,10 @@ class _Graph:
     """The parts of an fp32 graph that are quantised.
 
     Attributes:
-        nodes: the nodes to quantise; ONNX Runtime then also adds quantised maps in integers.
+        nodes: the nodes to quantise; ONNX Runtime then also adds quantised feature maps as integers.
         activations: names of the float inputs and outputs of these nodes.
         depthwise: names of the weights of depthwise convolutions.
-        matrices: the weights of pointwise convolutions and products, by name.
+        matrices: the weights of pointwise convolutions and matrix products, by name.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -206,7 +206,7 @@ class _Graph:
         convolutions = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in shapes]
         convolutions = convolutions[_FLOAT_CONVOLUTIONS:]
         products = [node for node in graph.node if node.op_type in _PRODUCTS]
-        # a product with a vector is too little work to quantise
+        # quantising a product with a vector would save too little
         products = [node for node in products if len(shape := shapes.get(node.input[1], ())) == 2 and min(shape) > 1]
         between = [node for node in graph.node if node.op_type in _ACTIVATIONS and convolutions]
         self.nodes = [*convolutions, *products, *between]
@@ -233,7 +233,7 @@ class _Matrix:
     """The weights of a matrix product."""
 
     axis: int
-    """Axis of the outputs in the stored tensor, which is a matrix or has further axes of length 1."""
+    """Axis of the outputs in the stored tensor, which is a matrix or has additional axes of length 1."""
     weights: Float64Array
     """(outputs, inputs)."""
     scales: Float32Array
@@ -243,7 +243,7 @@ class _Matrix:
 
 
 def _matrix(node: NodeProto, stored: npt.NDArray[np.float32]) -> _Matrix | None:
-    """Returns a node's weights as a matrix, or None if the node is no product or has transposed inputs."""
+    """Returns a node's weights as a matrix, or None if it is not a matrix product or has transposed inputs."""
     if node.op_type == "Conv" and (_attribute(node, "group", 1) != 1 or set(stored.shape[2:]) != {1}):
         return None
     if _attribute(node, "transA", 0):
@@ -252,7 +252,7 @@ def _matrix(node: NodeProto, stored: npt.NDArray[np.float32]) -> _Matrix | None:
     weights = stored.reshape(stored.shape[:2]).astype(np.float64)
     weights = weights if outputs_first else weights.T
     scales = find_scales(weights)
-    # ONNX Runtime divides by scales
+    # ONNX Runtime divides by scales, so they must not be 0
     return _Matrix(0 if outputs_first else 1, weights, np.where(scales > 0, scales, 1).astype(np.float32))
 
 
@@ -261,7 +261,7 @@ def _attribute(node: NodeProto, name: str, default: int) -> int:
 
 
 def _round_again(quantized: onnx.ModelProto, graph: _Graph, feeds: Sequence[Feed]) -> None:
-    """Rounds the weights of matrices by their effect on the output."""
+    """Rounds the weights of matrices for the least change of the output."""
     moments: dict[tuple[str, int], Float64Array] = {}
     inputs = {pair for matrix in graph.matrices.values() for pair in matrix.inputs}
     names = sorted({name for name, _ in inputs})

@@ -22,7 +22,7 @@ Range = tuple[float, float]
 Counts = npt.NDArray[np.int64]
 _BINS, _LEVELS, _CANDIDATES = 4096, 256, 128
 _CUT_OFF = 1e-5
-_FLOOR = 1e-9  # the probability of a value that a range cannot express, so that its logarithm is finite
+_FLOOR = 1e-9  # probability of a value that a range cannot represent, so that its logarithm is finite
 
 
 def find_ranges(
@@ -30,10 +30,10 @@ def find_ranges(
 ) -> dict[str, Range]:
     """Finds the ranges of a graph's float32 tensors on realistic inputs.
 
-    `mse` takes the range whose 256 steps have the least squared error. `minmax` takes the whole range. `percentile`
-    cuts off 0.0005% of the values on either side. `entropy` takes the range whose 256 steps have the least
-    Kullback-Leibler divergence from the values (Migacz, 2017, "8-bit inference with TensorRT"). Zeros are not counted:
-    every range has them exactly. The graph runs once on each feed for `minmax`, otherwise twice.
+    `mse` chooses the range whose 256 steps have the least squared error. `minmax` uses the full range. `percentile`
+    cuts off 0.0005% of the values at either end. `entropy` chooses the range whose 256 steps have the least
+    Kullback-Leibler divergence from the values (Migacz, 2017, "8-bit inference with TensorRT"). Zeros are not counted,
+    since every range represents them exactly. The graph runs once on each feed for `minmax`, otherwise twice.
     """
     whole = dict.fromkeys(names, (0.0, 0.0))
     for name, value in observe(model, names, feeds):
@@ -62,7 +62,7 @@ def observe(
 
 
 def _least_error(counts: Counts, low: float, high: float) -> Range:
-    """Returns the range of least squared error among those that cut off the same share of both sides."""
+    """Returns the range of least squared error among those that cut off the same share at both ends."""
     edges = np.linspace(low, high, _BINS + 1)
     values = (edges[1:] + edges[:-1]) / 2
 
@@ -102,7 +102,7 @@ def _divergence(counts: Counts, first: int, last: int) -> float:
     """Returns the divergence, in nats, between the values and their 256 steps over the bins `first` to `last`."""
     kept = counts[first:last]
     values = kept.astype(np.float64)
-    values[0] += counts[:first].sum()  # values outside the range become its first or last one
+    values[0] += counts[:first].sum()  # values outside the range are clipped to its ends
     values[-1] += counts[last:].sum()
     level = np.arange(len(kept)) * _LEVELS // len(kept)
     occupied = kept > 0

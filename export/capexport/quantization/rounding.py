@@ -11,8 +11,8 @@ _DAMPING = 0.01  # share of the mean squared input that is added to each, agains
 _FOUR = 4
 _MOST = 127
 _MOST_OF_TWO = 128
-"""Without VNNI, x86 adds the products of two neighbouring inputs in 16 bits, into which 128 times 255, the largest
-activation, fits. Kernels take inputs in fours, so any two of four may be added."""
+"""Without VNNI, x86 adds the products of two neighbouring inputs in 16 bits, which hold at most 128 times the largest
+activation, 255. Kernels read inputs in fours, so any two of four may be added."""
 
 
 def find_scales(weights: Float64Array) -> Float64Array:
@@ -63,6 +63,6 @@ def round_weights(weights: Float64Array, scales: Float64Array, moments: Float64A
 
 
 def _in_fours(columns: Float64Array) -> Float64Array:
-    """Copies (outputs, inputs) to (outputs, fours, 4), filled up with zeros."""
+    """Copies (outputs, inputs) to (outputs, fours, 4), padded with zeros."""
     filled = np.pad(columns, ((0, 0), (0, -columns.shape[1] % _FOUR)))
     return filled.reshape(len(columns), -1, _FOUR)

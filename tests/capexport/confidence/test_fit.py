@@ -219,9 +219,7 @@ def test_too_few_photos_are_known_before_any_is_captioned(
     dev: int, train: int, model: Captioner, examples: MakeExamples, searches: list[int]
 ) -> None:
     line = refusal(model, examples("train", train), examples("dev", dev))
-    expected = (
-        "no confidence: it needs 200 dev photos with two captions or more and 200 training photos, and --data has"
-    )
+    expected = "no confidence: it needs 200 dev photos with at least two captions and 200 training photos; --data has"
     assert line == f"{expected} {dev} and {train}"
     assert searches == []
 
@@ -239,7 +237,7 @@ def test_people_who_do_not_agree_are_known_before_any_photo_is_captioned(
 ) -> None:
     dev = [replace(one, references=("zebra giraffe", "zebra giraffe lion")) for one in examples("dev", 220)]
     line = refusal(model, examples("train", 220), dev)
-    assert line == "no confidence: people's captions of the same dev photo agree no more than those of different photos"
+    assert line == "no confidence: human captions of one dev photo agree no more than those of different photos"
     assert searches == []
 
 
@@ -248,7 +246,7 @@ def test_captions_that_are_never_good_are_known_before_training_photos_are_capti
 ) -> None:
     dev = [replace(one, references=(f"zebra {i}", f"zebra {i} lion")) for i, one in enumerate(examples("dev", 220))]
     line = refusal(model, examples("train", 220), dev)
-    assert line == "no confidence: by no threshold between 30% and 70% of the captions of dev photos are good"
+    assert line == "no confidence: no threshold makes between 30% and 70% of the dev captions good"
     assert searches == [220]
 
 
@@ -258,9 +256,7 @@ def test_captions_that_are_cut_are_known_before_training_photos_are_captioned(
     spec = replace(model.spec, search=replace(model.spec.search, max_length=1))
     line = refusal(Captioner(spec, model.vocabulary, model.backend), examples("train", 220), examples("dev", 220))
     assert line.startswith("no confidence: ")
-    assert line.endswith(
-        " of 220 captions of dev photos are neither empty nor cut at the maximum length, and it needs 50"
-    )
+    assert line.endswith(" of 220 dev captions are neither empty nor cut at the maximum length; it needs 50")
     assert searches == [220]
 
 

@@ -61,7 +61,7 @@ def test_a_precision_that_captions_as_well_is_not_refused(cider: float) -> None:
 
 
 def test_photos_on_which_fp32_says_nothing_right_decide_nothing() -> None:
-    with pytest.raises(PrecisionError, match=r"the CIDEr of fp32 is 0 on 1 photos\. Give --data more dev photos\.$"):
+    with pytest.raises(PrecisionError, match=r"the CIDEr of fp32 is 0 on 1 photos\. Add dev photos to --data\.$"):
         check_quality("int8", 0.0, 0.0, 1)
 
 
@@ -318,7 +318,7 @@ def test_int8_wants_photos_of_train_and_of_dev(
 ) -> None:
     monkeypatch.setattr(onnx_export, "write", lambda *_: pytest.fail("it is known before anything is written"))
     for missing in ("train", "dev"):
-        with pytest.raises(CaprunError, match=r"^int8 is calibrated on training photos and compared .* with --data\.$"):
+        with pytest.raises(CaprunError, match=r"^int8 needs training photos .* Give --data a dataset that has both\.$"):
             run(tmp_path / "bundle", "int8", **{missing: ()})
     assert not list(tmp_path.iterdir())
 
@@ -328,7 +328,7 @@ def test_fp16_wants_photos_of_dev_alone(run: Callable[..., Manifest], tmp_path: 
     manifest = run(tmp_path / "bundle", "fp16", train=(), say=said.append)
     assert manifest.precisions["fp16"].parity["photos"] == 12
     assert [line for line in said if line.startswith("fp16: CIDEr 50.0 on 12 photos (fp32 50.0)")]
-    with pytest.raises(CaprunError, match=r"^fp16 is compared with fp32 on dev photos\. .* with --data\.$"):
+    with pytest.raises(CaprunError, match=r"^fp16 needs dev photos .*\. Give --data a dataset that has some\.$"):
         run(tmp_path / "other", "fp16", train=(), dev=())
 
 
@@ -340,7 +340,7 @@ def test_the_command_says_in_a_sentence_what_it_cannot_do(checkpoint_file: Path,
 
     no_data = said("--precision", "int8")
     assert (no_data.exit_code, no_data.stdout, no_data.stderr.count("\n")) == (1, "", 1)
-    assert no_data.stderr.startswith("Error: int8 is calibrated on training photos")
+    assert no_data.stderr.startswith("Error: int8 needs training photos for calibration")
     torchscript = said("--precision", "int8", "--format", "torchscript")
     assert torchscript.exit_code == 2
     assert "--precision int8 needs --format onnx; leave one of the two out" in torchscript.stderr

@@ -1,4 +1,4 @@
-"""Names for the NumPy array types that several packages share; each names one dtype."""
+"""Aliases for NumPy array types, one for each dtype."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Writes a file whole or not at all: a full disk, a kill or a power cut leaves the previous file as it was."""
+"""Writes a file completely or not at all: after a full disk, a kill or a power cut, the previous file is unchanged."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ _NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # er
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Opens a file beside `path` that is flushed to the disk and replaces `path` when the block ends without error.
 
-    If `path` is a link, its target is replaced; a pipe or a device is written directly. The file may also be read, and
+    If `path` is a link, its target is replaced; a pipe or a device is written directly. The file can also be read, and
     gets the permissions of the previous one.
 
     Raises:
@@ -43,7 +43,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             flush(descriptor)  # else the rename could reach the disk before the content
-        if before is not None and before.st_mode != unfinished.stat().st_mode:  # some file systems know one mode only
+        if before is not None and before.st_mode != unfinished.stat().st_mode:  # some file systems have only one mode
             unfinished.chmod(stat.S_IMODE(before.st_mode))
         unfinished.replace(place)
     finally:
@@ -52,12 +52,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what processes that were killed while they wrote `path` left beside it.
+    """Removes the files that killed writers of `path` left beside it.
 
-    Another process that writes `path` now would fail, so a lock must rule that out.
+    The caller holds a lock, since another process that is writing `path` would fail.
     """
     place = Path(os.path.realpath(path))
-    if len(place.name) > _NAMED_AFTER:  # another file may have the same beginning
+    if len(place.name) > _NAMED_AFTER:  # another file's name may start in the same way
         return
     for leftover in place.parent.glob(f".{glob.escape(place.name)}-{'[0-9a-f]' * 8}"):
         with contextlib.suppress(OSError):

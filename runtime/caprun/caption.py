@@ -1,4 +1,4 @@
-"""A caption, and the row of a caption, an abstention or an error: the one definition of a photo's result."""
+"""Captions, and rows: the plain data of a caption, an abstention or an error."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ from caprun.arrays import Float32Array
 from caprun.errors import ImageError
 
 ROW_FORMAT = 3
-"""Version of a row, which another caprun may write differently: 1 had no confidence, 2 no `finished`."""
+"""Version of the row format: version 1 had no `confidence`, version 2 no `finished`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class CaptionWord:
     log_prob: float
     """Natural logarithm of the word's probability, given the words before it."""
     alpha: Float32Array | None
-    """Attention weights, which sum to one, (rows, columns); None unless asked for, and for models without attention."""
+    """Attention weights, which sum to one, (rows, columns); None if not requested, and for models without attention."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,23 +27,23 @@ class Caption:
 
     text: str
     log_prob: float
-    """Natural logarithm of the caption's probability, its end included."""
+    """Natural logarithm of the caption's probability, including its end."""
     words: tuple[CaptionWord, ...]
     finished: bool
     """False if the caption was cut at `max_length`, or if bans left no word to continue with."""
     alternatives: tuple["Caption", ...] = ()
-    """The other captions, if `n_best` is above 1: the best first, or in the order in which they were sampled."""
+    """The other captions, if `n_best` is above 1: best first, or in the order in which they were sampled."""
     confidence: float | None = None
     """The probability, 0 to 1, of `spec.confidence.event`, calibrated on photos that the model was not trained on; None
     for a model without calibration."""
 
 
 def as_row(result: Caption | ImageError, min_confidence: float | None = None) -> dict[str, Any]:
-    """Describes a photo's result as plain data: the one definition for `--json`, files, HTTP and Ray.
+    """Converts a photo's result to plain data, the same for `--json`, files, HTTP and Ray.
 
     Returns:
-        `caption`, `log_prob`, `finished`, `confidence`, `words` and `alternatives`, as far as there are any; below the
-        minimum `abstained` and `confidence`, by which the first caption decides; or `error`. Callers put the photo's
+        `caption`, `log_prob`, `finished` and `words`, and `confidence` and `alternatives` if there are any; `abstained`
+        and `confidence` if the first caption's confidence is below the minimum; or `error`. Callers put the photo's
         name first. Numbers have six decimals.
     """
     if isinstance(result, ImageError):
@@ -59,7 +59,7 @@ def as_row(result: Caption | ImageError, min_confidence: float | None = None) ->
 
 
 def rounded(number: float) -> float:
-    """Rounds a log-probability or a confidence as rows have it."""
+    """Rounds a log-probability or a confidence to the precision of rows."""
     return round(number, 6)
 
 

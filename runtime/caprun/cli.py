@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported before a command needs it: `caprun --help` answers at once."""
+"""The command line. Commands import heavy modules when they need them, so `caprun --help` answers at once."""
 
 import click
 

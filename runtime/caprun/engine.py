@@ -32,7 +32,7 @@ class Backend(Protocol):
     """Runs the two graphs of a model: ONNX Runtime here, PyTorch and TorchScript in training."""
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> Steps:
-        """Encodes photos, uint8 (photos, height, width, 3); `alpha` says whether steps return attention weights."""
+        """Encodes photos, uint8 (photos, height, width, 3); with `alpha`, steps return attention weights."""
         ...
 
 
@@ -43,10 +43,10 @@ class Captioner:
         spec: Image size, special ids and search defaults of the model.
         vocabulary: Pieces of the model.
         backend: Runs the graphs of the model.
-        digest: Digest of the weights; empty if the spec has one.
+        digest: Digest of the weights; empty for a bundle, whose manifest has checksums.
         workers: Number of threads that may caption at once.
         load_for_many: Loads the same model for many photos; None if this captioner suits them. It must not refer to
-            this captioner, whose sessions it would keep alive.
+            this captioner, because that would keep its sessions alive.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Captioner:
         Args:
             bundle: A directory, the name of an installed bundle, or a bundle from `read_bundle`; None for the packaged
                 bundle.
-            device: `auto` is CUDA where it starts, else the CPU; `cuda` runs on CUDA or fails.
+            device: `auto` uses CUDA where it starts, else the CPU; `cuda` uses CUDA or fails.
             threads: CPU threads; None for all cores.
-            precision: A precision of the bundle; None for the fastest that was measured on such hardware.
-            many: Loads the model for `caption_many` only, which otherwise loads it a second time.
+            precision: A precision of the bundle; None for the fastest one measured on this type of hardware.
+            many: Loads the model only for `caption_many`, which otherwise loads it a second time.
 
         Raises:
-            BundleError: The bundle does not exist, differs from its manifest, or lacks the precision.
+            BundleError: The bundle does not exist, differs from its manifest, or has no such precision.
             DeviceError: The device is not available.
         """
         from caprun.inference.hardware import threads_for_all_cores
@@ -107,7 +107,7 @@ class Captioner:
         return make(backend, load_for_many=functools.partial(cls.load, opened, **how))
 
     def for_many(self) -> "Captioner":
-        """Returns the same model for `workers` threads at once, each operation of which runs on one thread."""
+        """Returns the same model for `workers` concurrent threads; each operation runs on one thread."""
         if self._load_for_many is None:
             return self
         if self._for_many is None:
@@ -119,7 +119,7 @@ class Captioner:
 
         Args:
             photo: A path, encoded bytes, a binary file or a PIL image.
-            options: Search options; None for the bundle's own.
+            options: Search options; None for the bundle's.
             alpha: Whether words have attention weights.
 
         Raises:
@@ -140,16 +140,16 @@ class Captioner:
             for photo, result in zip(photos, captioner.caption_many(photos)):
                 print(photo, result if isinstance(result, ImageError) else result.text)
 
-        Photos are taken from `photos` as they are needed, so memory does not depend on their number.
+        `photos` is read on demand, so memory does not depend on the number of photos.
 
         Args:
             photos: Paths, encoded bytes, binary files or PIL images.
-            options: Search options; None for the bundle's own.
-            batch_size: Photos computed together; None for what suits the device.
-            decoders: Threads that read photos; None for one a core.
+            options: Search options; None for the bundle's.
+            batch_size: Photos computed together; None for the device's default.
+            decoders: Threads that read photos; None for one per core.
 
         Raises:
-            UsageError: A number is out of its range.
+            UsageError: A number is out of range.
         """
         from caprun.batch.pipeline import caption_many
 
@@ -170,7 +170,7 @@ class Captioner:
 
         Args:
             images: uint8 (photos, height, width, 3), as `caprun.photos.preprocessing.load` returns them.
-            options: Search options; None for the bundle's own.
+            options: Search options; None for the bundle's.
             alpha: Whether words have attention weights.
         """
         hypotheses, steps = self.search(images, options, alpha=alpha)
@@ -235,9 +235,9 @@ def default_batch_size(captioner: Captioner) -> int:
 
 
 def find_bundle(model: str | os.PathLike[str] | None) -> Path:
-    """Finds the directory of a bundle: a path, or the name of an installed one, which a directory of that name hides.
+    """Finds a bundle's directory: a path, or the name of an installed bundle unless a directory has that name.
 
-    None stands for the packaged bundle. Where there is neither, the path is returned as it was given.
+    None means the packaged bundle. If there is neither, the path is returned as it was given.
 
     Raises:
         BundleError: No bundle is packaged, or the package of an installed one is broken.
@@ -246,7 +246,7 @@ def find_bundle(model: str | os.PathLike[str] | None) -> Path:
         return packaged_bundle()
     name = os.fsdecode(model)
     if is_plain_name(name) and not os.path.lexists(name):
-        from caprun.bundle.installed import installed_bundle  # looks through all installed packages
+        from caprun.bundle.installed import installed_bundle  # reads the metadata of all installed packages
 
         if installed := installed_bundle(name):
             return installed.path()

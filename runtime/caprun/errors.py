@@ -6,15 +6,15 @@
     │   ├── FormatError         the format is not supported, or the file is not an image
     │   └── TooLargeError       the photo has too many pixels or bytes
     ├── DeviceError    the device, or ONNX Runtime itself, is not available
-    ├── OutputError    a file of results cannot be written, or another run is writing it
+    ├── OutputError    a results file cannot be written, or another run is writing it
     └── UsageError     an option has a wrong value
 
-Every message says in one or two sentences what was wrong, with which file, and what to do.
+Every message states in one or two sentences what was wrong, with which file, and what to do.
 """
 
 
 class CaprunError(Exception):
-    """The base of all errors; `str(error)` is the sentence to show to a person."""
+    """The base of all errors; `str(error)` is the message to show to the user."""
 
 
 class BundleError(CaprunError):
@@ -38,7 +38,7 @@ class DeviceError(CaprunError, RuntimeError):
 
 
 class OutputError(CaprunError, OSError):
-    """A file of results cannot be written."""
+    """A results file cannot be written."""
 
 
 class UsageError(CaprunError, ValueError):

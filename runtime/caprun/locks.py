@@ -1,4 +1,4 @@
-"""Locks on open files that end with the process that holds them."""
+"""Locks on open files; a lock ends with the process that holds it."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ else:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Locks a file that is open for writing against other processes, until it is closed or this process ends.
+    """Locks a file, open for writing, against other processes until it is closed or this process ends.
 
     Returns:
         False if another process holds the lock. True on a file system without locks.

@@ -125,7 +125,7 @@ def test_an_export_replaces_the_bundle_before_it(checkpoint_file: Path, tmp_path
 def test_a_folder_that_is_no_bundle_is_not_replaced(checkpoint_file: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.txt").write_text("precious")
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         export(ExportRequest(checkpoint_file, "torchscript", tmp_path / "photos", "x"), _silent)
     assert (tmp_path / "photos" / "mine.txt").read_text() == "precious"
 

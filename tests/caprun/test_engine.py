@@ -175,7 +175,9 @@ def test_a_decoder_of_another_vocabulary_is_refused_when_it_says_what_this_one_h
     sound = read_bundle(bundle)
     shorter = Vocabulary(sound.vocabulary.pieces[:6], sound.vocabulary.joining)
     write_manifest(bundle, sound.manifest, shorter, "")
-    with pytest.raises(BundleError, match=r"outside its vocabulary \(6 pieces\), so they belong to different models"):
+    with pytest.raises(
+        BundleError, match=r"outside its vocabulary \(6 pieces\), so the two belong to different models"
+    ):
         Captioner.load(bundle, device="cpu").caption_arrays(images)
 
 
@@ -254,7 +256,9 @@ def test_without_onnx_runtime_a_sentence_says_what_to_install(tiny: Path, monkey
 
 def test_a_half_removed_onnx_runtime_is_to_be_installed_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
-    with pytest.raises(DeviceError, match=r"installed badly\. pip uninstall -y onnxruntime onnxruntime-gpu"):
+    with pytest.raises(
+        DeviceError, match=r"installation of ONNX Runtime is broken\. pip uninstall -y onnxruntime onnxruntime-gpu"
+    ):
         Captioner.load(tiny)
 
 

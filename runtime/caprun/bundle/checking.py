@@ -1,7 +1,7 @@
-"""Checks the bytes of a bundle: files of its own, strict JSON, and ONNX graphs that are complete in themselves.
+"""Checks the bytes of a bundle: regular files inside it, strict JSON, and self-contained ONNX graphs.
 
-A bundle from elsewhere may contain anything. A file is read only where it is a regular file inside the
-bundle and not too large, and it is read once: the bytes that were checked are the bytes that are used.
+A bundle is untrusted. A file is read only if it is a regular file inside the bundle and not too large, and it is read
+once, so the bytes that are used are the bytes that were checked.
 """
 
 import errno
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MOST_BYTES = 2**31
-"""Largest file of a bundle; Protocol Buffers, and so ONNX, hold no more."""
+"""Largest file of a bundle; the limit of Protocol Buffers, and so of ONNX."""
 # Opening a pipe must not wait for a writer; O_NOFOLLOW refuses a link made after the path was resolved
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -47,7 +47,7 @@ def open_own(path: Path) -> io.FileIO:
 
 
 def read_own(path: Path, most: int) -> bytes | None:
-    """Reads a file of a bundle; None where it has more than `most` bytes. Raises as `open_own`."""
+    """Reads a file of a bundle; None if it has more than `most` bytes. Raises the errors of `open_own`."""
     with open_own(path) as file:
         if os.fstat(file.fileno()).st_size > most:
             return None
@@ -62,10 +62,10 @@ _LONGEST = 300  # characters of a number
 
 
 def parse_json(content: bytes) -> Any:
-    """Parses JSON that every reader understands alike: UTF-8, unique keys, finite numbers, limited nesting.
+    """Parses JSON that every parser reads in the same way: UTF-8, unique keys, finite numbers, limited nesting.
 
     Raises:
-        ValueError: The content is not such JSON; the message says why in a few words.
+        ValueError: The content is not such JSON; the message explains why in a few words.
     """
     try:
         data = json.loads(
@@ -107,7 +107,7 @@ def _refuse_nesting(data: Any, levels: int) -> None:
 # --- ONNX
 
 # ONNX is Protocol Buffers, a tree of messages. Only messages that can hold a tensor are walked, and no tensor's values
-# are read. Whatever ONNX Runtime's parser might take another way is refused: both must see the same files.
+# are read. Anything that ONNX Runtime's parser might read differently is refused: both must see the same files.
 MESSAGES: Mapping[str, Mapping[int, str]] = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
     "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
@@ -125,14 +125,14 @@ MESSAGES: Mapping[str, Mapping[int, str]] = {
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
     "TensorProto": {},
 }
-"""Fields through which a tensor is reached, by number, and the message that each holds."""
+"""For each message, the fields that lead to tensors, by number, and the messages in them."""
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of TensorProto
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LARGEST_TAG = 2**32 - 1
 
 
 def has_external_data(model: bytes) -> bool:
-    """Tells whether any tensor of an ONNX model has its values in another file, which ONNX Runtime would read.
+    """Returns whether any tensor of an ONNX model has its values in another file, which ONNX Runtime would read.
 
     Raises:
         ValueError: The bytes are not an ONNX model.
@@ -170,7 +170,7 @@ def has_external_data(model: bytes) -> bool:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Reads the integer at `at` (seven bits a byte, the lowest first); returns it and the position behind it."""
+    """Reads the integer at `at` (seven bits per byte, lowest first); returns it and the position after it."""
     value = 0
     for place in range(10):
         byte = data[at + place]

@@ -57,13 +57,13 @@ class Confidence:
     """
 
     event: str
-    """The event whose probability it is, as a sentence."""
+    """The event that it predicts, as a sentence."""
     good: Linear
     """The event's logit for a photo like the training photos."""
     familiar: Linear
     """Logit of the photo being like the training photos, rather than blank, noise, text or an icon."""
     measured: Mapping[str, Any] = field(default_factory=dict)
-    """How well it holds on photos that it was not fitted on."""
+    """Its figures on photos that were not in the fit."""
 
     def probability(self, photo: npt.NDArray[np.float32], hypothesis: Hypothesis) -> float:
         """Computes the probability that a caption is good.
@@ -73,7 +73,7 @@ class Confidence:
             hypothesis: The caption, from any search.
 
         Returns:
-            A probability in 0..1 that depends on the arguments alone; 0 for an empty caption and for one that was cut.
+            A probability in 0..1 that depends only on the arguments; 0 for a caption that is empty or was cut.
         """
         if not is_whole(hypothesis):
             return 0.0
@@ -81,7 +81,7 @@ class Confidence:
 
 
 def is_whole(hypothesis: Hypothesis) -> bool:
-    """Tells whether a caption has words and ended by itself."""
+    """Returns whether a caption has words and is finished."""
     return bool(hypothesis.ids) and hypothesis.finished
 
 
@@ -98,7 +98,7 @@ CAPTION_FEATURES: Mapping[str, Callable[[Hypothesis], float]] = {
     "mean_log_prob": _of_pieces(np.mean),
     "lowest_log_prob": _of_pieces(np.min),
     "spread": _of_pieces(np.std),
-    "pieces": lambda hypothesis: float(hypothesis.log_probs.size - hypothesis.finished),  # as searched
+    "pieces": lambda hypothesis: float(hypothesis.log_probs.size - hypothesis.finished),  # before rephrasing
     "finished": lambda hypothesis: float(hypothesis.finished),
 }
-"""Features of a caption. Bundles name them, so none ever changes its meaning. Logarithms are natural."""
+"""Features of a caption. Bundles refer to them by name, so their meanings never change. Logarithms are natural."""

@@ -1,6 +1,6 @@
 """Bundles that packages install: entry points of the group `caprun.bundles`.
 
-An entry point `zh = caprun_zh` says that the folder of the package `caprun_zh` is the bundle `zh`.
+An entry point `zh = caprun_zh` declares the folder of the package `caprun_zh` as the bundle `zh`.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ GROUP = "caprun.bundles"
 
 
 class InstalledBundle(NamedTuple):
-    """A bundle that a package declares, whether or not it is there."""
+    """A bundle that a package declares, whether or not its folder exists."""
 
     name: str
     package: str
@@ -28,7 +28,7 @@ class InstalledBundle(NamedTuple):
         Raises:
             BundleError: The package is broken.
         """
-        broken = f"The package {self.package}, which has the bundle {self.name}, is broken"
+        broken = f"The package {self.package}, which provides the bundle {self.name}, is broken"
         try:
             spec = importlib.util.find_spec(self.module)
         except Exception as error:
@@ -40,7 +40,7 @@ class InstalledBundle(NamedTuple):
 
 
 def installed_bundles() -> list[InstalledBundle]:
-    """Finds the bundles that installed packages declare, by name.
+    """Finds the bundles that installed packages declare, sorted by name.
 
     Raises:
         BundleError: The entry points of a package cannot be read.
@@ -57,7 +57,7 @@ def installed_bundles() -> list[InstalledBundle]:
 
 
 def installed_bundle(name: str) -> InstalledBundle | None:
-    """Finds the installed bundle of a name; None if there is none.
+    """Finds an installed bundle by name; None if there is none.
 
     Raises:
         BundleError: Several packages have a bundle of that name.
@@ -65,5 +65,5 @@ def installed_bundle(name: str) -> InstalledBundle | None:
     found = [one for one in installed_bundles() if one.name == name]
     if len(found) > 1:
         packages = " and ".join(one.package for one in found)
-        raise BundleError(f"The packages {packages} have a bundle {name} each; name a directory, or uninstall one.")
+        raise BundleError(f"The packages {packages} each provide a bundle {name}; give a directory, or uninstall one.")
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""Codes of languages (BCP 47), such as `en`, `zh` and `pt-BR`."""
+"""Language codes (BCP 47), such as `en`, `zh` and `pt-BR`."""
 
 import re
 
@@ -6,5 +6,5 @@ _CODE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 
 
 def is_language_code(text: str) -> bool:
-    """Tells whether a text has the form of a language's code; no list of languages is consulted."""
+    """Returns whether a text has the form of a language code; no list of languages is consulted."""
     return _CODE.fullmatch(text) is not None

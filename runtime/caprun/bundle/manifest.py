@@ -56,7 +56,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """The tensors of a graph, in the order of the graph."""
+    """The tensors of a graph, in the graph's order."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -79,14 +79,14 @@ class Measurement:
     photos_per_second: float
     """Photos per second, one at a time and in one thread, from uint8 array to caption with the bundle's search."""
     cider: float
-    """CIDEr of the scored photos of the dev split."""
+    """CIDEr on the scored dev photos."""
     photos: int = 0
     """Number of photos scored, the same for every precision."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """The graph files of a precision, and where they were measured."""
+    """The graph files of a precision, and their measurements."""
 
     encoder: str
     """File of the encoder graph."""
@@ -95,12 +95,12 @@ class Precision:
     measured: tuple[Measurement, ...] | Literal["unmeasured"] = "unmeasured"
     """Measurements, one for each device."""
     parity: Mapping[str, Any] = field(default_factory=dict)
-    """For a precision other than fp32: how many of its captions equal fp32's."""
+    """For a precision other than fp32: the number of its captions that equal fp32's."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What captioning needs to know about a model, exported or not."""
+    """Everything that captioning needs to know about a model, exported or not."""
 
     name: str
     """Name of the model."""
@@ -109,9 +109,9 @@ class ModelSpec:
     special: Special
     """Ids of the special pieces."""
     search: SearchOptions
-    """Search options used unless others are given."""
+    """Default search options."""
     attention_grid: tuple[int, int] | None
-    """Rows and columns of the regions that alpha weights; null for a model without attention."""
+    """Rows and columns of the attention weights; null for a model without attention."""
     language: str | None = field(default=None, kw_only=True)
     """Language of the captions as a BCP 47 code, such as `zh`; null where it is unknown."""
     confidence: Confidence | None = field(default=None, kw_only=True)
@@ -139,7 +139,7 @@ class Manifest(ModelSpec):
     graphs: Graphs
     """Tensors of the graphs, the same in every precision."""
     parity: Mapping[str, Any] = field(default_factory=dict)
-    """What the export compared with PyTorch, and the largest differences."""
+    """The export's comparison with PyTorch, and the largest differences."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """Scores, with their split and protocol."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -161,4 +161,4 @@ def refuse_uncalibrated(spec: ModelSpec, least: float | None, option: str = "--m
         UsageError: A minimum is set and the model has no confidence.
     """
     if least is not None and spec.confidence is None:
-        raise UsageError(f"The model {spec.name} has no calibrated confidence to abstain by; leave out {option}.")
+        raise UsageError(f"The model {spec.name} has no calibrated confidence; leave out {option}.")

@@ -16,32 +16,32 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}(?<!\.)")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # reserved in every Windows directory
 _MOST_SIDE = 2**14  # pixels
 _INDICES = ("row", "parent", "token", "k")
-_MOST_SENTENCE, _MOST_WEIGHT = 500, 1e9  # larger weights serve no probability, and their products could be NaN
+_MOST_SENTENCE, _MOST_WEIGHT = 500, 1e9  # larger weights are useless, and their products could be NaN
 
 
 def is_plain_name(name: str) -> bool:
-    """Tells whether a name is a file in its directory on every system."""
+    """Returns whether a name is a plain file name on every system."""
     return _NAME.fullmatch(name) is not None and not _DEVICES.fullmatch(name)
 
 
 def problems(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[str]:
-    """Describes each contradiction in a manifest whose keys, types and file names are right, in a few words."""
+    """Describes each contradiction in a manifest in a few words; its keys, types and file names are valid."""
     special = astuple(manifest.special)
     if len(set(special)) != len(special) or not all(0 <= index < len(vocabulary) for index in special):
         yield "its special ids are not four different ids of the vocabulary"
     image = manifest.image
     if not (1 <= image.height <= _MOST_SIDE and 1 <= image.width <= _MOST_SIDE):
-        yield f"its image size is not between 1 and {_MOST_SIDE} pixels a side"
+        yield f"its image size is not between 1 and {_MOST_SIDE} pixels per side"
     if not all(map(is_plain_name, manifest.precisions)):
         yield "the name of a precision is not a plain name"
     yield from _problems_of_graphs(manifest.graphs, (image.height, image.width, 3))
     yield from _problems_of_attention(manifest)
     if manifest.search.neutral and manifest.neutral is None:
-        yield "its search uses neutral words and it has none"
+        yield "its search uses neutral words, but it has none"
     if manifest.neutral is not None:
         yield from manifest.neutral.problems(vocabulary, frozenset(special))
     if manifest.language is not None and not is_language_code(manifest.language):
-        yield f"its language {shown(manifest.language)} is no language code"
+        yield f"its language {shown(manifest.language)} is not a language code"
     if manifest.confidence is not None:
         yield from _problems_of_confidence(manifest.confidence, manifest.graphs)
 
@@ -50,18 +50,18 @@ def _problems_of_graphs(graphs: Graphs, image: tuple[int, int, int]) -> Iterator
     encoder, decoder = graphs.encoder, graphs.decoder
     for tensors in (encoder.inputs, encoder.outputs, decoder.inputs, decoder.outputs):
         if len({tensor.name for tensor in tensors}) < len(tensors):
-            yield "two tensors of a graph have one name"
+            yield "two tensors of a graph have the same name"
     if [(one.role, one.dtype, one.shape[1:]) for one in encoder.inputs] != [("image", "uint8", image)]:
-        yield "its encoder does not take the image that it describes"
+        yield "its encoder's input is not the image that it describes"
     encoded, given, returned = _by_name(encoder.outputs), _by_name(decoder.inputs), _by_name(decoder.outputs)
     if not {"parent", "token", "k"} <= set(given) <= {*_INDICES, *encoded}:
-        yield "its decoder does not take the outputs of its encoder"
+        yield "its decoder's inputs do not match the outputs of its encoder"
     for name, tensor in returned.items():
         state = given.get(name.removeprefix(NEXT))
         if tensor.role == "state" and (
             not name.startswith(NEXT) or state is None or state.shape[1:] != tensor.shape[1:]
         ):
-            yield "its decoder does not take the state that it returns"
+            yield "its decoder's input state does not match the state that it returns"
     for name, dtype in (("log_prob", "float32"), ("candidate", "int64")):
         if name not in returned or returned[name].dtype != dtype or len(returned[name].shape) != 3:
             yield f"its decoder returns no {name} of type {dtype} and three dimensions"

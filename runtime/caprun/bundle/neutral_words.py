@@ -1,4 +1,4 @@
-"""The gender-neutral words of a bundle: which word replaces a gendered one, and how phrases then read."""
+"""The gender-neutral words of a bundle: replacements for gendered words and for phrases that become clumsy."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,15 +14,15 @@ class NeutralWords:
     """Words and phrases of `--neutral`, in pieces of the bundle's vocabulary."""
 
     language: str
-    """Code of the language, such as `en`."""
+    """Language code, such as `en`."""
     words: Mapping[str, str]
     """Gendered pieces, each with the neutral piece that replaces it: `woman` with `person`."""
     phrases: Mapping[str, str] = field(default_factory=dict)
     """Phrases that neutral words make clumsy, each with its replacement: `a person and a person` with `two people`.
-    Both are pieces separated by spaces, and the replacement has no more of them."""
+    Both are pieces separated by spaces, and the replacement has no more pieces."""
 
     def neutralizer(self, vocabulary: Vocabulary) -> Neutralizer:
-        """Converts the words to ids of the bundle's vocabulary, for searches; there must be no `problems`."""
+        """Converts the words to ids of the bundle's vocabulary, for searches; `problems` must be empty."""
         index = {piece: i for i, piece in enumerate(vocabulary.pieces)}
         groups: dict[int, list[int]] = {}
         for gendered, neutral in self.words.items():
@@ -40,13 +40,13 @@ class NeutralWords:
     def problems(self, vocabulary: Vocabulary, special: frozenset[int]) -> Iterator[str]:
         """Finds words that a search cannot use, and describes each in a few words; `special` are the special ids."""
         if not is_language_code(self.language):
-            yield f"its neutral words have the language {shown(self.language)}, which is no language code"
+            yield f"its neutral words have the language {shown(self.language)}, which is not a language code"
         if not self.words:
             yield "its neutral words are empty"
         words = {piece for index, piece in enumerate(vocabulary.pieces) if index not in special}
         phrases = {piece for pair in self.phrases.items() for phrase in pair for piece in phrase.split()}
         for unknown in sorted({*self.words, *self.words.values(), *phrases} - words):
-            yield f"its neutral words name {shown(unknown)}, which is no word of its vocabulary"
+            yield f"its neutral words name {shown(unknown)}, which is not a word in its vocabulary"
         for both in sorted(set(self.words) & set(self.words.values())):
             yield f"its neutral words replace {shown(both)} and replace another word with it"
         for phrase, written in self.phrases.items():

@@ -1,4 +1,4 @@
-"""Converts plain data, as JSON and TOML give it, to frozen dataclasses: every key is known and every type is right."""
+"""Converts plain data from JSON or TOML to frozen dataclasses, and checks its keys and types."""
 
 import dataclasses
 import functools
@@ -19,8 +19,8 @@ def from_dict(cls: type[T], data: object, where: str = "") -> T:
     accepted for a float; nothing else is converted.
 
     Raises:
-        ValueError: A key is unknown or missing, or a value has another type; the message names it with its path, which
-            begins with `where`.
+        ValueError: A key is unknown or missing, or a value has the wrong type; the message names its path, which starts
+            with `where`.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"{where or 'the top level'} must be a table of keys and values")
@@ -28,7 +28,7 @@ def from_dict(cls: type[T], data: object, where: str = "") -> T:
     hints = _hints(cls)  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
-            raise ValueError(f"unknown key {_path(where, key)!r}; known here are {', '.join(fields)}")
+            raise ValueError(f"unknown key {_path(where, key)!r}; the known keys are {', '.join(fields)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in data:
@@ -68,7 +68,7 @@ def _value(hint: Any, value: object, where: str) -> Any:
 def _union(arguments: tuple[Any, ...], value: object, where: str) -> Any:
     if value is None and type(None) in arguments:
         return None
-    problem = ""  # not the error, whose traceback refers to this frame: all callers' locals would stay alive
+    problem = ""  # not the error, whose traceback would keep the locals of all callers alive
     for argument in arguments:
         if argument is not type(None):
             try:
@@ -82,9 +82,9 @@ def _tuple(arguments: tuple[Any, ...], value: object, where: str) -> tuple[Any, 
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise ValueError(f"{where} must be a list")
     if arguments == (str, Ellipsis) and all(type(item) is str for item in value):
-        return tuple(value)  # a vocabulary has thousands
+        return tuple(value)  # shortcut: a vocabulary has thousands
     if arguments == (float, Ellipsis) and all(type(item) is float and math.isfinite(item) for item in value):
-        return tuple(value)  # a confidence has thousands
+        return tuple(value)  # shortcut: a confidence has thousands
     if arguments[-1] is Ellipsis:
         arguments = (arguments[0],) * len(value)
     if len(arguments) != len(value):

@@ -29,7 +29,7 @@ class Bundle:
     manifest: Manifest
     vocabulary: Vocabulary
     digest: str
-    """SHA-256 of the manifest, which stands for all files."""
+    """SHA-256 of the manifest, which covers all files."""
 
     def read(self, file: str) -> bytes:
         """Reads one of the bundle's files and checks it against the manifest."""
@@ -49,7 +49,7 @@ class Bundle:
 
 
 def read_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Opens a bundle and checks its manifest, that every file is there, and the content of all files but the graphs.
+    """Opens a bundle and checks its manifest, the size of every file, and the content of all files except graphs.
 
     Raises:
         BundleError: The path is not a bundle, has another format version, or differs from its manifest.
@@ -57,7 +57,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     path = Path(path)
     try:
         exists, is_directory = path.exists(), path.is_dir()
-    except OSError as error:  # the name is too long, or a directory above may not be entered
+    except OSError as error:  # the name is too long, or a parent directory cannot be entered
         raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
     if not exists:
         raise BundleError(
@@ -82,7 +82,7 @@ def read_manifest(directory: Path) -> Any:
     """
     path = directory / MANIFEST
     if not os.path.lexists(path):
-        raise BundleError(f"{directory} is no bundle: it has no {MANIFEST}.")
+        raise BundleError(f"{directory} is not a bundle: it has no {MANIFEST}.")
     with _explained(path):
         content = read_own(path, _MOST_MANIFEST)
     if content is None:
@@ -101,7 +101,7 @@ def _manifest(path: Path) -> tuple[Manifest, str]:
     version = data.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
         raise BundleError(
-            f"{path} has format version {shown(version)} and this caprun reads version {FORMAT_VERSION}: upgrade "
+            f"{path} has format version {shown(version)}, but this caprun reads version {FORMAT_VERSION}: upgrade "
             "caprun, or export the model again if a draft before version 0.2.0 wrote the bundle."
         )
     digest = data.pop("digest", None)
@@ -120,12 +120,12 @@ def _not_a_manifest(path: Path, why: str) -> BundleError:
 def _check_files(path: Path, manifest: Manifest) -> None:
     for file in manifest.files:
         if not is_plain_name(file) or file == MANIFEST:
-            raise BundleError(f"{path / MANIFEST} lists {shown(file)}, which is no file of the bundle; do not use it.")
+            raise BundleError(f"{path / MANIFEST} lists {shown(file)}, which cannot be a bundle file; do not use it.")
     graphs = {file for precision in manifest.precisions.values() for file in (precision.encoder, precision.decoder)}
     unlisted = sorted(graphs - set(manifest.files))
     if unlisted or not graphs:
         missing = ", ".join(map(shown, unlisted)) or "any graph"
-        raise BundleError(f"{path / MANIFEST} lists no checksum of {missing}; export the bundle again.")
+        raise BundleError(f"{path / MANIFEST} lists no checksum for {missing}; export the bundle again.")
     for file, entry in manifest.files.items():
         with _explained(path / file), open_own(path / file) as opened:
             size = os.fstat(opened.fileno()).st_size
@@ -150,7 +150,7 @@ def _read_checked(path: Path, entry: FileEntry, most: int = MOST_BYTES) -> bytes
     with _explained(path):
         content = read_own(path, most)
     if content is None:
-        raise BundleError(f"{path} is too large for such a file; do not use it.")
+        raise BundleError(f"{path} is too large for a file of a bundle; do not use it.")
     _refuse_size(path, len(content), entry)
     if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise BundleError(
@@ -161,7 +161,7 @@ def _read_checked(path: Path, entry: FileEntry, most: int = MOST_BYTES) -> bytes
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turns errors of the file system into sentences."""
+    """Turns file system errors into sentences."""
     try:
         yield
     except FileNotFoundError:
@@ -177,6 +177,6 @@ def _explained(path: Path) -> Iterator[None]:
 def _refuse_size(path: Path, size: int, entry: FileEntry) -> None:
     if size != entry.bytes:
         raise BundleError(
-            f"{path} has {size} bytes where its manifest says {shown(entry.bytes)}; copy it again, or export the "
+            f"{path} has {size} bytes, but its manifest lists {shown(entry.bytes)}; copy it again, or export the "
             "bundle again."
         )

@@ -1,7 +1,7 @@
 """Detokenizes: ids -> pieces -> words -> text.
 
-Of any tokenizer, the runtime needs only the list of printable pieces and the rules that join pieces into words and
-words into text.
+The runtime needs only two parts of a tokenizer: the list of printable pieces, and the rules that join pieces into
+words and words into text.
 """
 
 import unicodedata
@@ -13,7 +13,7 @@ from caprun.bundle.plain_data import from_dict, shown
 from caprun.errors import UsageError
 
 _ATTACHED = ("Mn", "Mc", "Me", "Lm")  # vowel signs, tone and repetition marks never begin a word
-_MOST_SPELLINGS = 1_000  # of a text; a search looks for each of them at every step
+_MOST_SPELLINGS = 1_000  # per text; a search looks for each of them at every step
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Joining:
     no_space_after: tuple[str, ...] = ()
     """Words written without a separator after them, such as an opening bracket."""
     unspaced: str = ""
-    """Letters of scripts without spaces between words (Chinese, Japanese, Thai). Beside such a letter a piece begins a
-    word even without `word_start`, and a separator is written only where `word_start` is."""
+    """Letters of scripts without spaces between words (Chinese, Japanese, Thai). Next to such a letter a piece begins
+    a word even without `word_start`, and only `word_start` adds a separator."""
 
 
 @dataclass(frozen=True)
 class Special:
-    """Ids of the special pieces; captions never contain `pad`, `start` and `unk`."""
+    """Ids of the special pieces; captions never contain `pad`, `start` or `unk`."""
 
     pad: int
     start: int
@@ -68,14 +68,14 @@ class Vocabulary:
         Args:
             words: The words, written as in captions; in scripts without spaces, any text.
             option: The search option that names them, for the message.
-            at_end: Whether they end a caption, so that the last piece has nothing behind them.
+            at_end: Whether they end a caption, so that nothing follows them in the last piece.
 
         Yields:
-            A set of ids for each of some pieces in a row, which together spell a word. A word outside a vocabulary of
-            whole words is not spelled, since the model cannot produce it.
+            For each spelling of a word, a set of ids for each of its consecutive pieces. A word outside a vocabulary
+            of words has no spelling, since the model cannot produce it.
 
         Raises:
-            UsageError: A word is in the vocabulary in lower case only, may consist of several pieces, or has too many
+            UsageError: A word is in the vocabulary only in lower case, may consist of several pieces, or has too many
                 spellings.
         """
         joining = self.joining
@@ -90,7 +90,7 @@ class Vocabulary:
                 yield (frozenset([found]),)
             elif (lower := word.lower()) in index or joining.word_start + lower in index:
                 raise UsageError(
-                    f"`{option}` names {word!r}, which is not in the model's vocabulary, but {lower!r} is; name that."
+                    f"`{option}` names {word!r}, which is not in the model's vocabulary; use {lower!r}, which is."
                 )
             elif spells:
                 raise UsageError(
@@ -107,7 +107,7 @@ class Vocabulary:
         text = ""
         glued = True
         for word, spaced in self._words(ids):
-            if not word.text.strip():  # a `word_start` with nothing behind it, or a line break as a word
+            if not word.text.strip():  # a `word_start` with nothing after it, or a line break as a word
                 continue
             separated = spaced and not glued and word.text not in rules.no_space_before
             text += rules.separator + word.text if separated else word.text
@@ -115,7 +115,7 @@ class Vocabulary:
         return text
 
     def _words(self, ids: Sequence[int]) -> list[tuple[WordSpan, bool]]:
-        """Returns the words, each with whether its pieces ask for a separator before it."""
+        """Returns each word, and whether its pieces require a separator before it."""
         words: list[tuple[WordSpan, bool]] = []
         for position, index in enumerate(ids):
             last, last_spaced = words[-1] if words else (WordSpan("", ()), True)
@@ -127,7 +127,7 @@ class Vocabulary:
         return words
 
     def _begins_word(self, piece: str, before: str) -> tuple[bool, bool, str]:
-        """Tells whether a piece begins a word behind the word `before`, whether with a separator, and its text."""
+        """Returns whether a piece begins a word after `before`, whether it does with a separator, and its text."""
         rules = self.joining
         if rules.continuation and piece.startswith(rules.continuation):
             return False, False, piece.removeprefix(rules.continuation)
@@ -150,7 +150,7 @@ class Vocabulary:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Vocabulary":
-        """Reads the data that `as_dict` returns; raises ValueError where it is not a vocabulary."""
+        """Reads the data that `as_dict` returns; raises ValueError if it is not a vocabulary."""
         vocabulary = from_dict(cls, data)
         if len(set(vocabulary.pieces)) != len(vocabulary.pieces):
             raise ValueError("a piece is repeated")
@@ -158,7 +158,7 @@ class Vocabulary:
 
 
 def _spelled(text: str, pieces: Sequence[str], option: str, *, at_end: bool) -> list[tuple[frozenset[int], ...]]:
-    """Returns the sets of pieces, in a row, whose texts together hold a text, or end with it."""
+    """Returns sequences of sets of ids whose texts together contain a text, or end with it."""
 
     def ids(fits: Callable[[str, str], bool], part: str) -> frozenset[int]:
         return frozenset(index for index, piece in enumerate(pieces) if fits(piece, part))
@@ -167,7 +167,7 @@ def _spelled(text: str, pieces: Sequence[str], option: str, *, at_end: bool) -> 
     for index, piece in enumerate(pieces):
         exact[piece] = exact.get(piece, frozenset()) | {index}
     longest = max(map(len, pieces))
-    ways: list[list[tuple[frozenset[int], ...]]] = [[] for _ in text]  # to spell what follows each position
+    ways: list[list[tuple[frozenset[int], ...]]] = [[] for _ in text]  # to spell the text from each position on
     for start in reversed(range(len(text))):  # from the end, so that nothing is spelled twice
         rest = text[start:]
         if start:

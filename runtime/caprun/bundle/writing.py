@@ -18,13 +18,13 @@ from caprun.errors import BundleError, CaprunError
 
 
 def describe_file(path: Path) -> FileEntry:
-    """Measures the size and the checksum of a file, as a manifest lists them."""
+    """Returns the size and the checksum of a file for a manifest."""
     content = path.read_bytes()
     return FileEntry(len(content), hashlib.sha256(content).hexdigest())
 
 
 def write_manifest(directory: Path, manifest: Manifest, vocabulary: Vocabulary, model_card: str) -> Manifest:
-    """Writes vocabulary, model card and, last, the manifest beside the graphs that `directory` already holds.
+    """Writes the vocabulary, the model card and then the manifest beside the graphs in `directory`.
 
     Returns:
         The manifest with the size and checksum of every file.
@@ -33,7 +33,7 @@ def write_manifest(directory: Path, manifest: Manifest, vocabulary: Vocabulary, 
     _write(directory / MODEL_CARD, model_card)
     files = {path.name: describe_file(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
     manifest = replace(manifest, files=files)
-    # through JSON once: the digest covers the data as a reader sees it, with lists for tuples
+    # a round trip through JSON: the digest covers the data as it is read, with lists for tuples
     data = json.loads(json.dumps(asdict(manifest) | {"search": manifest.search.as_dict()}, allow_nan=False))
     _write(directory / MANIFEST, json.dumps(data | {"digest": digest_of(data)}, ensure_ascii=False, indent=2) + "\n")
     return manifest
@@ -45,10 +45,10 @@ def _write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replaced_bundle(target: Path) -> Iterator[Path]:
-    """Makes a directory beside `target`, and renames it into its place on success; a failure leaves the target.
+    """Creates a directory beside `target` that replaces it on success; on failure `target` stays unchanged.
 
     Raises:
-        BundleError: The target exists and is not a bundle alone, or it cannot be written.
+        BundleError: The target exists and is not a bundle or has other files in it, or it cannot be written.
     """
     try:
         _refuse_to_lose_files(target)
@@ -80,10 +80,10 @@ def _refuse_to_lose_files(target: Path) -> None:
     try:
         own = {MANIFEST, *read_manifest(target)["files"]}
     except (BundleError, KeyError, TypeError):
-        raise BundleError(f"{target} exists and is no bundle; choose another --output, or remove it.") from None
+        raise BundleError(f"{target} exists and is not a bundle; choose another --output, or remove it.") from None
     others = sorted({path.name for path in target.iterdir()} - own)
     if others:
-        raise BundleError(f"{target} holds {others[0]} besides a bundle; choose another --output, or move it.")
+        raise BundleError(f"{target} holds {others[0]} besides a bundle; choose another --output, or move that file.")
 
 
 def _put_in_place(directory: Path, place: Path) -> None:

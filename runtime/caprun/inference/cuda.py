@@ -1,7 +1,7 @@
-"""CUDA on this host: what the installed ONNX Runtime needs, and what the NVIDIA driver offers.
+"""CUDA on this host: the versions that the installed ONNX Runtime needs and that the NVIDIA driver supports.
 
-ONNX Runtime lists its CUDA provider wherever it was built with it, and prints several lines where CUDA does not start.
-So the driver is looked for first, and ONNX Runtime is kept quiet while it starts.
+ONNX Runtime lists its CUDA provider even where CUDA cannot start, and then prints several lines. So the driver is
+checked first, and ONNX Runtime is silenced while it starts.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's logger; the second is it
 
 
 class Requirements(NamedTuple):
-    """What the installed package of ONNX Runtime was built for."""
+    """The versions that the installed ONNX Runtime package was built for."""
 
     package: str
     """Name and version."""
     cuda: int | None
-    """Major version of CUDA; None if the package does not say."""
+    """Major version of CUDA; None if the package does not state it."""
     cudnn: int | None
-    """Major version of cuDNN; None if the package does not say."""
+    """Major version of cuDNN; None if the package does not state it."""
 
     def __str__(self) -> str:
         libraries = [f"{name} {major}" for name, major in (("CUDA", self.cuda), ("cuDNN", self.cudnn)) if major]
@@ -32,7 +32,7 @@ class Requirements(NamedTuple):
 
 def requirements() -> Requirements:
     """Reads the requirements from the installed package."""
-    import importlib.metadata  # slow to import, and needed for a message alone
+    import importlib.metadata  # slow to import, and needed only for a message
 
     try:
         from onnxruntime.capi import build_and_package_info as built
@@ -49,7 +49,7 @@ def requirements() -> Requirements:
 
 
 def driver() -> tuple[int, int] | None:
-    """Asks the NVIDIA driver for the newest version of CUDA that it supports; None where there is no driver."""
+    """Asks the NVIDIA driver for the newest CUDA version that it supports; None without a driver."""
     version = ctypes.c_int()
     try:
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
@@ -60,20 +60,20 @@ def driver() -> tuple[int, int] | None:
 
 
 def problem() -> str | None:
-    """Says in one sentence why CUDA cannot start here, as far as the driver tells; None where it may start."""
+    """Explains in one sentence why the driver keeps CUDA from starting here; None if it does not."""
     found, needed = driver(), requirements()
     if found is None:
         return f"This host has no NVIDIA driver, and {needed}; install a driver, or use --device cpu."
     if needed.cuda is not None and found[0] < needed.cuda:
         return (
-            f"The NVIDIA driver here supports CUDA {_dotted(found)} at most, and {needed}; update the driver, install "
+            f"The NVIDIA driver here supports CUDA {_dotted(found)} at most, but {needed}; update the driver, install "
             f"an onnxruntime-gpu for CUDA {found[0]}, or use --device cpu."
         )
     return None
 
 
 def failure(reason: str) -> str:
-    """Says in one sentence that CUDA did not start although there is a driver; `reason` is ONNX Runtime's, if any."""
+    """Explains in one sentence that CUDA did not start; `reason` is ONNX Runtime's error, if any."""
     found, needed = driver(), requirements()
     there = "there is no NVIDIA driver" if found is None else f"the NVIDIA driver here supports CUDA {_dotted(found)}"
     return (
@@ -88,7 +88,7 @@ def started_quietly(runtime: Any) -> Iterator[None]:
     runtime.set_default_logger_severity(_FATAL)
     try:
         if hasattr(runtime, "preload_dlls"):
-            with contextlib.redirect_stdout(io.StringIO()):  # it prints what it misses, and stdout is for captions
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints missing libraries, and stdout is for captions
                 runtime.preload_dlls()
         yield
     finally:

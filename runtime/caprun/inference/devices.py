@@ -20,7 +20,7 @@ def onnxruntime() -> Any:
     """Imports ONNX Runtime.
 
     Raises:
-        DeviceError: It is not installed, or badly; the message says what to install.
+        DeviceError: It is not installed, or its installation is broken; the message states what to install.
     """
     # ONNX Runtime 1.29 and newer send telemetry, unless this is set before the first import
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -33,13 +33,13 @@ def onnxruntime() -> Any:
         ) from error
     # Two packages share one folder; uninstalling one leaves an empty module
     if not hasattr(onnxruntime, "InferenceSession"):
-        raise DeviceError(f"ONNX Runtime is installed badly. {_REINSTALL}")
+        raise DeviceError(f"The installation of ONNX Runtime is broken. {_REINSTALL}")
     return onnxruntime
 
 
 def installed_packages() -> dict[str, str]:
-    """Finds the installed packages of ONNX Runtime, with their versions; two at once overwrite each other's files."""
-    import importlib.metadata  # slow to import, and needed for a message alone
+    """Finds the installed ONNX Runtime packages and their versions; two packages overwrite each other's files."""
+    import importlib.metadata  # slow to import, and needed only for a message
 
     versions = {}
     for name in ("onnxruntime", "onnxruntime-gpu"):
@@ -49,10 +49,10 @@ def installed_packages() -> dict[str, str]:
 
 
 def choose_device(device: Device) -> Literal["cpu", "cuda"]:
-    """Chooses where to run: `auto` is CUDA where ONNX Runtime was built with it and the driver supports it.
+    """Chooses the device: `auto` is CUDA where ONNX Runtime was built with it and the driver supports it.
 
     Raises:
-        DeviceError: `cuda` is asked for, and ONNX Runtime was built without it or the driver is missing or too old.
+        DeviceError: `cuda` is requested, but ONNX Runtime was built without it or the driver is missing or too old.
     """
     if device == "cpu":
         return "cpu"
@@ -69,6 +69,6 @@ def _without_cuda() -> str:
     if len(installed_packages()) > 1:
         return f"onnxruntime and onnxruntime-gpu are both installed and one hides the other: {_REINSTALL}"
     return (
-        "The ONNX Runtime installed here runs on the CPU alone: pip uninstall -y onnxruntime, then pip install "
+        "The ONNX Runtime installed here runs only on the CPU: pip uninstall -y onnxruntime, then pip install "
         '"onnxruntime-gpu[cuda,cudnn]", or use --device cpu.'
     )

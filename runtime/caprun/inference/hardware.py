@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
-_FIRST_CORE = 16384  # characters that describe the first core; the system takes long to write a hundred cores
+_FIRST_CORE = 16384  # enough characters for the first core; listing a hundred cores takes the system long
 _FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16", "sve")
 """Instruction sets that make graphs fast, as /proc/cpuinfo names them."""
 
@@ -20,11 +20,11 @@ class Cpu(NamedTuple):
 
     name: str
     features: list[str]
-    """Instruction sets that make graphs fast; empty where the system does not tell."""
+    """Instruction sets that make graphs fast; empty if unknown."""
 
 
 def cpu() -> Cpu:
-    """Asks the system about the processor."""
+    """Reads the processor's name and features from the system."""
     first: dict[str, str] = {}  # values of the first core
     with contextlib.suppress(OSError), (PROC / "cpuinfo").open(encoding="utf-8", errors="replace") as file:
         for line in file.read(_FIRST_CORE).splitlines():
@@ -44,16 +44,16 @@ class Cores:
     allowed: int
     """Cores allowed by CPU affinity (`taskset`, a container's cpuset)."""
     quota: float | None
-    """Cores' worth of time that the control group allows (`docker --cpus`); None without a limit or where unknown."""
+    """CPU time that the control group allows, in cores (`docker --cpus`); None if unlimited or unknown."""
 
     @property
     def usable(self) -> float:
-        """The smallest of these numbers."""
+        """The smaller of `allowed` and `quota`."""
         return min(self.allowed, self.quota or self.allowed)
 
 
 def cores() -> Cores:
-    """Asks the system about the cores."""
+    """Reads the numbers of cores from the system."""
     present = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else present
     return Cores(present, allowed, _quota())
@@ -73,9 +73,9 @@ def _quota() -> float | None:
     limits = []
     for group in groups:
         _, controllers, path = group.split(":", 2)
-        if controllers:  # of version 1
+        if controllers:  # cgroup version 1
             continue
-        # in a container the path may be that of the host, while the group itself is mounted
+        # in a container the path may be the host's, while the group itself is mounted
         directory = CGROUP / path.lstrip("/")
         for place in (directory, *directory.parents):
             with contextlib.suppress(OSError, ValueError):  # `max` means no limit
@@ -85,7 +85,7 @@ def _quota() -> float | None:
 
 
 def peak_memory() -> int | None:
-    """Reads the peak memory of this process in bytes; None where the system does not tell."""
+    """Reads the peak memory of this process in bytes; None if unknown."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         # not ru_maxrss, which starts with the value of the parent process
         lines = (PROC / "self" / "status").read_text(encoding="utf-8").splitlines()

@@ -18,7 +18,7 @@ def measured_on(device: Literal["cpu", "cuda"]) -> str:
 def choose_precision(manifest: Manifest, device: Literal["cpu", "cuda"]) -> str:
     """Chooses the fastest precision measured on this hardware; fp32 without a measurement.
 
-    Speed decides alone, since an export keeps no precision that captions worse than fp32.
+    Only speed matters, since an export keeps no precision that captions worse than fp32.
     """
     hardware = measured_on(device)
     speeds = {

@@ -41,8 +41,8 @@ class OnnxBackend:
         precision: The precision of the graphs.
 
     Raises:
-        BundleError: The bundle has no ONNX graphs or lacks the precision, or ONNX Runtime refuses its graphs.
-        DeviceError: ONNX Runtime is not installed, or `cuda` is asked for and does not start.
+        BundleError: The bundle has no ONNX graphs or no such precision, or ONNX Runtime refuses its graphs.
+        DeviceError: ONNX Runtime is not installed, or `cuda` is requested and does not start.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class OnnxBackend:
         files, specs = bundle.graph_files(self.precision), bundle.manifest.graphs
         with ThreadPoolExecutor(2) as pool:
             contents = list(pool.map(partial(_complete_graph, bundle), files))  # both are checked before either is used
-            each: Any = map if device == "cuda" else pool.map  # a session starts with much of a GPU's memory
+            each: Any = map if device == "cuda" else pool.map  # starting a session takes much of a GPU's memory
             start = partial(_Session, bundle, device, threads)
             self._encoder, self._decoder = each(start, contents, (specs.encoder, specs.decoder))
 
@@ -81,20 +81,20 @@ class OnnxBackend:
         return OnnxSteps(self._decoder, self._pieces, outputs, alpha=alpha)
 
     def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> "OnnxSteps":
-        """Returns the decoder with given state and context, float32 arrays by their names in the manifest."""
+        """Returns the decoder with the given state and context, float32 arrays by their names in the manifest."""
         return OnnxSteps(self._decoder, self._pieces, tensors, alpha=alpha)
 
 
 def refuse_unknown_pieces(candidate: npt.NDArray[np.int64], pieces: int) -> None:
-    """Refuses ids, of any shape, outside a vocabulary of so many pieces.
+    """Refuses ids, of any shape, outside a vocabulary of `pieces` pieces.
 
     Raises:
         BundleError: An id is negative or too large.
     """
     if candidate.size and candidate.view(np.uint64).max() >= pieces:  # as unsigned, a negative id is large
         raise BundleError(
-            f"The decoder returns an id outside its vocabulary ({pieces} pieces), so they belong to different models; "
-            "export the bundle again."
+            f"The decoder returns an id outside its vocabulary ({pieces} pieces), so the two belong to different "
+            "models; export the bundle again."
         )
 
 
@@ -106,7 +106,7 @@ class OnnxSteps:
         self._tensors = dict(tensors)  # state and context by name, each an OrtValue or an array
         self._first = {name: tensors[name] for name in FIRST_STATE if name in tensors}
         outputs = decoder.spec.outputs
-        # names of the state as a step returns it, and as the next step takes it
+        # names of the state as a step returns it, and as the next step reads it
         self._states = {t.name: t.name.removeprefix(NEXT) for t in outputs if t.role == "state"}
         self._names = [t.name for t in outputs if alpha or t.name != "alpha"]
 
@@ -135,19 +135,19 @@ def _on_host(value: Any) -> npt.NDArray[Any]:
 
 
 def _complete_graph(bundle: Bundle, file: str) -> bytes:
-    """Reads a graph that holds all its weights: a manifest vouches for no file that ONNX Runtime would follow it to."""
+    """Reads a graph; refuses weights in other files, which ONNX Runtime would load without a checksum."""
     content, path = bundle.read(file), bundle.path / file
     try:
         incomplete = has_external_data(content)
     except ValueError as error:
-        raise BundleError(f"{path} is no ONNX model ({error}); export the bundle again.") from None
+        raise BundleError(f"{path} is not an ONNX model ({error}); export the bundle again.") from None
     if incomplete:
-        raise BundleError(f"{path} keeps weights in another file, which a bundle may not; export the bundle again.")
+        raise BundleError(f"{path} keeps weights in another file, which bundles must not do; export the bundle again.")
     return content
 
 
 class _Session:
-    """One graph in ONNX Runtime; on a GPU, tensors move between host and device only where asked."""
+    """One graph in ONNX Runtime; on a GPU, tensors move between host and device only on request."""
 
     def __init__(
         self, bundle: Bundle, device: Literal["cpu", "cuda"], threads: int | None, content: bytes, spec: GraphSpec
@@ -157,7 +157,7 @@ class _Session:
         try:
             with cuda.started_quietly(ort) if device == "cuda" else contextlib.nullcontext():
                 self._session = _start(ort, device, threads, content)
-        except Exception as error:  # ONNX Runtime's own classes share no narrower base
+        except Exception as error:  # ONNX Runtime's exceptions have no narrower common base class
             if device == "cuda":
                 raise DeviceError(cuda.failure(_brief(error))) from error
             raise BundleError(f"ONNX Runtime refuses the graphs of {bundle.path} ({_brief(error)}).") from error
@@ -173,7 +173,7 @@ class _Session:
         """Runs the graph.
 
         Args:
-            inputs: Arrays, or OrtValues that an earlier run left on the device; names outside the graph are ignored.
+            inputs: Arrays, or OrtValues that an earlier run left on the device; other names are ignored.
             names: Outputs to return.
             staying: Outputs that stay on a GPU, as OrtValues; the others are copied to NumPy.
 
@@ -181,7 +181,7 @@ class _Session:
             DeviceError: ONNX Runtime failed; a GPU's memory may be full.
         """
         try:
-            if self._device == "cpu":  # binding arrays that are in place already would only cost time
+            if self._device == "cpu":  # binding arrays that are already in place would only cost time
                 given = {tensor.name: inputs[tensor.name] for tensor in self.spec.inputs}
                 return dict(zip(names, self._session.run(names, given), strict=True))
             return self._run_bound(inputs, names, staying)
@@ -212,7 +212,7 @@ def _start(ort: Any, device: Literal["cpu", "cuda"], threads: int | None, conten
     options.intra_op_num_threads = threads or 0
     # threads that spin while they wait take the core from other work
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # the format that was checked, no guess
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # the format that was checked, not a guess
     return ort.InferenceSession(content, options, providers=[(PROVIDERS[device], _OPTIONS[device])])
 
 
@@ -220,13 +220,13 @@ _TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor
 
 
 def _match(tensors: Sequence[TensorSpec], nodes: Sequence[Any]) -> bool:
-    """Tells whether a graph's inputs or outputs have the names, types and sizes that a manifest gives them."""
+    """Returns whether a graph's inputs or outputs have the names, types and sizes in the manifest."""
     found = {node.name: node for node in nodes}
     return len(found) == len(tensors) and all(
         tensor.name in found
         and found[tensor.name].type == _TYPES.get(tensor.dtype)
         and len(found[tensor.name].shape) == len(tensor.shape)
-        # a varying size is text on either side, and ONNX Runtime may not know that a size is fixed
+        # a dynamic size is text on either side, and ONNX Runtime may not know that a size is fixed
         and all(
             size == there
             for size, there in zip(tensor.shape, found[tensor.name].shape, strict=True)

@@ -1,4 +1,4 @@
-"""Pieces that a search may not choose: repeated pieces and n-grams, suppressed pieces, and ends that come too early."""
+"""Pieces that a search must not choose: repeated pieces and n-grams, suppressed pieces, and premature or bad ends."""
 
 import functools
 from collections.abc import Hashable, Iterator, Sequence
@@ -15,13 +15,13 @@ from caprun.search.options import SearchOptions
 Mask = npt.NDArray[np.bool_]
 
 Spelling = tuple[Mask, ...]
-"""For each of some pieces in a row, whether each piece of the vocabulary may stand there; (pieces,) each."""
+"""For each of several consecutive pieces, a mask of the vocabulary, (pieces,), with the pieces that match."""
 
 _NEVER = np.float32(-np.inf)
 
 
 class PieceIds(Hashable, Protocol):
-    """The part of a vocabulary that a search needs: its size, and the pieces that spell the words that options name."""
+    """The part of a vocabulary that a search needs: its size, and the pieces that spell the words in options."""
 
     def __len__(self) -> int: ...
 
@@ -39,17 +39,17 @@ class Bans:
     ngram: int
     window: int
     suppressed: tuple[Spelling, ...]
-    """Pieces in a row of which the last is suppressed."""
+    """Consecutive pieces, the last of which is suppressed."""
     suppressed_count: int
     bad_endings: tuple[Spelling, ...]
-    """Pieces in a row after which END is banned."""
+    """Consecutive pieces after which END is banned."""
 
     @classmethod
     def of(cls, options: SearchOptions, end: int, vocabulary: PieceIds | None) -> "Bans | None":
-        """Makes the bans that search options ask for; None if they ask for none.
+        """Creates the bans of search options; None if there are none.
 
         Raises:
-            UsageError: The options name words, and there is no vocabulary or it cannot tell their ids.
+            UsageError: The options name words, and there is no vocabulary or it cannot spell them.
         """
         suppressed = _spellings(options.suppress, "suppress", vocabulary)
         bad_endings = _spellings(options.bad_endings, "bad_endings", vocabulary)
@@ -62,7 +62,7 @@ class Bans:
         return cls(end, options.min_length, ngram, window, suppressed, count, bad_endings)
 
     def most(self, step: int) -> int:
-        """Computes how many pieces can be banned after `step` pieces, which is how many more candidates are needed."""
+        """Computes how many pieces can be banned after `step` pieces, and so how many extra candidates are needed."""
         count = self.suppressed_count + min(step, self.window)
         count += step < self.min_length or bool(self.bad_endings)
         if self.ngram:
@@ -101,7 +101,7 @@ class Bans:
                 yield _among(candidate, np.where(follows, history[:, :, self.ngram - 1 :], -1))
 
     def _begins_again(self, history: Ids) -> Mask:
-        """Finds where an n-gram starts whose pieces but the last equal the last pieces; (rows, beams, starts)."""
+        """Finds the n-grams whose first n - 1 pieces equal the last n - 1 pieces; (rows, beams, starts)."""
         starts = history.shape[2] - self.ngram + 1
         same: Mask = history[:, :, :starts] == history[:, :, starts, None]
         for offset in range(1, self.ngram - 1):
@@ -110,14 +110,14 @@ class Bans:
 
 
 def _among(candidate: Ids, pieces: Ids) -> Mask:
-    """Tells which candidates, (rows, beams, k), are among a beam's pieces, (rows, beams, any)."""
+    """Returns which candidates, (rows, beams, k), are among a beam's pieces, (rows, beams, any)."""
     one = pieces.shape[2] == 1  # the usual case needs one operation
     found: Mask = candidate == pieces if one else (candidate[:, :, :, None] == pieces[:, :, None, :]).any(3)
     return found
 
 
 def _said(spelling: Sequence[Mask], history: Ids) -> Mask:
-    """Tells which beams have just said pieces in a row, one of each mask; (rows, beams, 1)."""
+    """Returns which beams end with consecutive pieces, one in each mask; (rows, beams, 1)."""
     said = np.ones((*history.shape[:2], 1), np.bool_)
     for position, mask in enumerate(spelling, -len(spelling)):
         said &= mask[history[:, :, position, None]]

@@ -1,4 +1,4 @@
-"""Beam search: keeps the likeliest beginnings of a caption, in one group or in several that avoid each other."""
+"""Beam search: keeps the likeliest partial captions, in one group or in several that avoid each other's words."""
 
 from bisect import insort
 from itertools import zip_longest
@@ -14,7 +14,7 @@ from caprun.search.steps import Steps
 
 
 class _Found(NamedTuple):
-    """A caption; the best of several is the smallest, and of equal scores the earlier."""
+    """A caption; better ones compare as smaller, and so do earlier ones of equal score."""
 
     scaled: float
     """The negated score."""
@@ -28,7 +28,7 @@ def beam_search(
     width, groups, longest = options.beam_size, options.groups, options.max_length
     log: list[SearchStep] = []
     costs: list[Float64Array] = []  # of each step, (rows, beams)
-    ended: list[list[list[_Found]]] = [[[] for _ in range(groups)] for _ in range(photos)]  # finished, the best first
+    ended: list[list[list[_Found]]] = [[[] for _ in range(groups)] for _ in range(photos)]  # finished, best first
     to_beat = np.full((photos, groups), np.inf)  # negated score of the n-th best finished caption
 
     row = np.arange(photos)
@@ -92,8 +92,8 @@ def _padded(log_prob: Float32Array, candidate: Ids, width: int) -> tuple[Float32
 def _kept_by_groups(extended: Float64Array, candidate: Ids, end: int, options: SearchOptions) -> Ids:
     """Chooses extensions group by group, (rows, beams); each group avoids the pieces that earlier groups chose.
 
-    This is one step of algorithm 1 of Vijayakumar et al. with Hamming diversity. Diversity changes the choice only; the
-    costs of the beams stay the model's. END is never avoided, since captions may end together.
+    This is one step of algorithm 1 of Vijayakumar et al. with Hamming diversity. Diversity changes only the choice; the
+    beams keep the model's costs. END is never avoided, since captions may end together.
 
     Args:
         extended: Costs of the extended beams; (rows, beams * k).
@@ -129,13 +129,13 @@ def _keep_ended(
     step: int,
     options: SearchOptions,
 ) -> None:
-    """Keeps the captions that end in this step if they are among the n best of their group.
+    """Keeps the captions that end at this step if they are among the n best of their group.
 
     Args:
         ended: The captions kept, changed in place.
         to_beat: Negated score of the n-th best caption of each group, changed in place; (photos, groups).
         row: Photos of the step.
-        cost: Costs of the captions that end in this step, inf for other beams; (rows, beams).
+        cost: Costs of the captions that end at this step, inf for other beams; (rows, beams).
         step: The step.
         options: n_best, groups and length_penalty.
     """
@@ -159,7 +159,7 @@ def _found(
     costs: list[Float64Array],
     options: SearchOptions,
 ) -> list[_Found]:
-    """Adds unfinished captions to the finished ones of a group of a photo, `found`, if these are too few."""
+    """Adds unfinished captions to `found`, the finished ones of a photo's group, if there are too few."""
     each = options.beam_size // options.groups
     for step in range(len(log) - 1, -1, -1):
         if len(found) == options.n_best:
@@ -174,13 +174,13 @@ def _found(
             for i in cost.argsort(kind="stable")[: options.n_best - len(found)].tolist()
             if cost[i] < np.inf
         ]
-        if found:  # earlier steps hold the beginnings of these captions
+        if found:  # earlier steps hold prefixes of these captions
             break
     return found or [_Found(np.inf, CaptionEnd(-1, 0, False))]
 
 
 def _best(photo: int, by_group: list[list[_Found]], trace: Trace, options: SearchOptions) -> list[CaptionEnd]:
-    """Chooses the n best captions of all groups, the best of each group first, none twice; returns the best first."""
+    """Chooses n distinct captions, the best of each group before any second best; returns the best first."""
     if len(by_group) == 1:
         return [found.place for found in by_group[0]]
     chosen: dict[tuple[int, ...], _Found] = {}

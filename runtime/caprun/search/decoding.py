@@ -28,25 +28,25 @@ def search(
     Beam search keeps the best `beam_size` extensions of a photo's captions at every step. A photo is finished when no
     live caption can beat its `n_best`-th finished one: log-probabilities only fall, so `log_prob / max_length **
     length_penalty` bounds what a live one can reach. If too few captions have finished at `max_length`, the best
-    unfinished ones are added. Enough candidates are requested that bans leave the result of a search over the whole
-    vocabulary.
+    unfinished ones are added. With bans, enough extra candidates are requested that the result equals a search
+    over the whole vocabulary.
 
     Args:
         steps: The decoder at its first step.
-        photos: Number of photos that it has encoded.
+        photos: Number of encoded photos.
         start: Id of START.
         end: Id of END.
         options: Search options.
         vocabulary: Finds the pieces that `suppress` and `bad_endings` name; not needed without them.
-        identities: A number of at least 0 for each photo, which its samples depend on besides the seed and the model;
-            None for its position in the batch.
+        identities: A non-negative number for each photo, which determines its samples together with the seed and the
+            model; None for its position in the batch.
         neutral: The neutral words for `options.neutral`; not used otherwise.
 
     Returns:
         One hypothesis for each photo, in order, with its alternatives. It does not depend on the other photos.
 
     Raises:
-        UsageError: The options name words, and the vocabulary is missing or cannot tell their ids; or they ask for
+        UsageError: The options name words, and the vocabulary is missing or cannot spell them; or they request
             neutral words, and there are none.
     """
     if not photos:

@@ -16,11 +16,11 @@ class Hypothesis:
     ids: tuple[int, ...]
     """Pieces without END."""
     log_probs: Float64Array
-    """Log-probability of each piece, and of END if the caption is finished; always the model's own."""
+    """Log-probability of each piece, and of END if the caption is finished; always the model's."""
     finished: bool
     """False if the caption was cut at `max_length`, or if bans left no piece to continue with."""
     alpha: Float32Array | None
-    """Attention weights of each piece, (pieces, regions); None unless asked for."""
+    """Attention weights of each piece, (pieces, regions); None if not requested."""
     alternatives: tuple["Hypothesis", ...] = ()
     """The other captions of `n_best`, at most `n_best - 1`."""
     sources: tuple[tuple[int, ...], ...] | None = None
@@ -32,7 +32,7 @@ class Hypothesis:
         return float(self.log_probs.sum())
 
     def positions(self, pieces: Sequence[int]) -> list[int]:
-        """Finds the positions in `log_probs` and `alpha` of the pieces at these places of `ids`."""
+        """Finds the positions in `log_probs` and `alpha` of the pieces at these indices of `ids`."""
         if self.sources is None:
             return list(pieces)
         return [position for piece in pieces for position in self.sources[piece]]
@@ -53,7 +53,7 @@ class SearchStep(NamedTuple):
     width: int
     """Beams of the previous step."""
     alpha: Float32Array | None
-    """Attention weights, (rows, beams of the previous step, regions); None unless asked for."""
+    """Attention weights, (rows, beams of the previous step, regions); None if not requested."""
 
 
 class CaptionEnd(NamedTuple):
@@ -93,7 +93,7 @@ class Trace:
             beam = (beam if parents is None else parents[at][beam]) % step.width
             if step.alpha is not None:
                 alpha.append(step.alpha[at, beam])
-        if place.finished:  # END is no piece of the caption, and its attention weights are not used
+        if place.finished:  # END is not a piece of the caption, and its attention weights are not used
             del ids[0], alpha[:1]
         return Hypothesis(
             tuple(reversed(ids)),

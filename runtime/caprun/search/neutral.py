@@ -17,7 +17,7 @@ class Neutralizer:
 
     Args:
         groups: For each neutral piece the gendered pieces that it replaces; no piece is in two groups.
-        phrases: For each clumsy phrase the pieces to write instead, no more than the phrase has.
+        phrases: For each clumsy phrase its replacement, which has no more pieces than the phrase.
         pieces: Size of the vocabulary.
         word_starts: Finds where words begin in a caption.
     """
@@ -45,7 +45,7 @@ class Neutralizer:
     def merged(self, output: StepOutput, k: int) -> StepOutput:
         """Adds the probabilities of each group to its neutral piece and returns the k likeliest candidates.
 
-        The output of the step has the whole vocabulary as candidates.
+        The candidates in `output` are the whole vocabulary.
 
         Raises:
             BundleError: A member of a group is missing from the candidates, or repeated.
@@ -55,8 +55,8 @@ class Neutralizer:
         in_group = self._in_group[candidate]
         count = len(self._among_sorted)
         if (in_group.sum(1) != count).any():
-            raise BundleError("The decoder does not give each piece of its vocabulary once; export the bundle again.")
-        # these contain the k likeliest candidates that are in no group
+            raise BundleError("The decoder does not return each piece of its vocabulary once; export the bundle again.")
+        # these contain the k likeliest candidates outside all groups
         most = min(pieces, k + count)
         others = np.where(in_group[:, :most], np.float32(-np.inf), log_prob[:, :most])
         sums = self._sums(log_prob[in_group].reshape(-1, count), candidate[in_group].reshape(-1, count))
@@ -77,7 +77,7 @@ class Neutralizer:
         return found
 
     def rephrased(self, hypothesis: Hypothesis) -> Hypothesis:
-        """Rewrites the clumsy phrases of a caption; its log-probabilities stay."""
+        """Rewrites the clumsy phrases of a caption; its log-probabilities do not change."""
         result = self._rewritten(hypothesis.ids)
         if result is None:
             return hypothesis
@@ -123,8 +123,8 @@ class Neutralizer:
 class NeutralSteps:
     """A decoder that proposes neutral words only.
 
-    Whole groups are needed to add them up, so the whole vocabulary is asked for: a member that is left out would be
-    missing from the sum, however many candidates there were.
+    It requests the whole vocabulary as candidates, since the sum of a group needs all its members, however unlikely
+    they are.
     """
 
     def __init__(self, steps: Steps, neutralizer: Neutralizer) -> None:

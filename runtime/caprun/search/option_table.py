@@ -1,7 +1,7 @@
 """The search options: one table of name, type, range, default and help.
 
-`SearchOptions` validates by it, and the command line and the HTTP API make their parameters of it. It imports nothing
-heavy, so that `caprun --help` can read it.
+`SearchOptions` validates with it, and the command line and the HTTP API derive their parameters from it. It imports
+nothing heavy, so that `caprun --help` can read it.
 """
 
 import reprlib
@@ -17,11 +17,11 @@ class SearchOption(NamedTuple):
 
     kind: Literal["integer", "number", "words", "flag"]
     low: float
-    """The smallest value; used for numbers only."""
+    """The smallest value; used only for numbers."""
     high: float
-    """The largest value; used for numbers only."""
+    """The largest value; used only for numbers."""
     default: Any
-    """The value where neither the caller nor the bundle gives one."""
+    """The value if neither the caller nor the bundle sets one."""
     help: str
 
     def validated(self, name: str, value: Any) -> Any:
@@ -35,7 +35,7 @@ class SearchOption(NamedTuple):
             An int, a float, a tuple of strings, or a bool.
 
         Raises:
-            UsageError: The value has another type or is out of the range.
+            UsageError: The value has the wrong type or is out of range.
         """
         if self.kind == "words":
             if isinstance(value, str):
@@ -67,29 +67,29 @@ _number = partial(SearchOption, "number")
 _words = partial(SearchOption, "words", 0, 0, ())
 
 SEARCH_OPTIONS: dict[str, SearchOption] = {
-    "beam_size": _integer(1, 100, 3, "Captions kept at every step; 1 is greedy search. Sampling ignores it."),
-    "max_length": _integer(1, 1000, 22, "Most pieces of a caption, its end included."),
+    "beam_size": _integer(1, 100, 3, "Captions kept at every step; 1 is greedy search. Not used in sampling."),
+    "max_length": _integer(1, 1000, 22, "Maximum number of pieces in a caption, including its end."),
     "length_penalty": _number(
-        0, 10, 0.7, "A caption's score is its log-probability over its length to this power; 0 prefers short captions."
+        0, 10, 0.7, "A caption's log-probability is divided by its length to this power; 0 prefers short captions."
     ),
-    "min_length": _integer(0, 999, 0, "Fewest pieces of a caption, its end not included."),
-    "no_repeat_ngram": _integer(0, 1000, 0, "Forbid sequences of this many pieces from repeating; 0 allows any."),
+    "min_length": _integer(0, 999, 0, "Minimum number of pieces in a caption, excluding its end."),
+    "no_repeat_ngram": _integer(0, 1000, 0, "Forbid repeated sequences of this many pieces; 0 allows them."),
     "no_repeat_word": _integer(
-        0, 1000, 0, "Forbid a piece that is among the last this many; 1 forbids the same twice in a row, 0 allows any."
+        0, 1000, 0, "Forbid repeating any of this many previous pieces; 1 forbids only immediate repeats, 0 allows all."
     ),
-    "suppress": _words("Words that no caption contains, such as 'man woman'."),
-    "bad_endings": _words("Words that no caption ends with, such as 'a the with'."),
-    "n_best": _integer(1, 100, 1, "Captions returned for a photo, the best first; in sampling, captions sampled."),
+    "suppress": _words("Words that captions must not contain, such as 'man woman'."),
+    "bad_endings": _words("Words that captions must not end with, such as 'a the with'."),
+    "n_best": _integer(1, 100, 1, "Captions returned per photo, best first; in sampling, the number of samples."),
     "groups": _integer(
-        1, 100, 1, "Groups of the beam, each avoiding the words of those before it (diverse beam search)."
+        1, 100, 1, "Beam groups, each of which avoids the words of earlier groups (diverse beam search)."
     ),
     "diversity": _number(
-        0, 100, 0.5, "With several groups: penalty on a word's log-probability for each earlier beam that chose it."
+        0, 100, 0.5, "Penalty on a word's log-probability for each beam of an earlier group that chose it."
     ),
-    "temperature": _number(0, 100, 0.0, "Temperature of sampling, at least 0.001; 0 searches."),
-    "top_k": _integer(0, 2**31 - 1, 0, "Sample among this many likeliest pieces; 0 samples among all."),
+    "temperature": _number(0, 100, 0.0, "Sampling temperature, at least 0.001; 0 searches instead of sampling."),
+    "top_k": _integer(0, 2**31 - 1, 0, "Sample from this many likeliest pieces; 0 samples from all."),
     "top_p": _number(
-        0, 1, 1.0, "Sample among the fewest likeliest pieces that have this probability together; 1 samples among all."
+        0, 1, 1.0, "Sample from the fewest likeliest pieces whose probabilities reach this sum; 1 samples from all."
     ),
     "seed": _integer(0, 2**63 - 1, 0, "Seed for sampling."),
     "neutral": SearchOption(

@@ -1,4 +1,4 @@
-"""The options of a search as one value, checked against each other."""
+"""The options of a search, validated together."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ from caprun.errors import UsageError
 from caprun.search.option_table import SEARCH_OPTIONS
 
 _ALWAYS = ("beam_size", "max_length", "length_penalty")
-"""Options that every description of a search has."""
+"""Options that every description of a search includes."""
 
 
 def _default(name: str) -> Any:
@@ -25,11 +25,11 @@ class SearchOptions:
 
     `groups` and `diversity` are those of diverse beam search (Vijayakumar et al., 2018, algorithm 1 with Hamming
     diversity; `diversity` is their lambda). `top_p` is that of nucleus sampling (Holtzman et al., 2020), applied after
-    the temperature. `neutral` adds the probabilities of the words that a neutral word of the bundle stands for; the
-    other options see the neutral words alone.
+    the temperature. `neutral` adds the probabilities of gendered words to those of the bundle's neutral words; the
+    other options see only the neutral words.
 
     Raises:
-        UsageError: An option has another type or is out of its range, or two options exclude each other.
+        UsageError: An option has the wrong type or is out of range, or two options exclude each other.
     """
 
     beam_size: int = _default("beam_size")
@@ -53,7 +53,7 @@ class SearchOptions:
         for name, option in SEARCH_OPTIONS.items():
             object.__setattr__(self, name, option.validated(name, getattr(self, name)))
         if 0 < self.temperature < 0.001:
-            raise UsageError(f"`temperature` is {self.temperature}; it must be 0, to search, or at least 0.001.")
+            raise UsageError(f"`temperature` is {self.temperature}; it must be 0 (search) or at least 0.001.")
         if self.top_p == 0:
             raise UsageError("`top_p` is 0; it must be above 0.")
         if self.min_length >= self.max_length:
@@ -66,25 +66,25 @@ class SearchOptions:
         if self.temperature == 0:
             self._check_search()
         elif self.groups > 1:
-            raise UsageError(f"`groups` ({self.groups}) is for search; leave out it or `temperature`.")
+            raise UsageError(f"`groups` ({self.groups}) is only for search; leave out `groups` or `temperature`.")
 
     def _check_search(self) -> None:
         for name in ("top_k", "top_p", "seed"):
             value = getattr(self, name)
             if value != _default(name):
-                raise UsageError(f"`{name}` ({value}) is for sampling; give a `temperature` above 0, such as 1.")
+                raise UsageError(f"`{name}` ({value}) is only for sampling; give a `temperature` above 0, such as 1.")
         if self.beam_size % self.groups:
             raise UsageError(f"`groups` ({self.groups}) must divide `beam_size` ({self.beam_size}).")
         if self.n_best > self.beam_size:
             raise UsageError(f"`n_best` ({self.n_best}) must be at most `beam_size` ({self.beam_size}).")
 
     def plain(self, beam_size: int) -> "SearchOptions":
-        """Returns plain beam search of a width, with the `max_length` and `length_penalty` of these options."""
+        """Returns plain beam search with a beam size, and the `max_length` and `length_penalty` of these options."""
         return SearchOptions(beam_size, self.max_length, self.length_penalty)
 
     @property
     def text(self) -> str:
-        """The options in words: length and beam, and those that differ from the default."""
+        """The options in words: beam, length, and those that differ from their defaults."""
         beams = [f"beam {self.beam_size}", f"length penalty {self.length_penalty:g}"]
         parts = [*(beams if self.temperature == 0 else ["sampled"]), f"at most {self.max_length} steps"]
         for name, value in self.as_dict().items():
@@ -94,7 +94,7 @@ class SearchOptions:
         return ", ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the options as plain data for `from_dict`, without most of those that have their default."""
+        """Returns the options as plain data for `from_dict`, without most options that have their default."""
         always = (*_ALWAYS, "seed") if self.temperature > 0 else _ALWAYS  # samples depend on the default seed, too
         return {
             name: list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Greedy search and sampling: each caption grows by the likeliest piece, or by a piece that is drawn."""
+"""Greedy search and sampling: each step extends a caption by the likeliest piece or by a sampled one."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def greedy_or_sampled(
     bans: Bans | None,
     identities: Sequence[int],
 ) -> list[Hypothesis]:
-    """Finds one caption for each photo, or draws `n_best`; see `caprun.search.decoding.search` for the arguments."""
+    """Finds one caption for each photo, or samples `n_best`; see `caprun.search.decoding.search` for the arguments."""
     longest, drawing = options.max_length, options.temperature > 0
     count = options.n_best if drawing else 1
     enough = (options.top_k or WHOLE) if drawing else 1
@@ -31,7 +31,7 @@ def greedy_or_sampled(
 
     row = np.arange(photos)
     parent, token = row[:, None], np.full((photos, 1), start, np.int64)
-    own = np.repeat(parent, count, 1)  # where every caption continues its own state
+    own = np.repeat(parent, count, 1)  # parents when every caption continues its own state
     going = np.ones((photos, count), np.bool_)
     history = np.zeros((photos, count, longest), np.int64)  # pieces so far, if there are bans
     for step in range(longest):
@@ -56,7 +56,7 @@ def greedy_or_sampled(
         parent = own
         if step == 0 and count > 1:
             own = np.arange(photos * count).reshape(photos, count)
-        # where bans left nothing, the choice is a banned piece
+        # if bans left nothing, the choice is a banned piece
         stuck = bans is not None and any(-np.inf in of_photo for of_photo in gains)
         if not stuck and not any(end in pieces for pieces in tokens):
             continue

@@ -8,7 +8,7 @@ import numpy as np
 from caprun.arrays import Float32Array, Ids
 
 WHOLE = 2**31 - 1
-"""A number of candidates larger than any vocabulary: all pieces."""
+"""Number of candidates that stands for the whole vocabulary: larger than any."""
 
 
 class StepOutput(NamedTuple):
@@ -19,7 +19,7 @@ class StepOutput(NamedTuple):
     candidate: Ids
     """Ids of those pieces; (rows, beams, k)."""
     alpha: Float32Array | None
-    """Attention weights of each beam, (rows, beams, regions); None unless asked for."""
+    """Attention weights of each beam, (rows, beams, regions); None if not requested."""
 
 
 class Steps(Protocol):
@@ -39,10 +39,10 @@ class Steps(Protocol):
 
         Args:
             row: Photos that are not finished, as indices into the batch; (rows,).
-            parent: States to continue, as indices into the rows x beams states of the previous call (of the first call:
-                one state for each photo); (rows, beams).
+            parent: States to continue, as indices into the rows x beams states of the previous call (for the
+                first call: one state for each photo); (rows, beams).
             token: Last piece of each beam; (rows, beams).
-            k: Number of candidates; a smaller vocabulary has fewer.
+            k: Number of candidates; fewer if the vocabulary is smaller.
 
         Returns:
             Arrays that later calls do not change.

@@ -204,7 +204,7 @@ def test_rows_have_the_confidence_or_why_the_model_abstains(cluster: str, calibr
 
 
 def test_a_model_without_a_confidence_is_refused_before_a_photo_is_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="The model tiny has no calibrated confidence to abstain by"):
+    with pytest.raises(UsageError, match="The model tiny has no calibrated confidence; leave out"):
         caption(tmp_path / "nowhere.png", output=tmp_path / "out", min_confidence=0.4)
     assert not (tmp_path / "out").exists()
 

@@ -188,7 +188,7 @@ def test_a_link_that_stays_in_the_bundle_is_followed_and_what_it_leads_to_is_che
 def test_a_file_that_is_not_there_is_refused(sessions: list[object], spoilt: Path, file: str) -> None:
     (spoilt / file).unlink()
     if file == "model.json":
-        with pytest.raises(BundleError, match=r"is no bundle: it has no model\.json\.$"):
+        with pytest.raises(BundleError, match=r"is not a bundle: it has no model\.json\.$"):
             read_bundle(spoilt)
     else:
         assert "is missing; copy the whole bundle" in refused(spoilt, file)

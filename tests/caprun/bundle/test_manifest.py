@@ -101,7 +101,7 @@ def test_a_manifest_of_a_gigabyte_is_refused_unread(refuse: Refuse, bundle: Path
 def test_a_vocabulary_of_a_gigabyte_is_refused_unread(refuse: Refuse, bundle: Path, edit_manifest: Edit) -> None:
     os.truncate(bundle / "vocab.json", 2**30)
     edit_manifest(bundle, lambda data: data["files"]["vocab.json"].update(bytes=2**30))
-    assert "vocab.json is too large for such a file" in refuse(bundle)
+    assert "vocab.json is too large for a file of a bundle" in refuse(bundle)
 
 
 def test_a_graph_that_no_protocol_buffer_could_be_is_refused_unread(
@@ -109,7 +109,7 @@ def test_a_graph_that_no_protocol_buffer_could_be_is_refused_unread(
 ) -> None:
     os.truncate(bundle / "encoder_model.onnx", 2**40)
     edit_manifest(bundle, lambda data: data["files"]["encoder_model.onnx"].update(bytes=2**40))
-    assert "encoder_model.onnx is too large for such a file" in refuse(bundle)
+    assert "encoder_model.onnx is too large for a file of a bundle" in refuse(bundle)
 
 
 # --- Types and keys, everywhere
@@ -192,7 +192,7 @@ def test_a_future_version_or_a_draft_is_refused_with_what_to_do(
 ) -> None:
     edit_manifest(bundle, lambda data: data.update(format_version=version))
     sentence = refuse(bundle)
-    assert "and this caprun reads version 1: upgrade caprun, or export the model again if a draft" in sentence
+    assert "but this caprun reads version 1: upgrade caprun, or export the model again if a draft" in sentence
 
 
 @pytest.mark.parametrize("version", [0, -1, True, 2.0, "2", None, [2]])
@@ -250,7 +250,7 @@ def test_a_name_that_is_a_path_somewhere_is_refused(
     edit_manifest(bundle, change)
     sentence = refuse(bundle)
     assert f"{bundle / 'model.json'} lists " in sentence
-    assert "which is no file of the bundle; do not use it" in sentence
+    assert "which cannot be a bundle file; do not use it" in sentence
 
 
 @pytest.mark.parametrize("name", NOT_PLAIN[:-1], ids=ascii)
@@ -292,16 +292,19 @@ def _without(graph: str, side: str, name: str) -> Callable[[Data], None]:
     [
         (lambda data: data["image"].update(height=0), "its image size is not between 1 and"),
         (lambda data: data["image"].update(width=10**9), "its image size is not between 1 and"),
-        (lambda data: data["image"].update(width=33), "does not take the image that it describes"),
-        (_tensor("encoder", "inputs", "image", dtype="float32"), "does not take the image"),
-        (_tensor("encoder", "inputs", "image", role="index"), "does not take the image"),
-        (_without("encoder", "inputs", "image"), "does not take the image"),
-        (_without("encoder", "outputs", "keys"), "its decoder does not take the outputs of its encoder"),
-        (_without("decoder", "inputs", "token"), "its decoder does not take the outputs of its encoder"),
-        (_tensor("decoder", "inputs", "regions", name="regionz"), "does not take the outputs of its encoder"),
-        (_tensor("decoder", "outputs", "next_cell", name="cell"), "does not take the state that it returns"),
-        (_tensor("decoder", "outputs", "next_cell", shape=["rows x beams", 1, 9]), "does not take the state"),
-        (_tensor("decoder", "outputs", "next_cell", name="next_hidden"), "two tensors of a graph have one name"),
+        (lambda data: data["image"].update(width=33), "its encoder's input is not the image that it describes"),
+        (_tensor("encoder", "inputs", "image", dtype="float32"), "input is not the image"),
+        (_tensor("encoder", "inputs", "image", role="index"), "input is not the image"),
+        (_without("encoder", "inputs", "image"), "input is not the image"),
+        (_without("encoder", "outputs", "keys"), "its decoder's inputs do not match the outputs of its encoder"),
+        (_without("decoder", "inputs", "token"), "its decoder's inputs do not match the outputs of its encoder"),
+        (_tensor("decoder", "inputs", "regions", name="regionz"), "inputs do not match the outputs of its encoder"),
+        (
+            _tensor("decoder", "outputs", "next_cell", name="cell"),
+            "input state does not match the state that it returns",
+        ),
+        (_tensor("decoder", "outputs", "next_cell", shape=["rows x beams", 1, 9]), "input state does not match"),
+        (_tensor("decoder", "outputs", "next_cell", name="next_hidden"), "two tensors of a graph have the same name"),
         (_without("decoder", "outputs", "log_prob"), "its decoder returns no log_prob"),
         (_tensor("decoder", "outputs", "candidate", dtype="float32"), "its decoder returns no candidate"),
         (_tensor("decoder", "outputs", "candidate", shape=["rows"]), "its decoder returns no candidate"),

@@ -47,7 +47,7 @@ def test_the_language_is_that_of_the_manifest_or_else_of_the_neutral_words(bundl
     edit_manifest(bundle, lambda data: data.update(language="en-GB"))
     assert read_bundle(bundle).manifest.language == "en-GB"
     edit_manifest(bundle, lambda data: data.update(language="English please"))
-    with pytest.raises(BundleError, match="its language 'English please' is no language code"):
+    with pytest.raises(BundleError, match="its language 'English please' is not a language code"):
         read_bundle(bundle)
 
 
@@ -65,20 +65,20 @@ def test_they_may_be_said_always(bundle: Path) -> None:
         (("language",), "", "its neutral words have the language ''"),
         (("words",), {}, "its neutral words are empty"),
         (("words",), [["man", "child"]], "neutral.words must be a table of keys and values"),
-        (("words", "boy"), "child", "its neutral words name 'boy', which is no word of its vocabulary"),
-        (("words", "man"), "person", "its neutral words name 'person', which is no word of its vocabulary"),
-        (("words", "man"), "", "its neutral words name '', which is no word of its vocabulary"),
-        (("words", "man"), "<end>", "its neutral words name '<end>', which is no word of its vocabulary"),
-        (("words", "<end>"), "child", "its neutral words name '<end>', which is no word of its vocabulary"),
+        (("words", "boy"), "child", "its neutral words name 'boy', which is not a word in its vocabulary"),
+        (("words", "man"), "person", "its neutral words name 'person', which is not a word in its vocabulary"),
+        (("words", "man"), "", "its neutral words name '', which is not a word in its vocabulary"),
+        (("words", "man"), "<end>", "its neutral words name '<end>', which is not a word in its vocabulary"),
+        (("words", "<end>"), "child", "its neutral words name '<end>', which is not a word in its vocabulary"),
         (("words", "child"), "man", "its neutral words replace 'child' and replace another word with it"),
         (("words", "dog"), "dog", "its neutral words replace 'dog' and replace another word with it"),
         (("words", "man"), 7, "neutral.words.man is 7"),
-        (("phrases",), {"a boy": "a child"}, "its neutral words name 'boy', which is no word of its vocabulary"),
+        (("phrases",), {"a boy": "a child"}, "its neutral words name 'boy', which is not a word in its vocabulary"),
         (("phrases",), {"a child": "two children"}, "its neutral words name 'children'"),
         (("phrases",), {"child": "a child"}, "replace 'child' with 'a child', which is longer or empty"),
         (("phrases",), {"a child": ""}, "its neutral words replace 'a child' with '', which is longer or empty"),
         (("phrases",), {"": ""}, "its neutral words replace '' with '', which is longer or empty"),
-        (("phrases",), {"x" * 10**4: "a"}, "which is no word of its vocabulary"),
+        (("phrases",), {"x" * 10**4: "a"}, "which is not a word in its vocabulary"),
         (("odd",), 1, "unknown key 'neutral.odd'"),
     ],
     ids=lambda value: repr(value)[:40],
@@ -99,7 +99,7 @@ def test_what_cannot_be_said_is_refused(
 def test_a_search_that_says_neutral_words_must_have_them(bundle: Path, edit_manifest: Edit) -> None:
     make_neutral(bundle, always=True)
     edit_manifest(bundle, lambda data: data.pop("neutral"))
-    with pytest.raises(BundleError, match="its search uses neutral words and it has none"):
+    with pytest.raises(BundleError, match="its search uses neutral words, but it has none"):
         read_bundle(bundle)
 
 

@@ -67,7 +67,7 @@ def test_none_is_taken_only_where_it_may_be() -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        ({"txt": "t"}, "unknown key 'txt'; known here are text, share"),
+        ({"txt": "t"}, "unknown key 'txt'; the known keys are text, share"),
         ({}, "key 'text' is missing"),
         ({"text": "t", "maybe": {"numbr": 1}}, "unknown key 'maybe.numbr'"),
         ({"text": "t", "table": {"a": {"numbr": 1}}}, "unknown key 'table.a.numbr'"),

@@ -164,10 +164,10 @@ def _set(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
         (_set("special", "end", value=24), "special ids"),
         (_set("special", "end", value=-1), "special ids"),
         (_set("special", "end", value=1), "special ids"),
-        (_set("precisions", value={}), "no checksum of any graph"),
-        (_set("precisions", "fp32", "decoder", value="other.onnx"), "no checksum of 'other.onnx'"),
+        (_set("precisions", value={}), "no checksum for any graph"),
+        (_set("precisions", "fp32", "decoder", value="other.onnx"), "no checksum for 'other.onnx'"),
         (lambda data: data["files"].pop("vocab.json"), "lists no vocab.json"),
-        (lambda data: data["files"].pop(ENCODER), f"no checksum of '{ENCODER}'"),
+        (lambda data: data["files"].pop(ENCODER), f"no checksum for '{ENCODER}'"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused_although_its_digest_is_right(
@@ -247,7 +247,7 @@ def test_a_path_out_of_the_bundle_is_refused(refuse: Refuse, bundle: Path, edit_
     edit_manifest(bundle, change)
     sentence = refuse(bundle)
     assert f"{bundle / 'model.json'} lists {outside!r}" in sentence
-    assert "no file of the bundle" in sentence
+    assert "cannot be a bundle file" in sentence
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nul\0", "x" * 5000])
@@ -261,7 +261,7 @@ def test_a_file_is_no_bundle(refuse: Refuse, bundle: Path) -> None:
 
 
 def test_an_empty_directory_is_no_bundle(refuse: Refuse, tmp_path: Path) -> None:
-    assert f"{tmp_path} is no bundle" in refuse(tmp_path)
+    assert f"{tmp_path} is not a bundle" in refuse(tmp_path)
 
 
 @pytest.mark.parametrize("file", [ENCODER, DECODER])
@@ -282,7 +282,7 @@ def test_a_graph_whose_weights_are_in_another_file_is_refused(refuse: Refuse, bu
 def test_a_graph_that_is_no_onnx_file_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
     (bundle / file).write_bytes(b"\x89PNG\r\n\x1a\n")
     _rewrite(read_unchecked(bundle))
-    assert f"{bundle / file} is no ONNX" in refuse(bundle)
+    assert f"{bundle / file} is not an ONNX" in refuse(bundle)
 
 
 def read_unchecked(path: Path) -> Bundle:

@@ -92,7 +92,7 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path: Path, manifest: str | None)
         (tmp_path / "photos" / "model.json").write_text(manifest)
     before = content(tmp_path / "photos")
     with (
-        pytest.raises(BundleError, match=f"{tmp_path / 'photos'} exists and is no bundle"),
+        pytest.raises(BundleError, match=f"{tmp_path / 'photos'} exists and is not a bundle"),
         replaced_bundle(tmp_path / "photos"),
     ):
         pass
@@ -102,7 +102,7 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path: Path, manifest: str | None)
 
 def test_a_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("precious")
-    with pytest.raises(BundleError, match="is no bundle"), replaced_bundle(tmp_path / "notes"):
+    with pytest.raises(BundleError, match="is not a bundle"), replaced_bundle(tmp_path / "notes"):
         pass
     assert (tmp_path / "notes").read_text() == "precious"
 

@@ -289,9 +289,7 @@ def test_a_model_without_a_confidence_is_refused_before_a_photo_is_read(
     monkeypatch.chdir(tmp_path)
     result = run("nowhere.png", *more, "--model", tiny, "--min-confidence", 0)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == (
-        "Error: The model tiny has no calibrated confidence to abstain by; leave out --min-confidence.\n"
-    )
+    assert result.stderr == ("Error: The model tiny has no calibrated confidence; leave out --min-confidence.\n")
     assert not (tmp_path / "rows.jsonl").exists()
 
 

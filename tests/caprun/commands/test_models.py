@@ -144,7 +144,9 @@ def test_a_broken_package_is_named_and_the_others_are_listed(install: Install, s
 def test_two_packages_with_a_bundle_of_one_name_are_named(install: Install) -> None:
     install("small")
     install("small", package="other")
-    with pytest.raises(BundleError, match=r"^The packages caprun-small 1\.0 and other 1\.0 have a bundle small each; "):
+    with pytest.raises(
+        BundleError, match=r"^The packages caprun-small 1\.0 and other 1\.0 each provide a bundle small; "
+    ):
         find_bundle("small")
 
 

@@ -110,7 +110,7 @@ def test_a_package_that_does_not_say_needs_any_cuda(monkeypatch: pytest.MonkeyPa
         (
             Driver(12080),
             (
-                f"The NVIDIA driver here supports CUDA 12.8 at most, and {NEEDS}; update the driver, install an "
+                f"The NVIDIA driver here supports CUDA 12.8 at most, but {NEEDS}; update the driver, install an "
                 "onnxruntime-gpu for CUDA 12, or use --device cpu."
             ),
         ),

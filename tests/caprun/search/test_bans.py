@@ -181,7 +181,7 @@ def test_a_word_that_whole_words_do_not_have_is_never_said_anyway() -> None:
 @pytest.mark.parametrize("joining", [Joining(), Joining(word_start="▁")])
 def test_a_word_that_the_vocabulary_has_in_lower_case_alone_is_refused_with_that(joining: Joining) -> None:
     words = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", f"{joining.word_start}boy"), joining)
-    with pytest.raises(UsageError, match=r"`suppress` names 'Boy', which is not in .*, but 'boy' is"):
+    with pytest.raises(UsageError, match=r"`suppress` names 'Boy', which is not in .*; use 'boy', which is\."):
         search_with(words, {"suppress": ("Boy",)})
 
 

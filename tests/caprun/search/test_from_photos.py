@@ -163,7 +163,7 @@ def test_json_has_the_other_captions_as_it_has_the_first(run: Run, captioner: Ca
     [
         (["--n-best", 4], "`--n-best` (4) must be at most `--beam-size` (3)."),
         (["--groups", 2], "`--groups` (2) must divide `--beam-size` (3)."),
-        (["--top-k", 5], "`--top-k` (5) is for sampling; give a `--temperature` above 0, such as 1."),
+        (["--top-k", 5], "`--top-k` (5) is only for sampling; give a `--temperature` above 0, such as 1."),
         (
             ["--min-length", 12],
             "`--min-length` (12) must be at most 11, since `--max-length` (12) includes",

@@ -184,7 +184,7 @@ def test_a_decoder_that_gives_a_word_twice_is_refused() -> None:
             return output._replace(candidate=np.where(output.candidate == 5, 9, output.candidate))
 
     neutral = NeutralWords("en", WORDS).neutralizer(vocabulary(world(0)))
-    with pytest.raises(BundleError, match="does not give each piece of its vocabulary once"):
+    with pytest.raises(BundleError, match="does not return each piece of its vocabulary once"):
         search(Repeating(world(0), [0]), 1, START, END, SearchOptions(neutral=True), neutral=neutral)
 
 

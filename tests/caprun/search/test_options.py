@@ -97,12 +97,12 @@ def test_the_limits_of_an_option_are_within_its_range() -> None:
         ({"groups": 2}, r"`groups` \(2\) must divide `beam_size` \(3\)\."),
         ({"groups": 6}, r"`groups` \(6\) must divide `beam_size` \(3\)"),
         ({"n_best": 4}, r"`n_best` \(4\) must be at most `beam_size` \(3\)"),
-        ({"top_k": 5}, r"`top_k` \(5\) is for sampling; give a `temperature` above 0"),
-        ({"top_p": 0.9}, r"`top_p` \(0\.9\) is for sampling"),
-        ({"seed": 7}, r"`seed` \(7\) is for sampling"),
+        ({"top_k": 5}, r"`top_k` \(5\) is only for sampling; give a `temperature` above 0"),
+        ({"top_p": 0.9}, r"`top_p` \(0\.9\) is only for sampling"),
+        ({"seed": 7}, r"`seed` \(7\) is only for sampling"),
         ({"diversity": 1.5}, r"`diversity` \(1\.5\) needs several `groups`"),
         ({"diversity": 0, "temperature": 1.0}, r"`diversity` \(0\) needs several `groups`"),
-        ({"temperature": 1.0, "groups": 3}, r"`groups` \(3\) is for search"),
+        ({"temperature": 1.0, "groups": 3}, r"`groups` \(3\) is only for search"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_in_a_sentence(options: dict[str, Any], sentence: str) -> None:

@@ -129,7 +129,7 @@ def test_what_is_no_probability_is_refused(service: Running, value: str) -> None
 def test_a_model_without_a_confidence_cannot_be_asked_for_one(captioner: Captioner, value: float) -> None:
     with running(captioner) as found:
         answer = found.caption(PHOTOS[0], min_confidence=value)
-        is_error(answer, 422, "The model tiny has no calibrated confidence to abstain by; leave out `min_confidence`.")
+        is_error(answer, 422, "The model tiny has no calibrated confidence; leave out `min_confidence`.")
         assert "confidence" not in found.caption(PHOTOS[0]).json()
 
 
@@ -161,7 +161,7 @@ def test_the_description_says_how_it_abstains(service: Running, strict: Running)
 def test_a_bundle_without_a_confidence_is_not_served_with_one(tiny: Path, workers: int) -> None:
     code, sentence = fails(tiny, "--min-confidence", 0, "--workers", workers)
     assert code != 0
-    assert sentence == "The model tiny has no calibrated confidence to abstain by; leave out --min-confidence."
+    assert sentence == "The model tiny has no calibrated confidence; leave out --min-confidence."
 
 
 def test_what_is_no_probability_is_no_option(calibrated: Path) -> None:

@@ -225,7 +225,7 @@ def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
         (["train", "--data", "."], 1, ". is not a dataset in a known format"),
         (["train", "--data", "{shapes}", "--device", "cuda"], 1, "PyTorch finds no CUDA device; use --device cpu."),
         (["train", "--data", "{shapes}", "--config", "none.toml"], 1, "The configuration none.toml cannot be read"),
-        (["train", "--set", "train.epoch=3"], 1, "unknown key 'train.epoch'; known here are stage,"),
+        (["train", "--set", "train.epoch=3"], 1, "unknown key 'train.epoch'; the known keys are stage,"),
         (["train", "--set", "train.epochs=many"], 1, "train.epochs is 'many'; it must be a whole number."),
         (["train", "--set", "model.dropout=2"], 1, "dropout is 2.0; it must lie between 0 and 1."),
         (["train", "--epochs", "0"], 2, "--epochs"),
@@ -233,7 +233,7 @@ def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
         (["train", "--device", "tpu"], 2, "--device"),
         (["evaluate"], 2, "Missing argument"),
         (["evaluate", "none.pt", "--data", "{shapes}"], 1, "There is no checkpoint none.pt"),
-        (["evaluate", "empty", "--data", "{shapes}"], 1, "empty is no bundle: it has no model.json."),
+        (["evaluate", "empty", "--data", "{shapes}"], 1, "empty is not a bundle: it has no model.json."),
         (["evaluate", "{best}", "--data", "nowhere"], 1, "There is no dataset folder nowhere"),
         (["evaluate", "{best}", "--data", "{shapes}", "--split", "val"], 2, "--split"),
         (

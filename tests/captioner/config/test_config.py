@@ -94,13 +94,15 @@ def test_the_file_is_over_the_base_and_the_base_over_the_defaults(tmp_path):
 )
 def test_an_unknown_key_is_refused_by_name_with_the_known_ones(setting, named):
     with pytest.raises(
-        CaptionerError, match=rf"^In the configuration \(the options given\): unknown key {named}; known here are "
+        CaptionerError, match=rf"^In the configuration \(the options given\): unknown key {named}; the known keys are "
     ):
         load_config(parse_settings([setting]))
 
 
 def test_an_unknown_key_in_a_file_is_refused_with_the_files_name(tmp_path):
-    with pytest.raises(CaptionerError, match=r"settings\.toml\): unknown key 'model\.unit'; known here are encoder,"):
+    with pytest.raises(
+        CaptionerError, match=r"settings\.toml\): unknown key 'model\.unit'; the known keys are encoder,"
+    ):
         load(toml(tmp_path, "[model]\nunit = 3\n"))
 
 

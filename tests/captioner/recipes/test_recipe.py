@@ -276,7 +276,7 @@ WRONG = {
     "no such word": (
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\nsearch.suppress=['Background']",
         "Stage 2",
-        "'background' is; name that",
+        "use 'background', which is",
     ),
     "no card": ("[[stage]]\nname='a'\n[export]\ncard='none.md'", "none.md", "cannot be read"),
 }
@@ -293,7 +293,7 @@ def test_what_is_wrong_anywhere_in_a_recipe_is_said_before_anything_is_trained(r
 def test_an_output_that_is_no_bundle_is_refused_before_anything_is_trained(run, tiny, small):
     Path("bundle").mkdir()
     Path("bundle/photo.jpg").touch()
-    assert_one_line(run(tiny, *small, "--output", "bundle"), 1, "bundle exists and is no bundle")
+    assert_one_line(run(tiny, *small, "--output", "bundle"), 1, "bundle exists and is not a bundle")
     assert not Path("runs").exists()
 
 

@@ -17,7 +17,7 @@ from captioner.commands.importing import import_
 from captioner.commands.recipe import recipe
 from captioner.commands.train import train
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home folder it tells of a cache of its own
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home folder it warns about a temporary cache
 
 
 @click.group(cls=ErrorsAsSentences, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,4 +1,4 @@
-"""Writes output files and folders, and turns failures into one sentence."""
+"""Writes output files and folders, and reports failures in one sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captioner.errors import CaptionerError
 
 
 def cache_folder(named: Path | None) -> Path:
-    """Returns the folder of caches: the one that `--cache` names, or `captioner` in the user's cache.
+    """Returns the cache folder: the one given by `--cache`, or `captioner` in the user's cache.
 
     Raises:
         UsageError: there is no home folder.
@@ -24,12 +24,12 @@ def cache_folder(named: Path | None) -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
     except RuntimeError:
-        raise UsageError("There is no home folder for the cache; set HOME, or name one with --cache.") from None
+        raise UsageError("There is no home folder for the cache; set HOME, or name a folder with --cache.") from None
 
 
 @contextmanager
 def refusals(what: str, path: Path) -> Iterator[None]:
-    """Raises an OSError in the block as a CaptionerError that names `what` and the path."""
+    """Converts an OSError in the block into a CaptionerError that names `what` and the path."""
     try:
         yield
     except OSError as error:
@@ -45,7 +45,7 @@ def write_whole(what: str, path: Path, content: bytes | str) -> None:
         content: bytes, or text to encode as UTF-8; lone surrogates in it are written as backslash escapes.
 
     Raises:
-        CaptionerError: the file cannot be written; an existing file stays as it was.
+        CaptionerError: the file cannot be written; an existing file is left unchanged.
     """
     with refusals(what, path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def write_whole(what: str, path: Path, content: bytes | str) -> None:
 
 
 def prepare_folder(folder: Path, option: str = "--output") -> None:
-    """Creates a folder and checks that it can be written.
+    """Creates a folder if needed, and checks that it is writable.
 
     Raises:
         CaptionerError: the folder cannot be written; the message names the option that chooses another one.
@@ -71,12 +71,12 @@ def prepare_folder(folder: Path, option: str = "--output") -> None:
 
 @contextmanager
 def locked_folder(folder: Path, option: str = "--output") -> Iterator[None]:
-    """Prepares the folder of a training or a recipe, and locks it against other processes while the context lasts.
+    """Prepares the folder of a training run or a recipe, and locks it against other processes within the context.
 
-    Incomplete checkpoints of a killed training are removed.
+    Incomplete checkpoints of a killed run are removed.
 
     Raises:
-        CaptionerError: the folder cannot be written, or another training is writing to it.
+        CaptionerError: the folder cannot be written, or another run is writing to it.
     """
     from filelock import FileLock, Timeout
 
@@ -85,7 +85,7 @@ def locked_folder(folder: Path, option: str = "--output") -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise CaptionerError(f"Another training is writing to {folder}; wait, or name another {option}.") from None
+        raise CaptionerError(f"Another run is writing to {folder}; wait, or name another {option}.") from None
     except OSError as error:
         raise CaptionerError(f"{folder}/.lock cannot be written: {error.strerror}; name another {option}.") from error
     try:

@@ -1,4 +1,4 @@
-"""Shows the progress of long work: a bar on a terminal, a line every 30 seconds elsewhere."""
+"""Shows the progress of a long task: a bar on a terminal, a line every 30 seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 
 from tqdm import tqdm
 
-_LINE_EVERY = 30.0  # seconds between lines where there is no terminal
+_LINE_EVERY = 30.0  # seconds between lines if stderr is not a terminal
 
 
 class Progress:
-    """Shows on stderr how much of some work is done.
+    """Shows the progress of a task on stderr.
 
     Args:
-        what: name of the work.
+        what: name of the task.
         total: number of units, if known.
-        unit: name of a unit, in the plural.
-        done: number of units done before, which do not count for the rate.
+        unit: plural name of a unit.
+        done: number of units that were already done; they do not count towards the rate.
         quiet: whether to show nothing.
     """
 
@@ -37,10 +37,10 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         elif kind is None and self._said > self._began and self._done > self._told:
-            self._line()  # completes the lines that were shown
+            self._line()  # the last line, if others were shown
 
     def advance(self, count: int, note: str = "") -> None:
-        """Adds finished units; `note` is shown beside the count."""
+        """Adds finished units; `note` is shown after the count."""
         self._done += count
         self._note = note
         if self._bar is not None:

@@ -1,7 +1,7 @@
-"""Reads files of `torch.save` without running code from them, and checks every byte that is used.
+"""Reads files written by `torch.save` without running code from them, and checks every byte that is used.
 
-`torch.load` accepts flipped bits without an error, and unpacks a zip of any declared size. But `torch.save` writes the
-CRC-32 of each part of its zip, and every part that it writes is uncompressed.
+`torch.load` accepts flipped bits without an error, and unpacks a zip of any declared size. However, `torch.save` writes
+a CRC-32 for each member of its zip and compresses none of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import torch
 
 ZIP = b"PK\3\4"
-"""The beginning of a file of `torch.save`, since PyTorch 1.6."""
+"""First bytes of a file written by `torch.save` since PyTorch 1.6."""
 
 
 class DamagedError(ValueError):
@@ -28,7 +28,7 @@ def load_unpickled(path: Path, *, old: bool = False) -> Any:
 
     Args:
         path: path of the file.
-        old: whether to accept files of PyTorch before version 1.6, which are not zips and have no checksums.
+        old: whether to accept files from PyTorch before version 1.6, which are not zips and have no checksums.
 
     Raises:
         DamagedError: the file is altered, cut off, declares more data than it has, or has another format.
@@ -53,10 +53,10 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def refuse_damaged(file: BinaryIO) -> None:
-    """Checks that a zip is as `torch.save` wrote it.
+    """Checks that a zip is intact and uncompressed, as `torch.save` writes it.
 
     Raises:
-        DamagedError: it is altered, cut off, or declares more data than it has.
+        DamagedError: the zip is altered, cut off, or declares more data than it has.
     """
     size = file.seek(0, os.SEEK_END)
     try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("checkpoints", type=FILE, nargs=-1, required=True)
-@click.option("--weight", "weights", type=float, multiple=True, help="Weight of each checkpoint, in their order.")
+@click.option("--weight", "weights", type=float, multiple=True, help="Weight of a checkpoint; one for each, in order.")
 @click.option("--output", type=FILE, required=True, metavar="FILE.pt", help="Checkpoint to write.")
 @data_option("Captioned photos.")
 @device_option
@@ -43,8 +43,8 @@ def average(
 ) -> None:
     """Average the weights of CHECKPOINTS, and score the result on dev.
 
-    The checkpoints must come from trainings that started from the same model (--init); that model may be one of them.
-    The average is as fast as one model, and often better than each. Without --weight, all weigh the same.
+    The checkpoints must come from training runs that started from the same model (--init), or be that model. The
+    average is as fast as a single model, and often better than each. Without --weight, all have the same weight.
     """
     from captioner.backends.pytorch import torch_device
     from captioner.datasets import load_datasets

@@ -1,4 +1,4 @@
-"""How the commands print."""
+"""Console output of the commands."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def say(line: str) -> None:
 
 
 def own_command() -> str:
-    """Returns the command line of this process, as a shell reads it."""
+    """Returns the command line of this process, quoted for a shell."""
     return shlex.join(["captioner", *sys.argv[1:]])

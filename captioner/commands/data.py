@@ -16,8 +16,8 @@ from captioner.config import load_config, merged, parse_settings, read_toml
 @click.argument("datasets", type=DatasetPath(exists=True, path_type=Path), metavar="DATASET", nargs=-1, required=True)
 @setting_options("data.tokenizer", "data.splits", "data.split_seed")
 @set_option
-@click.option("--config", "config_file", type=FILE, metavar="FILE.toml", help="File with settings of a training.")
-@click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write the report, with every problem.")
+@click.option("--config", "config_file", type=FILE, metavar="FILE.toml", help="File with training settings.")
+@click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write the report as JSON, with every problem.")
 @click.option("--quick", is_flag=True, help="Do not open the photos.")
 @cache_option
 def data(
@@ -29,10 +29,10 @@ def data(
     quick: bool,
     cache: Path | None,
 ) -> None:
-    """Describe DATASET, captioned photos in a folder or a Parquet file, or hf:OWNER/NAME, and list its problems.
+    """Describe DATASET (a folder or Parquet file with captioned photos, or hf:OWNER/NAME), and list its problems.
 
     Prints counts, splits, caption lengths and frequent words; photos that are missing, cannot be read, have no caption,
-    or are in two splits under different names; captions that a training with the same settings would cut. Several
+    or are in two splits under different names; and captions that training with these settings would cut. Several
     datasets are described one by one, then compared.
     """
     from captioner.datasets import DataSource, load_datasets

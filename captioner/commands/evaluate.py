@@ -33,27 +33,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=FILE, metavar="CHECKPOINT|BUNDLE")
-@data_option("Captioned photos; several are scored each and together.")
+@data_option("Captioned photos; several datasets are scored separately and together.")
 @click.option("--split", type=click.Choice(SPLITS), default="dev", show_default=True, help="Split to caption.")
-@setting_option("data.splits", default=None, show_default="the training's")
-@setting_option("data.split_seed", default=None, show_default="the training's")
+@setting_option("data.splits", default=None, show_default="as in training")
+@setting_option("data.split_seed", default=None, show_default="as in training")
 @device_option
 @cache_option
-@click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write the scores and every caption.")
-@click.option("--report", "page", type=FILE, metavar="FILE.html", help="Write a page with scores and photos.")
+@click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write the scores and all captions as JSON.")
+@click.option("--report", "page", type=FILE, metavar="FILE.html", help="Write an HTML page with scores and photos.")
 @click.option(
     "--samples",
     type=Integer(0),
     default=0,
     show_default=True,
     metavar="N",
-    help="Number of photos whose captions and references are printed.",
+    help="Number of photos to print with captions and references.",
 )
 @click.option(
     "--segmenter",
     type=click.Choice(["jieba"]),
     show_default="characters",
-    help="Package that finds the words in scripts without spaces, for comparison with papers.",
+    help="Package that segments words in scripts without spaces, for comparison with papers.",
 )
 @allow_missing_option
 @precision_option
@@ -113,7 +113,7 @@ def evaluate(
 
 
 def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, Config]:
-    """Returns a captioner and its configuration; of a bundle's configuration only the splits are known."""
+    """Returns a captioner and its configuration; for a bundle, only the splits are known."""
     from captioner.backends.loading import load_captioner, splits_of
     from captioner.backends.pytorch import torch_device
     from captioner.config import Config
@@ -121,14 +121,14 @@ def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, C
     from captioner.models.checkpoint import checkpoint_file, load_checkpoint
 
     model = checkpoint_file(model)
-    if model.is_dir() or precision is not None:  # which a checkpoint has not
+    if model.is_dir() or precision is not None:  # which is an error for a checkpoint
         return load_captioner(model, device, precision), Config(data=splits_of(model))
     checkpoint = load_checkpoint(model)
     return Taught(checkpoint, torch_device(device)).captioner(model.stem), checkpoint.config
 
 
 def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Config, run: Path | None) -> None:
-    """Writes the report as a page; `run` is the folder of the training, if known."""
+    """Writes the report as a page; `run` is the folder of the training run, if known."""
     from captioner.reports.page import Content, write_report
     from captioner.reports.run import History
     from captioner.reports.summary import config_toml

@@ -1,4 +1,4 @@
-"""`captioner export`: exports a checkpoint to a bundle, and proves it."""
+"""`captioner export`: exports a checkpoint to a bundle, and verifies it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Format = Literal["onnx", "torchscript"]
 )
 @setting_options(*EXPORT)
 @data_option(
-    "Dataset of the training: proves the export on dev photos too, and fits the confidence. int8 and fp16 need it.",
+    "Training dataset, to verify the export on dev photos too and to fit the confidence; needed for int8 and fp16.",
     default=None,
 )
 @cache_option
@@ -49,9 +49,9 @@ def export(
     cache: Path | None,
     allow_missing: bool,
 ) -> None:
-    """Write a bundle from CHECKPOINT, and prove that it gives the same captions as PyTorch.
+    """Export CHECKPOINT to a bundle, and verify that it generates the same captions as PyTorch.
 
-    Without CHECKPOINT, exports the best one of the newest training.
+    Without CHECKPOINT, exports the best checkpoint of the newest training run.
     """
     from captioner.datasets import load_datasets
     from captioner.models.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint, newest_checkpoint
@@ -61,11 +61,11 @@ def export(
     output = output or Path("weights") / (name if kind == "onnx" else f"{name}-{kind}")
     settings = ExportSettings(**given.get("export", {}))
     if kind != "onnx" and (other := next((one for one in settings.precisions if one != "fp32"), None)):
-        raise click.UsageError(f"--precision {other} needs --format onnx; leave one of the two out.")
+        raise click.UsageError(f"--precision {other} needs --format onnx; leave out one of the two.")
     dataset = None
     if data:
         check_bundle(output, settings)  # before all photos are opened
-        drawn = load_checkpoint(checkpoint).config.data  # the same splits, so that dev photos are unseen ones
+        drawn = load_checkpoint(checkpoint).config.data  # the same splits, so that dev photos are unseen
         dataset = load_datasets(
             data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed, cache=cache
         )
@@ -123,7 +123,7 @@ def _readable(dataset: Dataset, *, allow_missing: bool) -> Dataset:
 
 
 def check_bundle(output: Path, settings: ExportSettings) -> None:
-    """Checks, before a long training, that a bundle can be written.
+    """Checks that a bundle can be written; called before a long training run.
 
     Raises:
         CaprunError: the exporter is not installed, the folder cannot be written or holds something else, or the card's
@@ -138,5 +138,5 @@ def check_bundle(output: Path, settings: ExportSettings) -> None:
         raise _NothingToWrite  # a replacement that fails leaves the folder unchanged
 
 
-class _NothingToWrite(Exception):  # noqa: N818  (signals no fault)
-    """Ends a replacement that was only tried."""
+class _NothingToWrite(Exception):  # noqa: N818  (not an error)
+    """Aborts a replacement that only checks whether it is possible."""

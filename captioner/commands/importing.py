@@ -1,4 +1,4 @@
-"""`captioner import`: makes a checkpoint of another captioner's."""
+"""`captioner import`: converts a checkpoint of another captioner."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPTIONS = {
     "vvduc": ("vocabulary",),
     "ljm565": ("data",),
 }
-"""The options of each system, the one that names its vocabulary first."""
+"""The options of each system, starting with the one for its vocabulary."""
 _DECODERS = ("rnetvi", "rnetvh", "rnetvhc", "rnetvhcattention")
 
 
@@ -26,9 +26,9 @@ _DECODERS = ("rnetvi", "rnetvh", "rnetvhc", "rnetvhcattention")
 @click.argument("files", type=FILE, nargs=-1, required=True)
 @click.option("--word-map", type=FILE, metavar="FILE", help="sgrvinod: WORDMAP_*.json; carnet: word2id.pickle.")
 @click.option("--vocabulary", type=FILE, metavar="FILE", help="image-cap: BERT's vocab.txt; vvduc: vocab.json.")
-@click.option("--data", type=FILE, metavar="DIR", help="ljm565: the dataset that it was trained on.")
-@click.option("--decoder", type=click.Choice(_DECODERS), help="carnet: the decoder that it was trained with.")
-@click.option("--regions", type=Integer(1, 256), metavar="N", show_default="7", help="carnet: its number_of_splits.")
+@click.option("--data", type=FILE, metavar="DIR", help="ljm565: dataset that the model was trained on.")
+@click.option("--decoder", type=click.Choice(_DECODERS), help="carnet: decoder of the model.")
+@click.option("--regions", type=Integer(1, 256), metavar="N", show_default="7", help="carnet: number_of_splits.")
 @click.option("--output", type=FILE, required=True, metavar="FILE.pt", help="Checkpoint to write.")
 def import_(
     system: str,
@@ -40,10 +40,10 @@ def import_(
     regions: int | None,
     output: Path,
 ) -> None:
-    """Make a checkpoint of FILES, which another captioner wrote.
+    """Make a checkpoint from FILES that another captioner wrote.
 
-    The checkpoint captions as the other program does with greedy search, and can be exported, evaluated and fine-tuned
-    (--init). Nothing in the files is executed.
+    With greedy search, the checkpoint generates the same captions as the other program. It can be exported, evaluated
+    and fine-tuned (--init). No code in the files is executed.
     """
     from captioner.errors import CaptionerError
     from captioner.importers.assembly import import_checkpoint
@@ -67,7 +67,7 @@ def import_(
 
 
 def _check_options(system: str, given: list[str]) -> None:
-    """Raises a UsageError for an option that the system needs or does not have."""
+    """Raises a UsageError for an option that is missing or that the system does not have."""
     needed = [name for name in _OPTIONS[system] if name not in (*given, "regions")]
     others = [name for name in given if name not in _OPTIONS[system]]
     for names, problem in ((needed, "needs"), (others, "does not take")):

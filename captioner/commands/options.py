@@ -1,4 +1,4 @@
-"""Options that several commands share; the option of a setting takes type, range and default from its field."""
+"""Options that several commands share. The option for a setting has the type, range and default of its field."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ cache_option = click.option(
     type=FILE,
     metavar="DIR",
     show_default="~/.cache/captioner",
-    help="Cache of the encoder's features, and of photos from Parquet files and the Hugging Face hub.",
+    help="Cache for the encoder's features, and for photos from Parquet files and the Hugging Face Hub.",
 )
 
 
@@ -90,11 +90,11 @@ def _sources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 _DEFAULTS: dict[str, Any] = {**vars(Config()), "export": ExportSettings()}
 _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "train.stage": ("Training objective.", {}),
-    "model.encoder": ("Image network: efficientnet_lite2, a CNN of torchvision, or timm/NAME.", {}),
+    "model.encoder": ("Image encoder: efficientnet_lite2, a torchvision CNN, or timm/NAME.", {}),
     "model.encoder_weights": ("Initial weights of the encoder.", {"metavar": "FILE|default|none"}),
     "model.regions": ("Pool the encoder's grid to N x N regions; 0: no pooling.", {"metavar": "N"}),
     "model.fine_tune": (
-        "Train the encoder from its child (or transformer block) N on; -1: do not train it.",
+        "Train the encoder from child module (or transformer block) N onwards; -1: do not train it.",
         {"metavar": "N"},
     ),
     "model.decoder": ("How the photo enters the LSTM.", {"type": click.Choice(decoder_names())}),
@@ -104,48 +104,48 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         {"metavar": "CODE", "show_default": "unknown"},
     ),
     "data.tokenizer": (
-        "Tokenizer of captions; auto chooses by their script.",
+        "Tokenizer for captions; auto chooses by their script.",
         {"metavar": "auto|word|bpe|wordpiece:VOCAB.TXT|spacy[:LANG]"},
     ),
     "data.splits": (
-        "Relative sizes of the splits, where the dataset has none.",
+        "Relative sizes of the splits, if the dataset has none.",
         {"metavar": "TRAIN DEV TEST"},
     ),
     "data.split_seed": ("Seed for drawing the splits.", {}),
     "train.epochs": ("Passes over the training photos.", {}),
-    "train.batch_size": ("Photos in a step, each with all its captions.", {}),
+    "train.batch_size": ("Photos per step, each with all its captions.", {}),
     "train.lr": (f"Highest learning rate; with --stage self-critical the default is {SELF_CRITICAL.lr}.", {}),
     "train.seed": ("Seed for initialisation, dropout, augmentation and the order of photos.", {}),
     "export.precisions": (
         "Precision besides fp32: int8 for CPUs, fp16 for GPUs. May be repeated.",
         {"option": "--precision"},
     ),
-    "export.calibration": ("How int8 determines its ranges, on training photos.", {}),
-    "export.name": ("Name of the model.", {"show_default": "the bundle's folder"}),
+    "export.calibration": ("Method that finds the int8 ranges on training photos.", {}),
+    "export.name": ("Name of the model.", {"show_default": "name of the bundle's folder"}),
     "export.licence": ("Licence of the weights, for the model card.", {}),
     "export.language": (
         "Language of the captions as a BCP 47 code.",
-        {"metavar": "CODE", "show_default": "the training's"},
+        {"metavar": "CODE", "show_default": "as in training"},
     ),
     "export.card": ("Introductory text for the model card.", {"metavar": "FILE.md", "show_default": False}),
-    "export.data_photos": ("Number of dev photos to prove the export on.", {}),
+    "export.data_photos": ("Number of dev photos to verify the export on.", {}),
 }
-"""Settings with an option of their own: help, and where the option differs from the field."""
+"""Settings with an option of their own: its help, and its arguments that differ from the field."""
 
 TRAINING = tuple(name for name in _OPTIONS if not name.startswith("export."))
 EXPORT = tuple(name for name in _OPTIONS if name.startswith("export."))
 
 set_option = click.option(
-    "--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; may be repeated."
+    "--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Set any setting; may be repeated."
 )
 
 
 def setting_option(name: str, **changes: Any) -> Decorator:
-    """Declares the option of a setting, such as `train.epochs`, with the type, range and default of its field.
+    """Declares the option for a setting, such as `train.epochs`, with the type, range and default of its field.
 
     Args:
         name: section and field; the command receives the field's name.
-        changes: further arguments of `click.option`, which take precedence.
+        changes: arguments of `click.option` that take precedence.
     """
     section, _, key = name.partition(".")
     kind, allowed = field_types(type(_DEFAULTS[section]))[key]
@@ -167,10 +167,10 @@ def setting_option(name: str, **changes: Any) -> Decorator:
 
 
 def setting_options(*names: str, **changes: Any) -> Decorator:
-    """Declares the options of settings; the command receives those that were given as `given`, by section.
+    """Declares options for settings; the command receives the settings that the user gave as `given`, by section.
 
     Args:
-        names: see `setting_option`; `TRAINING` and `EXPORT` are the names of all.
+        names: see `setting_option`; `TRAINING` and `EXPORT` list all names.
         changes: see `setting_option`.
     """
 
@@ -195,7 +195,7 @@ def setting_options(*names: str, **changes: Any) -> Decorator:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a command that trains which do not change what it learns."""
+    """Options of the training commands that are not settings."""
 
     device: str
     threads: int | None
@@ -221,9 +221,9 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def set_threads(threads: int | None) -> None:
-    """Sets the number of CPU threads: as asked for, or a fair share of the cores for each process of torchrun."""
-    # oneDNN compiles a bf16 product for every number of captions that are not finished at a step; its default cache of
-    # 1,024 products is too small for all of them
+    """Sets the number of CPU threads: the given one, or an equal share of the cores for each torchrun process."""
+    # oneDNN compiles a bf16 product for each number of unfinished captions in a step; its default cache of 1,024
+    # products is too small for all of them
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
     import torch

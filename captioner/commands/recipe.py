@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", required=False, metavar="[FILE.toml]")
-@data_option("Captioned photos; WEIGHT is how often each of its photos is shown in an epoch.")
+@data_option("Captioned photos; WEIGHT is how often each photo is shown in an epoch.")
 @click.option("--output", type=FILE, metavar="BUNDLE", help="Folder of the bundle; required.")
 @click.option(
-    "--run", "run_path", type=FILE, metavar="DIR", show_default="runs/BUNDLE", help="Folder of the trainings."
+    "--run", "run_path", type=FILE, metavar="DIR", show_default="runs/BUNDLE", help="Folder of the training runs."
 )
-@init_options("Start the first stage from its model.")
-@setting_options("train.seed", *EXPORT, default=None, show_default="the recipe's")
+@init_options("Model to start the first stage from.")
+@setting_options("train.seed", *EXPORT, default=None, show_default="as in the recipe")
 @set_option
 @run_options
-@click.option("--show", is_flag=True, help="Print the recipe, as a start for your own, and exit.")
+@click.option("--show", is_flag=True, help="Print the recipe, as a template for your own, and exit.")
 def recipe(
     file: str | None,
     data: tuple[DataSource, ...],
@@ -61,11 +61,11 @@ def recipe(
     run: RunOptions,
     show: bool,
 ) -> None:
-    """Make a bundle from captioned photos: run every training that FILE lists, one after the other, then export.
+    """Make a bundle from captioned photos: train the stages in FILE, one after another, then export.
 
-    Without FILE, uses the recipe of the packaged model, which is also the best known one for other photos. Everything
-    is checked before the first training. The same command continues a run that was interrupted or killed; only options
-    of the export may change then.
+    Without FILE, uses the recipe of the packaged model, which is also the best one known for other photos. Everything
+    is checked before training starts. The same command continues a run that was interrupted or killed; only export
+    options can be changed then.
     """
     from captioner.recipes.recipe import find_recipe, read_recipe
 
@@ -76,7 +76,7 @@ def recipe(
     if output is None:
         raise click.UsageError("Missing option '--output'.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise CaptionerError("A recipe is trained by one process; start it without torchrun.")
+        raise CaptionerError("A recipe runs in a single process; start it without torchrun.")
     export = given.pop("export", {})
     start = {**({"init": str(init)} if init else {}), **({"new_vocabulary": True} if new_vocabulary else {})}
     found = read_recipe(path, merged(parse_settings(assignments), given), start)
@@ -126,14 +126,14 @@ def _export(checkpoint: Path, output: Path, request: RecipeRun, folder: RunFolde
             state.exported = _description(recipe, output)
     except CaprunError as error:
         others = [precision for precision in recipe.export.precisions if precision != "fp32"]
-        hint = f"; with --precision fp32 it leaves out {', '.join(others)}" if others else ""
+        hint = f", and adding --precision fp32 skips {', '.join(others)}" if others else ""
         raise CaptionerError(
-            f"{str(error).rstrip('.')}. All stages are trained: the same command repeats only the export{hint}."
+            f"{str(error).rstrip('.')}. All stages are trained; the same command repeats only the export{hint}."
         ) from error
 
 
 def _description(recipe: Recipe, output: Path) -> str:
-    """Returns a digest of a bundle and its settings; while it is the same, the export need not be repeated."""
+    """Returns a digest of a bundle and its settings; if it is unchanged, the export need not be repeated."""
     from caprun.bundle.manifest import MANIFEST
     from caprun.bundle.reading import read_bundle
 

@@ -1,4 +1,4 @@
-"""`captioner train`: trains a model, or continues a training."""
+"""`captioner train`: trains a model, or resumes a training run."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@data_option("Captioned photos; WEIGHT is how often each of its photos is shown in an epoch.")
+@data_option("Captioned photos; WEIGHT is how often each photo is shown in an epoch.")
 @click.option("--output", type=FILE, metavar="DIR", show_default="runs/DATE-TIME", help="Folder for the checkpoints.")
-@init_options("Start from its model; --stage self-critical needs it.")
+@init_options("Model to start from; needed for --stage self-critical.")
 @setting_options(*TRAINING)
 @set_option
 @click.option("--config", "config_file", type=FILE, metavar="FILE.toml", help="File with settings.")
 @run_options
-@click.option("--resume", is_flag=True, help="Continue the training in --output, or the newest one.")
+@click.option("--resume", is_flag=True, help="Resume the training run in --output, or the newest one.")
 def train(
     data: tuple[DataSource, ...],
     output: Path | None,
@@ -61,9 +61,9 @@ def train(
 ) -> None:
     """Train a captioner on captioned photos, and write checkpoints.
 
-    Options take precedence over --set, and --set over --config. Started by torchrun, all processes train one model.
-    --stage self-critical improves a trained model (--init): it samples captions from the model and rewards those that
-    agree with people's captions.
+    Options take precedence over --set, and --set over --config. Under torchrun, all processes train one model. --stage
+    self-critical improves a trained model (--init): it samples captions from the model and rewards those that agree
+    with the reference captions.
     """
     from captioner.datasets import load_datasets
     from captioner.models.checkpoint import LAST, load_checkpoint
@@ -77,7 +77,7 @@ def train(
     if resume:
         if init is not None or new_vocabulary:
             option = "--init" if init is not None else "--new-vocabulary"
-            raise CaptionerError(f"--resume continues a training from its own checkpoint; leave out {option}.")
+            raise CaptionerError(f"--resume continues a training run from its own checkpoint; leave out {option}.")
         output, resumed = _to_resume(output)
         config = _allowed_changes(resumed.config, load_config(settings, base=resumed.config, source=source))
     elif init is not None:
@@ -92,7 +92,7 @@ def train(
     try:
         output = processes.from_first(output or Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
         if not resume and (output / LAST).exists():
-            raise CaptionerError(f"{output} already holds a training; add --resume, or name another --output.")
+            raise CaptionerError(f"{output} already holds a training run; add --resume, or name another --output.")
         splits, seed = config.data.splits, config.data.split_seed
         dataset = load_datasets(data, allow_missing=run.allow_missing, splits=splits, seed=seed, cache=run.cache)
         if first is not None and _has_few_photos(dataset):
@@ -125,14 +125,14 @@ def train(
 
 
 def _has_few_photos(dataset: Dataset) -> bool:
-    """Returns whether the smallest of the datasets has few training photos."""
+    """Returns whether the smallest dataset has few training photos."""
     from captioner.datasets.joining import split_sizes
 
     return min(counts.get("train", 0) for counts in split_sizes(dataset).values()) < FEW_PHOTOS
 
 
 def _arguments(data: tuple[DataSource, ...], output: Path, run: RunOptions) -> str:
-    """Returns the options that a training is resumed with."""
+    """Returns the options to resume a training run with."""
     words = [word for source in data for word in ("--data", str(source))] + ["--output", str(output)]
     for name, value in (("--threads", run.threads), ("--cache", run.cache)):
         words += [name, str(value)] if value is not None else []
@@ -151,10 +151,10 @@ def _to_resume(output: Path | None) -> tuple[Path, Checkpoint]:
 
 
 def _allowed_changes(config: Config, asked: Config) -> Config:
-    """Returns `asked` if a training with `config` can continue with it.
+    """Returns `asked` if a training run with `config` can be resumed with it.
 
     Raises:
-        CaptionerError: a setting differs that may not change.
+        CaptionerError: a setting was changed that must stay the same.
     """
     free = {"train.early_stop", "train.keep_epochs", "train.save_minutes"}
     if config.train.schedule in ("plateau", "constant") and not config.train.scheduled_sampling:
@@ -162,7 +162,7 @@ def _allowed_changes(config: Config, asked: Config) -> Config:
     changed = [name for name in changed_settings(config, asked) if name not in free]
     if changed:
         raise CaptionerError(
-            f"A resumed training keeps all its settings except {', '.join(sorted(free))}; leave out "
-            f"{', '.join(changed)}, or start a new training."
+            f"A resumed training run keeps all its settings except {', '.join(sorted(free))}; leave out "
+            f"{', '.join(changed)}, or start a new run."
         )
     return asked

@@ -1,4 +1,4 @@
-"""The configuration of a training: frozen dataclasses, read from TOML and from `--set section.key=value`."""
+"""Training configuration: frozen dataclasses, read from TOML and from `--set section.key=value`."""
 
 from captioner.config.data import AUTO, DataConfig
 from captioner.config.export import ExportSettings

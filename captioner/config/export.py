@@ -1,4 +1,4 @@
-"""The `[export]` table of a recipe, which is also the options of `captioner export`."""
+"""The `[export]` table of a recipe; its fields are also options of `captioner export`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from captioner.config.data import check_language
 from captioner.config.ranges import Count, check_ranges
 
 Calibration = Literal["mse", "minmax", "entropy", "percentile"]
-"""Ways to find the ranges of int8 activations; see `capexport.quantization.ranges.find_ranges`."""
+"""Methods that find the ranges of int8 activations; see `capexport.quantization.ranges.find_ranges`."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ExportSettings:
     precisions: tuple[Literal["fp32", "int8", "fp16"], ...] = ("fp32",)
     """Precisions of the graphs; fp32 is always written."""
     calibration: Calibration = "mse"
-    """How int8 determines the ranges of its activations, on training photos."""
+    """Method that finds the ranges of int8 activations on training photos."""
     name: str = ""
     """Name of the model; empty: the name of the bundle's folder."""
     licence: str = "unknown"

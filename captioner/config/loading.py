@@ -1,4 +1,4 @@
-"""Reads settings from TOML files and the command line, and lays them over the defaults or over another training's."""
+"""Reads settings from TOML files and the command line, and merges them with the defaults or a trained model's."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ FEW: Settings = {
     "model": {"fine_tune": -1, "word_dropout": 0.1},
     "train": {"epochs": 4, "rehearse": True, "select_by": "epoch"},
 }
-"""Defaults of a training from a trained model (--init) on a dataset with fewer than `FEW_PHOTOS` training photos."""
+"""Defaults for training from a trained model (--init) on a dataset with fewer than `FEW_PHOTOS` training photos."""
 
 
 def load_config(settings: Settings | None = None, *, base: Config | None = None, source: str = GIVEN) -> Config:
-    """Lays settings over the defaults.
+    """Returns a configuration in which settings replace the defaults.
 
     Args:
         settings: settings by section.
-        base: a configuration to use instead of the defaults, which for the self-critical stage are `SELF_CRITICAL`.
+        base: configuration to use instead of the defaults, which are `SELF_CRITICAL` for the self-critical stage.
         source: origin of the settings, named in errors.
 
     Raises:
@@ -51,13 +51,13 @@ def load_second_config(
     few: bool = False,
     source: str = GIVEN,
 ) -> Config:
-    """Lays settings over those of a trained model that the training starts from.
+    """Returns a configuration in which settings replace those of a trained model to start from.
 
     Args:
         settings: settings by section.
         first: the configuration that the model was trained with; `data`, `model` and `search` are taken from it.
-        new_vocabulary: takes only the encoder and its photos from `first`; all else is that of a new training.
-        few: whether a dataset has few photos, so that the defaults are `FEW`.
+        new_vocabulary: whether to keep only the settings of the encoder and its input from `first`.
+        few: whether a dataset has few photos; the defaults are then `FEW`.
         source: origin of the settings, named in errors.
 
     Raises:
@@ -79,7 +79,7 @@ def load_second_config(
         base = _over(base, FEW, source)
     config = _over(base, settings, source)
     contradicting = [
-        f"{name} ({now!r}, and {before!r} in the checkpoint)"
+        f"{name} ({now!r}, but {before!r} in the checkpoint)"
         for name, (before, now) in changed_settings(first, config).items()
         if name.startswith(("data.", "model.")) and (name in _ENCODER if new_vocabulary else name not in _FREE)
     ]
@@ -95,18 +95,18 @@ _ENCODER = {
     *("data.image_size", "data.fit", "data.resample"),
     *("model.encoder", "model.encoder_weights", "model.normalise"),
 }
-"""Settings of data and model that an encoder keeps with a new vocabulary."""
+"""Data and model settings that an encoder keeps with a new vocabulary."""
 
 _FREE = {
     *("data.language", "data.views", "data.augment", "data.sided_words", "data.max_length"),
     *("data.min_count", "data.vocabulary_size"),
     *("model.dropout", "model.word_dropout", "model.fine_tune"),
 }
-"""Settings of data and model that may differ from those of the trained model."""
+"""Data and model settings that can differ from those of the trained model."""
 
 
 def changed_settings(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
-    """Returns both values of each setting that differs, by its name, such as `train.lr`."""
+    """Returns the old and the new value of each changed setting, by a name such as `train.lr`."""
     return {
         f"{section}.{key}": (old, value)
         for section, settings in vars(now).items()
@@ -136,7 +136,7 @@ def read_toml(file: Path, what: str = "configuration") -> dict[str, Any]:
 def parse_settings(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Parses `section.key=value` assignments; a later one replaces an earlier one.
 
-    A value is TOML, such as `0.001`, `true` or `["a", "the"]`; anything else is text, without quotes.
+    A value is TOML, such as `0.001`, `true` or `["a", "the"]`; anything else is a string without quotes.
 
     Raises:
         CaptionerError: an assignment does not have that form.
@@ -161,7 +161,7 @@ def merged(*layers: Settings) -> dict[str, Any]:
     for layer in layers:
         for section, values in layer.items():
             below = result.get(section, {})
-            if isinstance(below, Mapping):  # otherwise it is refused later, and must not be hidden until then
+            if isinstance(below, Mapping):  # other values are invalid, and kept so that they are reported later
                 result[section] = {**below, **values} if isinstance(values, Mapping) else values
     return result
 

@@ -10,18 +10,18 @@ from caprun.errors import UsageError
 from captioner.config.ranges import Range, Share, Size, check_ranges
 
 DECODERS = ("soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", "rnetvhcattention")
-"""The ways in which the photo enters the LSTM.
+"""How the photo enters the LSTM.
 
 - `rnetvi`: the projected photo is the first input (Vinyals et al., 2015).
 - `rnetvh`: the projected photo is the initial hidden state; the initial cell state is zero.
 - `rnetvhc`: the projected photo is the initial hidden and cell state.
-- `soft-attention`, which CaRNet calls `rnetvhcattention`: as rnetvhc; in addition, every step reads a weighted mean of
-  all regions (Xu et al., 2015, section 4.2).
+- `soft-attention` (CaRNet's `rnetvhcattention`): as `rnetvhc`; in addition, every step reads a weighted mean of all
+  regions (Xu et al., 2015, section 4.2).
 - `hard-attention`: every step reads one sampled region (section 4.1).
 """
 
 DECODER_ENTRY_POINTS = "captioner.decoders"
-"""Group of entry points by which other packages add decoders: the name for `--decoder`, and a class.
+"""Entry point group with which other packages add decoders: the name for `--decoder`, and a class.
 
 The class is a `captioner.models.decoder.CaptionDecoder` that attends to regions.
 """
@@ -30,7 +30,7 @@ _PROJECTION = 512
 
 
 def decoder_names() -> tuple[str, ...]:
-    """Returns the names of all decoders, those that other packages register last."""
+    """Returns the names of all decoders; those registered by other packages come last."""
     registered = {entry.name for entry in entry_points(group=DECODER_ENTRY_POINTS)}
     return (*DECODERS, *sorted(registered - set(DECODERS)))
 
@@ -40,32 +40,32 @@ class ModelConfig:
     """Encoder, decoder and their sizes."""
 
     encoder: str = "efficientnet_lite2"
-    """Image network: efficientnet_lite2, a CNN of torchvision, or timm/NAME."""
+    """Image encoder: efficientnet_lite2, a torchvision CNN, or timm/NAME."""
     encoder_weights: str = "default"
     """Initial weights of the encoder: `default` (pretrained), `none`, or a file (safetensors or a state dict)."""
     normalise: bool = True
-    """Normalises pixels with the statistics of the encoder's training; otherwise they are 0 to 1."""
+    """Normalises pixels with the statistics of the encoder's training; otherwise they range from 0 to 1."""
     regions: Annotated[int, Range(0, 256)] = 0
     """Regions per side after pooling the encoder's grid; 0: no pooling, 1: one vector for the photo."""
     fine_tune: Annotated[int, Range(-1, 1000)] = -1
-    """Index of the first child module (of a transformer, block) of the encoder that is trained (5 is a ResNet's second
-    stage); -1: none. The output of the frozen part is cached if it is no larger than the photo (four photos)."""
+    """Index of the first child module of the encoder (for a transformer, block) that is trained; 5 is a ResNet's second
+    stage; -1: none. The frozen part's output is cached if it is no larger than the photo (for a transformer, four)."""
     decoder: str = "soft-attention"
     """Name of the decoder: one of `DECODERS`, or one that another package registers."""
     gate: bool = True
-    """Uses attention's gate beta (Xu et al., 2015, section 4.2.1)."""
+    """Uses the attention gate beta (Xu et al., 2015, section 4.2.1)."""
     attention_activation: Literal["tanh", "relu"] = "tanh"
-    """Activation of attention's sum of a region's key and the query: tanh as in the paper, or relu (sgrvinod)."""
+    """Activation of the sum of a region's key and the query in attention: tanh as in the paper, or relu (sgrvinod)."""
     attention_layers: Annotated[int, Range(1, 2)] = 1
-    """Layers that make a key of a region and a query of the hidden vector; 2: as ljm565 does, with soft attention."""
+    """Layers that map a region to its key and the hidden vector to the query; 2 as in ljm565 (soft attention)."""
     initial_state: Literal["learned", "projection", "weighted"] = "learned"
-    """Initial LSTM state: `learned` is a layer each for hidden and cell, `projection` is the mean projected region
-    itself (CaRNet), which needs `projection` equal to `units`; `weighted` is learned too, from a weighted sum of the
+    """Initial LSTM state: `learned` has one layer each for hidden and cell state, `projection` is the mean projected
+    region itself (CaRNet), which needs `projection` equal to `units`; `weighted` is learned from a weighted sum of the
     regions for each LSTM layer instead of their mean (ljm565)."""
     initial_tanh: bool = True
     """Bounds the initial hidden state with tanh."""
     project: Literal["auto", "relu", "linear", "none"] = "auto"
-    """Layer over the encoder's features: a `linear` one, one with `relu`, or `none`. `auto` is linear where a decoder
+    """Projection layer after the encoder: `linear`, `relu` (linear with ReLU) or `none`. `auto` is linear if a decoder
     without attention starts from the projection itself, otherwise relu."""
     projection: Annotated[int, Range(0, 2**16)] = 0
     """Length of a projected region; 0: 512, or with rnetvi the value of `embedding`. Not used with project=none."""
@@ -74,12 +74,12 @@ class ModelConfig:
     units: Size = 512
     """Length of the LSTM's hidden and cell vectors."""
     attention: Size = 256
-    """Length of the space in which attention compares regions with the hidden vector."""
+    """Dimension of the space in which attention compares regions with the hidden vector."""
     output: Literal["deep", "linear", "relu"] = "deep"
-    """Output layer: `deep` reads word, hidden vector and context (Xu et al., 2015, equation 7), `linear` the hidden
-    vector alone, `relu` its positive part."""
+    """Output layer: `deep` reads word, hidden vector and context (Xu et al., 2015, equation 7), `linear` only the
+    hidden vector, `relu` its positive part."""
     mask_special: bool = True
-    """Never says the padding, the start and the unknown word; the probabilities of the other pieces sum to one."""
+    """Never predicts padding, start or unknown; the probabilities of the other pieces sum to one."""
     tie_words: bool = True
     """Shares one matrix between input and output words (Press and Wolf, 2017)."""
     layers: Annotated[int, Range(1, 100)] = 1
@@ -102,24 +102,24 @@ class ModelConfig:
             object.__setattr__(self, "decoder", "soft-attention")
         if self.decoder == "rnetvi" and self.projection != self.embedding:
             raise UsageError(
-                f"With rnetvi the photo is read like a word: model.projection ({self.projection}) and model.embedding "
+                f"With rnetvi, the photo is read like a word: model.projection ({self.projection}) and model.embedding "
                 f"({self.embedding}) must be equal; leave out model.projection."
             )
         if self.decoder != "rnetvi" and self.initial_state == "projection" and self.projection != self.units:
             raise UsageError(
-                f"With initial_state=projection the projection is the LSTM's state: projection ({self.projection}) "
+                f"With initial_state=projection, the projection is the LSTM's state: projection ({self.projection}) "
                 f"and units ({self.units}) must be equal."
             )
         if self.project == "none" and not self.learns_state:
-            raise UsageError("project=none needs a layer that makes the LSTM's state: initial_state=learned.")
+            raise UsageError("project=none needs a layer for the LSTM's initial state; set initial_state=learned.")
         if self.initial_state == "weighted" and not self.attends:
             raise UsageError(f"initial_state=weighted needs regions; the decoder {self.decoder} takes one vector.")
         if self.attention_layers > 1 and self.decoder != "soft-attention":
             raise UsageError(f"attention_layers=2 needs decoder=soft-attention, not {self.decoder}.")
         if self.output != "deep" and self.tie_words and self.embedding != self.units:
             raise UsageError(
-                f"With output={self.output} tied words are compared with the hidden vector: embedding "
-                f"({self.embedding}) and units ({self.units}) must be equal, or tie_words=false."
+                f"With output={self.output}, tied words are compared with the hidden vector: embedding "
+                f"({self.embedding}) and units ({self.units}) must be equal; or set tie_words=false."
             )
 
     @property
@@ -129,5 +129,5 @@ class ModelConfig:
 
     @property
     def learns_state(self) -> bool:
-        """True if layers of their own make the initial state; otherwise the projected photo starts the LSTM itself."""
+        """True if separate layers compute the initial state; otherwise the LSTM reads the projected photo itself."""
         return self.decoder != "rnetvi" and self.initial_state != "projection"

@@ -15,7 +15,7 @@ BAD_ENDINGS = (
     *("between", "against", "across", "along", "beside", "beneath", "toward", "towards", "during", "among", "amongst"),
     *("about", "upon", "underneath", "atop", "like", "without", "within", "next"),
 )
-"""English articles, conjunctions and prepositions, without those that end sentences as adverbs, such as `outside`."""
+"""English articles, conjunctions and prepositions, except those that can end a sentence, such as `outside`."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class SelfCriticalConfig:
     """Sampling and reward of self-critical training."""
 
     samples: Annotated[int, Range(1, 1000)] = 5
-    """Captions sampled for each photo in a step."""
+    """Captions sampled per photo and step."""
     temperature: Annotated[float, Range(0.01, 100)] = 1.0
-    """Temperature of sampling; the gradient is that of the distribution at this temperature."""
+    """Sampling temperature; the gradient is that of the distribution at this temperature."""
     baseline: Literal["mean", "greedy"] = "mean"
-    """Reward that a caption's reward is compared with: the mean of the photo's other samples (Luo, 2020), or that of
-    the caption found by greedy search (Rennie et al., 2017)."""
+    """Baseline of a caption's reward: the mean reward of the photo's other samples (Luo, 2020), or the reward of the
+    greedy caption (Rennie et al., 2017)."""
     cider: Weight = 1.0
     """Weight of CIDEr-D (0 to 10) in the reward."""
     bleu_4: Weight = 1.0
@@ -37,7 +37,7 @@ class SelfCriticalConfig:
     """Weight of the length penalty: the squared relative difference from the mean length of the photo's references.
     CIDEr-D alone penalises short captions too little."""
     dropout: Literal["off", "learning", "on"] = "learning"
-    """When dropout is active: never, in the gradient step only, or while sampling too. With dropout the gradient is
+    """When dropout is active: never, in the gradient step only, or while sampling too. With dropout, the gradient is
     not exactly that of the reward, but the model generalises better to new photos."""
     bad_endings: tuple[str, ...] = BAD_ENDINGS
     """Words that a caption should not end with; training reports the share of captions that do."""

@@ -11,8 +11,8 @@ from captioner.config.ranges import Count, Limit, Range, Rate, Seed, Share, Weig
 Stage = Literal["cross-entropy", "self-critical"]
 """The training objective.
 
-- `cross-entropy`: the next word of people's captions.
-- `self-critical`: the reward of captions sampled from the model, scored against people's (Rennie et al., 2017).
+- `cross-entropy`: predict the next word of the reference captions.
+- `self-critical`: maximise the reward of sampled captions, scored against the references (Rennie et al., 2017).
 """
 
 
@@ -25,9 +25,9 @@ class TrainConfig:
     epochs: Count = 8
     """Passes over the training photos."""
     batch_size: Count = 16
-    """Photos in a step, over all processes; each photo comes with all its captions."""
+    """Photos per step, over all processes; each photo comes with all its captions."""
     accumulate: Count = 1
-    """Parts that a step is computed in, one after another: less memory, the same gradient."""
+    """Number of parts in which a step is computed, one after another; saves memory, with the same gradient."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """AdamW (Loshchilov and Hutter, 2019), or Adam with weight decay added to the gradient."""
     lr: Rate = 1e-3
@@ -38,7 +38,7 @@ class TrainConfig:
     """Learning rate after the warm-up: one-cycle (Smith and Topin, 2017) falls to zero, cosine and linear fall to
     `last_rate`, plateau falls whenever `plateau_on` stops improving."""
     last_rate: Share = 0.0
-    """Share of the highest learning rate at which cosine and linear end."""
+    """Final learning rate of cosine and linear, as a share of the highest."""
     warm_up: Share = 0.1
     """Share of the steps in which the learning rate rises."""
     plateau_on: Literal["dev_loss", "cider", "bleu_4"] = "cider"
@@ -62,20 +62,20 @@ class TrainConfig:
     attention_reward: Weight = 1.0
     """Weight of hard attention's REINFORCE term (lambda_r in section 4.1)."""
     scheduled_sampling: Share = 0.0
-    """Share of input words that the model itself predicts in the last epoch, rising from 0 (Bengio et al., 2015)."""
+    """Share of input words that the model predicts itself in the last epoch; rises from 0 (Bengio et al., 2015)."""
     rehearse: bool = False
-    """Keeps what a trained model (--init) says of the photos in datasets with a weight below 1: that share of them,
-    drawn once, is shown in every epoch with the captions that the model gives them before it is trained."""
+    """Preserves what a trained model (--init) says about the photos in datasets with a weight below 1: a share of them
+    equal to the weight, drawn once, is shown in every epoch with the model's captions from before training."""
     average: Share = 0.999
     """Decay of the moving average of the weights, which is validated and saved; 0: no average. In the self-critical
-    stage it begins with the initial model, whose share falls to a third or less by the end; in cross-entropy the first
+    stage it starts from the initial model, whose share falls to a third or less by the end; in cross-entropy, the first
     steps replace the initial weights."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Mixed precision: fp16 on GPUs, bf16 on GPUs and processors with AVX512-BF16 or AMX; others use fp32 instead."""
     select_by: str = "cider"
     """Dev score that selects the best epoch: the highest `cider` or `bleu_4`, or the lowest `dev_loss`; `epoch` selects
-    the last, where dev photos are too few to tell epochs apart. With several datasets, scores are over all dev photos,
-    or over those of one dataset: `cider@NAME`."""
+    the last epoch, for when dev photos are too few to tell epochs apart. With several datasets, scores are over all dev
+    photos, or over those of one dataset: `cider@NAME`."""
     balance: Share = 0.5
     """Weights of captions in cross-entropy: 0 gives every caption the same weight, 1 every photo. One caption is a
     noisier target than the mean of five, so the default lies between."""
@@ -93,7 +93,7 @@ class TrainConfig:
         of_cross_entropy = (*_OF_CROSS_ENTROPY, "rehearse")
         if self.stage == "self-critical" and (idle := [name for name in of_cross_entropy if getattr(self, name)]):
             names = ", ".join(f"train.{name}" for name in idle)
-            raise UsageError(f"{names} has no effect in the self-critical stage; leave it out, or switch it off.")
+            raise UsageError(f"The self-critical stage does not use {names}; leave out such settings, or disable them.")
         score, at, dataset = self.select_by.partition("@")
         if score not in ("cider", "bleu_4", "dev_loss", "epoch") or bool(at) != bool(dataset):
             raise UsageError(
@@ -102,7 +102,7 @@ class TrainConfig:
             )
         if score in ("dev_loss", "epoch") and dataset:
             raise UsageError(
-                f"train.select_by={score} is of all datasets; leave out @{dataset}, or choose cider or bleu_4."
+                f"train.select_by={score} is over all datasets; leave out @{dataset}, or choose cider or bleu_4."
             )
         if self.accumulate > self.batch_size:
             raise UsageError(f"accumulate is {self.accumulate}; it must not exceed batch_size ({self.batch_size}).")

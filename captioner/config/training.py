@@ -1,4 +1,4 @@
-"""The whole configuration of a training, as its checkpoint keeps it."""
+"""The complete configuration of a training run, as stored in its checkpoint."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from captioner.errors import CaptionerError
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration of a training, as its checkpoint keeps it."""
+    """The complete configuration of a training run, as stored in its checkpoint."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchOptions = field(default_factory=SearchOptions)
-    """Search options of validation; an exported bundle takes them as its defaults."""
+    """Search options for validation; they become the defaults of an exported bundle."""
     self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
 
     def __post_init__(self) -> None:
         if self.train.stage != SELF_CRITICAL.stage and self.self_critical != SelfCriticalConfig():
             raise UsageError(
-                "self_critical has no effect unless train.stage is self-critical; set train.stage, or leave it out."
+                "self_critical has no effect unless train.stage is self-critical; set it, or leave out self_critical."
             )
 
     def with_tokenizer(self, chosen: str) -> Config:
-        """Returns this configuration with the tokenizer that was chosen, if it leaves the choice open."""
+        """Returns this configuration with the chosen tokenizer in place of `auto`."""
         return replace(self, data=replace(self.data, tokenizer=chosen)) if self.data.tokenizer == AUTO else self
 
 

@@ -1,1 +1,1 @@
-"""Recipes: files that list the trainings and the export of a model. Those in this folder come with captioner."""
+"""Recipes: files that list the training stages and the export of a model; this folder has captioner's own."""

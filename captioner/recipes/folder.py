@@ -1,4 +1,4 @@
-"""The folder of a recipe's run: its recipe and data, and the stages that are done."""
+"""The folder of a recipe run, which records its recipe, its data and the stages that are done."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Work:
     seconds: float = 0.0
     """Wall time so far."""
     began: float | None = None
-    """Start of the current work as `time.time`, also after it was killed; None if there is none."""
+    """Start of the current work as `time.time()`, kept if it is killed; None if no work is in progress."""
     done: bool = False
 
 
@@ -78,7 +78,7 @@ class RunFolder:
             self.write()
 
     def count_killed_work(self) -> None:
-        """Counts the time until the last checkpoint of killed work; what came after it is repeated."""
+        """Adds the time up to the last checkpoint of killed work; work after that checkpoint is repeated."""
         for name, work in self.state.work.items():
             if work.began is not None:
                 last = self.path / name / LAST
@@ -97,7 +97,7 @@ class RunFolder:
 
 @contextmanager
 def open_run(path: Path, recipe: Recipe, data: str, output: Path) -> Iterator[RunFolder]:
-    """Begins a run or continues it, and locks its folder while the context lasts.
+    """Starts or continues a run, and locks its folder within the context.
 
     Args:
         path: the folder; created if it is missing.
@@ -106,13 +106,13 @@ def open_run(path: Path, recipe: Recipe, data: str, output: Path) -> Iterator[Ru
         output: folder of the bundle.
 
     Raises:
-        CaptionerError: another process uses the folder, it holds something else or a run with another recipe, data or
+        CaptionerError: another process uses the folder, it holds other files or a run with a different recipe, data or
             output, or it cannot be written.
     """
     others = sorted(file.name for file in path.glob("[!.]*"))
     if others and STATE not in others:
         raise CaptionerError(
-            f"{path} holds {others[0]}, which is not part of a recipe's run; name another folder with --run."
+            f"{path} holds {others[0]}, which is not part of a recipe run; name another folder with --run."
         )
     work = {name: Work() for name in [*(stage.folder for stage in recipe.stages), "export"]}
     asked = State(_FORMAT_VERSION, recipe.name, tuple(recipe.trained()), data, str(output.resolve()), work)
@@ -128,12 +128,12 @@ def open_run(path: Path, recipe: Recipe, data: str, output: Path) -> Iterator[Ru
 
 
 def _difference(state: State, asked: State) -> str:
-    """Describes what a run was started with, if it differs from what is asked for."""
+    """Describes what a run was started with, if it differs from `asked`."""
     if found := differences(state.trained, asked.trained):
         more = f" and {len(found) - 3} more settings" if len(found) > 3 else ""
-        return f"another recipe: {', '.join(found[:3])}{more}"
+        return f"a different recipe: {', '.join(found[:3])}{more}"
     if state.data != asked.data:
-        return "other photos or captions"
+        return "different photos or captions"
     return f"--output {state.output}" if state.output != asked.output else ""
 
 
@@ -158,13 +158,13 @@ def best_of(run: Path, stage: Stage) -> Path:
     best = run / stage.folder / BEST
     if not best.is_file():
         raise CaptionerError(
-            f"Stage {stage.number} is done, but its {best} is missing; restore it, or name another folder with --run."
+            f"Stage {stage.number} is done, but {best} is missing; restore it, or name another folder with --run."
         )
     return best
 
 
 def data_digest(dataset: Dataset) -> str:
-    """Returns the sha256 of the photos' names, splits, captions and weights, whatever the folder's path."""
+    """Returns the SHA-256 of the photos' names, splits, captions and weights, regardless of the folder's path."""
     rows: list[object] = [[example.image.name, example.split, *example.references] for example in dataset.examples]
     if dataset.parts:
         rows += [[part.weight, len(part.examples)] for part in dataset.parts]

@@ -1,4 +1,4 @@
-"""A recipe: the configuration of every stage and the settings of the export, all checked before anything runs."""
+"""A recipe: the configuration of every stage and the export settings, all checked before anything runs."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class Stage:
     """Position in the recipe, from 1."""
     name: str
     config: Config
-    """Configuration of the training; for an average, that of the stage before, with which the next one continues."""
+    """Configuration of the training; for an average, that of the previous stage, which the next stage inherits."""
     average: Mapping[str, float] = field(default_factory=dict)
     """Weights of the best checkpoints of earlier stages, by name; empty for a training."""
     init: str = ""
-    """Name of the stage whose best checkpoint a training starts from; empty if it starts from none."""
+    """Name of the stage whose best checkpoint training starts from; empty if there is none."""
     checkpoint: Path | None = None
-    """The checkpoint that a training starts from, if it is not that of a stage."""
+    """The checkpoint that training starts from, unless it is that of a stage."""
     new_vocabulary: bool = False
-    """Keeps only the encoder of the model that a training starts from."""
+    """Keeps only the encoder of the model that training starts from."""
 
     @property
     def folder(self) -> str:
-        """Name of the stage's folder in the folder of the run."""
+        """Name of the stage's folder in the run folder."""
         return f"{self.number}-{self.name}"
 
 
@@ -70,7 +70,7 @@ class Recipe:
             if stage.new_vocabulary:
                 settings["new_vocabulary"] = True
             stages.append({"name": stage.name, **settings})
-        plain: list[dict[str, Any]] = json.loads(json.dumps(stages))  # lists instead of tuples, as a file has them
+        plain: list[dict[str, Any]] = json.loads(json.dumps(stages))  # tuples become lists, as in a file
         return plain
 
     @property
@@ -83,7 +83,7 @@ def find_recipe(name: str | None) -> Path:
     """Returns the file of a recipe.
 
     Args:
-        name: a path, the name of a recipe that comes with captioner, or None for that of the packaged model.
+        name: a path, the name of a recipe that comes with captioner, or None for the packaged model's recipe.
 
     Raises:
         CaptionerError: there is no such recipe.
@@ -92,7 +92,7 @@ def find_recipe(name: str | None) -> Path:
     file = packaged.get(name or DEFAULT, Path(name or DEFAULT))
     if not file.is_file():
         raise CaptionerError(
-            f"There is no recipe {name}; name a TOML file, or one that comes with captioner: {', '.join(packaged)}."
+            f"There is no recipe {name}; name a TOML file, or a recipe of captioner: {', '.join(packaged)}."
         )
     return file
 
@@ -105,7 +105,7 @@ def read_recipe(
     Args:
         file: TOML with a table `[[stage]]` for each training or average, and `[export]`.
         settings: settings by section that take precedence over those of every stage.
-        first: `init` and `new_vocabulary` of the first stage, which take precedence over those of the file.
+        first: `init` and `new_vocabulary` of the first stage, which take precedence over the file.
 
     Raises:
         CaptionerError: the file cannot be read or is not TOML, a key is unknown, a value is invalid, or a stage
@@ -113,10 +113,10 @@ def read_recipe(
     """
     data = read_toml(file, "recipe")
     if unknown := sorted(set(data) - {"stage", "export"}):
-        raise CaptionerError(f"The recipe {file} has an unknown key {unknown[0]!r}; known here are stage, export.")
+        raise CaptionerError(f"The recipe {file} has an unknown key {unknown[0]!r}; use stage or export.")
     tables = data.get("stage")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise CaptionerError(f"The recipe {file} has no stages; add a table [[stage]] for each training.")
+        raise CaptionerError(f"The recipe {file} has no stages; add a [[stage]] table for each one.")
     stages: list[Stage] = []
     for table in [{**tables[0], **(first or {})}, *tables[1:]]:
         stages.append(_stage(file, table, settings or {}, stages))
@@ -137,7 +137,7 @@ def _stage(file: Path, table: Mapping[str, Any], settings: Mapping[str, Any], be
         raise CaptionerError(f"The name of {where} is {name!r}; use only the letters a to z, digits and hyphens.")
     known = {stage.name: stage for stage in before}
     if name in known:
-        raise CaptionerError(f"The name of {where} ({name}) is that of an earlier stage; choose another.")
+        raise CaptionerError(f"The name of {where} ({name}) is used by an earlier stage; choose another.")
     where = f"stage {number} ({name}) of the recipe {file}"
     if "average" in table:
         return Stage(number, name, before[-1].config if before else Config(), _average(where, table, known))
@@ -151,7 +151,7 @@ def _stage(file: Path, table: Mapping[str, Any], settings: Mapping[str, Any], be
         raise CaptionerError(f"In {where}: new_vocabulary is {new_vocabulary!r}; it must be true or false.")
     if start is None:
         if new_vocabulary:
-            raise CaptionerError(f"In {where}: a new vocabulary keeps the encoder of a trained model; name it as init.")
+            raise CaptionerError(f"In {where}: a new vocabulary keeps the encoder of a trained model; set init to it.")
         config = load_config(merged(own, settings), source=where)
         if config.train.stage == "self-critical":
             raise CaptionerError(f"In {where}: the self-critical stage needs an earlier stage to start from.")
@@ -164,7 +164,7 @@ def _stage(file: Path, table: Mapping[str, Any], settings: Mapping[str, Any], be
 
 
 def _start(where: str, table: Mapping[str, Any], known: Mapping[str, Stage]) -> Stage | Path | None:
-    """Returns what a training starts from: the stage or the checkpoint that `init` names, or the stage before."""
+    """Returns the start of a training: the stage or checkpoint that `init` names, or the previous stage."""
     if "init" not in table:
         return list(known.values())[-1] if known else None
     init = table["init"]
@@ -179,15 +179,15 @@ def _start(where: str, table: Mapping[str, Any], known: Mapping[str, Stage]) -> 
 
 
 def _average(where: str, table: Mapping[str, Any], known: Mapping[str, Stage]) -> dict[str, float]:
-    """Returns the weights of an average, checked."""
+    """Returns the checked weights of an average."""
     if more := sorted(set(table) - {"name", "average"}):
         raise CaptionerError(f"In {where}: an average has no settings; leave out {more[0]!r}.")
     shares = table["average"]
     if not isinstance(shares, dict) or len(shares) < 2:
-        raise CaptionerError(f"In {where}: average needs two stages or more, such as {{ first = 1, second = 1 }}.")
+        raise CaptionerError(f"In {where}: average needs at least two stages, such as {{ first = 1, second = 1 }}.")
     for name, share in shares.items():
         if name not in known:
-            raise CaptionerError(f"In {where}: average names {name!r}; name earlier stages ({_names(known)}).")
+            raise CaptionerError(f"In {where}: average names {name!r}; use names of earlier stages ({_names(known)}).")
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf:
             raise CaptionerError(f"In {where}: the weight of {name} is {share!r}; it must be a number above 0.")
     return {name: float(share) for name, share in shares.items()}
@@ -200,11 +200,11 @@ def _names(known: Mapping[str, Stage]) -> str:
 def differences(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
     """Describes the differences between two results of `Recipe.trained`, a phrase for each."""
     if len(before) != len(now):
-        return [f"it had {len(before)} stages and has {len(now)}"]
+        return [f"it had {len(before)} stages and now has {len(now)}"]
     found = []
     for number, (old, new) in enumerate(zip(map(_flat, before), map(_flat, now), strict=True), 1):
         found += [
-            f"{key} of stage {number} was {old.get(key)!r} and is {new.get(key)!r}"
+            f"{key} of stage {number} was {old.get(key)!r} and is now {new.get(key)!r}"
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key)
         ]

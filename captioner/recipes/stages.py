@@ -1,4 +1,4 @@
-"""Trains the stages of a recipe, each from where it stopped, and writes the checkpoint to export."""
+"""Trains the stages of a recipe, resuming where a run stopped, and writes the checkpoint to export."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
 
 
 def train_stages(request: RecipeRun, folder: RunFolder, say: Say) -> Path:
-    """Trains the stages that are not done, and writes the checkpoint to export into the folder of the run.
+    """Trains the stages that are not done, and writes the checkpoint to export to the run folder.
 
     Raises:
         CaptionerError: see `captioner.training.train.train`.
@@ -103,9 +103,9 @@ def _train_stage(request: RecipeRun, stage: Stage, before: Path | None, folder: 
     if resumed is not None and (
         resumed.training is None or resumed.config != stage.config.with_tokenizer(resumed.config.data.tokenizer)
     ):
-        raise CaptionerError(f"{last} belongs to another training; name another folder with --run.")
+        raise CaptionerError(f"{last} belongs to another training run; name another folder with --run.")
     processes = Processes(device=torch_device(request.device))
-    init = (before or stage.checkpoint) if resumed is None else None  # a resumed training has its start in itself
+    init = (before or stage.checkpoint) if resumed is None else None  # a resumed run has its own weights
     job = Job(
         request.dataset,
         stage.config,

@@ -1,1 +1,1 @@
-"""Reports: tables, TensorBoard events, curves, pictures and the HTML page of a training."""
+"""Reports: tables, TensorBoard events, curves, pictures and the HTML page of a training run."""

@@ -1,4 +1,4 @@
-"""Draws the curves of a training: losses or rewards, and scores by epoch."""
+"""Draws training curves: losses or rewards, and scores by epoch."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def curves_png(
     epochs: Sequence[Mapping[str, float | None]],
     names: Sequence[str] = ("Loss", "Accuracy"),
 ) -> bytes | None:
-    """Draws the numbers of the steps and the scores of the epochs as a PNG.
+    """Draws the values of each step and the scores of each epoch as a PNG.
 
     Args:
-        steps: for each training step, its position in epochs (2.5 is the middle of the third) and its numbers.
+        steps: for each training step, its position in epochs (2.5 is the middle of the third) and its values.
         epochs: rows of `validation_results.csv` by column title.
-        names: the titles of the steps' numbers.
+        names: the titles of a step's values.
 
     Returns:
-        The same bytes for the same numbers; None if no epoch is complete.
+        The PNG, with the same bytes for the same values; None if no epoch is complete.
     """
     if not epochs:
         return None
@@ -56,7 +56,7 @@ def curves_png(
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize=8)
     picture = io.BytesIO()
-    # without matplotlib's version in the file, the same numbers give the same bytes
+    # without matplotlib's version in the file, the same values produce the same bytes
     figure.savefig(picture, format="png", metadata={"Software": None})
     return picture.getvalue()
 

@@ -1,4 +1,4 @@
-"""TensorBoard event files with the numbers of the tables."""
+"""Writes the values of the tables to TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VERSION = "brain.Event:2"  # the version of the file format
 
 
 class Events:
-    """Writes the event files of one training.
+    """Writes the event files of one training run.
 
     `torch.utils.tensorboard.SummaryWriter` writes in a thread that prints a traceback when the disk is full; this class
     writes the same records directly.
@@ -32,7 +32,7 @@ class Events:
         self._file: IO[bytes] | None = None
 
     def open(self) -> None:
-        """Removes existing event files and begins a new one, because two files would show a resumed step twice.
+        """Removes existing event files and starts a new one, because two files would show a resumed step twice.
 
         Raises:
             CaptionerError: the file cannot be written; `add` and `close` raise it too.
@@ -49,7 +49,7 @@ class Events:
         self._write(Event(wall_time=time.time(), file_version=_VERSION))
 
     def add(self, group: str, titles: Sequence[str], values: Sequence[float | None], step: int) -> None:
-        """Writes the values of a step under tags such as `train/Loss`; None is left out."""
+        """Writes the values of a step under tags such as `train/Loss`, except None."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 

@@ -23,7 +23,7 @@ class Content:
 
     title: str
     metrics: Mapping[str, object]
-    """Split, photos and references, and scores by their keys."""
+    """Split, numbers of photos and references, and scores by key."""
     captioner: Captioner
     search: SearchOptions
     examples: Sequence[Example]

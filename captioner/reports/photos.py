@@ -1,4 +1,4 @@
-"""Selects the photos of a split that a report shows, with caption, score and attention maps of each."""
+"""Selects the photos that a report shows, with their captions, scores and attention maps."""
 
 from __future__ import annotations
 

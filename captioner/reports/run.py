@@ -1,8 +1,8 @@
 """Writes the files of a run while it trains.
 
-train_results.csv                           a row per step: loss and accuracy, or reward and form of sampled captions
+train_results.csv                           a row per step: loss and accuracy, or values of the sampled captions
 validation_results.csv                      a row per epoch
-tensorboard/                                the same numbers
+tensorboard/                                the same values
 config.toml, model.txt                      configuration and model size
 curves.png                                  after every epoch
 caption.png, attention.png                  a validation photo, after the newest epoch
@@ -46,11 +46,11 @@ _PICTURES = "pictures"
 
 
 class History:
-    """The numbers of a training so far, in the tables of its folder.
+    """The values of a training run so far, in the tables of its folder.
 
     Args:
         directory: the folder of the run.
-        stage: determines the columns of the steps.
+        stage: determines the columns of the step table.
     """
 
     def __init__(self, directory: Path, stage: Stage) -> None:
@@ -69,11 +69,11 @@ class History:
         for history in histories:
             history.steps.read()
             history.epochs.read()
-        # the table of another stage has another header and so yields no rows
+        # a table of another stage has another header, so it yields no rows
         return max(histories, key=lambda history: len(history.steps.rows))
 
     def by_title(self) -> list[dict[str, float | None]]:
-        """Returns the rows of the epochs by column title."""
+        """Returns the row of each epoch by column title."""
         return [dict(zip(_VALIDATION_COLUMNS, row, strict=True)) for row in self.epochs.rows]
 
     def curves(self) -> bytes | None:
@@ -85,7 +85,7 @@ class History:
 
 
 class RunReports:
-    """Writes the reports of one training; call `open` first and `close` at the end.
+    """Writes the reports of one training run; call `open` first and `close` at the end.
 
     Every method raises a CaptionerError if a file cannot be written.
 
@@ -108,8 +108,8 @@ class RunReports:
         """Writes configuration and model summary, and opens the tables for the next step.
 
         Args:
-            resume_at: complete epochs, and steps of the next epoch that are done; later rows are removed, because they
-                will be computed again. None begins a new training.
+            resume_at: numbers of complete epochs and of complete steps in the next epoch; later rows are removed,
+                because they will be computed again. None starts a new run.
             model: the model to summarise.
         """
         directory = self._directory
@@ -158,7 +158,7 @@ class RunReports:
         Args:
             captioner: the best model of the training.
             captions: its caption of each validation photo.
-            metrics: split, photos and references, and its scores by their keys.
+            metrics: split, numbers of photos and references, and its scores by key.
         """
         content = Content(
             f"Training {self._directory.resolve().name}",
@@ -198,7 +198,7 @@ class RunReports:
                 seen = [(word.text, word.alpha) for word in caption.words if word.alpha is not None]
                 box = seen_box(photo.size, captioner.spec.image)
                 pictures["attention"] = attention_picture(photo, seen, region_box=box)
-        except (ImageError, UsageError) as error:  # the photo is missing, or no font has the letters
+        except (ImageError, UsageError) as error:  # the photo is missing, or no font has the glyphs
             self._draws = False
             self._say(f"warning: validation photos are not drawn: {error}")
             return

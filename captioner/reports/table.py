@@ -1,4 +1,4 @@
-"""A CSV table of a training that grows row by row and survives a kill: a resumed training has each row once."""
+"""A CSV table that grows row by row during training; after a kill and a resume it has each row once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Table:
     Args:
         path: the CSV file.
         columns: the titles of the columns.
-        numbering: how many columns number the rows.
+        numbering: how many of the first columns number the rows.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], numbering: int) -> None:
@@ -48,13 +48,13 @@ class Table:
             self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def read(self, last: tuple[int, ...] | None = None) -> None:
-        """Reads the rows up to number `last` (None for all) that are complete and in order; none without a file."""
+        """Reads complete rows in order, up to number `last` (None: all); a missing file has no rows."""
         self.rows = []
         if not self.path.exists():
             return
         with refusals("The table", self.path):
             text = self.path.read_bytes().decode(errors="replace")
-        # a kill may leave an incomplete line at the end
+        # a kill can leave an incomplete line at the end
         header, *lines = csv.reader(text[: text.rfind("\n") + 1].splitlines() or [""])
         if tuple(header) != self.columns:
             return
@@ -74,8 +74,8 @@ class Table:
         """Writes a row.
 
         Returns:
-            The row as `read` reads it, with six significant digits, so that a resumed training continues with the
-            same numbers.
+            The row as `read` reads it, with six significant digits, so that a resumed run continues with the same
+            values.
         """
         assert self._file is not None, "open the table first"
         with refusals("The table", self.path):

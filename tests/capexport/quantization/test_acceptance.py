@@ -343,7 +343,7 @@ def test_the_command_says_in_a_sentence_what_it_cannot_do(checkpoint_file: Path,
     assert no_data.stderr.startswith("Error: int8 needs training photos for calibration")
     torchscript = said("--precision", "int8", "--format", "torchscript")
     assert torchscript.exit_code == 2
-    assert "--precision int8 needs --format onnx; leave one of the two out" in torchscript.stderr
+    assert "--precision int8 needs --format onnx; leave out one of the two" in torchscript.stderr
     unknown = said("--precision", "int4")
     assert unknown.exit_code == 2
     assert "'int4' is not one of 'fp32', 'int8', 'fp16'" in unknown.stderr

@@ -83,7 +83,7 @@ def test_a_training_without_an_output_is_a_run_of_its_date(run, small):
 def test_an_output_that_holds_a_training_is_refused(run, small, trained):
     before = (trained / LAST).read_bytes()
     result = run("train", *small, "--output", trained)
-    assert_one_line(result, 1, str(trained), "already holds a training", "--resume")
+    assert_one_line(result, 1, str(trained), "already holds a training run", "--resume")
     assert (trained / LAST).read_bytes() == before
 
 
@@ -227,7 +227,7 @@ def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
         (["train", "--data", "{shapes}", "--config", "none.toml"], 1, "The configuration none.toml cannot be read"),
         (["train", "--set", "train.epoch=3"], 1, "unknown key 'train.epoch'; the known keys are stage,"),
         (["train", "--set", "train.epochs=many"], 1, "train.epochs is 'many'; it must be a whole number."),
-        (["train", "--set", "model.dropout=2"], 1, "dropout is 2.0; it must lie between 0 and 1."),
+        (["train", "--set", "model.dropout=2"], 1, "dropout is 2.0; it must be between 0 and 1."),
         (["train", "--epochs", "0"], 2, "--epochs"),
         (["train", "--epoch", "3"], 2, "No such option '--epoch'"),
         (["train", "--device", "tpu"], 2, "--device"),

@@ -90,7 +90,7 @@ def test_the_language_is_an_option_and_must_be_a_code(export, trained, shapes):
     assert asked[0].language == "pt-BR"
     result, _ = export(trained, shapes, "--language", "Brazilian!")
     assert result.exit_code == 2
-    assert "The language 'Brazilian!' is no code of a language" in result.stderr
+    assert "The language 'Brazilian!' is not a language code" in result.stderr
 
 
 def test_a_checkpoint_elsewhere_gives_its_bundle_its_name(trained, tmp_path, monkeypatch):

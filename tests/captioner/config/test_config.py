@@ -152,7 +152,7 @@ def test_a_value_of_another_type_is_refused_with_what_it_must_be(setting, why):
 )
 def test_a_value_that_cannot_be_trained_with_is_refused_with_its_range(setting):
     name, _, value = setting.partition(".")[2].partition("=")
-    allowed = r"(lie between|be a whole number from) .*\.$"
+    allowed = r"(be between|be a whole number from) .*\.$"
     with pytest.raises(CaptionerError, match=rf"`?{name}`? is {value}(\.0)?; it must {allowed}"):
         load_config(parse_settings([setting]))
 
@@ -195,7 +195,7 @@ def test_a_configuration_comes_back_from_its_dictionary():
         ),
         (
             ["model.project=none", "model.decoder=rnetvi"],
-            r"project=none needs a layer that makes the LSTM's state: initial_state=learned\.",
+            r"project=none needs a layer for the LSTM's initial state; set initial_state=learned\.",
         ),
         (
             ["model.initial_state=weighted", "model.decoder=rnetvhc"],
@@ -207,14 +207,14 @@ def test_a_configuration_comes_back_from_its_dictionary():
         ),
         (
             ["model.output=linear"],
-            r"With output=linear tied words .* embedding \(256\) and units \(512\) must be equal, or tie_words=false\.",
+            r"With output=linear, .* embedding \(256\) and units \(512\) must be equal; or set tie_words=false\.",
         ),
         (
             ["model.decoder=rnetvh", "model.initial_state=projection", "model.projection=300"],
             r"projection \(300\) and units \(512\) must be equal\.",
         ),
         (["data.splits=[80, 0, 20]"], "The splits 80 0 20 are invalid: train and dev must be above 0"),
-        (["data.splits=[80, 30, -10]"], "test not below 0"),
+        (["data.splits=[80, 30, -10]"], "test 0 or more"),
         (["train.batch_size=2", "train.accumulate=3"], r"accumulate is 3; it must not exceed batch_size \(2\)"),
     ],
 )

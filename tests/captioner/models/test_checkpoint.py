@@ -291,7 +291,7 @@ def test_a_folder_is_one_trainings_at_a_time_and_what_a_kill_left_is_removed(tmp
         assert not left.exists()
         left.touch()
         with (
-            pytest.raises(CaptionerError, match=f"Another training is writing to {tmp_path}; wait"),
+            pytest.raises(CaptionerError, match=f"Another run is writing to {tmp_path}; wait"),
             locked_folder(tmp_path),
         ):
             pass

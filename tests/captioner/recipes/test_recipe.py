@@ -123,8 +123,8 @@ def test_a_failed_export_says_that_nothing_is_lost(again, monkeypatch):
     result = again("--precision", "int8")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == (
-        "Error: int8 is slow. All stages are trained: the same command repeats only the export; with --precision fp32 "
-        "it leaves out int8."
+        "Error: int8 is slow. All stages are trained; the same command repeats only the export, and adding --precision "
+        "fp32 skips int8."
     )
 
 
@@ -171,8 +171,10 @@ def test_another_recipe_in_the_same_run_is_refused_naming_what_differs(again, ru
     other = tmp_path / "other.toml"
     other.write_text(tiny.read_text().replace("fine_tune = 2", "fine_tune = 3"))
     result = run(other, *small, "--output", "bundle", "--run", "run")
-    assert_one_line_at_the_end(result, "run was started with another recipe: model.fine_tune of stage 2 was 2 and is 3")
-    assert_one_line_at_the_end(again("--seed", 5), "train.seed of stage 1 was 0 and is 5")
+    assert_one_line_at_the_end(
+        result, "run was started with a different recipe: model.fine_tune of stage 2 was 2 and is now 3"
+    )
+    assert_one_line_at_the_end(again("--seed", 5), "train.seed of stage 1 was 0 and is now 5")
 
 
 def assert_one_line_at_the_end(result: Result, *words: str) -> None:
@@ -186,7 +188,7 @@ def assert_one_line_at_the_end(result: Result, *words: str) -> None:
 def test_other_captions_in_the_same_run_are_refused(again, own_shapes):
     captions = own_shapes / "captions.txt"
     captions.write_text(captions.read_text().replace("A red circle", "A round circle", 1))
-    assert_one_line_at_the_end(again("--data", own_shapes), "started with other photos or captions")
+    assert_one_line_at_the_end(again("--data", own_shapes), "started with different photos or captions")
 
 
 def test_the_same_photos_elsewhere_are_the_same(again, own_shapes):
@@ -206,14 +208,14 @@ def test_a_folder_of_something_else_is_refused(run, tiny, small):
     Path("runs/bundle").mkdir(parents=True)
     Path("runs/bundle/last.pt").touch()
     result = run(tiny, *small, "--output", "bundle")
-    assert_one_line_at_the_end(result, "runs/bundle holds last.pt, which is not part of a recipe's run")
+    assert_one_line_at_the_end(result, "runs/bundle holds last.pt, which is not part of a recipe run")
 
 
 def test_two_cannot_work_in_one_run(again):
     from filelock import FileLock
 
     with FileLock(Path("run") / ".lock"):
-        assert_one_line_at_the_end(again(), "Another training is writing to run")
+        assert_one_line_at_the_end(again(), "Another run is writing to run")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 1}', "\xff"])
@@ -228,7 +230,7 @@ WRONG = {
     "an unknown table": ("[[stage]]\nname='a'\ntrian.epochs=3", "stage 1", "'trian'"),
     "a wrong value": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.lr='x'", "stage 2", "(b)", "train.lr is 'x'"),
     "out of range": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.epochs=0", "stage 2", "epochs"),
-    "another model": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\nmodel.units=7", "stage 2", "model.units (7, and 512"),
+    "another model": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\nmodel.units=7", "stage 2", "model.units (7, but 512"),
     "begins late": (
         "[[stage]]\nname='a'\ntrain.stage='self-critical'",
         "stage 1",
@@ -238,7 +240,7 @@ WRONG = {
     "an average of what comes later": (
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1,c=1}\n[[stage]]\nname='c'",
         "stage 2",
-        "average names 'c'; name earlier stages (a)",
+        "average names 'c'; use names of earlier stages (a)",
     ),
     "a beginning that comes later": (
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\ninit='c'\n[[stage]]\nname='c'",
@@ -246,9 +248,9 @@ WRONG = {
         "init is 'c'; name an earlier stage (a)",
     ),
     "a beginning that is no checkpoint": ("[[stage]]\nname='a'\ninit='x.pt'", "a checkpoint that exists, or packaged"),
-    "a new vocabulary for nothing": ("[[stage]]\nname='a'\nnew_vocabulary=true", "stage 1", "name it as init"),
+    "a new vocabulary for nothing": ("[[stage]]\nname='a'\nnew_vocabulary=true", "stage 1", "set init to it"),
     "a new vocabulary of a kind": ("[[stage]]\nname='a'\nnew_vocabulary='zh'", "new_vocabulary is 'zh'"),
-    "an average of one": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1}", "two stages or more"),
+    "an average of one": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1}", "at least two stages"),
     "an average with settings": (
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1,x=2}\ntrain.epochs=3",
         "leave out 'train'",
@@ -257,7 +259,7 @@ WRONG = {
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\n[[stage]]\nname='c'\naverage={a=1,b=0}",
         "the weight of b is 0",
     ),
-    "a name twice": ("[[stage]]\nname='a'\n[[stage]]\nname='a'", "that of an earlier stage"),
+    "a name twice": ("[[stage]]\nname='a'\n[[stage]]\nname='a'", "used by an earlier stage"),
     "no name": ("[[stage]]\ntrain.epochs=3", "The name of stage 1"),
     "a path for a name": ("[[stage]]\nname='../x'", "The name of stage 1", "'../x'"),
     "no stages": ("[export]\nlicence='x'", "has no stages"),

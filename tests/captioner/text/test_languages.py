@@ -137,7 +137,7 @@ def test_a_few_captions_of_another_script_do_not_choose_the_tokenizer() -> None:
 def test_a_language_that_is_no_code_is_refused(code: str) -> None:
     from captioner.config import load_config
 
-    with pytest.raises(CaptionerError, match=r"The language '.*' is no code of a language; write one such as en"):
+    with pytest.raises(CaptionerError, match=r"The language '.*' is not a language code; use one such as en"):
         load_config({"data": {"language": code}})
 
 

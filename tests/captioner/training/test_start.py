@@ -109,8 +109,8 @@ def assert_last_line(result: Result, *words: str) -> None:
         ("--new-vocabulary", "--new-vocabulary keeps the encoder of a trained model; name its checkpoint with --init."),
         ("--resume --new-vocabulary", "leave out --new-vocabulary"),
         ("--init INIT --new-vocabulary --stage self-critical", "the self-critical stage needs a trained decoder"),
-        ("--init INIT --new-vocabulary --set data.image_size=96", "data.image_size (96, and 48 in the checkpoint)"),
-        ("--init INIT --new-vocabulary --encoder resnet18", "model.encoder ('resnet18', and "),
+        ("--init INIT --new-vocabulary --set data.image_size=96", "data.image_size (96, but 48 in the checkpoint)"),
+        ("--init INIT --new-vocabulary --encoder resnet18", "model.encoder ('resnet18', but "),
     ],
 )
 def test_what_a_new_vocabulary_cannot_go_with_is_one_line(train, tuned, options, words):

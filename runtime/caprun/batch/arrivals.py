@@ -9,12 +9,12 @@ from typing import NamedTuple
 from caprun.batch.listing import photos_in
 from caprun.errors import CaprunError
 
-_LOST = 60.0  # seconds after which an event is taken to be lost: network drives send none, and full queues drop them
-_STEP = 100  # milliseconds between two looks at the events
+_LOST = 60.0  # seconds after which to look without an event: network drives send none, and full queues drop them
+_STEP = 100  # milliseconds between checks for events
 
 
 class Version(NamedTuple):
-    """Size and time of a file, which differ when it changes or another one takes its name."""
+    """Size and modification time of a file, which differ when the file is changed or replaced."""
 
     size: int
     """Bytes."""
@@ -25,7 +25,7 @@ class Version(NamedTuple):
 class Arrivals:
     """The photos of a folder that are new or have changed, and are complete.
 
-    A photo is complete when its size and its time have stayed the same for `settle` seconds.
+    A photo is complete when its size and modification time have not changed for `settle` seconds.
 
     Attributes:
         done: The version of each photo that is captioned, by its path.
@@ -38,16 +38,16 @@ class Arrivals:
         self.waiting: dict[tuple[str, Version], float] = {}
 
     def look(self, now: float) -> Mapping[str, Version]:
-        """Looks through the folder; returns the photos to caption, sorted by the bytes of their paths.
+        """Searches the folder; returns the photos to caption, sorted by the bytes of their paths.
 
-        `now` is in seconds of a clock that never goes back.
+        `now` is in seconds of a monotonic clock.
 
         Raises:
-            CaprunError: The folder has vanished.
+            CaprunError: The folder no longer exists.
             UsageError: It cannot be listed.
         """
         if not os.path.isdir(self._folder):  # noqa: PTH112  (never an error)
-            raise CaprunError(f"The folder {self._folder} has vanished; give the same command when it is back.")
+            raise CaprunError(f"The folder {self._folder} no longer exists; run the same command when it is back.")
         photos = photos_in(self._folder, recursive=self._recursive, exclude=self._exclude)
         found = ((photo.path, version) for photo in photos if (version := _version(photo.path)))
         new = (one for one in found if self.done.get(one[0]) != one[1])
@@ -58,9 +58,9 @@ class Arrivals:
 
 
 def changes(folder: str, *, recursive: bool, seconds: float, ended: Event) -> Iterator[bool]:
-    """Yields True when something in a folder may have changed, and False when `seconds` have passed without a change.
+    """Yields True when something in a folder may have changed, and False after `seconds` without a change.
 
-    Ends when `ended` is set. Where the system cannot watch the folder, each yield is True.
+    Ends when `ended` is set. If the system cannot watch the folder, every value is True.
     """
     from watchfiles import watch
 
@@ -88,6 +88,6 @@ def changes(folder: str, *, recursive: bool, seconds: float, ended: Event) -> It
 def _version(path: str) -> Version | None:
     try:
         status = os.stat(path)  # noqa: PTH116  (a link's target counts)
-    except OSError:  # taken away since it was listed
+    except OSError:  # removed since it was listed
         return None
     return Version(status.st_size, status.st_mtime)

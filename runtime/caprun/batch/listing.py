@@ -20,7 +20,7 @@ class Listed(NamedTuple):
     path: str
     """Path to open, and name in results; bytes that are not UTF-8 are surrogates, as in `os.fsdecode`."""
     relative: str
-    """Path below the folder that was named; the file's name where the photo itself was named."""
+    """Path relative to the folder that was named, or the file name if the photo itself was named."""
 
 
 def list_photos(
@@ -33,32 +33,32 @@ def list_photos(
 ) -> list[Listed]:
     """Lists photos in the order of the arguments.
 
-    A folder stands for the files in it with an extension of a photo, sorted by the bytes of their paths, without
-    `HIDDEN` files and linked folders. Any other argument is a photo, whether or not it exists. `-` stands for the paths
-    on standard input, one a line, or each ended by NUL (`find -print0`) if there is a NUL.
+    A folder means the files in it with a photo extension, sorted by the bytes of their paths, without `HIDDEN` files
+    and linked folders. `-` means the paths on standard input, one per line, or NUL-terminated (`find -print0`) if there
+    is a NUL. Any other argument is a photo, whether or not it exists.
 
     Args:
         arguments: Paths, or `-`.
         standard_input: The file to read for `-`.
-        recursive: Whether to enter folders inside folders.
-        exclude: Patterns of `fnmatch`; a photo whose name, or path below the folder that was named, matches is left
+        recursive: Whether to search subfolders.
+        exclude: `fnmatch` patterns; a photo whose name, or path relative to the folder that was named, matches is left
             out, and so is everything in a folder that matches.
-        left_out: Counts the photos in folders that cannot be read here, by extension; they are left out. None lists
-            those that an extra would read.
+        left_out: Counts, by extension, the photos in folders that are left out because they cannot be read here. If it
+            is None, photos that need an extra are listed.
 
     Raises:
-        UsageError: An argument stands for no photo, or a folder cannot be listed.
+        UsageError: An argument yields no photos, or a folder cannot be listed.
     """
     if arguments.count(STANDARD_INPUT) > 1:
-        raise UsageError("Standard input can be read once; name - once.")
+        raise UsageError("Standard input can only be read once; give - once.")
     photos: list[Listed] = []
     for argument in arguments:
         if argument == STANDARD_INPUT:
             listed = [Listed(path, _file_name(path)) for path in _read_paths(standard_input)]
             found = [one for one in listed if not _is_excluded(one.path, exclude)]
             if not found:
-                raise UsageError("Standard input names no photos; write their paths to it, one a line.")
-        elif os.path.isdir(argument):  # noqa: PTH112  (never an error: a path that cannot be read is a photo)
+                raise UsageError("Standard input names no photos; write their paths to it, one per line.")
+        elif os.path.isdir(argument):  # noqa: PTH112  (never an error: an unreadable path is a photo)
             unread: Counter[str] | None = None if left_out is None else Counter()
             found = photos_in(argument, recursive=recursive, exclude=exclude, left_out=unread)
             if not found and exclude and photos_in(argument, recursive=recursive):
@@ -66,7 +66,7 @@ def list_photos(
             if not found and unread:
                 raise UsageError(f"{argument} holds no photos that can be read. {' '.join(describe_left_out(unread))}")
             if not found:
-                hint = "name another folder" if recursive else "--recursive looks into the folders in it"
+                hint = "name another folder" if recursive else "--recursive looks into its subfolders"
                 raise UsageError(f"{argument} holds no photos ({' '.join(EXTENSIONS)}); {hint}.")
             if left_out is not None and unread:
                 left_out.update(unread)
@@ -109,7 +109,7 @@ def _read_paths(file: BinaryIO) -> list[str]:
     if b"\0" in data:
         lines = data.split(b"\0")
     else:
-        # the end of a line on Windows, unless it belongs to the path
+        # \r is part of a Windows line ending, unless it belongs to the path
         lines = [line if os.path.lexists(line) else line.removesuffix(b"\r") for line in data.split(b"\n")]
     return [os.fsdecode(line) for line in lines if line]
 
@@ -122,7 +122,7 @@ def _is_excluded(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _walk(top: str, recursive: bool) -> Iterator[str]:
-    folders = [top]  # not a recursion: folders may be nested deeper than Python's stack
+    folders = [top]  # not recursive: folders can be nested deeper than Python's stack
     while folders:
         folder = folders.pop()
         try:
@@ -131,7 +131,7 @@ def _walk(top: str, recursive: bool) -> Iterator[str]:
                     if entry.name.startswith(HIDDEN):
                         continue
                     if _is_folder(entry):
-                        if recursive and not entry.is_symlink():  # a link may lead back up
+                        if recursive and not entry.is_symlink():  # a link can lead back up
                             folders.append(entry.path)
                     elif entry.name.lower().endswith((*EXTENSIONS, *OTHERS)):
                         yield entry.path
@@ -146,5 +146,5 @@ def _walk(top: str, recursive: bool) -> Iterator[str]:
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself is a photo, whose reading will report the error
+    except OSError:  # a link to itself is listed as a photo, and reading it reports the error
         return False

@@ -1,7 +1,7 @@
-"""Captions many photos: reads them in threads, captions batches in as many threads as there are cores, keeps the order.
+"""Captions many photos: reads them in threads, captions batches in one thread per core, and keeps the order.
 
-A batch is the unit of all computation: one thread takes it through encoder and search, and each operation runs on one
-thread. A decoder's steps are too small to be divided among cores, while batches divide by themselves.
+A batch is the unit of computation: one thread runs encoder and search for it, and each operation uses one thread. A
+decoder's steps are too small to be divided among cores, while batches are independent.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from caprun.inference.hardware import threads_for_all_cores
 from caprun.photos.file import Photo
 
 BATCH_SIZE = {"cpu": 8, "cuda": 64}
-"""Photos in a batch, by device; larger batches take more memory, and on a CPU they hardly save time."""
+"""Photos per batch, by device; larger batches need more memory, and on a CPU they are hardly faster."""
 MOST_BATCH = 1024
 
 _Prepared: TypeAlias = npt.NDArray[np.uint8] | ImageError
@@ -38,20 +38,20 @@ def caption_many(
 ) -> Generator[Caption | ImageError, None, None]:
     """Captions many photos in batches, in their order.
 
-    Photos are taken as they are needed. `prepare` reads one, uint8 (height, width, 3), in `decoders` threads, by
-    default one a core; `caption` captions a batch of them in `workers` threads.
+    Photos are consumed as needed. `prepare` reads a photo as uint8 (height, width, 3) in `decoders` threads, by default
+    one per core; `caption` captions a batch in `workers` threads.
 
     Returns:
         A caption or an error for each photo. Closing the generator stops the threads.
 
     Raises:
-        UsageError: A number is out of its range, or `photos` is one photo.
+        UsageError: A number is out of range, or `photos` is a single photo.
     """
     if isinstance(photos, str | bytes | os.PathLike):
-        raise UsageError("caption_many takes several photos, as a list; caption takes one.")
+        raise UsageError("caption_many takes a list of photos; use caption for a single photo.")
     threads = threads_for_all_cores() if decoders is None else decoders
     if not 1 <= batch_size <= MOST_BATCH:
-        raise UsageError(f"batch_size is {batch_size}; it must lie between 1 and {MOST_BATCH}.")
+        raise UsageError(f"batch_size is {batch_size}; it must be between 1 and {MOST_BATCH}.")
     if threads < 1:
         raise UsageError(f"decoders is {threads}; it must be at least 1.")
 

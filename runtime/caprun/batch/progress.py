@@ -7,7 +7,7 @@ from datetime import timedelta
 
 
 class PhotoProgress:
-    """Counts photos on standard error; a context manager that clears a terminal's line in the end.
+    """Counts photos on standard error; a context manager that clears the line on a terminal at the end.
 
     `done` of the `total` photos were captioned by an earlier run.
     """
@@ -25,7 +25,7 @@ class PhotoProgress:
         self._clear()
 
     def say(self, line: str) -> None:
-        """Prints a line of its own."""
+        """Prints a separate line."""
         self._clear()
         print(line, file=sys.stderr, flush=True)
 
@@ -56,5 +56,5 @@ class PhotoProgress:
 
 
 def counted(photos: int) -> str:
-    """Writes a number of photos, as in "1 photo" or "2,000 photos"."""
+    """Formats a number of photos, such as "1 photo" or "2,000 photos"."""
     return "1 photo" if photos == 1 else f"{photos:,} photos"

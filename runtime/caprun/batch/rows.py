@@ -1,7 +1,7 @@
-"""The formats of a file of results, JSON Lines and CSV: how a photo's row is written, and how rows are read back.
+"""The formats of a file of results, JSON Lines and CSV: how rows are written and read back.
 
-A file name may consist of any bytes. In JSON, bytes that are not UTF-8 are escapes of surrogates (`\\udcff`), which
-`os.fsencode` turns back. In CSV they stand as they are, so a reader opens the file with `errors="surrogateescape"`.
+A file name can contain any bytes. In JSON, bytes that are not UTF-8 are escaped surrogates (`\\udcff`), which
+`os.fsencode` converts back. In CSV they are unchanged, so readers open the file with `errors="surrogateescape"`.
 """
 
 import csv
@@ -18,8 +18,8 @@ class RowFormat(NamedTuple):
     row: Callable[[Mapping[str, Any]], bytes]
     """Writes a photo's row, which has `image` and the keys of `caprun.caption.as_row`."""
     entries: Callable[[BinaryIO], Iterator[tuple[int, Mapping[str, Any]]]]
-    """Reads rows from the file's position: the size of each in bytes, and its content, which is empty where it is no
-    row of the format. A row that was cut off at the end of the file is left out."""
+    """Reads rows from the file's position: the size of each in bytes, and its content, which is empty if it is not a
+    row of the format. An incomplete row at the end of the file is left out."""
 
 
 def _json_row(entry: Mapping[str, Any]) -> bytes:
@@ -54,7 +54,7 @@ def _csv_entries(file: BinaryIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
     row = b""
     for line in file:
         row += line
-        if row.endswith(b"\n") and row.count(b'"') % 2 == 0:  # a line may end within quotes
+        if row.endswith(b"\n") and row.count(b'"') % 2 == 0:  # a line can end within quotes
             try:
                 (fields,) = csv.reader([row.decode("utf-8", "surrogateescape")])
             except (csv.Error, ValueError):
@@ -67,9 +67,9 @@ FORMATS: Mapping[str, RowFormat] = {
     ".jsonl": RowFormat(b"", _json_row, _json_entries),
     ".csv": RowFormat(",".join(_COLUMNS).encode() + b"\n", _csv_row, _csv_entries),
 }
-"""The format that each extension of a file of results names."""
+"""The format of a file of results, by extension."""
 
 
 def captions_of(entry: Mapping[str, Any]) -> list[str]:
-    """Returns the captions of a row, the best first."""
+    """Returns the captions of a row, best first."""
     return [entry["caption"], *(other["caption"] for other in entry.get("alternatives", ()))]

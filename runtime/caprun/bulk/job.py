@@ -1,4 +1,4 @@
-"""A bulk job on Ray Data: reads photos, captions them in actors that hold a model each, and writes Parquet."""
+"""A bulk job on Ray Data: reads photos, captions them in actors that each hold a model, and writes Parquet."""
 
 import contextlib
 import logging
@@ -23,11 +23,11 @@ from caprun.errors import CaprunError, DeviceError, UsageError
 from caprun.inference.devices import choose_device
 from caprun.inference.precisions import choose_precision
 
-_SPARE_CPUS = 3  # for Ray Data's own actor and tasks, which read, filter, cut and write beside the workers
+_SPARE_CPUS = 3  # for Ray Data's own actor and tasks, which read, filter, split and write next to the workers
 
 
 class Summary(NamedTuple):
-    """The numbers of a finished job."""
+    """The counts of a finished job."""
 
     photos: int
     before: int
@@ -35,18 +35,18 @@ class Summary(NamedTuple):
     failed: int
     """Rows with an error."""
     abstained: int = 0
-    """Rows of photos from which the model abstained."""
+    """Rows for which the model abstained."""
 
 
 def caption_in_bulk(arguments: Sequence[str], output: Path, standard_input: BinaryIO, options: BulkOptions) -> Summary:
-    """Captions photos on a Ray cluster, or resumes a job that was stopped. In the end every photo has one row.
+    """Captions photos on a Ray cluster, or resumes a stopped job. In the end, every photo has one row.
 
     Raises:
         UsageError: There is nothing to caption, Ray is not installed, or the output belongs to another job.
-        BundleError: The bundle does not exist or lacks the precision, or a worker refuses it.
+        BundleError: The bundle does not exist or does not have the precision, or a worker rejects it.
         DeviceError: A worker's device failed, or the cluster has no GPU.
         OutputError: The output cannot be written, or does not have one row for each photo.
-        CaprunError: Ray gave up; what is done stays.
+        CaprunError: Ray failed; completed rows are kept.
     """
     _import_ray()
     model = options.model
@@ -56,7 +56,7 @@ def caption_in_bulk(arguments: Sequence[str], output: Path, standard_input: Bina
     refuse_uncalibrated(bundle.manifest, options.min_confidence)
     device = choose_device("auto") if options.device == "auto" else options.device
     precision = options.precision or choose_precision(bundle.manifest, device)
-    bundle.graphs(precision)  # refuses a bundle that was altered
+    bundle.graphs(precision)  # rejects a bundle that was altered
     search = with_search_options(bundle.manifest, options.search)
     source = find_source(arguments, standard_input, options)
     total = len(source.ids)
@@ -94,7 +94,7 @@ def _import_ray() -> Any:
         import ray.data
     except ImportError as error:
         raise UsageError(
-            f'Ray Data is not installed or does not load ({error}): pip install "captioner[ray]".'
+            f'Ray Data is not installed or cannot be imported ({error}): pip install "captioner[ray]".'
         ) from error
     return ray
 
@@ -141,15 +141,15 @@ def _knock(address: str) -> None:
 def _shares(
     resources: Mapping[str, float], device: Literal["cpu", "cuda"], options: BulkOptions
 ) -> tuple[int, tuple[int, int]]:
-    """Divides a cluster; returns the threads of a worker, and the fewest and most workers."""
+    """Divides a cluster; returns the threads per worker, and the minimum and maximum number of workers."""
     cpus, gpus = int(resources.get("CPU", 0)) - _SPARE_CPUS, int(resources.get("GPU", 0))
     if device == "cuda" and not gpus:
-        raise DeviceError("The job runs on CUDA and Ray knows of no GPU; use --device cpu.")
+        raise DeviceError("The job runs on CUDA, but Ray has no GPU; use --device cpu.")
     threads = options.threads or (max(1, cpus // gpus) if device == "cuda" else 1)
     if cpus < threads:
         raise UsageError(
-            f"Ray has {cpus + _SPARE_CPUS} CPUs, and a worker of {threads} needs {threads + _SPARE_CPUS} with what "
-            "reads and writes for it; start Ray with such a --num-cpus, even on a machine with fewer."
+            f"Ray has {cpus + _SPARE_CPUS} CPUs, but a worker with {threads} and the tasks that read and write for it "
+            f"need {threads + _SPARE_CPUS}; start Ray with this --num-cpus, even on a machine with fewer."
         )
     most = min(gpus, cpus // threads) if device == "cuda" else cpus // threads
     return threads, options.workers or (most, most)
@@ -163,7 +163,7 @@ def _run(work: BulkWork, source: BulkSource, folder: Output, pool: tuple[int, in
 
     rows_per_file = work.options.rows_per_file
     files = pyarrow.fs.LocalFileSystem()
-    # the committed ids are kept, since they say that the job is done
+    # the committed ids are kept, since they show that the job is done
     checkpoint = CheckpointConfig(
         source.id_column, str(folder.done), delete_checkpoint_on_success=False, override_filesystem=files
     )
@@ -228,14 +228,14 @@ def _closed_stderr() -> Iterator[None]:
 
 
 def _sentence(error: BaseException) -> CaprunError:
-    """Converts an error of a job: a worker's own error, or else the first line of Ray's or a library's."""
+    """Converts an error of a job: returns a worker's own error, or else the first line of Ray's or a library's."""
     while isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
     if isinstance(error, CaprunError):
         return type(error)(_brief(error) + ".")
-    return CaprunError(f"Ray gave up: {_brief(error)}. What is done stays, and the same command resumes.")
+    return CaprunError(f"Ray failed: {_brief(error)}. Completed rows are kept, and the same command resumes.")
 
 
 def _brief(error: BaseException) -> str:
-    # below the first line, Ray adds advice for its programmers
+    # below the first line, Ray adds advice for developers
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")

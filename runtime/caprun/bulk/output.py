@@ -1,7 +1,7 @@
-"""The output of a bulk job: a folder of Parquet files, and in its `.caprun` what the job is and has done.
+"""The output of a bulk job: a folder of Parquet files, whose `.caprun` records the job and its progress.
 
-Ray Data writes the rows of a block and then commits their ids to `.caprun/done`. When a job resumes, rows that were not
-committed are removed, and ids that were are not read again.
+Ray Data writes the rows of a block and then commits their ids to `.caprun/done`. When a job resumes, uncommitted rows
+are removed, and committed ids are not read again.
 """
 
 import contextlib
@@ -49,20 +49,20 @@ class Output:
         found = [] if table is None else table[id_column].to_pylist()
         if table is None or sorted(found) != sorted(ids):
             raise OutputError(
-                f"{self.path} has {len(found):,} rows and not one for each of {len(ids):,} photos: files in it were "
-                "changed, or a job that was killed still wrote; --overwrite begins anew."
+                f"{self.path} has {len(found):,} rows, but not one for each of {len(ids):,} photos: its files were "
+                "changed, or a killed job was still writing; --overwrite starts over."
             )
         failed, abstained = (int(table.num_rows - table[column].null_count) for column in columns[1:])
         return failed, abstained
 
     def resume_or_begin(self, identity: Mapping[str, Any], photos: int, *, overwrite: bool) -> None:
-        """Resumes what this job has written, or makes room for it; see `claimed` for arguments and errors."""
-        identity = json.loads(json.dumps(identity))  # as it will be read back: tuples are lists
+        """Resumes this job, or empties the folder for it; see `claimed` for arguments and errors."""
+        identity = json.loads(json.dumps(identity))  # as it is read back: tuples become lists
         written = read_identity(self._job)
-        # a job that failed before its first row keeps no other job out
+        # a job that failed before its first row does not block another job
         if written is not None and written != identity and not overwrite and self.committed():
             different = of_another_run(self.path, written, identity)
-            raise UsageError(f"{different}; give another --output, or --overwrite to begin anew.")
+            raise UsageError(f"{different}; give another --output, or --overwrite to start over.")
         if written != identity or (overwrite and self.committed() == photos):
             self._begin(identity)
         shutil.rmtree(self.attempts, ignore_errors=True)
@@ -73,7 +73,7 @@ class Output:
         with atomic_write(self._job) as file:
             file.write(content)
             file.flush()  # on a full disk, the old rows stay
-            self._job.unlink(missing_ok=True)  # rows never lie beside the description of another job
+            self._job.unlink(missing_ok=True)  # rows never have another job's description
             shutil.rmtree(self.done, ignore_errors=True)
             for rows in self.path.glob(f"*{PARQUET}"):
                 rows.unlink()
@@ -82,12 +82,12 @@ class Output:
 
 @contextlib.contextmanager
 def claimed(path: Path, identity: Mapping[str, Any], photos: int, *, overwrite: bool) -> Iterator[Output]:
-    """Opens or makes a job's folder and keeps other jobs out of it.
+    """Opens or creates a job's folder, and locks it against other jobs.
 
-    `identity` is everything that the rows depend on, as JSON, by names for people.
+    `identity` is everything that the rows depend on, as JSON, by human-readable names.
 
     Raises:
-        UsageError: The folder holds rows of another job, or files that no job wrote.
+        UsageError: The folder holds rows of another job, or files that were not written by a job.
         OutputError: The folder cannot be written, or another job is writing it.
     """
     from filelock import FileLock, Timeout
@@ -96,12 +96,12 @@ def claimed(path: Path, identity: Mapping[str, Any], photos: int, *, overwrite: 
     output = Output(path)
     with contextlib.ExitStack() as stack:
         try:
-            # os.path never raises where a name is too long or a folder above cannot be entered; mkdir below does
+            # os.path does not raise if a name is too long or a parent folder cannot be entered; mkdir below does
             is_folder = os.path.isdir(path)  # noqa: PTH112
             if os.path.exists(path) and not is_folder:  # noqa: PTH110
-                raise UsageError(f"{path} is a file, and --output is a folder of Parquet files; give another.")
+                raise UsageError(f"{path} is a file, but --output is a folder of Parquet files; give another.")
             if is_folder and not output.state.exists() and any(path.iterdir()):
-                raise UsageError(f"{path} holds files that no bulk job wrote; give another --output.")
+                raise UsageError(f"{path} holds files that were not written by a bulk job; give another --output.")
             output.state.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(output.state / "lock").acquire(timeout=0))
             output.resume_or_begin(identity, photos, overwrite=overwrite)

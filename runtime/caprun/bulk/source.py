@@ -1,4 +1,4 @@
-"""The input of a bulk job: photos by their paths, or Parquet files that hold them."""
+"""The input of a bulk job: photos named by paths, or Parquet files that hold photos."""
 
 import hashlib
 import os
@@ -27,11 +27,11 @@ class BulkSource:
     image_column: str
     """Column of encoded photos (binary, or Hugging Face's struct of bytes and path) or of their paths (string)."""
     digest: str
-    """Digest of the ids and of the files that hold the rows; files are known by their paths, not by their content."""
+    """Digest of the ids and of the paths, not the contents, of the files that hold the rows."""
     files: Sequence[str]
     """Parquet files that hold the rows; empty for photos named by paths."""
     paths: Sequence[bytes] = ()
-    """Absolute paths of photos named by paths, as the operating system has them, in the order of `ids`."""
+    """Absolute paths of photos named by paths, encoded by `os.fsencode`, in the order of `ids`."""
 
     def in_parquet(self, folder: Path) -> list[str]:
         """Returns the Parquet files to read; paths are written to one in `folder`, which Ray Data can resume."""
@@ -53,19 +53,19 @@ def find_source(arguments: Sequence[str], standard_input: BinaryIO, options: Bul
     A photo that is named twice is captioned once.
 
     Raises:
-        UsageError: The arguments name nothing, or both kinds; the files are not Parquet or lack a column; or an id is
-            missing or repeated.
+        UsageError: The arguments name no photos, or mix photos and Parquet files; a file is not Parquet or has no such
+            column; or an id is missing or repeated.
     """
     tables = [_parquet_files(argument, options.recursive) for argument in arguments]
     if all(tables):
         return _from_parquet([file for files in tables for file in files], options.image_column, options.id_column)
     if any(tables):
-        raise UsageError("Parquet files and photos were named together; caption them one after the other.")
+        raise UsageError("INPUT mixes Parquet files and photos; caption them in separate jobs.")
     return _from_paths([photo.path for photo in list_photos(arguments, standard_input, recursive=options.recursive)])
 
 
 def refuse_unreadable(path: str | os.PathLike[str]) -> None:
-    """Refuses paths that Ray Data takes for addresses and shortens (seen with 2.60).
+    """Rejects paths that Ray Data parses as URLs and shortens (seen with 2.60).
 
     Raises:
         UsageError: Ray Data would read or write another file.
@@ -80,7 +80,7 @@ def refuse_unreadable(path: str | os.PathLike[str]) -> None:
 
 def _parquet_files(argument: str, recursive: bool) -> list[str]:
     path = Path(argument)
-    is_folder = os.path.isdir(path)  # noqa: PTH112  (Path's raises where a name is too long or a folder closed)
+    is_folder = os.path.isdir(path)  # noqa: PTH112  (Path's raises if a name is too long or a folder closed)
     if path.suffix.lower() == PARQUET and not is_folder:
         return [os.path.abspath(path)]  # noqa: PTH100  (resolve() would follow links)
     if not is_folder:
@@ -94,12 +94,12 @@ def _parquet_files(argument: str, recursive: bool) -> list[str]:
 
 
 def _from_paths(photos: Sequence[str]) -> BulkSource:
-    # rows are text, and a file name need not be: bytes that are not UTF-8 are shown as \xff
+    # rows are text, but file names are bytes: those that are not UTF-8 become \xff
     named = {os.fsencode(photo).decode("utf-8", "backslashreplace"): photo for photo in photos}
     if len(named) != len(set(photos)):
-        raise UsageError("Two photos have names that differ in bytes and look the same; rename one of them.")
+        raise UsageError("Two photos have names that differ in bytes but look the same; rename one of them.")
     files = [os.fsencode(os.path.abspath(photo)) for photo in named.values()]  # noqa: PTH100
-    # the names too: they are the ids, and from another folder the same photos have other names
+    # includes the names, which are the ids: from another folder, the same photos have other names
     pairs = sorted(zip((name.encode() for name in named), files, strict=True))
     return BulkSource(list(named), IMAGE, _FILE, _digest([part for pair in pairs for part in pair]), (), files)
 
@@ -126,10 +126,10 @@ def _from_parquet(files: Sequence[str], image_column: str, id_column: str) -> Bu
         raise UsageError(f"{files[0]} has no rows to caption.")
     if len(set(values)) != len(values):
         twice, _ = Counter(values).most_common(1)[0]
-        raise UsageError(f"Two rows have the {id_column} {twice!r}; name another column with --id-column.")
+        raise UsageError(f"Two rows have the same {id_column} {twice!r}; name another column with --id-column.")
     parts = [_digest([str(value).encode() for value in sorted(values)]), _digest(sorted(map(os.fsencode, files)))]
     if _is_text(rows.schema.field(image_column).type):
-        parts.append(os.getcwd())  # noqa: PTH109  (where relative paths of photos start)
+        parts.append(os.getcwd())  # noqa: PTH109  (relative photo paths start here)
     return BulkSource(values, id_column, image_column, _digest([os.fsencode(part) for part in parts]), files)
 
 
@@ -147,14 +147,14 @@ def _check_columns(schema: Any, file: str, image_column: str, id_column: str) ->
             there = ", ".join(schema.names) or "none"
             raise UsageError(f"{file} has no column {column} (it has {there}); name the right one with {option}.")
     if id_column in row_schema().names:
-        raise UsageError(f"The id column is called {id_column}, and so is a column of the results; rename it.")
+        raise UsageError(f"The id column {id_column} has the same name as a column of the results; rename it.")
     ids, images = schema.field(id_column).type, schema.field(image_column).type
     if not (types.is_integer(ids) or _is_text(ids)):
-        raise UsageError(f"{id_column} holds {ids}, and an id is text or an integer; name another --id-column.")
+        raise UsageError(f"{id_column} holds {ids}, but an id is text or an integer; name another --id-column.")
     if types.is_struct(images) and images.get_field_index("bytes") >= 0:
         images = images.field("bytes").type
     if not (types.is_binary(images) or types.is_large_binary(images) or _is_text(images)):
-        raise UsageError(f"{image_column} holds {images}, and not photos or paths; name another --image-column.")
+        raise UsageError(f"{image_column} holds {images}, not photos or paths; name another --image-column.")
 
 
 def _digest(parts: Sequence[bytes]) -> str:

@@ -1,4 +1,4 @@
-"""The actor of a bulk job: it holds a model, and turns a block of photos into a block of rows."""
+"""The actor of a bulk job, which holds a model and turns a block of photos into a block of rows."""
 
 import hashlib
 import os
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     Table: TypeAlias = pa.Table
 
-_TOGETHER = 2  # times a block is tried as a whole; after that, one of its photos may be what kills its workers
+_TOGETHER = 2  # attempts at a whole block; after that, one of its photos probably kills the workers
 
 
 @dataclass(frozen=True)
 class BulkOptions:
-    """The options of `caprun bulk`, whose help describes them."""
+    """The options of `caprun bulk`; its help describes them."""
 
     model: str | None = None
     search: Mapping[str, Any] = field(default_factory=dict)
@@ -38,47 +38,47 @@ class BulkOptions:
     device: Device = "auto"
     precision: str | None = None
     threads: int | None = None
-    """CPUs of a worker; None for one, or on CUDA for an equal share."""
+    """CPUs per worker; None for one, or an equal share on CUDA."""
     workers: tuple[int, int] | None = None
-    """Fewest and most workers; None for one a core, or on CUDA one a GPU."""
+    """Minimum and maximum number of workers; None for one per core, or one per GPU on CUDA."""
     batch_size: int | None = None
     rows_per_file: int = 500
-    """Rows that are committed together, and done again where a worker dies."""
+    """Rows that are committed together, and repeated if a worker dies."""
     address: str | None = None
 
 
 @dataclass(frozen=True)
 class BulkWork:
-    """What every worker of a job needs to know."""
+    """The parts of a job that every worker needs."""
 
     options: BulkOptions
-    """With the device, precision and threads of all workers, whatever is the fastest on the hardware of one."""
+    """With the device, precision and threads that all workers use, regardless of what is fastest on their machines."""
     search: SearchOptions
     digest: str
     """Digest of the bundle; on another machine, another version may be installed."""
     id_column: str
     image_column: str
     by_path: bool
-    """Whether `image_column` holds paths as the operating system has them, as bytes."""
+    """Whether `image_column` holds paths encoded by `os.fsencode`."""
     folder: str
     """Folder that relative paths start from."""
     attempts: Path
-    """Folder that every machine sees, for notes of what is being tried."""
+    """Folder that every machine can access, for the files that count attempts."""
 
 
 class Worker:
-    """A callable for Ray Data's `map_batches`: Arrow tables in and out, one row for each row."""
+    """A callable for Ray Data's `map_batches`: Arrow tables in and out, one output row per input row."""
 
     def __init__(self, work: BulkWork) -> None:
         self._work = work
-        # Ray passes on an error of a call, while an error of a constructor arrives as the text of a traceback.
+        # Ray passes on an error from a call, while an error from a constructor arrives as the text of a traceback.
         self._captioner = _load(work)
 
     def __call__(self, block: "Table") -> "Table":
         """Captions a block.
 
-        A photo that cannot be read is a row with its error, and so is a photo that kills the process: a block whose
-        workers keep dying is tried photo by photo, and a photo that kills another worker is skipped.
+        A photo that cannot be read yields a row with its error, and so does a photo that kills the process: a block
+        whose workers keep dying is tried photo by photo, and a photo that kills another worker is skipped.
         """
         import pyarrow as pa
 
@@ -94,7 +94,7 @@ class Worker:
             results = [self._caption_alone(key, photo) for key, photo in zip(keys, photos, strict=True)]
         rows = [as_row(result, self._work.options.min_confidence) for result in results]
         for row in rows:
-            if "error" in row:  # a file name that is not UTF-8 would be refused by Arrow
+            if "error" in row:  # Arrow rejects file names that are not UTF-8
                 row["error"] = row["error"].encode("utf-8", "backslashreplace").decode()
         columns = {field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in row_schema()}
         mark.unlink(missing_ok=True)
@@ -117,13 +117,13 @@ class Worker:
     def _caption_alone(self, key: object, photo: str | bytes) -> Caption | ImageError:
         mark = self._mark(key)
         if _count(mark) > 1:
-            return ImageError("the photo killed the process that read it, again and again; get another copy of it")
+            return ImageError("the photo repeatedly killed the process that read it; get another copy of it")
         (result,) = self._caption([photo])
         mark.unlink(missing_ok=True)
         return result
 
     def _mark(self, key: object) -> Path:
-        """Returns a file that counts how often something was begun, since a worker that dies cannot remove it."""
+        """Returns the file that counts attempts at `key`; a worker that dies does not remove it."""
         return self._work.attempts / hashlib.sha256(repr(key).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -149,7 +149,7 @@ def _load(work: BulkWork) -> Captioner | CaprunError:
         bundle = read_bundle(find_bundle(options.model))
         if bundle.digest != work.digest:
             return BundleError(
-                f"{bundle.path} is another model on {platform.node()}; install the same on every machine."
+                f"{bundle.path} is another model on {platform.node()}; install the same one on every machine."
             )
         return Captioner.load(
             bundle, device=options.device, threads=options.threads, precision=options.precision, many=True

@@ -1,1 +1,1 @@
-"""Command line commands, one module each, and the options that they share."""
+"""The subcommands of `caprun`, one module each, and the options they share."""

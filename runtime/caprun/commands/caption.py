@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 @output_options
 @many_options
 def caption(photos: tuple[str, ...], model: ModelOptions, **options: Any) -> int:
-    """Print a caption for every PHOTO (JPEG, PNG, WebP, GIF, BMP; HEIC and AVIF with the extra heif).
+    """Print a caption for every PHOTO (JPEG, PNG, WebP, GIF, BMP; HEIC and AVIF with the heif extra).
 
-    A folder stands for the photos in it, sorted by the bytes of their paths, without hidden files; - stands for the
-    paths on standard input, one a line or each ended by NUL. A photo that cannot be read is reported, the other photos
-    are captioned, and the exit code is 1.
+    A folder means the photos in it, sorted by the bytes of their paths, without hidden files; - means the paths on
+    standard input, one per line or NUL-terminated. A photo that cannot be read is reported, the other photos are
+    captioned, and the exit code is 1.
     """
 
     def load(many: bool, know: "KnowImage") -> "Captioner":
@@ -58,10 +58,10 @@ def caption_photos(
     min_confidence: float | None,
     pictures: Pictures,
 ) -> int:
-    """Captions photos and prints or writes what the options ask for; returns the exit code.
+    """Captions photos and prints or writes the results; returns the exit code.
 
-    `load` loads the model for many photos or for few, once the options are checked. It may call its second argument
-    with the image that the model takes as soon as it is known, so that a photo is read meanwhile.
+    `load` loads the model for many photos (True) or few (False) after the options are checked. As soon as it knows the
+    model's `ImageSpec`, it can call its second argument with it; a photo is then read while the model loads.
     """
     if pictures.wanted and len(photos) > 1:
         raise UsageError(f"--attention and --picture take one photo, not {len(photos)}.")
@@ -70,9 +70,9 @@ def caption_photos(
     if not many.meant(photos):
         return _caption_few(load, photos, search, as_json, min_confidence, pictures)
     if pictures.wanted:
-        raise UsageError("--attention and --picture take one photo, named itself, and no --output.")
+        raise UsageError("--attention and --picture take one photo file, and no --output or --xmp.")
     if as_json and many.output is not None:
-        raise UsageError("--json prints rows and --output writes them; leave one of them out.")
+        raise UsageError("--json prints rows and --output writes them; leave out one of them.")
 
     from caprun.batch.listing import list_photos
     from caprun.bundle.manifest import refuse_uncalibrated

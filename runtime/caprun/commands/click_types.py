@@ -1,4 +1,4 @@
-"""Types of command line values that click does not have."""
+"""Parameter types that click does not have."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ class Integer(click.IntRange):
 
 
 class Number(click.FloatRange):
-    """A number in a range, which the help calls `name`; unlike `click.FloatRange` it refuses NaN."""
+    """A number in a range, shown as `name` in the help; unlike `click.FloatRange` it rejects NaN."""
 
     def __init__(self, name: str, low: float, high: float) -> None:
         super().__init__(low, high)

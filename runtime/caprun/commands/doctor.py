@@ -1,4 +1,4 @@
-"""`caprun doctor`: what is installed, whether it works, and what captioning a photo costs on this machine."""
+"""`caprun doctor`: reports what is installed, whether it works, and what captioning a photo costs on this machine."""
 
 import io
 import os
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from caprun.engine import Captioner
 
 PHOTO = (640, 480)
-"""Width and height of the photo that is timed."""
+"""Width and height in pixels of the photo used for timing."""
 BEAMS = (1, 3)
 MOST_TIMES, SECONDS = 20, 0.8
-"""Limits of the repetitions of a stage and of their seconds."""
+"""Limits on the repetitions of a stage and on their total seconds."""
 Section = dict[str, Any]
 
 
 @click.command()
 @click.option(
-    "--model", metavar="DIR|NAME", help="Bundle to examine, a directory or an installed one, else the packaged one."
+    "--model", metavar="DIR|NAME", help="Bundle to examine: a directory or a name.  [default: the packaged bundle]"
 )
-@click.option("--threads", type=click.IntRange(1), help="CPU threads to time with.  [default: all cores]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads for timing.  [default: all cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
-    """Say what is installed, whether it works, and what captioning a photo costs on this machine."""
+    """Report what is installed, whether it works, and what captioning a photo costs on this machine."""
     import json
 
     found: Section = {}
@@ -48,10 +48,10 @@ def doctor(model: str | None, threads: int | None, as_json: bool) -> None:
 
 
 def examine(model: str | None, threads: int | None) -> Iterator[tuple[str, Section]]:
-    """Examines everything that captioning needs; yields the name of each section, and what was found as plain data.
+    """Examines everything that captioning needs; yields the name of each section and its findings as plain data.
 
     Raises:
-        CaprunError: Something does not work; the sections before it were yielded.
+        CaprunError: Something does not work; earlier sections have been yielded.
     """
     from caprun.bundle.reading import read_bundle
     from caprun.engine import find_bundle
@@ -92,7 +92,7 @@ def _versions() -> Section:
     versions["libjpeg"] = features.version("libjpeg_turbo") or features.version("jpg")
     if len(runtimes) > 1:
         versions["warning"] = (
-            "Two packages of ONNX Runtime share one folder and the one installed last hides the other; "
+            "Two ONNX Runtime packages share one folder, and the one installed last hides the other; "
             "uninstall both, then install one of them."
         )
     return versions
@@ -116,7 +116,7 @@ def _machine() -> Section:
 
 
 def _load(bundle: "Bundle", threads: int | None) -> tuple["Captioner", Section, float]:
-    """Loads a bundle as `--device auto` does; returns it with its device and the seconds that loading took."""
+    """Loads a bundle as `--device auto` does; returns the captioner, its device and the loading time in seconds."""
     from caprun.engine import Captioner
     from caprun.inference.devices import choose_device
 
@@ -135,7 +135,7 @@ def _load(bundle: "Bundle", threads: int | None) -> tuple["Captioner", Section, 
 
 
 def _costs(captioner: "Captioner") -> Section:
-    """Times each stage with a generated photo, since the content of a photo hardly changes them."""
+    """Times each stage with a generated photo, since the content of a photo hardly affects the times."""
     from caprun.inference.hardware import peak_memory
     from caprun.photos.preprocessing import prepare
     from caprun.photos.reading import open_photo
@@ -190,7 +190,7 @@ def _photo() -> bytes:
 
 def _bundle(opened: "Bundle", captioner: "Captioner", *, packaged: bool) -> Section:
     manifest = opened.manifest
-    found: Section = {"name": manifest.name, "path": str(opened.path), "state": "sound, checksums right"}
+    found: Section = {"name": manifest.name, "path": str(opened.path), "state": "intact, checksums match"}
     other = os.environ.get("CAPRUN_MODEL")
     if packaged and other:
         found["note"] = f"$CAPRUN_MODEL is set, so caprun uses {other}; examine it with `caprun doctor --model {other}`"

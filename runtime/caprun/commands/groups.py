@@ -14,7 +14,7 @@ from caprun.errors import CaprunError, UsageError
 
 
 class ErrorsAsSentences(click.Group):
-    """A group whose commands fail with one line on stderr: exit code 2 for usage, 1 for all else."""
+    """A group whose commands fail with one line on stderr: exit code 2 for usage errors, 1 for others."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Shows the help if there are no arguments."""
@@ -29,7 +29,7 @@ class ErrorsAsSentences(click.Group):
             sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have bytes that are not UTF-8
         try:
             code = run(standalone_mode=False, **extra)
-            if sys.stdout is not None:  # closed before the start
+            if sys.stdout is not None:  # None if it was closed before the start
                 sys.stdout.flush()
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else self.name
@@ -41,9 +41,9 @@ class ErrorsAsSentences(click.Group):
         except (KeyboardInterrupt, click.Abort):
             _fail("Interrupted.", 128 + signal.SIGINT)
         except OSError as error:
-            # standard output cannot be written; nothing may be left to flush
+            # standard output cannot be written, and the flush at exit must not fail too
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):  # its reader has seen enough
+            if isinstance(error, BrokenPipeError):  # the reader closed the pipe
                 sys.exit(1)
             _fail(str(error), 1)
         sys.exit(code if isinstance(code, int) else 0)

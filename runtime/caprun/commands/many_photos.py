@@ -1,4 +1,4 @@
-"""Captions many photos: prints each caption, or writes a file of results that survives, or XMP sidecars."""
+"""Captions many photos: prints each caption, or writes resumable results, or XMP sidecars."""
 
 import hashlib
 import itertools
@@ -42,17 +42,17 @@ class OutputFiles(NamedTuple):
 
 
 def plan_output(output: str, photos: Sequence[Listed]) -> OutputFiles:
-    """Plans the files that `--output` names: a file of rows, or a folder of text files with one.
+    """Plans the files that `--output` names: a file of rows, or a folder of text files and a file of rows.
 
     Raises:
         UsageError: The output is neither, or two photos would have the same text file.
-        OutputError: The folder cannot be made.
+        OutputError: The folder cannot be created.
     """
     path = Path(output)
     if not (os.path.isdir(path) or output.endswith(("/", os.sep))):  # noqa: PTH112  (never an error)
         if path.suffix.lower() not in FORMATS:
             raise UsageError(
-                f"--output {output} is neither a {' nor a '.join(FORMATS)} file nor a folder (end it with /)."
+                f"--output {output} is neither a {' nor a '.join(FORMATS)} file nor a folder (which ends with /)."
             )
         return OutputFiles(path, None)
     texts = []
@@ -61,14 +61,14 @@ def plan_output(output: str, photos: Sequence[Listed]) -> OutputFiles:
         text = f"{os.path.splitext(photo.relative)[0]}.txt"  # noqa: PTH122  (a name may consist of dots)
         if owner.setdefault(text, photo.path) != photo.path:
             raise UsageError(
-                f"{owner[text]} and {photo.path} would both be captioned in {path / text}; rename one, or give a "
+                f"The captions of {owner[text]} and {photo.path} would both be in {path / text}; rename one, or give a "
                 ".jsonl or .csv file as --output."
             )
         texts.append(path / text)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"The folder {path} cannot be made ({error.strerror}); give another --output.") from error
+        raise OutputError(f"The folder {path} cannot be created ({error.strerror}); give another --output.") from error
     return OutputFiles(path / ROWS, texts)
 
 
@@ -86,15 +86,15 @@ def write_captions(
 ) -> int:
     """Writes a row for each photo, or resumes where a run stopped; returns the exit code.
 
-    Batches are cut by position in the list and not by what is left, so the rows do not depend on where a run stopped.
+    Batches are cut by position in the whole list, so the rows do not depend on where a run stopped.
 
     Raises:
-        UsageError: The output belongs to another run, or its rows hold fewer captions than are asked for.
+        UsageError: The output belongs to another run, or its rows cannot hold `n_best` captions.
         OutputError: The output cannot be written, or the disk is full.
     """
     if options.n_best > 1 and output.file.suffix.lower() == ".csv":
         raise UsageError(
-            "A .csv row holds one caption; with n_best above 1 give a .jsonl file or a folder as --output."
+            "A .csv row holds one caption; with --n-best above 1, give a .jsonl file or a folder as --output."
         )
     captioner = captioner.for_many()
     size = batch_size or default_batch_size(captioner)
@@ -108,17 +108,17 @@ def write_captions(
     with Results(output.file, paths, identity, texts=output.texts, overwrite=overwrite) as results:
         total, before = len(paths), results.done
         if sidecars:
-            for entry in results.rows():  # of a run that was stopped, or that wrote no sidecars
+            for entry in results.rows():  # from a stopped run, or one without sidecars
                 sidecars.write(entry)
         if results.finished:
-            click.echo(f"{output.file} is finished already; --overwrite begins anew.", err=True)
+            click.echo(f"{output.file} is already finished; --overwrite starts over.", err=True)
             return max(end_of_run(results.failed, results.abstained, total, why), end_of_sidecars(sidecars))
         if before:
             click.echo(f"{output.file} has {before:,} of {total:,} photos; resuming.", err=True)
         first = before - before % size
         found = captioner.caption_many(paths[first:], options, batch_size=size, decoders=decoders)
         try:
-            # closed here, since a garbage collector may run in one of its threads, which cannot wait for itself
+            # closed here, since the garbage collector can run in one of its threads, which cannot wait for itself
             with closing(found), PhotoProgress(total, done=before) as progress:
                 entries = entries_of(paths[first:], found, min_confidence)
                 for entry in itertools.islice(entries, before - first, None):
@@ -140,7 +140,7 @@ def plan_sidecars(
     many: Many,
     min_confidence: float | None,
 ) -> Sidecars:
-    """Plans the sidecars of photos.
+    """Plans the sidecar of each photo.
 
     Raises:
         UsageError: Two photos would have the same sidecar.
@@ -171,8 +171,8 @@ def print_captions(
 ) -> int:
     """Prints a line for each photo, in order, as soon as it is captioned; returns the exit code.
 
-    A photo whose caption has less confidence than `min_confidence` gets a sentence on standard error instead. With
-    sidecars, only photos that need a caption there are captioned, and rows alone are printed.
+    If the confidence of a caption is below `min_confidence`, standard error has a sentence instead. With sidecars, only
+    photos whose sidecars need a caption are captioned, and only JSON rows are printed.
 
     Raises:
         OutputError: The disk of the sidecars is full.
@@ -209,7 +209,7 @@ def entries_of(
 
 
 def end_of_run(failed: int, abstained: int, total: int, where: str) -> int:
-    """Says how many photos have no caption; returns the exit code."""
+    """Prints how many photos have no caption; returns the exit code."""
     if abstained:
         click.echo(f"The model abstained from {abstained:,} of {counted(total)}{where}.", err=True)
     if failed:
@@ -218,19 +218,19 @@ def end_of_run(failed: int, abstained: int, total: int, where: str) -> int:
 
 
 def end_of_sidecars(sidecars: Sidecars | None) -> int:
-    """Says what became of the sidecars; returns the exit code."""
+    """Prints how many sidecars were written, kept or failed; returns the exit code."""
     if sidecars is None:
         return 0
     click.echo(f"Captions written to sidecars: {sidecars.written:,}.", err=True)
     if sidecars.kept:
-        click.echo(f"Sidecars that keep what a person wrote: {sidecars.kept:,}; --overwrite replaces it.", err=True)
+        click.echo(f"Sidecars kept as a person wrote them: {sidecars.kept:,}; --overwrite replaces the text.", err=True)
     if sidecars.failed:
         click.echo(f"Error: Sidecars that could not be read or written: {sidecars.failed:,}.", err=True)
     return 1 if sidecars.failed else 0
 
 
 def _digest(paths: Sequence[str]) -> str:
-    # a relative path means another photo in another folder
+    # the same relative path names another photo in another folder
     here = os.fsencode(os.getcwd())  # noqa: PTH109
     names = hashlib.sha256()
     for path in paths:
@@ -239,7 +239,7 @@ def _digest(paths: Sequence[str]) -> str:
 
 
 def rows_identity(captioner: Captioner, options: SearchOptions, min_confidence: float | None) -> dict[str, Any]:
-    """Describes everything that a row depends on besides the photo, by names for people."""
+    """Describes everything that a row depends on besides the photo, by human-readable names."""
     return {
         "rows": ROW_FORMAT,
         **model_identity(captioner, options),
@@ -248,7 +248,7 @@ def rows_identity(captioner: Captioner, options: SearchOptions, min_confidence: 
 
 
 def model_identity(captioner: Captioner, options: SearchOptions) -> dict[str, Any]:
-    """Describes everything that a caption depends on besides the photo, by names for people."""
+    """Describes everything that a caption depends on besides the photo, by human-readable names."""
     spec = captioner.spec
     files = {name: entry.sha256 for name, entry in getattr(spec, "files", {}).items() if name != MODEL_CARD}
     model = [captioner.digest, files, asdict(spec.image), asdict(spec.special), spec.attention_grid]

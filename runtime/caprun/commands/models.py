@@ -1,4 +1,4 @@
-"""`caprun models`: the bundles that are installed."""
+"""`caprun models`: lists the installed bundles."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,10 +9,10 @@ import click
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each bundle.")
 def models(*, as_json: bool) -> None:
-    """List the installed bundles, by the names that --model takes, with language, scores and licence.
+    """List the installed bundles by the names that --model accepts, with language, scores and licence.
 
-    The bundle that is used without --model is marked with *. A bundle whose package is broken is an error; the others
-    are listed all the same.
+    An asterisk marks the bundle that is used without --model. A bundle in a broken package is reported as an error; the
+    others are still listed.
     """
     import json
 

@@ -18,26 +18,26 @@ photos_argument = click.argument("photos", nargs=-1, required=True, metavar="PHO
 min_confidence_option = click.option(
     "--min-confidence",
     type=Number("p", 0, 1),
-    help="Abstain from a caption whose confidence, a calibrated probability, is below P.  [default: never]",
+    help="Abstain if the confidence of a caption, a calibrated probability, is below P.  [default: never]",
 )
 model_option = click.option(
     "--model",
     envvar="CAPRUN_MODEL",
     metavar="DIR|NAME",
-    help="Bundle to use, a directory or a name that `caprun models` lists, else $CAPRUN_MODEL, else the packaged one.",
+    help="Bundle: a directory, or a name from `caprun models`.  [default: $CAPRUN_MODEL, else the packaged bundle]",
 )
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 precision_option = click.option(
-    "--precision", help="Precision of the bundle, such as fp32.  [default: the fastest measured here]"
+    "--precision", help="Precision, such as fp32.  [default: the fastest measured on similar hardware]"
 )
 
 
 def collected(
     parameter: str, names: Iterable[str], collect: Callable[..., Any], options: Sequence[Decorator]
 ) -> Decorator:
-    """Makes a decorator that adds options to a command, which receives them as one parameter.
+    """Returns a decorator that adds options to a command, which receives them as one parameter.
 
-    The parameter is what `collect` makes of keyword arguments of these names.
+    The value of the parameter is the result of `collect`, called with keyword arguments of these names.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,7 +55,7 @@ def collected(
 
 
 class ModelOptions(NamedTuple):
-    """The options by which a model is loaded; see `caprun.engine.Captioner.load`."""
+    """Options for loading a model; see `caprun.engine.Captioner.load`."""
 
     model: str | None
     device: Literal["auto", "cpu", "cuda"]
@@ -85,34 +85,34 @@ _picture_options = collected(
             "--attention",
             type=_PICTURE,
             metavar="FILE",
-            help="Write where the model looked for each word, in the format of the extension.",
+            help="Write a picture of where the model looked for each word; the extension selects the format.",
         ),
         click.option(
             "--picture",
             type=_PICTURE,
             metavar="FILE",
-            help="Write the photo with its caption, as PNG, JPEG, WebP, GIF or BMP by the extension.",
+            help="Write the photo with its caption; the extension selects PNG, JPEG, WebP, GIF or BMP.",
         ),
         click.option(
             "--font",
             type=_PICTURE,
             metavar="FILE",
             help="TrueType font for captions drawn on pictures.  "
-            "[default: Pillow's own, or one of the system that has the letters]",
+            "[default: Pillow's font, or a system font that has the glyphs]",
         ),
     ),
 )
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of what is printed and drawn for the photos."""
+    """Adds the options for printed and drawn output."""
     command = min_confidence_option(command)
     command = click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each photo.")(command)
     return _picture_options(command)
 
 
 class Many(NamedTuple):
-    """The options of captioning many photos."""
+    """Options for captioning many photos."""
 
     output: str | None
     overwrite: bool
@@ -125,18 +125,18 @@ class Many(NamedTuple):
     xmp_name: Literal["file", "stem"]
 
     def check(self) -> None:
-        """Refuses options that belong to others which are not given.
+        """Rejects options that need another option.
 
         Raises:
-            UsageError: An option stands alone.
+            UsageError: The other option is missing.
         """
         if self.overwrite and self.output is None and not self.xmp:
-            raise UsageError("--overwrite belongs to --output or --xmp.")
+            raise UsageError("--overwrite needs --output or --xmp.")
         if self.xmp_alt and not self.xmp:
-            raise UsageError("--xmp-alt belongs to --xmp.")
+            raise UsageError("--xmp-alt needs --xmp.")
 
     def meant(self, photos: Sequence[str]) -> bool:
-        """Tells whether photos are captioned in batches: for files, from a folder or a list, or where they are many."""
+        """Returns whether to caption in batches: into files, from a folder or a list, or if there are many photos."""
         if self.output is not None or self.xmp or len(photos) > _FEW:
             return True
         return any(p == "-" or os.path.isdir(p) for p in photos)  # noqa: PTH112  (which never fails)
@@ -149,28 +149,28 @@ _further: tuple[Decorator, ...] = (
     click.option(
         "--overwrite",
         is_flag=True,
-        help="Replace what another or a finished run wrote to --output, and with --xmp what people wrote.",
+        help="Replace the --output of another run or a finished one; with --xmp, also text that people wrote.",
     ),
     click.option("--recursive", is_flag=True, help="Look into subfolders too."),
     click.option(
         "--exclude",
         multiple=True,
         metavar="PATTERN",
-        help="Leave out files and folders whose name or path matches, such as '*_thumb.jpg'. May be repeated.",
+        help="Leave out files and folders whose name or path matches PATTERN, such as '*_thumb.jpg'. May be repeated.",
     ),
     click.option(
         "--batch-size",
         type=click.IntRange(1, 1024),
-        show_default="8; on CUDA 64",
-        help="Photos computed together.",
+        show_default="8; 64 on CUDA",
+        help="Photos per batch.",
     ),
     click.option("--decoders", type=click.IntRange(1, 256), show_default="all cores", help="Threads that read photos."),
     click.option(
         "--xmp",
         is_flag=True,
-        help="Write each caption into the photo's XMP sidecar, as its description. Descriptions by people stay.",
+        help="Write each caption to the photo's XMP sidecar, as its description. Descriptions by people are kept.",
     ),
-    click.option("--xmp-alt", is_flag=True, help="Write it as the alternative text too; with --xmp."),
+    click.option("--xmp-alt", is_flag=True, help="With --xmp, also write the caption as alternative text."),
     click.option(
         "--xmp-name",
         type=click.Choice(["file", "stem"]),
@@ -189,8 +189,8 @@ def _many_options(metavar: str, output_help: str) -> Decorator:
 many_options = _many_options(
     "FILE|DIR/",
     "Write a row for each photo to FILE (.jsonl or .csv); or the caption of photo.jpg to DIR/photo.txt, and all rows "
-    "to DIR/captions.jsonl. A run that was stopped resumes with the same command.",
+    "to DIR/captions.jsonl. The same command resumes a stopped run.",
 )
 watch_options = _many_options(
-    "FILE.jsonl", "Write a row for each photo to FILE.jsonl. A watch that was stopped goes on with the same command."
+    "FILE.jsonl", "Write a row for each photo to FILE.jsonl. The same command resumes a stopped watch."
 )

@@ -1,4 +1,4 @@
-"""The pictures that a command writes of a caption: `--picture` and `--attention`."""
+"""Writes the pictures of a caption for `--picture` and `--attention`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,11 +22,11 @@ class Pictures(NamedTuple):
 
     @property
     def wanted(self) -> bool:
-        """Whether a picture is to be written."""
+        """Whether there is a picture to write."""
         return self.attention is not None or self.picture is not None
 
     def check(self) -> None:
-        """Refuses a file whose extension names no format that can be written.
+        """Rejects a file whose extension is not that of a supported format.
 
         Raises:
             UsageError: The extension is unknown.
@@ -36,11 +36,11 @@ class Pictures(NamedTuple):
                 format_to_write(path, option)
 
     def write(self, spec: "ModelSpec", photo: str, caption: "Caption") -> None:
-        """Draws and writes the pictures that are wanted; `attention` needs a caption with attention weights.
+        """Draws and writes the requested pictures; `attention` needs a caption with attention weights.
 
         Raises:
-            ImageError: The photo cannot be read any more.
-            UsageError: The font lacks a letter of the caption, or the path cannot be a file.
+            ImageError: The photo can no longer be read.
+            UsageError: The font has no glyph for a character of the caption, or the path cannot be a file.
             OutputError: The file cannot be written.
         """
         if not self.wanted:
@@ -49,7 +49,7 @@ class Pictures(NamedTuple):
         from caprun.photos.preprocessing import seen_box
         from caprun.photos.reading import open_photo
 
-        image = open_photo(photo)  # in full, for people
+        image = open_photo(photo)  # at full resolution, for people
         if self.attention:
             seen = [(word.text, word.alpha) for word in caption.words if word.alpha is not None]
             box = seen_box(image.size, spec.image)
@@ -63,9 +63,9 @@ def _write(image: "Image.Image", path: Path, option: str) -> None:
 
     try:
         with atomic_write(path) as file:
-            image.save(file, format=format_to_write(path, option), quality=90)  # quality is that of JPEG and WebP
+            image.save(file, format=format_to_write(path, option), quality=90)  # quality applies to JPEG and WebP
     except OSError as error:
-        # either the path is wrong, or its disk is
+        # a wrong path is a usage error; other errors come from the disk
         wrong = isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError))
         kind = UsageError if wrong else OutputError
         raise kind(f"The picture {path} cannot be written: {error.strerror or error}.") from error

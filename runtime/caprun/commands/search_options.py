@@ -1,4 +1,4 @@
-"""The search options on the command line, the same for every command that searches."""
+"""The search options, which are the same for every command that searches."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def with_search_options(spec: "ModelSpec", given: Mapping[str, Any]) -> "SearchOptions":
-    """Replaces a model's search options with those that were given on the command line.
+    """Replaces a model's search options with those given on the command line.
 
     Raises:
-        UsageError: A value is out of its range, two options exclude each other, or the model has no neutral words; the
-            options are named as they were typed.
+        UsageError: A value is out of range, two options exclude each other, or the model has no neutral words; the
+            message names options as typed.
     """
     from dataclasses import replace
 
@@ -63,4 +63,4 @@ search_options = collected(
     lambda **values: {name: value for name, value in values.items() if value is not None},
     [_click_option(name, option) for name, option in SEARCH_OPTIONS.items()],
 )
-"""Adds the search options to a command, which receives those that were given as a mapping, its parameter `search`."""
+"""Adds the search options to a command, which receives a mapping of those given as its parameter `search`."""

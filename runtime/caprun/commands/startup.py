@@ -1,4 +1,4 @@
-"""Makes a process that captions one photo start and end sooner; for a command, not for a library."""
+"""Speeds up start and exit of a process that captions one photo; for commands, not for libraries."""
 
 import contextlib
 import gc
@@ -12,8 +12,8 @@ _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 def starting() -> Iterator[None]:
     """Speeds up the imports of a command and the loading of its model.
 
-    NumPy's OpenBLAS would start a thread for each core, which spins for a while, though no matrices are multiplied in
-    NumPy here. The garbage collector would search everything that is imported several times, though all of it stays.
+    NumPy's OpenBLAS would start a thread per core, which spins for a while, although NumPy multiplies no matrices here.
+    The garbage collector would scan all imported objects several times, although none can be freed.
     """
     blas = os.environ.get(_BLAS_THREADS)
     os.environ.setdefault(_BLAS_THREADS, "1")
@@ -22,9 +22,9 @@ def starting() -> Iterator[None]:
     try:
         yield
     finally:
-        if blas is None:  # child processes keep their threads
+        if blas is None:  # child processes have their usual threads
             del os.environ[_BLAS_THREADS]
-        if not gc.get_freeze_count():  # once, in a process that calls a command several times
+        if not gc.get_freeze_count():  # only once in a process that calls several commands
             gc.freeze()
         if collecting:
             gc.enable()

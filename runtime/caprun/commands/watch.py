@@ -16,7 +16,7 @@ from caprun.commands.options import Many, ModelOptions, min_confidence_option, m
 from caprun.commands.search_options import search_options, with_search_options
 from caprun.errors import CaprunError, UsageError
 
-_ROWS = ".jsonl"  # the rows of a watch say which version of a photo they caption; those of .csv have no such columns
+_ROWS = ".jsonl"  # the rows of a watch record the version of each photo; .csv has no columns for it
 
 
 @click.command()
@@ -30,7 +30,7 @@ _ROWS = ".jsonl"  # the rows of a watch say which version of a photo they captio
     type=Number("seconds", 0, 86_400),
     default=1.0,
     show_default=True,
-    help="Seconds that a file must stay unchanged to be complete.",
+    help="Seconds without a change after which a file is complete.",
 )
 def watch(
     folder: str,
@@ -43,7 +43,7 @@ def watch(
     """Caption the photos in DIR, and every photo that arrives there.
 
     Captions go to --output, to XMP sidecars (--xmp), or to both. A photo is captioned when its file is complete, and
-    again when the file changes. SIGTERM or Ctrl-C ends the watch; the same command goes on where it ended.
+    again when the file changes. SIGTERM or Ctrl-C ends the watch; the same command continues it.
     """
     _check(folder, many)
     with _ending() as ended:
@@ -59,12 +59,12 @@ def watch(
 
 
 def _check(folder: str, many: Many) -> None:
-    """Refuses what cannot be watched, before the model is loaded."""
+    """Rejects options and folders that cannot be used, before the model is loaded."""
     many.check()
     if many.output is None and not many.xmp:
         raise UsageError("A watch prints no captions; give --output FILE.jsonl, --xmp or both.")
     if many.output is not None and (os.path.isdir(many.output) or Path(many.output).suffix.lower() != _ROWS):  # noqa: PTH112
-        raise UsageError(f"--output {many.output} is not a {_ROWS} file, the only kind that a watch writes.")
+        raise UsageError(f"--output {many.output} is not a {_ROWS} file, the only format that a watch writes.")
     if not Path(folder).is_dir():
         what = "is not a folder" if os.path.lexists(folder) else "does not exist"
         raise UsageError(f"{folder} {what}; name a folder to watch.")

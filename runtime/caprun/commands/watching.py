@@ -1,4 +1,4 @@
-"""Captions what arrives in a folder, into a file of rows, into XMP sidecars, or both."""
+"""Captions photos that arrive in a folder, and writes a file of rows, XMP sidecars, or both."""
 
 import os
 import time
@@ -22,9 +22,9 @@ from caprun.search.options import SearchOptions
 
 
 class Watch:
-    """A watch of a folder: repeated runs over the photos that are new, with one model, until `ended` is set.
+    """Watches a folder: captions new photos, run by run, with one model, until `ended` is set.
 
-    Files that have stayed the same for `settle` seconds are complete.
+    A file that has not changed for `settle` seconds is complete.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Watch:
         self._total = self._failed = self._abstained = 0
 
     def run(self) -> None:
-        """Captions what is in the folder and what arrives, until the watch is ended.
+        """Captions the photos in the folder, and photos that arrive, until the watch ends.
 
         Raises:
-            CaprunError: The folder has vanished or cannot be listed, the output belongs to another run or cannot be
+            CaprunError: The folder no longer exists or cannot be listed, the output belongs to another run or cannot be
                 written, or the disk is full.
         """
         with ExitStack() as stack:
@@ -67,15 +67,15 @@ class Watch:
         end_of_sidecars(self._sidecars)
 
     def _open(self, output: Path) -> Results:
-        """Opens the file of rows, to which rows of this watch alone are added."""
-        # rows name photos by this path, which means another folder elsewhere
+        """Opens the file of rows, which only this watch can extend."""
+        # rows name photos by this path, which names another folder if the command runs elsewhere
         here = "" if os.path.isabs(self._folder) else f" in {os.getcwd()}"  # noqa: PTH109, PTH117
         identity = rows_identity(self._captioner, self._options, self._least)
         identity["watched"] = printable(os.path.join(self._folder, "") + here)  # noqa: PTH118
         return Results(output, None, identity, overwrite=self._many.overwrite)
 
     def _catch_up(self, results: Results) -> None:
-        """Takes from the rows which photos are done, and writes the sidecars that they lack."""
+        """Reads from the rows which photos are done, and writes their missing sidecars."""
         for row in results.rows():
             self._arrivals.done[row["image"]] = _version(row)
         if self._sidecars is None:
@@ -96,7 +96,7 @@ class Watch:
                 path = entry["image"]
                 if self._ended.is_set():
                     break
-                if "error" in entry and not os.path.exists(path):  # noqa: PTH110  (taken away, and may come back)
+                if "error" in entry and not os.path.exists(path):  # noqa: PTH110  (removed, and may come back)
                     del done[path]
                     continue
                 if self._sidecars:
@@ -122,11 +122,11 @@ class Watch:
         return self._results is not None or changed or self._sidecars.needs(path)
 
     def _may_write(self, path: str) -> bool:
-        """Tells whether the sidecar of a photo belongs to it alone; says so where it does not."""
+        """Returns whether no other photo has the same sidecar; reports an error if one has."""
         assert self._sidecars is not None
         try:
             self._sidecars.add(path)
-        except UsageError as error:  # no reason to leave other photos without captions
+        except UsageError as error:  # other photos are still captioned
             click.echo(f"Error: {error}", err=True)
             return False
         return True

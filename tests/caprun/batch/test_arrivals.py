@@ -62,5 +62,5 @@ def test_photos_are_those_of_a_folder_run(arrivals: Arrivals, tmp_path: Path) ->
 
 def test_a_folder_that_has_vanished_is_reported(arrivals: Arrivals, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "in")
-    with pytest.raises(CaprunError, match=r"in has vanished; give the same command when it is back\.$"):
+    with pytest.raises(CaprunError, match=r"in no longer exists; run the same command when it is back\.$"):
         arrivals.look(0)

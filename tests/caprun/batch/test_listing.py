@@ -151,9 +151,9 @@ class TestPhotosThatCannotBeRead:
     ("arguments", "problem"),
     [
         (["{}/empty"], "/empty holds no photos (.avif .bmp .dib .gif"),
-        (["{}/b.jpg", "{}/empty"], "--recursive looks into the folders in it"),
+        (["{}/b.jpg", "{}/empty"], "--recursive looks into its subfolders"),
         (["-"], "Standard input names no photos"),
-        (["-", "-"], "name - once"),
+        (["-", "-"], "give - once"),
     ],
 )
 def test_an_argument_that_means_nothing_is_refused(folder: Path, arguments: list[str], problem: str) -> None:

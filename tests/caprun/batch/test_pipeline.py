@@ -163,7 +163,7 @@ def test_who_has_seen_enough_leaves_no_threads_behind(captioner: Captioner, phot
 @pytest.mark.parametrize(
     ("numbers", "problem"),
     [
-        ({"batch_size": 0}, "batch_size is 0; it must lie between 1 and 1024"),
+        ({"batch_size": 0}, "batch_size is 0; it must be between 1 and 1024"),
         ({"batch_size": 10**9}, "batch_size is 1000000000"),
         ({"decoders": 0}, "decoders is 0; it must be at least 1"),
     ],
@@ -174,5 +174,5 @@ def test_numbers_that_cannot_be_are_refused_at_once(captioner: Captioner, number
 
 
 def test_one_path_is_not_taken_for_many_letters(captioner: Captioner) -> None:
-    with pytest.raises(UsageError, match="caption takes one"):
+    with pytest.raises(UsageError, match="use caption for a single photo"):
         captioner.caption_many("photo.jpg")

@@ -91,9 +91,9 @@ def test_finished_and_failed_rows_are_counted_again(tmp_path: Path, name: str) -
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (lambda data: data.replace(b"a.jpg", b"b.jpg", 1), "row 1 is of another photo"),
-        (lambda data: data[: data.rindex(b"\n", 0, -1) + 1] + data.splitlines(keepends=True)[1], "row 5 is of another"),
-        (lambda data: b"?" + data, "row 1 is of another photo|it does not begin as it should"),
+        (lambda data: data.replace(b"a.jpg", b"b.jpg", 1), "row 1 is for another photo"),
+        (lambda data: data[: data.rindex(b"\n", 0, -1) + 1] + data.splitlines(keepends=True)[1], "row 5 is for"),
+        (lambda data: b"?" + data, "row 1 is for another photo|its header is wrong"),
         (lambda data: data + data.splitlines(keepends=True)[-1], "it has more rows than there are photos"),
     ],
 )
@@ -106,9 +106,9 @@ def test_a_file_that_somebody_altered_is_refused_and_left_alone(
     write(path, names)
     spoilt = spoil(path.read_bytes())
     path.write_bytes(spoilt)
-    with pytest.raises(UsageError, match=rf"is not as this run left it \(({problem})") as error:
+    with pytest.raises(UsageError, match=rf"was changed after this run wrote it \(({problem})") as error:
         write(path, names)
-    assert "give another --output, or --overwrite to begin anew" in str(error.value)
+    assert "give another --output, or --overwrite to start over" in str(error.value)
     assert path.read_bytes() == spoilt
     write(path, names, overwrite=True)
     assert path.read_bytes() != spoilt
@@ -121,14 +121,14 @@ def test_another_run_for_the_same_file_is_refused_with_what_differs(tmp_path: Pa
     with pytest.raises(UsageError) as error:
         write(path, NAMES, identity={"model": "m", "beam_size": 5, "new": ("a", 1)})
     differences = "beam_size 3 (now 5), gone 1 (now unknown), new unknown (now ['a', 1])"
-    assert f"{path} is of another run: {differences}; give another --output, or --overwrite" in str(error.value)
+    assert f"{path} belongs to another run: {differences}; give another --output, or --overwrite" in str(error.value)
     assert path.read_bytes() == before
 
 
 def test_a_file_that_no_run_wrote_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("precious\n")
-    with pytest.raises(UsageError, match="no run that could resume wrote it"):
+    with pytest.raises(UsageError, match="exists, but was not written by a run that can resume"):
         write(path, NAMES)
     assert path.read_text() == "precious\n"
     assert list(tmp_path.iterdir()) == [path], "nothing else was left there"
@@ -209,7 +209,7 @@ def test_texts_that_were_there_are_kept_unless_told_otherwise(tmp_path: Path) ->
     texts = [tmp_path / f"{i}.txt" for i in range(7)]
     for text in texts[2:4]:
         text.write_text("a person wrote this\n")
-    with pytest.raises(UsageError, match=r"2\.txt exists and was not written by this run; .* --overwrite to lose it"):
+    with pytest.raises(UsageError, match=r"2\.txt exists and was not written by this run; .* --overwrite to replace"):
         write(tmp_path / "rows.jsonl", NAMES, texts=texts)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2.txt", "3.txt"]
     write(tmp_path / "rows.jsonl", NAMES, texts=texts, overwrite=True)
@@ -223,7 +223,7 @@ def test_all_captions_of_a_photo_are_lines_of_its_text(tmp_path: Path) -> None:
 
 
 def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"There is no folder .*nowhere to write rows\.csv to; make it first"):
+    with pytest.raises(UsageError, match=r"There is no folder .*nowhere for rows\.csv; create it first"):
         write(tmp_path / "nowhere" / "rows.csv", NAMES)
     (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere" / "rows.csv")
     with pytest.raises(OutputError, match=r"gone\.csv cannot be written \(No such file or directory\)"):
@@ -275,8 +275,8 @@ def test_a_disk_that_fills_keeps_whole_rows_and_the_same_run_goes_on(
         with pytest.raises(OutputError) as error:
             write(path, NAMES)
     done = re.fullmatch(
-        rf"{path} cannot be written \(No space left on device\); the (\d) of 7 photos that are done stay\. "
-        r"Solve the problem, then give the same command to resume\.",
+        rf"{path} cannot be written \(No space left on device\); the results for (\d) of 7 photos are kept\. "
+        r"Solve the problem, then run the same command to resume\.",
         str(error.value),
     )
     assert done

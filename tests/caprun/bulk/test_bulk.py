@@ -168,7 +168,7 @@ def test_other_options_another_model_and_other_photos_are_refused(
 ) -> None:
     photos, output, _ = job
     before = files_in(output)
-    with pytest.raises(UsageError, match=r"is of another run: beam_size 3 \(now 1\); give another --output"):
+    with pytest.raises(UsageError, match=r"belongs to another run: beam_size 3 \(now 1\); give another --output"):
         caption(photos, output=output, search={"beam_size": 1})
     edit_manifest(bundle, lambda manifest: manifest.update(name="other"))
     with pytest.raises(UsageError, match=r"model tiny \w+ \(now other \w+\)"):
@@ -299,9 +299,9 @@ def test_workers_leave_what_ray_itself_needs(
 
 
 def test_a_cluster_that_is_too_small_or_has_no_gpu_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"Ray has 4 CPUs, and a worker of 2 needs 5"):
+    with pytest.raises(UsageError, match=r"Ray has 4 CPUs, but a worker with 2 and .* need 5"):
         _shares({"CPU": 4.0}, "cpu", BulkOptions(threads=2))
-    with pytest.raises(DeviceError, match="Ray knows of no GPU"):
+    with pytest.raises(DeviceError, match="but Ray has no GPU"):
         _shares({"CPU": 8.0}, "cuda", BulkOptions())
 
 

@@ -18,7 +18,7 @@ from caprun.errors import OutputError
 def test_a_folder_that_no_job_wrote_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with (
-        pytest.raises(UsageError, match="holds files that no bulk job wrote"),
+        pytest.raises(UsageError, match="holds files that were not written by a bulk job"),
         claimed(tmp_path, {}, 1, overwrite=True),
     ):
         pass

@@ -41,10 +41,10 @@ def source(*arguments: str, standard_input: bytes = b"", **more: Any) -> Any:
     [
         ({"id": [1]}, r"has no column image \(it has id\); name the right one with --image-column"),
         ({"image": [b""]}, r"has no column id \(it has image\); name the right one with --id-column"),
-        ({"id": [1, 2, 1], "image": [b""] * 3}, "Two rows have the id 1"),
+        ({"id": [1, 2, 1], "image": [b""] * 3}, "Two rows have the same id 1"),
         ({"id": [1, None], "image": [b""] * 2}, "1 rows have no id"),
-        ({"id": [0.5], "image": [b""]}, "holds double, and an id is text or an integer"),
-        ({"id": [1], "image": [[1, 2]]}, "and not photos or paths"),
+        ({"id": [0.5], "image": [b""]}, "holds double, but an id is text or an integer"),
+        ({"id": [1], "image": [[1, 2]]}, ", not photos or paths"),
         ({"id": pa.array([], pa.int64()), "image": pa.array([], pa.binary())}, "has no rows"),
     ],
 )
@@ -57,7 +57,7 @@ def test_a_table_that_cannot_be_captioned_is_refused(
 
 @pytest.mark.parametrize("name", ["caption", "finished"])
 def test_an_id_cannot_be_called_as_a_result_is(table: Callable[..., str], name: str) -> None:
-    with pytest.raises(UsageError, match=f"called {name}, and so is a column of the results"):
+    with pytest.raises(UsageError, match=f"{name} has the same name as a column of the results"):
         source(table(**{name: ["a"], "image": [b""]}), id_column=name)
 
 
@@ -123,7 +123,7 @@ def test_a_photo_whose_name_is_too_long_is_one_that_cannot_be_read(photo: Path) 
 
 
 def test_photos_and_tables_are_not_mixed(table: Callable[..., str], photo: Path) -> None:
-    with pytest.raises(UsageError, match="one after the other"):
+    with pytest.raises(UsageError, match="caption them in separate jobs"):
         source(table(id=[1], image=[b""]), str(photo))
 
 

@@ -232,7 +232,7 @@ def test_rows_of_another_confidence_are_those_of_another_run(
     run(folder, "--output", output, "--min-confidence", LEAST)
     result = run(folder, "--output", output, *options)
     assert result.exit_code == 2
-    assert re.search(rf"is of another run: {differs}; give another --output, or --overwrite", result.stderr)
+    assert re.search(rf"belongs to another run: {differs}; give another --output, or --overwrite", result.stderr)
 
 
 def test_rows_of_a_model_that_was_calibrated_anew_are_those_of_another_model(
@@ -244,7 +244,7 @@ def test_rows_of_a_model_that_was_calibrated_anew_are_those_of_another_model(
     anew = calibrate(Path(shutil.copytree(calibrated, tmp_path / "anew")), replace(CONFIDENCE, familiar=Linear(2.0)))
     result = run(folder, "--output", output, "--model", anew)
     assert result.exit_code == 2
-    assert re.search(r"is of another run: model tiny \w+ \(now tiny \w+\);", result.stderr)
+    assert re.search(r"belongs to another run: model tiny \w+ \(now tiny \w+\);", result.stderr)
 
 
 @pytest.mark.parametrize("header", [b"image,caption,log_prob,error\n", b"image,caption,log_prob,error\n0.png,a,-1,\n"])
@@ -261,8 +261,8 @@ def test_rows_that_an_older_caprun_began_are_refused_and_left(
     result = run(folder, "--output", output)
     assert (result.exit_code, output.read_bytes()) == (2, header)
     assert re.fullmatch(
-        rf"Error: {output} is of another run: rows 1 \(now 3\), min confidence unknown \(now none\); give another "
-        r"--output, or --overwrite to begin anew\.\n",
+        rf"Error: {output} belongs to another run: rows 1 \(now 3\), min confidence unknown \(now none\); give another "
+        r"--output, or --overwrite to start over\.\n",
         result.stderr,
     )
 
@@ -273,7 +273,7 @@ def test_a_header_of_an_older_caprun_is_no_beginning_of_this_ones(run: Run, fold
     output.write_bytes(b"image,caption,log_prob,error\n")
     result = run(folder, "--output", output)
     assert result.exit_code == 2
-    assert "it does not begin as it should" in result.stderr
+    assert "its header is wrong" in result.stderr
 
 
 # --- What cannot be

@@ -375,7 +375,7 @@ def test_doctor_says_what_is_installed_and_that_the_packaged_model_is_sound(
     assert (result.exit_code, result.stderr) == (0, "")
     assert re.search(r"^  onnxruntime(-gpu)?: \d", result.stdout, re.MULTILINE)
     assert "CPUExecutionProvider" in result.stdout
-    assert "state: sound, checksums right\n" in result.stdout
+    assert "state: intact, checksums match\n" in result.stdout
 
 
 def test_doctor_names_a_packaged_model_that_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

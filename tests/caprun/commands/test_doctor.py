@@ -29,7 +29,7 @@ def test_a_bundle_is_examined_and_timed(tiny: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     for said in ("onnxruntime:", "python:", "cores:", "decode jpeg ms:", "encoder ms:", "greedy:", "beam 3:"):
         assert said in result.stdout
-    assert f"name: tiny\n  path: {tiny}\n  state: sound, checksums right\n" in result.stdout
+    assert f"name: tiny\n  path: {tiny}\n  state: intact, checksums match\n" in result.stdout
 
 
 def test_json_is_one_object_with_everything(tiny: Path) -> None:

@@ -107,7 +107,7 @@ def test_results_that_are_to_be_overwritten_stay_where_there_is_no_room(
         said = failure(folder, "--output", f"{disk}/{name}", "--overwrite", "--beam-size", 1)
         assert f"{disk}/" in said
         assert contents(disk) == before
-        assert "finished already" in run(folder, "--output", f"{disk}/{name}").stderr
+        assert "already finished" in run(folder, "--output", f"{disk}/{name}").stderr
 
 
 @posix

@@ -147,7 +147,7 @@ def test_a_folder_for_output_gets_a_text_a_photo_and_all_rows(
 def test_texts_may_lie_beside_the_photos(run: Run, sound: Path, said: dict[str, str]) -> None:
     assert run(sound, "--output", sound).exit_code == 0
     assert (sound / "a.txt").read_text() == said[str(sound / "a.png")] + "\n"
-    assert "is finished already" in run(sound, "--output", sound).stderr
+    assert "is already finished" in run(sound, "--output", sound).stderr
 
 
 def test_a_caption_somebody_wrote_is_not_lost(run: Run, sound: Path) -> None:
@@ -161,7 +161,7 @@ def test_two_photos_cannot_have_one_text(run: Run, sound: Path, tmp_path: Path) 
     (sound / "a.jpg").write_bytes((sound / "a.png").read_bytes())
     result = run(sound, "--output", f"{tmp_path}/texts/")
     assert result.exit_code == 2
-    assert f"{sound}/a.jpg and {sound}/a.png would both be captioned in {tmp_path}/texts/a.txt" in result.stderr
+    assert f"The captions of {sound}/a.jpg and {sound}/a.png would both be in {tmp_path}/texts/a.txt" in result.stderr
 
 
 def test_a_finished_run_does_nothing_and_says_so(run: Run, folder: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_finished_run_does_nothing_and_says_so(run: Run, folder: Path, tmp_pat
     before = output.stat().st_mtime_ns, output.read_bytes()
     again = run(folder, "--output", output)
     assert (again.exit_code, first.exit_code) == (1, 1)
-    assert again.stderr.splitlines()[0] == f"{output} is finished already; --overwrite begins anew."
+    assert again.stderr.splitlines()[0] == f"{output} is already finished; --overwrite starts over."
     assert (output.stat().st_mtime_ns, output.read_bytes()) == before
 
 
@@ -222,7 +222,7 @@ def test_other_options_or_photos_for_the_same_output_are_refused(
     result = run(sound, "--output", output, *options)
     assert (result.exit_code, result.stdout, output.read_bytes()) == (2, "", before)
     assert re.fullmatch(
-        rf"Error: {output} is of another run: {differs}; give another --output, or --overwrite to begin anew\.\n",
+        rf"Error: {output} belongs to another run: {differs}; give another --output, or --overwrite to start over\.\n",
         result.stderr,
     )
     assert run(sound, "--output", output, *options, "--overwrite").exit_code == 0
@@ -238,7 +238,7 @@ def test_another_model_for_the_same_output_is_refused(
     )
     result = run(sound, "--output", output, "--model", bundle)
     assert result.exit_code == 2
-    assert re.search(r"is of another run: model tiny \w+ \(now tiny \w+\);", result.stderr)
+    assert re.search(r"belongs to another run: model tiny \w+ \(now tiny \w+\);", result.stderr)
 
 
 def test_the_same_names_in_another_place_are_other_photos(
@@ -263,11 +263,11 @@ def test_two_runs_into_one_output_at_once_are_refused(run: Run, sound: Path, tmp
     [
         (["--output", "captions.txt"], "--output captions.txt is neither a .jsonl nor a .csv file nor a folder"),
         (["--output", "x.csv", "--json"], "--json prints rows and --output writes them"),
-        (["--overwrite"], "--overwrite belongs to --output"),
-        (["--attention", "x.png"], "--attention and --picture take one photo, named itself, and no --output"),
+        (["--overwrite"], "--overwrite needs --output"),
+        (["--attention", "x.png"], "--attention and --picture take one photo file, and no --output"),
         (["--batch-size", "0"], "0 is not in the range"),
         (["--decoders", "0"], "0 is not in the range"),
-        (["--output", "nowhere/x.csv"], "There is no folder nowhere to write x.csv to"),
+        (["--output", "nowhere/x.csv"], "There is no folder nowhere for x.csv"),
     ],
 )
 def test_options_that_cannot_be_are_one_line(run: Run, folder: Path, options: list[str], problem: str) -> None:
@@ -293,7 +293,7 @@ def test_an_output_with_a_name_too_long_is_one_line(run: Run, sound: Path, tmp_p
     result = run(sound, "--output", f"{tmp_path}/{'x' * 300}{ending}")
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
     assert re.match(
-        rf"Error: (The folder )?{tmp_path}/x{{300}}.* cannot be (written|made) \(File name too long\); give",
+        rf"Error: (The folder )?{tmp_path}/x{{300}}.* cannot be (written|created) \(File name too long\); give",
         result.stderr,
     )
 
@@ -301,7 +301,7 @@ def test_an_output_with_a_name_too_long_is_one_line(run: Run, sound: Path, tmp_p
 def test_several_captions_a_photo_are_not_lost_in_a_csv_row(run: Run, sound: Path, tmp_path: Path) -> None:
     result = run(sound, "--n-best", 2, "--output", tmp_path / "captions.csv")
     assert (result.exit_code, (tmp_path / "captions.csv").exists()) == (2, False)
-    assert "A .csv row holds one caption; with n_best above 1 give a .jsonl file or a folder" in result.stderr
+    assert "A .csv row holds one caption; with --n-best above 1, give a .jsonl file or a folder" in result.stderr
     assert run(sound, "--n-best", 2, "--output", f"{tmp_path}/captions.jsonl").exit_code == 0
 
 
@@ -356,8 +356,8 @@ def test_a_file_that_may_grow_no_more_is_one_line_and_keeps_what_is_done(
     failed = caprun(1500)
     assert failed.returncode == 1
     assert re.fullmatch(
-        rf"Error: {output} cannot be written \(File too large\); the \d of 9 photos that are done stay\. "
-        r"Solve the problem, then give the same command to resume\.\n",
+        rf"Error: {output} cannot be written \(File too large\); the results for \d of 9 photos are kept\. "
+        r"Solve the problem, then run the same command to resume\.\n",
         failed.stderr,
     )
     kept = output.read_text()

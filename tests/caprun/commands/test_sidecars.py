@@ -92,7 +92,7 @@ def test_what_a_person_wrote_stays_unless_it_is_to_be_overwritten(run, folder, c
     sidecar = folder / "a.png.xmp"
     sidecar.write_text(PERSON)
     result = run(folder, "--xmp")
-    assert "keep what a person wrote: 1;" in result.stderr
+    assert "kept as a person wrote them: 1;" in result.stderr
     assert sidecar.read_text() == PERSON
     run(folder, "--xmp", "--xmp-alt")
     assert (text(sidecar), text(sidecar, ALT_TEXT)) == ("By hand", captioner.caption(folder / "a.png").text)
@@ -172,9 +172,7 @@ def test_two_photos_with_one_sidecar_are_refused_before_anything_is_written(run,
     assert not list(folder.glob("*.xmp"))
 
 
-@pytest.mark.parametrize(
-    ("option", "problem"), [("--xmp-alt", "belongs to --xmp"), ("--overwrite", "--output or --xmp")]
-)
+@pytest.mark.parametrize(("option", "problem"), [("--xmp-alt", "needs --xmp"), ("--overwrite", "--output or --xmp")])
 def test_options_of_sidecars_belong_to_xmp(run, folder, option, problem) -> None:
     result = run(folder, option)
     assert result.exit_code == 2

@@ -176,7 +176,7 @@ def test_rows_of_another_watch_are_refused(watch, output, calibrated, monkeypatc
     before = output.read_bytes()
     result = watch("--output", output, *change)
     assert result.exit_code == 2
-    assert "is of another run" in result.stderr
+    assert "belongs to another run" in result.stderr
     assert output.read_bytes() == before
     assert watch("--output", output, *change, "--overwrite").exit_code == 0
 
@@ -187,10 +187,10 @@ def test_rows_of_another_watch_are_refused(watch, output, calibrated, monkeypatc
         ([], "A watch prints no captions; give --output FILE.jsonl, --xmp or both."),
         (
             ["--output", "captions.csv"],
-            "--output captions.csv is not a .jsonl file, the only kind that a watch writes.",
+            "--output captions.csv is not a .jsonl file, the only format that a watch writes.",
         ),
-        (["--output", "."], "--output . is not a .jsonl file, the only kind that a watch writes."),
-        (["--xmp-alt", "--output", "x.jsonl"], "--xmp-alt belongs to --xmp."),
+        (["--output", "."], "--output . is not a .jsonl file, the only format that a watch writes."),
+        (["--xmp-alt", "--output", "x.jsonl"], "--xmp-alt needs --xmp."),
     ],
 )
 def test_wrong_options_are_refused(watch, arguments, sentence) -> None:
@@ -219,7 +219,7 @@ def test_a_folder_that_vanishes_ends_the_watch_in_one_sentence(watch, folder, ou
     result = watch("--output", output, steps=[lambda: shutil.rmtree(folder)])
     assert result.exit_code == 1
     assert result.stderr.endswith(
-        f"\nError: The folder {folder} has vanished; give the same command when it is back.\n"
+        f"\nError: The folder {folder} no longer exists; run the same command when it is back.\n"
     )
     assert len(rows(output)) == 2
 

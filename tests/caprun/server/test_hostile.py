@@ -37,7 +37,8 @@ REFUSALS = {400, 413, 415, 422}
 
 @pytest.fixture
 def service(tiny: Path) -> Iterator[Serving]:
-    with serving(tiny, "--workers", 1, "--max-bytes", 25_000_000) as running:
+    # the largest take seconds, and far more beside other work
+    with serving(tiny, "--workers", 1, "--max-bytes", 25_000_000, "--deadline", 300) as running:
         yield running
         assert running.get("/healthz").status == 200
         assert running.get("/readyz").status == 200

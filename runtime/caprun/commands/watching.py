@@ -56,7 +56,7 @@ class Watch:
             if self._many.output is not None:
                 self._results = stack.enter_context(self._open(Path(self._many.output)))
                 self._catch_up(self._results)
-            click.echo(f"Watching {self._folder}; Ctrl-C ends it.", err=True)
+            click.echo(f"Watching {self._folder}; press Ctrl-C to stop.", err=True)
             for changed in changes(
                 self._folder, recursive=self._many.recursive, seconds=self._pause, ended=self._ended
             ):

@@ -93,7 +93,7 @@ def test_what_is_there_and_what_arrives_gets_a_row(watch, folder, output, images
     assert result.exit_code == 0
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
-        f"Watching {folder}; Ctrl-C ends it.",
+        f"Watching {folder}; press Ctrl-C to stop.",
         "2 photos done.",
         "3 photos done.",
     ]

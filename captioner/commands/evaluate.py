@@ -121,7 +121,7 @@ def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, C
     from captioner.models.checkpoint import checkpoint_file, load_checkpoint
 
     model = checkpoint_file(model)
-    if model.is_dir() or precision is not None:  # which is an error for a checkpoint
+    if model.is_dir() or precision is not None:  # a checkpoint takes no precision
         return load_captioner(model, device, precision), Config(data=splits_of(model))
     checkpoint = load_checkpoint(model)
     return Taught(checkpoint, torch_device(device)).captioner(model.stem), checkpoint.config

@@ -49,7 +49,7 @@ cache_option = click.option(
     type=FILE,
     metavar="DIR",
     show_default="~/.cache/captioner",
-    help="Cache for the encoder's features, and for photos from Parquet files and the Hugging Face Hub.",
+    help="Cache for the encoder's features, and for photos from Parquet files and the Hugging Face hub.",
 )
 
 

@@ -21,7 +21,7 @@ DECODERS = ("soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", "
 """
 
 DECODER_ENTRY_POINTS = "captioner.decoders"
-"""Entry point group with which other packages add decoders: the name for `--decoder`, and a class.
+"""Entry point group through which other packages add decoders: a name for `--decoder`, and a class.
 
 The class is a `captioner.models.decoder.CaptionDecoder` that attends to regions.
 """
@@ -48,8 +48,8 @@ class ModelConfig:
     regions: Annotated[int, Range(0, 256)] = 0
     """Regions per side after pooling the encoder's grid; 0: no pooling, 1: one vector for the photo."""
     fine_tune: Annotated[int, Range(-1, 1000)] = -1
-    """Index of the first child module of the encoder (for a transformer, block) that is trained; 5 is a ResNet's second
-    stage; -1: none. The frozen part's output is cached if it is no larger than the photo (for a transformer, four)."""
+    """Index of the encoder's first trained child module (for a transformer, block); 5 is a ResNet's second stage, -1 is
+    none. The frozen part's output is cached if no larger than the photo (for a transformer, than four photos)."""
     decoder: str = "soft-attention"
     """Name of the decoder: one of `DECODERS`, or one that another package registers."""
     gate: bool = True
@@ -129,5 +129,5 @@ class ModelConfig:
 
     @property
     def learns_state(self) -> bool:
-        """True if separate layers compute the initial state; otherwise the LSTM reads the projected photo itself."""
+        """True if layers compute the initial state; otherwise the projected photo itself is the first word or state."""
         return self.decoder != "rnetvi" and self.initial_state != "projection"

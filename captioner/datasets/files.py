@@ -149,7 +149,7 @@ def _photos_by_name(names: Sequence[str]) -> dict[str, str]:
 
 
 def likeness(name: str) -> str:
-    """Returns a key that is equal for names that differ only in extension, case, `%20`, or zeros of a number."""
+    """Returns a key that is equal for names that differ only in extension, case, `%20`, or a number's leading zeros."""
     own = PurePath(unquote(name.replace("\\", "/"))).name
     stem = PurePath(own).stem if is_photo_name(own) else own
     number = re.fullmatch(r"0*(\d+)(\.0)?", stem)

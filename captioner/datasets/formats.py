@@ -121,7 +121,7 @@ def _find(directory: Path) -> list[tuple[Format, list[Path]]]:
 
 
 def _by_split(files: Sequence[Path]) -> list[list[Path]]:
-    """Groups the files: those of splits, which are read together, then each other file."""
+    """Groups files: first those of splits, which are read together, then every other file by itself."""
     of_splits = [file for file in files if split_word(file.stem)]
     return [of_splits] * bool(of_splits) + [[file] for file in files if file not in of_splits]
 
@@ -196,7 +196,7 @@ def _unknown(directory: Path, inside: Sequence[str]) -> str:
     known = "; ".join(module.FILES for module in _FORMATS)
     said = f"{directory} is not a dataset in a known format; its captions must be in one of: {known}; Parquet files."
     if inside:
-        return f"{said} {such_as(inside)} {'are datasets; name one or more' if inside[1:] else 'is one; name it'}."
+        return f"{said} {such_as(inside)} {'are datasets; use one or more' if inside[1:] else 'is a dataset; use it'}."
     folders = folders_within(directory)
     photos = by_likeness(folders)
     for file in (folder / name for folder in folders for name in list_files(folder)):

@@ -127,7 +127,7 @@ def write_reports(reports: Sequence[Report], path: Path) -> None:
 def inspect(
     source: Path, config: DataConfig | None = None, *, photos: bool = True, cache: Path | None = None
 ) -> Report:
-    """Describes a dataset, including problems that training refuses.
+    """Describes a dataset, including problems that make training fail.
 
     Args:
         source: the dataset, see `read_dataset`.

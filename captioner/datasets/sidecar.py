@@ -10,7 +10,7 @@ from captioner.datasets.example import Example, Problems, split_named
 from captioner.datasets.files import actual_name, by_name, folders_within, is_photo_name, list_files, read_text
 from captioner.datasets.references import captions_in
 
-NAME = "photos with .txt captions beside them"
+NAME = "photos with .txt captions next to them"
 FILES = "a .txt of the same name next to each photo"
 
 TEXTS = (".txt", ".caption")

@@ -128,7 +128,7 @@ class Taught:
     @torch.inference_mode()
     def teach(self, examples: Sequence[Example]) -> TeacherForced:
         """Returns the teacher-forced sums of the photos that were captioned last."""
-        assert self._features is not None, "photos are captioned before they are taught"
+        assert self._features is not None, "caption the photos first"
         photos = [sorted(map(self._encode, example.references), key=len, reverse=True) for example in examples]
         tokens = pad_captions(photos, self._checkpoint.special.pad)
         teacher = self._model(self._features, tokens.to(self._features.device))

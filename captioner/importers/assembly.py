@@ -27,7 +27,7 @@ _PLAIN = {"output": "linear", "initial_tanh": False, "mask_special": False, "tie
 
 
 def import_checkpoint(system: str, request: Request, command: str) -> Checkpoint:
-    """Converts a model of another project to a checkpoint that writes the same captions as its own greedy search.
+    """Converts a model of another project to a checkpoint that generates the same captions as its own greedy search.
 
     The special words get our ids, and the rows of the weights are reordered to match. The checkpoint has generated
     pictures for verifying an export, because there are no photos.

@@ -59,8 +59,8 @@ def converted(weights: Mapping[str, Tensor], order: Sequence[int]) -> Weights:
     """Converts weights to those of `CaptionModel`.
 
     Args:
-        weights: by our names, except for an LSTMCell or LSTM called `lstm`, whose first layer reads the word before the
-            context. Query and score of the attention can have biases, which are redundant.
+        weights: by our names, except for an LSTMCell or LSTM called `lstm`, whose first layer's input is the word,
+            then the context. Query and score of the attention can have biases, which are redundant.
         order: their vocabulary id for each of ours.
 
     Raises:

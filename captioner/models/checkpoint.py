@@ -172,7 +172,7 @@ def _checkpoint(content: Mapping[str, Any], source: str) -> Checkpoint:
     train = settings.get("train")
     if isinstance(train, dict) and train.get("stage", "cross-entropy") == "cross-entropy":
         settings.pop("self_critical", None)  # unused defaults, which may differ in this version
-    if isinstance(settings.get("data"), dict):  # trainings without this setting decoded every JPEG in full
+    if isinstance(settings.get("data"), dict):  # runs without this setting decoded every JPEG in full
         settings["data"] = {"jpeg_decoding": "full"} | settings["data"]
     config = config_from_dict(settings, source)
     return Checkpoint(config, vocabulary, special, weights, samples, training=training, **plain)

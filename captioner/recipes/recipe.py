@@ -151,7 +151,7 @@ def _stage(file: Path, table: Mapping[str, Any], settings: Mapping[str, Any], be
         raise CaptionerError(f"In {where}: new_vocabulary is {new_vocabulary!r}; it must be true or false.")
     if start is None:
         if new_vocabulary:
-            raise CaptionerError(f"In {where}: a new vocabulary keeps the encoder of a trained model; set init to it.")
+            raise CaptionerError(f"In {where}: a new vocabulary keeps the encoder of a trained model; set init to one.")
         config = load_config(merged(own, settings), source=where)
         if config.train.stage == "self-critical":
             raise CaptionerError(f"In {where}: the self-critical stage needs an earlier stage to start from.")
@@ -164,7 +164,7 @@ def _stage(file: Path, table: Mapping[str, Any], settings: Mapping[str, Any], be
 
 
 def _start(where: str, table: Mapping[str, Any], known: Mapping[str, Stage]) -> Stage | Path | None:
-    """Returns the start of a training: the stage or checkpoint that `init` names, or the previous stage."""
+    """Returns what a stage starts from: the stage or checkpoint that `init` names, or the previous stage."""
     if "init" not in table:
         return list(known.values())[-1] if known else None
     init = table["init"]

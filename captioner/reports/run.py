@@ -1,6 +1,6 @@
 """Writes the files of a run while it trains.
 
-train_results.csv                           a row per step: loss and accuracy, or values of the sampled captions
+train_results.csv                           a row per step: loss and accuracy, or reward and form of sampled captions
 validation_results.csv                      a row per epoch
 tensorboard/                                the same values
 config.toml, model.txt                      configuration and model size

@@ -48,7 +48,7 @@ class Table:
             self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def read(self, last: tuple[int, ...] | None = None) -> None:
-        """Reads complete rows in order, up to number `last` (None: all); a missing file has no rows."""
+        """Reads the rows up to number `last` (None: all) that are complete and in order; a missing file has no rows."""
         self.rows = []
         if not self.path.exists():
             return

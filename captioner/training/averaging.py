@@ -105,7 +105,7 @@ def scored(
 
 
 def _trainings(provenance: Mapping[str, Any], scores: Mapping[str, Any], digest: str) -> dict[str, dict[str, Any]]:
-    """Returns the trainings behind a checkpoint, keyed by sha256, in order; its own training is the last."""
+    """Returns the training runs behind a checkpoint, keyed by sha256, in order; its own run is the last."""
     init = provenance.get("init")
     before = {}
     if isinstance(init, Mapping):

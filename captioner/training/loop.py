@@ -350,11 +350,11 @@ class Trainer:
         """
         if training["data"] != self.task.data:
             raise CaptionerError(
-                f"The training in {self.task.output} began with other photos or captions; resume it with its dataset."
+                f"The run in {self.task.output} was started with other photos or captions; resume it with its dataset."
             )
         if training["processes"] != self.processes.count:
             raise CaptionerError(
-                f"The training in {self.task.output} began with {training['processes']} processes, not "
+                f"The run in {self.task.output} was started with {training['processes']} processes, not "
                 f"{self.processes.count}; start the same number."
             )
         self.optimiser.restore(training["optimiser"])

@@ -23,7 +23,7 @@ from captioner.training.validation import PHOTOS, Validation
 
 
 def drawn(examples: Sequence[Example], shares: Mapping[str, float], seed: int) -> list[Example]:
-    """Returns the examples in order, but only a share, at least one, of each dataset in `shares`."""
+    """Returns the examples in order, but only a share (at least one example) of each dataset in `shares`."""
     kept = np.ones(len(examples), bool)
     for name, share in shares.items():
         rows = np.array([row for row, example in enumerate(examples) if example.dataset == name], int)

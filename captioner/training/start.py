@@ -36,7 +36,7 @@ def initial_tokenizer(
 ) -> Tokenizer:
     """Returns the checkpoint's tokenizer with the new words of captions added, or one with a new vocabulary.
 
-    Self-critical and resumed trainings keep the checkpoint's vocabulary unchanged.
+    Self-critical and resumed runs keep the checkpoint's vocabulary unchanged.
 
     Args:
         config: the configuration of the training.

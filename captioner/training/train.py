@@ -172,7 +172,7 @@ def _own_captions(
     if job.resumed is not None and job.resumed.training is not None:
         captions: list[str] = job.resumed.training["rehearsed"]
         if len(captions) != len(examples):
-            raise CaptionerError(f"The training in {job.output} began with other photos; resume it with its dataset.")
+            raise CaptionerError(f"The run in {job.output} was started with other photos; resume it with its dataset.")
         return captions
     say("rehearsal: in datasets with a weight below 1, the initial model's captions replace the references")
     return own_captions(model, kept, source, examples, job.processes)
@@ -235,12 +235,12 @@ def _go_on(trainer: Trainer, job: Job, say: Say) -> None:
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CaptionerError(
-            f"{job.output / LAST} cannot be resumed; its state is incomplete or from another training ({reason})."
+            f"{job.output / LAST} cannot be resumed; its state is incomplete or from another run ({reason})."
         ) from error
     done = trainer.state
     say(f"resumed: {done.epoch} of {job.config.train.epochs} epochs and {done.batch} steps of the next are done")
     if done.epoch and job.processes.first and not (job.output / BEST).exists():
-        raise CaptionerError(f"{job.output / BEST} is missing; put it back next to {LAST}, or start a new training.")
+        raise CaptionerError(f"{job.output / BEST} is missing; put it back next to {LAST}, or start a new run.")
     threads = job.resumed.provenance.get("threads")
     if threads != torch.get_num_threads() and job.processes.device.type == "cpu":
         say(

@@ -38,7 +38,7 @@ class Validation:
     """The dev split, and the checkpoint that determines the search, vocabulary and language of captions.
 
     Raises:
-        UsageError: a search option has words that the vocabulary cannot express, or needs words that it does not have.
+        UsageError: the vocabulary cannot express the words of a search option, or has no words for `search.neutral`.
     """
 
     batches: Batches

@@ -1,8 +1,8 @@
 """A decoding step as a few large matrix products, a faster equivalent of `CaptionModel.candidates`.
 
-For one photo, a step mostly costs reading each weight once and launching operations. So products with the same input
-are joined: query, gate and recurrent gates for the hidden state; gates and output for the context. Biases are summed.
-Two-layer attention applies a ReLU to the hidden state first, so its query and gate are computed separately.
+For one photo, most of a step's time is reading each weight once and launching operations. So products with the same
+input are joined: query, gate and recurrent gates for the hidden state; gates and output for the context. Biases are
+summed. Two-layer attention applies a ReLU to the hidden state first, so its query and gate are computed separately.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from captioner.models.decoder import CaptionDecoder, Encoded
 
 
 class EncoderGraph(nn.Module):
-    """The encoder: maps photos to the decoder's first state. It runs once per photo.
+    """The encoder: maps photos to the decoder's initial state and context. It runs once per photo.
 
     Branches that are separate only in training, such as MobileCLIP's, are merged.
     """

@@ -1,7 +1,7 @@
 """Augmented views of a photo.
 
 Numbered views are few enough for their features to be cached. View 0 is the photo itself, view 1 its mirror image, and
-every other view is a crop; odd views are mirrored. A view depends only on the photo's content and the number. Without a
+views from 2 on are crops; odd views are mirrored. A view depends only on the photo's content and the number. Without a
 cache, `cut` and `recolour` draw new variations in every epoch.
 """
 
@@ -27,7 +27,7 @@ def is_mirrored(view: int) -> bool:
 
 
 def may_be_mirrored(captions: Iterable[str], sided_words: Iterable[str]) -> bool:
-    """Returns whether a photo can be mirrored because none of its captions contains a sided word."""
+    """Returns whether a photo may be mirrored: none of its captions contains a sided word."""
     return not mention(captions, sided_words)
 
 

@@ -117,7 +117,7 @@ def _transfer(fitted: Fitted, name: str) -> dict[str, Any] | None:
 
 
 def _against_outliers(fitted: Fitted, captioner: Captioner, good: Chances) -> dict[str, Any]:
-    """Measures the AUROC of dev photos against new outliers: of all kinds, of each kind, and without it in the fit.
+    """Measures the AUROC of dev photos against new outliers of all kinds, and of each kind, fitted with and without it.
 
     `good` is each dev caption's probability of being good if its photo is familiar, out of fold.
     """

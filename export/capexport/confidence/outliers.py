@@ -90,7 +90,7 @@ def noise(rng: Random) -> Image.Image:
 
 
 def pattern(rng: Random) -> Image.Image:
-    """Draws a repeated pattern (stripes, waves, checks, dots, grids) or a two-dimensional code or a barcode."""
+    """Draws a repeated pattern (stripes, waves, checks, dots, grids), a two-dimensional code, or a barcode."""
     height, width = _size(rng)
     y, x = np.mgrid[:height, :width]
     angle = rng.choice([0, math.pi / 2, rng.uniform(0, math.pi)])

@@ -155,5 +155,5 @@ def test_names_that_no_photo_can_have_are_missing_photos(tmp_path, name):
 
 def test_a_folder_that_holds_the_dataset_is_told_so(tmp_path):
     write(tmp_path, {"flickr30k_images/results.csv": f"{HEADER}1.jpg| 0| A dog .\n"}, "flickr30k_images/1.jpg")
-    with pytest.raises(CaptionerError, match=r"flickr30k_images is one; name it\.$"):
+    with pytest.raises(CaptionerError, match=r"flickr30k_images is a dataset; use it\.$"):
         load_dataset(tmp_path)

@@ -70,7 +70,7 @@ def test_metadata_in_csv_is_read_quotes_line_breaks_and_all(tmp_path):
 
 def test_another_metadata_csv_is_not_taken_for_hugging_faces(tmp_path):
     files = {"metadata.csv": "id,date\n1,2\n", "1.txt": "A dog .", "2.txt": "A cat ."}
-    assert load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).format == "photos with .txt captions beside them"
+    assert load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).format == "photos with .txt captions next to them"
 
 
 def test_lines_of_metadata_that_are_no_rows_are_counted(tmp_path):

@@ -114,7 +114,7 @@ def test_json_of_other_content_is_not_taken_for_captions(tmp_path):
         "a.json": "",
         "1.txt": "A",
     }
-    assert load_dataset(write(tmp_path, files, "1.jpg")).format == "photos with .txt captions beside them"
+    assert load_dataset(write(tmp_path, files, "1.jpg")).format == "photos with .txt captions next to them"
 
 
 @pytest.mark.parametrize(

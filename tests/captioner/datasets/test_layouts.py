@@ -164,7 +164,7 @@ def test_texts_apart_from_their_photos_are_named(tmp_path, texts, photos) -> Non
             {"all.tsv": "bild\ttitel\n"},
             r"all\.tsv starts with 'bild\\ttitel'; a table needs a column for file names \(file_",
         ),
-        ({"a/captions.csv": TABLE, "b/captions.csv": TABLE}, r"/a, .*/b are datasets; name one or more\.$"),
+        ({"a/captions.csv": TABLE, "b/captions.csv": TABLE}, r"/a, .*/b are datasets; use one or more\.$"),
     ],
 )
 def test_an_unknown_folder_is_told_what_it_has(tmp_path, files, told) -> None:

@@ -248,7 +248,7 @@ WRONG = {
         "init is 'c'; name an earlier stage (a)",
     ),
     "a beginning that is no checkpoint": ("[[stage]]\nname='a'\ninit='x.pt'", "a checkpoint that exists, or packaged"),
-    "a new vocabulary for nothing": ("[[stage]]\nname='a'\nnew_vocabulary=true", "stage 1", "set init to it"),
+    "a new vocabulary for nothing": ("[[stage]]\nname='a'\nnew_vocabulary=true", "stage 1", "set init to one"),
     "a new vocabulary of a kind": ("[[stage]]\nname='a'\nnew_vocabulary='zh'", "new_vocabulary is 'zh'"),
     "an average of one": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1}", "at least two stages"),
     "an average with settings": (

@@ -300,7 +300,7 @@ def test_a_training_is_not_resumed_on_other_photos_or_captions(
 ):
     interrupt_after(monkeypatch, 1, lambda: train_shapes(tmp_path / "run", data=own_shapes))
     (own_shapes / file).write_text(change((own_shapes / file).read_text()))
-    with pytest.raises(CaptionerError, match=r"^The training in .*run began with other photos or captions; resume"):
+    with pytest.raises(CaptionerError, match=r"^The run in .*run was started with other photos or captions; resume"):
         train_shapes(tmp_path / "run", resumed=load_checkpoint(tmp_path / "run" / LAST), data=own_shapes)
 
 

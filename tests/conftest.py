@@ -10,7 +10,7 @@ import pytest
 
 from captioner.evaluation.meteor import Meteor
 
-for _library in ("OMP", "OPENBLAS", "MKL"):  # NumPy and PyTorch read it on import, which is later
+for _library in ("OMP", "OPENBLAS", "MKL"):  # NumPy and PyTorch, imported later, read these
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 _FIND_METEOR = Meteor.find

@@ -54,7 +54,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def remove_leftovers(path: Path) -> None:
     """Removes the files that killed writers of `path` left beside it.
 
-    The caller holds a lock, since another process that is writing `path` would fail.
+    The caller must hold a lock, since another process that is writing `path` would fail.
     """
     place = Path(os.path.realpath(path))
     if len(place.name) > _NAMED_AFTER:  # another file's name may start in the same way

@@ -145,7 +145,7 @@ class Captioner:
         Args:
             photos: Paths, encoded bytes, binary files or PIL images.
             options: Search options; None for the bundle's.
-            batch_size: Photos computed together; None for the device's default.
+            batch_size: Photos per batch; None for the device's default.
             decoders: Threads that read photos; None for one per core.
 
         Raises:

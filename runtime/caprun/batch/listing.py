@@ -43,8 +43,8 @@ def list_photos(
         recursive: Whether to search subfolders.
         exclude: `fnmatch` patterns; a photo whose name, or path relative to the folder that was named, matches is left
             out, and so is everything in a folder that matches.
-        left_out: Counts, by extension, the photos in folders that are left out because they cannot be read here. If it
-            is None, photos that need an extra are listed.
+        left_out: Counts, by extension, photos in folders that cannot be read here and are therefore left out. If it is
+            None, photos that need an extra are listed.
 
     Raises:
         UsageError: An argument yields no photos, or a folder cannot be listed.

@@ -1,4 +1,4 @@
-"""A resumable file of results: written rows are kept, and a killed run resumes where it stopped.
+"""A resumable results file: written rows are kept, and a killed run resumes where it stopped.
 
 `.captions.jsonl.run`, next to `captions.jsonl`, identifies the run by its model, options and photos. It is written
 before the first row. Rows are in the order of the photos, and an incomplete last row is dropped when the run resumes,
@@ -23,7 +23,7 @@ _SYNC_EVERY = 5.0  # seconds; a killed process loses nothing, and a power failur
 
 
 class Results:
-    """A file of results, open for writing; a context manager. A stopped run resumes.
+    """A results file, open for writing; a context manager. A stopped run resumes.
 
     Args:
         path: The file; its name ends in one of `caprun.batch.rows.FORMATS`.
@@ -153,7 +153,7 @@ class Results:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise UsageError(f"{path} is not a regular file, so a run could not resume; give another --output.")
             locked = try_lock(file)
-            with contextlib.suppress(OSError):  # a rejected run unlinks the file that it created
+            with contextlib.suppress(OSError):  # a refused run unlinks the file that it created
                 locked = locked and os.path.samestat(os.fstat(file), path.stat())
             if not locked:
                 raise OutputError(f"{path} is being written by another run; wait for it, or give another --output.")
@@ -163,7 +163,7 @@ class Results:
         return file
 
     def _resume(self, overwrite: bool) -> None:
-        """Finds where to resume, drops an incomplete row there, and rejects the file of another run."""
+        """Finds where to resume, drops an incomplete row there, and refuses the file of another run."""
         written = read_identity(self._state)
         if written == self._identity:
             problem = self._read_rows()

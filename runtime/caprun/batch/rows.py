@@ -1,4 +1,4 @@
-"""The formats of a file of results, JSON Lines and CSV: how rows are written and read back.
+"""The formats of a results file, JSON Lines and CSV: how rows are written and read back.
 
 A file name can contain any bytes. In JSON, bytes that are not UTF-8 are escaped surrogates (`\\udcff`), which
 `os.fsencode` converts back. In CSV they are unchanged, so readers open the file with `errors="surrogateescape"`.
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 
 class RowFormat(NamedTuple):
-    """A format of a file of results."""
+    """A format of a results file."""
 
     header: bytes
     """The first line of the file, or nothing."""
@@ -67,7 +67,7 @@ FORMATS: Mapping[str, RowFormat] = {
     ".jsonl": RowFormat(b"", _json_row, _json_entries),
     ".csv": RowFormat(",".join(_COLUMNS).encode() + b"\n", _csv_row, _csv_entries),
 }
-"""The format of a file of results, by extension."""
+"""The format of a results file, by extension."""
 
 
 def captions_of(entry: Mapping[str, Any]) -> list[str]:

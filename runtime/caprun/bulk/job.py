@@ -43,7 +43,7 @@ def caption_in_bulk(arguments: Sequence[str], output: Path, standard_input: Bina
 
     Raises:
         UsageError: There is nothing to caption, Ray is not installed, or the output belongs to another job.
-        BundleError: The bundle does not exist or does not have the precision, or a worker rejects it.
+        BundleError: The bundle does not exist or does not have the precision, or a worker refuses it.
         DeviceError: A worker's device failed, or the cluster has no GPU.
         OutputError: The output cannot be written, or does not have one row for each photo.
         CaprunError: Ray failed; completed rows are kept.
@@ -56,7 +56,7 @@ def caption_in_bulk(arguments: Sequence[str], output: Path, standard_input: Bina
     refuse_uncalibrated(bundle.manifest, options.min_confidence)
     device = choose_device("auto") if options.device == "auto" else options.device
     precision = options.precision or choose_precision(bundle.manifest, device)
-    bundle.graphs(precision)  # rejects a bundle that was altered
+    bundle.graphs(precision)  # refuses a bundle that was altered
     search = with_search_options(bundle.manifest, options.search)
     source = find_source(arguments, standard_input, options)
     total = len(source.ids)

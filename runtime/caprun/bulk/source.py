@@ -65,7 +65,7 @@ def find_source(arguments: Sequence[str], standard_input: BinaryIO, options: Bul
 
 
 def refuse_unreadable(path: str | os.PathLike[str]) -> None:
-    """Rejects paths that Ray Data parses as URLs and shortens (seen with 2.60).
+    """Refuses paths that Ray Data parses as URLs and shortens (seen with 2.60).
 
     Raises:
         UsageError: Ray Data would read or write another file.

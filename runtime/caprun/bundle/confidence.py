@@ -63,7 +63,7 @@ class Confidence:
     familiar: Linear
     """Logit of the photo being like the training photos, rather than blank, noise, text or an icon."""
     measured: Mapping[str, Any] = field(default_factory=dict)
-    """Its figures on photos that were not in the fit."""
+    """Its quality, measured on photos that were not in the fit."""
 
     def probability(self, photo: npt.NDArray[np.float32], hypothesis: Hypothesis) -> float:
         """Computes the probability that a caption is good.

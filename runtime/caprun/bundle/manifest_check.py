@@ -25,7 +25,7 @@ def is_plain_name(name: str) -> bool:
 
 
 def problems(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[str]:
-    """Describes each contradiction in a manifest in a few words; its keys, types and file names are valid."""
+    """Describes in a few words each contradiction in a manifest whose keys, types and file names are valid."""
     special = astuple(manifest.special)
     if len(set(special)) != len(special) or not all(0 <= index < len(vocabulary) for index in special):
         yield "its special ids are not four different ids of the vocabulary"

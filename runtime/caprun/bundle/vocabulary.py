@@ -72,7 +72,7 @@ class Vocabulary:
 
         Yields:
             For each spelling of a word, a set of ids for each of its consecutive pieces. A word outside a vocabulary
-            of words has no spelling, since the model cannot produce it.
+            of whole words has no spelling, since the model cannot produce it.
 
         Raises:
             UsageError: A word is in the vocabulary only in lower case, may consist of several pieces, or has too many
@@ -127,7 +127,7 @@ class Vocabulary:
         return words
 
     def _begins_word(self, piece: str, before: str) -> tuple[bool, bool, str]:
-        """Returns whether a piece begins a word after `before`, whether it does with a separator, and its text."""
+        """Returns whether a piece begins a word after `before`, whether a separator precedes it, and its text."""
         rules = self.joining
         if rules.continuation and piece.startswith(rules.continuation):
             return False, False, piece.removeprefix(rules.continuation)

@@ -171,8 +171,8 @@ def print_captions(
 ) -> int:
     """Prints a line for each photo, in order, as soon as it is captioned; returns the exit code.
 
-    If the confidence of a caption is below `min_confidence`, standard error has a sentence instead. With sidecars, only
-    photos whose sidecars need a caption are captioned, and only JSON rows are printed.
+    A caption whose confidence is below `min_confidence` is replaced by a sentence on standard error. With sidecars,
+    only photos whose sidecars need a caption are captioned, and only JSON rows are printed.
 
     Raises:
         OutputError: The disk of the sidecars is full.

@@ -125,7 +125,7 @@ class Many(NamedTuple):
     xmp_name: Literal["file", "stem"]
 
     def check(self) -> None:
-        """Rejects options that need another option.
+        """Refuses options that need another option.
 
         Raises:
             UsageError: The other option is missing.

@@ -26,7 +26,7 @@ class Pictures(NamedTuple):
         return self.attention is not None or self.picture is not None
 
     def check(self) -> None:
-        """Rejects a file whose extension is not that of a supported format.
+        """Refuses a file whose extension is not that of a supported format.
 
         Raises:
             UsageError: The extension is unknown.

@@ -59,7 +59,7 @@ def watch(
 
 
 def _check(folder: str, many: Many) -> None:
-    """Rejects options and folders that cannot be used, before the model is loaded."""
+    """Refuses options and folders that cannot be used, before the model is loaded."""
     many.check()
     if many.output is None and not many.xmp:
         raise UsageError("A watch prints no captions; give --output FILE.jsonl, --xmp or both.")

@@ -84,7 +84,7 @@ def direction_of(text: str) -> str | None:
 
 
 def _has_glyph(font: ImageFont.FreeTypeFont, letter: str) -> bool:
-    """Tells whether a font draws a letter other than as .notdef; Pillow does not expose the character map."""
+    """Returns whether a font draws a letter other than as .notdef; Pillow does not expose the character map."""
     if unicodedata.category(letter) in _WITHOUT_GLYPH or unicodedata.name(letter, "").startswith("VARIATION SELECTOR"):
         return True
     try:

@@ -1,7 +1,7 @@
 """CUDA on this host: the versions that the installed ONNX Runtime needs and that the NVIDIA driver supports.
 
-ONNX Runtime lists its CUDA provider even where CUDA cannot start, and then prints several lines. So the driver is
-checked first, and ONNX Runtime is silenced while it starts.
+ONNX Runtime lists its CUDA provider even where CUDA cannot start, and prints several lines when it tries. So the driver
+is checked first, and ONNX Runtime is silenced while it starts.
 """
 
 import contextlib

@@ -53,14 +53,14 @@ class Sidecars:
         path = self.path(photo)
         if os.path.normpath(owner := self._owner.setdefault(path, photo)) != os.path.normpath(photo):
             names = [printable(str(one)) for one in (owner, photo, path)]
-            raise UsageError("{} and {} would both be captioned in {}; leave out --xmp-name stem.".format(*names))
+            raise UsageError("The captions of {} and {} would both be in {}; leave out --xmp-name stem.".format(*names))
 
     def path(self, photo: str) -> Path:
         """Returns the path of a photo's sidecar."""
         return Path(f"{photo if self.naming == 'file' else os.path.splitext(photo)[0]}.xmp")  # noqa: PTH122
 
     def needs(self, photo: str) -> bool:
-        """Tells whether a photo needs a caption: not if this run has written one, or a person has written all texts."""
+        """Returns whether a photo needs a caption: not if this run has written one, or a person wrote all texts."""
         try:
             return self._to_write(_read(self.path(photo))) is not None
         except OutputError as error:
@@ -89,7 +89,7 @@ class Sidecars:
             self._fail(error)
 
     def _to_write(self, sidecar: Sidecar, caption: str | None = None) -> list[Property] | None:
-        """Returns the properties to write: empty, with an earlier caption, or overwritten; None if there are none.
+        """Returns the properties to write: empty, with an earlier caption, or overwritten; None to leave the sidecar.
 
         If `caption` is known and differs from the one that this run wrote, the photo has changed since then.
         """

@@ -81,7 +81,7 @@ class Sidecar:
         return next(filter(None, texts), "") if items else self._simple(of).strip()
 
     def is_own(self, of: Property, language: str | None = None) -> bool:
-        """Tells whether the text of a property, also in `language`, is still the caption that caprun wrote."""
+        """Returns whether the text of a property, also in `language`, is still the caption that caprun wrote."""
         mark = self.mark
         items = (item for item in self._items(of) if language and _language(item) == language.lower())
         texts = {self.text(of), *(_text(item).strip() for item in items)}
@@ -196,7 +196,7 @@ def _text(element: Element) -> str:
 
 
 def _is_bare(description: Element) -> bool:
-    """Tells whether a description has no properties, neither as elements nor as attributes."""
+    """Returns whether a description has no properties, neither as elements nor as attributes."""
     attributes: list[Attr] = list(description.attributes.values())
     only_space = all(isinstance(child, Text) and not child.data.strip() for child in description.childNodes)
     return only_space and {one.namespaceURI for one in attributes} <= {_RDF, _XMLNS}

@@ -42,7 +42,7 @@ _WRITTEN = {extension: name for extension, name in EXTENSIONS.items() if name no
 
 @functools.cache
 def is_installed(name: str) -> bool:
-    """Tells whether the decoder of a format, named as in `EXTENSIONS`, is installed."""
+    """Returns whether the decoder of a format, named as in `EXTENSIONS`, is installed."""
     return name not in _MODULES or importlib.util.find_spec(_MODULES[name]) is not None
 
 

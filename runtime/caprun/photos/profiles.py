@@ -24,11 +24,11 @@ class Conversion(NamedTuple):
     """The `ImageCmsTransform` from that mode to RGB; thread-safe."""
 
     def fits(self, image: Image.Image) -> bool:
-        """Tells whether the profile describes pixels of the image's mode."""
+        """Returns whether the profile describes pixels of the image's mode."""
         return self.mode == {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """Converts an opaque image that fits to sRGB in mode RGB."""
+        """Converts an opaque image that `fits`, and returns it as sRGB in mode RGB."""
         from PIL import ImageCms
 
         converted = ImageCms.applyTransform(image.convert(self.mode), self.transform)

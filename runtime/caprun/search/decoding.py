@@ -54,7 +54,7 @@ def search(
     bans = Bans.of(options, end, vocabulary)
     if options.neutral:
         if neutral is None:
-            raise UsageError("`neutral` is True and the model has no neutral words; leave it out.")
+            raise UsageError("`neutral` is True, but the model has no neutral words; leave it out.")
         steps = NeutralSteps(steps, neutral)
     drawn = options.temperature > 0
     if drawn or options.beam_size == 1:

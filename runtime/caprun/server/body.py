@@ -44,7 +44,7 @@ class BodyHead(NamedTuple):
     """Bytes; None if the size is not declared."""
 
     def is_json(self, body: bytes) -> bool:
-        """Tells whether a body is JSON; many clients declare it as a form or text, or not at all."""
+        """Returns whether a body is JSON; many clients declare it as a form or text, or not at all."""
         return self.media_type.endswith("json") or (
             not self.media_type.startswith("multipart/") and body[:64].lstrip(_BOM_OR_SPACE)[:1] in (b"{", b"[")
         )
@@ -57,7 +57,7 @@ class BodyHead(NamedTuple):
         return self.content_type if is_form else ""
 
     def is_structured(self, body: bytes) -> bool:
-        """Tells whether a body may be JSON, a form or base64, which take time to parse."""
+        """Returns whether a body may be JSON, a form or base64, which take time to parse."""
         return body.isascii() or bool(self.form_type(body)) or self.is_json(body)
 
 
@@ -79,7 +79,7 @@ def body_head(headers: Mapping[str, str], settings: Settings) -> BodyHead:
         Refusal: Such a body is not accepted.
     """
     if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
-        raise Refusal(415, "Content-Encoding is not supported; send the photo as it is, already compressed.")
+        raise Refusal(415, "Content-Encoding is not supported; send the photo as it is, since photos are compressed.")
     length = headers.get("content-length")
     if length is not None and int(length) > settings.max_bytes:
         raise _too_large(settings)

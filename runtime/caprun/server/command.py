@@ -53,7 +53,7 @@ log = logging.getLogger("caprun.server")
 @click.option(
     "--deadline", type=_SECONDS, help="Seconds that a photo can wait before it is answered 503.  [default: 10]"
 )
-@click.option("--batch-size", type=Integer(1, 1024), help="Photos per batch.  [default: 8; on CUDA 64]")
+@click.option("--batch-size", type=Integer(1, 1024), help="Photos per batch.  [default: 8; 64 on CUDA]")
 @click.option(
     "--batch-delay",
     type=Number("seconds", 0, 10),

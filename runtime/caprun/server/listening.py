@@ -81,7 +81,7 @@ def _explained(error: OSError, host: str, port: int) -> CaprunError:
             return CaprunError(f"Port {port} is not allowed for this user; give one above 1023 with --port.")
         case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
             return UsageError(f"{host} is not an address of this machine; give one with --host, or 0.0.0.0 for all.")
-    return CaprunError(f"caprun cannot listen at {host}, port {port}: {error.strerror}; give another --port.")
+    return CaprunError(f"caprun cannot listen on {host}, port {port}: {error.strerror}; give another --port.")
 
 
 def url(listener: socket.socket) -> str:

@@ -57,7 +57,7 @@ def divide(workers: int, threads: int | None, device: str) -> list[Placement]:
         if workers > len(visible):
             raise UsageError(
                 f"--workers is {workers}, but there {'is 1 GPU' if len(visible) == 1 else f'are {len(visible)} GPUs'}, "
-                "and each worker needs its own; lower it, or use --device cpu."
+                "and each worker needs its own; lower --workers, or use --device cpu."
             )
         return [Placement(each, gpu=gpu) for gpu in visible[:workers]]
     return [Placement(each, mine) for mine in _shares(found, workers)]

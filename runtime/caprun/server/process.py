@@ -27,7 +27,7 @@ def serve(service: Service, listener: socket.socket, ready: Callable[[], object]
 
     After the first SIGTERM or SIGINT, `/readyz` returns 503. Clients can still connect for `drain` seconds; then the
     process ends once all accepted requests are answered, after `grace` seconds at most. A second signal ends it at
-    once. A worker shares its socket, so it ignores the second signal and leaves the socket open.
+    once. A worker ignores the second signal, and leaves open the socket that it shares.
 
     Returns:
         The exit code: 0, or 1 if requests were left unanswered.

@@ -168,7 +168,7 @@ def test_two_photos_with_one_sidecar_are_refused_before_anything_is_written(run,
     Image.fromarray(images[4]).save(folder / "a.jpg")
     result = run(folder, "--xmp", "--xmp-name", "stem")
     assert result.exit_code == 2
-    assert "would both be captioned in" in result.stderr
+    assert "would both be in" in result.stderr
     assert not list(folder.glob("*.xmp"))
 
 

@@ -158,7 +158,7 @@ def test_a_photo_with_the_sidecar_of_another_is_reported_and_the_others_are_capt
     save(images[3], folder / "a.jpg", 3)
     result = watch("--xmp", "--xmp-name", "stem", steps=[lambda: None])
     assert result.exit_code == 0
-    assert result.stderr.count("would both be captioned in") == 1
+    assert result.stderr.count("would both be in") == 1
     assert (folder / "b.xmp").exists()
 
 

@@ -167,7 +167,7 @@ def test_the_decoder_is_asked_for_the_whole_vocabulary_and_the_search_gets_what_
 
 
 def test_it_is_refused_where_there_are_no_neutral_words() -> None:
-    with pytest.raises(UsageError, match=r"^`neutral` is True and the model has no neutral words; leave it out\.$"):
+    with pytest.raises(UsageError, match=r"^`neutral` is True, but the model has no neutral words; leave it out\.$"):
         search(FakeSteps(world(0), [0]), 1, START, END, SearchOptions(neutral=True))
 
 

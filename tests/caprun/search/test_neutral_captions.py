@@ -146,7 +146,7 @@ def test_a_model_without_neutral_words_refuses_it_in_a_sentence(
 
 
 def test_python_is_refused_it_too(captioner: Captioner, images: Images, photo: Path) -> None:
-    with pytest.raises(UsageError, match="`neutral` is True and the model has no neutral words"):
+    with pytest.raises(UsageError, match="`neutral` is True, but the model has no neutral words"):
         captioner.caption_arrays(images[:1], SearchOptions(neutral=True))
-    with pytest.raises(UsageError, match="`neutral` is True and the model has no neutral words"):
+    with pytest.raises(UsageError, match="`neutral` is True, but the model has no neutral words"):
         list(captioner.caption_many([photo], SearchOptions(neutral=True)))

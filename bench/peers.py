@@ -8,12 +8,12 @@ bundle of `captioner export`; sgrvinod's tutorial (`peers/sgrvinod.py`); and Hug
 (`peers/hugging_face.py`). The last three have random weights, which do not change the time of a step. They take as many
 steps as our caption of the photo has pieces, END included.
 
-Each contender runs in its own process. They take turns with a block of all photos, after captioning the first photo of
-the block once as warm-up. A ratio is the median over photos and rounds of the contender's time divided by ours for the
-same photo in the same round. `--clock cpu` measures CPU time, which depends less on other load than wall time. Peak
-memory is that of the process, including Python and its imports. An install size is the total size of the files in the
-distributions that a contender requires, as installed here (`peers/install_size.py`); "without CUDA" excludes NVIDIA's
-libraries and PyTorch's CUDA libraries.
+Each contender runs in its own process. They take turns, each with a block of all photos, after captioning the first
+photo of the block once as warm-up. A ratio is the median over photos and rounds of the contender's time divided by ours
+for the same photo in the same round. `--clock cpu` measures CPU time, which depends less on other load than wall time.
+Peak memory is that of the process, including Python and its imports. An install size is the total size of the files in
+the distributions that a contender requires, as installed here (`peers/install_size.py`); "without CUDA" excludes
+NVIDIA's libraries and PyTorch's CUDA libraries.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def data_option(help_text: str, *, default: str | None = "dataset") -> Decorator
         default=None if default is None else (default,),
         show_default=default is not None,
         metavar="DATASET[=WEIGHT]",
-        help=f"{help_text} DATASET is a folder, a Parquet file, or hf:OWNER/NAME. May be repeated.",
+        help=f"{help_text} DATASET is a folder, a Parquet file, or hf:OWNER/NAME. Can be repeated.",
     )
 
 
@@ -117,7 +117,7 @@ _OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "train.lr": (f"Highest learning rate; with --stage self-critical the default is {SELF_CRITICAL.lr}.", {}),
     "train.seed": ("Seed for initialisation, dropout, augmentation and the order of photos.", {}),
     "export.precisions": (
-        "Precision besides fp32: int8 for CPUs, fp16 for GPUs. May be repeated.",
+        "Precision besides fp32: int8 for CPUs, fp16 for GPUs. Can be repeated.",
         {"option": "--precision"},
     ),
     "export.calibration": ("Method that finds the int8 ranges on training photos.", {}),
@@ -136,7 +136,7 @@ TRAINING = tuple(name for name in _OPTIONS if not name.startswith("export."))
 EXPORT = tuple(name for name in _OPTIONS if name.startswith("export."))
 
 set_option = click.option(
-    "--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Set any setting; may be repeated."
+    "--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Set any setting; can be repeated."
 )
 
 

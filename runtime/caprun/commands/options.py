@@ -156,7 +156,7 @@ _further: tuple[Decorator, ...] = (
         "--exclude",
         multiple=True,
         metavar="PATTERN",
-        help="Leave out files and folders whose name or path matches PATTERN, such as '*_thumb.jpg'. May be repeated.",
+        help="Leave out files and folders whose name or path matches PATTERN, such as '*_thumb.jpg'. Can be repeated.",
     ),
     click.option(
         "--batch-size",

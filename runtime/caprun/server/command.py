@@ -35,7 +35,7 @@ log = logging.getLogger("caprun.server")
     "cors_origins",
     metavar="ORIGIN",
     multiple=True,
-    help="Origin whose pages can use the API, such as https://example.org; * for all. May be repeated.",
+    help="Origin whose pages can use the API, such as https://example.org; * for all. Can be repeated.",
 )
 @click.option("--api-key", metavar="FILE", help="File with the key that requests must send, else $CAPRUN_API_KEY.")
 @model_option
@@ -67,7 +67,9 @@ log = logging.getLogger("caprun.server")
     "--body-timeout", type=_SECONDS, help="Seconds in which the body of a request must arrive.  [default: 20]"
 )
 @click.option(
-    "--idle-timeout", type=Integer(1, _DAY), help="Seconds that a connection stays open after an answer.  [default: 15]"
+    "--idle-timeout",
+    type=Integer(1, _DAY),
+    help="Seconds that a connection stays open after a response.  [default: 15]",
 )
 @click.option("--grace", type=Integer(1, _DAY), help="Seconds to answer accepted requests on SIGTERM.  [default: 20]")
 @click.option(

@@ -23,7 +23,10 @@ class Metrics:
         prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of lines
         self._registry = registry = prometheus.CollectorRegistry()
         self.requests = Counter(
-            "caprun_requests", "Answers by path and status; 499: disconnected.", ["path", "code"], registry=registry
+            "caprun_requests",
+            "Responses by path and status; 499: the client disconnected.",
+            ["path", "code"],
+            registry=registry,
         )
         self.refused = Counter("caprun_refused", "Refused caption requests by reason.", ["reason"], registry=registry)
         self.photos = Counter("caprun_photos", "Photos by result.", ["result"], registry=registry)

@@ -40,7 +40,7 @@ class Settings:
     body_timeout: float = 20.0
     """Seconds in which a body must arrive."""
     idle_timeout: int = 15
-    """Seconds that a connection stays open after an answer."""
+    """Seconds that a connection stays open after a response."""
     max_connections: int = 512
     """Maximum open connections; beyond that, requests are answered with 503."""
     grace: int = 20

@@ -19,7 +19,7 @@ MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session", autouse=True)
 def without_java(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Makes trainings and evaluations score without METEOR, whose Java program takes seconds to start.
+    """Makes training and evaluation score without METEOR, whose Java program takes seconds to start.
 
     This process does not find the program; the processes that tests start find a `java` that fails at once.
     """

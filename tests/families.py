@@ -26,7 +26,7 @@ TOKENS = {
     "clip": Family("vit_base_patch32_clip_224.openai", 32),
     "siglip": Family("vit_base_patch16_siglip_224.webli"),  # no class token, pooled by attention
     "deit": Family("deit_tiny_distilled_patch16_224.fb_in1k"),  # two tokens before the patches, and always pooled
-    "beit": Family("beit_base_patch16_224.in22k_ft_in22k_in1k"),  # the mean is normed
+    "beit": Family("beit_base_patch16_224.in22k_ft_in22k_in1k"),  # the mean is normalised
 }
 FAMILIES = TOKENS | {
     "swin": Family(

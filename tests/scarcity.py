@@ -1,4 +1,4 @@
-"""Real full disks, limits on file sizes, and read-only folders."""
+"""Full disks, limits on file sizes, and enforced permissions, all without mocks."""
 
 import contextlib
 import ctypes

@@ -23,7 +23,7 @@ _NOT_HERE = re.compile(r"caprun (serve|watch|bulk|doctor)")  # .ci/run and other
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the examples name."""
+    """Makes a folder with the files that the examples name, and changes to it."""
     (tmp_path / "DIR" / "sub").mkdir(parents=True)
     (tmp_path / "examples" / "photos").mkdir(parents=True)
     for name in ("photo.jpg", "another.png", "DIR/a.jpg", "DIR/sub/b.jpg", "examples/photos/kitten.jpg"):
@@ -50,13 +50,13 @@ _SNIPPETS = [
 ]
 
 
-def test_there_are_examples():
+def test_the_pages_have_examples():
     assert len(_LINES) >= 15
     assert len(_SNIPPETS) >= 5
 
 
 @pytest.mark.parametrize("line", _LINES)
-def test_every_command_captions_as_printed(line, desk):
+def test_every_command_runs_as_printed(line, desk):
     before, _, command = line.rpartition(" | ")
     paths = "\n".join(str(path) for path in sorted(Path("DIR").rglob("*.jpg"))) if before else None
     assert before in ("", 'find DIR -name "*.jpg"')

@@ -83,7 +83,7 @@ DOCUMENTS = _documents()
 
 @dataclass(frozen=True)
 class Command:
-    """A command that a reader can type; `whole` unless it can be mentioned without its arguments."""
+    """A command in a page; `whole` is False if it may be mentioned without its arguments."""
 
     page: str
     line: int
@@ -120,7 +120,7 @@ _EACH = [pytest.param(command, id=command.id) for command in COMMANDS]
 
 @pytest.fixture
 def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the files that must exist before a command is parsed."""
+    """Makes a folder with the files that must exist when a command is parsed, and changes to it."""
     for folder in ("DIR", "flickr8k", "everyday", "shapes", "mine"):
         (tmp_path / folder).mkdir()
     index = (DOCS / "coming-from" / "index.md").read_text(encoding="utf-8")
@@ -148,7 +148,7 @@ def without_running(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_subcommand_is_documented():
-    """Requires that the lists of the tests below are not empty."""
+    """Also checks that the lists for the tests below are not empty."""
     used = {tuple(command.words[:2]) for command in COMMANDS if command.whole and command.words[1:]}
     assert {("captioner", name) for name in captioner.cli.main.commands} <= used
     assert {("caprun", "doctor"), ("caprun", "serve"), ("caprun", "bulk"), ("caprun", "photo.jpg")} <= used
@@ -171,14 +171,14 @@ FRAGMENTS = [
 ]
 """Options that a table row adds to the command of another row."""
 TRAININGS = [c for c in COMMANDS if c.words[1:2] == ["train"] and c.words[2:] and "--resume" not in c.words]
-"""Commands that start a training; a resumed training keeps its settings."""
+"""Commands that start a training run; a resumed run keeps its settings."""
 SECOND = [c for c in [*TRAININGS, *FRAGMENTS] if not {"--init", "--stage"}.isdisjoint(c.words)]
 """Commands that start from the settings of a trained model."""
 FIRST = [c for c in [*TRAININGS, *FRAGMENTS] if c not in SECOND]
 
 
 @pytest.mark.parametrize("command", [pytest.param(command, id=command.id) for command in SECOND])
-def test_the_settings_of_every_second_training_load(command, somewhere, monkeypatch):
+def test_the_settings_of_every_run_from_a_trained_model_load(command, somewhere, monkeypatch):
     loaded = []
 
     def load_and_stop(*arguments: Any, **further: Any) -> NoReturn:
@@ -193,7 +193,7 @@ def test_the_settings_of_every_second_training_load(command, somewhere, monkeypa
 
 
 @pytest.mark.parametrize("command", [pytest.param(command, id=command.id) for command in FIRST])
-def test_the_settings_of_every_training_load(command, somewhere, monkeypatch):
+def test_the_settings_of_every_new_training_run_load(command, somewhere, monkeypatch):
     loaded = []
 
     def load_and_stop(*arguments: Any, **further: Any) -> NoReturn:
@@ -206,13 +206,13 @@ def test_the_settings_of_every_training_load(command, somewhere, monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted({name for *_, text in _SPANS for name in re.findall(_SETTING, text)}))
-def test_every_setting_that_is_named_exists(name):
+def test_every_mentioned_setting_exists(name):
     section, key = name.split(".")
     assert hasattr(getattr(Config(), section), key), f"{name} is not a setting"
 
 
 @pytest.mark.parametrize("setting", sorted({text for *_, text in _SPANS if re.fullmatch(_SETTING + "=.*", text)}))
-def test_every_setting_with_a_value_can_have_it(setting):
+def test_every_mentioned_value_of_a_setting_is_valid(setting):
     if setting.startswith("self_critical."):
         load_config(parse_settings(["train.stage=self-critical", setting]))
     else:
@@ -221,7 +221,7 @@ def test_every_setting_with_a_value_can_have_it(setting):
 
 def test_every_toml_block_is_a_configuration(tmp_path):
     found = [block.text for document in DOCUMENTS for block in blocks(document.text) if block.language == "toml"]
-    found = [text for text in found if "[project]" not in text]  # the configuration of a package
+    found = [text for text in found if "[project]" not in text]  # the pyproject.toml of a package
     assert len(found) >= 2
     for text in found:
         (tmp_path / "config.toml").write_text(text, encoding="utf-8")
@@ -268,7 +268,7 @@ def _our_options() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("option", sorted(set(_our_options()) - _OF_OTHERS))
-def test_every_option_that_is_named_exists(option):
+def test_every_mentioned_option_exists(option):
     assert option in _known_options(), f"{option} is not an option"
 
 
@@ -283,7 +283,7 @@ _BENCHES = sorted(
 
 
 @pytest.mark.parametrize("command", _BENCHES)
-def test_every_benchmark_that_is_named_takes_its_options(command):
+def test_the_options_of_every_mentioned_benchmark_exist(command):
     _, program, *arguments = shlex.split(command)
     assert (ROOT / program).is_file()
     texts = {
@@ -295,7 +295,7 @@ def test_every_benchmark_that_is_named_takes_its_options(command):
     assert {word for word in own if word.startswith("--")} <= texts
 
 
-def test_every_extra_that_is_named_exists():
+def test_every_mentioned_extra_exists():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = {
         extra
@@ -318,7 +318,7 @@ _PATH = r"(captioner|caprun|capexport|runtime|export|tests|bench|scripts|example
 
 
 @pytest.mark.parametrize("path", sorted({text for *_, text in _SPANS if re.fullmatch(_PATH, text)} - {"caprun/"}))
-def test_every_path_that_is_named_exists(path):
+def test_every_mentioned_path_exists(path):
     first, _, rest = path.partition("/")
     place = ROOT / _PLACES.get(first, first) / rest
     assert place.exists() or place.with_suffix(".py").exists()
@@ -335,12 +335,12 @@ def test_every_page_is_in_the_navigation_of_the_site():
     assert sorted(listed) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 
-def test_the_readme_fits_on_a_screen_or_two():
+def test_the_readme_has_at_most_150_lines():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 @pytest.mark.parametrize("script", ["test", "check", "docs", "release", "../.ci/run"])
-def test_scripts_are_programs_that_bash_can_read(script):
+def test_scripts_are_executable_and_valid_bash(script):
     path = ROOT / "scripts" / script
     assert path.stat().st_mode & 0o111
     subprocess.run(["bash", "-n", path], check=True)

@@ -1,4 +1,4 @@
-"""A small model with random weights: its checkpoint, its graphs and its bundles."""
+"""Makes a small model with random weights, and its checkpoint, graphs and bundles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TEXT = "a the dog cat child man woman runs jumps sits stands in on through gras
 
 
 def draw_photos(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
-    """uint8 (count, size, size, 3): rectangles of random colours, so that regions differ."""
+    """Draws photos, uint8 (count, size, size, 3), of rectangles in random colours, so that regions differ."""
     rng = np.random.default_rng(seed)
     photos = np.empty((count, size, size, 3), np.uint8)
     for photo in photos:
@@ -41,7 +41,7 @@ def draw_photos(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
 
 
 def make_checkpoint(vocabulary: Vocabulary | None = None, **settings: Any) -> Checkpoint:
-    """A checkpoint of random weights, scaled so that captions differ and end; takes settings of the model."""
+    """Returns a checkpoint with these model settings and random weights, scaled so that captions differ and end."""
     torch.manual_seed(0)
     sizes = {"projection": 24, "embedding": 16, "units": 32, "attention": 12, "tie_words": False}
     usual = {"encoder": "timm/test_efficientnet", "encoder_weights": "none"} | sizes
@@ -70,14 +70,14 @@ def checkpoint_file(checkpoint: Checkpoint, make_once: MakeOnce) -> Path:
 
 @pytest.fixture(scope="session")
 def graphs(checkpoint_file: Path, make_once: MakeOnce) -> Mapping[str, Path]:
-    """Folders with its graphs in each format, which take seconds to write; do not write to them."""
+    """Returns a folder with the model's graphs for each format; writing takes seconds, so do not change it."""
     model = build_model(load_checkpoint(checkpoint_file))
     return {form: make_once(f"graphs-{form}", partial(module.write, model)) for form, module in FORMATS.items()}
 
 
 @pytest.fixture(scope="session")
 def copies(graphs: Mapping[str, Path]) -> Mapping[str, Write]:
-    """For each format a stand-in for its `write`, which copies those graphs."""
+    """Returns for each format a replacement for `write` that copies those graphs."""
 
     def copying(folder: Path) -> Write:
         def write(_: object, output: Path) -> tuple[str, str]:
@@ -93,7 +93,7 @@ def copies(graphs: Mapping[str, Path]) -> Mapping[str, Write]:
 
 @pytest.fixture(scope="session")
 def bundles(checkpoint_file: Path, copies: Mapping[str, Write], make_once: MakeOnce) -> Mapping[str, Path]:
-    """Its bundle in each format; do not write to it."""
+    """Returns the model's bundle for each format; do not change it."""
 
     def fill(folder: Path, form: str) -> None:
         with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The model card shows the scores, stages and data of every dataset."""
+"""The model card lists scores, stages and data by dataset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METRICS = {
 }
 
 
-def test_several_datasets_have_a_row_each_and_one_has_none():
+def test_scores_have_a_row_per_dataset_only_with_several_datasets():
     manifest = read_bundle(TINY).manifest
     card = model_card(replace(manifest, metrics=METRICS), "Introduction.")
     assert "| photos | BLEU-4 | CIDEr |" in card
@@ -39,7 +39,7 @@ def test_several_datasets_have_a_row_each_and_one_has_none():
     assert "| BLEU-4 | CIDEr |\n| --- | --- |\n| 25.0 | 60.0 |" in card
 
 
-def test_stages_and_data_name_every_dataset():
+def test_stages_and_data_list_every_dataset():
     manifest = read_bundle(TINY).manifest
     scores = {"cider": 0.6, "bleu_4": 0.25, "cider@f8k": 0.5, "bleu_4@f8k": 0.24}
     training = {

@@ -1,4 +1,4 @@
-"""Every decoder is exported, gives PyTorch's captions, and runs in the same runtime."""
+"""Exports of every decoder give PyTorch's captions and run in the same runtime."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from captioner.models.caption_model import CaptionModel
 from captioner.models.checkpoint import Checkpoint, build_model, save_checkpoint
 from tests.capexport.conftest import draw_photos, make_checkpoint
 
-# each option of a decoder with one of them or another: an export takes seconds
+# each option is tested with only some decoders, because an export takes seconds
 VARIANTS: dict[str, dict[str, Any]] = {
     "rnetvi": {"embedding": 24, "layers": 2, "tie_words": True},
     "rnetvh": {"initial_state": "projection", "projection": 32},
@@ -71,8 +71,8 @@ def exported(request: pytest.FixtureRequest, decoder: str, tmp_path_factory: pyt
     return Exported(decoder, checkpoint, build_model(checkpoint), read_bundle(directory / "bundle"))
 
 
-def test_what_a_confidence_knows_of_photos_is_pytorchs(exported: Exported) -> None:
-    """The photo's features are hidden before cell state, of every layer, before the first step."""
+def test_the_photo_features_for_the_confidence_equal_pytorchs(exported: Exported) -> None:
+    """The features are the hidden states of all layers before the first step, followed by the cell states."""
     found, expected = exported.backend.encode(PHOTOS).photo, ModelBackend(exported.model).encode(PHOTOS).photo
     encoded = exported.model.encode(torch.from_numpy(PHOTOS))
     states = [state.flatten(1).detach().numpy() for state in (encoded.hidden, encoded.cell)]
@@ -82,7 +82,7 @@ def test_what_a_confidence_knows_of_photos_is_pytorchs(exported: Exported) -> No
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_captions_of_other_photos_are_pytorchs(exported: Exported) -> None:
+def test_captions_of_other_photos_equal_pytorchs(exported: Exported) -> None:
     spec = model_spec(exported.checkpoint, exported.model, "x")
     hard = exported.decoder == "hard-attention"
     parity = verify(
@@ -101,7 +101,7 @@ def test_a_photos_caption_does_not_depend_on_its_batch(exported: Exported) -> No
     assert [caption.text for caption in together] == [caption.text for caption in alone]
 
 
-def test_the_manifest_lists_what_the_graphs_have(exported: Exported) -> None:
+def test_the_manifest_lists_the_inputs_and_outputs_of_the_graphs(exported: Exported) -> None:
     graphs, attends = exported.bundle.manifest.graphs, exported.decoder in ATTENDS
     context = ["regions", "keys"] if attends else []
     assert [tensor.name for tensor in graphs.encoder.outputs] == ["hidden", "cell", *context]
@@ -117,7 +117,7 @@ def test_the_manifest_lists_what_the_graphs_have(exported: Exported) -> None:
     }
 
 
-def test_where_it_looked_is_a_map_of_its_regions_or_is_not_told(exported: Exported) -> None:
+def test_attention_is_a_map_of_the_regions_or_none(exported: Exported) -> None:
     side = VARIANTS[exported.decoder].get("regions")
     grid = (side, side) if exported.decoder in ATTENDS else None
     assert exported.bundle.manifest.attention_grid == grid
@@ -129,7 +129,7 @@ def test_where_it_looked_is_a_map_of_its_regions_or_is_not_told(exported: Export
         assert word.alpha is None or word.alpha.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_the_command_line_captions_and_says_what_cannot_be_drawn(exported: Exported, tmp_path: Path) -> None:
+def test_the_command_captions_and_refuses_to_draw_missing_attention(exported: Exported, tmp_path: Path) -> None:
     if exported.bundle.manifest.format != "onnx":
         pytest.skip("the runtime runs ONNX")
     Image.fromarray(PHOTOS[0]).save(tmp_path / "photo.png")
@@ -146,11 +146,11 @@ def test_the_command_line_captions_and_says_what_cannot_be_drawn(exported: Expor
         assert (drawn.exit_code, drawn.stderr) == (2, message)
 
 
-# --- Where rounding decides which region is seen
+# --- Hard attention where rounding decides the region
 
 
 def hard_models(shift: float) -> tuple[Checkpoint, CaptionModel, CaptionModel]:
-    """A model that finds all regions equally likely, and one that prefers some by a tiny amount."""
+    """Returns a checkpoint, a model that finds all regions equally likely, and one with score weights of `shift`."""
     checkpoint = make_checkpoint(decoder="hard-attention", regions=2)
     models = [build_model(checkpoint) for _ in range(2)]
     for model, score in zip(models, (0.0, shift), strict=True):
@@ -166,20 +166,20 @@ def compare(shift: float = 1e-7, *, swap: bool = False, **options: Any) -> Parit
     return verify(ModelBackend(expected), ModelBackend(found), spec, checkpoint.vocabulary, PHOTOS, **options)
 
 
-def test_regions_equally_likely_are_counted_and_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equally_likely_regions_are_counted_and_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "UNDECIDED_SHARE", 1.0)
     parity = compare(one_region=True)
     assert parity.undecided_steps > 100
     assert parity.near_ties > 10
-    assert parity.log_prob < 1e-4  # over the compared steps
+    assert parity.log_prob < 1e-4  # of the compared steps
 
 
-def test_a_model_that_is_mostly_undecided_is_not_exported() -> None:
+def test_a_model_with_mostly_undecided_steps_is_refused() -> None:
     with pytest.raises(ParityError, match=r"In \d+ of \d+ steps PyTorch finds two regions equally likely"):
         compare(one_region=True)
 
 
-def test_soft_attention_is_excused_from_nothing() -> None:
+def test_every_step_of_soft_attention_is_compared() -> None:
     with pytest.raises(ParityError, match="differ from PyTorch by"):
         compare()
 
@@ -189,7 +189,7 @@ def test_regions_that_are_not_equally_likely_are_compared() -> None:
         compare(0.1, swap=True, one_region=True)
 
 
-def test_regions_that_look_the_same_are_no_excuse() -> None:
+def test_steps_tied_between_identical_regions_are_not_undecided() -> None:
     alpha = np.array([[[0.4, 0.4, 0.2], [0.4, 0.2, 0.4], [0.8, 0.1, 0.1]]], np.float32)
     output = StepOutput(np.zeros((1, 3, 1), np.float32), np.zeros((1, 3, 1), np.int64), alpha)
     regions = np.array([[[1.0, 2.0], [1.0, 2.0], [5.0, 2.0]]], np.float32)

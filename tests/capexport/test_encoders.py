@@ -1,4 +1,4 @@
-"""The encoder of every family is exported to both formats and quantised."""
+"""Encoders of every family can be exported to both formats and quantised."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_torchscript_computes_what_pytorch_computes_at_any_batch_size(model: Cap
             np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=1e-3, atol=1e-5)
 
 
-def test_branches_of_training_are_merged_and_the_model_keeps_its_own(model: CaptionModel, graph: Path) -> None:
+def test_training_branches_are_merged_in_the_graph_and_kept_in_the_model(model: CaptionModel, graph: Path) -> None:
     convolutions = sum(isinstance(module, nn.Conv2d) for module in model.encoder.modules())
     nodes = sum(node.op_type == "Conv" for node in onnx.load(graph).graph.node)
     if "mci" in model.encoder.name:

@@ -17,13 +17,13 @@ def names(examples: list[Example]) -> list[str]:
     return [example.image.name for example in examples]
 
 
-def test_one_dataset_gives_its_first_examples() -> None:
+def test_a_single_dataset_gives_its_first_examples() -> None:
     assert names(from_each_dataset(make(a=5), 3)) == ["a0", "a1", "a2"]
     assert names(from_each_dataset(make(a=2), 3)) == ["a0", "a1"]
     assert from_each_dataset([], 3) == []
 
 
-def test_several_take_turns_until_they_run_out() -> None:
+def test_several_datasets_take_turns_until_they_run_out() -> None:
     assert names(from_each_dataset(make(a=4, b=1, c=2), 6)) == ["a0", "b0", "c0", "a1", "c1", "a2"]
 
 

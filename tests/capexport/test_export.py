@@ -1,4 +1,4 @@
-"""An export verifies what it wrote; a failed export leaves no bundle and keeps the one before it."""
+"""An export verifies its files; a failed export leaves no new bundle and keeps the previous one."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def _silent(_: str) -> None:
 
 
 def _perturb_onnx(path: Path, which: int, by: float) -> str:
-    """Changes one weight of the which-th largest initializer."""
+    """Changes one weight of the which-th largest initializer and returns its name."""
     model = onnx.load(path)
     floats = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
     tensor = sorted(floats, key=lambda t: -np.prod(t.dims))[which]
     value = onnx.numpy_helper.to_array(tensor).copy()
-    value.flat[value.size // 2 + 7] += by  # off the column of PAD, whose weights nobody can see
+    value.flat[value.size // 2 + 7] += by  # not in the column of PAD, which has no effect
     tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
     onnx.save(model, path)
     return tensor.name
 
 
 def _perturb_torchscript(path: Path, which: int, by: float) -> str:
-    """Does the same in TorchScript: the weights of a frozen module are constants, found in the file by their bytes."""
+    """Does the same in TorchScript, where frozen weights are constants, found in the file by their bytes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
         nodes = list(torch.jit.load(path).graph.nodes())
@@ -72,14 +72,14 @@ PERTURB: dict[str, Callable[[Path, int, float], str]] = {"onnx": _perturb_onnx, 
 
 @pytest.fixture(autouse=True)
 def copied(copies: Mapping[str, Write], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Correct graphs are copied, because writing them takes seconds."""
+    """Makes exports copy correct graphs, because writing them takes seconds."""
     for form, module in FORMATS.items():
         monkeypatch.setattr(module, "write", copies[form])
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("which", [0, 3, 7])
-def test_an_export_whose_decoder_is_off_by_a_little_fails(
+def test_an_export_with_a_slightly_wrong_decoder_fails(
     form: str,
     which: int,
     copies: Mapping[str, Write],
@@ -98,7 +98,7 @@ def test_an_export_whose_decoder_is_off_by_a_little_fails(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_export_leaves_the_previous_bundle_as_it_was(
+def test_a_failed_export_leaves_the_previous_bundle_unchanged(
     checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "bundle"
@@ -115,14 +115,14 @@ def test_a_failed_export_leaves_the_previous_bundle_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_an_export_replaces_the_bundle_before_it(checkpoint_file: Path, tmp_path: Path) -> None:
+def test_an_export_replaces_the_previous_bundle(checkpoint_file: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         export(ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", name), _silent)
         assert read_bundle(tmp_path / "bundle").manifest.name == name
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_folder_that_is_no_bundle_is_not_replaced(checkpoint_file: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_bundle_is_not_replaced(checkpoint_file: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.txt").write_text("precious")
     with pytest.raises(BundleError, match="is not a bundle"):
@@ -130,7 +130,7 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(checkpoint_file: Path, tmp_p
     assert (tmp_path / "photos" / "mine.txt").read_text() == "precious"
 
 
-def test_more_photos_can_be_compared(checkpoint_file: Path, tmp_path: Path) -> None:
+def test_additional_photos_are_compared(checkpoint_file: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     files = []
@@ -141,7 +141,7 @@ def test_more_photos_can_be_compared(checkpoint_file: Path, tmp_path: Path) -> N
     assert manifest.parity["photos"] == 16 + 3
 
 
-def test_the_card_says_what_the_manifest_says(checkpoint_file: Path, tmp_path: Path) -> None:
+def test_the_card_matches_the_manifest(checkpoint_file: Path, tmp_path: Path) -> None:
     text = tmp_path / "intro.md"
     text.write_text("Drawn shapes only.")
     request = ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", "shapes", "CC0", card=text)
@@ -152,11 +152,11 @@ def test_the_card_says_what_the_manifest_says(checkpoint_file: Path, tmp_path: P
     assert f"{manifest.parity['captions']} captions" in card
 
 
-def test_a_checkpoint_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CaprunError, match="There is no checkpoint"):
         export(ExportRequest(tmp_path / "no.pt", "onnx", tmp_path / "bundle", "x"), _silent)
 
 
-def test_exported_graphs_do_not_say_where_they_were_made(graphs: Mapping[str, Path]) -> None:
-    for file in graphs["onnx"].iterdir():  # TorchScript keeps the names of its source files, which its errors show
+def test_onnx_graphs_do_not_contain_the_path_of_the_sources(graphs: Mapping[str, Path]) -> None:
+    for file in graphs["onnx"].iterdir():  # TorchScript keeps source file names for its error messages
         assert str(Path(onnx_export.__file__).parents[2]).encode() not in file.read_bytes()

@@ -1,4 +1,4 @@
-"""An export reports a disk that is full at any file, and a damaged TorchScript bundle."""
+"""An export reports a disk that becomes full at any file; a damaged TorchScript bundle is refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Run = Callable[..., Manifest]
 def run(
     copies: Mapping[str, Write], examples: list[Example], checkpoint_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
-    """Exports graphs that are already written; int8 need not be as good or as fast as fp32."""
+    """Returns a function that exports prewritten graphs with constant scores and speeds, so that int8 is accepted."""
     for form, module in FORMATS.items():
         monkeypatch.setattr(module, "write", copies[form])
     monkeypatch.setattr(acceptance, "photos_per_second", lambda *_: [10.0, 20.0])
@@ -79,7 +79,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "precisions", "room"), CASES)
-def test_an_export_on_a_full_disk_leaves_the_bundle_before(
+def test_an_export_on_a_full_disk_leaves_the_previous_bundle(
     run: Run, tmp_path: Path, kind: str, precisions: tuple[str, ...], room: int
 ) -> None:
     with small_disk(tmp_path / "disk", 2**22) as disk:
@@ -98,7 +98,7 @@ def test_an_export_on_a_full_disk_leaves_the_bundle_before(
 
 
 @pytest.mark.parametrize("room", [0, 200_000, 2_000_000])
-def test_a_calibration_whose_folder_for_temporary_files_fills_up_leaves_the_bundle_before(
+def test_a_full_temporary_folder_during_calibration_leaves_the_previous_bundle(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     """ONNX and ONNX Runtime write graphs there and do not report a truncated file."""
@@ -116,10 +116,10 @@ def test_a_calibration_whose_folder_for_temporary_files_fills_up_leaves_the_bund
 
 
 @pytest.mark.parametrize("room", [200_000, 450_000, 700_000])
-def test_a_graph_that_was_cut_off_on_its_way_to_int8_is_noticed(
+def test_a_temporary_graph_truncated_during_quantisation_is_reported(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], room: int
 ) -> None:
-    """There was room at first, and another process took it."""
+    """The disk appears to have space when checked, and is full when written to."""
     with small_disk(tmp_path / "disk", 2**22) as disk:
         fill(disk, leave=room)
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
@@ -131,7 +131,7 @@ def test_a_graph_that_was_cut_off_on_its_way_to_int8_is_noticed(
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-def test_an_export_to_a_folder_that_may_not_be_written_is_one_line(checkpoint_file: Path, tmp_path: Path) -> None:
+def test_an_export_to_a_read_only_folder_is_refused_in_one_line(checkpoint_file: Path, tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir(mode=0o500)
     with obeying_permissions():
         output = tmp_path / "weights" / "bundle"
@@ -144,7 +144,7 @@ def test_an_export_to_a_folder_that_may_not_be_written_is_one_line(checkpoint_fi
 
 
 @pytest.mark.parametrize("file", ["encoder_model.pt", "decoder_model.pt", "model.json", "vocab.json", "MODEL_CARD.md"])
-def test_a_torchscript_bundle_that_is_damaged_is_refused_before_pytorch_sees_it(
+def test_a_damaged_torchscript_bundle_is_refused_before_pytorch_reads_it(
     bundles: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -168,7 +168,9 @@ def test_a_torchscript_bundle_that_is_damaged_is_refused_before_pytorch_sees_it(
     load_captioner(bundle)
 
 
-def test_the_command_says_so_in_one_line(bundles: Mapping[str, Path], tmp_path: Path, examples: list[Example]) -> None:
+def test_the_command_reports_a_damaged_torchscript_bundle_in_one_line(
+    bundles: Mapping[str, Path], tmp_path: Path, examples: list[Example]
+) -> None:
     bundle = Path(shutil.copytree(bundles["torchscript"], tmp_path / "bundle"))
     content = bytearray((bundle / "decoder_model.pt").read_bytes())
     content[len(content) // 2] ^= 4

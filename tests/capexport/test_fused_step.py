@@ -1,4 +1,4 @@
-"""The exported step computes what the model's own step computes."""
+"""The exported step computes the same as the model's step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def model(request: pytest.FixtureRequest) -> CaptionModel:
 
 
 def encoded_at_random(model: CaptionModel, states: int) -> Encoded:
-    """Random state and context: all numbers differ, so that an exchange of two is noticed."""
+    """Returns random states and context; all numbers differ, so that swapped inputs are detected."""
     decoder, random = model.decoder, torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -73,7 +73,7 @@ def by_piece(log_prob: Tensor, candidate: Tensor) -> Tensor:
     ids=["greedy", "one beam becomes three", "photos are done and beams change places", "one is left"],
 )
 @torch.inference_mode()
-def test_a_step_equals_the_models(model: CaptionModel, row: list[int], parent: list[list[int]]) -> None:
+def test_the_fused_step_equals_the_models_step(model: CaptionModel, row: list[int], parent: list[list[int]]) -> None:
     pieces = len(model.unsaid)
     rows, parents = torch.tensor(row), torch.tensor(parent)
     encoded = encoded_at_random(model, 12)
@@ -88,7 +88,7 @@ def test_a_step_equals_the_models(model: CaptionModel, row: list[int], parent: l
 
 
 @torch.inference_mode()
-def test_pad_start_and_unk_are_never_said(model: CaptionModel) -> None:
+def test_pad_start_and_unk_have_probability_zero(model: CaptionModel) -> None:
     step, zero = FusedStep(model), torch.zeros(1, 1, dtype=torch.int64)
     found = step(zero[0], zero, zero + 5, encoded_at_random(model, 1), len(model.unsaid))
     special = model.special

@@ -1,4 +1,4 @@
-"""Captions tie if the model scores them alike, as a whole or up to the piece where they differ."""
+"""Captions are near-ties if the model scores them alike, in full or up to the first piece that differs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _hypothesis(*ids: int) -> Hypothesis:
     return Hypothesis(ids, np.zeros(len(ids)), finished=True, alpha=None)
 
 
-def test_captions_that_part_where_pytorch_is_undecided_are_near_ties() -> None:
+def test_captions_are_near_ties_if_pytorch_is_undecided_where_they_first_differ() -> None:
     options = SearchOptions()
     one, other = _hypothesis(4, 5, 6), _hypothesis(4, 7)
     assert is_near_tie([-1, -2.0, -1, -1], [-1, -2.00005, -9], [one, other], options)

@@ -1,4 +1,4 @@
-"""An export writes the neutral words of its vocabulary, and every format uses them as PyTorch does."""
+"""An export writes the neutral words for its vocabulary, and every format uses them as PyTorch does."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_manifest_has_the_words_and_phrases_of_the_vocabulary(bundle: Path) 
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["greedy", "beam", "drawn"])
-def test_every_format_says_what_pytorch_says_and_no_gender(
+def test_every_format_gives_pytorchs_captions_without_gendered_words(
     bundle: Path, pytorch: Captioner, options: SearchOptions
 ) -> None:
     found = texts(load_captioner(bundle, "cpu"), options)

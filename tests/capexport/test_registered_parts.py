@@ -25,7 +25,7 @@ def python_blocks(page: str) -> list[str]:
 
 @pytest.fixture
 def tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Installs the guide's package, as an installer leaves it; returns its inherited tests by the name of the class."""
+    """Installs the guide's package as an installer does, and yields its inherited tests by class name."""
     encoder, encoder_test, decoder, decoder_test = python_blocks(GUIDE.read_text(encoding="utf-8"))[:4]
     (tmp_path / "my_package.py").write_text(f"{encoder}\n{decoder}", encoding="utf-8")
     installed = tmp_path / "my_package-1.0.dist-info"
@@ -43,18 +43,14 @@ def tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     sys.modules.pop("my_package", None)
 
 
-def test_the_encoder_of_the_guide_is_found_and_passes_the_test_it_inherits(
-    tests: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_guides_encoder_is_found_and_passes_its_inherited_test(tests: dict[str, Any], tmp_path: Path) -> None:
     encoder = build_encoder("tiny", (64, 64), regions=2)
     assert (encoder.grid, encoder.channels, encoder.mean) == ((2, 2), 32, (0.5, 0.5, 0.5))
     tests["TestTiny"]().test_exports_compute_what_pytorch_computes(tmp_path)
 
 
 @pytest.mark.slow
-def test_the_decoder_of_the_guide_is_found_and_passes_the_tests_it_inherits(
-    tests: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_guides_decoder_is_found_and_passes_its_inherited_tests(tests: dict[str, Any], tmp_path: Path) -> None:
     config = load_config(parse_settings(["model.decoder=multiplying"]))
     assert type(build_caption_model(config, 9, SPECIAL).decoder.attention).__name__ == "MultiplyingAttention"
     inherited = tests["TestMultiplying"]()
@@ -63,7 +59,7 @@ def test_the_decoder_of_the_guide_is_found_and_passes_the_tests_it_inherits(
 
 
 @pytest.mark.usefixtures("tests")
-def test_a_registered_encoder_that_cannot_be_built_is_named() -> None:
+def test_the_error_names_a_registered_encoder_that_cannot_be_built() -> None:
     with pytest.raises(
         CaptionerError, match=r"^The encoder 'gone' that my_package:Gone registers cannot be built .*Gone"
     ):
@@ -73,12 +69,12 @@ def test_a_registered_encoder_that_cannot_be_built_is_named() -> None:
 
 
 @pytest.mark.usefixtures("tests")
-def test_a_registered_decoder_that_is_none_is_named() -> None:
+def test_the_error_names_a_registered_class_that_is_not_a_decoder() -> None:
     config = load_config(parse_settings(["model.decoder=other"]))
     with pytest.raises(CaptionerError, match=r"^The decoder 'other' that my_package:Tiny registers cannot be built"):
         build_caption_model(config, 9, SPECIAL)
 
 
-def test_a_decoder_whose_package_is_missing_is_named_with_those_that_are_there() -> None:
+def test_an_unknown_decoder_is_refused_and_the_available_ones_listed() -> None:
     with pytest.raises(UsageError, match=r"^There is no decoder 'multiplying': choose one of soft-attention, "):
         ModelConfig(decoder="multiplying")

@@ -1,4 +1,4 @@
-"""A bundle of any tokenizer gives PyTorch's words, and the runtime needs no tokenizer library."""
+"""A bundle with any tokenizer gives PyTorch's words, and the runtime needs no tokenizer library."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def said(caption: Caption) -> list[object]:
     return [caption.text, [word.text for word in caption.words]]
 
 
-def test_a_checkpoint_holds_its_tokenizer(config: DataConfig, checkpoint_file: Path) -> None:
+def test_a_checkpoint_restores_its_tokenizer(config: DataConfig, checkpoint_file: Path) -> None:
     checkpoint = load_checkpoint(checkpoint_file)
     restored = restore_tokenizer(checkpoint.config.data, checkpoint.vocabulary, checkpoint.tokenizer)
     built = build_tokenizer(config, CAPTIONS)
@@ -71,7 +71,7 @@ def test_a_checkpoint_holds_its_tokenizer(config: DataConfig, checkpoint_file: P
 
 
 @pytest.mark.parametrize("form", ["onnx", "torchscript"])
-def test_both_formats_say_pytorchs_words(form: str, checkpoint_file: Path, tmp_path: Path) -> None:
+def test_both_formats_give_pytorchs_words(form: str, checkpoint_file: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     export(ExportRequest(checkpoint_file, form, bundle, "small"), lambda _: None)
     assert read_bundle(bundle).vocabulary == load_checkpoint(checkpoint_file).vocabulary

@@ -1,4 +1,4 @@
-"""A TorchScript bundle runs on the requested device, or an error says that it is missing."""
+"""A TorchScript bundle runs on the requested device, or an error reports that the device is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def test_cuda_where_there_is_none_is_refused(bundle: Path, no_cuda: None, tmp_path: Path) -> None:
+def test_cuda_without_a_cuda_device_is_refused(bundle: Path, no_cuda: None, tmp_path: Path) -> None:
     with pytest.raises(CaptionerError) as caught:
         load_captioner(bundle, "cuda")
     assert str(caught.value) == REFUSAL
@@ -42,13 +42,13 @@ def test_cuda_where_there_is_none_is_refused(bundle: Path, no_cuda: None, tmp_pa
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
-def test_the_cpu_is_used_where_there_is_no_cuda(bundle: Path, no_cuda: None, device: str) -> None:
+def test_the_cpu_is_used_without_cuda(bundle: Path, no_cuda: None, device: str) -> None:
     captioner = load_captioner(bundle, device)
     assert {caption.text for caption in captioner.caption_arrays(PHOTOS)}
 
 
 @pytest.mark.parametrize(("device", "found"), [("auto", "cuda"), ("cuda", "cuda"), ("cpu", "cpu")])
-def test_graphs_are_loaded_to_the_device(
+def test_graphs_are_loaded_on_the_requested_device(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, device: str, found: str
 ) -> None:
     places: list[torch.device] = []
@@ -73,7 +73,7 @@ def test_no_graph_names_the_device_it_was_traced_on(bundle: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_captions_on_cuda_are_those_of_the_cpu(bundle: Path) -> None:
+def test_captions_on_cuda_have_the_log_probabilities_of_the_cpu(bundle: Path) -> None:
     on_gpu, on_cpu = (load_captioner(bundle, device).caption_arrays(PHOTOS, alpha=True) for device in ("cuda", "cpu"))
     for caption, expected in zip(on_gpu, on_cpu, strict=True):
         assert caption.log_prob == pytest.approx(expected.log_prob, abs=1e-2)

@@ -1,4 +1,4 @@
-"""Both formats compute what PyTorch computes, for every batch and beam size."""
+"""Both formats compute the same as PyTorch, for every batch and beam size."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_step_log_probabilities_equal_pytorchs(
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 16])
 @pytest.mark.parametrize("beam_size", [1, 3, 5])
-def test_captions_are_identical_but_for_near_ties(
+def test_captions_are_identical_except_for_near_ties(
     reference: Captioner, exported: Captioner, batch: int, beam_size: int
 ) -> None:
     options = replace(reference.spec.search, beam_size=beam_size)
@@ -89,7 +89,7 @@ def test_a_photos_caption_does_not_depend_on_its_batch(exported: Captioner) -> N
         assert alone.log_prob == pytest.approx(caption.log_prob, abs=1e-4)
 
 
-def test_the_manifest_records_what_was_compared(bundle: Bundle) -> None:
+def test_the_manifest_records_the_parity_check(bundle: Bundle) -> None:
     parity = bundle.manifest.parity
     assert parity["photos"] == 16
     assert parity["captions"] == 3 * 16
@@ -97,7 +97,7 @@ def test_the_manifest_records_what_was_compared(bundle: Bundle) -> None:
     assert 0 <= parity["encoder"] <= 1e-4
 
 
-def test_graphs_are_as_the_manifest_describes(bundle: Bundle) -> None:
+def test_encoder_outputs_match_the_manifest(bundle: Bundle) -> None:
     graphs = bundle.manifest.graphs
     found = _backend(bundle).encode(PHOTOS[:3]).tensors()
     for tensor in graphs.encoder.outputs:

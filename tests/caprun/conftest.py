@@ -1,4 +1,4 @@
-"""Fixtures of the runtime: the tiny bundle, copies that a test may damage, and photos."""
+"""Fixtures for the runtime: the tiny bundle, copies that a test can damage, and photos."""
 
 import hashlib
 import json
@@ -21,19 +21,19 @@ TINY = Path(__file__).parent.parent / "tiny" / "bundle"
 
 @pytest.fixture(scope="session")
 def tiny() -> Path:
-    """The committed bundle; `tests/tiny/make_bundle.py` made it."""
+    """Returns the committed bundle, which `tests/tiny/make_bundle.py` wrote."""
     return TINY
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A copy of the tiny bundle, to be spoilt."""
+    """Copies the tiny bundle, for a test to damage."""
     return Path(shutil.copytree(TINY, tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="session")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle with a confidence."""
+    """Returns the tiny bundle with a calibrated confidence."""
     return calibrate(Path(shutil.copytree(TINY, tmp_path_factory.mktemp("calibrated") / "bundle")))
 
 
@@ -44,14 +44,14 @@ def captioner() -> Captioner:
 
 @pytest.fixture(scope="session")
 def images() -> npt.NDArray[np.uint8]:
-    """uint8 (16, 32, 32, 3): photos of the size that the tiny model takes."""
+    """Returns photos of the tiny model's input size, uint8 (16, 32, 32, 3)."""
     patches = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), np.uint8)
     return patches.repeat(8, 1).repeat(8, 2)
 
 
 @pytest.fixture
 def photo(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
-    """A photo on disk, of another size and shape than the model's."""
+    """Saves a photo that differs from the model's input in size and aspect ratio."""
     path = tmp_path / "photo.png"
     Image.fromarray(images[0]).resize((90, 60)).save(path)
     return path
@@ -59,14 +59,14 @@ def photo(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
 
 @pytest.fixture
 def picture() -> Image.Image:
-    """40 wide, 30 high, no symmetry; smooth, so that JPEG keeps it."""
+    """Returns an asymmetric image 40 pixels wide and 30 high, smooth enough to survive JPEG compression."""
     y, x = np.mgrid[0:30, 0:40]
     return Image.fromarray(np.stack([x * 6, y * 8, (x + y) * 3], axis=-1).astype(np.uint8))
 
 
 @pytest.fixture
 def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], object]], None]:
-    """Change a bundle's manifest and give it the digest that belongs to it, as somebody who knows how would."""
+    """Returns a function that changes a bundle's manifest and updates the digest to match."""
 
     def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
         path = bundle / "model.json"
@@ -82,7 +82,7 @@ def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], object]], None
 
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Every attempt to make a session of ONNX Runtime, none of which succeeds."""
+    """Records every attempt to create an ONNX Runtime session and makes it fail."""
     attempts: list[object] = []
 
     def refuse(model: object, *_: object, **__: object) -> None:

@@ -22,7 +22,7 @@ def write(path: Path, content: bytes = b"new") -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file that is there."""
+    """Returns an existing file."""
     (tmp_path / "file.txt").write_bytes(b"old")
     return tmp_path / "file.txt"
 
@@ -36,7 +36,7 @@ def assert_untouched(path: Path) -> None:
     assert names(path.parent) == ["file.txt"]
 
 
-def test_a_file_is_written_and_written_anew(path: Path) -> None:
+def test_new_files_are_written_and_existing_files_are_replaced(path: Path) -> None:
     write(path)
     write(path.with_name("another"))
     assert (path.read_bytes(), path.with_name("another").read_bytes()) == (b"new", b"new")
@@ -44,7 +44,7 @@ def test_a_file_is_written_and_written_anew(path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError, RuntimeError, KeyboardInterrupt])
-def test_a_failure_leaves_the_file_before(path: Path, error: type[BaseException]) -> None:
+def test_a_failure_keeps_the_existing_file(path: Path, error: type[BaseException]) -> None:
     def fail() -> None:
         with atomic_write(path) as file:
             file.write(b"half")
@@ -57,7 +57,7 @@ def test_a_failure_leaves_the_file_before(path: Path, error: type[BaseException]
 
 
 @pytest.mark.parametrize("size", [1, 5000, 200_000])
-def test_a_full_disk_leaves_the_file_before(tmp_path: Path, size: int) -> None:
+def test_a_full_disk_keeps_the_existing_file(tmp_path: Path, size: int) -> None:
     with small_disk(tmp_path / "disk", 2**16) as disk:
         write(disk / "file.txt", b"old")
         fill(disk)
@@ -67,7 +67,7 @@ def test_a_full_disk_leaves_the_file_before(tmp_path: Path, size: int) -> None:
 
 
 @posix
-def test_a_file_that_may_not_grow_leaves_the_file_before(path: Path) -> None:
+def test_a_file_size_limit_keeps_the_existing_file(path: Path) -> None:
     with files_of_at_most(100), pytest.raises(OSError, match="too large"):
         write(path, bytes(101))
     assert_untouched(path)
@@ -75,7 +75,7 @@ def test_a_file_that_may_not_grow_leaves_the_file_before(path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("which", ["folder", "file"])
-def test_what_may_not_be_written_stays(path: Path, which: str) -> None:
+def test_missing_write_permission_keeps_the_existing_file(path: Path, which: str) -> None:
     (path if which == "file" else path.parent).chmod(0o500)
     with obeying_permissions(), pytest.raises(PermissionError):
         write(path)
@@ -84,7 +84,7 @@ def test_what_may_not_be_written_stays(path: Path, which: str) -> None:
 
 
 @posix
-def test_a_kill_leaves_the_file_before(path: Path) -> None:
+def test_a_kill_keeps_the_existing_file(path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from caprun.atomic_write import atomic_write\n"
         "with atomic_write(Path(sys.argv[1])) as file: file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)"
@@ -94,7 +94,7 @@ def test_a_kill_leaves_the_file_before(path: Path) -> None:
     assert path.read_bytes() == b"old"
 
 
-def test_the_content_is_on_the_disk_before_the_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_content_is_flushed_before_the_rename(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     flush, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda file: (events.append("flush"), flush(file)))
@@ -104,7 +104,7 @@ def test_the_content_is_on_the_disk_before_the_name(path: Path, monkeypatch: pyt
 
 
 @posix
-def test_permissions_stay_and_are_the_usual_for_a_new_file(path: Path) -> None:
+def test_permissions_are_kept_and_a_new_file_follows_the_umask(path: Path) -> None:
     path.chmod(0o640)
     write(path)
     old = os.umask(0o027)
@@ -117,7 +117,7 @@ def test_permissions_stay_and_are_the_usual_for_a_new_file(path: Path) -> None:
 
 
 @posix
-def test_a_link_stays_and_what_it_leads_to_is_written(path: Path) -> None:
+def test_a_symlink_is_kept_and_its_target_is_written(path: Path) -> None:
     (path.parent / "elsewhere").mkdir()
     link = path.parent / "elsewhere" / "link"
     link.symlink_to(path)
@@ -138,7 +138,7 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_pipe_is_written_to_by_the_name_it_has_as_standard_output() -> None:
+def test_a_pipe_is_written_to_through_dev_stdout() -> None:
     if not Path("/dev/stdout").exists():
         pytest.skip("there is no such name")
     code = (
@@ -150,9 +150,7 @@ def test_a_pipe_is_written_to_by_the_name_it_has_as_standard_output() -> None:
 
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
-def test_a_file_system_that_flushes_nothing_is_written_to(
-    path: Path, error: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_without_fsync_is_written_to(path: Path, error: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some mounted shares do not support flushing."""
 
     def refuse(file: int) -> None:
@@ -164,24 +162,24 @@ def test_a_file_system_that_flushes_nothing_is_written_to(
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "x"])
-def test_a_name_may_be_as_long_as_the_system_takes(tmp_path: Path, name: str) -> None:
+def test_a_file_name_of_the_maximum_length_is_written(tmp_path: Path, name: str) -> None:
     write(tmp_path / name)
     assert names(tmp_path) == [name]
 
 
 @pytest.mark.parametrize("place", ["nowhere/file", "folder", "file.txt/file"])
-def test_a_place_that_makes_no_sense_is_an_error(path: Path, place: str) -> None:
+def test_an_impossible_path_is_an_error_and_leaves_no_file(path: Path, place: str) -> None:
     (path.parent / "folder").mkdir()
     with pytest.raises(OSError, match=r"No such file|[Nn]ot a directory|[Ii]s a directory"):
         write(path.parent / place)
     assert names(path.parent) == ["file.txt", "folder"]
 
 
-def test_leftovers_are_those_of_the_file_alone(path: Path) -> None:
+def test_only_leftovers_of_the_same_file_are_removed(path: Path) -> None:
     long = "x" * 40
     others = [".file.txt-0123456", ".other.txt-01234567", ".file.txt-01234567.txt", f".{long}-01234567", "file.txt"]
     for name in (".file.txt-01234567", ".file.txt-89abcdef", *others):
         (path.parent / name).touch()
     remove_leftovers(path)
-    remove_leftovers(path.with_name(f"{long}y"))  # of which only the beginning is in the temporary name
+    remove_leftovers(path.with_name(f"{long}y"))  # the temporary name has only the beginning of this name
     assert names(path.parent) == sorted(others)

@@ -1,4 +1,4 @@
-"""A row of results has one definition for the command line, files, HTTP and Ray."""
+"""Result rows have one definition for the command line, files, HTTP and Ray."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def caption(text: str = "a dog", confidence: float | None = None, **more: Any) -
     return Caption(text, -2.46913578, words, finished=True, confidence=confidence, **more)
 
 
-def test_a_row_has_what_is_known_of_a_caption_with_six_decimals() -> None:
+def test_a_row_omits_unknown_fields_and_rounds_to_six_decimals() -> None:
     word = {"log_prob": -1.234568}
     assert as_row(caption()) == {
         "caption": "a dog",
@@ -24,14 +24,14 @@ def test_a_row_has_what_is_known_of_a_caption_with_six_decimals() -> None:
     }
 
 
-def test_a_caption_that_was_cut_says_so() -> None:
+def test_a_truncated_caption_is_unfinished_and_its_alternatives_are_rows() -> None:
     cut = Caption("a dog", -1.0, (), finished=False, alternatives=(caption(),))
     row = as_row(cut)
     assert row["finished"] is False
     assert row["alternatives"] == [as_row(caption())]
 
 
-def test_keys_come_in_one_order() -> None:
+def test_keys_have_a_fixed_order() -> None:
     full = caption(confidence=0.5, alternatives=(caption("a cat", 0.25),))
     assert list(as_row(full)) == ["caption", "log_prob", "finished", "confidence", "words", "alternatives"]
     assert list(as_row(full)["alternatives"][0]) == ["caption", "log_prob", "finished", "confidence", "words"]
@@ -44,7 +44,7 @@ def test_attention_is_a_grid_of_rounded_weights() -> None:
 
 
 @pytest.mark.parametrize(("least", "abstains"), [(None, False), (0.123457, False), (0.123458, True)])
-def test_below_the_least_confidence_a_row_says_why_there_is_no_caption(least: float | None, abstains: bool) -> None:
+def test_a_row_below_the_minimum_confidence_has_a_reason_and_no_caption(least: float | None, abstains: bool) -> None:
     row = as_row(caption(confidence=0.1234567), least)
     assert row["confidence"] == 0.123457
     assert ("abstained" in row, "caption" in row) == (abstains, not abstains)
@@ -53,5 +53,5 @@ def test_below_the_least_confidence_a_row_says_why_there_is_no_caption(least: fl
         assert row == {"abstained": sentence, "confidence": 0.123457}
 
 
-def test_an_error_is_a_row_of_its_sentence() -> None:
+def test_an_error_is_a_row_with_its_message() -> None:
     assert as_row(ImageError("a.jpg is empty."), 0.5) == {"error": "a.jpg is empty."}

@@ -1,4 +1,4 @@
-"""A bundle captions photos, alone or in any batch, and an error says what a host lacks."""
+"""A bundle captions photos, singly or in batches, and errors name what is missing on the machine."""
 
 import gc
 import importlib.metadata
@@ -38,15 +38,15 @@ def assert_same(first: Caption, second: Caption, tolerance: float = 1e-4) -> Non
         assert one.log_prob == pytest.approx(other.log_prob, abs=tolerance)
 
 
-def test_captions_differ_between_photos_and_in_length_and_end(captioner: Captioner, images: Images) -> None:
-    """Requires that the tiny bundle suits the tests below."""
+def test_captions_differ_in_text_length_and_whether_they_finish(captioner: Captioner, images: Images) -> None:
+    """Checks that the tiny bundle is varied enough for the tests below."""
     captions = captioner.caption_arrays(images)
     assert len({caption.text for caption in captions}) > 8
     assert len({len(caption.words) for caption in captions}) > 3
     assert sum(caption.finished for caption in captions) > 12
 
 
-def test_a_path_its_bytes_a_file_and_an_image_have_the_same_caption(captioner: Captioner, photo: Path) -> None:
+def test_a_path_bytes_a_file_and_an_image_give_the_same_caption(captioner: Captioner, photo: Path) -> None:
     expected = captioner.caption(photo)
     assert expected.text
     with Image.open(photo) as opened:
@@ -54,7 +54,7 @@ def test_a_path_its_bytes_a_file_and_an_image_have_the_same_caption(captioner: C
             assert_same(captioner.caption(other), expected, 0)
 
 
-def test_what_is_no_photo_is_an_image_error(captioner: Captioner, tmp_path: Path) -> None:
+def test_a_missing_or_invalid_photo_is_an_image_error(captioner: Captioner, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="does not exist"):
         captioner.caption(tmp_path / "nowhere.png")
     with pytest.raises(ImageError, match="is not a JPEG"):
@@ -76,7 +76,7 @@ def test_a_caption_does_not_depend_on_its_batch(
             np.testing.assert_allclose(one.alpha, other.alpha, atol=1e-4)
 
 
-def test_no_photos_have_no_captions(captioner: Captioner, images: Images) -> None:
+def test_an_empty_batch_has_no_captions(captioner: Captioner, images: Images) -> None:
     assert captioner.caption_arrays(images[:0]) == []
 
 
@@ -91,17 +91,17 @@ def test_alpha_is_a_distribution_over_the_grid(captioner: Captioner, images: Ima
     assert len({np.asarray(word.alpha).tobytes() for word in words}) > len(words) / 2, "it moves"
 
 
-def test_alpha_is_there_only_if_asked_for(captioner: Captioner, images: Images) -> None:
+def test_alpha_is_none_by_default(captioner: Captioner, images: Images) -> None:
     assert all(word.alpha is None for caption in captioner.caption_arrays(images) for word in caption.words)
 
 
-def test_a_model_that_does_not_attend_has_no_alpha(bundle: Path, edit_manifest: Edit, images: Images) -> None:
+def test_a_model_without_attention_has_no_alpha(bundle: Path, edit_manifest: Edit, images: Images) -> None:
     edit_manifest(bundle, lambda data: data.update(attention_grid=None))
     (caption,) = Captioner.load(bundle, device="cpu", threads=1).caption_arrays(images[:1], alpha=True)
     assert [word.alpha for word in caption.words] == [None] * len(caption.words)
 
 
-def test_words_have_log_probabilities_that_with_the_end_make_the_captions(captioner: Captioner, images: Images) -> None:
+def test_log_probabilities_of_words_and_the_end_sum_to_the_captions(captioner: Captioner, images: Images) -> None:
     for caption, hypothesis in zip(captioner.caption_arrays(images), captioner.hypotheses(images), strict=True):
         assert all(word.log_prob < 0 for word in caption.words)
         end = hypothesis.log_probs[-1] if hypothesis.finished else 0.0
@@ -109,10 +109,10 @@ def test_words_have_log_probabilities_that_with_the_end_make_the_captions(captio
         assert [word.text for word in caption.words] == [captioner.vocabulary.pieces[i] for i in hypothesis.ids]
 
 
-def test_pieces_of_a_word_are_added_up_and_their_alpha_is_averaged(
+def test_log_probabilities_of_pieces_are_summed_and_alphas_averaged(
     bundle: Path, captioner: Captioner, images: Images
 ) -> None:
-    """The same graphs, in whose vocabulary every second word continues the word before it."""
+    """Uses the same graphs with a vocabulary in which every second piece continues the word before it."""
     source = read_bundle(bundle)
     pieces = [piece if i % 2 else f"##{piece}" for i, piece in enumerate(source.vocabulary.pieces)]
     vocabulary = type(source.vocabulary)(tuple(pieces), type(source.vocabulary.joining)(continuation="##"))
@@ -135,14 +135,14 @@ def test_a_caption_is_cut_at_the_maximum_length(captioner: Captioner, images: Im
 
 
 @pytest.mark.parametrize("beam_size", [24, 25, 100])
-def test_a_beam_may_be_wider_than_the_vocabulary(captioner: Captioner, images: Images, beam_size: int) -> None:
+def test_a_beam_can_be_wider_than_the_vocabulary(captioner: Captioner, images: Images, beam_size: int) -> None:
     unsaid = {"<pad>", "<start>", "<end>", "<unk>"}
     for caption in captioner.caption_arrays(images[:2], SearchOptions(beam_size, 5, 1.0)):
         assert np.isfinite(caption.log_prob)
         assert not unsaid & {word.text for word in caption.words}
 
 
-def test_the_search_is_the_manifests_unless_another_is_given(bundle: Path, edit_manifest: Edit, images: Images) -> None:
+def test_the_search_defaults_to_the_manifest(bundle: Path, edit_manifest: Edit, images: Images) -> None:
     edit_manifest(bundle, lambda data: data["search"].update(beam_size=1, max_length=2))
     cut = Captioner.load(bundle, device="cpu", threads=1).caption_arrays(images)
     assert max(len(caption.words) for caption in cut) == 2
@@ -157,7 +157,7 @@ def test_a_torchscript_bundle_is_refused_with_the_command_that_runs_it(bundle: P
 @pytest.mark.parametrize(
     "change", [{"name": "keyz"}, {"dtype": "float64"}, {"shape": ["batch", 16, 7]}, {"shape": ["batch", 16]}], ids=str
 )
-def test_graphs_that_the_manifest_does_not_describe_are_refused(
+def test_graphs_that_differ_from_their_manifest_are_refused(
     bundle: Path, edit_manifest: Edit, change: dict[str, Any]
 ) -> None:
     def edit(data: dict[str, Any]) -> None:
@@ -169,9 +169,7 @@ def test_graphs_that_the_manifest_does_not_describe_are_refused(
         Captioner.load(bundle, device="cpu")
 
 
-def test_a_decoder_of_another_vocabulary_is_refused_when_it_says_what_this_one_has_not(
-    bundle: Path, images: Images
-) -> None:
+def test_a_decoder_that_predicts_a_piece_outside_the_vocabulary_is_refused(bundle: Path, images: Images) -> None:
     sound = read_bundle(bundle)
     shorter = Vocabulary(sound.vocabulary.pieces[:6], sound.vocabulary.joining)
     write_manifest(bundle, sound.manifest, shorter, "")
@@ -181,7 +179,7 @@ def test_a_decoder_of_another_vocabulary_is_refused_when_it_says_what_this_one_h
         Captioner.load(bundle, device="cpu").caption_arrays(images)
 
 
-def test_a_failure_of_onnx_runtime_is_a_sentence(tiny: Path, images: Images) -> None:
+def test_an_onnx_runtime_failure_is_a_device_error(tiny: Path, images: Images) -> None:
     backend = OnnxBackend(read_bundle(tiny), "cpu", 1)
     tensors = {name: array[:, :1] for name, array in backend.encode(images[:1]).tensors().items()}
     steps = backend.start(tensors | {"keys": np.zeros((1, 3, 6), np.float32)})
@@ -190,21 +188,21 @@ def test_a_failure_of_onnx_runtime_is_a_sentence(tiny: Path, images: Images) -> 
         steps(np.zeros(1, np.int64), zero, zero, 3)
 
 
-def test_every_exported_name_is_there() -> None:
+def test_every_exported_name_exists() -> None:
     assert all(getattr(caprun, name).__name__ == name for name in caprun.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Captionist'"):
         caprun.Captionist  # noqa: B018
 
 
 @pytest.mark.parametrize("module", ["caprun", "caprun.cli"])
-def test_importing_it_imports_nothing_heavy(module: str) -> None:
+def test_importing_caprun_imports_no_heavy_modules(module: str) -> None:
     heavy = ["numpy", "PIL", "onnxruntime", "torch", "captioner", "capexport"]
     code = f"import sys, {module}; print(*(name for name in {heavy} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
 
-def test_captioning_needs_no_torch_and_no_onnx(tiny: Path, photo: Path) -> None:
+def test_captioning_needs_neither_torch_nor_onnx(tiny: Path, photo: Path) -> None:
     forbidden = ["torch", "onnx", "sklearn", "captioner", "capexport"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({forbidden}))\n"
@@ -216,14 +214,14 @@ def test_captioning_needs_no_torch_and_no_onnx(tiny: Path, photo: Path) -> None:
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")
-def test_cuda_where_there_is_none_is_refused_and_not_replaced_by_the_cpu(tiny: Path) -> None:
+def test_unavailable_cuda_is_refused_instead_of_falling_back_to_the_cpu(tiny: Path) -> None:
     with pytest.raises(DeviceError, match=r'pip install "onnxruntime-gpu\[cuda,cudnn\]", or use --device cpu'):
         Captioner.load(tiny, device="cuda")
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_cuda_that_does_not_start_is_refused_and_auto_falls_back(
+def test_cuda_that_does_not_start_is_refused_and_auto_falls_back_to_the_cpu(
     tiny: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -238,7 +236,7 @@ def test_cuda_that_does_not_start_is_refused_and_auto_falls_back(
 
 @pytest.mark.skipif(not HAS_CUDA, reason="needs onnxruntime-gpu and a CUDA device")
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_cuda_says_what_the_cpu_says(tiny: Path, captioner: Captioner, images: Images, beam_size: int) -> None:
+def test_cuda_captions_match_those_of_the_cpu(tiny: Path, captioner: Captioner, images: Images, beam_size: int) -> None:
     options = SearchOptions(beam_size, 12, 1.0)
     on_cuda = Captioner.load(tiny, device="cuda")
     expected = captioner.caption_arrays(images, options, alpha=True)
@@ -248,13 +246,15 @@ def test_cuda_says_what_the_cpu_says(tiny: Path, captioner: Captioner, images: I
             np.testing.assert_allclose(word.alpha, same.alpha, atol=1e-3)
 
 
-def test_without_onnx_runtime_a_sentence_says_what_to_install(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx_runtime_the_error_names_what_to_install(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(DeviceError, match=r"is not installed.*pip install onnxruntime, or"):
         Captioner.load(tiny)
 
 
-def test_a_half_removed_onnx_runtime_is_to_be_installed_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_onnx_runtime_is_reported_with_the_command_to_repair_it(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
     with pytest.raises(
         DeviceError, match=r"installation of ONNX Runtime is broken\. pip uninstall -y onnxruntime onnxruntime-gpu"
@@ -263,20 +263,20 @@ def test_a_half_removed_onnx_runtime_is_to_be_installed_again(tiny: Path, monkey
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")
-def test_two_onnx_runtimes_of_which_one_hides_cuda_are_named(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_hidden_by_a_second_onnx_runtime_package_is_explained(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
     with pytest.raises(DeviceError, match="both installed and one hides the other"):
         Captioner.load(tiny, device="cuda")
 
 
-def test_without_the_packaged_model_one_is_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_packaged_model_the_error_asks_for_a_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "caprun_weights", None)
     with pytest.raises(BundleError, match="name a bundle with --model"):
         packaged_bundle()
 
 
 @pytest.mark.parametrize("options", [{}, {"threads": 1}, {"threads": 2}, {"many": True}])
-def test_sessions_end_with_the_last_reference_to_their_captioner(tiny: Path, photo: Path, options: Any) -> None:
+def test_sessions_are_freed_with_the_last_reference_to_their_captioner(tiny: Path, photo: Path, options: Any) -> None:
     gc.collect()
     gc.disable()  # cycles would be collected at an arbitrary time
     try:

@@ -1,4 +1,4 @@
-"""Random bytes of a photo or a manifest are read or refused in a sentence."""
+"""Photos and manifests with random bytes are read or raise `ImageError` or `BundleError`."""
 
 import contextlib
 import copy
@@ -23,7 +23,7 @@ from tests.caprun.photos.support.hostile import photos
 
 pytestmark = pytest.mark.slow  # thousands of examples
 
-# the same at every run, so that a red test stays red; tests/fuzz searches further
+# the same examples in every run, so that a failing test keeps failing; tests/fuzz searches further
 BOUNDED = settings(
     deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -34,7 +34,7 @@ SIGNATURES = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF    WEBP", b"GIF89a",
 
 @st.composite
 def spoilt_photos(draw: st.DrawFn) -> bytes:
-    """A photo with some bytes replaced, left out, repeated, or those of another put in."""
+    """Draws a photo with bytes replaced, inserted, removed or repeated, or with bytes of another photo inserted."""
     data = bytearray(draw(st.sampled_from(SEEDS)))
     for _ in range(draw(st.integers(1, 5))):
         at = draw(st.integers(0, len(data)))
@@ -63,7 +63,7 @@ def spoilt_photos(draw: st.DrawFn) -> bytes:
 class TestPhotos:
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Most of the time would go into large pictures of nothing."""
+        """Limits the pixels, since decoding large blank images would take most of the time."""
         monkeypatch.setattr(decoding, "MAX_PIXELS", 250_000)
 
     def check(self, data: bytes) -> None:
@@ -79,12 +79,12 @@ class TestPhotos:
 
     @given(spoilt_photos())
     @settings(BOUNDED, max_examples=1_500)
-    def test_a_photo_spoilt_in_any_way_is_an_array_or_an_error(self, data: bytes) -> None:
+    def test_a_damaged_photo_becomes_an_array_or_an_error(self, data: bytes) -> None:
         self.check(data)
 
     @given(st.sampled_from(SIGNATURES), st.binary())
     @settings(BOUNDED, max_examples=500)
-    def test_any_bytes_after_a_signature_are_an_array_or_an_error(self, signature: bytes, data: bytes) -> None:
+    def test_random_bytes_after_a_signature_become_an_array_or_an_error(self, signature: bytes, data: bytes) -> None:
         self.check(signature + data)
 
 
@@ -114,7 +114,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 class TestManifests:
     def check(self, bundle: Path, manifest: Any) -> None:
-        """Requires that a manifest with its correct digest is read or refused."""
+        """Checks that a manifest with a correct digest is read or refused."""
         if isinstance(manifest, dict):
             manifest.pop("digest", None)
             canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -125,7 +125,7 @@ class TestManifests:
 
     @given(data=st.data())
     @settings(BOUNDED, max_examples=800)
-    def test_a_manifest_with_anything_anywhere_is_read_or_refused(self, bundle: Path, data: st.DataObject) -> None:
+    def test_a_manifest_with_a_random_change_is_read_or_refused(self, bundle: Path, data: st.DataObject) -> None:
         manifest = copy.deepcopy(MANIFEST)
         *above, last = data.draw(st.sampled_from([path for path in places(manifest) if path]))
         inner = manifest
@@ -139,7 +139,7 @@ class TestManifests:
 
     @given(content=st.binary() | VALUES.map(lambda value: json.dumps(value).encode()) | st.just(b"[" * 200_000))
     @settings(BOUNDED, max_examples=200)
-    def test_a_manifest_of_any_bytes_is_refused(self, bundle: Path, content: bytes) -> None:
+    def test_a_manifest_of_random_bytes_is_refused(self, bundle: Path, content: bytes) -> None:
         (bundle / "model.json").write_bytes(content)
         with pytest.raises(BundleError):
             read_bundle(bundle)

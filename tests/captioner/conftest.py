@@ -1,4 +1,4 @@
-"""A small dataset of drawn shapes, a small model and its training, which the tests share."""
+"""Shared fixtures: a small dataset of drawn shapes, and a small model that is trained on it."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ _SETTINGS = (
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_trainings() -> Iterator[None]:
-    """Leaves out what takes most of the time of a small training: exporting its encoder, and matplotlib.
+    """Replaces the slowest parts of a small training run: the export of its encoder, and matplotlib.
 
-    `training/inputs/test_features.py` and `reports/test_curves.py` test the two.
+    `training/inputs/test_features.py` and `reports/test_curves.py` test the originals.
     """
 
     def runner(stem: nn.Module, *_: object) -> Callable[[np.ndarray], np.ndarray]:
@@ -71,13 +71,13 @@ def quick_trainings() -> Iterator[None]:
 
 @pytest.fixture
 def encoder_in_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Computes features as trainings do."""
+    """Computes features in ONNX Runtime, as training does."""
     monkeypatch.setattr(features, "_runner", _RUNNER)
 
 
 @pytest.fixture(scope="session")
 def shapes(make_once: MakeOnce) -> Path:
-    """24 photos of a shape on a background with two captions each, in Flickr8k's format; do not write to it."""
+    """Returns 24 photos of a shape with two captions each, in Flickr8k's format; do not write to the folder."""
     return make_once("shapes", _draw_shapes)
 
 
@@ -96,26 +96,26 @@ def _draw_shapes(directory: Path) -> None:
                 rows.append(f'{names[-1]},"On {background}, there is a {colour} {shape} ."')
     (directory / "captions.txt").write_text("\n".join(rows) + "\n")
     splits = {"dev": names[::7], "test": names[3::7]}
-    splits["train"] = [name for name in names if name not in splits["dev"] + splits["test"]]  # 16 of them
+    splits["train"] = [name for name in names if name not in splits["dev"] + splits["test"]]  # 17 of them
     for split, chosen in splits.items():
         (directory / f"Flickr_8k.{split}Images.txt").write_text("\n".join(chosen) + "\n")
 
 
 @pytest.fixture
 def own_shapes(shapes: Path, tmp_path: Path) -> Path:
-    """The same dataset, for a test that alters it."""
+    """Returns a copy of `shapes` that a test can alter."""
     return shutil.copytree(shapes, tmp_path / "own_shapes")
 
 
 @pytest.fixture(scope="session")
 def cache(make_once: MakeOnce) -> Path:
-    """Shared by all trainings: their encoders have the same weights, so that features are computed once."""
+    """Returns the feature cache of all runs: their encoders have equal weights, so features are computed once."""
     return make_once("cache", lambda _: None)
 
 
 @pytest.fixture(scope="session")
 def settings() -> list[str]:
-    """Settings of a small training, in the form of `--set`."""
+    """Returns the settings of a small training run, in the form that `--set` takes."""
     return list(_SETTINGS)
 
 
@@ -124,7 +124,7 @@ Train = Callable[..., list[str]]
 
 @pytest.fixture(scope="session")
 def train_shapes(shapes: Path, cache: Path) -> Train:
-    """Train on the shapes, or go on with a training; returns what was said."""
+    """Returns a function that trains on the shapes, or resumes a run, and returns the messages."""
 
     def run(output: Path, *settings: str, resumed: Checkpoint | None = None, data: Path = shapes) -> list[str]:
         config: Config = resumed.config if resumed else load_config(parse_settings([*_SETTINGS, *settings]))
@@ -138,24 +138,24 @@ def train_shapes(shapes: Path, cache: Path) -> Train:
 
 @pytest.fixture(scope="session")
 def trained(train_shapes: Train, make_once: MakeOnce) -> Path:
-    """The folder of a finished training of three epochs; do not write to it."""
+    """Returns the folder of a finished run of three epochs; do not write to it."""
     return make_once("trained", train_shapes)
 
 
 @pytest.fixture
 def checkpoint(trained: Path) -> Checkpoint:
-    """The last checkpoint of `trained`."""
+    """Returns the last checkpoint of `trained`."""
     return load_checkpoint(trained / LAST)
 
 
 @pytest.fixture
 def encoder() -> Encoder:
-    """A fast one with nothing to it: 3 x 3 regions of 8 channels."""
+    """Returns a minimal, fast encoder: 3 x 3 regions of 8 channels."""
     torch.manual_seed(0)
     return Encoder("tiny", nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.ReLU()), (SIZE, SIZE), _HALF, _HALF)
 
 
 @pytest.fixture
 def spec() -> ImageSpec:
-    """The preprocessing for it."""
+    """Returns the preprocessing for `encoder`."""
     return ImageSpec(SIZE, SIZE, "squash", "bicubic", _HALF, _HALF)

@@ -1,4 +1,4 @@
-"""On a full disk or in a read-only folder existing files stay, and one sentence names the path."""
+"""On a full disk or in a read-only folder, existing files are kept and the error names the path in one line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Train = Callable[..., list[str]]
 
 
 def hidden(directory: Path) -> list[Path]:
-    """Returns the temporary files that were left."""
+    """Returns the temporary files left in a folder."""
     return [path for path in directory.rglob(".*") if path.is_file() and path.name != ".lock"]
 
 
@@ -47,7 +47,7 @@ def names(directory: Path) -> list[str]:
 
 
 def command(*arguments: object) -> str:
-    """Run what must fail; returns the sentence."""
+    """Runs a command that must fail, and returns its error message."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 1, result.output
     line = result.stderr.splitlines()[-1]
@@ -60,7 +60,7 @@ def command(*arguments: object) -> str:
 
 
 @pytest.mark.parametrize("room", [0, 4096, 40_000])
-def test_a_checkpoint_on_a_full_disk_leaves_the_one_before(checkpoint: Checkpoint, tmp_path: Path, room: int) -> None:
+def test_a_checkpoint_on_a_full_disk_leaves_the_previous_one(checkpoint: Checkpoint, tmp_path: Path, room: int) -> None:
     with small_disk(tmp_path / "disk") as disk:
         path = disk / "run" / BEST
         save_checkpoint(path, replace(checkpoint, model={}, training=None))
@@ -78,7 +78,7 @@ def test_a_checkpoint_on_a_full_disk_leaves_the_one_before(checkpoint: Checkpoin
 
 @posix
 @pytest.mark.parametrize("size", [0, 1, 5000, 50_000])
-def test_a_checkpoint_that_may_not_grow_leaves_the_one_before(
+def test_a_checkpoint_over_the_size_limit_leaves_the_previous_one(
     checkpoint: Checkpoint, tmp_path: Path, size: int
 ) -> None:
     path = tmp_path / BEST
@@ -91,7 +91,7 @@ def test_a_checkpoint_that_may_not_grow_leaves_the_one_before(
 
 
 @posix
-def test_a_checkpoint_in_a_folder_that_may_not_be_written_stays(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_checkpoint_in_a_read_only_folder_is_kept(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "run" / BEST
     save_checkpoint(path, checkpoint)
     before = path.read_bytes()
@@ -104,14 +104,14 @@ def test_a_checkpoint_in_a_folder_that_may_not_be_written_stays(checkpoint: Chec
     assert names(path.parent) == [BEST]
 
 
-# --- A whole training
+# --- Training runs
 
 
 @pytest.mark.parametrize("room", [0, 150_000, 400_000, 900_000])
-def test_a_training_whose_disk_fills_up_is_resumed_when_there_is_room(
+def test_a_run_stopped_by_a_full_disk_resumes_once_there_is_room(
     train_shapes: Train, trained: Path, tmp_path: Path, room: int
 ) -> None:
-    """Requires one sentence with the path, readable checkpoints, and no half-written file."""
+    """Checks for a one-line error with the path, readable checkpoints, and no half-written file."""
     with small_disk(tmp_path / "disk", 2**23) as disk:
         output = disk / "run"
         fill(disk, leave=room)
@@ -126,7 +126,7 @@ def test_a_training_whose_disk_fills_up_is_resumed_when_there_is_room(
         (disk / "ballast").unlink()
         last = load_checkpoint(output / LAST) if (output / LAST).exists() else None
         if last is not None and not (output / BEST).exists():
-            last = None  # it had no room for its first epoch's
+            last = None  # there was no room for the best checkpoint of the first epoch
         train_shapes(output, resumed=last)
         ended, expected = (load_checkpoint(folder / LAST).model for folder in (output, trained))
         assert all(torch.equal(weight, expected[name]) for name, weight in ended.items())
@@ -134,7 +134,7 @@ def test_a_training_whose_disk_fills_up_is_resumed_when_there_is_room(
 
 
 @posix
-def test_an_output_that_may_not_be_written_is_found_out_before_training(
+def test_a_read_only_output_is_refused_before_training(
     settings: list[str], shapes: Path, cache: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "runs").mkdir(mode=0o500)
@@ -149,7 +149,7 @@ def test_an_output_that_may_not_be_written_is_found_out_before_training(
 # --- Tables and events
 
 
-def test_a_table_keeps_its_whole_rows_on_a_full_disk(tmp_path: Path) -> None:
+def test_a_table_keeps_its_complete_rows_on_a_full_disk(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 2**16) as disk:
         table = Table(disk / "steps.csv", ("Epoch", "Loss"), numbering=1)
         table.open(None)
@@ -173,11 +173,11 @@ def test_a_table_keeps_its_whole_rows_on_a_full_disk(tmp_path: Path) -> None:
         with pytest.raises(CaptionerError, match=r"steps\.csv cannot be written"):
             table.open((1,))
         table.read()
-        assert table.rows == rows  # cut off in a file beside, which found no room
+        assert table.rows == rows  # opening shortens a copy of the table, which had no room
         assert hidden(disk) == []
 
 
-def test_events_on_a_full_disk_are_a_sentence_and_no_traceback(
+def test_event_files_on_a_full_disk_are_an_error_without_a_traceback(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with small_disk(tmp_path / "disk", 2**16) as disk:
@@ -213,7 +213,7 @@ def photos(tmp_path: Path) -> list[Path]:
 def compute(
     encoder: Encoder, spec: ImageSpec, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Path], np.ndarray]:
-    """Features of all photos by way of a cache."""
+    """Returns a function that computes the features of all photos with the cache in a folder."""
     monkeypatch.setattr(features_module, "_SAVED_EVERY", 1)
 
     def run(directory: Path) -> np.ndarray:
@@ -224,7 +224,7 @@ def compute(
 
 
 @pytest.mark.parametrize("room", [0, 4096, 9000, 16_000])
-def test_a_feature_cache_whose_disk_fills_up_goes_on_when_there_is_room(
+def test_a_feature_cache_on_a_full_disk_continues_once_there_is_room(
     compute: Callable[[Path], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     right = compute(tmp_path / "elsewhere")
@@ -242,9 +242,7 @@ def test_a_feature_cache_whose_disk_fills_up_goes_on_when_there_is_room(
 
 
 @posix
-def test_a_feature_cache_that_may_not_be_written_is_named(
-    compute: Callable[[Path], np.ndarray], tmp_path: Path
-) -> None:
+def test_a_read_only_feature_cache_is_refused_by_name(compute: Callable[[Path], np.ndarray], tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(mode=0o500)
     with (
         obeying_permissions(),
@@ -253,17 +251,17 @@ def test_a_feature_cache_that_may_not_be_written_is_named(
         compute(tmp_path / "cache")
 
 
-def test_an_index_is_on_the_disk_before_its_name(
+def test_an_index_is_flushed_to_disk_before_it_is_renamed(
     compute: Callable[[Path], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty one after a power cut would have all features computed again."""
+    """If a power cut left an empty index, all features would be computed again."""
     events: list[str] = []
     flush, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda file: (events.append("flush"), flush(file)))
     monkeypatch.setattr(os, "replace", lambda *paths: (events.append("rename"), rename(*paths)))
     compute(tmp_path / "cache")
     assert events
-    assert events == ["flush", "flush", "rename"] * (len(events) // 3)  # the rows, the index, its name
+    assert events == ["flush", "flush", "rename"] * (len(events) // 3)  # the rows, the index, the rename of the index
 
 
 # --- Reports
@@ -271,7 +269,7 @@ def test_an_index_is_on_the_disk_before_its_name(
 
 @pytest.fixture(scope="module")
 def reports(trained: Path, shapes: Path) -> dict[str, Callable[[Path], object]]:
-    """Returns a function for each kind of report, which writes it."""
+    """Returns, for each kind of report, a function that writes it."""
     captioner = load_captioner(trained / BEST, "cpu")
     options, examples = captioner.spec.search, load_dataset(shapes).split("test")
     report = evaluate(captioner, examples, options, "test", allow_missing=False, say=print)
@@ -289,7 +287,7 @@ def write(request: pytest.FixtureRequest, reports: dict[str, Callable[[Path], ob
     return reports[request.param]
 
 
-def test_a_report_on_a_full_disk_leaves_the_one_before(write: Callable[[Path], object], tmp_path: Path) -> None:
+def test_a_report_on_a_full_disk_leaves_the_previous_one(write: Callable[[Path], object], tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 2**20) as disk:
         path = disk / "report"
         path.write_text("before")
@@ -301,7 +299,7 @@ def test_a_report_on_a_full_disk_leaves_the_one_before(write: Callable[[Path], o
 
 
 @posix
-def test_a_report_that_may_not_be_written_leaves_the_one_before(
+def test_a_report_in_a_read_only_folder_leaves_the_previous_one(
     write: Callable[[Path], object], tmp_path: Path
 ) -> None:
     path = tmp_path / "reports" / "report"
@@ -318,18 +316,18 @@ def test_a_report_that_may_not_be_written_leaves_the_one_before(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_report_may_be_a_device(write: Callable[[Path], object]) -> None:
+def test_a_report_is_written_to_a_device_directly(write: Callable[[Path], object]) -> None:
     with pytest.raises(CaptionerError, match=r"^The report /dev/full cannot be written: No space left on device\.$"):
         write(Path("/dev/full"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_the_command_says_so_in_one_line(shapes: Path) -> None:
+def test_the_data_command_reports_a_full_device_in_one_line(shapes: Path) -> None:
     line = command("data", shapes, "--quick", "--json", "/dev/full")
     assert line == "Error: The report /dev/full cannot be written: No space left on device."
 
 
-def test_a_report_replaces_the_one_before(shapes: Path, tmp_path: Path) -> None:
+def test_a_report_replaces_the_previous_one(shapes: Path, tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_text("before" * 10_000)
     assert CliRunner().invoke(main, ["data", str(shapes), "--json", str(path)]).exit_code == 0

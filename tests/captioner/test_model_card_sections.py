@@ -44,7 +44,7 @@ def photo(caption: str, person: str, *others: str) -> biases.Photo:
         ("", "none"),
     ],
 )
-def test_a_caption_mentions_who_its_words_name(caption, found):
+def test_the_gender_in_a_caption_is_the_one_its_words_mention(caption, found):
     assert biases.gender(ENGLISH.sentence(caption)) == found
 
 
@@ -60,11 +60,11 @@ def test_a_caption_mentions_who_its_words_name(caption, found):
         (("a dog runs", "snow"), "nobody"),
     ],
 )
-def test_references_together_say_one_thing_of_gender(references, found):
+def test_references_are_combined_into_one_gender(references, found):
     assert biases.agreed_gender(said(*references)) == found
 
 
-def test_a_gender_that_no_reference_says_is_counted_and_a_persons_beside_it():
+def test_genders_that_no_reference_mentions_are_counted_for_model_and_people():
     photos = [
         photo("a man runs", "a person runs", "somebody runs", "a runner"),
         photo("a woman runs", "a boy runs", "somebody runs", "a runner"),
@@ -76,7 +76,7 @@ def test_a_gender_that_no_reference_says_is_counted_and_a_persons_beside_it():
     )
 
 
-def test_a_colour_counts_as_right_where_another_reference_has_it():
+def test_a_colour_counts_as_right_if_another_reference_mentions_it():
     photos = [
         photo("a red and blue car", "a red car", "a red car", "a car"),
         photo("a green car", "a black car", "a black car", "a car"),
@@ -85,7 +85,7 @@ def test_a_colour_counts_as_right_where_another_reference_has_it():
     assert biases.confirmed(photos, "numbers") == "- (-)"
 
 
-def test_a_noun_is_named_in_either_number_and_verbs_are_none():
+def test_nouns_match_in_singular_and_plural_and_verbs_are_not_nouns():
     cats = ["a cat stands", "a cat is standing", "the cats are standing on a wall"]
     dog = ["a cat is standing on a wall", "a cat on the wall", "a cat"]
     references = [[tuple(text.split()) for text in texts] for texts in (cats, cats, cats, dog)]
@@ -108,17 +108,17 @@ def test_a_noun_is_named_in_either_number_and_verbs_are_none():
     ],
     ids=["two boys, a road, a guitar", "black clothes, men and women", "old person and tricycle", "hot dog"],
 )
-def test_words_of_a_language_without_spaces_are_found_the_longest_first(caption, subjects):
+def test_words_in_a_language_without_spaces_match_longest_first(caption, subjects):
     found = {subject for subject, words in CHINESE.sentence(caption).said.items() if words}
     assert found - {"others", "endings"} == subjects
 
 
-def test_a_language_without_lists_is_named():
+def test_a_language_without_word_lists_is_refused_by_name():
     with pytest.raises(CaptionerError, match=r"no word lists for captions in 'de'; add them to .*word_lists\.toml\.$"):
         word_lists("de")
 
 
-def test_captions_that_are_alike_and_learnt_are_counted():
+def test_repeated_captions_and_copies_of_training_captions_are_counted():
     photos = [photo("a dog runs on", "a dog runs", "a dog")] * 3 + [photo("the end of a", "one", "two")]
     found = "\n".join(biases.sameness(photos, frozenset({"a"}), frozenset({photos[0].caption.words}), 1))
     assert "2 (2) of 4 captions are different" in found
@@ -128,7 +128,7 @@ def test_captions_that_are_alike_and_learnt_are_counted():
     assert "- 25% (0%) end with an article" in found
 
 
-def test_captions_with_neutral_words_are_counted_beside_those_without():
+def test_captions_are_counted_with_and_without_neutral_words():
     photos = [
         photo("a man runs", "a girl runs", "a woman runs", "a runner"),
         photo("a woman runs", "a woman runs", "a woman runs", "a runner"),
@@ -170,13 +170,13 @@ def test_each_picture_is_a_row_with_its_caption_confidence_and_judgement():
     assert rows[3] == '| <img src="there/sign.webp" width="160" alt="a sign"> | a sign | "a man" |  | nobody |'
 
 
-def test_another_caption_than_was_judged_fails_and_names_the_picture():
+def test_a_judgement_of_a_different_caption_is_refused_naming_the_picture():
     said = {**SAID, "cat.webp": SimpleNamespace(text="a cat", confidence=None)}
     with pytest.raises(CaptionerError, match=r"cat\.webp \('a dog' was judged, the caption is 'a cat'\)"):
         judgements.section("failures", CASES, said, "there")
 
 
-def test_only_judgements_of_other_captions_are_forgotten_and_must_be_written():
+def test_an_update_drops_only_the_judgements_of_changed_captions():
     said = {**SAID, "cat.webp": SimpleNamespace(text="a cat", confidence=None)}
     cat, sign = judgements.updated(CASES, said)
     assert (cat.caption, cat.judgement) == ("a cat", "")
@@ -185,7 +185,7 @@ def test_only_judgements_of_other_captions_are_forgotten_and_must_be_written():
         judgements.section("failures", (cat, sign), said, "there")
 
 
-def test_a_picture_that_nobody_has_captioned_yet_is_named_with_what_to_do():
+def test_a_picture_without_a_caption_is_refused_with_the_next_step():
     cases = (judgements.Case("cat.webp", "a cat"), CASES[1])
     with pytest.raises(
         CaptionerError, match=r"No judgement of cat\.webp; run `.* failures --update`, then write it in"
@@ -204,7 +204,7 @@ def test_the_pictures_are_small_and_each_has_its_licence(name, most):
         assert file.parent.name == "examples" or file.stat().st_size <= most
 
 
-def test_the_examples_are_eight_or_more_and_no_larger_than_a_page_shows_them():
+def test_there_are_at_least_eight_examples_of_at_most_640_pixels():
     photos = [
         judgements.FOLDERS["examples"] / case.picture for case in judgements.read_cases(judgements.FOLDERS["examples"])
     ]
@@ -214,7 +214,7 @@ def test_the_examples_are_eight_or_more_and_no_larger_than_a_page_shows_them():
             assert max(image.size) <= 640
 
 
-def test_a_section_is_put_into_a_page_with_links_from_there(tmp_path, monkeypatch):
+def test_a_section_is_written_into_a_page_with_relative_links(tmp_path, monkeypatch):
     folder = tmp_path / "examples" / "failures"
     folder.mkdir(parents=True)
     page = tmp_path / "docs" / "page.md"
@@ -235,7 +235,7 @@ def test_a_section_is_put_into_a_page_with_links_from_there(tmp_path, monkeypatc
         sections.write_section(tmp_path / "none.md", "examples", "x")
 
 
-def test_captions_of_now_are_written_to_be_judged(tmp_path, monkeypatch):
+def test_an_update_writes_the_current_captions_to_be_judged(tmp_path, monkeypatch):
     monkeypatch.setattr(judgements, "FOLDERS", {"failures": tmp_path})
     monkeypatch.setattr(judgements, "ROOT", tmp_path)
     monkeypatch.setattr(judgements, "captions", lambda *_: [SAID["cat.webp"]])
@@ -248,7 +248,7 @@ def test_captions_of_now_are_written_to_be_judged(tmp_path, monkeypatch):
 # --- the card
 
 
-def test_a_section_takes_the_place_of_the_one_before_and_the_rest_stays():
+def test_a_section_replaces_the_previous_one_and_nothing_else():
     text = "before\n<!-- a -->\nold\n<!-- end -->\nbetween\n<!-- b -->\n<!-- end -->\nafter\n"
     once = sections.with_section(text, "a", "new\n")
     assert once == text.replace("old\n", "\nnew\n\n")
@@ -261,14 +261,14 @@ def test_a_section_takes_the_place_of_the_one_before_and_the_rest_stays():
     ("introduction", "names"),
     [("checkpoints/everyday_lite2.md", ["examples", "failures", "biases"]), ("zh/card.md", ["biases"])],
 )
-def test_the_introduction_of_a_model_has_a_place_for_each_of_its_sections(introduction, names):
+def test_the_introduction_of_a_model_has_markers_for_its_sections(introduction, names):
     text = (ROOT / "weights" / introduction).read_text()
     assert model_card.sections_of(text) == names
     for name in names:
         assert sections.with_section(text, name, "x") != text
 
 
-def test_a_new_card_leaves_everything_else_in_the_bundle_as_it_was(tmp_path):
+def test_a_new_card_leaves_the_rest_of_the_bundle_unchanged(tmp_path):
     import shutil
 
     from caprun.bundle.reading import read_bundle

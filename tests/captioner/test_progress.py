@@ -13,7 +13,7 @@ from captioner.progress import Progress
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that advances only when a test sets it."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -23,7 +23,7 @@ class Clock:
 
 
 class Terminal:
-    """Standard error, if it were one."""
+    """Standard error, presented as a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -45,7 +45,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def terminal(clock, capsys, monkeypatch):
-    """A terminal of 120 columns; gives what was last written over its line."""
+    """Simulates a terminal of 120 columns; returns a function for the text last written over its line."""
     monkeypatch.setattr("captioner.progress.sys", SimpleNamespace(stderr=Terminal()))
     monkeypatch.setattr(tqdm, "monitor_interval", 0)
     monkeypatch.setenv("COLUMNS", "120")
@@ -53,7 +53,7 @@ def terminal(clock, capsys, monkeypatch):
     return lambda: capsys.readouterr().err.split("\r")[-1]
 
 
-# --- Where there is no terminal
+# --- Without a terminal
 
 
 def test_a_line_has_count_total_unit_rate_and_seconds_left(clock, capsys):
@@ -70,7 +70,7 @@ def test_without_a_total_a_line_has_no_time_left(clock, capsys):
         assert capsys.readouterr().err == "rows: 20 rows, 0.5/s\n"
 
 
-def test_rate_and_time_left_are_of_all_that_was_done_since_the_beginning(clock, capsys):
+def test_rate_and_time_left_cover_all_work_since_the_start(clock, capsys):
     with Progress("features", 100, "photos") as progress:
         for count in (60, 20):
             clock.seconds += 40
@@ -78,7 +78,7 @@ def test_rate_and_time_left_are_of_all_that_was_done_since_the_beginning(clock, 
         assert capsys.readouterr().err.splitlines()[1] == "features: 80/100 photos, 1.0/s, 20 s left"
 
 
-def test_there_is_at_most_a_line_every_30_seconds(clock, capsys):
+def test_at_most_one_line_is_printed_every_30_seconds(clock, capsys):
     shown = []
     with Progress("features", 1000, "photos") as progress:
         for second in range(1, 101):
@@ -89,14 +89,14 @@ def test_there_is_at_most_a_line_every_30_seconds(clock, capsys):
     assert shown == [30, 60, 90]
 
 
-def test_work_of_less_than_30_seconds_shows_nothing(clock, capsys):
+def test_work_of_less_than_30_seconds_prints_nothing(clock, capsys):
     with Progress("features", 10, "photos") as progress:
         clock.seconds += 29
         progress.advance(10)
     assert capsys.readouterr().err == ""
 
 
-def test_who_saw_a_line_sees_the_last_one(clock, capsys):
+def test_work_that_printed_a_line_also_prints_the_last_one(clock, capsys):
     with Progress("features", 10, "photos") as progress:
         clock.seconds += 40
         progress.advance(6)
@@ -115,27 +115,27 @@ def test_work_that_fails_has_no_last_line(clock, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_note_stands_at_the_end_of_the_line(clock, capsys):
+def test_a_note_is_at_the_end_of_the_line(clock, capsys):
     with Progress("epoch 1", 100, "captions") as progress:
         clock.seconds += 40
         progress.advance(20, "loss 3.21")
         assert capsys.readouterr().err == "epoch 1: 20/100 captions, 0.5/s, 160 s left, loss 3.21\n"
 
 
-def test_what_was_done_before_is_shown_and_does_not_count_for_the_rate(clock, capsys):
+def test_work_done_earlier_counts_in_the_total_but_not_in_the_rate(clock, capsys):
     with Progress("epoch 1", 100, "captions", done=60) as progress:
         clock.seconds += 40
         progress.advance(20)
         assert capsys.readouterr().err == "epoch 1: 80/100 captions, 0.5/s, 40 s left\n"
 
 
-def test_where_all_was_done_before_nothing_is_shown(clock, capsys):
+def test_nothing_is_printed_if_all_work_was_done_earlier(clock, capsys):
     with Progress("epoch 1", 100, "captions", done=100):
         clock.seconds += 40
     assert capsys.readouterr().err == ""
 
 
-def test_quiet_work_shows_nothing(clock, capsys):
+def test_quiet_work_prints_nothing(clock, capsys):
     with Progress("features", 100, "photos", quiet=True) as progress:
         clock.seconds += 40
         progress.advance(100)
@@ -161,7 +161,7 @@ def test_a_bar_has_count_total_unit_rate_and_time_left(clock, terminal):
     assert bar.endswith("| 20/100 [00:02<00:08, 10.00 photos/s]")
 
 
-def test_a_bar_is_there_before_anything_is_done(terminal):
+def test_a_bar_is_shown_before_any_work_is_done(terminal):
     with Progress("features", 100, "photos"):
         assert "| 0/100 [" in terminal()
 
@@ -173,21 +173,21 @@ def test_a_bar_has_a_note(clock, terminal):
         assert terminal().endswith("10.00 captions/s, loss 3.21]")
 
 
-def test_what_was_done_before_is_in_the_bar_and_does_not_count_for_its_rate(clock, terminal):
+def test_work_done_earlier_counts_in_the_bar_but_not_in_its_rate(clock, terminal):
     with Progress("epoch 1", 100, "captions", done=60) as progress:
         clock.seconds += 2
         progress.advance(20)
         assert terminal().endswith("| 80/100 [00:02<00:02, 10.00 captions/s]")
 
 
-def test_a_bar_is_gone_when_the_work_is_done(clock, terminal):
+def test_a_bar_disappears_when_the_work_is_done(clock, terminal):
     with Progress("features", 100, "photos") as progress:
         clock.seconds += 40
         progress.advance(100)
     assert terminal().strip() == ""
 
 
-def test_a_bar_comes_without_lines(clock, terminal):
+def test_a_bar_is_shown_without_lines(clock, terminal):
     with Progress("features", 100, "photos") as progress:
         clock.seconds += 40
         progress.advance(20)

@@ -1,4 +1,4 @@
-"""A model is trained, exported in two precisions, and captions without torch in the faster one."""
+"""A model is trained and exported in two precisions, and the faster precision captions without torch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ main()
 
 
 def draw_dataset(folder: Path) -> list[str]:
-    """Coloured squares and discs, in the format of Flickr8k; returns the photos' paths."""
+    """Draws coloured squares and discs, in the format of Flickr8k; returns the photos' paths."""
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows, names = ["image,caption"], [f"{number}.png" for number in range(32)]
@@ -57,23 +57,25 @@ def draw_dataset(folder: Path) -> list[str]:
 
 
 def run(*arguments: str) -> str:
-    """`captioner`, in this process."""
+    """Runs `captioner` in this process; returns what it prints on standard error."""
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, f"{arguments}\n{result.output}"
     return result.stderr
 
 
 def caprun(*arguments: str) -> list[dict[str, Any]]:
-    """`caprun --json`, in a process in which there is no torch."""
+    """Runs `caprun --json` in a process without torch; returns the rows that it prints."""
     command = [sys.executable, "-c", _CAPTION, *arguments, "--device", "cpu", "--threads", "1", "--json"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_a_trained_model_is_exported_in_int8_and_runs_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trained_model_is_exported_in_int8_and_captions_without_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    # eight photos and a clock would decide by chance; what is decided is the affair of other tests
+    # with eight photos and measured speeds, acceptance would be random; other tests check it
     monkeypatch.setattr(acceptance, "CIDER_TOLERANCE", 10.0)
     monkeypatch.setattr(acceptance, "photos_per_second", lambda *_: [10.0, 20.0])
     photos = draw_dataset(tmp_path / "dataset")

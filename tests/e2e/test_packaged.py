@@ -1,4 +1,4 @@
-"""The packaged bundle equals an export of the committed checkpoint; it and the Chinese one are good and small."""
+"""The packaged bundle matches the committed checkpoint; it and the Chinese bundle are good and small."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ def bundle() -> Bundle:
     return read_bundle(packaged_bundle())
 
 
-def test_it_was_exported_from_the_committed_checkpoint(bundle: Bundle) -> None:
+def test_the_bundle_was_exported_from_the_committed_checkpoint(bundle: Bundle) -> None:
     assert bundle.manifest.provenance["checkpoint_sha256"] == hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest()
 
 
-def test_it_says_what_the_checkpoint_says(bundle: Bundle) -> None:
+def test_the_bundle_generates_the_captions_of_the_checkpoint(bundle: Bundle) -> None:
     checkpoint = load_checkpoint(CHECKPOINT)
     model = build_model(checkpoint)
     spec = model_spec(checkpoint, model, bundle.manifest.name)
-    # mirrored, they are photos that the export did not compare
+    # mirrored, because the export did not compare mirrored photos
     photos = np.ascontiguousarray(checkpoint.samples.numpy()[:4, :, ::-1])
     written = OnnxBackend(bundle, "cpu", precision=FULL_PRECISION)
     parity = verify(ModelBackend(model), written, spec, checkpoint.vocabulary, photos)
     assert parity.captions == 3 * len(photos)
 
 
-def test_no_precision_lets_a_caption_depend_on_its_batch(bundle: Bundle) -> None:
+def test_a_caption_does_not_depend_on_its_batch_in_any_precision(bundle: Bundle) -> None:
     photos = np.ascontiguousarray(load_checkpoint(CHECKPOINT).samples.numpy()[:6, :, ::-1])
     assert set(bundle.manifest.precisions) == {FULL_PRECISION, "int8"}
     for precision in bundle.manifest.precisions:
         check_batches(Captioner.load(bundle.path, device="cpu", precision=precision), photos, tolerance=1e-4)
 
 
-def test_int8_was_found_as_good_and_faster(bundle: Bundle) -> None:
+def test_int8_was_measured_as_equally_good_and_faster(bundle: Bundle) -> None:
     fp32, int8 = (bundle.manifest.precisions[name].measured for name in (FULL_PRECISION, "int8"))
     assert fp32 != "unmeasured"
     assert int8 != "unmeasured"
@@ -58,11 +58,11 @@ def test_int8_was_found_as_good_and_faster(bundle: Bundle) -> None:
     assert int8[0].photos_per_second > fp32[0].photos_per_second
 
 
-def test_it_ships_in_a_wheel(bundle: Bundle) -> None:
+def test_the_bundle_is_small_enough_for_a_wheel(bundle: Bundle) -> None:
     assert sum(entry.bytes for entry in bundle.manifest.files.values()) <= 60e6
 
 
-def test_the_chinese_bundle_is_whole_and_as_good_as_its_card_says() -> None:
+def test_the_chinese_bundle_is_good_and_small_enough_for_a_wheel() -> None:
     manifest = read_bundle(CHINESE).manifest
     measured = manifest.precisions["int8"].measured
     assert measured != "unmeasured"
@@ -73,7 +73,7 @@ def test_the_chinese_bundle_is_whole_and_as_good_as_its_card_says() -> None:
     assert sum(entry.bytes for entry in manifest.files.values()) <= 60e6
 
 
-def test_its_card_names_data_licence_and_split(bundle: Bundle) -> None:
+def test_the_model_card_names_data_licence_and_split(bundle: Bundle) -> None:
     card = bundle.read("MODEL_CARD.md").decode()
     for word in ("Flickr8k", "COCO", "non-commercial", "Split dev: 1500 photos", "captioner recipe"):
         assert word in card

@@ -1,4 +1,4 @@
-"""A model is trained and exported, and captions in an environment without torch."""
+"""A model is trained and exported, and captions photos in an environment without torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _run(*command: str | Path, cwd: Path) -> str:
 
 
 def _draw_dataset(folder: Path) -> None:
-    """Coloured squares and discs with what one would say of them, in the format of Flickr8k."""
+    """Draws coloured squares and discs with captions, in the format of Flickr8k."""
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows = ["image,caption"]
@@ -44,7 +44,7 @@ def _draw_dataset(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a dataset, a trained run and its bundle, made by the commands as typed."""
+    """Returns a folder with a dataset, a training run and its bundle, made by the commands that a user types."""
     folder = tmp_path_factory.mktemp("project")
     _draw_dataset(folder / "dataset")
     sizes = [f"model.{name}=32" for name in ("projection", "embedding", "units", "attention")]
@@ -58,7 +58,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment as a deployment host has it; returns its `bin`."""
+    """Creates a virtual environment like one on a deployment host; returns its `bin`."""
     folder = tmp_path_factory.mktemp("host") / "venv"
     venv.create(folder, with_pip=True)
     scripts = folder / ("Scripts" if sys.platform == "win32" else "bin")
@@ -66,7 +66,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scripts
 
 
-def test_the_words_are_the_same_without_torch(project: Path, deployment: Path) -> None:
+def test_captions_without_torch_equal_those_of_the_checkpoint(project: Path, deployment: Path) -> None:
     installed = json.loads(_run(deployment / "python", "-m", "pip", "list", "--format", "json", cwd=project))
     assert not {"torch", "torchvision", "timm", "onnx"} & {package["name"] for package in installed}
 

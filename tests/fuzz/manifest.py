@@ -2,8 +2,8 @@
 
     python tests/fuzz/manifest.py [CORPUS] [-max_total_time=60]
 
-It needs atheris, of the extra `fuzz`. The seed is the manifest of `tests/tiny`. Every input that is JSON gets a correct
-digest, as an attacker would give it one.
+It needs atheris, which the extra `fuzz` installs. The seed is the manifest of `tests/tiny`. Every JSON input gets a
+correct digest, as an attacker would add it.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def check(data: bytes, bundle: Path) -> None:
 
 
 def with_digest(data: bytes) -> bytes:
-    """Corrects the digest of a manifest; returns other data as it is."""
+    """Corrects the digest of a manifest; returns other data unchanged."""
     try:
         manifest = json.loads(data)
         manifest.pop("digest", None)

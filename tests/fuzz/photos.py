@@ -2,8 +2,8 @@
 
     python tests/fuzz/photos.py [CORPUS] [-max_total_time=60]
 
-It needs atheris, of the extra `fuzz`. The seeds are the photos of `tests/caprun/photos/support/hostile.py`. An input
-that crashes is written to the working directory as `crash-...`; add it to the seeds once the fault is fixed.
+It needs atheris, which the extra `fuzz` installs. The seeds are the photos of `tests/caprun/photos/support/hostile.py`.
+An input that causes a crash is written to the working directory as `crash-...`; add it to the seeds after the fix.
 """
 
 import struct
@@ -50,7 +50,7 @@ def check(data: bytes) -> None:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """Corrects the checksums of a PNG, which a fuzzer cannot guess; returns other data as it is."""
+    """Corrects the checksums of a PNG, which a fuzzer cannot guess; returns other data unchanged."""
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data
     pieces, position = [data[:8]], 8

@@ -51,7 +51,7 @@ GAINS = {
 
 
 def build_model() -> CaptionModel:
-    """Builds a model of 32x32 photos with 4x4 regions, whose weights are so large that captions differ."""
+    """Builds a model of 32x32 photos with 4x4 regions; its weights are large enough for captions to differ."""
     torch.manual_seed(SEED)
     features = nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU())
     encoder = Encoder("tiny", features, (SIZE, SIZE), MEAN, STD)

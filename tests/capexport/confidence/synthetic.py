@@ -16,9 +16,9 @@ KEY = Key("fp32", 3)
 
 
 def synthetic(rng: np.random.Generator, count: int, sign: float = 1.0) -> Labelled:
-    """Draws captions that are good by their log-probability and by the first of twelve photo features.
+    """Draws captions that are good with a probability given by their log-probability and the first of twelve features.
 
-    `sign` -1 makes those good that would be bad.
+    `sign` -1 exchanges the probabilities of good and bad.
     """
     photos = rng.normal(0, 1, (count, 12)).astype(np.float32)
     mean = rng.uniform(-3, 0, count)
@@ -28,6 +28,6 @@ def synthetic(rng: np.random.Generator, count: int, sign: float = 1.0) -> Labell
 
 
 def examples(references: Sequence[Sequence[str]], datasets: Sequence[str] | None = None) -> list[Example]:
-    """Examples without photos."""
+    """Returns examples with these references and datasets, without photos."""
     names = datasets or [""] * len(references)
     return [Example(Path(), tuple(one), "train", name) for one, name in zip(references, names, strict=True)]

@@ -1,4 +1,4 @@
-"""Photos captioned in batches get the captions of the runtime."""
+"""Photos captioned in batches get the same captions as in the runtime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.capexport.confidence.synthetic import examples
 from tests.capexport.conftest import draw_photos
 
 
-def test_batches_of_photos_get_the_captioners_captions(checkpoint_file: Path) -> None:
+def test_batches_of_photos_get_the_captions_of_the_captioner(checkpoint_file: Path) -> None:
     model, photos = load_captioner(checkpoint_file, "cpu"), draw_photos(20, seed=5)
     captioned = caption_all(model, iter(photos))
     assert captioned.texts == [caption.text for caption in model.caption_arrays(photos)]
@@ -22,7 +22,7 @@ def test_batches_of_photos_get_the_captioners_captions(checkpoint_file: Path) ->
     np.testing.assert_array_equal(encode_all(model, iter(photos)), captioned.photos)
 
 
-def test_some_of_them_keep_their_order(checkpoint_file: Path) -> None:
+def test_a_selection_of_captioned_photos_keeps_its_order(checkpoint_file: Path) -> None:
     captioned = caption_all(load_captioner(checkpoint_file, "cpu"), iter(draw_photos(6, seed=5)))
     captioned = replace(captioned, examples=examples([[text] for text in captioned.texts], list("aabbcc")))
     kept = captioned.only(np.array([True, False, False, True, True, False]))

@@ -9,16 +9,16 @@ from capexport.confidence.event import agreement, choose_event, relative_scores,
 from tests.capexport.confidence.synthetic import examples
 
 
-def test_people_agree_fully_where_they_say_the_same() -> None:
+def test_human_agreement_is_ten_for_equal_captions() -> None:
     same = [[f"a {noun} runs fast"] * 3 for noun in ("dog", "cat", "man")]
     assert agreement(examples(same)) == {"": pytest.approx(10, abs=1e-6)}
 
 
-def test_captions_without_a_word_in_common_do_not_agree() -> None:
+def test_human_agreement_is_zero_without_common_words() -> None:
     assert agreement(examples([["a dog", "one cat"], ["red house", "blue water"]])) == {"": 0}
 
 
-def test_an_event_is_moderately_frequent_or_there_is_none() -> None:
+def test_an_event_is_moderately_frequent_or_none_is_chosen() -> None:
     event = choose_event(np.linspace(0, 1, 100))
     assert event is not None
     assert event.share == 0.5
@@ -29,7 +29,7 @@ def test_an_event_is_moderately_frequent_or_there_is_none() -> None:
     assert choose_event(np.zeros(100)) is None
 
 
-def test_a_caption_is_judged_by_the_words_and_the_people_of_its_own_dataset() -> None:
+def test_captions_are_scored_by_the_words_and_agreement_of_their_dataset() -> None:
     dogs = [[f"a {colour} dog runs", f"the {colour} dog runs"] for colour in ("red", "white", "black")]
     cups = [[f"a {colour} cup", f"one {colour} cup stands"] for colour in ("red", "white", "black")]
     captions = ["a red dog runs", "dog", "a cat", "a red cup", "cup", "a cat"]

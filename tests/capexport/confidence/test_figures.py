@@ -17,34 +17,34 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
     assert auroc(higher, lower) == pytest.approx(np.mean(pairs))
 
 
-def test_auroc_without_one_of_the_two_is_not_a_number() -> None:
+def test_auroc_is_nan_without_good_or_without_bad_captions() -> None:
     assert math.isnan(auroc(np.empty(0), np.ones(3)))
     assert math.isnan(auroc(np.ones(3), np.empty(0)))
 
 
 @pytest.mark.parametrize("bins", ["mass", "width"])
-def test_a_probability_that_holds_has_hardly_any_calibration_error(bins: str) -> None:
+def test_calibrated_probabilities_have_almost_no_calibration_error(bins: str) -> None:
     rng = np.random.default_rng(0)
     confidence = rng.random(100_000)
     assert calibration_error(confidence, rng.random(100_000) < confidence, of=bins) < 0.01
 
 
 @pytest.mark.parametrize("bins", ["mass", "width"])
-def test_a_probability_that_is_too_high_by_a_fifth_has_an_error_of_a_fifth(bins: str) -> None:
+def test_probabilities_too_high_by_a_fifth_have_an_error_of_a_fifth(bins: str) -> None:
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.2, 1, 100_000)
     found = calibration_error(confidence, rng.random(100_000) < confidence - 0.2, of=bins)
     assert found == pytest.approx(0.2, abs=0.01)
 
 
-def test_bins_of_equal_width_part_at_tenths_and_leave_out_empty_ones() -> None:
+def test_bins_of_equal_width_split_at_tenths_and_leave_out_empty_bins() -> None:
     confidence = np.array([0.05, 0.1, 0.19, 0.95, 1.0, 0.0])
     found = reliability(confidence, np.array([True, False, True, True, True, False]), of="width")
     assert [(one["captions"], one["good"]) for one in found] == [(2, 0.5), (2, 0.5), (2, 1.0)]
     assert [one["confidence"] for one in found] == pytest.approx([0.025, 0.145, 0.975])
 
 
-def test_bins_of_equal_mass_hold_as_many_captions_each() -> None:
+def test_bins_of_equal_mass_hold_equally_many_captions() -> None:
     found = reliability(np.linspace(0, 1, 50) ** 3, np.zeros(50, bool))
     assert [one["captions"] for one in found] == [5] * 10
 

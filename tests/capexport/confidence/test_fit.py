@@ -1,4 +1,4 @@
-"""An export fits a confidence if it has enough photos, and otherwise says why not."""
+"""An export fits a confidence if it has enough photos, and otherwise reports the reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sentences(rng: np.random.Generator, subject: Sequence[str], count: int) -> t
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> MakeExamples:
-    """Photos of a split, with three captions each that have most of their words in common."""
+    """Returns a function that draws photos of a split, with three captions each that share most of their words."""
     folder = tmp_path_factory.mktemp("photos")
 
     def make(split: str, count: int) -> list[Example]:
@@ -56,12 +56,12 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> MakeExamples:
 
 @pytest.fixture(scope="module")
 def model(checkpoint_file: Path) -> Captioner:
-    """The model that is exported."""
+    """Returns the model to export."""
     return load_captioner(checkpoint_file, "cpu")
 
 
 def in_the_models_words(model: Captioner, examples: list[Example]) -> list[Example]:
-    """Describes every second photo as the model does, so that its captions of these are good."""
+    """Gives every second photo the model's caption as a reference, so that the model captions it well."""
     said = model.caption_arrays(np.stack([load(one.image, model.spec.image) for one in examples]))
     return [
         replace(one, references=(caption.text, *one.references[:2])) if i % 2 else one
@@ -80,7 +80,7 @@ def calibrate(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "OUTLIERS", 4)
         patch.setattr(measurement, "OUTLIERS", 3)
-        patch.setattr(measurement, "FEWEST_WHOLE", 20)  # a model with random weights seldom ends its captions
+        patch.setattr(measurement, "FEWEST_WHOLE", 20)  # a model with random weights rarely ends its captions
         export(ExportRequest(checkpoint_file, form, output, "small", train=train, dev=dev), lines.append)
     confidence = read_bundle(output).manifest.confidence
     assert confidence is not None
@@ -91,7 +91,7 @@ def calibrate(
 def calibrated(
     model: Captioner, checkpoint_file: Path, examples: MakeExamples, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[str]]:
-    """A bundle whose confidence was fitted on two datasets, and what its export said."""
+    """Returns a bundle with a confidence fitted on two datasets, and the messages of its export."""
     output = tmp_path_factory.mktemp("calibrated") / "bundle"
     train, dev = (in_two_datasets(in_the_models_words(model, examples(split, 220))) for split in ("train", "dev"))
     return output, calibrate("onnx", checkpoint_file, output, train, dev)[1]
@@ -104,14 +104,16 @@ def measured(calibrated: tuple[Path, list[str]]) -> dict[str, Any]:
     return dict(confidence.measured)
 
 
-def test_captions_of_an_export_with_enough_photos_carry_a_confidence(calibrated: tuple[Path, list[str]]) -> None:
+def test_captions_have_a_confidence_if_the_export_had_enough_photos(calibrated: tuple[Path, list[str]]) -> None:
     captioner = Captioner.load(calibrated[0], threads=1)
     captions = captioner.caption_arrays(draw_photos(6, seed=9))
     assert len({caption.confidence for caption in captions if caption.finished}) > 3
     assert all(caption.confidence is not None and 0 <= caption.confidence <= 1 for caption in captions)
 
 
-def test_the_manifest_has_figures_of_every_search(calibrated: tuple[Path, list[str]], measured: dict[str, Any]) -> None:
+def test_the_manifest_has_figures_for_every_search(
+    calibrated: tuple[Path, list[str]], measured: dict[str, Any]
+) -> None:
     found = [(one["precision"], one["beam_size"]) for one in measured["found"]]
     assert found == [("fp32", 3), ("fp32", 1), ("fp32", 5)]
     for one in measured["found"]:
@@ -128,7 +130,7 @@ def test_the_manifest_has_figures_of_every_search(calibrated: tuple[Path, list[s
     assert all(score > 0 for score in measured["human_cider"].values())
 
 
-def test_the_manifest_has_figures_of_every_dataset_and_of_a_fit_without_it(
+def test_the_manifest_has_figures_for_every_dataset_and_a_fit_without_it(
     calibrated: tuple[Path, list[str]], measured: dict[str, Any]
 ) -> None:
     assert [(one["dataset"], one["photos"]) for one in measured["datasets"]] == [("rooms", 88), ("streets", 132)]
@@ -164,14 +166,14 @@ def test_the_card_has_the_figures_and_a_picture_that_the_manifest_lists(
     assert {"Reliability", "Risk and coverage"} < set(texts)
 
 
-def test_weights_have_no_more_digits_than_matter(calibrated: tuple[Path, list[str]]) -> None:
+def test_weights_are_rounded_in_the_manifest(calibrated: tuple[Path, list[str]]) -> None:
     content = json.loads((calibrated[0] / "model.json").read_text(encoding="utf-8"))
     weights = content["confidence"]["good"]["photo"] + content["confidence"]["familiar"]["photo"]
     assert max(len(repr(weight)) for weight in weights) <= 14
 
 
 @pytest.mark.slow
-def test_a_torchscript_bundle_has_the_same_confidence_and_one_dataset_has_no_figures_of_its_own(
+def test_torchscript_has_the_same_confidence_and_one_dataset_no_separate_figures(
     calibrated: tuple[Path, list[str]],
     checkpoint_file: Path,
     model: Captioner,
@@ -189,12 +191,12 @@ def test_a_torchscript_bundle_has_the_same_confidence_and_one_dataset_has_no_fig
     assert "By dataset" not in (tmp_path / "bundle" / MODEL_CARD).read_text(encoding="utf-8")
 
 
-# --- Where there is none
+# --- Without a confidence
 
 
 @pytest.fixture
 def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of photos that each search captioned."""
+    """Returns a list that collects the number of photos that each search captions."""
     counts: list[int] = []
     caption_examples = fitting.caption_examples
 
@@ -215,7 +217,7 @@ def refusal(model: Captioner, train: list[Example], dev: list[Example]) -> str:
 
 
 @pytest.mark.parametrize(("dev", "train"), [(3, 220), (220, 3), (0, 0)])
-def test_too_few_photos_are_known_before_any_is_captioned(
+def test_too_few_photos_are_reported_before_any_photo_is_captioned(
     dev: int, train: int, model: Captioner, examples: MakeExamples, searches: list[int]
 ) -> None:
     line = refusal(model, examples("train", train), examples("dev", dev))
@@ -224,7 +226,7 @@ def test_too_few_photos_are_known_before_any_is_captioned(
     assert searches == []
 
 
-def test_dev_photos_with_one_caption_do_not_count(
+def test_dev_photos_with_one_caption_are_not_counted(
     model: Captioner, examples: MakeExamples, searches: list[int]
 ) -> None:
     dev = [replace(one, references=one.references[:1]) for one in examples("dev", 220)]
@@ -232,7 +234,7 @@ def test_dev_photos_with_one_caption_do_not_count(
     assert searches == []
 
 
-def test_people_who_do_not_agree_are_known_before_any_photo_is_captioned(
+def test_low_human_agreement_is_reported_before_any_photo_is_captioned(
     model: Captioner, examples: MakeExamples, searches: list[int]
 ) -> None:
     dev = [replace(one, references=("zebra giraffe", "zebra giraffe lion")) for one in examples("dev", 220)]
@@ -241,7 +243,7 @@ def test_people_who_do_not_agree_are_known_before_any_photo_is_captioned(
     assert searches == []
 
 
-def test_captions_that_are_never_good_are_known_before_training_photos_are_captioned(
+def test_captions_never_good_are_reported_before_training_photos_are_captioned(
     model: Captioner, examples: MakeExamples, searches: list[int]
 ) -> None:
     dev = [replace(one, references=(f"zebra {i}", f"zebra {i} lion")) for i, one in enumerate(examples("dev", 220))]
@@ -250,7 +252,7 @@ def test_captions_that_are_never_good_are_known_before_training_photos_are_capti
     assert searches == [220]
 
 
-def test_captions_that_are_cut_are_known_before_training_photos_are_captioned(
+def test_cut_captions_are_reported_before_training_photos_are_captioned(
     model: Captioner, examples: MakeExamples, searches: list[int]
 ) -> None:
     spec = replace(model.spec, search=replace(model.spec.search, max_length=1))

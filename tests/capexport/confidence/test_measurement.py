@@ -1,4 +1,4 @@
-"""Figures of a dataset come from photos outside the fit: other folds, or fits without the dataset."""
+"""Figures for a dataset come from photos outside the fit: other folds, or fits without the dataset."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def joined(parts: Sequence[Captioned], datasets: Sequence[str]) -> Captioned:
 
 
 def named(fitted: Fitted, dev: Sequence[str], train: Sequence[str]) -> Fitted:
-    """The same photos in other datasets."""
+    """Assigns the same photos to other datasets."""
 
     def renamed(captioned: Captioned, datasets: Sequence[str]) -> Captioned:
         return replace(captioned, examples=examples([one.references for one in captioned.examples], datasets))
@@ -42,7 +42,7 @@ def named(fitted: Fitted, dev: Sequence[str], train: Sequence[str]) -> Fitted:
 
 @pytest.fixture(scope="module")
 def fitted() -> Fitted:
-    """A confidence fitted on two datasets in which opposite captions are good."""
+    """Returns a confidence fitted on two datasets in which opposite captions are good."""
     rng = np.random.default_rng(0)
     parts = [synthetic(rng, COUNT, sign) for sign in (1, -1)]
     captioned = joined([part.captioned for part in parts], DATASETS)
@@ -55,8 +55,8 @@ def fitted() -> Fitted:
 
 
 @pytest.mark.parametrize("name", ["one", "other"])
-def test_a_fit_without_a_dataset_has_seen_none_of_its_dev_photos(fitted: Fitted, name: str) -> None:
-    """It has learnt the opposite of what holds there, which it could not if it had seen any."""
+def test_a_fit_without_a_dataset_does_not_use_its_dev_photos(fitted: Fitted, name: str) -> None:
+    """The fit ranks the captions in reverse, which shows that it has learnt only from the other dataset."""
     found = measurement._transfer(fitted, name)
     assert found is not None
     assert found["fitted_on"] == COUNT
@@ -66,7 +66,7 @@ def test_a_fit_without_a_dataset_has_seen_none_of_its_dev_photos(fitted: Fitted,
 
 
 @pytest.mark.parametrize("name", ["one", "other"])
-def test_a_fit_without_a_dataset_has_seen_none_of_its_training_photos(
+def test_a_fit_without_a_dataset_does_not_use_its_training_photos(
     fitted: Fitted, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
@@ -88,7 +88,7 @@ def test_a_fit_without_a_dataset_has_seen_none_of_its_training_photos(
     assert {text.split()[3] for text in seen} == {"one", "other"} - {name}
 
 
-def test_datasets_without_enough_photos_beside_them_have_no_fit_without_them(fitted: Fitted) -> None:
+def test_a_fit_without_a_dataset_needs_enough_photos_of_the_other_datasets(fitted: Fitted) -> None:
     few = ["few"] * (measurement.FEWEST_WHOLE - 1)
     few += ["many"] * (2 * COUNT - len(few))
     assert measurement._transfer(named(fitted, few, DATASETS), "many") is None
@@ -97,7 +97,7 @@ def test_datasets_without_enough_photos_beside_them_have_no_fit_without_them(fit
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_captions_that_are_all_the_same_have_no_auroc(good: bool) -> None:
+def test_captions_that_are_all_good_or_all_bad_have_no_auroc(good: bool) -> None:
     found = figures_of(np.linspace(0, 1, 20), np.full(20, good))
     assert found["auroc"] is None
     assert found["base_rate"] == good

@@ -18,7 +18,7 @@ def test_every_kind_draws_different_rgb_pictures(kind: str) -> None:
     assert len({picture.size for picture in pictures}) > 1
 
 
-def test_the_same_seed_draws_the_same_pictures_and_another_others() -> None:
+def test_equal_seeds_draw_equal_pictures_and_other_seeds_draw_others() -> None:
     first, again, other = (
         [np.asarray(picture).tobytes() for picture in draw_outliers("shapes", 3, seed)] for seed in (0, 0, 1)
     )
@@ -26,14 +26,14 @@ def test_the_same_seed_draws_the_same_pictures_and_another_others() -> None:
     assert not set(first) & set(other)
 
 
-def test_more_pictures_begin_with_those_of_fewer() -> None:
+def test_a_larger_count_starts_with_the_pictures_of_a_smaller_one() -> None:
     few, many = ([picture.tobytes() for picture in draw_outliers("icon", count, 0)] for count in (2, 5))
     assert many[:2] == few
 
 
 @pytest.mark.parametrize("letters", ALPHABETS)
-def test_every_script_has_its_letters(letters: str) -> None:
-    """A missing letter is drawn as the same box as any other."""
+def test_the_font_has_the_letters_of_every_script(letters: str) -> None:
+    """All missing letters are drawn as the same box."""
     face = load_font(ALL_SCRIPTS, 40)
     missing = bytes(face.getmask("\U0010fffe"))
     drawn = {bytes(face.getmask(letter)) for letter in letters}
@@ -41,6 +41,6 @@ def test_every_script_has_its_letters(letters: str) -> None:
     assert len(drawn) > 0.9 * len(letters)
 
 
-def test_a_chart_may_have_any_title(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chart_can_have_any_title(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outliers._Canvas, "words", lambda *_: "$3%3+ :11$16")
     assert outliers.chart(np.random.default_rng(0)).mode == "RGB"

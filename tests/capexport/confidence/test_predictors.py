@@ -1,4 +1,4 @@
-"""The fits recover the model of the labels and are measured on photos outside the fit."""
+"""The fits recover the model that drew the labels, and are measured on photos outside the fit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.capexport.confidence.synthetic import KEY, examples, synthetic
 DIRECTION = Weights(0.0, np.eye(12)[0])
 
 
-def test_the_fit_finds_probabilities_that_hold_on_captions_it_has_not_seen() -> None:
+def test_probabilities_are_calibrated_on_captions_outside_the_fit() -> None:
     rng = np.random.default_rng(0)
     seen, others = synthetic(rng, 1500), synthetic(rng, 4000)
     found = chances_of_good(others.captioned, DIRECTION, fit_good({KEY: seen}, DIRECTION))
@@ -36,7 +36,7 @@ def test_the_fit_finds_probabilities_that_hold_on_captions_it_has_not_seen() -> 
     assert auroc(found[others.good], found[~others.good]) > 0.75
 
 
-def test_each_photos_chance_is_from_a_fit_that_has_not_seen_it() -> None:
+def test_each_photos_probability_comes_from_a_fit_without_its_fold() -> None:
     rng = np.random.default_rng(0)
     labelled = synthetic(rng, 60)
     fold = np.arange(60) % FOLDS
@@ -47,7 +47,7 @@ def test_each_photos_chance_is_from_a_fit_that_has_not_seen_it() -> None:
     assert (again[fold != 3] != found[fold != 3]).all()
 
 
-def test_every_precision_and_search_counts_as_a_part_of_one() -> None:
+def test_precisions_and_searches_share_the_weight_of_one() -> None:
     labelled = synthetic(np.random.default_rng(0), 200)
     once = fit_good({KEY: labelled}, DIRECTION)
     twice = fit_good({KEY: labelled, Key("int8", 3): labelled}, DIRECTION)
@@ -55,7 +55,7 @@ def test_every_precision_and_search_counts_as_a_part_of_one() -> None:
     assert twice.bias == pytest.approx(once.bias)
 
 
-def test_captions_that_were_cut_are_measured_as_they_ship_and_not_learnt_from() -> None:
+def test_cut_captions_get_probability_zero_and_are_not_fitted() -> None:
     labelled = synthetic(np.random.default_rng(0), 400)
     some = np.arange(400) % 3 == 0
     hypotheses = [replace(one, finished=not cut) for one, cut in zip(labelled.captioned.hypotheses, some, strict=True)]
@@ -68,7 +68,7 @@ def test_captions_that_were_cut_are_measured_as_they_ship_and_not_learnt_from() 
     assert ((found == 0) == some).all()
 
 
-def test_the_direction_says_which_training_photos_are_captioned_well() -> None:
+def test_the_direction_points_to_training_photos_that_are_captioned_well() -> None:
     rng = np.random.default_rng(0)
     captioned = synthetic(rng, 300).captioned
     well = captioned.photos @ np.eye(12)[5] > 0
@@ -80,7 +80,7 @@ def test_the_direction_says_which_training_photos_are_captioned_well() -> None:
 
 
 def test_the_direction_does_not_depend_on_the_order_of_photos() -> None:
-    """Many captions have equal scores, such as those with no word in common with the references."""
+    """Many captions have equal scores, such as captions with no word of the references."""
     labelled = synthetic(np.random.default_rng(0), 90)
     texts = [f"dog {i}" if i % 3 else "zebra" for i in range(90)]
     references = [[f"dog {i}"] for i in range(90)]
@@ -90,7 +90,7 @@ def test_the_direction_does_not_depend_on_the_order_of_photos() -> None:
     assert fit_direction(turned).of == pytest.approx(forwards.of)
 
 
-def test_photos_are_told_from_outliers_of_a_kind_that_was_not_in_the_fit() -> None:
+def test_photos_are_distinguished_from_a_kind_of_outlier_not_in_the_fit() -> None:
     rng = np.random.default_rng(0)
     photos = rng.normal(0, 1, (600, 30)) + np.eye(30)[0] * 3
     kinds = [rng.normal(0, 1, (60, 30)) - np.eye(30)[0] * 3 + np.eye(30)[i] * 4 for i in range(1, 6)]
@@ -99,7 +99,7 @@ def test_photos_are_told_from_outliers_of_a_kind_that_was_not_in_the_fit() -> No
     assert (familiar(photos[400:]) > 0).mean() > 0.95
 
 
-def test_the_runtime_gives_the_probability_that_the_fit_meant() -> None:
+def test_the_runtime_computes_the_probability_of_the_fit() -> None:
     rng = np.random.default_rng(0)
     captioned = synthetic(rng, 50).captioned
     good = Weights(-0.5, rng.normal(0, 0.5, 7))

@@ -8,7 +8,7 @@ import pytest
 from capexport.confidence.regression import logistic, ridge, sigmoid
 
 
-def test_logistic_regression_finds_the_weights_that_made_the_labels() -> None:
+def test_logistic_regression_recovers_the_weights_that_drew_the_labels() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(3, [1, 10, 0.3], (20000, 3))
     labels = rng.random(20000) < sigmoid(features @ [1.0, -0.2, 5.0] - 17)
@@ -21,7 +21,7 @@ def test_a_row_of_weight_two_counts_as_two_rows() -> None:
     rng = np.random.default_rng(0)
     features, labels = rng.normal(0, 1, (60, 2)), rng.random(60) < 0.5
     features -= features.mean(0)
-    features[30:] = -features[:30]  # repeating the rows keeps mean and deviation
+    features[30:] = -features[:30]  # repeating the rows keeps the mean and the deviation
     twice = logistic(np.concatenate([features] * 2), np.concatenate([labels] * 2), 1.0, np.ones(120))
     weighted = logistic(features, labels, 1.0, np.full(60, 2.0))
     assert weighted.of == pytest.approx(twice.of)
@@ -38,14 +38,14 @@ def test_a_feature_that_never_varies_gets_no_weight() -> None:
 
 
 @pytest.mark.parametrize("label", [True, False])
-def test_labels_that_are_all_the_same_give_a_constant_chance_that_grows_with_their_number(label: bool) -> None:
+def test_equal_labels_give_a_constant_probability_that_depends_on_their_count(label: bool) -> None:
     features = np.random.default_rng(0).normal(0, 1, (50, 3))
     for count in (5, 50):
         chance = sigmoid(logistic(features[:count], np.full(count, label), 1.0, np.ones(count))(features))
         assert chance == pytest.approx(abs(label - 0.5 / (count + 1)))
 
 
-def test_labels_that_features_separate_give_finite_weights() -> None:
+def test_separable_labels_give_finite_weights() -> None:
     features = np.linspace(-1, 1, 50)[:, None]
     found = logistic(features, features[:, 0] > 0, 0.01, np.ones(50))
     assert np.isfinite(found.of).all()

@@ -1,4 +1,4 @@
-"""A small convolutional network in ONNX, with every kind of layer that int8 treats differently."""
+"""Writes and runs a small ONNX network with every kind of layer that int8 handles differently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 CHANNELS, SIDE = 8, 12
 DEAD = 3
-"""A channel of the convolution `out` that has a bias and no weights."""
+"""A channel of the convolution `out` with a bias but zero weights."""
 Array = npt.NDArray[Any]
 
 
@@ -31,7 +31,7 @@ def write_cnn(path: Path) -> None:
         kernel, bias = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:])), rng.normal(size=CHANNELS) / 3
         if name == "out":
             kernel[DEAD], bias[DEAD] = 0, 0.7
-        if name == "last":  # half of the weights are the largest there may be: making up for others, they would grow
+        if name == "last":  # half of the weights are at the maximum: compensating for others would raise them
             kernel = np.where(rng.random(shape) < 0.5, np.sign(kernel), kernel)
         names = [source, constant(f"{name}_weight", kernel), constant(f"{name}_bias", bias)]
         pads = [size // 2] * 4

@@ -46,26 +46,26 @@ def silent(_: str) -> None:
     return
 
 
-# --- What decides
+# --- Acceptance criteria
 
 
 @pytest.mark.parametrize("cider", [0.5 - 1.1 * CIDER_TOLERANCE, 0.0, float("nan")])
-def test_a_precision_that_captions_worse_is_refused(cider: float) -> None:
+def test_a_precision_with_worse_captions_is_refused(cider: float) -> None:
     with pytest.raises(PrecisionError, match=r"^int8 captions worse than fp32: CIDEr .* against 0\.500 on 7 photos\."):
         check_quality("int8", 0.5, cider, 7)
 
 
 @pytest.mark.parametrize("cider", [0.5 - 0.9 * CIDER_TOLERANCE, 0.5, 0.7])
-def test_a_precision_that_captions_as_well_is_not_refused(cider: float) -> None:
+def test_a_precision_with_equally_good_captions_is_accepted(cider: float) -> None:
     check_quality("int8", 0.5, cider, 7)
 
 
-def test_photos_on_which_fp32_says_nothing_right_decide_nothing() -> None:
+def test_a_precision_is_refused_if_the_cider_of_fp32_is_zero() -> None:
     with pytest.raises(PrecisionError, match=r"the CIDEr of fp32 is 0 on 1 photos\. Add dev photos to --data\.$"):
         check_quality("int8", 0.0, 0.0, 1)
 
 
-def test_a_precision_must_be_faster() -> None:
+def test_a_precision_that_is_not_faster_is_refused() -> None:
     check_speed("int8", 10.0, 10.1)
     for rate in (10.0, 9.0):
         with pytest.raises(PrecisionError, match=r"^int8 is no faster than fp32 here \(\d+ photos/s against 10\)\."):
@@ -77,7 +77,7 @@ def test_a_precision_must_be_faster() -> None:
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[Example]]:
-    """Photos on the disk, by split."""
+    """Returns photos on disk, by split."""
     directory = tmp_path_factory.mktemp("photos")
     found: dict[str, list[Example]] = {"train": [], "dev": []}
     for number, photo in enumerate(draw_photos(24, seed=2)):
@@ -91,7 +91,7 @@ Rates = Callable[..., list[float]]
 
 
 def rates(fp32: float, other: float) -> Rates:
-    """Replaces a clock."""
+    """Returns a replacement for `photos_per_second` that gives these rates."""
     return lambda *_: [fp32, other]
 
 
@@ -102,7 +102,7 @@ def run(
     checkpoint_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Manifest]:
-    """Exports fp32 graphs that are already written; int8 need not be as good, because the weights are random."""
+    """Exports prewritten fp32 graphs with constant scores, because with random weights int8 could be refused."""
     return exporting(copies, examples, checkpoint_file, monkeypatch)
 
 
@@ -130,7 +130,7 @@ def bundle(
     checkpoint_file: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Bundle:
-    """A bundle with fp32, int8 and fp16, exported without CUDA."""
+    """Returns a bundle with fp32, int8 and fp16, exported without CUDA."""
     output = tmp_path_factory.mktemp("weights") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("capexport.export.choose_device", lambda _: "cpu")
@@ -138,7 +138,7 @@ def bundle(
     return read_bundle(output)
 
 
-def test_the_manifest_says_what_was_measured_where(bundle: Bundle) -> None:
+def test_the_manifest_records_the_measurements_and_their_hardware(bundle: Bundle) -> None:
     found = bundle.manifest.precisions
     assert list(found) == ["fp32", "int8", "fp16"]
     assert found["fp32"].measured == (Measurement(HERE, 10.0, 0.5, 12),)
@@ -150,7 +150,7 @@ def test_the_manifest_says_what_was_measured_where(bundle: Bundle) -> None:
     assert "| fp16 | " in card
 
 
-def test_the_fastest_precision_is_taken_and_another_where_it_is_asked_for(bundle: Bundle) -> None:
+def test_the_fastest_precision_is_the_default_and_another_can_be_requested(bundle: Bundle) -> None:
     for asked, used in ((None, "int8"), ("fp32", "fp32"), ("int8", "int8"), ("fp16", "fp16")):
         loaded = Captioner.load(bundle.path, device="cpu", threads=1, precision=asked)
         assert isinstance(loaded.backend, OnnxBackend)
@@ -160,7 +160,7 @@ def test_the_fastest_precision_is_taken_and_another_where_it_is_asked_for(bundle
         assert found == [caption.log_prob for caption in expected.caption_arrays(PHOTOS)]
 
 
-def test_fp16_says_nearly_the_same_and_is_unmeasured_without_cuda(bundle: Bundle) -> None:
+def test_fp16_gives_nearly_the_same_captions_and_is_unmeasured_without_cuda(bundle: Bundle) -> None:
     assert bundle.manifest.precisions["fp16"].measured == "unmeasured"
     fp16, fp32 = (
         Captioner(bundle.manifest, bundle.vocabulary, OnnxBackend(bundle, "cpu", 1, name)).caption_arrays(PHOTOS)
@@ -174,7 +174,7 @@ def test_fp16_says_nearly_the_same_and_is_unmeasured_without_cuda(bundle: Bundle
     assert sizes[0] < 0.7 * sizes[1]
 
 
-def test_the_command_takes_a_precision_and_knows_which_there_are(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_command_uses_the_given_precision_and_lists_those_available(bundle: Bundle, tmp_path: Path) -> None:
     Image.fromarray(PHOTOS[0]).save(tmp_path / "photo.png")
 
     def said(*options: str) -> Result:
@@ -189,7 +189,7 @@ def test_the_command_takes_a_precision_and_knows_which_there_are(bundle: Bundle,
         Captioner.load(bundle.path, device="cpu", precision="int4")
 
 
-# --- Which one the runtime takes
+# --- The runtime's choice of precision
 
 OTHER = "cpu/s390x"
 
@@ -221,7 +221,7 @@ OTHER = "cpu/s390x"
         "measured on both and run on the CPU",
     ],
 )
-def test_a_precision_is_chosen_by_what_was_measured_on_such_hardware(
+def test_the_default_precision_is_the_fastest_measured_on_the_same_hardware(
     bundle: Bundle, device: Any, measured: dict[str, dict[str, float]], chosen: str
 ) -> None:
     precisions = {
@@ -244,7 +244,7 @@ def test_one_architecture_has_one_name(monkeypatch: pytest.MonkeyPatch, machine:
 
 
 class Mixing:
-    """A backend that sees photos differently in a batch, as with a scale computed from the whole batch."""
+    """A backend that changes photos in a batch, as if a scale were computed from the whole batch."""
 
     def __init__(self, backend: OnnxBackend, shade: int) -> None:
         self.backend, self.shade = backend, shade
@@ -264,7 +264,7 @@ def test_captions_that_depend_on_the_batch_are_refused(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("name", ["int8", "fp16"])
-def test_captions_that_do_not_are_not(bundle: Bundle, name: Any) -> None:
+def test_captions_that_do_not_depend_on_the_batch_are_accepted(bundle: Bundle, name: Any) -> None:
     check_batches(
         Captioner(bundle.manifest, bundle.vocabulary, OnnxBackend(bundle, "cpu", 1, name)),
         PHOTOS,
@@ -297,7 +297,7 @@ def mixing(patch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("reason", [worse, slower, mixing])
-def test_a_precision_not_worth_having_fails_the_export_and_leaves_the_previous_bundle(
+def test_a_refused_precision_fails_the_export_and_leaves_the_previous_bundle(
     run: Callable[..., Manifest],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -313,7 +313,7 @@ def test_a_precision_not_worth_having_fails_the_export_and_leaves_the_previous_b
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_int8_wants_photos_of_train_and_of_dev(
+def test_int8_needs_training_photos_and_dev_photos(
     run: Callable[..., Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_export, "write", lambda *_: pytest.fail("it is known before anything is written"))
@@ -323,7 +323,7 @@ def test_int8_wants_photos_of_train_and_of_dev(
     assert not list(tmp_path.iterdir())
 
 
-def test_fp16_wants_photos_of_dev_alone(run: Callable[..., Manifest], tmp_path: Path) -> None:
+def test_fp16_needs_only_dev_photos(run: Callable[..., Manifest], tmp_path: Path) -> None:
     said: list[str] = []
     manifest = run(tmp_path / "bundle", "fp16", train=(), say=said.append)
     assert manifest.precisions["fp16"].parity["photos"] == 12
@@ -332,7 +332,7 @@ def test_fp16_wants_photos_of_dev_alone(run: Callable[..., Manifest], tmp_path: 
         run(tmp_path / "other", "fp16", train=(), dev=())
 
 
-def test_the_command_says_in_a_sentence_what_it_cannot_do(checkpoint_file: Path, tmp_path: Path) -> None:
+def test_the_export_command_explains_invalid_precisions(checkpoint_file: Path, tmp_path: Path) -> None:
     def said(*options: str) -> Result:
         return CliRunner().invoke(
             captioner, ["export", str(checkpoint_file), "--output", str(tmp_path / "bundle"), *options]

@@ -1,4 +1,4 @@
-"""int8 graphs compute in integers where intended, and their result for a photo does not depend on its batch."""
+"""int8 graphs compute in integers where intended, and their captions do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def cnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=get_args(Calibration))
 def small(request: pytest.FixtureRequest, cnn: Path) -> Path:
-    """Its int8 graph, calibrated on feeds of different sizes."""
+    """Returns the int8 graph of the CNN, calibrated on feeds of different sizes."""
     path = cnn.with_name(f"{request.param}.onnx")
     quantize(cnn, path, [{"image": images(32)}, {"image": images(7, seed=2)}], request.param)
     return path
 
 
 def integers(path: Path) -> dict[str, Array]:
-    """The weights that are 8-bit integers."""
+    """Returns the weights that are 8-bit integers, by name."""
     tensors = onnx.load(path).graph.initializer
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
     return {name: array for name, array in arrays.items() if array.dtype == np.int8 and array.ndim > 1}
 
 
-def test_weights_have_eight_bits_where_no_sum_of_two_products_overflows(small: Path) -> None:
+def test_quantised_weights_use_the_eighth_bit(small: Path) -> None:
     found = {name.removesuffix("_weight_quantized"): np.abs(w.astype(int)) for name, w in integers(small).items()}
     assert found.pop("depthwise").max() == 127
     assert set(found) == {"out", "last", "product"}
@@ -77,7 +77,7 @@ def test_no_sum_of_products_overflows(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, largest @ weights, rtol=0.01)
 
 
-def test_a_graph_says_the_same_in_int8(cnn: Path, small: Path) -> None:
+def test_an_int8_graph_computes_nearly_what_fp32_computes(cnn: Path, small: Path) -> None:
     batch = images(16, seed=3)
     for expected, value in zip(computed(cnn, batch), computed(small, batch), strict=True):
         assert value.dtype == np.float32
@@ -92,16 +92,16 @@ def test_a_channel_without_weights_keeps_its_bias(cnn: Path, small: Path) -> Non
     np.testing.assert_allclose(found[:, DEAD], expected[:, DEAD], atol=3 * step)
 
 
-def test_a_graph_holds_operators_of_integers_where_it_is_quantised(small: Path) -> None:
+def test_quantised_layers_use_integer_operators(small: Path) -> None:
     found = [node.op_type for node in onnx.load(small).graph.node]
     assert found.count("QLinearConv") == 3
-    assert found.count("Conv") + found.count("FusedConv") == 3  # the first, which stay floats
+    assert found.count("Conv") + found.count("FusedConv") == 3  # the first layers stay in floating point
     assert found.count("QLinearAdd") == 1
     assert found.count("MatMulIntegerToFloat") == 1
     assert not {"Add", "Relu", "MatMul"} & set(found)
 
 
-def test_nothing_is_written_but_the_graph(cnn: Path, tmp_path: Path) -> None:
+def test_only_the_graph_is_written(cnn: Path, tmp_path: Path) -> None:
     quantize(cnn, tmp_path / "int8.onnx", [{"image": images(2)}])
     assert [path.name for path in tmp_path.iterdir()] == ["int8.onnx"]
     with pytest.raises(Exception, match=r"\.onnx"):
@@ -109,7 +109,7 @@ def test_nothing_is_written_but_the_graph(cnn: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["int8.onnx"]
 
 
-def test_the_weights_of_matrices_are_rounded_by_what_they_do_to_the_output(
+def test_matrix_weights_are_rounded_by_their_effect_on_the_output(
     cnn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feeds = [{"image": images(32)}]
@@ -138,11 +138,11 @@ _FIRST, *_OTHERS = MODELS
 
 @pytest.fixture(scope="module", params=[_FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in _OTHERS)])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle with int8 graphs that were not judged, because its weights are random."""
+    """Returns a bundle with int8 graphs added without acceptance checks, because the weights are random."""
     directory = tmp_path_factory.mktemp("int8")
     checkpoint = make_checkpoint(**MODELS[request.param])
     if "encoder" in MODELS[request.param]:
-        checkpoint.model["project.0.weight"] /= 100  # its random features are not as tiny as the usual encoder's
+        checkpoint.model["project.0.weight"] /= 100  # its random features are larger than the usual encoder's
     save_checkpoint(directory / "best.pt", checkpoint)
     export(ExportRequest(directory / "best.pt", "onnx", directory / "bundle", "small"), lambda _: None)
     bundle = read_bundle(directory / "bundle")
@@ -180,7 +180,7 @@ SCALES = {
 """The inputs of each operator that are scales and zero points."""
 
 
-def test_no_scale_is_found_while_computing(bundle: Bundle) -> None:
+def test_scales_are_constants_and_not_computed_at_run_time(bundle: Bundle) -> None:
     files = bundle.manifest.precisions["int8"]
     for file in (files.encoder, files.decoder):
         graph = onnx.load(bundle.path / file).graph
@@ -192,7 +192,7 @@ def test_no_scale_is_found_while_computing(bundle: Bundle) -> None:
             assert {node.input[at] for at in SCALES[node.op_type]} <= constants
 
 
-def test_inputs_and_outputs_are_those_of_the_manifest(bundle: Bundle) -> None:
+def test_inputs_and_outputs_match_the_manifest(bundle: Bundle) -> None:
     files, graphs = bundle.manifest.precisions["int8"], bundle.manifest.graphs
     types = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
     for file, spec in ((files.encoder, graphs.encoder), (files.decoder, graphs.decoder)):
@@ -202,14 +202,14 @@ def test_inputs_and_outputs_are_those_of_the_manifest(bundle: Bundle) -> None:
             assert found == [(tensor.name, types[tensor.dtype]) for tensor in tensors]
 
 
-def test_the_encoder_sees_what_it_sees_in_fp32(bundle: Bundle) -> None:
+def test_the_encoder_computes_nearly_what_it_computes_in_fp32(bundle: Bundle) -> None:
     expected, found = (OnnxBackend(bundle, "cpu", 1, p).encode(PHOTOS).tensors() for p in ("fp32", "int8"))
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert np.linalg.norm(found[name] - value) < 0.2 * np.linalg.norm(value), name
 
 
-def test_a_step_says_what_it_says_in_fp32(bundle: Bundle) -> None:
+def test_a_step_gives_nearly_the_log_probabilities_of_fp32(bundle: Bundle) -> None:
     model = captioner(bundle, "fp32")
     assert isinstance(model.backend, OnnxBackend)
     context = model.backend.encode(PHOTOS).tensors()
@@ -221,7 +221,7 @@ def test_a_step_says_what_it_says_in_fp32(bundle: Bundle) -> None:
         said.append(np.take_along_axis(step.log_prob, step.candidate.argsort(2), 2))
     finite = np.isfinite(said[0])
     np.testing.assert_array_equal(np.isfinite(said[1]), finite)
-    # the median, for where int8 looks at another region, it says something else
+    # the median, because scores differ wherever int8 attends to another region
     assert np.median(np.abs(said[1][finite] - said[0][finite])) < 0.05 * said[0][finite].std()
 
 

@@ -16,7 +16,7 @@ from tests.capexport.quantization.cnn import computed, images, write_cnn
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An int8 graph as the quantiser leaves it, and the same graph optimised."""
+    """Returns an int8 graph as the quantiser writes it, and the same graph optimised."""
     directory = tmp_path_factory.mktemp("graphs")
     fp32, plain, optimised = (directory / f"{name}.onnx" for name in ("fp32", "plain", "optimised"))
     write_cnn(fp32)
@@ -28,7 +28,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 16])
-def test_it_computes_the_same_bits(pair: tuple[Path, Path], batch: int) -> None:
+def test_an_optimised_graph_computes_the_same_bits(pair: tuple[Path, Path], batch: int) -> None:
     plain, optimised = (computed(path, images(batch, seed=3)) for path in pair)
     for value, other in zip(plain, optimised, strict=True):
         np.testing.assert_array_equal(value, other)
@@ -41,13 +41,13 @@ def test_onnx_runtime_finds_nothing_left_to_fuse(pair: tuple[Path, Path], tmp_pa
     assert len(optimised) < len(plain) / 2
 
 
-def test_its_operators_are_those_of_every_build(pair: tuple[Path, Path]) -> None:
+def test_an_optimised_graph_uses_only_operators_that_every_build_has(pair: tuple[Path, Path]) -> None:
     model = onnx.load(pair[1])
     assert {entry.domain for entry in model.opset_import} == {"", "com.microsoft"}
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx", "com.microsoft"}
 
 
-def test_its_inputs_and_outputs_keep_their_names_and_sizes(pair: tuple[Path, Path]) -> None:
+def test_inputs_and_outputs_keep_their_names_types_and_shapes(pair: tuple[Path, Path]) -> None:
     plain, optimised = (onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in pair)
     for found, expected in (
         (optimised.get_inputs(), plain.get_inputs()),

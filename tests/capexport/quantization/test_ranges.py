@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 
 
 def range_of(calibration: Calibration, *batches: np.ndarray | Sequence[float]) -> Range:
-    """Finds the range of values that a graph passes through, one feed each."""
+    """Returns the range found for these batches, each passed as one feed."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -38,14 +38,14 @@ def test_zero_is_in_every_range(calibration: Calibration) -> None:
 
 
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
-def test_feeds_may_have_any_number_of_values(calibration: Calibration) -> None:
+def test_feeds_can_have_any_number_of_values(calibration: Calibration) -> None:
     values = RNG.normal(size=3000)
     low, high = range_of(calibration, values[:1], values[1:2000], values[2000:2000], values[2000:])
     assert (low, high) == pytest.approx(range_of(calibration, values))
 
 
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
-def test_what_is_always_zero_has_no_range(calibration: Calibration) -> None:
+def test_an_activation_that_is_always_zero_has_an_empty_range(calibration: Calibration) -> None:
     assert range_of(calibration, np.zeros(100)) == (0, 0)
 
 
@@ -59,7 +59,7 @@ def test_percentile_cuts_off_one_value_in_a_million_and_keeps_one_in_ten_thousan
     assert range_of("minmax", values)[1] == 50
 
 
-def test_entropy_cuts_off_what_hardly_ever_comes() -> None:
+def test_entropy_cuts_off_very_rare_values() -> None:
     values = RNG.normal(size=200_000)
     values[:3] = 100
     low, high = range_of("entropy", values)
@@ -75,7 +75,7 @@ def test_entropy_keeps_values_that_are_spread_evenly(lowest: float, highest: flo
 
 
 @pytest.mark.parametrize("calibration", ["entropy", "percentile"])
-def test_zeros_do_not_count(calibration: Calibration) -> None:
-    """Half of the outputs of a ReLU are zero, for which every range has a step."""
+def test_zeros_do_not_change_the_range(calibration: Calibration) -> None:
+    """Half of the outputs of a ReLU are zero, and every range represents zero exactly."""
     values = np.abs(RNG.normal(size=50_000))
     assert range_of(calibration, values, np.zeros(5_000_000)) == range_of(calibration, values)

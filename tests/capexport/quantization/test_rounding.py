@@ -1,4 +1,4 @@
-"""Weights are rounded so that the output changes least."""
+"""Weights are rounded to minimise the change of the output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caprun.arrays import Float64Array
 
 
 def layer(correlated: bool, *, outputs: int = 24, inputs: int = 32) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Weights, their scales, and samples of inputs."""
+    """Returns weights, their scales and input samples."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(outputs, inputs))
     samples = rng.normal(size=(500, inputs))
@@ -27,14 +27,14 @@ def output_error(rounded: Float64Array, weights: Float64Array, scales: Float64Ar
     return float(np.linalg.norm(samples @ (rounded * scales[:, None] - weights).T))
 
 
-def test_outputs_change_less_than_by_plain_rounding() -> None:
+def test_outputs_change_less_than_with_plain_rounding() -> None:
     weights, scales, samples = layer(correlated=True)
     rounded = round_weights(weights, scales, samples.T @ samples)
     plain = plainly(weights, scales)
     assert output_error(rounded, weights, scales, samples) < 0.8 * output_error(plain, weights, scales, samples)
 
 
-def test_inputs_without_correlation_leave_plain_rounding() -> None:
+def test_uncorrelated_inputs_give_plain_rounding() -> None:
     weights, scales, _ = layer(correlated=False)
     moments = np.diag(np.random.default_rng(1).uniform(0.1, 10, weights.shape[1]))
     np.testing.assert_array_equal(round_weights(weights, scales, moments), plainly(weights, scales))
@@ -42,9 +42,9 @@ def test_inputs_without_correlation_leave_plain_rounding() -> None:
 
 @pytest.mark.parametrize("coarser", [1, 0.5])
 @pytest.mark.parametrize("inputs", [1, 3, 32, 33])
-def test_no_two_weights_of_four_add_up_to_more_than_16_bits_hold(inputs: int, coarser: float) -> None:
+def test_sums_of_two_products_within_four_weights_fit_into_16_bits(inputs: int, coarser: float) -> None:
     weights, _, samples = layer(correlated=True, inputs=inputs)
-    weights[0, 1:] = 0  # the finest step of a single weight is that of eight bits
+    weights[0, 1:] = 0  # a row with a single weight uses the full range of eight bits
     rounded = round_weights(weights, coarser * find_scales(weights), samples.T @ samples)
     assert rounded.dtype == np.int8
     four = np.abs(np.pad(rounded.astype(int), ((0, 0), (0, -inputs % 4)))).reshape(len(rounded), -1, 4)
@@ -53,7 +53,7 @@ def test_no_two_weights_of_four_add_up_to_more_than_16_bits_hold(inputs: int, co
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
-def test_an_output_without_weights_stays_so(scale: float) -> None:
+def test_an_output_with_zero_weights_keeps_them(scale: float) -> None:
     weights, scales, samples = layer(correlated=True)
     expected = round_weights(weights, scales, samples.T @ samples)
     weights[3], scales[3] = 0, scale
@@ -63,7 +63,7 @@ def test_an_output_without_weights_stays_so(scale: float) -> None:
     np.testing.assert_array_equal(np.delete(rounded, 3, 0), np.delete(expected, 3, 0))
 
 
-def test_an_input_that_is_always_zero_spoils_nothing() -> None:
+def test_rounding_works_with_an_input_that_is_always_zero() -> None:
     weights, scales, samples = layer(correlated=True)
     samples[:, 5] = 0
     rounded = round_weights(weights, scales, samples.T @ samples)
@@ -71,7 +71,7 @@ def test_an_input_that_is_always_zero_spoils_nothing() -> None:
     assert output_error(rounded, weights, scales, samples) < 0.8 * output_error(plain, weights, scales, samples)
 
 
-def test_inputs_that_are_all_zero_leave_plain_rounding() -> None:
+def test_inputs_that_are_all_zero_give_plain_rounding() -> None:
     weights, scales, _ = layer(correlated=False)
     nothing = np.zeros((weights.shape[1],) * 2)
     np.testing.assert_array_equal(round_weights(weights, scales, nothing), plainly(weights, scales))

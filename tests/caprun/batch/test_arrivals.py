@@ -1,4 +1,4 @@
-"""Photos have arrived when nobody writes to them any more, and again when they change."""
+"""A photo arrives when it is no longer being written, and again when it changes."""
 
 import os
 import shutil
@@ -17,13 +17,13 @@ def arrivals(tmp_path: Path) -> Arrivals:
 
 
 def names(arrivals: Arrivals, now: float) -> list[str]:
-    """Looks, and takes what arrived as done."""
+    """Returns the names of the photos that have arrived, and marks them as done."""
     arrived = arrivals.look(now)
     arrivals.done |= arrived
     return [Path(path).name for path in arrived]
 
 
-def test_a_photo_arrives_once_when_it_has_stayed_the_same_for_a_while(arrivals: Arrivals, tmp_path: Path) -> None:
+def test_a_photo_arrives_once_after_it_has_stopped_changing(arrivals: Arrivals, tmp_path: Path) -> None:
     photo = tmp_path / "in" / "a.jpg"
     photo.write_bytes(b"1")
     assert names(arrivals, 0) == []
@@ -52,7 +52,7 @@ def test_a_photo_that_was_not_captioned_arrives_again(arrivals: Arrivals, tmp_pa
     assert len(arrivals.look(3)) == 1
 
 
-def test_photos_are_those_of_a_folder_run(arrivals: Arrivals, tmp_path: Path) -> None:
+def test_excluded_hidden_and_other_files_do_not_arrive(arrivals: Arrivals, tmp_path: Path) -> None:
     for name in ("b.jpg", "sub/a.PNG", "b_thumb.jpg", ".hidden.jpg", "notes.txt"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "in" / name).touch()
@@ -60,7 +60,7 @@ def test_photos_are_those_of_a_folder_run(arrivals: Arrivals, tmp_path: Path) ->
     assert [names(arrivals, now) for now in (0, 1)] == [[], ["b.jpg", "a.PNG"]]
 
 
-def test_a_folder_that_has_vanished_is_reported(arrivals: Arrivals, tmp_path: Path) -> None:
+def test_a_removed_folder_is_reported(arrivals: Arrivals, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "in")
     with pytest.raises(CaprunError, match=r"in no longer exists; run the same command when it is back\.$"):
         arrivals.look(0)

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def names(folder: Path) -> List:
-    """The photos listed, relative to the folder."""
+    """Returns a function that lists photos, as paths relative to the folder."""
 
     def of(*arguments: object, stdin: bytes = b"", recursive: bool = False) -> list[str]:
         listed = list_photos([str(argument) for argument in arguments], io.BytesIO(stdin), recursive=recursive)
@@ -39,42 +39,42 @@ def names(folder: Path) -> List:
     return of
 
 
-def test_a_folder_stands_for_its_photos_sorted_by_their_bytes(names: List, folder: Path) -> None:
+def test_a_folder_is_listed_as_its_photos_sorted_by_bytes(names: List, folder: Path) -> None:
     assert names(folder) == ["B.jpeg", "a.PNG", "b.jpg"]
 
 
-def test_a_path_that_cannot_be_looked_at_is_a_photo(folder: Path) -> None:
+def test_an_invalid_path_is_listed_as_a_photo(folder: Path) -> None:
     paths = [f"{'x' * 300}.jpg", str(folder / "b.jpg"), "\0.jpg"]
     assert [photo.path for photo in list_photos(paths, io.BytesIO())] == paths
 
 
-def test_folders_in_it_are_for_recursive(names: List, folder: Path) -> None:
+def test_recursive_lists_subfolders(names: List, folder: Path) -> None:
     assert names(folder, recursive=True) == ["B.jpeg", "a.PNG", "a/deeper/y.gif", "a/z.webp", "b.jpg"]
 
 
-def test_a_photo_knows_its_path_below_the_folder_named(folder: Path) -> None:
+def test_a_photo_has_its_path_relative_to_the_named_folder(folder: Path) -> None:
     (last,) = list_photos([str(folder / "a" / "deeper")], io.BytesIO())
     assert last == Listed(str(folder / "a" / "deeper" / "y.gif"), "y.gif")
     assert Listed(str(folder / "a" / "z.webp"), "a/z.webp") in list_photos([str(folder)], io.BytesIO(), recursive=True)
     assert list_photos(["x/y.jpg"], io.BytesIO()) == [Listed("x/y.jpg", "y.jpg")]
 
 
-def test_what_is_named_is_meant_whatever_it_is_called_and_as_often(names: List, folder: Path) -> None:
+def test_named_paths_are_listed_with_any_extension_missing_or_repeated(names: List, folder: Path) -> None:
     photo, none = folder / "b.jpg", folder / "none"
     assert names(photo, folder / "notes.txt", none, photo) == ["b.jpg", "notes.txt", "none", "b.jpg"]
 
 
-def test_standard_input_is_a_path_a_line_in_its_place(names: List, folder: Path) -> None:
+def test_standard_input_has_one_path_per_line_listed_in_its_place(names: List, folder: Path) -> None:
     lines = f"{folder}/x.jpg\n\n{folder}/a\n{folder}/ y .jpg".encode()
     assert names(folder / "b.jpg", "-", folder / "B.jpeg", stdin=lines) == ["b.jpg", "x.jpg", "a", " y .jpg", "B.jpeg"]
 
 
-def test_standard_input_with_a_nul_is_ended_by_nul(names: List, folder: Path) -> None:
+def test_standard_input_with_a_nul_is_split_at_nuls(names: List, folder: Path) -> None:
     assert names("-", stdin=f"{folder}/two\nlines.jpg\0{folder}/x.jpg\0".encode()) == ["two\nlines.jpg", "x.jpg"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode on other systems")
-def test_a_name_that_is_no_utf8_is_the_same_from_a_folder_and_from_standard_input(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_the_same_from_folder_and_standard_input(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff\xfe.jpg"
     Path(os.fsdecode(path)).touch()
     (listed,) = list_photos([str(tmp_path)], io.BytesIO())
@@ -82,7 +82,7 @@ def test_a_name_that_is_no_utf8_is_the_same_from_a_folder_and_from_standard_inpu
     assert os.fsencode(listed.path) == path
 
 
-def test_links_are_photos_but_never_folders(names: List, folder: Path) -> None:
+def test_links_are_photos_unless_they_lead_to_folders(names: List, folder: Path) -> None:
     (folder / "up.jpg").symlink_to(folder, target_is_directory=True)
     (folder / "a" / "up").symlink_to(folder, target_is_directory=True)
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
@@ -93,11 +93,11 @@ def test_links_are_photos_but_never_folders(names: List, folder: Path) -> None:
     assert len(listed) == 5 + 3
 
 
-def test_folders_may_be_nested_deeper_than_the_stack(tmp_path: Path) -> None:
+def test_folders_can_be_nested_deeper_than_the_recursion_limit(tmp_path: Path) -> None:
     here = Path.cwd()
     try:
         os.chdir(tmp_path)
-        for _ in range(300):  # deeper is longer than a path may be
+        for _ in range(300):  # a deeper path would be longer than the system allows
             Path("d").mkdir()
             os.chdir("d")
         Path("x.jpg").touch()
@@ -116,7 +116,7 @@ class TestPhotosThatCannotBeRead:
     def _without_heif(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(listing, "is_installed", lambda name: name != "HEIF")
 
-    def test_those_of_an_extra_that_is_missing_and_of_other_formats_are_counted(self, folder: Path) -> None:
+    def test_photos_of_a_missing_extra_and_other_formats_are_counted(self, folder: Path) -> None:
         for name in ("1.heic", "2.HEIC", "3.hif", "a/4.heic", "5.dng", "6.tif", "7.avif", "8.txt", "x_9.heic"):
             (folder / name).touch()
         left_out: Counter[str] = Counter()
@@ -128,17 +128,17 @@ class TestPhotosThatCannotBeRead:
             "Photos left out: 1 .dng, 1 .tif; convert them to JPEG.",
         ]
 
-    def test_a_folder_of_these_alone_says_what_reads_them(self, tmp_path: Path) -> None:
+    def test_a_folder_of_only_such_photos_is_refused_with_what_to_install(self, tmp_path: Path) -> None:
         (tmp_path / "1.heic").touch()
         with pytest.raises(UsageError, match=r"no photos that can be read\. .*: 1 \.heic; to read them, run pip"):
             list_photos([str(tmp_path)], io.BytesIO(), left_out=Counter())
 
-    def test_where_nobody_counts_they_are_photos_whose_rows_say_why(self, tmp_path: Path) -> None:
+    def test_without_a_counter_photos_of_a_missing_extra_are_listed(self, tmp_path: Path) -> None:
         for name in ("1.heic", "2.dng"):
             (tmp_path / name).touch()
         assert [photo.relative for photo in list_photos([str(tmp_path)], io.BytesIO())] == ["1.heic"]
 
-    def test_one_that_is_named_is_a_photo(self) -> None:
+    def test_a_named_photo_is_listed_and_not_counted(self) -> None:
         left_out: Counter[str] = Counter()
         assert list_photos(["a.heic", "b.dng"], io.BytesIO(), left_out=left_out) == [
             Listed("a.heic", "a.heic"),
@@ -156,14 +156,14 @@ class TestPhotosThatCannotBeRead:
         (["-", "-"], "give - once"),
     ],
 )
-def test_an_argument_that_means_nothing_is_refused(folder: Path, arguments: list[str], problem: str) -> None:
+def test_invalid_arguments_are_refused(folder: Path, arguments: list[str], problem: str) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(UsageError) as error:
         list_photos([argument.format(folder) for argument in arguments], io.BytesIO(b"\n"))
     assert problem in str(error.value)
 
 
-def test_a_folder_that_may_not_be_listed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.scandir
 
     def scandir(path: str) -> object:
@@ -186,12 +186,12 @@ def test_a_folder_that_may_not_be_listed_is_named(folder: Path, monkeypatch: pyt
         "\ufeffa b.jpg\r\nc.jpg\r\n".encode("utf-16-le"),
     ],
 )
-def test_lists_may_come_from_windows(data: bytes) -> None:
+def test_lists_written_on_windows_are_read(data: bytes) -> None:
     assert [photo.path for photo in list_photos(["-"], io.BytesIO(data))] == ["a b.jpg", "c.jpg"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no name may have it")
-def test_a_name_may_end_in_what_ends_lines_on_windows(tmp_path: Path) -> None:
+def test_a_name_can_end_with_a_carriage_return(tmp_path: Path) -> None:
     (tmp_path / "a.jpg\r").touch()
     (listed,) = list_photos(["-"], io.BytesIO(os.fsencode(tmp_path / "a.jpg\r\n")))
     assert listed.relative == "a.jpg\r"

@@ -1,4 +1,4 @@
-"""The pipeline gives the captions of single photos, in order, with several threads and bounded memory."""
+"""The pipeline returns the captions of single photos, in order, with several threads and bounded memory."""
 
 import threading
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def photos(images: Arrays) -> list[Image.Image]:
 
 
 class Wrapped:
-    """A backend that does something first."""
+    """A backend that records batch sizes and calls `before` ahead of each batch."""
 
     def __init__(self, captioner: Captioner) -> None:
         self.backend, self.batches = captioner.backend, list[int]()
@@ -49,7 +49,7 @@ def watched(captioner: Captioner, wrapped: Wrapped) -> Captioner:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16, 100])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_many_photos_get_the_captions_of_each_alone_in_order(
+def test_many_photos_get_the_captions_of_single_photos_in_order(
     tiny: Path, captioner: Captioner, photos: list[Image.Image], batch_size: int, threads: int
 ) -> None:
     many = Captioner.load(tiny, device="cpu", threads=threads)
@@ -59,7 +59,7 @@ def test_many_photos_get_the_captions_of_each_alone_in_order(
     assert [result.text for result in results if not isinstance(result, ImageError)] == [c.text for c in alone]
 
 
-def test_search_options_are_those_of_the_search(captioner: Captioner, photos: list[Image.Image]) -> None:
+def test_search_options_apply_to_many_photos(captioner: Captioner, photos: list[Image.Image]) -> None:
     options = SearchOptions(beam_size=1, max_length=2)
     texts = [getattr(result, "text", None) for result in captioner.caption_many(photos, options)]
     assert texts == [captioner.caption(photo, options).text for photo in photos]
@@ -80,14 +80,14 @@ def test_a_photo_that_cannot_be_read_is_an_error_in_its_place(
             assert result.text == captioner.caption(photo).text
 
 
-def test_batches_are_cut_by_position_whatever_can_be_read(
+def test_batches_are_cut_by_position_even_if_a_photo_cannot_be_read(
     watched: Captioner, wrapped: Wrapped, photos: list[Any]
 ) -> None:
     list(watched.caption_many([*photos[:2], "nowhere", *photos[2:9]], batch_size=4))
     assert wrapped.batches == [3, 4, 2]
 
 
-def test_no_photos_have_no_captions(captioner: Captioner) -> None:
+def test_an_empty_list_has_no_captions(captioner: Captioner) -> None:
     assert list(captioner.caption_many([])) == []
 
 
@@ -128,7 +128,7 @@ def test_several_batches_are_captioned_at_once(watched: Captioner, wrapped: Wrap
     assert len(list(watched.caption_many(photos, batch_size=4))) == 16
 
 
-def test_threads_are_all_there_are_or_as_many_as_were_asked_for(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_workers_is_the_given_threads_or_all_cores(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "threads_for_all_cores", lambda: 7)
     assert Captioner.load(tiny, device="cpu").for_many().workers == 7
     assert Captioner.load(tiny, device="cpu", threads=3).for_many().workers == 3
@@ -138,7 +138,7 @@ def test_threads_are_all_there_are_or_as_many_as_were_asked_for(tiny: Path, monk
     assert many.for_many() is many, "the model is in memory once"
 
 
-def test_a_failure_of_the_device_comes_after_what_was_done_before(
+def test_a_device_failure_is_raised_after_the_finished_captions(
     watched: Captioner, wrapped: Wrapped, photos: list[Any]
 ) -> None:
     def fail() -> None:
@@ -152,7 +152,7 @@ def test_a_failure_of_the_device_comes_after_what_was_done_before(
         next(results)
 
 
-def test_who_has_seen_enough_leaves_no_threads_behind(captioner: Captioner, photos: list[Any]) -> None:
+def test_closing_the_results_early_leaves_no_threads(captioner: Captioner, photos: list[Any]) -> None:
     before = threading.active_count()
     results = captioner.caption_many(photos, batch_size=1)
     next(results)
@@ -168,11 +168,11 @@ def test_who_has_seen_enough_leaves_no_threads_behind(captioner: Captioner, phot
         ({"decoders": 0}, "decoders is 0; it must be at least 1"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused_at_once(captioner: Captioner, numbers: Any, problem: str) -> None:
+def test_invalid_numbers_are_refused_before_the_first_result(captioner: Captioner, numbers: Any, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         captioner.caption_many([], **numbers)
 
 
-def test_one_path_is_not_taken_for_many_letters(captioner: Captioner) -> None:
+def test_a_single_path_is_refused(captioner: Captioner) -> None:
     with pytest.raises(UsageError, match="use caption for a single photo"):
         captioner.caption_many("photo.jpg")

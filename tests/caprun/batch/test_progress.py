@@ -1,4 +1,4 @@
-"""Progress is shown on a terminal and elsewhere."""
+"""Progress is one updated line on a terminal, and a line at intervals elsewhere."""
 
 import io
 import os
@@ -31,7 +31,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_line_now_and_then_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_is_printed_at_intervals_without_a_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with PhotoProgress(10_000, done=1_000) as shown:
         for _ in range(140):
             clock.now += 0.5
@@ -42,7 +42,7 @@ def test_a_line_now_and_then_where_there_is_no_terminal(clock: Clock, capsys: py
     ]
 
 
-def test_a_terminal_has_one_line_that_fits_and_goes(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_one_line_that_fits_and_is_cleared(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((30, 5)))
@@ -59,7 +59,7 @@ def test_a_terminal_has_one_line_that_fits_and_goes(clock: Clock, monkeypatch: p
     assert drawn.endswith("\r\x1b[K")
 
 
-def test_quiet_is_quiet(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quiet_prints_nothing(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with PhotoProgress(2, quiet=True) as shown:

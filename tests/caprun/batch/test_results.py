@@ -1,4 +1,4 @@
-"""Files of results can be read back, refuse other runs, and lose no row."""
+"""Result files can be read back, refuse other runs, and lose no row."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ def write(
     return results
 
 
-def test_json_lines_read_back_every_name(tmp_path: Path) -> None:
+def test_every_name_can_be_read_back_from_json_lines(tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", NAMES)
     content = (tmp_path / "rows.jsonl").read_bytes()
     assert [json.loads(line) for line in content.decode("utf-8").split("\n")[:-1]] == [
@@ -51,7 +51,7 @@ def test_json_lines_read_back_every_name(tmp_path: Path) -> None:
     assert os.fsencode(json.loads(content.split(b"\n")[3])["image"]) == b"\xff\xfe.jpg"
 
 
-def test_csv_reads_back_every_name(tmp_path: Path) -> None:
+def test_every_name_can_be_read_back_from_csv(tmp_path: Path) -> None:
     write(tmp_path / "rows.csv", NAMES)
     with (tmp_path / "rows.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -61,7 +61,7 @@ def test_csv_reads_back_every_name(tmp_path: Path) -> None:
 
 
 @BOTH
-def test_rows_that_were_cut_off_are_written_again_wherever_the_cut(tmp_path: Path, name: str) -> None:
+def test_a_file_cut_off_anywhere_is_completed(tmp_path: Path, name: str) -> None:
     write(tmp_path / name, NAMES)
     path = tmp_path / name
     whole = path.read_bytes()
@@ -73,14 +73,14 @@ def test_rows_that_were_cut_off_are_written_again_wherever_the_cut(tmp_path: Pat
 
 
 @BOTH
-def test_what_lies_after_the_last_whole_row_is_dropped(tmp_path: Path, name: str) -> None:
+def test_data_after_the_last_complete_row_is_dropped(tmp_path: Path, name: str) -> None:
     whole = write(tmp_path / name, NAMES).path.read_bytes()
-    (tmp_path / name).write_bytes(whole[:150] + b"\0" * 5000)  # a power cut may leave zeros
+    (tmp_path / name).write_bytes(whole[:150] + b"\0" * 5000)  # a power cut can leave zeros
     assert write(tmp_path / name, NAMES).path.read_bytes() == whole
 
 
 @BOTH
-def test_finished_and_failed_rows_are_counted_again(tmp_path: Path, name: str) -> None:
+def test_finished_and_failed_rows_are_counted_when_a_run_resumes(tmp_path: Path, name: str) -> None:
     write(tmp_path / name, NAMES, stop=6)
     again = write(tmp_path / name, NAMES, stop=0)
     assert (again.done, again.failed, again.finished) == (6, 2, False)
@@ -97,7 +97,7 @@ def test_finished_and_failed_rows_are_counted_again(tmp_path: Path, name: str) -
         (lambda data: data + data.splitlines(keepends=True)[-1], "it has more rows than there are photos"),
     ],
 )
-def test_a_file_that_somebody_altered_is_refused_and_left_alone(
+def test_an_altered_file_is_refused_and_kept(
     tmp_path: Path, name: str, spoil: Callable[[bytes], bytes], problem: str
 ) -> None:
     path = tmp_path / name
@@ -114,7 +114,7 @@ def test_a_file_that_somebody_altered_is_refused_and_left_alone(
     assert path.read_bytes() != spoilt
 
 
-def test_another_run_for_the_same_file_is_refused_with_what_differs(tmp_path: Path) -> None:
+def test_another_run_for_the_same_file_is_refused_with_the_differences(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write(path, NAMES, stop=2, identity={"model": "m", "beam_size": 3, "gone": 1})
     before = path.read_bytes()
@@ -134,7 +134,7 @@ def test_a_file_that_no_run_wrote_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path], "nothing else was left there"
 
 
-def test_overwrite_begins_anew_what_is_of_another_run_or_finished(tmp_path: Path) -> None:
+def test_overwrite_starts_over_unless_the_same_run_is_unfinished(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("not precious\n")
     assert write(path, NAMES, overwrite=True).done == 7
@@ -148,7 +148,9 @@ def test_overwrite_begins_anew_what_is_of_another_run_or_finished(tmp_path: Path
         assert results.done == 0
 
 
-def test_rows_never_lie_beside_the_state_of_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overwrite_removes_old_rows_before_it_replaces_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "rows.jsonl"
     write(path, NAMES, identity={"model": "other"})
 
@@ -162,7 +164,7 @@ def test_rows_never_lie_beside_the_state_of_another_run(tmp_path: Path, monkeypa
     assert path.read_bytes() == b""
 
 
-def test_an_empty_file_of_another_run_is_nobodys_loss(tmp_path: Path) -> None:
+def test_an_empty_file_of_another_run_is_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write(path, NAMES, stop=0, identity={"model": "other"})
     assert write(path, NAMES).finished
@@ -179,9 +181,7 @@ def test_a_file_that_is_being_written_is_refused(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_file_that_another_run_gave_up_just_before_it_was_locked_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_replaced_just_before_it_is_locked_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, lock = tmp_path / "rows.jsonl", caprun.batch.results.try_lock
 
     def lock_late(file: int) -> bool:
@@ -197,7 +197,7 @@ def test_a_file_that_another_run_gave_up_just_before_it_was_locked_is_refused(
     assert path.read_bytes().count(b"\n") == len(NAMES)
 
 
-def test_texts_lie_in_their_folders_and_errors_have_none(tmp_path: Path) -> None:
+def test_texts_are_written_in_their_folders_and_errors_have_no_text(tmp_path: Path) -> None:
     texts = [tmp_path / "sub" / f"{i}.txt" for i in range(7)]
     write(tmp_path / "rows.jsonl", NAMES, texts=texts)
     assert [text.read_text() if text.exists() else None for text in texts] == [
@@ -205,7 +205,7 @@ def test_texts_lie_in_their_folders_and_errors_have_none(tmp_path: Path) -> None
     ]  # fmt: skip
 
 
-def test_texts_that_were_there_are_kept_unless_told_otherwise(tmp_path: Path) -> None:
+def test_existing_texts_are_kept_without_overwrite(tmp_path: Path) -> None:
     texts = [tmp_path / f"{i}.txt" for i in range(7)]
     for text in texts[2:4]:
         text.write_text("a person wrote this\n")
@@ -222,7 +222,7 @@ def test_all_captions_of_a_photo_are_lines_of_its_text(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_text() == "one\ntwo\n"
 
 
-def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"There is no folder .*nowhere for rows\.csv; create it first"):
         write(tmp_path / "nowhere" / "rows.csv", NAMES)
     (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere" / "rows.csv")
@@ -237,14 +237,14 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
             write(tmp_path / "pipe.csv", NAMES)
 
 
-@pytest.mark.parametrize("length", [246, 300])  # the first leaves no room for the state's name beside it
-def test_a_name_too_long_is_named(tmp_path: Path, length: int) -> None:
+@pytest.mark.parametrize("length", [246, 300])  # for 246, only the state's longer name exceeds the limit
+def test_a_name_that_is_too_long_is_reported(tmp_path: Path, length: int) -> None:
     with pytest.raises(OutputError, match=r"x\.jsonl.* cannot be written \(File name too long\)"):
         write(tmp_path / f"{'x' * length}.jsonl", NAMES)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_photo_whose_name_is_too_long_keeps_no_text_from_the_others(tmp_path: Path) -> None:
+def test_a_text_name_that_is_too_long_does_not_affect_the_other_texts(tmp_path: Path) -> None:
     texts = [tmp_path / name for name in ("a.txt", "b.txt", f"{'x' * 300}.txt")]
     write(tmp_path / "rows.jsonl", NAMES[:3], texts=texts)
     assert texts[0].read_text() == "a caption, 0\n"
@@ -253,7 +253,7 @@ def test_a_photo_whose_name_is_too_long_keeps_no_text_from_the_others(tmp_path: 
 @BOTH
 @pytest.mark.parametrize("room", [0, 5, 100, 250])
 @pytest.mark.parametrize("before", [0, 1])
-def test_a_disk_that_fills_keeps_whole_rows_and_the_same_run_goes_on(
+def test_a_full_disk_keeps_complete_rows_and_the_same_run_resumes(
     tmp_path: Path, name: str, room: int, before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / f"whole-{name}", NAMES)
@@ -291,7 +291,7 @@ def test_a_disk_that_fills_keeps_whole_rows_and_the_same_run_goes_on(
 
 @pytest.fixture
 def photos(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
-    """A folder of 23 photos, two of them bad, one with a line break in its name."""
+    """Returns a folder of 23 photos: two are not images, and one name has a line break."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(21):
@@ -301,11 +301,11 @@ def photos(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
     return folder
 
 
-# all that can be interrupted of a first run, then rows, cut anywhere or between two
+# every step of a first run that can be interrupted, then rows cut anywhere or between two rows
 FIRST = ["ftruncate:0", "fsync:0", "replace:0", "write:0", "write:1", "write:77", "write:450"]
 THEN = ["write:1", "write:29", "ftruncate:0", "write:300", "write:2", "write:301", "write:150", "write:151"]
 POINTS = [*FIRST, *THEN, "write:444", "write:70", "write:71", "write:0", "write:100"]
-# "write:0" is between a photo's text and its row
+# "write:0" kills between a photo's text and its row
 SOME = ["replace:0", "write:77", "write:0", "write:460", "write:10", "write:0", "write:25", "write:200"]
 
 
@@ -318,7 +318,7 @@ SOME = ["replace:0", "write:77", "write:0", "write:460", "write:10", "write:0", 
         pytest.param("texts/", SOME, marks=pytest.mark.slow),
     ],
 )
-def test_a_run_killed_twenty_times_ends_as_if_it_had_not_been(
+def test_a_run_killed_twenty_times_ends_like_an_uninterrupted_run(
     tiny: Path, tmp_path: Path, photos: Path, output: str, points: list[str]
 ) -> None:
     def run(deaths: list[str], to: str) -> list[str]:

@@ -38,7 +38,7 @@ Rows = dict[Any, dict[str, Any]]
 
 
 def deadly_photos() -> Callable[[], None]:
-    """Returns a hook for workers: some photos kill it, once or always, or make it wait for a file."""
+    """Returns a worker hook with which some photos kill the worker, once or always, or make it wait for a file."""
 
     def hook() -> None:
         import signal
@@ -68,7 +68,7 @@ def deadly_photos() -> Callable[[], None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """A Ray cluster of this machine for two workers; its address."""
+    """Starts a local Ray cluster for two workers; yields its address."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -112,7 +112,7 @@ def files_in(output: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def job(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Summary]:
-    """Photos, the output of a job during which workers were killed, and what came of it."""
+    """Runs a job in which workers are killed; returns the photos, the output and the summary."""
     folder = tmp_path_factory.mktemp("job")
     names = [f"{index:02} é.png" for index in range(PHOTOS - 3)]
     photos = photos_in(folder / "photos", *names, "kills-once.png", "kills.png")
@@ -123,7 +123,7 @@ def job(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
 
 
 @pytest.mark.slow
-def test_each_photo_has_one_row_though_workers_are_killed(
+def test_each_photo_has_one_row_even_if_workers_are_killed(
     job: tuple[Path, Path, Summary], captioner: Captioner
 ) -> None:
     photos, output, summary = job
@@ -149,13 +149,13 @@ def test_a_photo_that_cannot_be_read_is_a_row_with_its_error(job: tuple[Path, Pa
 
 
 @pytest.mark.slow
-def test_a_photo_that_kills_whoever_reads_it_is_a_row_with_its_error(job: tuple[Path, Path, Summary]) -> None:
+def test_a_photo_that_kills_every_worker_is_a_row_with_its_error(job: tuple[Path, Path, Summary]) -> None:
     photos, output, _ = job
     assert "killed the process that read it" in rows_in(output)[str(photos / "kills.png")]["error"]
 
 
 @pytest.mark.slow
-def test_a_finished_job_is_not_done_again(job: tuple[Path, Path, Summary]) -> None:
+def test_a_finished_job_is_not_repeated(job: tuple[Path, Path, Summary]) -> None:
     photos, output, _ = job
     before = files_in(output)
     assert caption(photos, output=output) == Summary(PHOTOS, PHOTOS, 2)
@@ -179,7 +179,7 @@ def test_other_options_another_model_and_other_photos_are_refused(
 
 
 @pytest.mark.slow
-def test_rows_have_the_confidence_or_why_the_model_abstains(cluster: str, calibrated: Path, tmp_path: Path) -> None:
+def test_rows_have_the_confidence_and_the_reason_for_abstaining(cluster: str, calibrated: Path, tmp_path: Path) -> None:
     photos = photos_in(tmp_path / "photos", *(f"{index}.png" for index in range(8)))
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     captioner = Captioner.load(calibrated, device="cpu", threads=1)
@@ -203,7 +203,7 @@ def test_rows_have_the_confidence_or_why_the_model_abstains(cluster: str, calibr
         caption(photos, output=tmp_path / "out", **more | {"min_confidence": None})
 
 
-def test_a_model_without_a_confidence_is_refused_before_a_photo_is_looked_for(tmp_path: Path) -> None:
+def test_an_uncalibrated_model_is_refused_before_any_photo_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="The model tiny has no calibrated confidence; leave out"):
         caption(tmp_path / "nowhere.png", output=tmp_path / "out", min_confidence=0.4)
     assert not (tmp_path / "out").exists()
@@ -218,7 +218,7 @@ caption(sys.argv[2], output=Path(sys.argv[3]), options=BulkOptions(rows_per_file
 
 
 @pytest.mark.slow
-def test_a_job_that_was_killed_goes_on_with_what_is_missing(cluster: str, tmp_path: Path) -> None:
+def test_a_killed_job_resumes_with_the_missing_rows(cluster: str, tmp_path: Path) -> None:
     photos = photos_in(tmp_path / "photos", "a.png", "b.png", "c.png", "waits.png")
     output = tmp_path / "out"
     killed = subprocess.Popen([sys.executable, "-c", _JOB, cluster, str(photos), str(output)])
@@ -239,7 +239,7 @@ def test_a_job_that_was_killed_goes_on_with_what_is_missing(cluster: str, tmp_pa
 
 
 @pytest.mark.slow
-def test_parquet_files_that_hold_photos_are_captioned_under_their_ids(
+def test_photos_in_parquet_files_are_captioned_under_their_ids(
     cluster: str, tmp_path: Path, captioner: Captioner
 ) -> None:
     photos = photos_in(tmp_path / "photos", *(f"{index}.png" for index in range(6)))
@@ -259,7 +259,9 @@ def test_parquet_files_that_hold_photos_are_captioned_under_their_ids(
 
 
 @pytest.mark.slow
-def test_what_a_worker_refuses_is_said_as_it_says_it(cluster: str, bundle: Path, photo: Path, tmp_path: Path) -> None:
+def test_an_error_in_a_worker_keeps_its_type_and_message(
+    cluster: str, bundle: Path, photo: Path, tmp_path: Path
+) -> None:
     graph = bundle / "encoder_model.onnx"
     content = bytearray(graph.read_bytes())
     content[-1] ^= 1
@@ -269,7 +271,7 @@ def test_what_a_worker_refuses_is_said_as_it_says_it(cluster: str, bundle: Path,
 
 
 @pytest.mark.slow
-def test_an_address_where_nobody_listens_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_without_a_cluster_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -292,7 +294,7 @@ def test_an_address_where_nobody_listens_is_said_at_once(monkeypatch: pytest.Mon
         (35, 4, "cpu", BulkOptions(), (1, (32, 32))),
     ],
 )
-def test_workers_leave_what_ray_itself_needs(
+def test_workers_leave_the_cpus_that_ray_needs(
     cpus: float, gpus: float, device: Any, options: BulkOptions, shares: tuple[int, tuple[int, int]]
 ) -> None:
     assert _shares({"CPU": cpus, "GPU": gpus}, device, options) == shares
@@ -305,7 +307,7 @@ def test_a_cluster_that_is_too_small_or_has_no_gpu_is_refused() -> None:
         _shares({"CPU": 8.0}, "cuda", BulkOptions())
 
 
-def test_a_precision_that_the_bundle_has_not_is_refused_before_anything_begins(
+def test_a_missing_precision_is_refused_before_ray_starts(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk_job, "_cluster", lambda _: pytest.fail("Ray was started"))
@@ -316,7 +318,7 @@ def test_a_precision_that_the_bundle_has_not_is_refused_before_anything_begins(
 
 @pytest.fixture
 def two_precisions(bundle: Path, edit_manifest: Callable[..., None]) -> Path:
-    """A bundle of which int8 is the fastest on the CPU and fp32 on CUDA."""
+    """Returns a bundle that is fastest in int8 on the CPU and in fp32 on CUDA."""
 
     def measured(on_cpu: int) -> list[dict[str, Any]]:
         return [{"device": measured_on("cpu"), "photos_per_second": on_cpu, "cider": 1.0, "photos": 9}]
@@ -329,7 +331,7 @@ def two_precisions(bundle: Path, edit_manifest: Callable[..., None]) -> Path:
     return bundle
 
 
-def test_a_job_goes_on_in_the_precision_it_was_begun_in(
+def test_a_job_resumes_only_in_the_precision_it_started_in(
     two_precisions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = []

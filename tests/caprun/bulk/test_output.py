@@ -1,4 +1,4 @@
-"""The output of a bulk job is its own, and has one row for every photo."""
+"""The output folder of a bulk job belongs to one job and has one row for every photo."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from caprun.bulk.output import claimed
 from caprun.errors import OutputError
 
 
-def test_a_folder_that_no_job_wrote_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_no_job_wrote_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with (
         pytest.raises(UsageError, match="holds files that were not written by a bulk job"),
@@ -25,7 +25,7 @@ def test_a_folder_that_no_job_wrote_is_left_alone(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_two_jobs_do_not_write_to_one_folder(tmp_path: Path) -> None:
+def test_two_jobs_cannot_write_to_the_same_folder(tmp_path: Path) -> None:
     with (
         claimed(tmp_path / "out", {}, 1, overwrite=False),
         pytest.raises(OutputError, match="is being written by another run"),
@@ -34,7 +34,7 @@ def test_two_jobs_do_not_write_to_one_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_overwriting_gives_up_what_another_job_wrote(tmp_path: Path) -> None:
+def test_overwrite_removes_the_rows_of_another_job(tmp_path: Path) -> None:
     with claimed(tmp_path / "out", {"model": "a"}, 2, overwrite=False) as output:
         parquet.write_table(pa.table({"image": ["x"]}), output.path / "part.parquet")
         parquet.write_table(pa.table({"image": ["x"]}), output.done / "part.parquet")
@@ -45,14 +45,14 @@ def test_overwriting_gives_up_what_another_job_wrote(tmp_path: Path) -> None:
         assert json.loads((output.state / "job.json").read_text()) == {"model": "b"}
 
 
-def test_a_job_that_failed_before_its_first_row_keeps_nobody_out(tmp_path: Path) -> None:
+def test_a_job_that_failed_before_its_first_row_does_not_block_another(tmp_path: Path) -> None:
     for model in "ab":
         with claimed(tmp_path / "out", {"model": model}, 2, overwrite=False) as output:
             assert json.loads((output.state / "job.json").read_text()) == {"model": model}
 
 
 @pytest.mark.parametrize("written", [[], ["a"], ["a", "b", "b"], ["a", "c"]])
-def test_an_output_that_has_not_one_row_for_each_photo_is_an_error(tmp_path: Path, written: list[str]) -> None:
+def test_an_output_without_exactly_one_row_per_photo_is_an_error(tmp_path: Path, written: list[str]) -> None:
     with claimed(tmp_path / "out", {}, 2, overwrite=False) as output:
         rows = {"image": written, **dict.fromkeys(("abstained", "error"), pa.nulls(len(written), pa.string()))}
         if written:

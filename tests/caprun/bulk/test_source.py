@@ -1,4 +1,4 @@
-"""A bulk job reads photos from tables, folders and lists, each with unique ids."""
+"""A bulk job reads photos from tables, folders and lists, each photo with a unique id."""
 
 import io
 import os
@@ -56,12 +56,12 @@ def test_a_table_that_cannot_be_captioned_is_refused(
 
 
 @pytest.mark.parametrize("name", ["caption", "finished"])
-def test_an_id_cannot_be_called_as_a_result_is(table: Callable[..., str], name: str) -> None:
+def test_an_id_column_named_like_a_result_column_is_refused(table: Callable[..., str], name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} has the same name as a column of the results"):
         source(table(**{name: ["a"], "image": [b""]}), id_column=name)
 
 
-def test_files_that_are_no_parquet_are_refused(tmp_path: Path) -> None:
+def test_missing_and_invalid_parquet_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         source(str(tmp_path / "nowhere.parquet"))
     (tmp_path / "no.parquet").write_bytes(b"PAR1 and no more")
@@ -70,7 +70,7 @@ def test_files_that_are_no_parquet_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["what?", "x;", "a\tb", "a\nb", "\udcff"])
-def test_paths_that_ray_would_mistake_are_refused(name: str, photo: Path, tmp_path: Path) -> None:
+def test_paths_that_ray_would_misread_are_refused(name: str, photo: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"Ray Data cannot use the path .*; rename it"):
         source(str(tmp_path / f"{name}.parquet"))
     with pytest.raises(UsageError, match=r"Ray Data cannot use the path .*; rename it"):
@@ -88,7 +88,7 @@ def test_another_table_with_the_same_ids_is_another_source(
 
 
 @pytest.mark.parametrize(("images", "same"), [([b"1"], True), (["1.png"], False)])
-def test_the_folder_one_is_in_matters_where_a_table_names_photos(
+def test_the_working_folder_matters_only_if_a_table_holds_paths(
     table: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: list[Any], same: bool
 ) -> None:
     path = table(id=[1], image=images)
@@ -107,7 +107,7 @@ def test_photos_named_from_another_folder_are_another_source(photo: Path, monkey
     assert below.digest != above.digest
 
 
-def test_a_path_that_is_too_long_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_a_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
     long = str(tmp_path / ("x" * 300))
     with pytest.raises(UsageError, match=r"cannot be read \("):
         source(f"{long}.parquet")
@@ -118,11 +118,11 @@ def test_a_path_that_is_too_long_is_refused_in_a_sentence(tmp_path: Path) -> Non
         pass
 
 
-def test_a_photo_whose_name_is_too_long_is_one_that_cannot_be_read(photo: Path) -> None:
+def test_a_photo_name_that_is_too_long_is_accepted_as_an_id(photo: Path) -> None:
     assert source("x" * 300, str(photo)).ids == ["x" * 300, str(photo)]
 
 
-def test_photos_and_tables_are_not_mixed(table: Callable[..., str], photo: Path) -> None:
+def test_mixing_photos_and_tables_is_refused(table: Callable[..., str], photo: Path) -> None:
     with pytest.raises(UsageError, match="caption them in separate jobs"):
         source(table(id=[1], image=[b""]), str(photo))
 
@@ -132,7 +132,7 @@ def test_a_photo_named_twice_is_captioned_once(photo: Path) -> None:
     assert found.ids == [str(photo), f"{photo}.png"]
 
 
-def test_a_name_that_is_no_text_is_shown_as_bytes(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_has_an_escaped_id(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.png"
     found = source("-", standard_input=path)
     assert (found.ids, found.paths) == ([f"{tmp_path}/\\xff.png"], [path])

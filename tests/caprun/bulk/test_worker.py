@@ -16,7 +16,7 @@ from caprun.caption import as_row
 
 @pytest.fixture
 def work(tiny: Path, tmp_path: Path) -> dict[str, Any]:
-    """Settings of a worker, without the search."""
+    """Returns the settings of a worker except the search."""
     return {
         "options": BulkOptions(str(tiny), device="cpu", precision="fp32", threads=1, batch_size=4),
         "digest": read_bundle(tiny).digest,
@@ -29,7 +29,7 @@ def work(tiny: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 def present(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without the columns that it leaves empty."""
+    """Returns a row without its empty columns."""
     known = {key: value for key, value in row.items() if value is not None}
     if "alternatives" in known:
         known["alternatives"] = [present(other) for other in known["alternatives"]]
@@ -37,7 +37,7 @@ def present(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("options", [SearchOptions(), SearchOptions(n_best=2), SearchOptions(max_length=2)])
-def test_rows_are_those_of_every_other_output(
+def test_rows_are_the_same_as_in_other_outputs(
     work: dict[str, Any], captioner: Captioner, photo: Path, options: SearchOptions
 ) -> None:
     table = Worker(BulkWork(**work, search=options))(pa.table({"image": [photo.name, "nowhere.jpg"]}))

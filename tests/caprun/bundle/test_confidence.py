@@ -31,26 +31,26 @@ def sure(calibrated: Path) -> Captioner:
 
 
 def confidences(caption: Caption) -> list[float]:
-    """Its own and those of its alternatives."""
+    """Returns the confidences of a caption and of its alternatives."""
     found = [one.confidence for one in (caption, *caption.alternatives)]
     assert None not in found
     return [value for value in found if value is not None]
 
 
 def test_confidences_differ_between_photos_and_are_probabilities(sure: Captioner, images: Images) -> None:
-    """Requires that the calibrated bundle suits the tests of abstaining."""
+    """Also checks that the calibrated bundle is suitable for the tests of abstaining."""
     captions = sure.caption_arrays(images)
     found = [confidences(caption)[0] for caption in captions if caption.finished]
     assert all(0 < value < 1 for value in found)
     assert min(found) < 0.2
     assert max(found) > 0.6
     assert len(set(found)) == len(found) > len(images) / 2
-    # the captions of the others were cut
+    # the other captions were cut at `max_length`
     assert {confidences(caption)[0] for caption in captions if not caption.finished} <= {0.0}
 
 
 @pytest.mark.parametrize("options", [None, SearchOptions(1, 12, 1.0), WIDE, SAMPLED], ids=["own", "1", "wide", "drawn"])
-def test_a_confidence_is_that_of_the_photos_first_state_and_of_the_caption(
+def test_a_confidence_is_computed_from_the_first_state_and_the_caption(
     sure: Captioner, calibrated: Path, images: Images, options: SearchOptions | None
 ) -> None:
     encoded = OnnxBackend(read_bundle(calibrated), "cpu", 1).encode(images).tensors()
@@ -75,7 +75,7 @@ def test_a_confidence_does_not_depend_on_the_batch(
         assert confidences(caption) == pytest.approx(confidences(alone), abs=1e-5)
 
 
-def test_many_photos_have_theirs_too(sure: Captioner, calibrated: Path, photo: Path) -> None:
+def test_caption_many_returns_the_same_confidences(sure: Captioner, calibrated: Path, photo: Path) -> None:
     expected = sure.caption(photo).confidence
     many = Captioner.load(calibrated, device="cpu", many=True)
     for captioner in (sure, many):
@@ -86,12 +86,12 @@ def test_many_photos_have_theirs_too(sure: Captioner, calibrated: Path, photo: P
             assert caption.confidence == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_model_that_was_not_calibrated_has_none(captioner: Captioner, images: Images) -> None:
+def test_captions_of_an_uncalibrated_model_have_no_confidence(captioner: Captioner, images: Images) -> None:
     for caption in captioner.caption_arrays(images, WIDE):
         assert {caption.confidence, *(other.confidence for other in caption.alternatives)} == {None}
 
 
-def test_what_is_known_of_the_photos_stays_while_steps_are_taken(captioner: Captioner, images: Images) -> None:
+def test_the_first_state_does_not_change_during_the_search(captioner: Captioner, images: Images) -> None:
     steps = captioner.backend.encode(images)
     before = steps.photo.copy()
     assert before.dtype == np.float32
@@ -100,7 +100,7 @@ def test_what_is_known_of_the_photos_stays_while_steps_are_taken(captioner: Capt
 
 
 class Unasked:
-    """A backend of whose photos nobody may ask, for on a GPU that would cost time."""
+    """A backend that fails if the state of its photos is read, because copying it from a GPU takes time."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -117,13 +117,13 @@ class Unasked:
         return self._steps(*arguments)  # type: ignore[arg-type]
 
 
-def test_nobody_looks_at_the_state_where_there_is_no_confidence(captioner: Captioner, images: Images) -> None:
+def test_the_state_is_not_read_without_a_confidence(captioner: Captioner, images: Images) -> None:
     unasked = Unasked(captioner.backend)
     assert Captioner(captioner.spec, captioner.vocabulary, unasked).caption_arrays(images)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not HAS_CUDA, reason="needs onnxruntime-gpu and a CUDA device")
-def test_confidences_on_cuda_are_those_of_the_cpu(sure: Captioner, calibrated: Path, images: Images) -> None:
+def test_confidences_on_cuda_equal_those_on_the_cpu(sure: Captioner, calibrated: Path, images: Images) -> None:
     cuda = Captioner.load(calibrated, device="cuda", precision="fp32")
     for caption, expected in zip(cuda.caption_arrays(images), sure.caption_arrays(images), strict=True):
         assert caption.text == expected.text

@@ -1,4 +1,4 @@
-"""A confidence refuses unusable weights and always gives a probability."""
+"""A confidence refuses unusable weights and always returns a probability."""
 
 import numpy as np
 import pytest
@@ -7,18 +7,18 @@ from caprun.bundle.confidence import Confidence, Linear
 from caprun.search.hypothesis import Hypothesis
 
 
-def test_a_confidence_refuses_weights_of_what_it_does_not_know() -> None:
+def test_weights_of_an_unknown_feature_are_refused() -> None:
     with pytest.raises(ValueError, match="'colour', which this caprun does not know"):
         Linear(0.0, {"colour": 1.0})
 
 
-def test_a_photo_of_another_size_than_the_weights_is_refused() -> None:
+def test_a_photo_with_more_features_than_weights_is_refused() -> None:
     confidence = Confidence("It is good.", Linear(0.0, {}, (1.0, 2.0)), Linear(0.0))
     with pytest.raises(ValueError, match="3 features and the confidence 2 weights"):
         confidence.probability(np.zeros(3, np.float32), Hypothesis((1,), np.zeros(2), True, None))
 
 
-def test_an_empty_caption_or_one_that_was_cut_is_never_likely_to_be_good() -> None:
+def test_the_confidence_of_an_empty_or_unfinished_caption_is_zero() -> None:
     """The photo and the probability of END do not matter."""
     sure = Confidence("It is good.", Linear(25.0, {"log_prob": 1.0}, (9.0,)), Linear(25.0))
     empty = Hypothesis((), np.zeros(1), True, None), Hypothesis((), np.empty(0), False, None)
@@ -26,7 +26,7 @@ def test_an_empty_caption_or_one_that_was_cut_is_never_likely_to_be_good() -> No
         assert sure.probability(np.ones(1, np.float32), hypothesis) == 0
 
 
-def test_an_empty_caption_and_enormous_numbers_give_a_probability() -> None:
+def test_empty_captions_huge_weights_and_nan_give_a_probability() -> None:
     names = ("log_prob", "mean_log_prob", "lowest_log_prob", "spread", "pieces", "finished")
     weights = Linear(1e9, dict.fromkeys(names, -1e9), (1e9, -1e9))
     confidence = Confidence("It is good.", weights, weights)

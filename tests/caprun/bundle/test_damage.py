@@ -1,6 +1,6 @@
-"""A bundle with an altered byte is refused, whatever the file and the precision.
+"""A bundle with an altered byte is refused, in any file and any precision.
 
-The error names the file, and ONNX Runtime has not read anything by then.
+The error names the file, and is raised before ONNX Runtime reads anything.
 """
 
 import os
@@ -33,7 +33,7 @@ FLIPS, CUTS = 50, 20
 
 @pytest.fixture(scope="module")
 def two_precisions(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle, its graphs under the names of another precision too; do not write to it."""
+    """Returns the tiny bundle with its graphs also under int8 file names; tests do not write to it."""
     place = Path(shutil.copytree(tiny, tmp_path_factory.mktemp("two") / "bundle"))
     for source, target in zip(FP32, INT8, strict=True):
         shutil.copy(place / source, place / target)
@@ -50,7 +50,7 @@ def two_precisions(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def spoilt(two_precisions: Path, tmp_path: Path) -> Path:
-    """A copy, to be spoilt."""
+    """Returns a copy of the bundle that a test can damage."""
     return Path(shutil.copytree(two_precisions, tmp_path / "bundle"))
 
 
@@ -59,7 +59,7 @@ def precision_of(file: str) -> str:
 
 
 def refused(bundle: Path, file: str) -> str:
-    """Load it as whoever needs that file does; returns the sentence."""
+    """Loads the bundle in the precision that needs the file; returns the error, one sentence that names the file."""
     with pytest.raises(BundleError) as caught:
         Captioner.load(bundle, device="cpu", threads=1, precision=precision_of(file))
     sentence = str(caught.value)
@@ -71,7 +71,7 @@ def refused(bundle: Path, file: str) -> str:
 
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Every session attempted."""
+    """Makes every session fail; returns the models of the attempted sessions."""
     attempts: list[object] = []
 
     def refuse(model: object, *_: object, **__: object) -> None:
@@ -97,7 +97,7 @@ def test_flipped_bits_are_refused(sessions: list[object], spoilt: Path, file: st
 @every_file
 def test_truncations_are_refused(sessions: list[object], spoilt: Path, file: str) -> None:
     sound = (spoilt / file).read_bytes()
-    end = len(sound.rstrip())  # after the brace there is a line break that means nothing
+    end = len(sound.rstrip())  # the line break after the brace has no meaning
     for cut in [0, 1, end - 1, *random.Random(file).sample(range(2, end - 1), CUTS - 3)]:
         (spoilt / file).write_bytes(sound[:cut])
         refused(spoilt, file)
@@ -105,9 +105,7 @@ def test_truncations_are_refused(sessions: list[object], spoilt: Path, file: str
 
 
 @every_file
-def test_a_byte_more_and_zeros_in_the_place_of_a_block_are_refused(
-    sessions: list[object], spoilt: Path, file: str
-) -> None:
+def test_appended_bytes_and_zeroed_blocks_are_refused(sessions: list[object], spoilt: Path, file: str) -> None:
     sound = (spoilt / file).read_bytes()
     middle = len(sound) // 2
     for damaged in (sound + b"\0", sound + sound, sound[:middle] + bytes(8) + sound[middle + 8 :], bytes(len(sound))):
@@ -159,7 +157,7 @@ REPLACED = [
 @pytest.mark.skipif(os.name != "posix", reason="pipes and links are those of POSIX")
 @every_file
 @pytest.mark.parametrize("replaced", REPLACED, ids=lambda replaced: replaced.__name__)
-def test_what_is_no_file_of_the_bundles_own_is_refused(
+def test_anything_but_a_regular_file_in_the_bundle_is_refused(
     sessions: list[object], spoilt: Path, file: str, replaced: Callable[[Path], None]
 ) -> None:
     replaced(spoilt / file)
@@ -169,23 +167,23 @@ def test_what_is_no_file_of_the_bundles_own_is_refused(
 
 @pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")
 @every_file
-def test_a_link_that_stays_in_the_bundle_is_followed_and_what_it_leads_to_is_checked(
+def test_a_link_within_the_bundle_is_followed_and_its_target_is_checked(
     sessions: list[object], spoilt: Path, file: str
 ) -> None:
-    """This is the layout of a volume that is replaced by replacing one link."""
+    """Volumes that are replaced by replacing one link have this layout."""
     (spoilt / "..2026").mkdir()
     (spoilt / "..data").symlink_to("..2026")
     real = (spoilt / file).rename(spoilt / "..2026" / file)
     (spoilt / file).symlink_to(Path("..data", file))
     bundle = read_bundle(spoilt)
     assert bundle.graphs() == (bundle.read("encoder_model.onnx"), bundle.read("decoder_model.onnx"))
-    real.write_bytes(real.read_bytes()[:-2])  # the last byte may be a line break that means nothing
+    real.write_bytes(real.read_bytes()[:-2])  # the last byte may be a line break without meaning
     refused(spoilt, file)
     assert sessions == []
 
 
 @every_file
-def test_a_file_that_is_not_there_is_refused(sessions: list[object], spoilt: Path, file: str) -> None:
+def test_a_missing_file_is_refused(sessions: list[object], spoilt: Path, file: str) -> None:
     (spoilt / file).unlink()
     if file == "model.json":
         with pytest.raises(BundleError, match=r"is not a bundle: it has no model\.json\.$"):
@@ -196,14 +194,14 @@ def test_a_file_that_is_not_there_is_refused(sessions: list[object], spoilt: Pat
 
 
 @every_file
-def test_a_file_that_may_not_be_read_is_refused(sessions: list[object], spoilt: Path, file: str) -> None:
+def test_an_unreadable_file_is_refused(sessions: list[object], spoilt: Path, file: str) -> None:
     (spoilt / file).chmod(0)
     with obeying_permissions():
         assert "cannot be read (Permission denied); change its permissions" in refused(spoilt, file)
     assert sessions == []
 
 
-def test_a_bundle_in_a_folder_that_may_not_be_entered_is_refused(spoilt: Path) -> None:
+def test_a_bundle_in_an_inaccessible_folder_is_refused(spoilt: Path) -> None:
     spoilt.parent.chmod(0o600)
     try:
         with obeying_permissions(), pytest.raises(BundleError, match=f"^{spoilt} cannot be read: Permission denied"):
@@ -213,7 +211,7 @@ def test_a_bundle_in_a_folder_that_may_not_be_entered_is_refused(spoilt: Path) -
 
 
 @pytest.mark.parametrize(("one", "other"), [FP32, INT8, (FP32[0], INT8[1]), ("vocab.json", "MODEL_CARD.md")])
-def test_two_files_exchanged_are_refused(sessions: list[object], spoilt: Path, one: str, other: str) -> None:
+def test_two_swapped_files_are_refused(sessions: list[object], spoilt: Path, one: str, other: str) -> None:
     (spoilt / one).rename(spoilt / "x")
     (spoilt / other).rename(spoilt / one)
     (spoilt / "x").rename(spoilt / other)
@@ -222,7 +220,7 @@ def test_two_files_exchanged_are_refused(sessions: list[object], spoilt: Path, o
     assert sessions == []
 
 
-def test_two_lines_of_the_vocabulary_exchanged_are_refused(sessions: list[object], spoilt: Path) -> None:
+def test_two_swapped_lines_of_the_vocabulary_are_refused(sessions: list[object], spoilt: Path) -> None:
     path = spoilt / "vocab.json"
     text = path.read_text(encoding="utf-8")
     assert '"dog",\n"cat"' in text
@@ -231,8 +229,8 @@ def test_two_lines_of_the_vocabulary_exchanged_are_refused(sessions: list[object
     assert sessions == []
 
 
-def test_the_manifest_of_another_bundle_is_refused(sessions: list[object], spoilt: Path, tmp_path: Path) -> None:
-    """With its vocabulary or without it: each is sound, and they are not of one bundle."""
+def test_files_of_another_bundle_are_refused(sessions: list[object], spoilt: Path, tmp_path: Path) -> None:
+    """Every file is valid, but the files come from two bundles."""
     sound = read_bundle(spoilt)
     other = Path(shutil.copytree(spoilt, tmp_path / "other"))
     pieces = (*sound.vocabulary.pieces[:4], *reversed(sound.vocabulary.pieces[4:]))
@@ -248,7 +246,9 @@ def test_the_manifest_of_another_bundle_is_refused(sessions: list[object], spoil
     assert sessions == []
 
 
-def test_what_was_checked_is_what_is_run(spoilt: Path, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_graphs_that_were_checked_are_the_graphs_that_run(
+    spoilt: Path, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Files are read once, so replacing them after they are opened has no effect."""
     right = [one.ids for one in Captioner.load(spoilt, device="cpu", threads=1).hypotheses(images)]
     given: list[bytes] = []
@@ -259,7 +259,7 @@ def test_what_was_checked_is_what_is_run(spoilt: Path, images: Images, monkeypat
         file = real(path)
         if path.name in FP32 and path.parent == spoilt and os.fstat(file.fileno()).st_size != 3:
             reading.append(path.name)
-            if reading.count(path.name) > 1:  # the first looks at its size alone
+            if reading.count(path.name) > 1:  # the first call only reads the size
                 path.unlink()
                 path.write_bytes(b"bad")
         return file
@@ -278,7 +278,7 @@ def test_what_was_checked_is_what_is_run(spoilt: Path, images: Images, monkeypat
     assert [one.ids for one in captioner.hypotheses(images)] == right
 
 
-def test_a_graph_of_a_precision_that_is_not_used_is_not_read(
+def test_the_graphs_of_an_unused_precision_are_not_read(
     spoilt: Path, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading them would take longer than captioning a photo; `caprun doctor` reads them all."""
@@ -290,8 +290,8 @@ def test_a_graph_of_a_precision_that_is_not_used_is_not_read(
     assert "has been altered" in refused(spoilt, INT8[0])
 
 
-def test_every_file_is_still_sound_after_it_was_put_back(two_precisions: Path, images: Images) -> None:
-    """Requires that undamaged bundles load, so the tests above refuse the damage."""
+def test_the_undamaged_bundle_loads_in_both_precisions(two_precisions: Path, images: Images) -> None:
+    """Checks that the tests above refuse the damage and not the bundle."""
     assert all(stat.S_ISREG((two_precisions / file).lstat().st_mode) for file in EVERY)
     said = {
         precision: [

@@ -14,19 +14,19 @@ Put = Callable[[ModelProto, TensorProto], None]
 
 
 def inside() -> TensorProto:
-    """A tensor whose values are beside its name."""
+    """Returns a tensor that contains its values."""
     return numpy_helper.from_array(np.arange(6, dtype=np.float32), "weights")
 
 
 def outside() -> TensorProto:
-    """A tensor whose values are in another file."""
+    """Returns a tensor with its values in another file."""
     elsewhere = onnx.StringStringEntryProto(key="location", value="passwords.bin")
     kind = {"data_type": TensorProto.FLOAT, "dims": [6], "data_location": TensorProto.EXTERNAL}
     return TensorProto(name="weights", external_data=[elsewhere], **kind)
 
 
 def model() -> ModelProto:
-    """A model with all that a model can have, and no tensor from elsewhere."""
+    """Returns a model with everything that a model can contain, except external data."""
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 6])
     branch = helper.make_graph([helper.make_node("Identity", ["x"], ["z"])], "branch", [], [value], [inside()])
     nodes = [
@@ -72,7 +72,7 @@ PLACES: dict[str, Put] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_external_data_is_found_wherever_a_tensor_can_stand(place: str) -> None:
+def test_external_data_is_found_wherever_a_tensor_can_be(place: str) -> None:
     harmless, harmful = model(), model()
     PLACES[place](harmless, inside())
     PLACES[place](harmful, outside())
@@ -80,8 +80,8 @@ def test_external_data_is_found_wherever_a_tensor_can_stand(place: str) -> None:
     assert has_external_data(harmful.SerializeToString()) is True
 
 
-def test_every_way_to_a_tensor_that_onnx_has_is_walked() -> None:
-    """Guards against a later ONNX in which tensors stand where none stood before."""
+def test_every_path_to_a_tensor_in_the_onnx_schema_is_walked() -> None:
+    """Fails if a later version of ONNX allows tensors in new places."""
     fields: dict[str, dict[int, str]] = {}
     pending = [ModelProto.DESCRIPTOR]
     while pending:
@@ -98,7 +98,7 @@ def test_every_way_to_a_tensor_that_onnx_has_is_walked() -> None:
 
 
 @pytest.mark.parametrize("half", ["data_location", "external_data"])
-def test_half_of_a_reference_is_enough(half: str) -> None:
+def test_either_field_of_a_reference_is_recognised(half: str) -> None:
     tensor = outside()
     tensor.ClearField("external_data" if half == "data_location" else "data_location")
     made = model()
@@ -106,15 +106,15 @@ def test_half_of_a_reference_is_enough(half: str) -> None:
     assert has_external_data(made.SerializeToString())
 
 
-def test_a_location_that_onnx_runtime_would_cut_to_external_is_external() -> None:
+def test_a_location_that_onnx_runtime_truncates_to_external_is_external() -> None:
     tensor = inside().SerializeToString() + bytes([14 << 3, 0x81, 0x80, 0x80, 0x80, 0x10])  # 2 ** 32 + 1
     assert TensorProto.FromString(tensor).data_location == TensorProto.EXTERNAL
     graph = bytes([5 << 3 | 2, len(tensor)]) + tensor
     assert has_external_data(bytes([7 << 3 | 2, len(graph)]) + graph)
 
 
-def test_a_graph_in_two_parts_is_walked_in_both() -> None:
-    """Protocol Buffers merge them."""
+def test_both_parts_of_a_split_graph_are_walked() -> None:
+    """Protocol Buffers merges the two parts."""
     made = model()
     made.graph.initializer.append(outside())
     assert has_external_data(made.SerializeToString() + model().SerializeToString())
@@ -156,17 +156,17 @@ def test_values_are_not_read() -> None:
         b"\x02\x00",  # a field 0
         b"\x3a\x7f\x00",  # a graph longer than the file
         b"\x3a\x02\x2a\x7f",  # a tensor longer than its graph
-        b"\x08" + b"\xff" * 10,  # a number without an end
+        b"\x08" + b"\xff" * 10,  # a number that does not end
         b"\x18\x00\x00\x00ORTM" + b"\x00" * 8,  # ONNX Runtime's own format
-        b"\xba\x80\x80\x80\x80\x01\x00",  # a tag that a parser may cut to another
+        b"\xba\x80\x80\x80\x80\x01\x00",  # a tag that a parser may truncate to another one
     ],
 )
-def test_what_is_no_onnx_model_is_refused(garbage: bytes) -> None:
+def test_bytes_that_are_not_an_onnx_model_are_refused(garbage: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         has_external_data(garbage)
 
 
-def test_a_model_cut_short_is_refused_or_has_none() -> None:
+def test_a_truncated_model_is_refused_or_has_no_external_data() -> None:
     whole = model().SerializeToString()
     outcomes = set()
     for size in range(len(whole)):
@@ -177,7 +177,7 @@ def test_a_model_cut_short_is_refused_or_has_none() -> None:
     assert outcomes == {False, None}
 
 
-def test_no_damage_hides_a_reference_that_the_onnx_package_still_sees() -> None:
+def test_damage_never_hides_a_reference_that_the_onnx_package_sees() -> None:
     made = model()
     made.graph.initializer.insert(0, outside())
     whole, rng = made.SerializeToString(), np.random.default_rng(0)
@@ -188,10 +188,10 @@ def test_no_damage_hides_a_reference_that_the_onnx_package_still_sees() -> None:
             damaged[at] ^= 1 << rng.integers(8)
         try:
             parsed = ModelProto.FromString(bytes(damaged))
-        except Exception:  # noqa: BLE001 - the parser's own class, whichever protobuf is installed
+        except Exception:  # noqa: BLE001 - the class depends on the installed protobuf
             continue
         external = [t for t in parsed.graph.initializer if t.data_location == TensorProto.EXTERNAL]
         seen += len(external)
-        with contextlib.suppress(ValueError):  # to refuse it altogether is as good
+        with contextlib.suppress(ValueError):  # a refusal is also fine
             assert has_external_data(bytes(damaged)) or not external
     assert seen > 50

@@ -1,4 +1,4 @@
-"""A hostile manifest with a correct digest is refused if it cannot run or leads out of the bundle.
+"""A hostile manifest with a correct digest is refused if its bundle cannot run or its names lead out of the bundle.
 
 Each error is one short sentence, raised before a session is made.
 """
@@ -42,7 +42,7 @@ def refuse(sessions: list[object]) -> Callable[[Path], str]:
 Refuse = Callable[[Path], str]
 
 
-# --- JSON itself
+# --- JSON
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ Refuse = Callable[[Path], str]
     ],
     ids=lambda value: repr(value[:20]),
 )
-def test_json_that_could_be_read_in_two_ways_or_fills_the_stack_is_refused(content: bytes, why: str) -> None:
+def test_ambiguous_invalid_or_deeply_nested_json_is_refused(content: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         parse_json(content)
 
 
-def test_json_as_it_is_written_is_read() -> None:
+def test_json_that_python_writes_is_read() -> None:
     data = {"a": [1, -2.5, 1e-05, 6.67572021484375e-06, True, None, "é😀 \u2028"], "": {}, "b": 10**200}
     assert parse_json(json.dumps(data).encode()) == data
 
@@ -83,7 +83,7 @@ def test_json_as_it_is_written_is_read() -> None:
     [b"[" * 200_000, b'{"pieces": ' + b"[" * 500 + b"]" * 500 + b"}", b'{"pieces": [], "pieces": []}', b"NaN", b"\xff"],
     ids=lambda content: repr(content[:20]),
 )
-def test_json_that_no_bundle_has_is_refused_as_manifest_and_as_vocabulary(
+def test_invalid_json_is_refused_as_manifest_and_as_vocabulary(
     refuse: Refuse, bundle: Path, edit_manifest: Edit, file: str, content: bytes
 ) -> None:
     (bundle / file).write_bytes(content)
@@ -94,7 +94,7 @@ def test_json_that_no_bundle_has_is_refused_as_manifest_and_as_vocabulary(
 
 
 def test_a_manifest_of_a_gigabyte_is_refused_unread(refuse: Refuse, bundle: Path) -> None:
-    os.truncate(bundle / "model.json", 2**30)  # with a hole: it takes no room
+    os.truncate(bundle / "model.json", 2**30)  # sparse: it takes no disk space
     assert "model.json is too large for a manifest; do not use it" in refuse(bundle)
 
 
@@ -104,7 +104,7 @@ def test_a_vocabulary_of_a_gigabyte_is_refused_unread(refuse: Refuse, bundle: Pa
     assert "vocab.json is too large for a file of a bundle" in refuse(bundle)
 
 
-def test_a_graph_that_no_protocol_buffer_could_be_is_refused_unread(
+def test_a_graph_too_large_for_protocol_buffers_is_refused_unread(
     refuse: Refuse, bundle: Path, edit_manifest: Edit
 ) -> None:
     os.truncate(bundle / "encoder_model.onnx", 2**40)
@@ -112,11 +112,11 @@ def test_a_graph_that_no_protocol_buffer_could_be_is_refused_unread(
     assert "encoder_model.onnx is too large for a file of a bundle" in refuse(bundle)
 
 
-# --- Types and keys, everywhere
+# --- Types and keys
 
 
 def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in a manifest, by its keys."""
+    """Yields the path of every value in a manifest, as keys and indices."""
     yield path
     if isinstance(data, dict):
         for key, value in data.items():
@@ -134,7 +134,7 @@ TABLES = [(), ("image",), ("special",), ("search",), ("files", "vocab.json"), ("
 
 
 def assert_read_or_refused_in_a_line(bundle: Path, path: tuple[Any, ...]) -> None:
-    """Requires a bundle or an error of one line for a manifest that was altered at `path`."""
+    """Checks that a manifest altered at `path` is read or refused in one line."""
     said = ""
     try:
         read_bundle(bundle)
@@ -154,12 +154,12 @@ def put(path: tuple[Any, ...], value: object) -> Callable[[Any], None]:
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=lambda other: repr(other)[:20])
-def test_a_value_of_another_kind_is_refused_or_means_something(
+def test_any_value_anywhere_is_accepted_or_refused_in_one_line(
     bundle: Path, edit_manifest: Edit, sessions: list[object], other: object
 ) -> None:
-    """Any value at any place gives a bundle or an error of one line, never another exception."""
+    """The manifest is read or a BundleError of one line is raised, never another exception."""
     before = (bundle / "model.json").read_bytes()
-    for path in PLACES[OTHERS.index(other) % 3 :: 3]:  # each place has a third of the values
+    for path in PLACES[OTHERS.index(other) % 3 :: 3]:  # each place is tested with a third of the values
         edit_manifest(bundle, put(path, other))
         assert_read_or_refused_in_a_line(bundle, path)
         (bundle / "model.json").write_bytes(before)
@@ -171,7 +171,7 @@ def test_a_value_of_another_kind_is_refused_or_means_something(
     [path for path in PLACES if len(path) <= 2 and path[0] not in ("name", "licence", "files")],
     ids=lambda path: ".".join(map(str, path)),
 )
-def test_text_where_something_else_is_meant_is_refused(
+def test_text_in_place_of_another_value_is_refused(
     refuse: Refuse, bundle: Path, edit_manifest: Edit, path: tuple[Any, ...]
 ) -> None:
     edit_manifest(bundle, put(path, "nonsense"))
@@ -179,7 +179,7 @@ def test_text_where_something_else_is_meant_is_refused(
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: ".".join(map(str, path)) or "top")
-def test_a_key_that_is_not_known_is_refused_at_every_level(
+def test_an_unknown_key_is_refused_at_every_level(
     refuse: Refuse, bundle: Path, edit_manifest: Edit, path: tuple[Any, ...]
 ) -> None:
     edit_manifest(bundle, put((*path, "odd\x07"), {"odd": 1}))
@@ -187,7 +187,7 @@ def test_a_key_that_is_not_known_is_refused_at_every_level(
 
 
 @pytest.mark.parametrize("version", [2, 3, 4, 99, 10**30])
-def test_a_future_version_or_a_draft_is_refused_with_what_to_do(
+def test_the_error_for_a_future_version_or_a_draft_tells_what_to_do(
     refuse: Refuse, bundle: Path, edit_manifest: Edit, version: int
 ) -> None:
     edit_manifest(bundle, lambda data: data.update(format_version=version))
@@ -196,9 +196,7 @@ def test_a_future_version_or_a_draft_is_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize("version", [0, -1, True, 2.0, "2", None, [2]])
-def test_a_version_that_never_was_is_refused(
-    refuse: Refuse, bundle: Path, edit_manifest: Edit, version: object
-) -> None:
+def test_an_invalid_version_is_refused(refuse: Refuse, bundle: Path, edit_manifest: Edit, version: object) -> None:
     edit_manifest(bundle, lambda data: data.update(format_version=version))
     assert "is not a manifest" in refuse(bundle)
 
@@ -240,7 +238,7 @@ NOT_PLAIN = [
 
 
 @pytest.mark.parametrize("name", NOT_PLAIN, ids=ascii)
-def test_a_name_that_is_a_path_somewhere_is_refused(
+def test_a_file_name_that_is_not_plain_on_every_system_is_refused(
     refuse: Refuse, bundle: Path, edit_manifest: Edit, name: str
 ) -> None:
     def change(data: Data) -> None:
@@ -254,23 +252,25 @@ def test_a_name_that_is_a_path_somewhere_is_refused(
 
 
 @pytest.mark.parametrize("name", NOT_PLAIN[:-1], ids=ascii)
-def test_a_precision_of_such_a_name_is_refused(refuse: Refuse, bundle: Path, edit_manifest: Edit, name: str) -> None:
+def test_a_precision_name_that_is_not_plain_is_refused(
+    refuse: Refuse, bundle: Path, edit_manifest: Edit, name: str
+) -> None:
     edit_manifest(bundle, lambda data: data["precisions"].update({name: data["precisions"]["fp32"]}))
     assert "the name of a precision is not a plain name" in refuse(bundle)
 
 
 @pytest.mark.parametrize("name", ["encoder_model.onnx", "decoder_model.int8.onnx", "MODEL_CARD.md", "a", "x-1+2.bin"])
-def test_names_that_an_export_gives_are_plain(name: str) -> None:
+def test_usual_file_names_are_plain(name: str) -> None:
     assert is_plain_name(name)
 
 
-def test_a_directory_above_may_be_a_link(bundle: Path, tmp_path: Path) -> None:
-    """The files of a bundle are in its own directory."""
+def test_a_parent_directory_can_be_a_link(bundle: Path, tmp_path: Path) -> None:
+    """A link above the bundle's own directory does not lead out of it."""
     (tmp_path / "models").symlink_to(bundle.parent)
     assert read_bundle(tmp_path / "models" / "bundle").graphs() == read_bundle(bundle).graphs()
 
 
-# --- What the graphs are for
+# --- Graphs and vocabulary
 
 
 def _tensor(graph: str, side: str, old: str, **change: Any) -> Callable[[Data], None]:
@@ -313,7 +313,7 @@ def _without(graph: str, side: str, name: str) -> Callable[[Data], None]:
         (_without("decoder", "outputs", "alpha"), "its decoder returns no alpha for the attention grid"),
     ],
 )
-def test_graphs_that_the_runtime_could_not_run_are_refused(
+def test_graphs_that_the_runtime_cannot_run_are_refused(
     refuse: Refuse, bundle: Path, edit_manifest: Edit, change: Callable[[Data], object], problem: str
 ) -> None:
     edit_manifest(bundle, change)
@@ -339,7 +339,7 @@ def test_graphs_that_the_runtime_could_not_run_are_refused(
     ],
     ids=str,
 )
-def test_a_vocabulary_that_is_none_is_refused_although_its_checksum_is_right(
+def test_an_invalid_vocabulary_with_a_correct_checksum_is_refused(
     refuse: Refuse, bundle: Path, edit_manifest: Edit, vocabulary: object
 ) -> None:
     (bundle / "vocab.json").write_text(json.dumps(vocabulary))
@@ -348,12 +348,12 @@ def test_a_vocabulary_that_is_none_is_refused_although_its_checksum_is_right(
     assert f"{bundle / 'vocab.json'} is not a vocabulary: " in refuse(bundle)
 
 
-def test_special_ids_are_those_of_this_vocabulary(refuse: Refuse, bundle: Path) -> None:
+def test_special_ids_outside_the_vocabulary_are_refused(refuse: Refuse, bundle: Path) -> None:
     sound = read_bundle(bundle)
     write_manifest(bundle, replace(sound.manifest, special=Special(0, 1, 2, 24)), sound.vocabulary, "")
     assert "its special ids are not four different ids of the vocabulary" in refuse(bundle)
 
 
-def test_a_bundle_that_was_copied_is_sound(bundle: Path, tmp_path: Path) -> None:
-    """Requires that the tests above do not fail because of the path."""
+def test_a_copied_bundle_is_read(bundle: Path, tmp_path: Path) -> None:
+    """Checks that the tests above do not refuse a bundle because of its path."""
     assert read_bundle(shutil.copytree(bundle, tmp_path / "copy")).manifest == read_bundle(bundle).manifest

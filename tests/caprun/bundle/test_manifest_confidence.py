@@ -1,4 +1,4 @@
-"""A manifest may have a confidence, and an invalid one is refused in a sentence."""
+"""A confidence is read from the manifest, and an invalid confidence is refused in one sentence."""
 
 import json
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from tests.caprun.bundle.test_manifest import OTHERS, assert_read_or_refused_in_
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 
 
-def test_a_confidence_that_is_written_is_read(bundle: Path) -> None:
+def test_a_written_confidence_is_read(bundle: Path) -> None:
     calibrate(bundle)
     assert read_bundle(bundle).manifest.confidence == CONFIDENCE
 
 
-def test_a_bundle_without_one_has_none(tiny: Path) -> None:
+def test_a_bundle_can_have_no_confidence(tiny: Path) -> None:
     assert read_bundle(tiny).manifest.confidence is None
 
 
-def test_null_is_no_confidence(bundle: Path, edit_manifest: Edit) -> None:
+def test_null_means_no_confidence(bundle: Path, edit_manifest: Edit) -> None:
     edit_manifest(bundle, lambda data: data.update(confidence=None))
     assert read_bundle(bundle).manifest.confidence is None
 
@@ -54,7 +54,7 @@ def test_null_is_no_confidence(bundle: Path, edit_manifest: Edit) -> None:
     ],
     ids=repr,
 )
-def test_a_confidence_that_makes_no_sense_is_refused(
+def test_an_invalid_confidence_is_refused(
     bundle: Path, edit_manifest: Edit, path: tuple[Any, ...], value: object, problem: str
 ) -> None:
     calibrate(bundle)
@@ -67,9 +67,7 @@ def test_a_confidence_that_makes_no_sense_is_refused(
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=lambda other: repr(other)[:20])
-def test_whatever_stands_in_a_confidence_is_refused_or_means_something(
-    bundle: Path, edit_manifest: Edit, other: object
-) -> None:
+def test_any_other_value_is_accepted_or_refused_in_one_line(bundle: Path, edit_manifest: Edit, other: object) -> None:
     calibrate(bundle)
     before = (bundle / "model.json").read_bytes()
     confidence = json.loads(before)["confidence"]
@@ -79,8 +77,8 @@ def test_whatever_stands_in_a_confidence_is_refused_or_means_something(
         (bundle / "model.json").write_bytes(before)
 
 
-def test_a_confidence_of_another_state_than_the_encoder_gives_is_refused(bundle: Path, edit_manifest: Edit) -> None:
-    """It looks for the hidden and the cell state by their names."""
+def test_a_confidence_is_refused_if_the_encoder_returns_another_state(bundle: Path, edit_manifest: Edit) -> None:
+    """A confidence finds the hidden and the cell state by name."""
     calibrate(bundle, replace(CONFIDENCE, good=Linear(1.0)))
 
     def rename(data: dict[str, Any]) -> None:
@@ -94,6 +92,6 @@ def test_a_confidence_of_another_state_than_the_encoder_gives_is_refused(bundle:
         read_bundle(bundle)
 
 
-def test_a_confidence_may_look_at_captions_alone(bundle: Path) -> None:
+def test_a_confidence_can_depend_only_on_the_caption(bundle: Path) -> None:
     alone = replace(CONFIDENCE, good=Linear(1.0, {"mean_log_prob": 1.5}))
     assert read_bundle(calibrate(bundle, alone)).manifest.confidence == alone

@@ -1,4 +1,4 @@
-"""A manifest may have neutral words, and words outside its vocabulary are refused in a sentence."""
+"""Neutral words are read from the manifest, and words outside the vocabulary are refused in one sentence."""
 
 import json
 from collections.abc import Callable
@@ -17,29 +17,29 @@ from tests.caprun.bundle.test_manifest import OTHERS, assert_read_or_refused_in_
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 
 
-def test_neutral_words_that_are_written_are_read(bundle: Path) -> None:
+def test_written_neutral_words_are_read(bundle: Path) -> None:
     make_neutral(calibrate(bundle))
     manifest = read_bundle(bundle).manifest
     assert manifest.neutral == WORDS
     assert manifest.confidence is not None
 
 
-def test_a_bundle_without_them_has_none(tiny: Path) -> None:
+def test_a_bundle_can_have_no_neutral_words(tiny: Path) -> None:
     assert read_bundle(tiny).manifest.neutral is None
 
 
-def test_they_are_in_the_manifest_as_pairs(bundle: Path) -> None:
+def test_the_manifest_maps_gendered_words_to_neutral_words(bundle: Path) -> None:
     make_neutral(bundle)
     written = json.loads((bundle / "model.json").read_text())
     assert written["neutral"]["words"] == {"man": "child", "woman": "child"}
 
 
-def test_null_is_no_neutral_words(bundle: Path, edit_manifest: Edit) -> None:
+def test_null_means_no_neutral_words(bundle: Path, edit_manifest: Edit) -> None:
     edit_manifest(bundle, lambda data: data.update(neutral=None))
     assert read_bundle(bundle).manifest.neutral is None
 
 
-def test_the_language_is_that_of_the_manifest_or_else_of_the_neutral_words(bundle: Path, edit_manifest: Edit) -> None:
+def test_the_language_falls_back_to_the_language_of_the_neutral_words(bundle: Path, edit_manifest: Edit) -> None:
     assert read_bundle(bundle).manifest.language is None
     make_neutral(bundle)
     edit_manifest(bundle, lambda data: data.update(language=None))
@@ -51,7 +51,7 @@ def test_the_language_is_that_of_the_manifest_or_else_of_the_neutral_words(bundl
         read_bundle(bundle)
 
 
-def test_they_may_be_said_always(bundle: Path) -> None:
+def test_a_manifest_can_use_neutral_words_by_default(bundle: Path) -> None:
     make_neutral(bundle, always=True)
     assert read_bundle(bundle).manifest.search.neutral
 
@@ -83,7 +83,7 @@ def test_they_may_be_said_always(bundle: Path) -> None:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_what_cannot_be_said_is_refused(
+def test_invalid_neutral_words_are_refused(
     bundle: Path, edit_manifest: Edit, path: tuple[Any, ...], value: object, problem: str
 ) -> None:
     make_neutral(bundle)
@@ -96,7 +96,7 @@ def test_what_cannot_be_said_is_refused(
     assert len(str(caught.value)) < len(str(bundle)) + 300
 
 
-def test_a_search_that_says_neutral_words_must_have_them(bundle: Path, edit_manifest: Edit) -> None:
+def test_a_neutral_search_without_neutral_words_is_refused(bundle: Path, edit_manifest: Edit) -> None:
     make_neutral(bundle, always=True)
     edit_manifest(bundle, lambda data: data.pop("neutral"))
     with pytest.raises(BundleError, match="its search uses neutral words, but it has none"):
@@ -104,9 +104,7 @@ def test_a_search_that_says_neutral_words_must_have_them(bundle: Path, edit_mani
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=lambda other: repr(other)[:20])
-def test_whatever_stands_in_their_place_is_refused_or_means_something(
-    bundle: Path, edit_manifest: Edit, other: object
-) -> None:
+def test_any_other_value_is_accepted_or_refused_in_one_line(bundle: Path, edit_manifest: Edit, other: object) -> None:
     make_neutral(bundle, replace(WORDS, phrases={"a a": "a"}))
     before = (bundle / "model.json").read_bytes()
     neutral = json.loads(before)["neutral"]

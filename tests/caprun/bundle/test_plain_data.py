@@ -1,4 +1,4 @@
-"""Plain data becomes dataclasses, and a refusal names the field."""
+"""Plain data is converted to dataclasses, and errors name the field."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ def outer(**data: object) -> Outer:
     return from_dict(Outer, {"text": "t", **data})
 
 
-def test_what_is_left_out_has_its_default() -> None:
+def test_a_missing_key_has_its_default() -> None:
     assert from_dict(Outer, {"text": "t"}) == Outer("t")
 
 
@@ -54,11 +54,11 @@ def test_every_kind_of_field_is_read() -> None:
     assert from_dict(Outer, data) == expected
 
 
-def test_a_whole_number_is_taken_for_a_float_and_becomes_one() -> None:
+def test_a_whole_number_in_a_float_field_becomes_a_float() -> None:
     assert type(outer(share=1).share) is float
 
 
-def test_none_is_taken_only_where_it_may_be() -> None:
+def test_none_is_accepted_only_by_an_optional_field() -> None:
     assert outer(maybe=None).maybe is None
     with pytest.raises(ValueError, match="either is None"):
         outer(either=None)
@@ -95,12 +95,12 @@ def test_none_is_taken_only_where_it_may_be() -> None:
         (None, "the top level must be a table"),
     ],
 )
-def test_a_refusal_names_the_value_and_its_path(data: object, problem: str) -> None:
+def test_the_error_names_the_field_and_the_problem(data: object, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         from_dict(Outer, data)
 
 
-def test_a_class_that_refuses_its_values_is_heard() -> None:
+def test_an_error_raised_by_the_dataclass_is_passed_on() -> None:
     @dataclass(frozen=True)
     class Even:
         number: int

@@ -1,4 +1,4 @@
-"""A bundle matches its manifest, or is refused by name before ONNX Runtime reads a byte."""
+"""A bundle that does not match its manifest is refused before ONNX Runtime reads a byte; the error names it."""
 
 import json
 import os
@@ -25,7 +25,7 @@ Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 
 @pytest.fixture
 def refuse(sessions: list[object]) -> Callable[..., str]:
-    """Load a bundle that must be refused without a session; returns the sentence."""
+    """Returns a function that loads a bundle, checks that it is refused without a session, and returns the error."""
 
     def load(path: Path | str) -> str:
         with pytest.raises(BundleError) as caught:
@@ -49,7 +49,7 @@ def test_the_tiny_bundle_is_read(tiny: Path) -> None:
     assert bundle.graphs() == ((tiny / ENCODER).read_bytes(), (tiny / DECODER).read_bytes())
 
 
-def test_a_path_may_be_text(tiny: Path) -> None:
+def test_a_path_can_be_a_string(tiny: Path) -> None:
     assert read_bundle(str(tiny)) == read_bundle(tiny)
 
 
@@ -63,16 +63,16 @@ def test_a_missing_file_is_refused(refuse: Refuse, bundle: Path, file: str) -> N
 
 @pytest.mark.parametrize("file", EVERY)
 @pytest.mark.parametrize("left", [0, 1, -1])
-def test_a_file_cut_short_is_refused(refuse: Refuse, bundle: Path, file: str, left: int) -> None:
+def test_a_truncated_file_is_refused(refuse: Refuse, bundle: Path, file: str, left: int) -> None:
     path = bundle / file
     path.write_bytes(path.read_bytes()[:left])
     if file == "model.json" and left == -1:
-        path.write_bytes(path.read_bytes()[:-1])  # after the brace there is a line break that means nothing
+        path.write_bytes(path.read_bytes()[:-1])  # the line break after the brace has no meaning
     assert str(path) in refuse(bundle)
 
 
 @pytest.mark.parametrize("file", EVERY)
-def test_a_file_that_grew_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
+def test_a_file_with_an_appended_byte_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
     with (bundle / file).open("ab") as opened:
         opened.write(b"\0")
     assert str(bundle / file) in refuse(bundle)
@@ -99,7 +99,7 @@ def test_another_vocabulary_of_the_same_size_is_refused(refuse: Refuse, bundle: 
     assert f"{path} has been altered" in refuse(bundle)
 
 
-def test_encoder_and_decoder_swapped_are_refused(refuse: Refuse, bundle: Path) -> None:
+def test_a_swapped_encoder_and_decoder_are_refused(refuse: Refuse, bundle: Path) -> None:
     (bundle / ENCODER).rename(bundle / "x")
     (bundle / DECODER).rename(bundle / ENCODER)
     (bundle / "x").rename(bundle / DECODER)
@@ -120,7 +120,7 @@ def test_a_manifest_without_a_digest_is_refused(refuse: Refuse, bundle: Path) ->
     assert f"{path} has been altered" in refuse(bundle)
 
 
-def test_a_manifest_written_in_another_layout_is_the_same_manifest(bundle: Path) -> None:
+def test_key_order_and_indentation_of_the_manifest_do_not_matter(bundle: Path) -> None:
     path = bundle / "model.json"
     before = read_bundle(bundle)
     data = json.loads(path.read_text())
@@ -128,7 +128,7 @@ def test_a_manifest_written_in_another_layout_is_the_same_manifest(bundle: Path)
     assert read_bundle(bundle) == before
 
 
-def test_a_newer_format_is_refused_as_such_whatever_else_it_changed(refuse: Refuse, bundle: Path) -> None:
+def test_a_newer_format_version_is_refused_whatever_else_has_changed(refuse: Refuse, bundle: Path) -> None:
     newer = {"format_version": FORMAT_VERSION + 1, "digest": {"blake3": "?"}, "new": []}
     (bundle / "model.json").write_text(json.dumps(newer))
     sentence = refuse(bundle)
@@ -170,7 +170,7 @@ def _set(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
         (lambda data: data["files"].pop(ENCODER), f"no checksum for '{ENCODER}'"),
     ],
 )
-def test_a_manifest_that_makes_no_sense_is_refused_although_its_digest_is_right(
+def test_an_invalid_manifest_with_a_correct_digest_is_refused(
     refuse: Refuse, bundle: Path, edit_manifest: Edit, change: Callable[[dict[str, Any]], object], problem: str
 ) -> None:
     edit_manifest(bundle, change)
@@ -184,17 +184,17 @@ def test_a_manifest_that_makes_no_sense_is_refused_although_its_digest_is_right(
     [b"", b"[]", b"null", b"{", b'"model"', b"\xff\xfe", b'{"a": "\xff"}', b"[" * 100_000, b'{"a": ' * 900 + b"1"],
     ids=lambda content: repr(content[:12]),
 )
-def test_a_manifest_that_is_no_json_object_is_refused(refuse: Refuse, bundle: Path, content: bytes) -> None:
+def test_a_manifest_that_is_not_a_json_object_is_refused(refuse: Refuse, bundle: Path, content: bytes) -> None:
     (bundle / "model.json").write_bytes(content)
     assert str(bundle / "model.json") in refuse(bundle)
 
 
-def test_a_name_that_is_no_unicode_is_a_name(bundle: Path, edit_manifest: Edit) -> None:
+def test_a_name_can_contain_a_lone_surrogate(bundle: Path, edit_manifest: Edit) -> None:
     edit_manifest(bundle, _set("name", value="\ud800"))
     assert read_bundle(bundle).manifest.name == "\ud800"
 
 
-def test_graphs_of_a_precision_that_is_not_there_are_refused(refuse: Refuse, bundle: Path, edit_manifest: Edit) -> None:
+def test_a_missing_precision_is_refused(refuse: Refuse, bundle: Path, edit_manifest: Edit) -> None:
     with pytest.raises(BundleError, match=f"{bundle} has no int8 graphs; it has fp32"):
         read_bundle(bundle).graphs("int8")
     edit_manifest(bundle, lambda data: data["precisions"].update(int8=data["precisions"].pop("fp32")))
@@ -208,13 +208,13 @@ def test_a_link_out_of_the_bundle_is_refused(refuse: Refuse, bundle: Path, tmp_p
     assert str(bundle / file) in refuse(bundle)
 
 
-def test_a_link_to_a_bundle_is_a_bundle(bundle: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_bundle_is_followed(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(bundle)
     assert read_bundle(tmp_path / "link").graphs() == read_bundle(bundle).graphs()
 
 
 @pytest.mark.parametrize("file", EVERY)
-def test_what_is_no_file_is_refused_and_not_waited_for(refuse: Refuse, bundle: Path, file: str) -> None:
+def test_a_pipe_is_refused_without_waiting_for_a_writer(refuse: Refuse, bundle: Path, file: str) -> None:
     (bundle / file).unlink()
     os.mkfifo(bundle / file)
     assert str(bundle / file) in refuse(bundle)
@@ -235,7 +235,9 @@ def test_what_is_no_file_is_refused_and_not_waited_for(refuse: Refuse, bundle: P
         "a\0b",
     ],
 )
-def test_a_path_out_of_the_bundle_is_refused(refuse: Refuse, bundle: Path, edit_manifest: Edit, outside: str) -> None:
+def test_a_name_that_cannot_be_a_bundle_file_is_refused(
+    refuse: Refuse, bundle: Path, edit_manifest: Edit, outside: str
+) -> None:
     (bundle / "sub").mkdir()
     for directory in (bundle / "sub", bundle.parent):
         shutil.copy(bundle / ENCODER, directory)
@@ -251,21 +253,21 @@ def test_a_path_out_of_the_bundle_is_refused(refuse: Refuse, bundle: Path, edit_
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nul\0", "x" * 5000])
-def test_where_nothing_is_there_is_no_bundle(refuse: Refuse, tmp_path: Path, name: str) -> None:
+def test_a_path_that_does_not_exist_is_refused(refuse: Refuse, tmp_path: Path, name: str) -> None:
     sentence = refuse(tmp_path / name)
     assert "There is no bundle at" in sentence or f"{name} cannot be read" in sentence
 
 
-def test_a_file_is_no_bundle(refuse: Refuse, bundle: Path) -> None:
+def test_a_file_in_place_of_a_bundle_is_refused(refuse: Refuse, bundle: Path) -> None:
     assert f"{bundle / ENCODER} is a file" in refuse(bundle / ENCODER)
 
 
-def test_an_empty_directory_is_no_bundle(refuse: Refuse, tmp_path: Path) -> None:
+def test_an_empty_directory_is_refused(refuse: Refuse, tmp_path: Path) -> None:
     assert f"{tmp_path} is not a bundle" in refuse(tmp_path)
 
 
 @pytest.mark.parametrize("file", [ENCODER, DECODER])
-def test_a_graph_whose_weights_are_in_another_file_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
+def test_a_graph_with_weights_in_another_file_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
     model = onnx.load(bundle / file)
     weights = next(tensor for tensor in model.graph.initializer if len(tensor.raw_data) > 64)
     (bundle / "weights.bin").write_bytes(weights.raw_data)
@@ -279,14 +281,14 @@ def test_a_graph_whose_weights_are_in_another_file_is_refused(refuse: Refuse, bu
 
 
 @pytest.mark.parametrize("file", [ENCODER, DECODER])
-def test_a_graph_that_is_no_onnx_file_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
+def test_a_graph_that_is_not_an_onnx_file_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
     (bundle / file).write_bytes(b"\x89PNG\r\n\x1a\n")
     _rewrite(read_unchecked(bundle))
     assert f"{bundle / file} is not an ONNX" in refuse(bundle)
 
 
 def read_unchecked(path: Path) -> Bundle:
-    """A bundle whose graphs were just replaced: manifest and vocabulary of the sound one it was."""
+    """Returns a bundle whose graphs were replaced, with the tiny bundle's manifest and vocabulary."""
     sound = read_bundle(Path(__file__).parents[2] / "tiny" / "bundle")
     return replace(sound, path=path)
 
@@ -295,7 +297,7 @@ def _rewrite(bundle: Bundle) -> None:
     write_manifest(bundle.path, bundle.manifest, bundle.vocabulary, "card")
 
 
-def test_what_is_written_is_what_is_read(bundle: Path) -> None:
+def test_a_written_manifest_and_vocabulary_are_read_back_unchanged(bundle: Path) -> None:
     before = read_bundle(bundle)
     changed = replace(
         before.manifest,
@@ -313,7 +315,7 @@ def test_what_is_written_is_what_is_read(bundle: Path) -> None:
     assert (bundle / "MODEL_CARD.md").read_text(encoding="utf-8") == "# Card é\n"
 
 
-def test_a_manifest_holds_no_number_that_is_none(bundle: Path) -> None:
+def test_writing_nan_to_a_manifest_is_refused(bundle: Path) -> None:
     before = read_bundle(bundle)
     with pytest.raises(ValueError, match="JSON"):
         write_manifest(bundle, replace(before.manifest, metrics={"cider": float("nan")}), before.vocabulary, "")

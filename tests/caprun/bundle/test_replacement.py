@@ -1,4 +1,4 @@
-"""A bundle is replaced whole or not at all, and nothing that is not a bundle is replaced."""
+"""A bundle is replaced as a whole or not at all, and content other than a bundle is never replaced."""
 
 import os
 from pathlib import Path
@@ -15,14 +15,14 @@ def content(directory: Path) -> dict[str, bytes]:
 
 
 def write(directory: Path, tiny: Path) -> None:
-    """The tiny bundle with another card."""
+    """Writes the tiny bundle with another card."""
     source = read_bundle(tiny)
     for file in ("encoder_model.onnx", "decoder_model.onnx"):
         (directory / file).write_bytes(source.read(file))
     write_manifest(directory, source.manifest, source.vocabulary, "another card")
 
 
-def test_what_was_written_takes_the_place_of_the_bundle_before(bundle: Path, tiny: Path) -> None:
+def test_the_new_bundle_replaces_the_old_one(bundle: Path, tiny: Path) -> None:
     with replaced_bundle(bundle) as directory:
         write(directory, tiny)
         assert (bundle / "MODEL_CARD.md").read_text() != "another card"
@@ -31,7 +31,7 @@ def test_what_was_written_takes_the_place_of_the_bundle_before(bundle: Path, tin
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"], "nothing is left lying about"
 
 
-def test_where_nothing_was_a_directory_appears_that_others_may_read(tmp_path: Path, tiny: Path) -> None:
+def test_a_bundle_at_a_new_path_is_readable_by_other_users(tmp_path: Path, tiny: Path) -> None:
     target = tmp_path / "not" / "yet" / "there"
     with replaced_bundle(target) as directory:
         write(directory, tiny)
@@ -40,7 +40,7 @@ def test_where_nothing_was_a_directory_appears_that_others_may_read(tmp_path: Pa
     assert [path.name for path in target.parent.iterdir()] == ["there"]
 
 
-def test_an_empty_directory_may_be_replaced(tmp_path: Path, tiny: Path) -> None:
+def test_an_empty_directory_can_be_replaced(tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "empty").mkdir()
     with replaced_bundle(tmp_path / "empty") as directory:
         write(directory, tiny)
@@ -48,7 +48,7 @@ def test_an_empty_directory_may_be_replaced(tmp_path: Path, tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_leaves_the_bundle_before_as_it_was(bundle: Path, failure: type[BaseException]) -> None:
+def test_a_failure_leaves_the_old_bundle_unchanged(bundle: Path, failure: type[BaseException]) -> None:
     before = content(bundle)
 
     def fail(directory: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_failure_leaves_the_bundle_before_as_it_was(bundle: Path, failure: typ
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 
 
-def test_a_directory_that_cannot_be_put_in_place_leaves_the_bundle_before_as_it_was(
+def test_a_failed_rename_leaves_the_old_bundle_unchanged(
     bundle: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, rename, calls = content(bundle), Path.rename, []
@@ -85,7 +85,7 @@ def test_a_directory_that_cannot_be_put_in_place_leaves_the_bundle_before_as_it_
 
 
 @pytest.mark.parametrize("manifest", [None, "{}", "[]", "not JSON", '{"format": "layers-model", "weights": []}'])
-def test_what_is_no_bundle_is_not_replaced(tmp_path: Path, manifest: str | None) -> None:
+def test_a_directory_that_is_not_a_bundle_is_not_replaced(tmp_path: Path, manifest: str | None) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.txt").write_text("precious")
     if manifest is not None:
@@ -107,14 +107,14 @@ def test_a_file_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "notes").read_text() == "precious"
 
 
-def test_a_bundle_among_other_files_is_not_replaced(bundle: Path) -> None:
+def test_a_bundle_with_other_files_in_it_is_not_replaced(bundle: Path) -> None:
     (bundle / "thesis.tex").write_text("precious")
     with pytest.raises(BundleError, match=f"{bundle} holds thesis.tex besides a bundle"), replaced_bundle(bundle):
         pass
     assert (bundle / "thesis.tex").read_text() == "precious"
 
 
-def test_a_link_still_leads_to_the_bundle_and_the_bundle_is_another(bundle: Path, tmp_path: Path, tiny: Path) -> None:
+def test_a_link_is_kept_and_the_bundle_it_points_to_is_replaced(bundle: Path, tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "links").mkdir()
     link = tmp_path / "links" / "current"
     link.symlink_to(bundle)
@@ -130,11 +130,11 @@ def test_the_working_directory_can_be_the_target(tmp_path: Path, tiny: Path, mon
     monkeypatch.chdir(tmp_path / "here")
     with replaced_bundle(Path()) as directory:
         write(directory, tiny)
-    assert sorted(os.listdir(tmp_path)) == ["here"]  # noqa: PTH208 - the directory we stand in has moved
+    assert sorted(os.listdir(tmp_path)) == ["here"]  # noqa: PTH208 - the working directory has moved
     read_bundle(tmp_path / "here")
 
 
-def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_target_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(BundleError, match=f"{tmp_path / 'file' / 'bundle'} cannot be written"),

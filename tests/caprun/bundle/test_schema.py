@@ -1,4 +1,4 @@
-"""The JSON Schema of a manifest describes the manifests that are read, and is generated from the dataclasses."""
+"""The JSON Schema of a manifest describes the manifests that caprun reads, and is generated from the dataclasses."""
 
 import json
 import runpy
@@ -27,21 +27,21 @@ def manifest(bundle: Path) -> Any:
     return json.loads((bundle / "model.json").read_text(encoding="utf-8"))
 
 
-def test_it_is_up_to_date() -> None:
+def test_the_schema_is_up_to_date() -> None:
     generated = runpy.run_path(str(ROOT / "scripts" / "bundle_schema.py"))["schema"]()
     assert generated == SCHEMA, "run `python scripts/bundle_schema.py`"
 
 
-def test_it_is_a_schema() -> None:
+def test_the_schema_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-def test_the_tiny_and_the_packaged_bundle_follow_it(packaged: Path) -> None:
+def test_the_tiny_and_the_packaged_bundle_match_the_schema(packaged: Path) -> None:
     for bundle in (TINY, packaged):
         VALIDATOR.validate(manifest(bundle))
 
 
-def test_a_manifest_that_is_written_follows_it(tmp_path: Path) -> None:
+def test_a_written_manifest_matches_the_schema(tmp_path: Path) -> None:
     VALIDATOR.validate(manifest(calibrate(Path(shutil.copytree(TINY, tmp_path / "bundle")))))
 
 
@@ -65,7 +65,7 @@ def test_a_manifest_that_is_written_follows_it(tmp_path: Path) -> None:
         lambda data: data.update(confidence={"event": "It rains."}),
     ],
 )
-def test_what_it_refuses_caprun_refuses_too(
+def test_caprun_refuses_manifests_that_do_not_match_the_schema(
     bundle: Path, edit_manifest: Edit, change: Callable[[Data], object]
 ) -> None:
     edit_manifest(bundle, change)

@@ -9,7 +9,7 @@ from caprun.bundle.vocabulary import Joining, Vocabulary, WordSpan
 
 
 def vocabulary(text: str, **joining: Any) -> Vocabulary:
-    """The pieces of `text` by order of appearance, so that its ids are what `say` feeds back."""
+    """Returns a vocabulary of the pieces in `text`, in order of appearance."""
     return Vocabulary(tuple(dict.fromkeys(text.split())), Joining(**joining))
 
 
@@ -32,7 +32,7 @@ def test_by_default_every_piece_is_a_word() -> None:
     assert words("a dog a") == [WordSpan("a", (0,)), WordSpan("dog", (1,)), WordSpan("a", (2,))]
 
 
-def test_no_pieces_are_no_words_and_no_text() -> None:
+def test_without_pieces_there_are_no_words_and_no_text() -> None:
     assert Vocabulary(("a",)).words([]) == []
     assert Vocabulary(("a",)).text([]) == ""
 
@@ -47,11 +47,11 @@ def test_a_continuation_belongs_to_the_word_before_it() -> None:
     ]
 
 
-def test_a_continuation_of_nothing_begins_a_word() -> None:
+def test_a_continuation_at_the_beginning_begins_a_word() -> None:
     assert words("##board a", continuation="##") == [WordSpan("board", (0,)), WordSpan("a", (1,))]
 
 
-def test_where_words_have_a_start_what_has_none_continues() -> None:
+def test_with_a_word_start_pieces_without_it_continue_the_word() -> None:
     text = "▁a ▁skate board er ▁jumps"
     assert say(text, word_start="▁") == "a skateboarder jumps"
     assert words(text, word_start="▁") == [
@@ -61,19 +61,19 @@ def test_where_words_have_a_start_what_has_none_continues() -> None:
     ]
 
 
-def test_a_caption_that_begins_in_the_middle_of_a_word_is_still_said() -> None:
+def test_a_caption_can_begin_in_the_middle_of_a_word() -> None:
     assert words("board ▁a", word_start="▁") == [WordSpan("board", (0,)), WordSpan("a", (1,))]
 
 
-def test_a_start_of_its_own_begins_the_word_that_follows() -> None:
+def test_a_word_start_without_text_begins_the_next_word() -> None:
     assert say("▁a ▁ board", word_start="▁") == "a board"
 
 
-def test_marks_are_left_alone_where_they_mean_nothing() -> None:
+def test_marks_that_have_no_rule_are_kept() -> None:
     assert say("c# ##x ▁y") == "c# ##x ▁y"
 
 
-def test_an_empty_separator_writes_words_together() -> None:
+def test_an_empty_separator_joins_words_without_spaces() -> None:
     assert say("一 只 狗", separator="") == "一只狗"
     assert [word.text for word in words("一 只 狗", separator="")] == ["一", "只", "狗"]
 
@@ -83,15 +83,15 @@ def test_no_space_is_written_before_a_comma_or_after_a_bracket() -> None:
     assert say("a dog , wet ( very ) .", **joining) == "a dog, wet (very)."
 
 
-def test_a_caption_that_begins_with_a_comma_begins_with_it() -> None:
+def test_a_caption_can_begin_with_a_comma() -> None:
     assert say(", a", no_space_before=(",",)) == ", a"
 
 
-def test_spaces_go_by_words_and_not_by_pieces() -> None:
+def test_spaces_depend_on_words_and_not_on_pieces() -> None:
     assert say("( ##a dog", continuation="##", no_space_after=("(",)) == "(a dog"
 
 
-def test_beside_a_letter_of_an_unspaced_script_a_piece_is_a_word_and_no_separator_is_written() -> None:
+def test_next_to_an_unspaced_letter_a_piece_is_a_word_without_a_separator() -> None:
     rules = {"word_start": "▁", "unspaced": "一只狗在"}
     assert say("▁ 一只 狗 在", **rules) == "一只狗在"
     assert [word.text for word in words("▁ 一只 狗 在", **rules)] == ["一只", "狗", "在"]
@@ -100,24 +100,24 @@ def test_beside_a_letter_of_an_unspaced_script_a_piece_is_a_word_and_no_separato
     assert [word.text for word in words("一只 led s ▁run ning", **rules)] == ["一只", "leds", "running"]
 
 
-def test_a_start_beside_an_unspaced_script_is_a_separator() -> None:
+def test_a_word_start_next_to_an_unspaced_letter_adds_a_separator() -> None:
     assert say("一只 ▁ 狗 ▁dog", word_start="▁", unspaced="一只狗") == "一只 狗 dog"
 
 
-def test_vowel_signs_continue_the_letter_before_them() -> None:
+def test_combining_marks_and_length_marks_continue_the_letter_before_them() -> None:
     pieces = words("น ้ ำ ス キ ー", word_start="▁", unspaced="น้ำスキー")
     assert [word.text for word in pieces] == ["น้", "ำ", "ス", "キー"]
 
 
-def test_where_every_piece_is_a_word_letters_of_an_unspaced_script_touch_their_neighbours() -> None:
+def test_words_next_to_an_unspaced_letter_have_no_separator() -> None:
     assert say("一 只 dog here", unspaced="一只") == "一只dog here"
 
 
-def test_a_line_break_and_a_space_as_words_write_nothing() -> None:
+def test_pieces_of_whitespace_add_nothing_to_the_text() -> None:
     assert Vocabulary(("a", "\n", "dog", " ")).text(range(4)) == "a dog"
 
 
-def test_a_start_that_nothing_follows_writes_no_space() -> None:
+def test_a_word_start_at_the_end_adds_no_space() -> None:
     assert say("▁a ▁", word_start="▁") == "a"
 
 
@@ -128,11 +128,11 @@ def test_a_start_that_nothing_follows_writes_no_space() -> None:
         Vocabulary(("▁a", "b"), Joining("", "##", "▁", (",", "."), ("(",), "狗猫")),
     ],
 )
-def test_a_vocabulary_comes_back_from_json_as_it_was(original: Vocabulary) -> None:
+def test_a_vocabulary_is_read_back_unchanged_from_json(original: Vocabulary) -> None:
     assert Vocabulary.from_dict(json.loads(json.dumps(original.as_dict()))) == original
 
 
-def test_its_length_is_the_number_of_pieces() -> None:
+def test_the_length_of_a_vocabulary_is_its_number_of_pieces() -> None:
     assert len(Vocabulary(("a", "b", "c"))) == 3
 
 
@@ -147,6 +147,6 @@ def test_its_length_is_the_number_of_pieces() -> None:
         ([], "must be a table"),
     ],
 )
-def test_what_is_no_vocabulary_is_refused_by_its_problem(data: Any, problem: str) -> None:
+def test_the_error_for_an_invalid_vocabulary_names_the_problem(data: Any, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         Vocabulary.from_dict(data)

@@ -1,4 +1,4 @@
-"""`--min-confidence` replaces an uncertain caption by a row that says so, which is not an error."""
+"""`--min-confidence` replaces an uncertain caption with the reason, which is not an error."""
 
 import csv
 import json
@@ -28,14 +28,14 @@ LEAST = 0.4
 
 @pytest.fixture
 def run(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`caprun` with $CAPRUN_MODEL set to the calibrated bundle."""
+    """Runs `caprun` with $CAPRUN_MODEL set to the calibrated bundle."""
     monkeypatch.setenv("CAPRUN_MODEL", str(calibrated))
     return invoke
 
 
 @pytest.fixture
 def folder(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
-    """Ten photos, of some of which the model is sure."""
+    """Returns a folder of ten photos; the model is confident about some of them."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for index, image in enumerate(images[:10]):
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
 
 @pytest.fixture
 def captions(calibrated: Path, folder: Path) -> dict[str, Caption]:
-    """Captions each photo without a minimum of confidence."""
+    """Captions each photo without a minimum confidence."""
     captioner = Captioner.load(calibrated, device="cpu", threads=1)
     found = {str(path): captioner.caption(path) for path in sorted(folder.iterdir())}
     sure = [confidence_of(caption) >= LEAST for caption in found.values()]
@@ -82,18 +82,20 @@ SENTENCE = r"The model abstains: its confidence in its caption is 0\.\d+, below 
 # --- One photo
 
 
-def test_a_photo_the_model_is_sure_of_has_its_caption(run: Run, surest: str, captions: dict[str, Caption]) -> None:
+def test_a_confident_caption_is_printed(run: Run, surest: str, captions: dict[str, Caption]) -> None:
     result = run(surest, "--min-confidence", LEAST)
     assert (result.stdout, result.stderr, result.exit_code) == (f"{captions[surest].text}\n", "", 0)
 
 
-def test_a_photo_it_is_not_sure_of_has_none_and_that_is_no_error(run: Run, doubtful: str) -> None:
+def test_an_uncertain_caption_is_not_printed_which_is_not_an_error(run: Run, doubtful: str) -> None:
     result = run(doubtful, "--min-confidence", LEAST)
     assert (result.stdout, result.exit_code) == ("", 0)
     assert re.fullmatch(rf"{doubtful}: {SENTENCE}\n", result.stderr)
 
 
-def test_json_says_that_it_abstains_and_how_sure_it_was(run: Run, doubtful: str, captions: dict[str, Caption]) -> None:
+def test_json_has_the_reason_for_abstaining_and_the_confidence(
+    run: Run, doubtful: str, captions: dict[str, Caption]
+) -> None:
     result = run(doubtful, "--json", "--min-confidence", LEAST)
     (row,) = rows_of(result.stdout)
     assert list(row) == ["image", "abstained", "confidence"]
@@ -103,21 +105,21 @@ def test_json_says_that_it_abstains_and_how_sure_it_was(run: Run, doubtful: str,
     assert (result.exit_code, result.stderr) == (0, f"{doubtful}: {row['abstained']}\n")
 
 
-def test_json_says_the_confidence_of_every_caption(run: Run, surest: str) -> None:
+def test_json_has_the_confidence_of_every_caption(run: Run, surest: str) -> None:
     (row,) = rows_of(run(surest, "--json", "--n-best", 3).stdout)
     assert list(row) == ["image", "caption", "log_prob", "finished", "confidence", "words", "alternatives"]
     values = [one["confidence"] for one in (row, *row["alternatives"])]
     assert len(set(values)) == 3
 
 
-def test_the_first_caption_decides_for_its_alternatives(run: Run, surest: str, doubtful: str) -> None:
+def test_the_first_caption_decides_whether_alternatives_are_printed(run: Run, surest: str, doubtful: str) -> None:
     said = run(surest, "--n-best", 3, "--min-confidence", LEAST)
     assert (said.stdout.count("\n"), said.stderr) == (3, "")
     assert run(doubtful, "--n-best", 3, "--min-confidence", LEAST).stdout == ""
 
 
 @pytest.mark.parametrize("option", ["--picture", "--attention"])
-def test_no_picture_is_made_of_a_caption_that_is_not_said(
+def test_no_picture_is_written_if_the_model_abstains(
     run: Run, doubtful: str, surest: str, tmp_path: Path, option: str
 ) -> None:
     target = tmp_path / "out.png"
@@ -142,7 +144,7 @@ def test_a_photo_that_cannot_be_read_is_still_an_error(run: Run, doubtful: str, 
     assert result.stderr.splitlines()[1].startswith("Error: ")
 
 
-def test_zero_always_says_something_and_one_hardly_ever(run: Run, captions: dict[str, Caption]) -> None:
+def test_a_minimum_of_zero_prints_every_caption_and_one_prints_none(run: Run, captions: dict[str, Caption]) -> None:
     assert run(*captions, "--min-confidence", 0).stdout.count("\n") == len(captions)
     assert run(*captions, "--min-confidence", 1).stdout == ""
 
@@ -150,7 +152,7 @@ def test_zero_always_says_something_and_one_hardly_ever(run: Run, captions: dict
 # --- Many photos
 
 
-def test_a_folder_has_lines_for_what_is_said_and_a_count_of_what_is_not(
+def test_a_folder_prints_captions_reasons_and_the_number_of_abstentions(
     run: Run, folder: Path, captions: dict[str, Caption]
 ) -> None:
     result = run(folder, "--min-confidence", LEAST)
@@ -163,7 +165,9 @@ def test_a_folder_has_lines_for_what_is_said_and_a_count_of_what_is_not(
     assert result.exit_code == 0
 
 
-def test_rows_say_what_json_prints(run: Run, folder: Path, tmp_path: Path, captions: dict[str, Caption]) -> None:
+def test_output_rows_are_the_same_as_with_json(
+    run: Run, folder: Path, tmp_path: Path, captions: dict[str, Caption]
+) -> None:
     output = tmp_path / "rows.jsonl"
     result = run(folder, "--output", output, "--min-confidence", LEAST)
     assert output.read_text() == run(folder, "--json", "--min-confidence", LEAST).stdout
@@ -177,7 +181,7 @@ def test_rows_say_what_json_prints(run: Run, folder: Path, tmp_path: Path, capti
     assert (result.stdout, result.exit_code) == ("", 0)
 
 
-def test_csv_has_columns_for_both(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_csv_has_columns_for_confidence_and_abstained(run: Run, folder: Path, tmp_path: Path) -> None:
     run(folder, "--output", tmp_path / "rows.csv", "--min-confidence", LEAST)
     rows = rows_of(run(folder, "--json", "--min-confidence", LEAST).stdout)
     with (tmp_path / "rows.csv").open(newline="") as file:
@@ -201,7 +205,7 @@ def test_a_photo_without_a_caption_has_no_text_file(
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
 @pytest.mark.parametrize("kept", [0, 3, 9])
-def test_a_run_goes_on_to_the_same_rows_and_the_same_counts(
+def test_a_resumed_run_ends_with_the_same_rows_and_counts(
     run: Run, folder: Path, tmp_path: Path, name: str, kept: int
 ) -> None:
     (folder / "5.png").write_text("no photo")
@@ -225,7 +229,7 @@ def test_a_run_goes_on_to_the_same_rows_and_the_same_counts(
         ([], r"min confidence 0\.4 \(now none\)"),
     ],
 )
-def test_rows_of_another_confidence_are_those_of_another_run(
+def test_another_minimum_confidence_for_the_same_output_is_refused(
     run: Run, folder: Path, tmp_path: Path, options: list[object], differs: str
 ) -> None:
     output = tmp_path / "rows.jsonl"
@@ -235,10 +239,10 @@ def test_rows_of_another_confidence_are_those_of_another_run(
     assert re.search(rf"belongs to another run: {differs}; give another --output, or --overwrite", result.stderr)
 
 
-def test_rows_of_a_model_that_was_calibrated_anew_are_those_of_another_model(
+def test_a_recalibrated_model_for_the_same_output_is_refused(
     run: Run, folder: Path, tmp_path: Path, calibrated: Path
 ) -> None:
-    """Its other files do not change."""
+    """The model's other files are the same."""
     output = tmp_path / "rows.jsonl"
     assert run(folder, "--output", output).exit_code == 0
     anew = calibrate(Path(shutil.copytree(calibrated, tmp_path / "anew")), replace(CONFIDENCE, familiar=Linear(2.0)))
@@ -248,7 +252,7 @@ def test_rows_of_a_model_that_was_calibrated_anew_are_those_of_another_model(
 
 
 @pytest.mark.parametrize("header", [b"image,caption,log_prob,error\n", b"image,caption,log_prob,error\n0.png,a,-1,\n"])
-def test_rows_that_an_older_caprun_began_are_refused_and_left(
+def test_rows_started_by_an_older_caprun_are_refused_and_kept(
     run: Run, folder: Path, tmp_path: Path, header: bytes
 ) -> None:
     output = tmp_path / "rows.csv"
@@ -267,7 +271,7 @@ def test_rows_that_an_older_caprun_began_are_refused_and_left(
     )
 
 
-def test_a_header_of_an_older_caprun_is_no_beginning_of_this_ones(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_a_csv_header_of_an_older_caprun_is_refused(run: Run, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "rows.csv"
     run(folder, "--output", output)
     output.write_bytes(b"image,caption,log_prob,error\n")
@@ -276,16 +280,16 @@ def test_a_header_of_an_older_caprun_is_no_beginning_of_this_ones(run: Run, fold
     assert "its header is wrong" in result.stderr
 
 
-# --- What cannot be
+# --- Invalid options
 
 
 @pytest.mark.parametrize(
     "more", [[], ["--json"], ["--output", "rows.jsonl"], ["--output", "rows.csv"], ["another.png"]], ids=" ".join
 )
-def test_a_model_without_a_confidence_is_refused_before_a_photo_is_read(
+def test_an_uncalibrated_model_is_refused_before_any_photo_is_read(
     run: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
 ) -> None:
-    """The photos are not even there."""
+    """The photos do not exist."""
     monkeypatch.chdir(tmp_path)
     result = run("nowhere.png", *more, "--model", tiny, "--min-confidence", 0)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -294,19 +298,19 @@ def test_a_model_without_a_confidence_is_refused_before_a_photo_is_read(
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "inf", "half", "", "40%"])
-def test_what_is_no_probability_is_refused_in_a_line(run: Run, photo: Path, value: str) -> None:
+def test_invalid_probabilities_are_refused_in_one_line(run: Run, photo: Path, value: str) -> None:
     result = run(photo, f"--min-confidence={value}")
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.fullmatch(r"Error: .*--min-confidence.*\n", result.stderr)
 
 
 @pytest.mark.parametrize("value", ["half", "", "nan"])
-def test_what_is_no_number_is_called_so(run: Run, photo: Path, value: str) -> None:
+def test_a_value_that_is_not_a_number_is_reported_as_such(run: Run, photo: Path, value: str) -> None:
     assert f"'--min-confidence': {value!r} is not a number" in run(photo, f"--min-confidence={value}").stderr
 
 
-def test_whoever_compares_what_is_written_comes_to_the_same() -> None:
-    """And so a confidence is never said to lie below itself."""
+def test_the_rounded_confidence_is_compared_with_the_minimum() -> None:
+    """A row therefore never states that 0.4 is below 0.4."""
     just_below = math.nextafter(0.4, 0)
     assert as_row(Caption("a dog", -1.0, (), True, confidence=just_below), 0.4)["caption"] == "a dog"
     assert as_row(Caption("a dog", -1.0, (), True, confidence=0.3999994), 0.4) == {
@@ -315,14 +319,14 @@ def test_whoever_compares_what_is_written_comes_to_the_same() -> None:
     }
 
 
-def test_a_library_never_abstains_by_itself(captions: dict[str, Caption], doubtful: str) -> None:
+def test_the_library_returns_uncertain_captions(captions: dict[str, Caption], doubtful: str) -> None:
     assert captions[doubtful].text
 
 
 # --- `caprun doctor`
 
 
-def test_doctor_says_what_the_confidence_is_of(
+def test_doctor_reports_what_the_confidence_predicts(
     run: Run, calibrated: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("caprun.commands.doctor.MOST_TIMES", 1)

@@ -27,7 +27,7 @@ EditManifest = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 
 @pytest.fixture
 def run(tiny: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """`caprun` with $CAPRUN_MODEL set to the tiny bundle; nothing may be printed behind Python's back."""
+    """Runs `caprun` with $CAPRUN_MODEL set to the tiny bundle, and checks that native code prints nothing."""
     monkeypatch.setenv("CAPRUN_MODEL", str(tiny))
 
     def invoke(*arguments: object) -> Result:
@@ -39,14 +39,14 @@ def run(tiny: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
 
 
 def caprun(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The same in a process of its own."""
+    """Runs `caprun` in a separate process."""
     command = [sys.executable, "-m", "caprun", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
 
 
 @pytest.fixture
 def failure(run: Run) -> Callable[..., str]:
-    """Run what must fail; returns the one line on stderr, `Error: ` left out."""
+    """Runs a command that must fail; returns its only line on stderr, without `Error: `."""
 
     def invoke(*arguments: object, code: int = 1, stdout: str = "") -> str:
         result = run(*arguments)
@@ -75,12 +75,12 @@ def test_a_photo_is_captioned(run: Run, captioner: Captioner, photo: Path) -> No
     assert (result.stdout, result.stderr, result.exit_code) == (f"{captioner.caption(photo).text}\n", "", 0)
 
 
-def test_a_process_of_its_own_says_the_same(tiny: Path, captioner: Captioner, photo: Path) -> None:
+def test_a_separate_process_prints_the_same_caption(tiny: Path, captioner: Captioner, photo: Path) -> None:
     done = caprun("--model", tiny, photo)
     assert (done.stdout, done.stderr, done.returncode) == (f"{captioner.caption(photo).text}\n", "", 0)
 
 
-def test_options_may_come_before_the_photo_and_caption_may_be_said(run: Run, tiny: Path, photo: Path) -> None:
+def test_options_can_precede_the_photo_and_the_word_caption_is_optional(run: Run, tiny: Path, photo: Path) -> None:
     expected = run(photo).stdout
     for arguments in (
         ["--model", tiny, photo],
@@ -93,7 +93,7 @@ def test_options_may_come_before_the_photo_and_caption_may_be_said(run: Run, tin
         assert run(*arguments).stdout == expected
 
 
-def test_the_model_option_is_stronger_than_the_environment(
+def test_the_model_option_overrides_the_environment(
     run: Run, tiny: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAPRUN_MODEL", "nowhere")
@@ -110,7 +110,7 @@ def test_several_photos_are_captioned_in_order_with_their_names(
     assert run(*photos).stdout.splitlines() == lines
 
 
-def test_a_large_jpeg_is_decoded_as_the_model_says_alone_and_with_others(
+def test_jpeg_decoding_follows_the_manifest_for_one_photo_and_for_a_folder(
     run: Run, bundle: Path, tmp_path: Path, edit_manifest: EditManifest
 ) -> None:
     photo = tmp_path / "large.jpg"
@@ -123,7 +123,7 @@ def test_a_large_jpeg_is_decoded_as_the_model_says_alone_and_with_others(
     assert json.loads(run(tmp_path, "--json", "--model", bundle).stdout) == scaled
     run(photo, "--model", bundle, "--picture", tmp_path / "picture.png")
     with Image.open(tmp_path / "picture.png") as picture:
-        assert picture.width == 1024  # the widest; it was decoded at 188 for the model
+        assert picture.width == 1024  # the maximum; for the model the photo is decoded at a width of 188
 
 
 def test_search_options_change_the_search(run: Run, captioner: Captioner, photo: Path) -> None:
@@ -132,7 +132,7 @@ def test_search_options_change_the_search(run: Run, captioner: Captioner, photo:
     assert json.loads(run(photo, "--json", *options).stdout)["log_prob"] != captioner.caption(photo).log_prob
 
 
-def test_json_is_one_object_a_photo(run: Run, captioner: Captioner, photos: list[Path]) -> None:
+def test_json_prints_one_object_per_photo(run: Run, captioner: Captioner, photos: list[Path]) -> None:
     lines = run(*photos, "--json").stdout.splitlines()
     for photo, line in zip(photos, lines, strict=True):
         caption = captioner.caption(photo)
@@ -161,14 +161,14 @@ def test_a_picture_has_the_format_of_its_extension(
 
 
 @pytest.mark.parametrize("option", ["--attention", "--picture"])
-def test_an_extension_of_no_format_is_refused_before_the_model_is_loaded(
+def test_an_unknown_extension_is_refused_before_the_model_is_loaded(
     failure: Failure, photo: Path, tmp_path: Path, option: str
 ) -> None:
     said = failure(photo, "--model", tmp_path / "nowhere", option, tmp_path / "picture.tiff", code=2)
     assert said.startswith(f"{option} {tmp_path}/picture.tiff has an unknown extension; use one of .bmp .dib .gif ")
 
 
-def test_a_picture_leaves_the_caption_on_standard_output(run: Run, photo: Path, tmp_path: Path) -> None:
+def test_a_picture_does_not_change_standard_output(run: Run, photo: Path, tmp_path: Path) -> None:
     assert run(photo, "--picture", tmp_path / "picture.png").stdout == run(photo).stdout
 
 
@@ -187,7 +187,7 @@ def test_a_picture_that_cannot_be_written_is_named(
     assert f"The picture {tmp_path / place} cannot be written" in said
 
 
-def test_a_font_that_is_none_is_named(failure: Failure, run: Run, photo: Path, tmp_path: Path) -> None:
+def test_a_missing_font_is_named(failure: Failure, run: Run, photo: Path, tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
     said = failure(photo, "--picture", picture, "--font", tmp_path / "no.ttf", code=2, stdout=run(photo).stdout)
     assert str(tmp_path / "no.ttf") in said
@@ -195,7 +195,7 @@ def test_a_font_that_is_none_is_named(failure: Failure, run: Run, photo: Path, t
 
 
 def spoilt(kind: str, photo: Path) -> Path:
-    """A path beside `photo` at which there is no photo."""
+    """Returns a path next to `photo` that is missing or not a valid photo."""
     path = photo.parent / f"{kind.replace(' ', '-')}.jpg"
     if kind == "an empty file":
         path.touch()
@@ -211,13 +211,13 @@ SPOILT = ["no file", "an empty file", "a truncated JPEG", "text"]
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_what_is_no_photo_is_one_line_with_its_path(failure: Failure, photo: Path, kind: str) -> None:
+def test_a_missing_or_damaged_photo_is_one_line_with_its_path(failure: Failure, photo: Path, kind: str) -> None:
     path = spoilt(kind, photo)
     assert failure(path).startswith(str(path))
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_a_bad_photo_among_good_ones_does_not_keep_them_from_their_captions(
+def test_other_photos_are_captioned_despite_a_bad_photo(
     failure: Failure, run: Run, photos: list[Path], kind: str
 ) -> None:
     bad = spoilt(kind, photos[0])
@@ -225,7 +225,7 @@ def test_a_bad_photo_among_good_ones_does_not_keep_them_from_their_captions(
     assert failure(photos[0], bad, *photos[1:], stdout=captions).startswith(str(bad))
 
 
-def test_json_says_of_a_bad_photo_what_is_wrong_in_its_place(run: Run, photos: list[Path]) -> None:
+def test_json_has_the_error_of_a_bad_photo_in_its_place(run: Run, photos: list[Path]) -> None:
     result = run("--json", photos[0], "nowhere.jpg", photos[1])
     assert result.exit_code == 1
     objects = [json.loads(line) for line in result.stdout.splitlines()]
@@ -234,7 +234,7 @@ def test_json_says_of_a_bad_photo_what_is_wrong_in_its_place(run: Run, photos: l
     assert result.stderr == f"Error: {objects[1]['error']}\n"
 
 
-def test_a_name_with_a_line_break_is_one_line(failure: Failure, photo: Path) -> None:
+def test_a_name_with_a_line_break_is_reported_in_one_line(failure: Failure, photo: Path) -> None:
     assert r"two\nlines.jpg" in failure("two\nlines.jpg")
     assert "two lines" in failure("--model", "two\nlines", photo)
 
@@ -242,7 +242,7 @@ def test_a_name_with_a_line_break_is_one_line(failure: Failure, photo: Path) -> 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode on other systems")
 @pytest.mark.parametrize("options", [[], ["--json"]])
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_a_name_that_cannot_be_printed_is_printed_all_the_same(
+def test_a_name_that_cannot_be_encoded_is_printed_escaped(
     tiny: Path, photo: Path, options: list[str], encoding: str
 ) -> None:
     name = os.fsdecode(os.fsencode(photo.parent) + b"/\xff.png")
@@ -257,12 +257,12 @@ def test_a_name_that_cannot_be_printed_is_printed_all_the_same(
         assert json.loads(lines[0])["image"] == name
 
 
-def test_no_bundle_is_one_line(failure: Failure, photo: Path, tmp_path: Path) -> None:
+def test_a_missing_bundle_is_reported_in_one_line(failure: Failure, photo: Path, tmp_path: Path) -> None:
     assert f"There is no bundle at {tmp_path / 'none'}" in failure("--model", tmp_path / "none", photo)
 
 
 @pytest.mark.parametrize("file", ["model.json", "vocab.json", "encoder_model.onnx", "decoder_model.onnx"])
-def test_a_bundle_with_a_file_missing_or_altered_is_one_line(
+def test_a_missing_or_altered_bundle_file_is_reported_in_one_line(
     failure: Failure, bundle: Path, photo: Path, file: str
 ) -> None:
     path = bundle / file
@@ -276,7 +276,7 @@ def test_a_bundle_with_a_file_missing_or_altered_is_one_line(
     assert file in said
 
 
-def test_errors_of_a_process_are_one_line_too(bundle: Path, photo: Path) -> None:
+def test_a_separate_process_reports_an_error_in_one_line(bundle: Path, photo: Path) -> None:
     (bundle / "vocab.json").unlink()
     done = caprun("--model", bundle, photo)
     assert (done.returncode, done.stdout) == (1, "")
@@ -296,19 +296,19 @@ def test_errors_of_a_process_are_one_line_too(bundle: Path, photo: Path) -> None
         (["--beamsize", "3"], "No such option"),
     ],
 )
-def test_an_option_that_cannot_be_is_one_line_and_exit_code_2(
+def test_an_invalid_option_is_one_line_and_exit_code_2(
     failure: Failure, photo: Path, options: list[object], problem: str
 ) -> None:
     assert problem in failure(photo, *options, code=2)
     assert problem in failure("caption", *options, photo, code=2)
 
 
-def test_a_command_without_photos_asks_for_one(failure: Failure) -> None:
+def test_a_command_without_photos_reports_the_missing_argument(failure: Failure) -> None:
     assert "Missing argument 'PHOTO...'" in failure("caption", code=2)
     assert "Missing argument 'PHOTO...'" in failure("--json", code=2)
 
 
-def test_cuda_where_there_is_none_is_one_line(failure: Failure, photo: Path) -> None:
+def test_unavailable_cuda_is_reported_in_one_line(failure: Failure, photo: Path) -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -316,7 +316,7 @@ def test_cuda_where_there_is_none_is_one_line(failure: Failure, photo: Path) -> 
     assert "use --device cpu" in failure(photo, "--device", "cuda")
 
 
-def test_without_onnx_runtime_it_is_one_line(
+def test_a_missing_onnx_runtime_is_reported_in_one_line(
     run: Run, failure: Failure, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -327,18 +327,18 @@ def test_without_onnx_runtime_it_is_one_line(
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-def test_without_arguments_it_says_how_to_use_it(run: Run, arguments: list[str]) -> None:
+def test_help_and_no_arguments_print_the_usage(run: Run, arguments: list[str]) -> None:
     result = run(*arguments)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith("Usage: ")
     assert result.stdout.count("\n") > 8
 
 
-def test_it_says_its_version(run: Run) -> None:
+def test_the_version_is_printed(run: Run) -> None:
     assert re.fullmatch(r"caprun, version \d+\.\d+.*\n", run("--version").stdout)
 
 
-def test_who_stops_reading_hears_of_no_error(tiny: Path, photos: list[Path]) -> None:
+def test_a_reader_that_stops_reading_is_not_an_error(tiny: Path, photos: list[Path]) -> None:
     command = [sys.executable, "-m", "caprun", "--model", str(tiny), *map(str, photos)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -348,14 +348,14 @@ def test_who_stops_reading_hears_of_no_error(tiny: Path, photos: list[Path]) -> 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_output_that_cannot_be_written_is_one_line(tiny: Path, photo: Path) -> None:
+def test_output_that_cannot_be_written_is_reported_in_one_line(tiny: Path, photo: Path) -> None:
     command = [sys.executable, "-m", "caprun", "--model", str(tiny), str(photo)]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "Error: [Errno 28] No space left on device\n")
 
 
-def test_an_interruption_is_one_line(run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_is_reported_in_one_line(run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -365,7 +365,7 @@ def test_an_interruption_is_one_line(run: Run, photo: Path, monkeypatch: pytest.
     assert result.stderr == "\nError: Interrupted.\n", "the terminal's ^C keeps a line of its own"
 
 
-def test_doctor_says_what_is_installed_and_that_the_packaged_model_is_sound(
+def test_doctor_reports_versions_and_that_the_packaged_model_is_intact(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("caprun.commands.doctor.MOST_TIMES", 1)
@@ -378,13 +378,13 @@ def test_doctor_says_what_is_installed_and_that_the_packaged_model_is_sound(
     assert "state: intact, checksums match\n" in result.stdout
 
 
-def test_doctor_names_a_packaged_model_that_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_a_missing_packaged_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("caprun_weights.DEFAULT", "no_such_model")
     result = run("doctor")
     assert result.exit_code == 1
     assert re.fullmatch(r"Error: There is no bundle at .*no_such_model.*\n", result.stderr)
 
 
-def test_a_programme_that_calls_it_gets_the_exception(photo: Path) -> None:
+def test_a_program_that_calls_main_gets_the_exception(photo: Path) -> None:
     with pytest.raises(click.UsageError):
         main.main(["caption"], standalone_mode=False)

@@ -1,4 +1,4 @@
-"""`caprun doctor` describes the installation and fails if it is unsound."""
+"""`caprun doctor` describes the installation and fails if it is broken."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def test_a_bundle_is_examined_and_timed(tiny: Path) -> None:
     assert f"name: tiny\n  path: {tiny}\n  state: intact, checksums match\n" in result.stdout
 
 
-def test_json_is_one_object_with_everything(tiny: Path) -> None:
+def test_json_is_one_object_with_every_section(tiny: Path) -> None:
     found = json.loads(run("--model", tiny, "--json").stdout)
     assert set(found) == {"versions", "machine", "costs", "bundle"}
     assert found["bundle"]["name"] == "tiny"
@@ -54,7 +54,7 @@ def test_one_altered_byte_in_any_file_is_found(bundle: Path, file: str) -> None:
     assert "sound" not in result.stdout
 
 
-def test_json_says_what_is_wrong_and_what_is_not(tmp_path: Path) -> None:
+def test_json_has_the_error_in_addition_to_versions_and_machine(tmp_path: Path) -> None:
     result = run("--model", tmp_path / "none", "--json")
     assert result.exit_code == 1
     found = json.loads(result.stdout)
@@ -62,14 +62,16 @@ def test_json_says_what_is_wrong_and_what_is_not(tmp_path: Path) -> None:
     assert result.stderr == f"Error: {found['error']}\n"
 
 
-def test_a_bundle_of_torchscript_is_refused_with_what_runs_it(bundle: Path, edit_manifest: EditManifest) -> None:
+def test_a_torchscript_bundle_is_refused_with_the_command_that_runs_it(
+    bundle: Path, edit_manifest: EditManifest
+) -> None:
     edit_manifest(bundle, lambda data: data.update(format="torchscript"))
     result = run("--model", bundle)
     assert result.exit_code == 1
     assert "captioner caption --model" in result.stderr
 
 
-def test_two_packages_of_onnx_runtime_are_explained(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_onnx_runtime_packages_are_explained(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = {"onnxruntime": "1.2", "onnxruntime-gpu": "1.3"}
     monkeypatch.setattr(devices, "installed_packages", lambda: both)
     result = run("--model", tiny)
@@ -77,7 +79,7 @@ def test_two_packages_of_onnx_runtime_are_explained(tiny: Path, monkeypatch: pyt
     assert "one installed last hides the other" in result.stdout
 
 
-def test_the_problem_with_cuda_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cuda_problem_is_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "problem", lambda: "The driver is too old.")
     assert "cuda:" not in run("--model", tiny).stdout, "the package is for CPUs"
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -88,7 +90,7 @@ def test_the_problem_with_cuda_is_told(tiny: Path, monkeypatch: pytest.MonkeyPat
     assert "device: cpu\n" in result.stdout
 
 
-def test_another_model_in_the_environment_is_named(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_in_the_environment_is_named_unless_one_is_given(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "packaged_bundle", lambda: tiny)
     monkeypatch.setenv("CAPRUN_MODEL", "/somewhere/mine")
     assert "caprun doctor --model /somewhere/mine" in run().stdout
@@ -100,21 +102,21 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n"
 
 
 @pytest.mark.parametrize(("text", "features"), [(X86, ["avx2", "avx512f", "avx512_vnni"]), (ARM, ["asimddp", "i8mm"])])
-def test_linux_says_what_the_processor_can_do(system: Path, text: str, features: list[str]) -> None:
+def test_processor_features_are_read_from_proc_cpuinfo(system: Path, text: str, features: list[str]) -> None:
     (system / "proc" / "cpuinfo").write_text(text)
     found = hardware.cpu()
     assert found.features == features
     assert found.name == "EPYC" or text == ARM
 
 
-def test_what_the_system_does_not_say_is_unknown(system: Path) -> None:
+def test_features_and_quota_are_unknown_without_system_files(system: Path) -> None:
     assert hardware.cpu().features == []
     assert hardware.cores().quota is None
 
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine that says nothing of itself, until something is written to its /proc and its control groups."""
+    """Returns a folder that replaces /proc and the control groups, both empty until a test writes files there."""
     (tmp_path / "proc" / "self").mkdir(parents=True)
     (tmp_path / "cgroup" / "box" / "job").mkdir(parents=True)
     monkeypatch.setattr(hardware, "PROC", tmp_path / "proc")
@@ -130,7 +132,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("0::/box/job\n", {"box/cpu.max": "max 100000"}, None),
     ],
 )
-def test_the_tightest_limit_of_the_control_groups_counts(
+def test_the_quota_is_the_lowest_limit_of_the_control_groups(
     system: Path, group: str, limits: dict[str, str], quota: float | None
 ) -> None:
     (system / "proc" / "self" / "cgroup").write_text(group)
@@ -145,6 +147,6 @@ def test_a_quota_below_the_cores_suggests_threads(tiny: Path, monkeypatch: pytes
     assert hardware.cores().usable == 1.5
 
 
-def test_peak_memory_is_this_process_s_own(system: Path) -> None:
+def test_peak_memory_is_the_high_water_mark_of_this_process(system: Path) -> None:
     (system / "proc" / "self" / "status").write_text("Name:\tx\nVmPeak:\t 99 kB\nVmHWM:\t 12 kB\nVmRSS:\t 5 kB\n")
     assert hardware.peak_memory() == 12 * 1024

@@ -1,4 +1,4 @@
-"""If results or pictures cannot be written, existing files stay and the error names the path."""
+"""If results, pictures or bundles cannot be written, existing files are kept and the error names the path."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
 @pytest.fixture
 def failure(run: Callable[..., Result]) -> Failure:
-    """Run what must fail, and not for how it was asked; returns the sentence."""
+    """Runs a command that must fail with exit code 1, not with a usage error; returns the error message."""
 
     def invoke(*arguments: object) -> str:
         result = run(*arguments)
@@ -46,7 +46,7 @@ def failure(run: Callable[..., Result]) -> Failure:
 
 @pytest.fixture
 def folder(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
-    """A folder of photos."""
+    """Returns a folder of photos."""
     (tmp_path / "photos").mkdir()
     for number in range(PHOTOS):
         Image.fromarray(images[number % len(images)]).save(tmp_path / "photos" / f"{number:02}.png")
@@ -69,10 +69,10 @@ def rows(output: Path) -> Path:
     ("name", "room"),
     [*((name, room) for name in OUTPUTS for room in (0, 4096, 8192)), ("rows.jsonl", 12_288), ("folder/", 65_536)],
 )
-def test_results_on_a_disk_that_fills_up_are_gone_on_with(
+def test_results_on_a_full_disk_are_resumed_once_there_is_room(
     run: Callable[..., Result], failure: Failure, folder: Path, tmp_path: Path, name: str, room: int
 ) -> None:
-    """Rows that are there are whole, and the same command ends with what it would have written at once."""
+    """Written rows are complete, and the same command then writes the rows of an uninterrupted run."""
     whole = run(folder, "--output", f"{tmp_path}/whole-{name}")
     assert whole.exit_code == 0, whole.stderr
     with small_disk(tmp_path / "disk") as disk:
@@ -97,7 +97,7 @@ def test_results_on_a_disk_that_fills_up_are_gone_on_with(
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_results_that_are_to_be_overwritten_stay_where_there_is_no_room(
+def test_results_are_kept_if_overwriting_them_fills_the_disk(
     run: Callable[..., Result], failure: Failure, folder: Path, tmp_path: Path, name: str
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -112,7 +112,7 @@ def test_results_that_are_to_be_overwritten_stay_where_there_is_no_room(
 
 @posix
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_results_that_may_not_be_written_stay(
+def test_results_without_write_permission_are_kept(
     run: Callable[..., Result], failure: Failure, folder: Path, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "results").mkdir()
@@ -132,7 +132,7 @@ def test_results_that_may_not_be_written_stay(
 
 @pytest.mark.parametrize("option", ["--picture", "--attention"])
 @pytest.mark.parametrize("room", [0, 4096])
-def test_a_picture_on_a_full_disk_leaves_the_one_before(
+def test_a_full_disk_keeps_the_existing_picture(
     failure: Failure, photo: Path, tmp_path: Path, option: str, room: int
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -145,7 +145,7 @@ def test_a_picture_on_a_full_disk_leaves_the_one_before(
 
 @posix
 @pytest.mark.parametrize("option", ["--picture", "--attention"])
-def test_a_picture_that_may_not_be_written_leaves_the_one_before(
+def test_missing_permission_and_a_size_limit_keep_the_existing_picture(
     failure: Failure, photo: Path, tmp_path: Path, option: str
 ) -> None:
     path = tmp_path / "pictures" / "picture.png"
@@ -161,7 +161,7 @@ def test_a_picture_that_may_not_be_written_leaves_the_one_before(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_picture_may_be_a_device(failure: Failure, photo: Path) -> None:
+def test_a_picture_is_written_directly_to_a_device(failure: Failure, photo: Path) -> None:
     assert failure(photo, "--picture", "/dev/full") == (
         "The picture /dev/full cannot be written: No space left on device."
     )
@@ -178,7 +178,7 @@ def write(directory: Path, tiny: Path, card: str) -> None:
 
 
 @pytest.mark.parametrize("room", [0, 4096, 12_288, 24_576, 28_672, 32_768])
-def test_a_bundle_on_a_full_disk_leaves_the_one_before(tiny: Path, tmp_path: Path, room: int) -> None:
+def test_a_full_disk_keeps_the_existing_bundle(tiny: Path, tmp_path: Path, room: int) -> None:
     with small_disk(tmp_path / "disk") as disk:
         with replaced_bundle(disk / "bundle") as directory:
             write(directory, tiny, "before")
@@ -197,7 +197,7 @@ def test_a_bundle_on_a_full_disk_leaves_the_one_before(tiny: Path, tmp_path: Pat
 
 
 @posix
-def test_a_bundle_where_nothing_may_be_written_stays(tiny: Path, tmp_path: Path) -> None:
+def test_a_bundle_in_a_read_only_folder_is_kept(tiny: Path, tmp_path: Path) -> None:
     target = tmp_path / "weights" / "bundle"
     with replaced_bundle(target) as directory:
         write(directory, tiny, "before")
@@ -213,10 +213,10 @@ def test_a_bundle_where_nothing_may_be_written_stays(tiny: Path, tmp_path: Path)
     assert contents(tmp_path) == before
 
 
-def test_a_bundle_is_on_the_disk_before_it_has_its_name(
+def test_a_bundle_is_flushed_to_disk_before_it_is_renamed(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file of it: or a power cut would leave the name, and nothing behind it."""
+    """Every file and the folder are flushed; otherwise a power cut could leave a name without content."""
     flushed: list[str] = []
     flush, rename = os.fsync, Path.rename
 

@@ -1,4 +1,4 @@
-"""The command line captions folders and standard input, and writes files of results."""
+"""The command line captions folders and standard input, and writes result files."""
 
 import csv
 import io
@@ -28,14 +28,14 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`caprun` with $CAPRUN_MODEL set to the tiny bundle."""
+    """Runs `caprun` with $CAPRUN_MODEL set to the tiny bundle."""
     monkeypatch.setenv("CAPRUN_MODEL", str(tiny))
     return invoke
 
 
 @pytest.fixture
 def folder(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
-    """a.png, b.png, c.png, no photo called d.jpg, and deeper/e.png."""
+    """Returns a folder with a.png, b.png, c.png, deeper/e.png, and d.jpg, which is a text file."""
     folder = tmp_path / "photos"
     (folder / "deeper").mkdir(parents=True)
     for name, image in zip(("a", "b", "c", "deeper/e"), images, strict=False):
@@ -46,14 +46,14 @@ def folder(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
 
 @pytest.fixture
 def sound(folder: Path) -> Path:
-    """The same without the one that is no photo."""
+    """Returns the folder without d.jpg."""
     (folder / "d.jpg").unlink()
     return folder
 
 
 @pytest.fixture
 def said(captioner: Captioner, folder: Path) -> dict[str, str]:
-    """Captions each photo."""
+    """Returns the caption of each photo by its path."""
     return {str(path): captioner.caption(path).text for path in sorted(folder.rglob("*.png"))}
 
 
@@ -61,17 +61,17 @@ def lines(captions: dict[str, str]) -> str:
     return "".join(f"{path}: {text}\n" for path, text in captions.items())
 
 
-def test_a_folder_is_a_line_a_photo_in_order(run: Run, sound: Path, said: dict[str, str]) -> None:
+def test_a_folder_prints_one_line_per_photo_in_order(run: Run, sound: Path, said: dict[str, str]) -> None:
     said.pop(str(sound / "deeper" / "e.png"))
     result = run(sound)
     assert (result.stdout, result.stderr, result.exit_code) == (lines(said), "", 0)
 
 
-def test_recursive_looks_into_its_folders(run: Run, sound: Path, said: dict[str, str]) -> None:
+def test_recursive_looks_into_subfolders(run: Run, sound: Path, said: dict[str, str]) -> None:
     assert run(sound, "--recursive").stdout == lines(said)
 
 
-def test_a_folder_with_one_photo_still_says_its_name(run: Run, folder: Path, said: dict[str, str]) -> None:
+def test_a_folder_with_one_photo_still_prints_its_path(run: Run, folder: Path, said: dict[str, str]) -> None:
     photo = folder / "deeper" / "e.png"
     assert run(photo.parent).stdout == f"{photo}: {said[str(photo)]}\n"
 
@@ -80,11 +80,11 @@ def test_standard_input_names_photos(run: Run, sound: Path, said: dict[str, str]
     assert run("-", "--batch-size", 1, stdin="\n".join(said).encode()).stdout == lines(said)
 
 
-def test_many_photos_named_say_what_few_do(run: Run, sound: Path, said: dict[str, str]) -> None:
+def test_many_named_photos_print_the_same_as_few(run: Run, sound: Path, said: dict[str, str]) -> None:
     assert run(*said, *said, *said, *said, *said).stdout == 5 * lines(said) == 5 * run(*said).stdout
 
 
-def test_a_bad_photo_is_told_in_its_place_and_counted_at_the_end(run: Run, folder: Path) -> None:
+def test_a_bad_photo_is_reported_and_counted_at_the_end(run: Run, folder: Path) -> None:
     result = run(folder)
     assert (result.exit_code, result.stdout.count("\n")) == (1, 3)
     assert result.stderr.splitlines() == [
@@ -93,7 +93,7 @@ def test_a_bad_photo_is_told_in_its_place_and_counted_at_the_end(run: Run, folde
     ]
 
 
-def test_photos_that_only_an_extra_reads_are_left_out_and_counted(
+def test_photos_that_need_a_missing_extra_are_left_out_and_counted(
     run: Run, sound: Path, said: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said.pop(str(sound / "deeper" / "e.png"))
@@ -105,7 +105,7 @@ def test_photos_that_only_an_extra_reads_are_left_out_and_counted(
     assert result.stderr == 'Photos left out: 2 .heic; to read them, run pip install "captioner[heif]".\n'
 
 
-def test_json_is_an_object_a_photo_whatever_became_of_it(run: Run, folder: Path) -> None:
+def test_json_prints_one_object_per_photo_including_errors(run: Run, folder: Path) -> None:
     result = run(folder, "--json")
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(row["image"]).name for row in rows] == ["a.png", "b.png", "c.png", "d.jpg"]
@@ -122,7 +122,7 @@ def test_output_holds_what_json_prints(run: Run, folder: Path, tmp_path: Path) -
     assert last == "Error: 1 of 4 photos could not be captioned; their rows say why."
 
 
-def test_csv_holds_the_captions_too(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_csv_output_holds_what_json_prints_except_words(run: Run, folder: Path, tmp_path: Path) -> None:
     run(folder, "--output", tmp_path / "captions.csv")
     rows = [json.loads(line) for line in run(folder, "--json").stdout.splitlines()]
     with (tmp_path / "captions.csv").open(newline="") as file:
@@ -133,7 +133,7 @@ def test_csv_holds_the_captions_too(run: Run, folder: Path, tmp_path: Path) -> N
         assert written == {key: str(row.get(key, "")) for key in columns} | {"finished": finished}
 
 
-def test_a_folder_for_output_gets_a_text_a_photo_and_all_rows(
+def test_an_output_folder_gets_one_text_per_captioned_photo_and_all_rows(
     run: Run, folder: Path, tmp_path: Path, said: dict[str, str]
 ) -> None:
     run(folder, "--recursive", "--output", f"{tmp_path}/texts/")
@@ -144,27 +144,27 @@ def test_a_folder_for_output_gets_a_text_a_photo_and_all_rows(
     assert not (tmp_path / "texts" / "d.txt").exists()
 
 
-def test_texts_may_lie_beside_the_photos(run: Run, sound: Path, said: dict[str, str]) -> None:
+def test_texts_can_be_written_next_to_the_photos(run: Run, sound: Path, said: dict[str, str]) -> None:
     assert run(sound, "--output", sound).exit_code == 0
     assert (sound / "a.txt").read_text() == said[str(sound / "a.png")] + "\n"
     assert "is already finished" in run(sound, "--output", sound).stderr
 
 
-def test_a_caption_somebody_wrote_is_not_lost(run: Run, sound: Path) -> None:
+def test_a_text_that_a_person_wrote_is_not_overwritten(run: Run, sound: Path) -> None:
     (sound / "b.txt").write_text("mine\n")
     result = run(sound, "--output", sound)
     assert (result.exit_code, (sound / "b.txt").read_text()) == (2, "mine\n")
     assert f"{sound}/b.txt exists and was not written by this run" in result.stderr
 
 
-def test_two_photos_cannot_have_one_text(run: Run, sound: Path, tmp_path: Path) -> None:
+def test_two_photos_with_the_same_text_file_are_refused(run: Run, sound: Path, tmp_path: Path) -> None:
     (sound / "a.jpg").write_bytes((sound / "a.png").read_bytes())
     result = run(sound, "--output", f"{tmp_path}/texts/")
     assert result.exit_code == 2
     assert f"The captions of {sound}/a.jpg and {sound}/a.png would both be in {tmp_path}/texts/a.txt" in result.stderr
 
 
-def test_a_finished_run_does_nothing_and_says_so(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_reported_as_finished_and_not_repeated(run: Run, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "captions.jsonl"
     first = run(folder, "--output", output)
     before = output.stat().st_mtime_ns, output.read_bytes()
@@ -174,7 +174,7 @@ def test_a_finished_run_does_nothing_and_says_so(run: Run, folder: Path, tmp_pat
     assert (output.stat().st_mtime_ns, output.read_bytes()) == before
 
 
-def test_a_run_that_was_stopped_goes_on_and_says_so(run: Run, sound: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_and_reports_it(run: Run, sound: Path, tmp_path: Path) -> None:
     output = tmp_path / "captions.jsonl"
     run(sound, "--output", output)
     whole = output.read_bytes()
@@ -184,7 +184,7 @@ def test_a_run_that_was_stopped_goes_on_and_says_so(run: Run, sound: Path, tmp_p
     assert output.read_bytes() == whole
 
 
-def test_a_run_that_goes_on_computes_the_very_batches_of_the_whole_one(
+def test_a_resumed_run_computes_the_batches_of_an_uninterrupted_run(
     captioner: Captioner, sound: Path, tmp_path: Path
 ) -> None:
     batches: list[int] = []
@@ -241,7 +241,7 @@ def test_another_model_for_the_same_output_is_refused(
     assert re.search(r"belongs to another run: model tiny \w+ \(now tiny \w+\);", result.stderr)
 
 
-def test_the_same_names_in_another_place_are_other_photos(
+def test_the_same_names_in_another_folder_are_other_photos(
     run: Run, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (sound / "deeper" / "a.png").write_bytes((sound / "b.png").read_bytes())
@@ -251,7 +251,7 @@ def test_the_same_names_in_another_place_are_other_photos(
     assert run("a.png", "--output", tmp_path / "captions.jsonl").exit_code == 2
 
 
-def test_two_runs_into_one_output_at_once_are_refused(run: Run, sound: Path, tmp_path: Path) -> None:
+def test_a_second_run_writing_the_same_output_is_refused(run: Run, sound: Path, tmp_path: Path) -> None:
     with Results(tmp_path / "captions.csv", [], {}):
         result = run(sound, "--output", tmp_path / "captions.csv")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -270,7 +270,7 @@ def test_two_runs_into_one_output_at_once_are_refused(run: Run, sound: Path, tmp
         (["--output", "nowhere/x.csv"], "There is no folder nowhere for x.csv"),
     ],
 )
-def test_options_that_cannot_be_are_one_line(run: Run, folder: Path, options: list[str], problem: str) -> None:
+def test_invalid_options_are_refused_in_one_line(run: Run, folder: Path, options: list[str], problem: str) -> None:
     result = run(folder, *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.fullmatch(r"Error: .+\n", result.stderr)
@@ -278,7 +278,7 @@ def test_options_that_cannot_be_are_one_line(run: Run, folder: Path, options: li
 
 
 @pytest.mark.parametrize("options", [[], ["--output", "captions.jsonl"], ["--output", "texts/"]])
-def test_a_name_too_long_is_an_error_in_its_place(
+def test_a_photo_name_that_is_too_long_is_an_error_in_its_place(
     run: Run, sound: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
     monkeypatch.chdir(sound)
@@ -289,7 +289,9 @@ def test_a_name_too_long_is_an_error_in_its_place(
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", "/"])
-def test_an_output_with_a_name_too_long_is_one_line(run: Run, sound: Path, tmp_path: Path, ending: str) -> None:
+def test_an_output_name_that_is_too_long_is_reported_in_one_line(
+    run: Run, sound: Path, tmp_path: Path, ending: str
+) -> None:
     result = run(sound, "--output", f"{tmp_path}/{'x' * 300}{ending}")
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
     assert re.match(
@@ -298,14 +300,14 @@ def test_an_output_with_a_name_too_long_is_one_line(run: Run, sound: Path, tmp_p
     )
 
 
-def test_several_captions_a_photo_are_not_lost_in_a_csv_row(run: Run, sound: Path, tmp_path: Path) -> None:
+def test_csv_output_is_refused_with_several_captions_per_photo(run: Run, sound: Path, tmp_path: Path) -> None:
     result = run(sound, "--n-best", 2, "--output", tmp_path / "captions.csv")
     assert (result.exit_code, (tmp_path / "captions.csv").exists()) == (2, False)
     assert "A .csv row holds one caption; with --n-best above 1, give a .jsonl file or a folder" in result.stderr
     assert run(sound, "--n-best", 2, "--output", f"{tmp_path}/captions.jsonl").exit_code == 0
 
 
-def test_an_empty_folder_is_one_line(run: Run, tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = run(tmp_path / "empty")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
@@ -314,7 +316,7 @@ def test_an_empty_folder_is_one_line(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode on other systems")
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
-def test_names_that_are_no_text_come_back(tiny: Path, sound: Path, tmp_path: Path, suffix: str) -> None:
+def test_names_of_any_bytes_can_be_read_back(tiny: Path, sound: Path, tmp_path: Path, suffix: str) -> None:
     names = [b"\xff\xfe.png", b"two\nlines.png", b'a,"b".png', b"\xc3\xa9.png"]
     for name in names:
         Path(os.fsdecode(os.fsencode(sound) + b"/" + name)).write_bytes((sound / "a.png").read_bytes())
@@ -330,7 +332,7 @@ def test_names_that_are_no_text_come_back(tiny: Path, sound: Path, tmp_path: Pat
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
-def test_what_is_no_file_is_a_row_and_nobody_waits_for_it(run: Run, sound: Path) -> None:
+def test_a_fifo_or_broken_link_is_an_error_row_and_is_not_waited_for(run: Run, sound: Path) -> None:
     os.mkfifo(sound / "pipe.jpg")
     (sound / "loop.jpg").symlink_to(sound / "loop.jpg")
     (sound / "gone.jpg").symlink_to(sound / "nowhere")
@@ -341,7 +343,7 @@ def test_what_is_no_file_is_a_row_and_nobody_waits_for_it(run: Run, sound: Path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
-def test_a_file_that_may_grow_no_more_is_one_line_and_keeps_what_is_done(
+def test_a_file_size_limit_is_reported_in_one_line_and_keeps_finished_rows(
     tiny: Path, sound: Path, tmp_path: Path
 ) -> None:
     import resource

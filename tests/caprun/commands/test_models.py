@@ -1,4 +1,4 @@
-"""Bundles are installed as packages and found by their names; a broken one is named, and the others still work."""
+"""Bundles are installed as packages and found by name; a broken package is named, and the others still work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Install = Callable[..., Path]
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of installed packages."""
+    """Returns an empty folder for installed packages."""
     monkeypatch.delenv("CAPRUN_MODEL", raising=False)
     path = tmp_path / "site"
     path.mkdir()
@@ -31,7 +31,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def install(site: Path, tiny: Path) -> Install:
-    """Installs a package with the tiny bundle, as a wheel without code does."""
+    """Returns a function that installs a package with the tiny bundle and no code."""
 
     def install(name: str, package: str = "", module: str = "") -> Path:
         package = package or f"caprun-{name}"
@@ -65,7 +65,7 @@ def test_an_installed_bundle_is_found_by_its_name(install: Install, tiny: Path, 
     assert Captioner.load("small").spec.name == "tiny"
 
 
-def test_a_folder_hides_an_installed_bundle_of_its_name(install: Install, tmp_path: Path, monkeypatch) -> None:
+def test_a_folder_hides_an_installed_bundle_of_the_same_name(install: Install, tmp_path: Path, monkeypatch) -> None:
     install("small")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small").mkdir()
@@ -95,7 +95,7 @@ def test_models_are_listed_with_language_scores_and_licence(install: Install, mo
     ]
 
 
-def test_the_packaged_bundle_is_a_package_of_bundles_too(site: Path) -> None:
+def test_the_packaged_bundle_is_found_through_its_entry_point(site: Path) -> None:
     metadata = site / "captioner_of_test-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: captioner-of-test\nVersion: 1.0\n")
@@ -141,7 +141,7 @@ def test_a_broken_package_is_named_and_the_others_are_listed(install: Install, s
     assert find_bundle("small")
 
 
-def test_two_packages_with_a_bundle_of_one_name_are_named(install: Install) -> None:
+def test_two_packages_that_provide_the_same_bundle_are_named(install: Install) -> None:
     install("small")
     install("small", package="other")
     with pytest.raises(
@@ -150,14 +150,14 @@ def test_two_packages_with_a_bundle_of_one_name_are_named(install: Install) -> N
         find_bundle("small")
 
 
-def test_a_name_that_is_not_installed_is_told_where_names_are(site: Path) -> None:
+def test_the_error_for_an_unknown_name_points_to_caprun_models(site: Path) -> None:
     result = caprun("--model", "klingon", "photo.png")
     assert result.exit_code == 1
     assert "There is no bundle at klingon; " in result.stderr
     assert "`caprun models`" in result.stderr
 
 
-def test_entry_points_that_cannot_be_read_are_one_sentence(site: Path) -> None:
+def test_entry_points_that_cannot_be_read_are_reported(site: Path) -> None:
     metadata = site / "bad-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")

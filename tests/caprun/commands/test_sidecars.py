@@ -37,7 +37,7 @@ def run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
 @pytest.fixture
 def folder(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
-    """a.png, b.png and c.png."""
+    """Returns a folder with a.png, b.png and c.png."""
     for name, image in zip("abc", images, strict=False):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     return tmp_path
@@ -59,13 +59,13 @@ def test_each_photo_gets_a_sidecar_with_its_caption(run, folder, captioner: Capt
         assert text(Path(f"{path}.xmp"), ALT_TEXT) == ""
 
 
-def test_the_alternative_text_and_the_name_are_options(run, folder, captioner: Captioner) -> None:
+def test_options_add_alternative_text_and_choose_the_sidecar_name(run, folder, captioner: Captioner) -> None:
     assert run(folder / "a.png", "--xmp", "--xmp-alt", "--xmp-name", "stem").exit_code == 0
     assert sorted(path.name for path in folder.iterdir()) == ["a.png", "a.xmp", "b.png", "c.png"]
     assert text(folder / "a.xmp", ALT_TEXT) == captioner.caption(folder / "a.png").text
 
 
-def test_rows_and_sidecars_are_written_together_and_either_catches_up(run, folder) -> None:
+def test_missing_sidecars_are_written_for_existing_and_for_new_rows(run, folder) -> None:
     rows = folder / "rows.jsonl"
     assert run(folder, "--output", rows).exit_code == 0
     result = run(folder, "--output", rows, "--xmp")
@@ -80,7 +80,7 @@ def test_rows_and_sidecars_are_written_together_and_either_catches_up(run, folde
     )
 
 
-def test_a_second_run_captions_what_is_new_and_another_search_all(run, folder, images) -> None:
+def test_a_second_run_captions_new_photos_and_another_search_captions_all(run, folder, images) -> None:
     run(folder, "--xmp")
     Image.fromarray(images[5]).save(folder / "d.png")
     assert len(run(folder, "--xmp", "--json").stdout.splitlines()) == 1
@@ -88,7 +88,7 @@ def test_a_second_run_captions_what_is_new_and_another_search_all(run, folder, i
     assert len(run(folder, "--xmp", "--json", "--max-length", "3").stdout.splitlines()) == 4
 
 
-def test_what_a_person_wrote_stays_unless_it_is_to_be_overwritten(run, folder, captioner: Captioner) -> None:
+def test_a_description_by_a_person_is_kept_without_overwrite(run, folder, captioner: Captioner) -> None:
     sidecar = folder / "a.png.xmp"
     sidecar.write_text(PERSON)
     result = run(folder, "--xmp")
@@ -100,7 +100,7 @@ def test_what_a_person_wrote_stays_unless_it_is_to_be_overwritten(run, folder, c
     assert text(sidecar) == captioner.caption(folder / "a.png").text
 
 
-def test_a_photo_from_which_the_model_abstains_gets_no_sidecar(run, folder, calibrated, monkeypatch) -> None:
+def test_no_sidecar_is_written_if_the_model_abstains(run, folder, calibrated, monkeypatch) -> None:
     monkeypatch.setenv("CAPRUN_MODEL", str(calibrated))
     result = run(folder, "--xmp", "--min-confidence", "1")
     assert result.exit_code == 0
@@ -127,7 +127,7 @@ def test_a_sidecar_that_cannot_be_read_is_reported_and_the_others_are_written(ru
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
-def test_a_sidecar_that_is_no_file_is_reported_and_not_waited_for(run, folder) -> None:
+def test_a_fifo_or_folder_as_sidecar_is_reported_and_not_waited_for(run, folder) -> None:
     os.mkfifo(folder / "a.png.xmp")
     (folder / "c.png.xmp").mkdir()
     result = run(folder, "--xmp")
@@ -137,7 +137,7 @@ def test_a_sidecar_that_is_no_file_is_reported_and_not_waited_for(run, folder) -
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everything")
-def test_a_sidecar_that_is_read_only_stays(run, folder) -> None:
+def test_a_read_only_sidecar_is_kept(run, folder) -> None:
     (folder / "a.png.xmp").write_text(PERSON)
     (folder / "a.png.xmp").chmod(0o444)
     result = run(folder, "--xmp", "--overwrite")
@@ -146,7 +146,7 @@ def test_a_sidecar_that_is_read_only_stays(run, folder) -> None:
     assert (folder / "a.png.xmp").read_text() == PERSON
 
 
-def test_a_full_disk_ends_the_run_in_one_sentence(run, folder, monkeypatch) -> None:
+def test_a_full_disk_ends_the_run_with_one_error(run, folder, monkeypatch) -> None:
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -159,12 +159,12 @@ def test_a_full_disk_ends_the_run_in_one_sentence(run, folder, monkeypatch) -> N
     )
 
 
-def test_a_photo_that_is_named_twice_is_no_other_photo(run, folder, monkeypatch) -> None:
+def test_a_photo_named_twice_does_not_conflict_with_itself(run, folder, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     assert run("a.png", "./a.png", "--xmp").exit_code == 0
 
 
-def test_two_photos_with_one_sidecar_are_refused_before_anything_is_written(run, folder, images) -> None:
+def test_two_photos_with_the_same_sidecar_are_refused_before_any_write(run, folder, images) -> None:
     Image.fromarray(images[4]).save(folder / "a.jpg")
     result = run(folder, "--xmp", "--xmp-name", "stem")
     assert result.exit_code == 2
@@ -173,7 +173,7 @@ def test_two_photos_with_one_sidecar_are_refused_before_anything_is_written(run,
 
 
 @pytest.mark.parametrize(("option", "problem"), [("--xmp-alt", "needs --xmp"), ("--overwrite", "--output or --xmp")])
-def test_options_of_sidecars_belong_to_xmp(run, folder, option, problem) -> None:
+def test_sidecar_options_need_xmp(run, folder, option, problem) -> None:
     result = run(folder, option)
     assert result.exit_code == 2
     assert problem in result.stderr
@@ -183,7 +183,7 @@ def test_options_of_sidecars_belong_to_xmp(run, folder, option, problem) -> None
     ("program", "arguments"),
     [("exiftool", ["-s3", "-XMP-dc:Description"]), ("exiv2", ["-g", "Xmp.dc.description", "-Pt"])],
 )
-def test_programs_of_others_read_the_caption(run, folder, captioner: Captioner, program, arguments) -> None:
+def test_other_programs_read_the_caption(run, folder, captioner: Captioner, program, arguments) -> None:
     if not shutil.which(program):
         pytest.skip(f"{program} is not installed")
     run(folder / "a.png", "--xmp")
@@ -192,7 +192,7 @@ def test_programs_of_others_read_the_caption(run, folder, captioner: Captioner, 
     assert captioner.caption(folder / "a.png").text in read
 
 
-def test_a_sidecar_that_another_program_wrote_anew_is_still_ours(run, folder, captioner: Captioner) -> None:
+def test_a_sidecar_rewritten_by_another_program_is_still_recognized(run, folder, captioner: Captioner) -> None:
     if not shutil.which("exiftool"):
         pytest.skip("exiftool is not installed")
     run(folder / "a.png", "--xmp")

@@ -13,19 +13,19 @@ from caprun.commands.startup import starting
 
 
 def imported(code: str) -> set[str]:
-    """The modules of a process of this Python that has run some code."""
+    """Returns the modules loaded in a new Python process after it has run `code`."""
     code = f"import sys\ntry:\n    {code}\nfinally:\n    print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stderr.split())
 
 
 def imported_by(*arguments: object) -> set[str]:
-    """The modules of `caprun` with these arguments."""
+    """Returns the modules loaded by `caprun` with these arguments."""
     return imported(f"import caprun.cli; caprun.cli.main({[str(argument) for argument in arguments]})")
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_and_version_wait_for_nothing_heavy(option: str) -> None:
+def test_help_and_version_import_no_heavy_modules(option: str) -> None:
     modules = imported_by(option)
     assert "click" in modules
     heavy = {"numpy", "PIL", "onnxruntime", "importlib.metadata", "dataclasses", "caprun.engine", "caprun.caption"}
@@ -33,7 +33,7 @@ def test_help_and_version_wait_for_nothing_heavy(option: str) -> None:
 
 
 @pytest.mark.parametrize(("format_", "plugin"), [("PNG", "Png"), ("JPEG", "Jpeg"), ("BMP", "Bmp"), ("WEBP", "WebP")])
-def test_a_photo_is_captioned_with_what_its_format_needs(
+def test_captioning_imports_only_what_the_photo_format_needs(
     tiny: Path, picture: Image.Image, tmp_path: Path, format_: str, plugin: str
 ) -> None:
     photo = tmp_path / "photo"
@@ -59,7 +59,7 @@ def test_the_imports_of_a_command_start_no_threads() -> None:
 
 
 @pytest.mark.parametrize("chosen", [None, "0"])
-def test_onnx_runtime_tells_its_makers_nothing_unless_it_is_asked_to(chosen: str | None) -> None:
+def test_onnx_runtime_telemetry_is_disabled_unless_the_user_chooses(chosen: str | None) -> None:
     name = "ORT_DISABLE_TELEMETRY"
     environment = {key: value for key, value in os.environ.items() if key != name}
     code = f"import os\nfrom caprun.inference.session import onnxruntime\nonnxruntime()\nprint(os.environ['{name}'])"
@@ -68,7 +68,7 @@ def test_onnx_runtime_tells_its_makers_nothing_unless_it_is_asked_to(chosen: str
     assert done.stdout.strip() == (chosen or "1")
 
 
-def test_nothing_is_said_where_there_is_no_home(tiny: Path, picture: Image.Image, tmp_path: Path) -> None:
+def test_no_warning_is_printed_without_a_home_folder(tiny: Path, picture: Image.Image, tmp_path: Path) -> None:
     """In many containers ONNX Runtime cannot store its telemetry id, and would print a warning."""
     picture.save(tmp_path / "photo.png")
     home = {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull}
@@ -78,7 +78,9 @@ def test_nothing_is_said_where_there_is_no_home(tiny: Path, picture: Image.Image
     assert done.stderr == ""
 
 
-def test_nothing_is_kept_on_the_users_disk(tiny: Path, picture: Image.Image, tmp_path: Path) -> None:
+def test_captioning_leaves_no_files_in_home_cache_or_temporary_folders(
+    tiny: Path, picture: Image.Image, tmp_path: Path
+) -> None:
     picture.save(tmp_path / "photo.png")
     home = tmp_path / "home"
     home.mkdir()
@@ -89,7 +91,7 @@ def test_nothing_is_kept_on_the_users_disk(tiny: Path, picture: Image.Image, tmp
 
 
 @pytest.mark.parametrize("chosen", [None, "3"])
-def test_the_environment_is_as_it_was_for_processes_started_later(
+def test_the_environment_is_restored_for_processes_started_later(
     monkeypatch: pytest.MonkeyPatch, chosen: str | None
 ) -> None:
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
@@ -101,7 +103,7 @@ def test_the_environment_is_as_it_was_for_processes_started_later(
 
 
 @pytest.mark.parametrize("collecting", [True, False])
-def test_garbage_is_collected_again_only_if_it_was_before(collecting: bool) -> None:
+def test_garbage_collection_resumes_only_if_it_was_enabled_before(collecting: bool) -> None:
     if not collecting:
         gc.disable()
     try:
@@ -112,7 +114,7 @@ def test_garbage_is_collected_again_only_if_it_was_before(collecting: bool) -> N
         gc.enable()
 
 
-def test_what_is_loaded_is_looked_through_no_more_and_what_comes_later_is() -> None:
+def test_objects_loaded_at_startup_are_frozen_and_later_objects_are_not() -> None:
     code = (
         "import gc\nfrom caprun.commands.startup import starting\n"
         "with starting(): pass\n"
@@ -125,7 +127,7 @@ def test_what_is_loaded_is_looked_through_no_more_and_what_comes_later_is() -> N
     assert done.stdout == "True True\n"
 
 
-def test_of_a_model_and_a_photo_that_are_both_missing_the_model_is_named(tmp_path: Path) -> None:
+def test_a_missing_model_is_reported_before_a_missing_photo(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "caprun", "--model", tmp_path / "model", tmp_path / "photo.jpg"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")

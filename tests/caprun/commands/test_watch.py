@@ -1,4 +1,4 @@
-"""`caprun watch` captions what arrives in a folder, once, and ends when it is told to."""
+"""`caprun watch` captions each photo that arrives in a folder once, and ends on a signal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MANY = 1000
 
 @pytest.fixture
 def folder(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
-    """a.png and b.png."""
+    """Returns a folder with a.png and b.png."""
     (tmp_path / "in").mkdir()
     for name, image in zip("ab", images, strict=False):
         Image.fromarray(image).save(tmp_path / "in" / f"{name}.png")
@@ -46,7 +46,7 @@ def folder(tmp_path: Path, images: npt.NDArray[np.uint8]) -> Path:
 
 @pytest.fixture
 def watch(tiny: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Watch:
-    """Watches the folder while some steps are done in it, one after the other, and ends."""
+    """Returns a function that watches the folder, runs some steps one after another, and ends."""
     monkeypatch.setenv("CAPRUN_MODEL", str(tiny))
 
     def run(*options: object, steps: tuple[Callable[[], object], ...] = ()) -> Result:
@@ -68,19 +68,19 @@ def output(tmp_path: Path) -> Path:
 
 
 def save(image: npt.NDArray[np.uint8], path: Path, modified: int) -> None:
-    """Saves a photo with a time of its own, since two of them may be written within the resolution of the clock."""
+    """Saves a photo with a given modification time, since two writes can fall within the clock's resolution."""
     Image.fromarray(image).save(path)
     os.utime(path, (modified, modified))
 
 
 def rows(output: Path) -> list[tuple[str, str]]:
-    """The name and the caption, or the error, of each row."""
+    """Returns the name of each row with its caption, its error or "abstained"."""
     found = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     return [(Path(row["image"]).name, row.get("caption", row.get("error", "abstained"))) for row in found]
 
 
 def rows_of(output: Path) -> list[bytes]:
-    """The rows that a process has written so far."""
+    """Returns the complete rows that a process has written so far."""
     return [line for line in output.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
@@ -88,7 +88,7 @@ def text(photo: Path) -> str:
     return Sidecar(Path(f"{photo}.xmp").read_bytes()).text(DESCRIPTION)
 
 
-def test_what_is_there_and_what_arrives_gets_a_row(watch, folder, output, images, captioner: Captioner) -> None:
+def test_existing_and_arriving_photos_get_rows(watch, folder, output, images, captioner: Captioner) -> None:
     result = watch("--output", output, steps=[lambda: save(images[2], folder / "c.png", 3)])
     assert result.exit_code == 0
     assert result.stdout == ""
@@ -103,7 +103,7 @@ def test_what_is_there_and_what_arrives_gets_a_row(watch, folder, output, images
     assert (last["image"], last["modified"]) == (str(folder / "c.png"), 3)
 
 
-def test_the_same_command_goes_on_and_does_nothing_twice(watch, folder, output, images) -> None:
+def test_the_same_command_resumes_and_captions_no_photo_twice(watch, folder, output, images) -> None:
     (folder / "bad.jpg").write_text("no photo")
     watch("--output", output)
     with output.open("ab") as file:
@@ -114,7 +114,7 @@ def test_the_same_command_goes_on_and_does_nothing_twice(watch, folder, output, 
     assert [name for name, _ in rows(output)] == ["a.png", "b.png", "bad.jpg", "c.png"]
 
 
-def test_a_broken_photo_is_reported_once_and_captioned_when_it_is_whole(watch, folder, output, images) -> None:
+def test_a_broken_photo_is_reported_once_and_captioned_when_complete(watch, folder, output, images) -> None:
     (folder / "c.png").write_text("no photo")
     result = watch("--output", output, steps=[lambda: None, lambda: save(images[2], folder / "c.png", 3)])
     assert result.exit_code == 0
@@ -124,7 +124,7 @@ def test_a_broken_photo_is_reported_once_and_captioned_when_it_is_whole(watch, f
     assert [name for name, _ in rows(output)] == ["a.png", "b.png", "c.png", "c.png"]
 
 
-def test_a_photo_that_is_taken_away_in_time_is_no_error(watch, folder, output, monkeypatch) -> None:
+def test_a_photo_removed_before_it_is_captioned_is_not_an_error(watch, folder, output, monkeypatch) -> None:
     find = watching.Arrivals.look
 
     def look(arrivals: watching.Arrivals, now: float) -> object:
@@ -138,7 +138,7 @@ def test_a_photo_that_is_taken_away_in_time_is_no_error(watch, folder, output, m
     assert [name for name, _ in rows(output)] == ["b.png"]
 
 
-def test_sidecars_are_written_once_and_anew_when_a_photo_changes(watch, folder, images, captioner: Captioner) -> None:
+def test_sidecars_are_written_once_and_again_when_a_photo_changes(watch, folder, images, captioner: Captioner) -> None:
     result = watch("--xmp", steps=[lambda: None, lambda: save(images[9], folder / "b.png", 3)])
     assert result.stderr.endswith("Captions written to sidecars: 3.\n")
     for name in ("a.png", "b.png"):
@@ -146,7 +146,7 @@ def test_sidecars_are_written_once_and_anew_when_a_photo_changes(watch, folder, 
     assert watch("--xmp").stderr.endswith("Captions written to sidecars: 0.\n")
 
 
-def test_rows_that_are_there_are_written_to_sidecars_too(watch, folder, output, images, captioner: Captioner) -> None:
+def test_existing_rows_are_written_to_sidecars(watch, folder, output, images, captioner: Captioner) -> None:
     watch("--output", output, steps=[lambda: save(images[9], folder / "b.png", 3)])
     before = output.read_bytes()
     assert watch("--output", output, "--xmp").stderr.endswith("Captions written to sidecars: 2.\n")
@@ -154,7 +154,7 @@ def test_rows_that_are_there_are_written_to_sidecars_too(watch, folder, output, 
     assert text(folder / "b.png") == captioner.caption(folder / "b.png").text
 
 
-def test_a_photo_with_the_sidecar_of_another_is_reported_and_the_others_are_captioned(watch, folder, images) -> None:
+def test_a_sidecar_conflict_is_reported_and_other_photos_are_captioned(watch, folder, images) -> None:
     save(images[3], folder / "a.jpg", 3)
     result = watch("--xmp", "--xmp-name", "stem", steps=[lambda: None])
     assert result.exit_code == 0
@@ -162,7 +162,7 @@ def test_a_photo_with_the_sidecar_of_another_is_reported_and_the_others_are_capt
     assert (folder / "b.xmp").exists()
 
 
-def test_the_options_of_a_folder_run_hold(watch, folder, output, calibrated, monkeypatch) -> None:
+def test_exclude_and_min_confidence_apply_as_in_a_folder_run(watch, folder, output, calibrated, monkeypatch) -> None:
     monkeypatch.setenv("CAPRUN_MODEL", str(calibrated))
     result = watch("--output", output, "--exclude", "b.*", "--min-confidence", 1)
     assert rows(output) == [("a.png", "abstained")]
@@ -170,7 +170,9 @@ def test_the_options_of_a_folder_run_hold(watch, folder, output, calibrated, mon
 
 
 @pytest.mark.parametrize("change", [("--max-length", "3"), ("--min-confidence", "0.5")])
-def test_rows_of_another_watch_are_refused(watch, output, calibrated, monkeypatch, change: tuple[str, str]) -> None:
+def test_other_options_for_the_same_output_are_refused(
+    watch, output, calibrated, monkeypatch, change: tuple[str, str]
+) -> None:
     monkeypatch.setenv("CAPRUN_MODEL", str(calibrated))
     watch("--output", output)
     before = output.read_bytes()
@@ -198,7 +200,7 @@ def test_wrong_options_are_refused(watch, arguments, sentence) -> None:
     assert (result.exit_code, result.stderr) == (2, f"Error: {sentence}\n")
 
 
-def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_or_missing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name, problem in (("file", "is not a folder"), ("none", "does not exist")):
         result = invoke("watch", tmp_path / name, "--xmp")
@@ -208,14 +210,14 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
         )
 
 
-def test_the_extra_that_is_missing_is_named(watch, monkeypatch) -> None:
+def test_a_missing_extra_is_named(watch, monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     result = watch("--xmp")
     sentence = 'watchfiles must be installed to watch a folder: pip install "captioner[watch]".'
     assert (result.exit_code, result.stderr) == (1, f"Error: {sentence}\n")
 
 
-def test_a_folder_that_vanishes_ends_the_watch_in_one_sentence(watch, folder, output) -> None:
+def test_a_removed_folder_ends_the_watch_with_an_error(watch, folder, output) -> None:
     result = watch("--output", output, steps=[lambda: shutil.rmtree(folder)])
     assert result.exit_code == 1
     assert result.stderr.endswith(
@@ -224,7 +226,7 @@ def test_a_folder_that_vanishes_ends_the_watch_in_one_sentence(watch, folder, ou
     assert len(rows(output)) == 2
 
 
-def test_a_full_disk_ends_the_watch_in_one_sentence(watch, monkeypatch) -> None:
+def test_a_full_disk_ends_the_watch_with_an_error(watch, monkeypatch) -> None:
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -236,7 +238,7 @@ def test_a_full_disk_ends_the_watch_in_one_sentence(watch, monkeypatch) -> None:
     )
 
 
-def test_a_folder_that_the_system_cannot_watch_is_looked_through(tmp_path: Path, monkeypatch) -> None:
+def test_a_folder_that_the_system_cannot_watch_is_polled(tmp_path: Path, monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> Iterator[object]:
         raise RuntimeError("OS file watch limit reached")
 
@@ -250,7 +252,7 @@ def test_a_folder_that_the_system_cannot_watch_is_looked_through(tmp_path: Path,
 
 @contextlib.contextmanager
 def watching_process(bundle: Path, folder: Path, *options: object) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """A process that watches, and what it says."""
+    """Starts a process that watches a folder; yields it and its standard error."""
     command = [sys.executable, "-m", "caprun", "watch", folder, "--model", bundle, "--threads", 1, "--settle", 0.2]
     with subprocess.Popen([*map(str, [*command, *options])], stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -267,7 +269,7 @@ def drop(images: npt.NDArray[np.uint8], folder: Path, numbers: range) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
-def test_a_thousand_photos_at_once_are_captioned_across_ends_and_kills(tiny, tmp_path, output, images) -> None:
+def test_a_thousand_photos_at_once_are_captioned_across_stops_and_kills(tiny, tmp_path, output, images) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     with watching_process(tiny, folder, "--output", output) as (process, _):
@@ -278,7 +280,7 @@ def test_a_thousand_photos_at_once_are_captioned_across_ends_and_kills(tiny, tmp
         process.send_signal(signal.SIGTERM)
         assert process.wait(LONG) == 0
     with watching_process(tiny, folder, "--output", output) as (process, said):
-        shutil.copy(folder / "0000.png", folder / os.fsdecode(b"\xff.png"))  # of which watchfiles sends no event
+        shutil.copy(folder / "0000.png", folder / os.fsdecode(b"\xff.png"))  # watchfiles sends no event for this name
         until(lambda: len(rows_of(output)) > MANY)
         process.send_signal(signal.SIGINT)
         assert process.wait(LONG) == 0

@@ -16,9 +16,9 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 def cells(picture: Image.Image) -> list[tuple[int, int, int, int]]:
-    """(left, top, right, bottom) of each panel of a picture of a photo that is all GREEN, in reading order.
+    """Returns (left, top, right, bottom) of each panel, in reading order, for a photo that is all GREEN.
 
-    No heat colour and no letter is of the panels' green at the panel's left edge, where the tests put no weight.
+    Panels are found by their green, which letters and heat colours do not have; heat must not cover a left edge.
     """
     pixels = as_array(picture)
     green = np.asarray((pixels[..., 1] > pixels[..., 0] + 15) & (pixels[..., 1] > pixels[..., 2] + 10))
@@ -36,14 +36,14 @@ def peak(row: int, column: int, height: int = 8, width: int = 8) -> Array:
 
 
 def panel(alpha: Array, box: Box = WHOLE, size: tuple[int, int] = (300, 300)) -> Pixels:
-    """The one word's panel, cut out."""
+    """Draws a picture of one word, and returns the panel of the word."""
     photo = Image.new("RGB", size, GREEN)
     place = cells(attention_picture(photo, [("word", flat())]))[1]
     return as_array(attention_picture(photo, [("word", alpha)], region_box=box).crop(place))
 
 
 def heat(alpha: Array, box: Box = WHOLE) -> npt.NDArray[np.float64]:
-    """(height, width): how far the panel's pixels are from those of a word that attends to nothing in particular."""
+    """Returns (height, width): how much the panel's pixels differ from a panel with evenly spread attention."""
     return np.asarray(np.abs(panel(alpha, box) - panel(flat(), box)).sum(axis=-1), np.float64)
 
 
@@ -61,7 +61,7 @@ class TestAttentionPicture:
             assert (label.max() > 0.8) == (index > 0)
             assert (pixels[top:bottom, left:right] == GREEN).all() == (index == 0)
 
-    def test_the_grid_is_tidy(self) -> None:
+    def test_twelve_panels_fill_their_grid(self) -> None:
         panels = cells(attention_picture(Image.new("RGB", (64, 48), GREEN), [("a", flat())] * 11))
         assert len({left for left, *_ in panels}) * len({top for _, top, *_ in panels}) == 12, "no place is empty"
 
@@ -79,7 +79,7 @@ class TestAttentionPicture:
 
     @pytest.mark.parametrize("row", [1, 6])
     @pytest.mark.parametrize("column", [1, 6])
-    def test_heat_is_where_the_weight_is(self, row: int, column: int) -> None:
+    def test_heat_is_drawn_where_the_weight_is(self, row: int, column: int) -> None:
         found = heat(peak(row, column))
         by_quadrant = found.reshape(2, 150, 2, 150).mean(axis=(1, 3))
         attended = by_quadrant[row // 4, column // 4]
@@ -94,7 +94,7 @@ class TestAttentionPicture:
         assert found[150:, 250:].mean() > 10 * found[:130, :200].mean() + 1
 
     def test_heat_fades_smoothly(self) -> None:
-        """From pixel to pixel it changes by a little of the whole: the edges of the regions are not to be seen."""
+        """Neighbouring pixels differ by a small part of the maximum, so the edges of the regions are not visible."""
         checkered = np.tile(np.array([[0, 1], [1, 0]], np.float32), (4, 4))
         for alpha, most in ((peak(3, 4), 0.08), (checkered, 0.045)):
             found = heat(alpha)
@@ -105,7 +105,7 @@ class TestAttentionPicture:
         picture = as_array(attention_picture(black, [("word", peak(4, 4))]))
         assert picture[20:320, 340:640, 0].max() > 0.8 * 255
 
-    def test_a_word_is_not_warmed_by_the_words_before_it(self) -> None:
+    def test_the_heat_of_a_word_does_not_include_earlier_words(self) -> None:
         photo = Image.new("RGB", (300, 300), GREEN)
         before, alone = peak(1, 1), peak(6, 6)
         picture = attention_picture(photo, [("word", before), ("word", alone)])
@@ -127,17 +127,17 @@ class TestAttentionPicture:
         assert (np.diff(row) > -1).all()
         assert row[-1] > 150
 
-    def test_evenly_spread_attention_leaves_the_photo_as_it_is(self) -> None:
+    def test_evenly_spread_attention_draws_no_heat(self) -> None:
         muted = panel(flat())
         assert (muted == muted[0, 0]).all()
         almost = flat() * np.random.default_rng(0).uniform(0.95, 1.05, (8, 8)).astype(np.float32)
         assert heat(almost).max() < 0.15 * heat(peak(4, 4)).max()
 
     @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -1.0])
-    def test_weights_that_say_nothing_show_nothing(self, value: float) -> None:
+    def test_equal_or_invalid_weights_draw_no_heat(self, value: float) -> None:
         assert heat(np.full((8, 8), value, np.float32)).max() == 0
 
-    def test_a_weight_that_is_no_number_is_none(self) -> None:
+    def test_a_nan_weight_draws_no_heat(self) -> None:
         alpha = peak(1, 1)
         alpha[6, 6] = np.nan
         found = heat(alpha)
@@ -147,7 +147,7 @@ class TestAttentionPicture:
     def test_the_scale_of_the_weights_does_not_matter(self) -> None:
         np.testing.assert_array_equal(panel(peak(2, 2)), panel(peak(2, 2) * 64))
 
-    def test_outside_of_what_the_encoder_saw_it_is_dark_and_never_warm(self) -> None:
+    def test_parts_that_the_encoder_did_not_see_are_dark_and_without_heat(self) -> None:
         box = (0.25, 0.0, 0.75, 1.0)
         found = panel(peak(0, 0), box)
         outside = np.concatenate([found[:, :75], found[:, 225:]], axis=1)
@@ -158,7 +158,7 @@ class TestAttentionPicture:
         assert top < 40
         assert 75 <= left < 75 + 25, "the grid covers the box, not the photo"
 
-    def test_the_box_of_a_cropped_photo_is_the_one_from_seen_box(self) -> None:
+    def test_the_bright_part_of_a_cropped_photo_is_its_seen_box(self) -> None:
         spec = ImageSpec(224, 224, "crop", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         found = panel(flat(), seen_box((300, 200), spec), size=(300, 200))
         bright = runs(found.sum(axis=(0, 2)) > 0.6 * found.sum(axis=(0, 2)).max())
@@ -172,18 +172,18 @@ class TestAttentionPicture:
         beside = (as_array(picture) == (238, 238, 240)).all(axis=-1).sum()
         assert (beside > 4 * 90 * 290) == (size != (1, 1)), "a thin photo lies in the middle of a wider place"
 
-    def test_a_box_within_one_pixel_of_a_photo_is_that_pixel(self) -> None:
+    def test_a_region_box_within_one_pixel_covers_that_pixel(self) -> None:
         photo = Image.new("RGB", (1, 50_000), GREEN)
         picture = as_array(attention_picture(photo, [("a", flat())], region_box=(0.9, 0.0, 1.0, 1.0)))
         columns = np.flatnonzero(picture[100, :, 1] > picture[100, :, 0] + 15)
         assert len(columns) == 2, "the photo, and the word's panel"
         assert picture[100, columns[1], 1] > 100, "which is not dark"
 
-    def test_a_grid_of_one_region_is_drawn(self) -> None:
+    def test_a_grid_of_one_region_is_drawn_without_heat(self) -> None:
         assert heat(np.ones((1, 1), np.float32)).max() == 0
 
     @pytest.mark.parametrize("length", [20, 40, 200])
-    def test_a_long_word_stays_within_its_own_place(self, length: int) -> None:
+    def test_the_label_of_a_long_word_stays_within_its_place(self, length: int) -> None:
         photo = Image.new("RGB", (30, 300), GREEN)
         picture = attention_picture(photo, [("w" * length, flat())] * 3)
         labels = ink(as_array(picture)[-54:])
@@ -197,6 +197,6 @@ class TestAttentionPicture:
             attention_picture(Image.new("RGB", (64, 48)), [("a", np.ones(shape, np.float32))])
 
     @pytest.mark.parametrize("box", [(0.5, 0, 0.5, 1), (0, 0, 1, 2), (-0.1, 0, 1, 1), (0, 1, 1, 0)])
-    def test_a_region_box_that_is_no_box_is_refused(self, box: Box) -> None:
+    def test_an_invalid_region_box_is_refused(self, box: Box) -> None:
         with pytest.raises(UsageError, match="region_box"):
             attention_picture(Image.new("RGB", (64, 48)), [], region_box=box)

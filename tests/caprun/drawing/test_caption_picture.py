@@ -12,14 +12,14 @@ LONG = "a woman in an orange space suit is standing next to a model of a rocket 
 
 
 class TestCaptionPicture:
-    def test_the_photo_is_above_the_caption_unchanged(self) -> None:
+    def test_the_photo_is_drawn_unchanged_above_the_caption(self) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)
         pixels = as_array(caption_picture(Image.fromarray(noise), "a dog"))
         np.testing.assert_array_equal(pixels[:400, :600], noise)
         assert ink(pixels[400:]).max() > 0.8, "dark letters"
         assert np.median(ink(pixels[400:])) == 0, "on white paper"
 
-    def test_a_long_caption_is_wrapped_and_nothing_of_it_is_cut(self) -> None:
+    def test_a_long_caption_is_wrapped_and_not_cut_off(self) -> None:
         picture = caption_picture(Image.new("RGB", (600, 400)), LONG)
         band = ink(as_array(picture)[400:])
         lines = runs(band.max(axis=1) > 0.3)
@@ -37,12 +37,12 @@ class TestCaptionPicture:
         assert len(runs(band.max(axis=1) > 0.3)) > 2
         assert band[:, :10].max() == band[:, -10:].max() == 0
 
-    def test_a_caption_of_no_words_is_an_empty_band(self) -> None:
+    def test_a_caption_without_words_gives_an_empty_band(self) -> None:
         pixels = as_array(caption_picture(Image.new("RGB", (600, 400)), " \n"))
         assert len(pixels) > 400
         assert ink(pixels[400:]).max() == 0
 
-    def test_line_breaks_in_a_caption_are_spaces(self) -> None:
+    def test_line_breaks_in_a_caption_become_spaces(self) -> None:
         photo = Image.new("RGB", (600, 400))
         assert caption_picture(photo, "a\ndog  runs") == caption_picture(photo, "a dog runs")
 
@@ -58,7 +58,9 @@ class TestCaptionPicture:
             ((1, 50_000), (1, 1024)),
         ],
     )
-    def test_photos_of_any_size_are_shown_readably(self, size: tuple[int, int], shown: tuple[int, int]) -> None:
+    def test_photos_of_any_size_are_drawn_at_a_readable_size(
+        self, size: tuple[int, int], shown: tuple[int, int]
+    ) -> None:
         pixels = as_array(caption_picture(Image.new("RGB", size, GREEN), LONG))
         height, width = pixels.shape[:2]
         assert width == max(shown[0], 480)
@@ -69,13 +71,13 @@ class TestCaptionPicture:
         assert height > shown[1]
         assert ink(pixels[shown[1] :])[:, :5].max() == 0
 
-    def test_the_photo_is_turned_upright_and_never_altered(self) -> None:
+    def test_the_photo_is_drawn_upright_and_the_original_is_not_altered(self) -> None:
         photo = Image.new("RGB", (600, 400), GREEN)
         photo.getexif()[274] = 6
         before = photo.copy()
         assert caption_picture(photo, "a dog").width == 480
         assert photo == before
 
-    def test_a_photo_that_cannot_be_shown_is_an_image_error(self) -> None:
+    def test_a_photo_without_pixels_is_refused(self) -> None:
         with pytest.raises(ImageError):
             caption_picture(Image.new("RGB", (0, 4)), "nothing")

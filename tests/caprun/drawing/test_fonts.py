@@ -1,4 +1,4 @@
-"""Pictures use Pillow's font, one of the system or a file, and an error says if it lacks a letter."""
+"""Pictures use Pillow's default font, a system font or a given file; an error names the letters without a glyph."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ RIGHT_TO_LEFT = pytest.mark.skipif(not features.check("raqm"), reason="Pillow ca
 
 @pytest.fixture(autouse=True)
 def system_fonts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The fonts of the system: none, until a test adds some."""
+    """Returns the list that replaces the system's fonts: empty, until a test adds some."""
     found: list[str] = []
     monkeypatch.setattr(fonts, "_system_fonts", lambda: found)
     return found
@@ -26,7 +26,7 @@ def system_fonts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def han(tmp_path: Path) -> Path:
-    """A font with a glyph for 漢."""
+    """Writes a font with a glyph for 漢, and returns its path."""
     path = tmp_path / "han.ttf"
     path.write_bytes(font_file("漢"))
     return path
@@ -63,32 +63,32 @@ def test_invisible_characters_need_no_glyph(text: str) -> None:
     assert find_font(text, 20).getname() == embedded().getname()
 
 
-def test_an_accent_that_libraqm_would_set_on_a_circle_still_needs_a_glyph(tmp_path: Path) -> None:
+def test_a_lone_accent_that_libraqm_puts_on_a_circle_needs_a_glyph(tmp_path: Path) -> None:
     path = tmp_path / "circle.ttf"
     path.write_bytes(font_file("\u25cc"))
     with pytest.raises(UsageError, match=r"U\+093F"):
         find_font("\u093f", 20, path)
 
 
-def test_a_blank_glyph_is_no_glyph(tmp_path: Path) -> None:
+def test_a_blank_glyph_counts_as_missing(tmp_path: Path) -> None:
     path = tmp_path / "blank.ttf"
     path.write_bytes(font_file("漢", shown=" "))
     with pytest.raises(UsageError, match="漢"):
         find_font("漢", 20, path)
 
 
-def test_a_font_given_is_used(han: Path) -> None:
+def test_a_given_font_is_used(han: Path) -> None:
     for given in (han, str(han)):
         assert find_font("a dog 漢", 20, given).size == 20
 
 
-def test_a_font_given_that_lacks_a_letter_is_refused(han: Path) -> None:
+def test_a_given_font_that_lacks_a_letter_is_refused(han: Path) -> None:
     with pytest.raises(UsageError) as caught:
         find_font("字", 20, han)
     assert str(caught.value).startswith(f"The font {han} has no glyph for '字' (U+5B57); ")
 
 
-def test_a_font_given_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_given_font_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.ttf").write_text("Dear Sir or Madam")
     for path in (tmp_path / "absent.ttf", tmp_path, tmp_path / "letter.ttf", "nul\0"):
         with pytest.raises(UsageError) as caught:
@@ -97,8 +97,10 @@ def test_a_font_given_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         assert str(caught.value).endswith("; pass a TrueType or OpenType file to `--font`.")
 
 
-def test_a_font_given_is_never_looked_for_by_name(monkeypatch: pytest.MonkeyPatch, han: Path, tmp_path: Path) -> None:
-    """Pillow would look for it in the system's folders."""
+def test_a_given_font_is_not_searched_for_in_the_system_folders(
+    monkeypatch: pytest.MonkeyPatch, han: Path, tmp_path: Path
+) -> None:
+    """Pillow would search for it in the system's folders."""
     (tmp_path / "share" / "fonts").mkdir(parents=True)
     han.rename(tmp_path / "share" / "fonts" / "han.ttf")
     monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "share"))
@@ -106,7 +108,7 @@ def test_a_font_given_is_never_looked_for_by_name(monkeypatch: pytest.MonkeyPatc
         find_font("a", 20, "han.ttf")
 
 
-def test_both_pictures_take_the_font_and_its_errors(han: Path) -> None:
+def test_both_pictures_use_the_given_font_and_raise_its_errors(han: Path) -> None:
     photo = Image.new("RGB", (64, 48), GREEN)
     with pytest.raises(UsageError, match="漢"):
         caption_picture(photo, "漢")
@@ -116,13 +118,13 @@ def test_both_pictures_take_the_font_and_its_errors(han: Path) -> None:
     assert ink(as_array(attention_picture(photo, [("漢", flat())], font=han))[-54:]).max() > 0.8
 
 
-def test_a_letter_and_its_accent_are_joined_where_unicode_can() -> None:
-    """More fonts have the joined form, and only it is asked for."""
+def test_a_letter_and_its_accent_are_composed_if_unicode_can() -> None:
+    """More fonts have the composed form, and only the composed form is looked up."""
     with pytest.raises(UsageError, match=r"glyph for 'é' \(U\+00E9\); "):
         caption_picture(Image.new("RGB", (64, 48)), "cafe\u0301")
 
 
-def test_a_font_of_the_system_is_used_for_letters_that_pillows_own_lacks(
+def test_a_system_font_is_used_for_letters_that_pillows_font_lacks(
     system_fonts: list[str], han: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "damaged.ttf").write_bytes(b"none")
@@ -134,7 +136,7 @@ def test_a_font_of_the_system_is_used_for_letters_that_pillows_own_lacks(
         find_font("漢字", 20)
 
 
-def test_the_systems_fonts_are_found_by_their_names(monkeypatch: pytest.MonkeyPatch, han: Path, tmp_path: Path) -> None:
+def test_system_fonts_are_found_by_name(monkeypatch: pytest.MonkeyPatch, han: Path, tmp_path: Path) -> None:
     monkeypatch.undo()
     (tmp_path / "share" / "fonts").mkdir(parents=True)
     han.rename(tmp_path / "share" / "fonts" / "Caprun-Han.ttf")
@@ -145,19 +147,19 @@ def test_the_systems_fonts_are_found_by_their_names(monkeypatch: pytest.MonkeyPa
 
 
 @RIGHT_TO_LEFT
-def test_the_direction_is_that_of_the_first_letter() -> None:
+def test_the_first_letter_determines_the_direction() -> None:
     assert direction_of("2 כלבים Nike") == direction_of("« رجلٌ") == "rtl"
     assert direction_of("Nike כלבים") is direction_of("狗") is direction_of("123") is None
 
 
 @pytest.fixture
 def dejavu() -> Path:
-    """A font with Hebrew and Arabic letters, which comes with matplotlib."""
+    """Returns the path of a font with Hebrew and Arabic letters, which is part of matplotlib."""
     return Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 @RIGHT_TO_LEFT
-def test_captions_from_right_to_left_are_drawn_so(dejavu: Path) -> None:
+def test_right_to_left_captions_are_drawn_from_the_right(dejavu: Path) -> None:
     photo = Image.new("RGB", (64, 48), GREEN)
     for caption in ("כלב על הדשא", "رجلٌ يركضُ"):
         assert ink(as_array(caption_picture(photo, caption, font=dejavu))[360:]).max() > 0.8
@@ -166,7 +168,7 @@ def test_captions_from_right_to_left_are_drawn_so(dejavu: Path) -> None:
     assert own.min() > picture.shape[1] / 2  # the photo comes first, at the right
 
 
-def test_a_pillow_that_cannot_draw_from_right_to_left_says_so(monkeypatch: pytest.MonkeyPatch, dejavu: Path) -> None:
+def test_right_to_left_text_is_refused_without_fribidi(monkeypatch: pytest.MonkeyPatch, dejavu: Path) -> None:
     monkeypatch.setattr(features, "check", lambda _: False)
     photo = Image.new("RGB", (64, 48))
     with pytest.raises(UsageError, match="Pillow needs FriBiDi to draw right-to-left text; install it"):

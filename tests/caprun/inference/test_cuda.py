@@ -26,12 +26,12 @@ HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 class Driver:
-    """The NVIDIA driver's library, as far as it is asked."""
+    """A fake of the NVIDIA driver's library, with the one function that caprun calls."""
 
     def __init__(self, version: int, status: int = 0) -> None:
         self._version, self._status = version, status
 
-    def cuDriverGetVersion(self, place: Any) -> int:  # noqa: N802 - the library's name for it
+    def cuDriverGetVersion(self, place: Any) -> int:  # noqa: N802 - named as in the library
         place._obj.value = self._version
         return self._status
 
@@ -49,7 +49,7 @@ def install_driver(monkeypatch: pytest.MonkeyPatch, library: object) -> None:
 
 @pytest.fixture
 def gpu_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The installed ONNX Runtime looks like onnxruntime-gpu 1.31.1."""
+    """Makes the installed ONNX Runtime look like onnxruntime-gpu 1.31.1."""
     monkeypatch.setattr(build_and_package_info, "package_name", "onnxruntime-gpu")
     monkeypatch.setattr(build_and_package_info, "cuda_version", "13.0", raising=False)
     monkeypatch.setattr(importlib.metadata, "version", lambda _name: "1.31.1")
@@ -64,19 +64,19 @@ def gpu_package(monkeypatch: pytest.MonkeyPatch) -> None:
         (Driver(13010), (13, 1)),
         (Driver(12080), (12, 8)),
         (Driver(0), None),
-        (Driver(13000, status=34), None),  # a stub, as the toolkit has it for linking
+        (Driver(13000, status=34), None),  # the stub of the CUDA toolkit, meant for linking
         (SimpleNamespace(), None),
         (None, None),
     ],
 )
-def test_the_driver_says_which_cuda_it_supports(
+def test_the_driver_reports_the_cuda_version_that_it_supports(
     monkeypatch: pytest.MonkeyPatch, library: object, version: tuple[int, int] | None
 ) -> None:
     install_driver(monkeypatch, library)
     assert cuda.driver() == version
 
 
-def test_windows_has_the_driver_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_is_loaded_as_nvcuda_dll_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: asked.append(name) or Driver(13000))
@@ -85,13 +85,13 @@ def test_windows_has_the_driver_under_another_name(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("gpu_package")
-def test_the_package_says_what_it_needs() -> None:
+def test_the_package_states_the_cuda_and_cudnn_versions_that_it_needs() -> None:
     assert cuda.requirements() == ("onnxruntime-gpu 1.31.1", 13, 9)
     assert str(cuda.requirements()) == NEEDS
 
 
 @pytest.mark.usefixtures("gpu_package")
-def test_a_package_that_does_not_say_needs_any_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_states_no_version_accepts_any_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(build_and_package_info, "cuda_version")
     monkeypatch.setattr(importlib.metadata, "requires", lambda _name: None)
     assert str(cuda.requirements()) == "onnxruntime-gpu 1.31.1 needs CUDA"
@@ -116,7 +116,7 @@ def test_a_package_that_does_not_say_needs_any_cuda(monkeypatch: pytest.MonkeyPa
         ),
     ],
 )
-def test_a_missing_or_old_driver_is_a_sentence_on_cuda_and_the_cpu_on_auto(
+def test_a_missing_or_old_driver_is_an_error_with_cuda_and_the_cpu_with_auto(
     monkeypatch: pytest.MonkeyPatch, tiny: Path, capfd: pytest.CaptureFixture[str], library: object, sentence: str
 ) -> None:
     install_driver(monkeypatch, library)
@@ -132,7 +132,7 @@ def test_a_missing_or_old_driver_is_a_sentence_on_cuda_and_the_cpu_on_auto(
 
 @pytest.mark.usefixtures("gpu_package")
 @pytest.mark.parametrize("version", [13000, 13020, 14000])
-def test_a_driver_that_is_new_enough_is_tried(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+def test_cuda_is_chosen_if_the_driver_is_new_enough(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
     install_driver(monkeypatch, Driver(version))
     assert choose_device("auto") == choose_device("cuda") == "cuda"
 
@@ -140,7 +140,7 @@ def test_a_driver_that_is_new_enough_is_tried(monkeypatch: pytest.MonkeyPatch, v
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")
 @pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.usefixtures("gpu_package")
-def test_cuda_that_does_not_start_although_there_is_a_driver_says_what_is_needed(
+def test_cuda_that_does_not_start_is_an_error_with_the_needed_versions(
     monkeypatch: pytest.MonkeyPatch, tiny: Path, photo: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     install_driver(monkeypatch, Driver(13010))
@@ -158,7 +158,7 @@ def test_cuda_that_does_not_start_although_there_is_a_driver_says_what_is_needed
 
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")
 @pytest.mark.usefixtures("gpu_package")
-def test_the_reason_that_onnx_runtime_gives_is_passed_on(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+def test_the_error_includes_onnx_runtimes_reason(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     install_driver(monkeypatch, Driver(13010))
 
     def fail(*_: object, **__: object) -> None:

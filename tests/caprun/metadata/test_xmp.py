@@ -1,4 +1,4 @@
-"""A sidecar takes a caption and keeps the rest of its content."""
+"""A caption is written into a sidecar, and the rest of the sidecar is kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def written(content: bytes | None, mark: Mark = MARK, language: str | None = "en
     return Sidecar(sidecar.as_bytes())
 
 
-def test_a_new_sidecar_has_the_caption_and_who_wrote_it() -> None:
+def test_a_new_sidecar_has_the_caption_and_the_mark_of_its_run() -> None:
     sidecar = written(None)
     assert sidecar.text(DESCRIPTION) == MARK.caption
     assert sidecar.text(ALT_TEXT) == ""
@@ -38,18 +38,18 @@ def test_a_new_sidecar_has_the_caption_and_who_wrote_it() -> None:
     assert sidecar.as_bytes().count(b'xml:lang="en"') == 1
 
 
-def test_without_a_language_there_is_the_default_alone() -> None:
+def test_without_a_language_only_the_default_text_is_written() -> None:
     assert b'xml:lang="en"' not in written(None, language=None).as_bytes()
 
 
-def test_what_a_person_wrote_is_no_caption_of_ours() -> None:
+def test_a_text_without_a_mark_counts_as_a_persons_text() -> None:
     sidecar = Sidecar(WRITTEN_BY_PEOPLE)
     assert sidecar.text(DESCRIPTION) == "Grandmother"
     assert sidecar.mark is None
     assert not sidecar.is_own(DESCRIPTION)
 
 
-def test_everything_else_stays() -> None:
+def test_all_other_content_is_kept() -> None:
     content = written(WRITTEN_BY_PEOPLE).as_bytes().decode()
     for kept in (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>',
@@ -73,7 +73,7 @@ def test_a_second_caption_replaces_the_first_and_its_mark() -> None:
     assert written(content, twice.mark).as_bytes().count(b"<rdf:Description") == content.count(b"<rdf:Description")
 
 
-def test_a_caption_that_a_person_changed_is_theirs() -> None:
+def test_a_caption_that_a_person_changed_counts_as_the_persons_text() -> None:
     changed = written(None).as_bytes().replace(b"a &lt;cat&gt;</rdf:li>", b"my cat</rdf:li>", 1)
     assert not Sidecar(changed).is_own(DESCRIPTION)
 
@@ -119,7 +119,7 @@ def test_a_description_in_an_attribute_is_read_and_replaced() -> None:
         (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "document type"),
     ],
 )
-def test_what_is_no_xmp_is_refused(content: bytes, problem: str) -> None:
+def test_content_that_is_not_xmp_is_refused(content: bytes, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         Sidecar(content)
 
@@ -131,20 +131,20 @@ def test_what_is_no_xmp_is_refused(content: bytes, problem: str) -> None:
         '<rdf:li xml:lang="x-default" rdf:parseType="Resource"><rdf:value>By hand</rdf:value></rdf:li>',
     ],
 )
-def test_a_text_that_is_not_the_default_or_is_qualified_is_a_persons(texts: str) -> None:
+def test_a_text_in_another_language_or_with_qualifiers_is_read(texts: str) -> None:
     content = f"""<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""
         xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description><rdf:Alt>{texts}</rdf:Alt></dc:description>
         </rdf:Description></rdf:RDF>"""
     assert Sidecar(content.encode()).text(DESCRIPTION) == "By hand"
 
 
-def test_a_caption_that_a_person_changed_in_its_language_is_theirs() -> None:
+def test_a_caption_changed_only_in_its_language_counts_as_the_persons_text() -> None:
     content = written(None, MARK._replace(caption="a dog")).as_bytes()
     changed = Sidecar(content.replace(b'xml:lang="en">a dog', b'xml:lang="en">Rex'))
     assert Sidecar(content).is_own(DESCRIPTION, "en")
     assert not changed.is_own(DESCRIPTION, "en")
 
 
-def test_a_language_with_capitals_is_written_once() -> None:
+def test_a_language_with_capitals_is_written_only_once() -> None:
     again = written(written(None, language="pt-BR").as_bytes(), language="pt-BR")
     assert again.as_bytes().count(b'xml:lang="pt-BR"') == 1

@@ -1,4 +1,4 @@
-"""Every colour mode becomes RGB, on white where it is transparent."""
+"""Photos of every colour mode become RGB, and transparent pixels are composited on white."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ from tests.caprun.photos.support.encoding import chunk, encode, pixels, png
 
 class TestTransparency:
     def half_clear(self, mode: str) -> Image.Image:
-        """Black; opaque on the left, half transparent in the middle, clear on the right."""
+        """Draws black pixels: opaque on the left, half transparent in the middle, transparent on the right."""
         opacity = np.repeat(np.array([[255, 128, 0]], np.uint8), 2, axis=0)
         rgba = Image.merge("RGBA", [*[Image.new("L", (3, 2))] * 3, Image.fromarray(opacity)])
         return rgba.convert("LA").convert("La") if mode == "La" else rgba.convert(mode)
@@ -42,11 +42,11 @@ class TestTransparency:
         return image
 
     @pytest.mark.parametrize("kind", ["PNG", "GIF"])
-    def test_one_clear_palette_entry_becomes_white(self, kind: str) -> None:
+    def test_a_transparent_palette_entry_becomes_white(self, kind: str) -> None:
         data = encode(self.palette_image(), kind, transparency=1)
         assert pixels(data)[0].tolist() == [[200, 0, 0], [255, 255, 255], [0, 0, 50]]
 
-    def test_half_clear_palette_entries_are_composited(self) -> None:
+    def test_half_transparent_palette_entries_are_composited_on_white(self) -> None:
         data = encode(self.palette_image(), "PNG", transparency=bytes([255, 0, 128]))
         assert pixels(data)[0].tolist() == [[200, 0, 0], [255, 255, 255], [127, 127, 152]]
 
@@ -67,8 +67,8 @@ class TestTransparency:
             assert pixels(image)[0].tolist() == pixels(data)[0].tolist() == [[255, 255, 255], [156, 0, 234]]
             assert image.info["transparency"] == (1000, 2000, 3000), "a PIL image is not altered"
 
-    def test_it_is_composited_once_however_often_the_photo_is_opened(self) -> None:
-        """White is a photo's own colour after compositing, even where it was the colour meant to be clear."""
+    def test_an_opened_photo_is_not_composited_again(self) -> None:
+        """After compositing, white is opaque, even in a photo that declared white as its transparent colour."""
         once = open_photo(encode(Image.new("RGB", (2, 2), (7, 8, 9)), "PNG", transparency=(255, 255, 255)))
         assert not once.has_transparency_data
         assert open_photo(once) is once
@@ -76,7 +76,7 @@ class TestTransparency:
 
 class TestModes:
     @pytest.mark.parametrize("depth", ["file", "I;16", "I;16B", "I;16L", "I"])
-    def test_a_16_bit_gradient_stays_a_gradient(self, depth: str) -> None:
+    def test_a_16_bit_gradient_keeps_its_high_bytes(self, depth: str) -> None:
         values = np.linspace(0, 65535, 40 * 30).reshape(30, 40).astype("<u2")
         photo: Photo
         if depth == "file":
@@ -88,13 +88,13 @@ class TestModes:
             photo = Image.frombytes(depth, (40, 30), order.tobytes())
         np.testing.assert_array_equal(pixels(photo), np.repeat(values[..., None] >> 8, 3, axis=-1))
 
-    def test_a_16_bit_grey_and_a_16_bit_colour_png_of_the_same_picture_agree(self) -> None:
+    def test_16_bit_grey_and_colour_pngs_of_one_picture_give_the_same_pixels(self) -> None:
         values = np.linspace(0, 65535, 256).astype(">u2")
         grey = png(256, 1, 16, 0, b"\0" + values.tobytes())
         colour = png(256, 1, 16, 2, b"\0" + np.repeat(values, 3).tobytes())
         np.testing.assert_array_equal(pixels(grey), pixels(colour))
 
-    def test_integers_outside_16_bits_are_black_or_white(self) -> None:
+    def test_integers_outside_16_bits_are_clipped(self) -> None:
         image = Image.fromarray(np.array([[-5, 0, 65535, 2**31 - 1]], np.int32))
         assert pixels(image)[0, :, 0].tolist() == [0, 0, 255, 255]
 
@@ -115,7 +115,7 @@ class TestModes:
         ],
         ids=["unit", "dim unit", "byte", "16 bit", "signed", "wide", "flat", "nan", "nan wide", "none finite", "vast"],
     )
-    def test_floats_are_rescaled_by_the_smallest_range_that_holds_them(
+    def test_floats_are_scaled_from_the_smallest_range_that_contains_them(
         self, values: list[float], expected: list[int]
     ) -> None:
         with warnings.catch_warnings():
@@ -124,7 +124,7 @@ class TestModes:
         np.testing.assert_array_equal(found[0], np.repeat(np.array(expected)[:, None], 3, axis=1))
 
     @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "RGBX", "LAB"])
-    def test_other_modes_become_the_same_colours(self, mode: str) -> None:
+    def test_images_of_other_modes_keep_their_colours(self, mode: str) -> None:
         red = Image.new("RGB", (4, 4), (255, 255, 255) if mode in ("1", "L") else (200, 30, 40))
         if mode == "LAB":
             srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
@@ -135,7 +135,7 @@ class TestModes:
         assert image.mode == mode
         assert np.abs(pixels(image).astype(int) - np.asarray(red)).max() <= 6
 
-    def test_an_adobe_cmyk_jpeg_is_not_a_negative(self) -> None:
+    def test_the_colours_of_an_adobe_cmyk_jpeg_are_not_inverted(self) -> None:
         red = Image.new("RGB", (16, 16), (200, 30, 40))
         data = encode(red.convert("CMYK"), "JPEG", quality=95)
         assert b"Adobe" in data
@@ -144,15 +144,15 @@ class TestModes:
 
 class TestBmp:
     def bmp(self, alpha: int) -> bytes:
-        """A 32-bit BMP with a V4 header, which declares alpha."""
+        """Encodes a 32-bit BMP with a V4 header, which declares alpha."""
         rows = bytes((50, 100, 200, alpha)) * 6
         masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
         header = struct.pack("<IiiHHIIiiII", 108, 3, 2, 1, 32, 3, len(rows), 0, 0, 0, 0) + masks + bytes(52)
         return b"BM" + struct.pack("<IHHI", 14 + 108 + len(rows), 0, 0, 14 + 108) + header + rows
 
     @pytest.mark.parametrize("alpha", [0, 255])
-    def test_a_bmp_without_any_opacity_is_opaque(self, alpha: int) -> None:
+    def test_a_bmp_is_opaque_if_its_alpha_is_0_or_255_everywhere(self, alpha: int) -> None:
         assert pixels(self.bmp(alpha))[0].tolist() == [[200, 100, 50]] * 3
 
-    def test_the_alpha_of_others_counts(self) -> None:
+    def test_the_alpha_of_other_bmps_is_composited_on_white(self) -> None:
         assert pixels(self.bmp(128))[0, 0].tolist() == [227, 177, 152]

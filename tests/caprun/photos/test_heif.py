@@ -1,4 +1,4 @@
-"""HEIC and AVIF: the main picture is read, and everything else in the file is left out."""
+"""The main picture of a HEIC or AVIF file is read, and everything else in the file is left out."""
 
 import io
 from collections.abc import Callable
@@ -54,7 +54,7 @@ class TestHeic:
         assert np.abs(found - np.asarray(heic_colours())).mean() < 6
 
     @pytest.mark.parametrize("name", ["photo", "tile", "alpha", "deep"])
-    def test_what_is_left_of_a_file_decodes_to_the_same_pixels(self, name: str) -> None:
+    def test_a_file_without_its_metadata_decodes_to_the_same_pixels(self, name: str) -> None:
         from pi_heif import HeifImageFile
 
         whole, left = (HeifImageFile(io.BytesIO(data)) for data in (heic(name), apart(heic(name))))
@@ -65,14 +65,14 @@ class TestHeic:
         assert (found[:, 34:] >= 253).all()
         assert np.abs(found[:, :30].astype(int) - np.asarray(heic_colours())[:, :30]).mean() < 6
 
-    def test_a_picture_of_tiles_is_put_together_and_cut(self) -> None:
+    def test_a_grid_of_tiles_is_joined_and_cropped(self) -> None:
         found = pixels(grid_of(item_of("tile"), 2, 3, 150, 100))
         assert found.shape == (100, 150, 3)
         assert np.abs(found.astype(int) - (200, 60, 30)).max() < 8
 
     @pytest.mark.parametrize("turns", range(4))
     @pytest.mark.parametrize("mirror", [None, 0, 1])
-    def test_it_is_turned_and_mirrored(self, turns: int, mirror: int | None) -> None:
+    def test_rotation_and_mirroring_are_applied(self, turns: int, mirror: int | None) -> None:
         item = item_of("photo")
         more = [(b"irot", bytes([turns]))] + ([] if mirror is None else [(b"imir", bytes([mirror]))])
         expected = np.rot90(pixels(heif_of({1: item})), turns)
@@ -82,7 +82,7 @@ class TestHeic:
         np.testing.assert_array_equal(pixels(heif_of({1: turned})), expected)
 
     @pytest.mark.parametrize("of_tiles", [False, True])
-    def test_colours_are_converted_by_the_profile_of_the_picture_or_of_its_tiles(self, of_tiles: bool) -> None:
+    def test_colours_are_converted_by_the_profile_of_the_picture_or_its_tiles(self, of_tiles: bool) -> None:
         tile = item_of("tile")
         plain = pixels(grid_of(tile, 1, 1, 64, 64)).astype(int)
         named = tile._replace(properties=[*tile.properties, (b"colr", b"prof" + rgb_profile(P3, "Display P3"))])
@@ -98,23 +98,23 @@ class TestHeic:
         data = heif_of(items, [(b"thmb", 2, [1]), (b"cdsc", 3, [1]), (b"auxl", 4, [1])], more=box(b"grpl", mark))
         assert apart(data) == apart(heif_of({1: photo}))
 
-    def test_a_film_beside_the_picture_is_left_out(self) -> None:
+    def test_a_video_in_the_file_is_left_out(self) -> None:
         data = heif_of({1: item_of("photo")}, brand=b"hevc") + box(b"moov", bytes(1000)) + bytes(3)
         np.testing.assert_array_equal(pixels(data), pixels(heif_of({1: item_of("photo")})))
 
-    def test_the_array_is_that_of_its_pixels(self) -> None:
+    def test_load_returns_the_array_of_the_opened_pixels(self) -> None:
         np.testing.assert_array_equal(load(heic("photo"), spec()), load(Image.fromarray(pixels(heic("photo"))), spec()))
 
 
 @needs_avif
 class TestAvif:
-    def test_pixels_are_those_of_pillow(self) -> None:
+    def test_pixels_equal_those_that_pillow_decodes(self) -> None:
         for image in (heic_colours(), heic_colours().convert("L"), heic_colours().convert("RGBA")):
             data = avif(image)
             np.testing.assert_array_equal(pixels(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_it_is_turned_and_mirrored(self, orientation: int) -> None:
+    def test_rotation_and_mirroring_are_applied(self, orientation: int) -> None:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = orientation
         upright = pixels(encode(heic_colours(), "PNG", exif=exif)).astype(int)
@@ -131,7 +131,7 @@ class TestAvif:
         data = avif(heic_colours(), save_all=True, append_images=[Image.new("RGB", (64, 48))])
         assert np.abs(pixels(data).astype(int) - np.asarray(heic_colours())).mean() < 3
 
-    def test_colours_are_converted_and_metadata_left_out(self) -> None:
+    def test_colours_are_converted_and_metadata_is_left_out(self) -> None:
         mark = b"a mark that is nowhere else"
         profile = rgb_profile(P3, "Display P3")
         data = avif(Image.new("RGB", (32, 32), (200, 100, 50)), icc_profile=profile, xmp=mark)
@@ -142,7 +142,7 @@ class TestAvif:
 
 
 class TestRefusals:
-    """All before anything is decoded."""
+    """Every file is refused before anything is decoded."""
 
     @pytest.fixture(autouse=True)
     def _nothing_is_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ class TestRefusals:
             open_photo(data, name="a.heic")
         return str(caught.value)
 
-    def test_too_many_pixels(self) -> None:
+    def test_too_many_pixels_are_refused(self) -> None:
         photo = item_of("photo")
         others = [one for one in photo.properties if one[0] != b"ispe"]
         large = photo._replace(properties=[ispe(9_000, 9_000), *others])
@@ -162,7 +162,7 @@ class TestRefusals:
         assert "more than 50 megapixels" in self.refusal(grid, TooLargeError)
 
     @pytest.mark.parametrize("layers", [0, 3])
-    def test_a_picture_that_is_coded_larger_than_it_says(self, layers: int) -> None:
+    def test_a_picture_that_is_coded_larger_than_declared_is_refused(self, layers: int) -> None:
         slices = hevc_unit(19, b"\x80" + bytes(20))
         for width, height in ((5_000, 5_000), (65_535, 65_535)):
             item = Item(b"hvc1", slices, [ispe(64, 48), hvcc(sequence_set(width, height, layers))])
@@ -171,12 +171,12 @@ class TestRefusals:
             assert "damaged or incomplete" in self.refusal(grid)
 
     @pytest.mark.parametrize("reduced", [False, True])
-    def test_an_avif_that_is_coded_larger_than_it_says(self, reduced: bool) -> None:
+    def test_an_avif_that_is_coded_larger_than_declared_is_refused(self, reduced: bool) -> None:
         data = av1_unit(1, av1_sequence(20_000, 20_000, reduced=reduced)) + av1_unit(6, bytes(20))
         item = Item(b"av01", data, [ispe(64, 48), (b"av1C", b"\x81\0\x0c\0")])
         assert "damaged or incomplete" in self.refusal(heif_of({1: item}, brand=b"avif"))
 
-    def test_pieces_that_would_be_decoded_over_and_over(self) -> None:
+    def test_too_many_slices_or_frames_are_refused(self) -> None:
         many = hevc_unit(19, b"\x80" + bytes(20)) + hevc_unit(19, bytes(20)) * 9
         item = Item(b"hvc1", many, [ispe(4_000, 3_000), hvcc(sequence_set(4_000, 3_000))])
         assert "too many pieces; save it" in self.refusal(heif_of({1: item}))
@@ -184,23 +184,23 @@ class TestRefusals:
         film = Item(b"av01", frames, [ispe(4_000, 3_000), (b"av1C", b"\x81\0\x0c\0")])
         assert "too many pieces; save it" in self.refusal(heif_of({1: film}, brand=b"avif"))
 
-    def test_more_memory_than_there_may_be(self) -> None:
+    def test_a_picture_that_needs_too_much_memory_is_refused(self) -> None:
         rich = hvcc(sequence_set(7_000, 7_000, depth=10))
         item = Item(b"hvc1", hevc_unit(19, b"\x80" + bytes(20)), [ispe(7_000, 7_000), rich])
         assert "would take 808 MB of memory to decode" in self.refusal(heif_of({1: item}), TooLargeError)
 
-    def test_a_file_of_too_many_bytes(self) -> None:
+    def test_too_many_bytes_of_file_or_pixel_data_are_refused(self) -> None:
         data = heif_of({1: item_of("photo")})
         assert "of more than 64 MiB; save" in self.refusal(data + bytes(_MOST_BYTES))
         long = Item(b"hvc1", hevc_unit(19, b"\x80" + bytes(2**23)), [ispe(64, 48), hvcc(sequence_set(64, 48))])
         assert "more than 8 MiB of pixel data; save" in self.refusal(heif_of({1: long}))
 
     @pytest.mark.parametrize("kind", [b"iovl", b"jpeg", b"j2k1", b"iden", b"\0\1\2\3"])
-    def test_other_kinds_of_pictures(self, kind: bytes) -> None:
+    def test_a_picture_of_another_type_is_refused_and_its_type_named(self, kind: bytes) -> None:
         said = self.refusal(heif_of({1: item_of("photo")._replace(kind=kind)}), FormatError)
         assert said.startswith(f"a.heic holds a picture of type {'unknown' if kind[0] == 0 else kind.decode()}, ")
 
-    def test_a_property_that_must_be_understood(self) -> None:
+    def test_an_unknown_property_is_refused_only_if_it_is_essential(self) -> None:
         photo = item_of("photo")
         items = {1: photo._replace(properties=[*photo.properties, (b"cmpd", b"\0")])}
         assert "needs cmpd, a feature" in self.refusal(heif_of(items, essential=[b"cmpd"]), FormatError)
@@ -220,20 +220,20 @@ class TestRefusals:
             lambda data: data[:24] + b"\0\0\0\1" + data[28:],
         ],
     )
-    def test_damaged_boxes(self, spoil: Callable[[bytes], bytes]) -> None:
+    def test_damaged_boxes_that_cannot_be_parsed_are_refused(self, spoil: Callable[[bytes], bytes]) -> None:
         data = spoil(heif_of({1: item_of("photo")}))
         try:
             take_apart("Heif", data)
-        except Exception:  # noqa: BLE001  (whatever it is, it is one sentence)
+        except Exception:  # noqa: BLE001  (any error becomes one message)
             assert "damaged or incomplete" in self.refusal(data)
 
-    def test_data_outside_the_file_and_data_that_is_everything_many_times(self) -> None:
+    def test_extents_that_are_outside_the_file_repeated_or_too_many_are_refused(self) -> None:
         photo, size = item_of("photo"), 5_000_000
         for extents in ([(2**31, 100)], [(0, size)] * 3, [(0, 0)] * 3, [(0, 1)] * 101):
             data = heif_of({1: photo}, extents={1: extents}).ljust(size, b"\0")
             assert "; " in self.refusal(data)
 
-    def test_counts_beyond_reason(self) -> None:
+    def test_too_many_tiles_boxes_or_pictures_are_refused(self) -> None:
         photo = item_of("photo")
         data = heif_of({1: photo}, [(b"dimg", 1, range(1_000))])
         assert "has 1,000 tiles" in self.refusal(data)
@@ -242,14 +242,16 @@ class TestRefusals:
         assert "more than 10,000 pictures" in self.refusal(many)
 
     @pytest.mark.parametrize("brand", [b"crx ", b"qt  ", b"isom", b"mp42"])
-    def test_films_and_raw_photos_are_other_formats(self, brand: bytes) -> None:
+    def test_videos_and_raw_photos_are_refused_as_other_formats(self, brand: bytes) -> None:
         data = box(b"ftyp", brand, bytes(4), brand) + box(b"mdat", bytes(100))
         assert "is not a JPEG" in self.refusal(data, FormatError)
 
 
 class TestWithoutADecoder:
     @pytest.mark.parametrize(("name", "expected"), [("HEIF", "a HEIC photo"), ("AVIF", "an AVIF photo")])
-    def test_the_extra_that_reads_it_is_named(self, name: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_message_names_the_extra_to_install(
+        self, name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(decoding, "is_installed", lambda one: one != name)
         data = heic("photo")
         if name == "AVIF":
@@ -260,14 +262,14 @@ class TestWithoutADecoder:
 
 
 class TestBitstreams:
-    def test_the_size_of_hevc_is_that_of_its_sequence(self) -> None:
+    def test_the_size_of_hevc_data_is_read_from_the_sequence_parameter_set(self) -> None:
         for width, height, layers, depth, chroma in ((64, 48, 0, 8, 1), (4_032, 3_024, 6, 10, 2), (512, 512, 1, 8, 3)):
             (_, config), data = hvcc(sequence_set(width, height, layers, depth, chroma)), hevc_unit(19, b"\x80rest")
             found = hevc(config, data)
             assert (found.width, found.height, found.passes, found.rich) == (width, height, 1, layers > 0)
             assert (found.config[:22], found.data) == (config[:22], data)
 
-    def test_only_the_first_picture_of_the_base_layer_is_left(self) -> None:
+    def test_only_the_first_picture_of_the_base_layer_is_kept(self) -> None:
         sets = [sequence_set(64, 48), b"\x44\1picture", b"\x4e\1message", b"\x42\x09a layer's"]
         first, more, next_, layer, hint = (
             hevc_unit(19, b"\x80first"),
@@ -283,7 +285,7 @@ class TestBitstreams:
         assert b"layer" not in found.config
 
     @pytest.mark.parametrize("reduced", [False, True])
-    def test_the_size_of_av1_is_that_of_its_sequence(self, reduced: bool) -> None:
+    def test_the_size_of_av1_data_is_read_from_the_sequence_header(self, reduced: bool) -> None:
         sequence, frame = av1_unit(1, av1_sequence(640, 480, reduced=reduced)), av1_unit(6, b"frame")
         start, other, end = av1_unit(2, b""), av1_unit(5, b"metadata"), av1_unit(15, b"\0")
         found = av1(b"\x81\0\x0c\0more", start + sequence + other + frame + end)
@@ -291,7 +293,7 @@ class TestBitstreams:
         assert (found.config, found.data) == (b"\x81\0\x0c\0", sequence + frame)
 
     @needs_avif
-    def test_they_agree_with_an_encoder(self) -> None:
+    def test_the_size_of_a_file_from_an_encoder_is_read(self) -> None:
         for size in ((64, 48), (133, 77)):
             data = avif(heic_colours().resize(size))
             picture = take_apart("Avif", data)
@@ -299,7 +301,7 @@ class TestBitstreams:
             assert b"frame" not in picture.data
 
 
-def test_an_alpha_is_told_from_other_auxiliary_pictures() -> None:
+def test_alpha_is_distinguished_from_other_auxiliary_pictures() -> None:
     photo, tile = item_of("photo"), item_of("tile")
     for name, count in ((ALPHA, 2), (b"\0\0\0\0urn:com:apple:photo:2020:aux:hdrgainmap\0", 1)):
         auxiliary = tile._replace(properties=[*tile.properties, (b"auxC", name)])

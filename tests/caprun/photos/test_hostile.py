@@ -1,4 +1,4 @@
-"""No photo crashes the process, takes over 5 s of CPU time, or 600 MB."""
+"""No photo crashes the process, takes more than 5 seconds of CPU time, or uses more than 600 MB."""
 
 import json
 import os
@@ -25,7 +25,7 @@ MOST_SECONDS, MOST_BYTES = 5, 600_000_000
 
 
 def run(which: str) -> list[dict[str, object]]:
-    """Returns what `hostile_run` says of each photo; a process that dies names the one it had begun."""
+    """Returns the line that `hostile_run` prints for each photo; if it dies, the failure names the photo begun last."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.caprun.photos.support.hostile_run", which],
         cwd=ROOT,
@@ -38,7 +38,7 @@ def run(which: str) -> list[dict[str, object]]:
     return [line for line in lines if "name" in line]
 
 
-def test_there_are_enough_of_them_and_each_has_its_own_name() -> None:
+def test_there_are_at_least_500_files_with_unique_names() -> None:
     names = [name for name, _ in (*photos(), *bombs())]
     assert len(names) >= 500
     assert len(set(names)) == len(names)
@@ -48,7 +48,7 @@ def test_there_are_enough_of_them_and_each_has_its_own_name() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the most memory of a moment is only told by Linux")
 class TestCosts:
     @pytest.mark.parametrize("which", ["small", "bombs"])
-    def test_each_is_a_photo_or_an_error_within_seconds_and_megabytes(self, which: str) -> None:
+    def test_each_photo_is_read_or_refused_within_the_time_and_memory_limits(self, which: str) -> None:
         found = run(which)
         assert len(found) == len(list(photos() if which == "small" else bombs()))
         assert [entry for entry in found if entry["seconds"] > MOST_SECONDS or entry["bytes"] > MOST_BYTES] == []  # type: ignore[operator]
@@ -56,12 +56,12 @@ class TestCosts:
             wrong = entry["wrong"]
             assert wrong is None or ("; " in str(wrong) and "\n" not in str(wrong)), entry
 
-    def test_two_of_fifty_megapixels_at_once_take_no_more_than_one(self) -> None:
+    def test_fifty_megapixel_photos_opened_at_once_stay_within_the_memory_limit(self) -> None:
         (both,) = run("together")
         assert both["bytes"] < MOST_BYTES  # type: ignore[operator]
 
 
-def test_alone_and_together_with_others_each_has_the_same_caption_or_error(captioner: Captioner) -> None:
+def test_caption_many_gives_the_same_captions_and_errors_as_caption(captioner: Captioner) -> None:
     data = [data for _, data in photos()]
     together = list(captioner.caption_many(data, batch_size=16, decoders=2))
     for (name, photo), other in zip(photos(), together, strict=True):
@@ -72,7 +72,7 @@ def test_alone_and_together_with_others_each_has_the_same_caption_or_error(capti
         assert str(alone) == str(other) if isinstance(alone, ImageError) else alone.text == other.text, name  # type: ignore[union-attr]
 
 
-def test_an_error_that_is_kept_keeps_no_photo(captioner: Captioner) -> None:
+def test_errors_hold_no_tracebacks_that_would_keep_photos_in_memory(captioner: Captioner) -> None:
     cut = encode(picture(), "PNG")[:-40]
     (error,) = captioner.caption_many([cut])
     assert isinstance(error, ImageError)
@@ -83,24 +83,24 @@ def test_an_error_that_is_kept_keeps_no_photo(captioner: Captioner) -> None:
 
 
 class TestPlaces:
-    def test_what_is_no_file_is_refused_without_waiting(self, tmp_path: Path) -> None:
+    def test_broken_links_fifos_sockets_and_devices_are_refused_at_once(self, tmp_path: Path) -> None:
         for path in no_files(tmp_path):
             odd = any(word in path.name for word in ("pipe", "socket", "zero", "random"))
             with pytest.raises(ImageError, match="is not a regular file; " if odd else "; "):
                 open_photo(path)
 
-    def test_a_photo_may_be_called_anything(self, tmp_path: Path) -> None:
+    def test_a_photo_can_have_any_name(self, tmp_path: Path) -> None:
         paths = odd_names(tmp_path)
         assert len(paths) > 10
         for path in paths:
             assert open_photo(os.fsdecode(path)).size == picture().size
 
-    def test_a_folder_of_all_of_it_gives_a_row_each(self, tmp_path: Path, tiny: Path) -> None:
+    def test_a_folder_of_hostile_files_gives_one_row_per_file(self, tmp_path: Path, tiny: Path) -> None:
         folder = tmp_path / "photos"
         folder.mkdir()
         sound = {os.fsdecode(path) for path in odd_names(folder)}
         expected = sound | {str(path) for path in no_files(folder)}
-        (folder / "folder.jpg").mkdir()  # is looked into with --recursive, and no photo
+        (folder / "folder.jpg").mkdir()  # not a photo; searched only with --recursive
         for name, data in list(photos())[::4]:
             (folder / name).write_bytes(data)
             extension = Path(name).suffix
@@ -120,7 +120,7 @@ class TestPlaces:
 
 
 class TestFilesThatChange:
-    """A file is what it was when it was opened; what is missing of it by then is missing."""
+    """A file is read with the size that it had when it was opened; bytes removed since then are missing."""
 
     def changed(self, path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
         original = os.fstat
@@ -138,17 +138,17 @@ class TestFilesThatChange:
         path.write_bytes(encode(picture(), "PNG"))
         return path
 
-    def test_one_that_shrinks_is_damaged(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_that_shrinks_is_refused_as_damaged(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.changed(path, monkeypatch, lambda: os.truncate(path, 200))
         with pytest.raises(ImageError, match="damaged or incomplete"):
             open_photo(path)
 
-    def test_one_that_is_emptied_is_empty(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_that_is_emptied_is_refused_as_empty(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.changed(path, monkeypatch, lambda: os.truncate(path, 0))
         with pytest.raises(ImageError, match="is empty"):
             open_photo(path)
 
-    def test_one_that_grows_is_read_as_it_was(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_that_grows_is_still_read(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def grow() -> None:
             with path.open("ab") as file:
                 file.write(bytes(1000))
@@ -156,12 +156,16 @@ class TestFilesThatChange:
         self.changed(path, monkeypatch, grow)
         assert open_photo(path).size == picture().size
 
-    def test_one_that_vanishes_once_it_is_open_is_still_read(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_that_is_deleted_after_opening_is_still_read(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         self.changed(path, monkeypatch, lambda: path.unlink(missing_ok=True))
         assert open_photo(path).size == picture().size
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
-    def test_one_that_becomes_a_fifo_is_not_waited_for(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_that_becomes_a_fifo_is_refused_without_blocking(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         info = path.stat()
         path.unlink()
         os.mkfifo(path)
@@ -182,25 +186,25 @@ class TestFilesThatChange:
 
 
 class TestImagesOfCallers:
-    """A PIL image may be of any mode, and only begin to be read when it is used."""
+    """A PIL image can have any mode, and may read its file only when it is used."""
 
     @pytest.mark.parametrize("mode", MODES)
     def test_every_mode_of_pillow_becomes_rgb(self, mode: str) -> None:
         assert open_photo(Image.new(mode, (5, 4))).mode == "RGB"
 
-    def test_one_that_fails_when_it_is_read_is_an_error(self, tmp_path: Path) -> None:
+    def test_an_image_that_fails_to_load_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "cut.tiff"
         path.write_bytes(encode(picture(), "TIFF")[:1500])
         with Image.open(path) as lazy, pytest.raises(ImageError, match="damaged or incomplete"):
             open_photo(lazy)
 
-    def test_one_that_is_closed_is_an_error(self) -> None:
+    def test_a_closed_image_is_refused(self) -> None:
         closed = picture()
         closed.close()
         with pytest.raises(ImageError, match="; "):
             open_photo(closed)
 
-    def test_one_whose_loading_raises_anything_is_an_error(self) -> None:
+    def test_an_image_that_raises_an_unexpected_error_is_refused(self) -> None:
         class Odd(Image.Image):
             def load(self) -> None:  # type: ignore[override]
                 raise RuntimeError("by chance")
@@ -210,10 +214,10 @@ class TestImagesOfCallers:
         with pytest.raises(ImageError, match="; "):
             open_photo(odd)
 
-    def test_an_interrupt_is_none_of_it(self) -> None:
+    def test_an_interrupt_is_not_converted_to_an_image_error(self) -> None:
         class Stopped(Image.Image):
             def load(self) -> None:  # type: ignore[override]
-                raise KeyboardInterrupt  # not a signal, which the caller may ignore
+                raise KeyboardInterrupt  # not a signal, which the process may ignore
 
         stopped = Stopped()
         stopped._size, stopped._mode = (4, 4), "RGB"

@@ -1,4 +1,4 @@
-"""Available memory limits how many large photos are decoded at once, in order; small ones never wait."""
+"""Large photos wait, in order, until their memory is available; small photos never wait."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ from caprun.photos.memory_limit import MemoryLimit
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Wait for another thread; a test that hangs has failed."""
+    """Waits until another thread makes `true()` true, and fails after 60 seconds."""
     end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end, "it never came to this"
@@ -19,7 +19,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 class Visitor(threading.Thread):
-    """Enters, and leaves when it is told to."""
+    """A thread that enters, and leaves on `leave()`."""
 
     def __init__(self, gate: MemoryLimit, size: int) -> None:
         super().__init__(daemon=True)
@@ -41,7 +41,7 @@ def waiting(gate: MemoryLimit, count: int) -> None:
     until(lambda: len(gate._waiting) == count)
 
 
-def test_as_many_enter_as_there_is_room_for() -> None:
+def test_requests_enter_until_the_capacity_is_used() -> None:
     gate = MemoryLimit(100, free=10)
     first, second = Visitor(gate, 60), Visitor(gate, 40)
     assert first.inside.wait(60)
@@ -55,7 +55,7 @@ def test_as_many_enter_as_there_is_room_for() -> None:
     third.leave()
 
 
-def test_who_is_inside_does_not_wait_for_oneself() -> None:
+def test_a_thread_that_has_entered_can_enter_again() -> None:
     gate = MemoryLimit(100, free=10)
     went = threading.Event()
 
@@ -72,7 +72,7 @@ def test_who_is_inside_does_not_wait_for_oneself() -> None:
     after.leave()
 
 
-def test_a_small_one_never_waits() -> None:
+def test_a_small_request_never_waits() -> None:
     gate = MemoryLimit(100, free=10)
     large = Visitor(gate, 100)
     assert large.inside.wait(60)
@@ -81,7 +81,7 @@ def test_a_small_one_never_waits() -> None:
     large.leave()
 
 
-def test_a_large_one_is_not_passed_over_by_those_that_came_later() -> None:
+def test_later_requests_do_not_overtake_a_large_request() -> None:
     gate = MemoryLimit(100, free=10)
     first = Visitor(gate, 50)
     assert first.inside.wait(60)
@@ -98,7 +98,7 @@ def test_a_large_one_is_not_passed_over_by_those_that_came_later() -> None:
     later.leave()
 
 
-def test_one_larger_than_all_there_is_takes_it_all() -> None:
+def test_a_request_above_the_capacity_takes_all_of_it() -> None:
     gate = MemoryLimit(100, free=10)
     with gate.entered(1_000):
         other = Visitor(gate, 20)
@@ -108,7 +108,7 @@ def test_one_larger_than_all_there_is_takes_it_all() -> None:
     other.leave()
 
 
-def test_one_that_is_interrupted_while_it_waits_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_interrupted_while_waiting_does_not_block_others(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = MemoryLimit(100, free=10)
     large = Visitor(gate, 100)
     assert large.inside.wait(60)
@@ -125,7 +125,7 @@ def test_one_that_is_interrupted_while_it_waits_holds_up_nobody(monkeypatch: pyt
         pass
 
 
-def test_an_error_inside_gives_the_room_back() -> None:
+def test_an_error_inside_frees_the_memory() -> None:
     gate = MemoryLimit(100, free=10)
     with pytest.raises(ValueError, match="by chance"), gate.entered(100):
         raise ValueError("by chance")
@@ -135,7 +135,7 @@ def test_an_error_inside_gives_the_room_back() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_does_not_wait_for_threads_it_does_not_have() -> None:
+def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
     gate = MemoryLimit(100, free=10)
     large = Visitor(gate, 100)
     assert large.inside.wait(60)

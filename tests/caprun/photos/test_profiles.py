@@ -1,4 +1,4 @@
-"""Colours of an embedded ICC profile become sRGB."""
+"""Pixels are converted from the colours of an embedded ICC profile to sRGB."""
 
 import io
 import itertools
@@ -31,7 +31,7 @@ COLOURS = np.array([(200, 100, 50), (50, 200, 100), (30, 60, 180), (128, 128, 12
 
 
 def patches(colours: npt.NDArray[np.uint8] = COLOURS) -> Image.Image:
-    """A patch of 8 x 8 pixels of each colour, side by side."""
+    """Draws a patch of 8 x 8 pixels in each colour, side by side."""
     return Image.fromarray(colours[None].repeat(8, 0).repeat(8, 1))
 
 
@@ -40,7 +40,7 @@ def centres(image: Image.Image | npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]
 
 
 def p3_to_srgb(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """By the definitions, without a library: both have the same curve."""
+    """Converts Display P3 to sRGB by their definitions, without a library; both have the same curve."""
     unit = colours / 255
     linear = np.where(unit <= 0.04045, unit / 12.92, ((unit + 0.055) / 1.055) ** 2.4)
     linear = linear @ np.array(P3) @ np.linalg.inv(np.array(SRGB))
@@ -62,7 +62,7 @@ class TestRgb:
         assert found.info == {}
         np.testing.assert_array_equal(centres(image), COLOURS, "a PIL image is not altered")
 
-    def test_a_palette_and_transparency_are_converted_too(self) -> None:
+    def test_transparent_and_palette_images_are_converted(self) -> None:
         image = patches().convert("RGBA")
         image.putalpha(Image.fromarray(np.repeat(np.array([255, 255, 128, 0, 255], np.uint8), 8)[None].repeat(8, 0)))
         found = centres(pixels(encode(image, "PNG", icc_profile=DISPLAY_P3)))
@@ -73,14 +73,14 @@ class TestRgb:
         palette = encode(patches().quantize(8), "PNG", icc_profile=DISPLAY_P3, transparency=255)
         assert np.abs(centres(pixels(palette)) - p3_to_srgb(COLOURS)).max() < 2
 
-    def test_converting_by_strips_changes_no_pixel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_converting_in_strips_gives_the_same_pixels(self, monkeypatch: pytest.MonkeyPatch) -> None:
         data = encode(patches(), "PNG", icc_profile=DISPLAY_P3)
         expected = pixels(data)
         monkeypatch.setattr("caprun.photos.orientation.STRIP", 100)
         np.testing.assert_array_equal(pixels(data), expected)
 
-    def test_a_profile_of_several_segments_is_put_together(self) -> None:
-        large = DISPLAY_P3 + bytes(150_000)  # as Pillow writes it, in parts of 64 KB
+    def test_a_profile_in_several_jpeg_segments_is_joined(self) -> None:
+        large = DISPLAY_P3 + bytes(150_000)  # Pillow splits it into parts of 64 KB
         data = encode(patches(), "JPEG", quality=100, subsampling=0, icc_profile=large)
         assert data.count(b"ICC_PROFILE") == 3
         assert np.abs(centres(pixels(data)) - p3_to_srgb(COLOURS)).max() < 3
@@ -99,15 +99,15 @@ class TestRgb:
         assert open_photo(jpeg, at_least=AtLeast(80, 64, jpeg=False)).size == (80, 64)
         assert open_photo(jpeg).size == (400, 320)
 
-    def test_a_transparent_colour_is_not_averaged_away(self) -> None:
+    def test_a_transparent_colour_becomes_white_before_the_photo_is_reduced(self) -> None:
         image = Image.fromarray(np.tile(np.array([[(7, 8, 9), (200, 0, 0)]], np.uint8), (320, 160, 1)))
         data = encode(image, "PNG", icc_profile=DISPLAY_P3, transparency=(7, 8, 9))
         assert load(data, spec(32, 32)).mean() > 100
 
 
 class TestOthers:
-    def test_a_grey_profile_changes_brightness(self) -> None:
-        """Linear grey of 50% is bright."""
+    def test_grey_pixels_are_converted_by_a_grey_profile(self) -> None:
+        """In linear light, grey of 50% is bright: 188 in sRGB."""
         grey = Image.new("L", (4, 4), 128)
         for image in (grey, grey.convert("LA")):
             data = encode(image, "PNG", icc_profile=grey_profile(1.0))
@@ -115,15 +115,15 @@ class TestOthers:
         deep = png(1, 1, 16, 0, b"\0\x80\0", chunk(b"iCCP", b"x\0\0" + zlib.compress(grey_profile(1.0))))
         assert np.abs(pixels(deep).astype(int) - 188).max() <= 1
 
-    def test_ink_is_converted_by_the_profile_of_its_press(self) -> None:
-        ink = Image.new("CMYK", (16, 16), (255, 255, 0, 128))  # in this profile, black alone counts
+    def test_cmyk_pixels_are_converted_by_a_cmyk_profile(self) -> None:
+        ink = Image.new("CMYK", (16, 16), (255, 255, 0, 128))  # this profile uses only black
         data = encode(ink, "JPEG", icc_profile=cmyk_profile(), quality=95)
         assert np.abs(pixels(data).astype(int) - 118).max() <= 3
 
     @pytest.mark.parametrize(
         ("mode", "other"), [("L", DISPLAY_P3), ("RGB", grey_profile(1.0)), ("RGB", cmyk_profile())]
     )
-    def test_a_profile_of_another_mode_is_ignored(self, mode: str, other: bytes) -> None:
+    def test_a_profile_for_another_mode_is_ignored(self, mode: str, other: bytes) -> None:
         image = patches().convert(mode)
         np.testing.assert_array_equal(pixels(encode(image, "PNG", icc_profile=other)), np.asarray(image.convert("RGB")))
 
@@ -132,14 +132,16 @@ class TestIgnored:
     @pytest.mark.parametrize(
         "name", ["sRGB", "sRGB IEC61966-2.1", "x\0s\0R\0G\0B\0"], ids=["short", "usual", "wide letters"]
     )
-    def test_srgb_is_known_by_its_name_and_costs_nothing(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_srgb_profile_is_recognised_by_its_name_without_imagecms(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setitem(sys.modules, "PIL.ImageCms", None)
         srgb = rgb_profile(P3, name)
         assert conversion_of(srgb) is None
         np.testing.assert_array_equal(centres(pixels(encode(patches(), "PNG", icc_profile=srgb))), COLOURS)
 
     @pytest.mark.filterwarnings("error")
-    def test_a_broken_profile_is_no_profile(self) -> None:
+    def test_a_broken_profile_is_ignored(self) -> None:
         rng = np.random.default_rng(0)
         spoilt = [DISPLAY_P3[:cut] for cut in (0, 1, 100, 128, 131, 200, 300)]
         spoilt += [rng.bytes(400), b"\0" * 400, DISPLAY_P3 + bytes(MAX_BYTES), DISPLAY_P3.replace(b"RGB ", b"Luv ")]
@@ -154,17 +156,17 @@ class TestIgnored:
         for broken in spoilt[:11]:
             assert conversion_of(broken) is None
 
-    def test_a_chunk_that_cannot_be_unpacked_is_no_profile(self) -> None:
+    def test_a_profile_chunk_that_cannot_be_decompressed_is_ignored(self) -> None:
         cut = b"x\0\0" + zlib.compress(DISPLAY_P3)[:-20]
         for body in (b"", b"name", b"name\0\0", b"name\0\0nothing deflated", cut):
             data = png(1, 1, 8, 2, b"\0abc", chunk(b"iCCP", body))
             assert pixels(data).tolist() == [[[97, 98, 99]]]
 
     @pytest.mark.parametrize("kind", [b"link", b"nmcl", b"abst"])
-    def test_profiles_of_no_device_are_ignored(self, kind: bytes) -> None:
+    def test_device_links_named_colours_and_abstract_profiles_are_ignored(self, kind: bytes) -> None:
         assert conversion_of(DISPLAY_P3.replace(b"mntr", kind)) is None
 
-    def test_chains_of_any_length_are_ignored(self) -> None:
+    def test_a_profile_with_a_chain_of_processing_elements_is_ignored(self) -> None:
         tags = {b"desc": text("chain"), b"D2B0": b"mpet", b"rTRC": gamma(2.0)}
         assert conversion_of(profile(b"RGB ", tags)) is None
 
@@ -178,7 +180,9 @@ class TestIgnored:
             open_photo(io.BytesIO(data))
         assert len(built) == 1
 
-    def test_a_photo_without_a_profile_needs_no_colour_management(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_colour_management_is_not_loaded_for_a_photo_without_a_profile(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setitem(sys.modules, "PIL.ImageCms", None)
         monkeypatch.setattr("caprun.photos.reading.conversion_of", lambda _: pytest.fail("looked for a profile"))
         for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):

@@ -1,4 +1,4 @@
-"""Input that is not a photo is refused with an error that says what it is."""
+"""Input that is not a readable photo is refused with an error that names the problem."""
 
 import io
 import os
@@ -24,7 +24,7 @@ def gif(canvas: tuple[int, int], frame: tuple[int, int]) -> bytes:
 
 
 def webp(width: int, height: int) -> bytes:
-    """An animation, because the frame of a still picture must fill the canvas."""
+    """Encodes an animation, because the frame of a still picture must fill the canvas."""
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     data = bytearray(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
     assert data[12:16] == b"VP8X"
@@ -39,7 +39,7 @@ def bmp(width: int, height: int) -> bytes:
 
 
 class TestRefusals:
-    """Each is one sentence that names the photo, what is wrong, and what to do."""
+    """Each message has one line and names the photo, the problem, and what to do."""
 
     def refusal(self, photo: Photo, name: str | None = None) -> str:
         with pytest.raises(ImageError) as caught:
@@ -49,15 +49,15 @@ class TestRefusals:
         assert "; " in message, "it says what to do"
         return message
 
-    def test_no_such_file(self, tmp_path: Path) -> None:
+    def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "absent.jpg"
         assert self.refusal(path) == f"{path} does not exist; check the path."
 
-    def test_a_folder(self, tmp_path: Path) -> None:
+    def test_a_folder_is_refused(self, tmp_path: Path) -> None:
         assert self.refusal(tmp_path).startswith(f"{tmp_path} is a folder")
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
-    def test_a_fifo_without_waiting_for_a_writer(self, tmp_path: Path) -> None:
+    def test_a_fifo_is_refused_without_waiting_for_a_writer(self, tmp_path: Path) -> None:
         path = tmp_path / "fifo.jpg"
         os.mkfifo(path)
         messages: list[str] = []
@@ -67,21 +67,21 @@ class TestRefusals:
         assert messages, "it blocked"
         assert messages[0].startswith(f"{path} is not a regular file")
 
-    def test_an_empty_file(self, tmp_path: Path) -> None:
+    def test_an_empty_file_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "empty.png"
         path.touch()
         assert self.refusal(path).startswith(f"{path} is empty")
 
-    def test_text_named_jpg(self, tmp_path: Path) -> None:
+    def test_text_named_jpg_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "letter.jpg"
         path.write_text("Dear Sir or Madam")
         assert self.refusal(path).startswith(f"{path} is not a JPEG, PNG, WebP, GIF, BMP, HEIC or AVIF image")
 
-    def test_a_sound_file_that_begins_like_a_webp(self) -> None:
+    def test_a_sound_file_that_starts_like_a_webp_is_refused(self) -> None:
         assert "is not a JPEG" in self.refusal(b"RIFF\x24\0\0\0WAVEfmt " + bytes(24))
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-    def test_a_file_cut_short(self, kind: str, tmp_path: Path) -> None:
+    def test_a_truncated_file_is_refused_as_damaged(self, kind: str, tmp_path: Path) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
         data = encode(Image.fromarray(noise), kind)
         path = tmp_path / "cut.jpg"
@@ -90,7 +90,7 @@ class TestRefusals:
             assert self.refusal(path).startswith(f"{path} is damaged or incomplete")
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-    def test_whatever_hostile_bytes_lead_to_is_an_image_error(self, picture: Image.Image, kind: str) -> None:
+    def test_hostile_bytes_give_an_rgb_image_or_an_image_error(self, picture: Image.Image, kind: str) -> None:
         data = encode(picture, kind)
         random = np.random.default_rng(0)
         for _ in range(150):
@@ -111,7 +111,7 @@ class TestRefusals:
         ],
         ids=["permission denied", "a disk that fails"],
     )
-    def test_a_file_that_cannot_be_opened(
+    def test_a_file_that_cannot_be_opened_is_refused_with_the_reason(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
     ) -> None:
         path = tmp_path / "photo.jpg"
@@ -123,21 +123,21 @@ class TestRefusals:
         monkeypatch.setattr(os, "open", fail)
         assert self.refusal(path).startswith(f"{path} {said}")
 
-    def test_a_path_that_no_file_can_have(self) -> None:
+    def test_a_path_that_no_file_can_have_is_refused(self) -> None:
         assert "cannot be read" in self.refusal("a\0b.jpg")
 
-    def test_a_file_opened_as_text(self) -> None:
+    def test_a_file_opened_in_text_mode_is_refused(self) -> None:
         assert "binary mode" in self.refusal(io.StringIO("GIF89a"))  # type: ignore[arg-type]
 
-    def test_a_closed_file(self) -> None:
+    def test_a_closed_file_is_refused(self) -> None:
         file = io.BytesIO(b"x")
         file.close()
         assert "cannot be read" in self.refusal(file)
 
-    def test_something_that_is_no_photo_at_all(self) -> None:
+    def test_an_object_of_another_type_is_refused(self) -> None:
         assert "is of type list; pass a path" in self.refusal([1, 2])  # type: ignore[arg-type]
 
-    def test_an_image_without_pixels(self) -> None:
+    def test_an_image_without_pixels_is_refused(self) -> None:
         assert "no pixels (0 x 5)" in self.refusal(Image.new("RGB", (0, 5)))
 
     @pytest.mark.parametrize(
@@ -167,7 +167,9 @@ class TestRefusals:
             "bmp 10G",
         ],
     )
-    def test_too_many_pixels_before_any_is_decoded(self, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_too_many_pixels_are_refused_before_any_is_decoded(
+        self, data: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("pixels were decoded"))
         limit = Image.MAX_IMAGE_PIXELS
         with warnings.catch_warnings():
@@ -175,15 +177,15 @@ class TestRefusals:
             assert "more than 50 megapixels" in self.refusal(data)
         assert limit == Image.MAX_IMAGE_PIXELS
 
-    def test_fifty_megapixels_are_not_too_many(self) -> None:
-        """Black lines of one colour bit: the file is small, and the limit is not."""
+    def test_fifty_megapixels_are_accepted(self) -> None:
+        """The pixels are black, with one bit each, so the file is small."""
         data = png(10_000, 5_000, 1, 0, bytes(5_000 * (1 + 1_250)))
         assert open_photo(data).size == (10_000, 5_000)
 
-    def test_a_pil_image_of_too_many_pixels(self) -> None:
+    def test_a_pil_image_with_too_many_pixels_is_refused(self) -> None:
         assert "50001 x 1000 pixels" in self.refusal(Image.new("1", (50_001, 1_000)))
 
-    def test_a_file_too_long_for_any_photo(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_with_too_many_bytes_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("caprun.photos.file.MAX_BYTES", 2**20)
         path = tmp_path / "film.jpg"
         with path.open("wb") as file:
@@ -191,14 +193,16 @@ class TestRefusals:
             file.truncate(2**20 + 1)
         assert self.refusal(path).startswith(f"{path} is larger than 1 MiB")
 
-    def test_not_enough_memory(self, picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_photo_that_does_not_fit_in_the_free_memory_is_refused(
+        self, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def exhaust(_: object) -> None:
             raise MemoryError
 
         monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", exhaust)
         assert "does not fit in the free memory" in self.refusal(encode(picture, "JPEG"))
 
-    def test_without_a_path_it_is_called_the_photo(self) -> None:
+    def test_a_photo_without_a_path_is_called_the_photo(self) -> None:
         assert self.refusal(b"").startswith("the photo is empty")
 
     def test_a_file_object_is_called_by_its_name(self, tmp_path: Path) -> None:
@@ -207,8 +211,8 @@ class TestRefusals:
         with path.open("rb") as file:
             assert self.refusal(file).startswith(f"{path} is not")
 
-    def test_a_name_given_takes_the_place_of_the_path(self, tmp_path: Path) -> None:
+    def test_a_given_name_replaces_the_path_in_the_message(self, tmp_path: Path) -> None:
         assert self.refusal(tmp_path / "tmp123", name="upload 3").startswith("upload 3 does not exist")
 
-    def test_a_name_of_several_lines_is_shown_on_one(self) -> None:
+    def test_a_name_with_a_line_break_is_quoted_on_one_line(self) -> None:
         assert self.refusal("two\nlines.jpg").startswith(r"'two\nlines.jpg' does not exist")

@@ -1,4 +1,4 @@
-"""Photos are read upright from paths, bytes, files and pictures."""
+"""Photos are read upright from paths, bytes, open files and PIL images."""
 
 import io
 import os
@@ -37,14 +37,14 @@ class TestSources:
         picture.save(file, "PNG")
         np.testing.assert_array_equal(pixels(file), np.asarray(picture))
 
-    def test_a_pipe_is_read_although_it_cannot_go_back(self, picture: Image.Image) -> None:
+    def test_a_pipe_is_read_although_it_cannot_seek(self, picture: Image.Image) -> None:
         ends = os.pipe()
         with os.fdopen(ends[1], "wb") as writer:
             writer.write(encode(picture, "PNG"))
         with os.fdopen(ends[0], "rb") as reader:
             np.testing.assert_array_equal(pixels(reader), np.asarray(picture))
 
-    def test_the_content_decides_and_not_the_name(self, picture: Image.Image, tmp_path: Path) -> None:
+    def test_the_format_is_detected_from_the_content_not_the_name(self, picture: Image.Image, tmp_path: Path) -> None:
         path = tmp_path / "photo.jpg"
         picture.save(path, "PNG")
         np.testing.assert_array_equal(pixels(path), np.asarray(picture))
@@ -67,7 +67,7 @@ class TestSources:
             np.testing.assert_array_equal(pixels(path), np.asarray(pillow))
         assert np.abs(pixels(path).astype(int) - np.asarray(picture)).mean() < 8
 
-    def test_a_damaged_multi_picture_index_neither_fails_a_jpeg_nor_warns(self, picture: Image.Image) -> None:
+    def test_a_damaged_multi_picture_index_causes_no_error_or_warning(self, picture: Image.Image) -> None:
         data = encode(picture, "MPO", save_all=True, append_images=[picture])
         tag_of_the_count = struct.pack("<H", 0xB001)
         damaged = data.replace(tag_of_the_count, bytes(2), 1)
@@ -89,7 +89,7 @@ class TestSources:
         assert picture.info == {"comment": "mine"}
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
-    def test_a_limit_that_others_gave_pillow_is_not_ours(
+    def test_a_pixel_limit_that_other_code_set_in_pillow_is_ignored(
         self, picture: Image.Image, kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
@@ -131,7 +131,7 @@ class TestOrientation:
         assert upright.shape == (30, 40, 3)
         assert np.abs(upright.astype(int) - np.asarray(picture)).mean() < 4
 
-    def test_it_is_applied_once_however_often_the_photo_is_opened(self, picture: Image.Image) -> None:
+    def test_an_opened_photo_is_not_turned_again(self, picture: Image.Image) -> None:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = 6
         once = open_photo(encode(picture, "PNG", exif=exif))
@@ -143,7 +143,7 @@ class TestOrientation:
         ids=["cut", "short", "noise", "no header"],
     )
     @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-    def test_damaged_exif_neither_fails_a_photo_nor_warns(self, picture: Image.Image, kind: str, exif: bytes) -> None:
+    def test_damaged_exif_causes_no_error_or_warning(self, picture: Image.Image, kind: str, exif: bytes) -> None:
         expected = pixels(encode(picture, kind, quality=90))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -151,13 +151,13 @@ class TestOrientation:
         assert not caught
 
     @pytest.mark.parametrize("orientation", [0, 9, 65535])
-    def test_an_orientation_that_does_not_exist_is_ignored(self, picture: Image.Image, orientation: int) -> None:
+    def test_an_invalid_orientation_is_ignored(self, picture: Image.Image, orientation: int) -> None:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = orientation
         np.testing.assert_array_equal(pixels(encode(picture, "PNG", exif=exif)), np.asarray(picture))
 
 
-def test_photos_can_be_opened_from_many_threads_without_a_warning_filter_left_behind(picture: Image.Image) -> None:
+def test_opening_photos_in_threads_leaves_the_warning_filters_unchanged(picture: Image.Image) -> None:
     exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03\0\0\0\x01"
     data = encode(picture, "JPEG", exif=exif)
     filters = list(warnings.filters)

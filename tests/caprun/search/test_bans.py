@@ -45,15 +45,13 @@ BANS: dict[str, dict[str, Any]] = {
 
 
 def repeating(seed: int) -> World:
-    """A language in which nearly every caption breaks a ban: four words, and some photos in a hurry to end."""
+    """Returns a language in which nearly every caption breaks a ban: it has four words, and some photos end early."""
     return World(seed, words=4, end=-2, hurry=1)
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("bans", BANS.values(), ids=BANS)
-def test_a_search_with_bans_is_that_of_a_textbook_over_the_whole_vocabulary(
-    bans: dict[str, Any], beam_size: int
-) -> None:
+def test_a_search_with_bans_equals_a_textbook_over_the_whole_vocabulary(bans: dict[str, Any], beam_size: int) -> None:
     """The search requests enough candidates, however many are banned."""
     options = SearchOptions(beam_size, 9, 0.7, n_best=beam_size, **bans)
     for seed in range(8):
@@ -63,7 +61,7 @@ def test_a_search_with_bans_is_that_of_a_textbook_over_the_whole_vocabulary(
 
 
 @pytest.mark.parametrize("bans", BANS.values(), ids=BANS)
-def test_bans_are_kept_and_would_be_broken_without_them(bans: dict[str, Any]) -> None:
+def test_bans_are_obeyed_and_would_be_broken_without_the_option(bans: dict[str, Any]) -> None:
     def breaches(options: SearchOptions) -> int:
         found = [one for seed in range(15) for one in run(repeating(seed), range(5), options)]
         return sum(not _is_kept(one, replace(options, **bans)) for one in found)
@@ -80,7 +78,7 @@ def _is_kept(hypothesis: Hypothesis, options: SearchOptions) -> bool:
 
 @pytest.mark.parametrize("bans", BANS.values(), ids=BANS)
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_with_bans_too_a_caption_does_not_depend_on_its_batch(beam_size: int, bans: dict[str, Any]) -> None:
+def test_a_caption_with_bans_does_not_depend_on_its_batch(beam_size: int, bans: dict[str, Any]) -> None:
     options = SearchOptions(beam_size, 9, 0.7, n_best=beam_size, **bans)
     world = World(3, words=4, end=-2, hurry=1)
     together = run(world, range(8), options)
@@ -93,7 +91,7 @@ def test_with_bans_too_a_caption_does_not_depend_on_its_batch(beam_size: int, ba
 
 
 @pytest.mark.parametrize("beam_size", [1, 4])
-def test_log_probabilities_are_the_models_whatever_is_banned(beam_size: int) -> None:
+def test_bans_do_not_change_log_probabilities(beam_size: int) -> None:
     options = SearchOptions(beam_size, 9, 0.7, **BANS["all"])
     world = repeating(0)
     for photo, hypothesis in enumerate(run(world, range(5), options)):
@@ -114,15 +112,13 @@ def test_a_caption_ends_as_soon_as_it_has_its_minimum_length() -> None:
 @pytest.mark.parametrize(
     ("bans", "pieces"),
     [
-        ({"no_repeat_ngram": 1, "min_length": 9}, 2),  # two words, each said once, and END not yet
+        ({"no_repeat_ngram": 1, "min_length": 9}, 2),  # two words, each once, and END is still banned
         ({"no_repeat_word": 9, "min_length": 9}, 2),
         ({"suppress": ("p4", "p5"), "min_length": 1}, 0),
         ({"suppress": ("p4", "p5"), "bad_endings": ("p4",)}, 0),
     ],
 )
-def test_where_bans_leave_nothing_to_say_the_caption_is_what_was_said(
-    bans: dict[str, Any], pieces: int, beam_size: int
-) -> None:
+def test_a_caption_stops_if_bans_leave_nothing_to_add(bans: dict[str, Any], pieces: int, beam_size: int) -> None:
     world = World(0, words=2, end=0)
     options = SearchOptions(beam_size, 12, 0.7, **bans)
     for photo, hypothesis in enumerate(run(world, range(3), options)):
@@ -131,7 +127,7 @@ def test_where_bans_leave_nothing_to_say_the_caption_is_what_was_said(
         assert np.isfinite(hypothesis.log_probs).all()
 
 
-def test_a_photo_left_with_nothing_to_say_does_not_hold_up_the_others() -> None:
+def test_the_search_stops_if_bans_leave_nothing_to_add_for_any_photo() -> None:
     world = World(0, words=2, end=-1)
     steps = FakeSteps(world, range(3))
     options = SearchOptions(3, 100, 0.7, no_repeat_ngram=1, min_length=99)
@@ -139,7 +135,7 @@ def test_a_photo_left_with_nothing_to_say_does_not_hold_up_the_others() -> None:
     assert len(steps.rows) == 3
 
 
-def test_more_candidates_are_asked_for_only_as_bans_may_take_them() -> None:
+def test_extra_candidates_are_requested_only_for_possible_bans() -> None:
     def asked(bans: dict[str, Any]) -> list[int]:
         counts: list[int] = []
         world = World(0, words=30, end=-9)
@@ -161,7 +157,7 @@ def test_more_candidates_are_asked_for_only_as_bans_may_take_them() -> None:
 
 @pytest.mark.parametrize("name", ["suppress", "bad_endings"])
 @pytest.mark.parametrize("joining", [Joining(continuation="##"), Joining(word_start="▁"), Joining(unspaced="のは")])
-def test_a_word_that_may_be_spelled_in_pieces_is_refused(joining: Joining, name: str) -> None:
+def test_an_unknown_word_is_refused_if_several_pieces_could_spell_it(joining: Joining, name: str) -> None:
     with pytest.raises(UsageError, match=f"`{name}` names 'dog', which is not in"):
         search_with(Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "d", "og"), joining), {name: ("dog",)})
 
@@ -172,33 +168,33 @@ def search_with(pieces: Vocabulary, bans: dict[str, Any]) -> Hypothesis:
     return hypothesis
 
 
-def test_a_word_that_whole_words_do_not_have_is_never_said_anyway() -> None:
+def test_an_unknown_word_is_ignored_if_every_piece_is_a_word() -> None:
     words = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", "cat"))
     assert search_with(words, {"suppress": ("dog",)}).ids == search_with(words, {}).ids
     assert 5 not in search_with(words, {"suppress": ("cat", "dog")}).ids
 
 
 @pytest.mark.parametrize("joining", [Joining(), Joining(word_start="▁")])
-def test_a_word_that_the_vocabulary_has_in_lower_case_alone_is_refused_with_that(joining: Joining) -> None:
+def test_the_error_for_a_capitalised_word_suggests_the_known_lower_case(joining: Joining) -> None:
     words = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", f"{joining.word_start}boy"), joining)
     with pytest.raises(UsageError, match=r"`suppress` names 'Boy', which is not in .*; use 'boy', which is\."):
         search_with(words, {"suppress": ("Boy",)})
 
 
-def test_a_piece_is_found_with_or_without_the_mark_that_begins_a_word() -> None:
+def test_a_piece_is_found_with_or_without_its_word_start() -> None:
     pieces = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "▁a", "▁cat"), Joining(word_start="▁"))
     for name in ("cat", "▁cat"):
         assert set(search_with(pieces, {"suppress": (name,), "min_length": 3}).ids) == {4}
 
 
 @pytest.mark.parametrize("name", ["suppress", "bad_endings"])
-def test_pieces_cannot_be_named_without_a_vocabulary(name: str) -> None:
+def test_words_cannot_be_banned_without_a_vocabulary(name: str) -> None:
     options = SearchOptions(**{name: ("a",)})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=f"`{name}` names words; give the search a vocabulary"):
         search(FakeSteps(World(0, 4), [0]), 1, START, END, options)
 
 
-def test_bans_hold_in_sampling_and_in_groups(check: Callable[[SearchOptions], None]) -> None:
+def test_bans_are_obeyed_in_sampling_and_in_groups(check: Callable[[SearchOptions], None]) -> None:
     check(SearchOptions(3, 9, temperature=2.0, n_best=4, **BANS["all"]))
     check(SearchOptions(4, 9, groups=2, n_best=4, **BANS["all"]))
 
@@ -221,7 +217,7 @@ CHINESE = Vocabulary(
 
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("text", ["人", "男人", "个男人在"])
-def test_a_text_without_spaces_is_not_said_however_its_pieces_spell_it(text: str, beams: int) -> None:
+def test_a_text_without_spaces_is_suppressed_in_every_spelling(text: str, beams: int) -> None:
     said_without_bans = 0
     for seed in range(30):
         for suppressed in (text, ""):
@@ -236,7 +232,7 @@ def test_a_text_without_spaces_is_not_said_however_its_pieces_spell_it(text: str
     assert said_without_bans or text == "个男人在"
 
 
-def test_a_caption_does_not_end_with_a_text_without_spaces_and_may_hold_it() -> None:
+def test_a_bad_ending_without_spaces_is_banned_only_at_the_end() -> None:
     endings, holds = set(), False
     for seed in range(40):
         world = World(seed, words=len(CHINESE) - 4)
@@ -252,14 +248,14 @@ def test_a_caption_does_not_end_with_a_text_without_spaces_and_may_hold_it() -> 
     assert {"人", "地"} <= endings
 
 
-def test_words_and_texts_are_suppressed_together_and_a_text_that_cannot_be_said_needs_no_ban() -> None:
+def test_a_text_that_cannot_be_spelled_is_ignored_and_a_word_is_refused() -> None:
     assert list(CHINESE.spellings(("run", "人鱻"), "suppress", at_end=False)) == [(frozenset([12]),)]
     with pytest.raises(UsageError, match="`suppress` names 'dog'"):
         list(CHINESE.spellings(("dog",), "suppress", at_end=False))
 
 
-def test_a_long_text_is_spelled_at_once_or_refused() -> None:
-    """A text of n letters that pieces of one and two letters spell has more than 2 ** (n / 2) spellings."""
+def test_a_long_text_is_spelled_immediately_or_refused() -> None:
+    """A text of n letters has more than 2 ** (n / 2) spellings in pieces of one and two letters."""
     pieces = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "の", "のの", "は"), Joining(unspaced="のはヘ"))
     for name in ("suppress", "bad_endings"):
         at_end = name == "bad_endings"

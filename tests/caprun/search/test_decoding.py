@@ -1,4 +1,4 @@
-"""The search equals brute force, a textbook implementation, and itself in other batches."""
+"""The search returns the captions of brute force and of a textbook implementation, in batches of any composition."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.caprun.search.support.worlds import END, START, FakeSteps, Found, Wor
 
 @pytest.mark.parametrize("length_penalty", [0, 0.7, 1])
 @pytest.mark.parametrize(("words", "max_length", "every_prefix"), [(2, 4, 24), (4, 3, 80)])
-def test_beam_search_returns_the_brute_force_optimum_where_the_beam_holds_every_prefix(
+def test_beam_search_equals_brute_force_if_the_beam_holds_every_prefix(
     words: int, max_length: int, every_prefix: int, length_penalty: float
 ) -> None:
     options = SearchOptions(every_prefix, max_length, length_penalty)
@@ -21,8 +21,8 @@ def test_beam_search_returns_the_brute_force_optimum_where_the_beam_holds_every_
 
 @pytest.mark.parametrize("length_penalty", [0, 0.7, 1, 2])
 @pytest.mark.parametrize("beam_size", [1, 2, 3, 4, 5])
-def test_a_batch_is_searched_as_a_textbook_searches_each_photo(beam_size: int, length_penalty: float) -> None:
-    """The textbook does not stop early: that search does is no reason to find anything else."""
+def test_a_search_of_a_batch_equals_a_textbook_search_of_each_photo(beam_size: int, length_penalty: float) -> None:
+    """The textbook search does not stop early; early stopping must not change the captions."""
     options = SearchOptions(beam_size, 9, length_penalty)
     for seed in range(12):
         world = World(seed, words=7, end=-1, hurry=0.4)
@@ -30,7 +30,7 @@ def test_a_batch_is_searched_as_a_textbook_searches_each_photo(beam_size: int, l
 
 
 @pytest.mark.parametrize("beam_size", [1, 3, 5])
-def test_a_caption_does_not_depend_on_the_batch_it_is_in(beam_size: int) -> None:
+def test_a_caption_does_not_depend_on_its_batch(beam_size: int) -> None:
     world, options = World(3, words=9, end=-4, hurry=2), SearchOptions(beam_size, 12, 0.7)
     steps = FakeSteps(world, range(10))
     together = search(steps, 10, START, END, options)
@@ -44,7 +44,7 @@ def test_a_caption_does_not_depend_on_the_batch_it_is_in(beam_size: int) -> None
     assert found(backwards) == found(together)[::-1]
 
 
-def test_beam_one_is_greedy() -> None:
+def test_a_beam_of_one_is_greedy_search() -> None:
     world = World(0, words=9, end=-0.5)
     for photo, hypothesis in enumerate(run(world, range(8), SearchOptions(1, 15, 1.0))):
         said: tuple[int, ...] = ()
@@ -55,7 +55,7 @@ def test_beam_one_is_greedy() -> None:
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 4])
-def test_where_nothing_ends_the_best_unfinished_caption_is_returned(beam_size: int) -> None:
+def test_the_best_unfinished_caption_is_returned_if_none_ends(beam_size: int) -> None:
     world, options = World(5, words=4, end=-np.inf), SearchOptions(beam_size, 6, 1.0)
     for photo, hypothesis in enumerate(run(world, range(4), options)):
         assert hypothesis.finished is False
@@ -63,7 +63,7 @@ def test_where_nothing_ends_the_best_unfinished_caption_is_returned(beam_size: i
         assert Found(hypothesis.ids, False) == textbook(world, photo, options)[0]
 
 
-def test_a_caption_that_ended_is_preferred_to_a_likelier_one_that_did_not() -> None:
+def test_a_finished_caption_is_preferred_to_a_likelier_unfinished_one() -> None:
     world, options = World(0, words=3, end=-6), SearchOptions(3, 5, 0.0)
     expected = [textbook(world, photo, options)[0] for photo in range(60)]
     assert {finished for _, finished in expected} == {True, False}, "some photos end and others do not"
@@ -71,7 +71,7 @@ def test_a_caption_that_ended_is_preferred_to_a_likelier_one_that_did_not() -> N
 
 
 @pytest.mark.parametrize("end", [0.0, -np.inf])
-def test_each_piece_has_the_log_probability_and_the_alpha_the_decoder_gave_for_it(end: float) -> None:
+def test_each_piece_has_the_decoders_log_probability_and_alpha(end: float) -> None:
     world, options = World(7, words=6, end=end, hurry=0.3), SearchOptions(4, 7, 1.0)
     hypotheses = search(FakeSteps(world, range(5), alpha=True), 5, START, END, options)
     for photo, hypothesis in enumerate(hypotheses):
@@ -88,7 +88,7 @@ def test_without_attention_there_is_no_alpha() -> None:
     assert all(hypothesis.alpha is None for hypothesis in run(World(0, 4), range(3), SearchOptions(2, 5)))
 
 
-def test_an_empty_caption_is_a_caption() -> None:
+def test_a_caption_can_be_empty() -> None:
     (hypothesis,) = search(FakeSteps(World(0, 4, end=50.0), [0], alpha=True), 1, START, END, SearchOptions(3, 5))
     assert (hypothesis.ids, hypothesis.finished, len(hypothesis.log_probs)) == ((), True, 1)
 
@@ -107,7 +107,7 @@ def test_at_most_max_length_steps_are_taken() -> None:
 
 @pytest.mark.parametrize("end", [0.0, -np.inf])
 @pytest.mark.parametrize("words", [1, 2])
-def test_a_beam_wider_than_the_vocabulary_returns_only_captions_that_can_be_said(words: int, end: float) -> None:
+def test_a_beam_wider_than_the_vocabulary_returns_only_possible_captions(words: int, end: float) -> None:
     world, options = World(11, words, end=end), SearchOptions(50, 4, 1.0)
     for photo, hypothesis in enumerate(run(world, range(5), options)):
         assert set(hypothesis.ids) <= set(range(4, world.vocabulary))

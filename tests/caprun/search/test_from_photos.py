@@ -1,4 +1,4 @@
-"""Every search option reaches the caption from the command line and the manifest, with real graphs."""
+"""Search options take effect from the command line, the manifest and Python, with real graphs."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def everything(caption: Caption) -> list[tuple[str, bool]]:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_with_every_option_a_caption_depends_on_its_photo_alone(
+def test_with_every_option_a_caption_depends_only_on_its_photo(
     captioner: Captioner, images: Images, options: SearchOptions
 ) -> None:
     together = captioner.caption_arrays(images, options, alpha=True)
@@ -48,9 +48,7 @@ def test_with_every_option_a_caption_depends_on_its_photo_alone(
             assert all(word.alpha is not None for word in two.words)
 
 
-def test_a_photo_draws_the_same_wherever_it_stands_and_another_seed_draws_otherwise(
-    captioner: Captioner, images: Images
-) -> None:
+def test_a_sampled_caption_depends_on_photo_and_seed_but_not_on_position(captioner: Captioner, images: Images) -> None:
     options = SearchOptions(max_length=12, temperature=1.0, seed=3)
     first, *_, twin = captioner.caption_arrays(np.concatenate([images, images[:1]]), options)
     assert first.text == twin.text
@@ -58,7 +56,7 @@ def test_a_photo_draws_the_same_wherever_it_stands_and_another_seed_draws_otherw
     assert len(texts) > 4
 
 
-def test_alternatives_are_captions_with_words_of_their_own(captioner: Captioner, images: Images) -> None:
+def test_alternatives_are_distinct_captions_with_their_own_words(captioner: Captioner, images: Images) -> None:
     for caption in captioner.caption_arrays(images, OPTIONS["n best"]):
         assert len({caption.text, *(one.text for one in caption.alternatives)}) == 5
         for one in caption.alternatives:
@@ -68,7 +66,9 @@ def test_alternatives_are_captions_with_words_of_their_own(captioner: Captioner,
     assert all(caption.alternatives == () for caption in captioner.caption_arrays(images))
 
 
-def test_a_manifest_may_hold_any_option(bundle: Path, edit_manifest: Edit, captioner: Captioner, photo: Path) -> None:
+def test_a_manifest_can_set_search_options(
+    bundle: Path, edit_manifest: Edit, captioner: Captioner, photo: Path
+) -> None:
     search = {"beam_size": 4, "max_length": 12, "length_penalty": 1, "n_best": 2, "suppress": ["a"], "min_length": 3}
     edit_manifest(bundle, lambda data: data.update(search=search))
     loaded = Captioner.load(bundle, device="cpu", threads=1)
@@ -86,7 +86,7 @@ def test_a_manifest_may_hold_any_option(bundle: Path, edit_manifest: Edit, capti
         ({"temprature": 1.0}, "unknown key 'search.temprature'"),
     ],
 )
-def test_a_manifest_whose_options_are_wrong_is_refused(
+def test_a_manifest_with_invalid_options_is_refused(
     bundle: Path, edit_manifest: Edit, search: dict[str, Any], sentence: str
 ) -> None:
     edit_manifest(bundle, lambda data: data.update(search=search))
@@ -128,7 +128,7 @@ def test_the_help_of_a_command_shows_type_range_default_and_meaning(run: Run, na
         (["--temperature", 1, "--top-p", 0.8, "--n-best", 6], {"temperature": 1.0, "top_p": 0.8, "n_best": 6}),
     ],
 )
-def test_options_of_the_command_line_take_the_place_of_the_models(
+def test_command_line_options_override_the_models_options(
     run: Run, captioner: Captioner, photo: Path, arguments: list[object], options: dict[str, Any]
 ) -> None:
     defaults = {"beam_size": 3, "max_length": 12, "length_penalty": 1.0}
@@ -136,7 +136,7 @@ def test_options_of_the_command_line_take_the_place_of_the_models(
     assert run(photo, *arguments).stdout.splitlines() == [text for text, _ in everything(caption)]
 
 
-def test_several_captions_are_a_line_each_behind_the_photos_name(run: Run, photo: Path, tmp_path: Path) -> None:
+def test_several_captions_are_printed_one_per_line_after_the_photos_name(run: Run, photo: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     Image.new("RGB", (40, 40), "red").save(other)
     lines = run(photo, other, "--n-best", 2).stdout.splitlines()
@@ -144,7 +144,9 @@ def test_several_captions_are_a_line_each_behind_the_photos_name(run: Run, photo
     assert len(set(lines)) == 4
 
 
-def test_json_has_the_other_captions_as_it_has_the_first(run: Run, captioner: Captioner, photo: Path) -> None:
+def test_json_describes_alternatives_in_the_same_way_as_the_caption(
+    run: Run, captioner: Captioner, photo: Path
+) -> None:
     data = json.loads(run(photo, "--json", "--n-best", 3).stdout)
     caption = captioner.caption(photo, SearchOptions(3, 12, 1.0, n_best=3))
     assert set(data) == {"image", "caption", "log_prob", "finished", "words", "alternatives"}
@@ -172,7 +174,7 @@ def test_json_has_the_other_captions_as_it_has_the_first(run: Run, captioner: Ca
         (["--seed", "-1"], "Invalid value for '--seed': -1 is not in the range"),
     ],
 )
-def test_options_that_cannot_be_are_one_line_and_exit_code_two(
+def test_invalid_options_give_one_line_and_exit_code_two(
     run: Run, photo: Path, arguments: list[object], sentence: str
 ) -> None:
     result = run(photo, *arguments)

@@ -11,7 +11,7 @@ from tests.caprun.search.support.worlds import END, World, all_found, exhaustive
 
 
 @pytest.mark.parametrize("length_penalty", [0, 0.7, 1])
-def test_the_n_best_are_those_of_brute_force_where_the_beam_holds_every_prefix(length_penalty: float) -> None:
+def test_the_n_best_equal_brute_force_if_the_beam_holds_every_prefix(length_penalty: float) -> None:
     options = SearchOptions(80, 3, length_penalty, n_best=12)
     for seed in range(10):
         world = World(seed, 4, end=-1.5)
@@ -21,7 +21,7 @@ def test_the_n_best_are_those_of_brute_force_where_the_beam_holds_every_prefix(l
 
 @pytest.mark.parametrize("length_penalty", [0, 0.7, 2])
 @pytest.mark.parametrize(("beam_size", "n_best"), [(1, 1), (2, 2), (3, 2), (5, 5)])
-def test_the_n_best_are_those_of_a_textbook_that_does_not_stop_early(
+def test_the_n_best_equal_a_textbook_search_without_early_stopping(
     beam_size: int, n_best: int, length_penalty: float
 ) -> None:
     options = SearchOptions(beam_size, 9, length_penalty, n_best=n_best)
@@ -32,7 +32,7 @@ def test_the_n_best_are_those_of_a_textbook_that_does_not_stop_early(
 
 
 @pytest.mark.parametrize("n_best", [1, 2, 3, 4])
-def test_more_captions_do_not_change_the_better_ones(n_best: int) -> None:
+def test_a_larger_n_best_does_not_change_the_better_captions(n_best: int) -> None:
     for seed in range(10):
         world = World(seed, words=7, end=-1, hurry=0.4)
         for few, many in zip(
@@ -43,7 +43,7 @@ def test_more_captions_do_not_change_the_better_ones(n_best: int) -> None:
             assert all_found(few) == all_found(many)[:n_best]
 
 
-def test_captions_are_different_and_the_best_comes_first() -> None:
+def test_captions_are_distinct_and_the_best_comes_first() -> None:
     for hypothesis in run(World(2, words=7, end=-1), range(8), SearchOptions(5, 9, 0.7, n_best=5)):
         captions = [hypothesis, *hypothesis.alternatives]
         assert len(captions) == len({one.ids for one in captions}) == 5
@@ -53,12 +53,12 @@ def test_captions_are_different_and_the_best_comes_first() -> None:
         assert not any(one.alternatives for one in hypothesis.alternatives)
 
 
-def test_there_are_no_more_captions_than_can_be_said() -> None:
+def test_there_are_only_as_many_captions_as_the_language_allows() -> None:
     (hypothesis,) = run(World(0, words=1), [0], SearchOptions(50, 3, n_best=50))
     assert sorted(one.ids for one in (hypothesis, *hypothesis.alternatives)) == [(), (4,), (4, 4), (4, 4, 4)]
 
 
-def test_where_nothing_ends_the_best_unfinished_ones_are_returned() -> None:
+def test_the_best_unfinished_captions_are_returned_if_none_ends() -> None:
     options = SearchOptions(4, 6, 1.0, n_best=3)
     world = World(5, words=4, end=-np.inf)
     for photo, hypothesis in enumerate(run(world, range(4), options)):
@@ -68,7 +68,7 @@ def test_where_nothing_ends_the_best_unfinished_ones_are_returned() -> None:
 
 @pytest.mark.parametrize("diversity", [0, 0.3, 3])
 @pytest.mark.parametrize(("beam_size", "groups", "n_best"), [(2, 2, 2), (4, 2, 1), (4, 2, 3), (6, 3, 6), (3, 3, 3)])
-def test_groups_are_searched_as_a_textbook_searches_them(
+def test_a_search_in_groups_equals_a_textbook_search(
     beam_size: int, groups: int, n_best: int, diversity: float
 ) -> None:
     options = SearchOptions(beam_size, 8, 0.7, groups=groups, n_best=n_best, diversity=diversity)
@@ -79,14 +79,14 @@ def test_groups_are_searched_as_a_textbook_searches_them(
 
 
 @pytest.mark.parametrize("words", [1, 2])
-def test_groups_may_be_wider_than_the_vocabulary(words: int) -> None:
+def test_groups_can_be_wider_than_the_vocabulary(words: int) -> None:
     options = SearchOptions(40, 4, 0.7, groups=4, n_best=6)
     world = World(1, words)
     for photo, hypothesis in enumerate(run(world, range(4), options)):
         assert all_found(hypothesis) == textbook(world, photo, options)
 
 
-def test_the_first_group_searches_as_if_there_were_no_other() -> None:
+def test_the_first_group_does_not_depend_on_the_other_groups() -> None:
     for seed in range(10):
         world = World(seed, words=6, end=-1)
         for grouped, alone in zip(
@@ -120,7 +120,7 @@ def test_captions_of_groups_do_not_depend_on_their_batch() -> None:
         assert all_found(alone) == all_found(hypothesis)
 
 
-def test_log_probabilities_in_groups_are_the_models() -> None:
+def test_groups_and_diversity_do_not_change_log_probabilities() -> None:
     world = World(3, words=6, end=-1)
     (hypothesis,) = run(world, [0], SearchOptions(4, 9, 0.7, groups=4, n_best=4, diversity=5))
     assert len(hypothesis.alternatives) >= 2

@@ -32,7 +32,7 @@ from tests.caprun.search.support.worlds import (
 from tests.caprun.search.test_sampling import draw, sampled
 
 GROUPS = {4: (5, 7), 8: (6,)}
-"""The pieces that each neutral piece replaces, besides itself."""
+"""The gendered pieces that each neutral piece replaces."""
 WORDS = {f"p{gendered}": f"p{neutral}" for neutral, group in GROUPS.items() for gendered in group}
 BANS: dict[str, Any] = {"no_repeat_ngram": 2, "no_repeat_word": 1, "min_length": 3, "bad_endings": ("p8",)}
 SEARCHES = {
@@ -47,7 +47,7 @@ SEARCHES = {
 
 
 class NeutralWorld(World):
-    """A world's language with each group as one word."""
+    """The language of a world, with each group as one word."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world.seed, world.vocabulary - 4, world.end, hurry=world.hurry)
@@ -69,7 +69,7 @@ def world(seed: int) -> World:
 def run_neutral(
     spoken: World, photos: Sequence[int], options: SearchOptions, phrases: Mapping[str, str] | None = None
 ) -> list[Hypothesis]:
-    """Search a batch of photos with neutral words."""
+    """Searches a batch of photos with neutral words."""
     pieces = vocabulary(spoken)
     neutral = NeutralWords("en", WORDS, phrases or {}).neutralizer(pieces)
     options = replace(options, neutral=True)
@@ -78,13 +78,13 @@ def run_neutral(
 
 
 @pytest.mark.parametrize("asked", SEARCHES.values(), ids=SEARCHES)
-def test_it_is_that_of_a_textbook_over_sums_of_probabilities(asked: SearchOptions) -> None:
+def test_a_neutral_search_equals_a_textbook_over_summed_probabilities(asked: SearchOptions) -> None:
     for seed in range(8):
         expected = [textbook(NeutralWorld(world(seed)), photo, asked) for photo in range(5)]
         assert [all_found(one) for one in run_neutral(world(seed), range(5), asked)] == expected
 
 
-def test_it_finds_the_best_of_all_neutral_captions_where_the_beam_holds_them() -> None:
+def test_the_n_best_neutral_captions_are_found_if_the_beam_holds_all() -> None:
     asked = SearchOptions(100, 4, 0.7, n_best=5)
     for photo in range(5):
         (hypothesis,) = run_neutral(world(1), [photo], asked)
@@ -95,7 +95,7 @@ def test_it_finds_the_best_of_all_neutral_captions_where_the_beam_holds_them() -
 
 
 @pytest.mark.parametrize("cut", [{}, {"top_k": 3}, {"top_p": 0.7, "temperature": 1.5}, {"suppress": ("p8",)}], ids=str)
-def test_sampling_draws_from_the_sums(cut: dict[str, Any]) -> None:
+def test_sampling_draws_from_the_summed_probabilities(cut: dict[str, Any]) -> None:
     for seed in range(5):
         asked = sampled(seed=seed, n_best=3, **cut)
         expected = [draw(NeutralWorld(world(seed)), photo, asked) for photo in range(5)]
@@ -105,7 +105,7 @@ def test_sampling_draws_from_the_sums(cut: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "options", [SearchOptions(1, 9), SearchOptions(3, 9), sampled()], ids=["greedy", "beam", "drawn"]
 )
-def test_log_probabilities_are_the_sums(options: SearchOptions) -> None:
+def test_log_probabilities_are_logarithms_of_the_sums(options: SearchOptions) -> None:
     neutral = NeutralWorld(world(0))
     for photo, hypothesis in enumerate(run_neutral(world(0), range(5), options)):
         said = (*hypothesis.ids, END) if hypothesis.finished else hypothesis.ids
@@ -114,7 +114,7 @@ def test_log_probabilities_are_the_sums(options: SearchOptions) -> None:
 
 
 def test_no_log_probability_is_above_zero() -> None:
-    """A group that is as good as certain, whose probabilities are rounded one by one."""
+    """The probabilities of a group that is all but certain are rounded one by one, so their sum can exceed 1."""
     pieces = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", *map(str, range(3000))))
     neutral = NeutralWords("en", {str(i): "0" for i in range(1, 3000)}).neutralizer(pieces)
     log_prob = np.full((1, 1, 3004), np.float32(-np.inf))
@@ -138,7 +138,7 @@ def test_a_caption_does_not_depend_on_its_batch(options: SearchOptions) -> None:
     assert [all_found(one) for one in backwards] == [all_found(one) for one in together][::-1]
 
 
-def test_gendered_words_are_said_without_it_and_never_with_it() -> None:
+def test_gendered_words_occur_without_neutral_and_never_with_it() -> None:
     gendered = {piece for group in GROUPS.values() for piece in group}
 
     def said(hypotheses: list[Hypothesis]) -> set[int]:
@@ -152,8 +152,8 @@ def test_gendered_words_are_said_without_it_and_never_with_it() -> None:
         assert set(GROUPS) <= neutral
 
 
-def test_the_decoder_is_asked_for_the_whole_vocabulary_and_the_search_gets_what_it_asked_for() -> None:
-    """A group is not summed up without its least likely words."""
+def test_groups_are_summed_over_the_whole_vocabulary_before_the_cut_to_k() -> None:
+    """The sums include the least likely words of each group."""
     spoken = World(0, words=200)
     neutral = NeutralWords("en", WORDS).neutralizer(vocabulary(spoken))
     steps = NeutralSteps(FakeSteps(spoken, [0]), neutral)
@@ -166,18 +166,18 @@ def test_the_decoder_is_asked_for_the_whole_vocabulary_and_the_search_gets_what_
     np.testing.assert_allclose(output.log_prob[0, 0], expected[best], rtol=1e-6)
 
 
-def test_it_is_refused_where_there_are_no_neutral_words() -> None:
+def test_a_neutral_search_without_neutral_words_is_refused() -> None:
     with pytest.raises(UsageError, match=r"^`neutral` is True, but the model has no neutral words; leave it out\.$"):
         search(FakeSteps(world(0), [0]), 1, START, END, SearchOptions(neutral=True))
 
 
-def test_neutral_words_are_not_used_unless_they_are_asked_for() -> None:
+def test_neutral_words_are_not_used_without_the_option() -> None:
     neutral = NeutralWords("en", WORDS, {"p4": "p8"}).neutralizer(vocabulary(world(0)))
     given = search(FakeSteps(world(0), range(5)), 5, START, END, SearchOptions(3, 9), neutral=neutral)
     assert found(given) == found(run(world(0), range(5), SearchOptions(3, 9)))
 
 
-def test_a_decoder_that_gives_a_word_twice_is_refused() -> None:
+def test_a_decoder_that_returns_a_piece_twice_is_refused() -> None:
     class Repeating(FakeSteps):
         def __call__(self, *given: Any) -> StepOutput:
             output = super().__call__(*given)
@@ -188,7 +188,7 @@ def test_a_decoder_that_gives_a_word_twice_is_refused() -> None:
         search(Repeating(world(0), [0]), 1, START, END, SearchOptions(neutral=True), neutral=neutral)
 
 
-# --- phrases
+# --- Phrases
 
 
 PIECES = Vocabulary(
@@ -232,7 +232,7 @@ def neutral() -> Neutralizer:
         ("", "", None),
     ],
 )
-def test_a_clumsy_phrase_is_rewritten_and_its_words_stand_for_what_was_said(
+def test_a_clumsy_phrase_is_rewritten_and_refers_to_its_original_pieces(
     neutral: Neutralizer, said: str, written: str, sources: tuple[tuple[int, ...], ...] | None
 ) -> None:
     before = hypothesis(said)
@@ -252,7 +252,7 @@ def test_the_longest_phrase_is_rewritten() -> None:
     assert [words(neutral.rephrased(hypothesis(one))) for one in said] == ["two people is", "a child is and a child"]
 
 
-def test_alternatives_that_now_read_alike_are_one_unless_they_were_drawn(neutral: Neutralizer) -> None:
+def test_alternatives_that_become_equal_are_merged_unless_sampled(neutral: Neutralizer) -> None:
     others = ("a person and person", "a child", "two people", "an child", "a child")
     first = hypothesis("a person and a person", tuple(map(hypothesis, others)))
     found = neutral.all_rephrased(first, drawn=False)
@@ -261,7 +261,7 @@ def test_alternatives_that_now_read_alike_are_one_unless_they_were_drawn(neutral
     assert [words(one) for one in drawn.alternatives] == ["two people", "a child", "two people", "an child", "a child"]
 
 
-def test_a_search_rephrases_what_it_finds() -> None:
+def test_a_search_rephrases_its_captions() -> None:
     asked = SearchOptions(3, 9)
     plain = run_neutral(world(2), range(5), asked)
     phrases = {f"p{one.ids[0]} p{one.ids[1]}": "p9" for one in plain if len(one.ids) > 1}

@@ -1,4 +1,4 @@
-"""`--neutral` reaches the caption from the command line, with real graphs."""
+"""`--neutral` takes effect from the command line and from Python, with real graphs."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle with neutral words and a confidence."""
+    """Returns the tiny bundle with neutral words and a confidence."""
     return make_neutral(calibrate(Path(shutil.copytree(TINY, tmp_path_factory.mktemp("neutral") / "bundle"))))
 
 
@@ -47,7 +47,7 @@ def said(captions: list[Caption]) -> set[str]:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_no_gender_is_said_of_any_photo(neutral: Captioner, images: Images, options: SearchOptions) -> None:
+def test_neutral_captions_have_no_gendered_words(neutral: Captioner, images: Images, options: SearchOptions) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (48, 32, 32, 3), np.uint8)
     photos = np.concatenate([images, noise, np.zeros_like(images[:1])])
     captions = neutral.caption_arrays(photos, replace(options, neutral=True))
@@ -58,7 +58,7 @@ def test_no_gender_is_said_of_any_photo(neutral: Captioner, images: Images, opti
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_a_caption_depends_on_its_photo_alone(neutral: Captioner, images: Images, options: SearchOptions) -> None:
+def test_a_caption_depends_only_on_its_photo(neutral: Captioner, images: Images, options: SearchOptions) -> None:
     options = replace(options, neutral=True)
     together = neutral.caption_arrays(images, options, alpha=True)
     for image, caption in zip(images, together, strict=True):
@@ -68,7 +68,7 @@ def test_a_caption_depends_on_its_photo_alone(neutral: Captioner, images: Images
         assert all(word.alpha is not None and word.alpha.sum() == pytest.approx(1) for word in caption.words)
 
 
-def test_words_say_what_the_text_says_with_the_captions_log_probability(neutral: Captioner, images: Images) -> None:
+def test_the_words_match_the_text_and_sum_to_its_log_probability(neutral: Captioner, images: Images) -> None:
     """The phrases of this bundle shorten some captions."""
     shortened = 0
     for caption, hypothesis in zip(
@@ -83,9 +83,7 @@ def test_words_say_what_the_text_says_with_the_captions_log_probability(neutral:
     assert shortened
 
 
-def test_a_confidence_is_of_what_was_searched_however_it_is_phrased(
-    model: Path, images: Images, tmp_path: Path
-) -> None:
+def test_rephrasing_does_not_change_the_confidence(model: Path, images: Images, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(model, tmp_path / "bundle"))
     make_neutral(bundle, NeutralWords("en", WORDS.words))
     plain = Captioner.load(bundle, device="cpu", threads=1)
@@ -101,7 +99,7 @@ def run(model: Path) -> Callable[..., Result]:
     return lambda *arguments: invoke("caption", "--model", model, "--threads", 1, *arguments)
 
 
-def test_the_command_line_says_it_of_one_photo_and_of_many(
+def test_neutral_works_for_one_photo_and_for_many_on_the_command_line(
     run: Callable[..., Result], neutral: Captioner, images: Images, tmp_path: Path
 ) -> None:
     paths = [tmp_path / f"{i:02}.png" for i in range(len(images))]
@@ -122,7 +120,7 @@ def test_the_command_line_says_it_of_one_photo_and_of_many(
     assert (again.exit_code, "neutral" in again.stderr) == (2, True)
 
 
-def test_a_model_that_says_them_always_can_be_told_not_to(
+def test_no_neutral_overrides_a_model_that_is_neutral_by_default(
     model: Path, tmp_path: Path, neutral: Captioner, images: Images
 ) -> None:
     always = make_neutral(Path(shutil.copytree(model, tmp_path / "always")), always=True)
@@ -135,7 +133,7 @@ def test_a_model_that_says_them_always_can_be_told_not_to(
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_a_model_without_neutral_words_refuses_it_in_a_sentence(
+def test_neutral_is_refused_in_one_line_by_a_model_without_neutral_words(
     tiny: Path, photo: Path, tmp_path: Path, many: bool
 ) -> None:
     output = ["--output", tmp_path / "rows.jsonl"] if many else []
@@ -145,7 +143,7 @@ def test_a_model_without_neutral_words_refuses_it_in_a_sentence(
     assert not (tmp_path / "rows.jsonl").exists()
 
 
-def test_python_is_refused_it_too(captioner: Captioner, images: Images, photo: Path) -> None:
+def test_neutral_is_refused_in_python_too(captioner: Captioner, images: Images, photo: Path) -> None:
     with pytest.raises(UsageError, match="`neutral` is True, but the model has no neutral words"):
         captioner.caption_arrays(images[:1], SearchOptions(neutral=True))
     with pytest.raises(UsageError, match="`neutral` is True, but the model has no neutral words"):

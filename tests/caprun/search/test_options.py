@@ -1,4 +1,4 @@
-"""Search options have ranges, do not contradict each other, and are read from older manifests."""
+"""Search options are checked for their ranges and for contradictions, and are read from older manifests."""
 
 import json
 from dataclasses import asdict, fields
@@ -52,7 +52,7 @@ def test_an_option_out_of_its_range_is_refused_by_name(name: str, value: float) 
         ),
     ],
 )
-def test_a_value_of_another_type_is_refused_in_a_sentence(name: str, value: Any, sentence: str) -> None:
+def test_a_value_of_another_type_is_refused_in_one_sentence(name: str, value: Any, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         SearchOptions(**{name: value})
     assert str(caught.value) == sentence
@@ -60,7 +60,7 @@ def test_a_value_of_another_type_is_refused_in_a_sentence(name: str, value: Any,
 
 @pytest.mark.parametrize("words", ["boy girl", " boy\tgirl ", ["boy", "girl"], ("boy", "girl")])
 @pytest.mark.parametrize("name", ["suppress", "bad_endings"])
-def test_words_are_a_string_of_them_or_a_list(name: str, words: Any) -> None:
+def test_words_can_be_a_string_a_list_or_a_tuple(name: str, words: Any) -> None:
     options = SearchOptions(**{name: words})
     assert getattr(options, name) == ("boy", "girl")
     assert options == SearchOptions(**{name: ("boy", "girl")})  # type: ignore[arg-type]
@@ -71,18 +71,18 @@ def test_a_word_is_not_split_into_letters() -> None:
     assert SearchOptions(suppress="boy").suppress == ("boy",)  # type: ignore[arg-type]
 
 
-def test_numbers_of_numpy_are_taken_for_what_they_are() -> None:
+def test_numpy_numbers_are_converted_to_python_numbers() -> None:
     options = SearchOptions(np.int64(5), length_penalty=np.float32(1), temperature=0)  # type: ignore[arg-type]
     assert (type(options.beam_size), type(options.length_penalty), type(options.temperature)) == (int, float, float)
 
 
-def test_the_table_has_the_options_in_order_each_with_a_default_that_it_accepts() -> None:
+def test_the_table_has_the_options_in_order_with_valid_defaults() -> None:
     assert list(SEARCH_OPTIONS) == [field.name for field in fields(SearchOptions)]
     for name, option in SEARCH_OPTIONS.items():
         assert option.validated(name, option.default) == getattr(SearchOptions(), name)
 
 
-def test_the_limits_of_an_option_are_within_its_range() -> None:
+def test_the_limits_of_every_range_are_accepted() -> None:
     SearchOptions(1, 1, 0)
     SearchOptions(100, 1000, 10, min_length=999, no_repeat_ngram=1000, no_repeat_word=1000, n_best=100, groups=100)
     SearchOptions(temperature=100, top_k=2**31 - 1, top_p=1, seed=2**63 - 1, n_best=100)
@@ -105,22 +105,22 @@ def test_the_limits_of_an_option_are_within_its_range() -> None:
         ({"temperature": 1.0, "groups": 3}, r"`groups` \(3\) is only for search"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused_in_a_sentence(options: dict[str, Any], sentence: str) -> None:
+def test_contradictory_options_are_refused_in_one_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         SearchOptions(**options)
 
 
 @pytest.mark.parametrize("value", [1, "yes", None])
-def test_a_switch_is_on_or_off(value: object) -> None:
+def test_a_flag_must_be_true_or_false(value: object) -> None:
     with pytest.raises(UsageError, match=f"`neutral` is {value!r}; it must be true or false"):
         SearchOptions(neutral=value)  # type: ignore[arg-type]
 
 
-def test_more_captions_than_beams_may_be_drawn() -> None:
+def test_n_best_can_exceed_beam_size_in_sampling() -> None:
     assert SearchOptions(1, temperature=1.0, n_best=5).n_best == 5
 
 
-def test_options_are_read_as_they_are_written_and_without_those_that_came_later() -> None:
+def test_options_are_read_back_unchanged_and_newer_ones_can_be_missing() -> None:
     old = {"beam_size": 3, "max_length": 22, "length_penalty": 0.7}
     assert from_dict(SearchOptions, old) == SearchOptions()
     bans = (3, 3, 1, ("dog",), ("a", "the"))
@@ -132,7 +132,7 @@ def test_options_are_read_as_they_are_written_and_without_those_that_came_later(
         assert from_dict(SearchOptions, json.loads(json.dumps(asdict(every)))) == every
 
 
-def test_options_are_written_so_that_an_older_caprun_reads_those_it_knows() -> None:
+def test_unused_options_are_not_written_so_an_older_caprun_can_read_them() -> None:
     assert SearchOptions().as_dict() == {"beam_size": 3, "max_length": 22, "length_penalty": 0.7}
     assert SearchOptions(1, suppress=("dog",)).as_dict() == SearchOptions(1).as_dict() | {"suppress": ["dog"]}
     assert SearchOptions(temperature=1.0).as_dict()["seed"] == 0
@@ -148,10 +148,10 @@ def test_options_are_written_so_that_an_older_caprun_reads_those_it_knows() -> N
         (SearchOptions(temperature=0.7, top_p=0.9), "sampled, at most 22 steps, temperature 0.7, top p 0.9, seed 0"),
     ],
 )
-def test_options_are_told_to_people_where_they_are_not_as_usual(options: SearchOptions, text: str) -> None:
+def test_the_text_names_beam_length_and_options_that_differ_from_defaults(options: SearchOptions, text: str) -> None:
     assert options.text == text
 
 
-def test_the_plain_search_has_its_width_and_no_option_that_needs_another() -> None:
+def test_a_plain_search_keeps_only_max_length_and_length_penalty() -> None:
     options = SearchOptions(6, 30, 0.5, min_length=4, n_best=6, groups=3)
     assert options.plain(1) == SearchOptions(1, 30, 0.5)

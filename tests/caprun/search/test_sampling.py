@@ -26,7 +26,7 @@ def sampled(**given: Any) -> SearchOptions:
 
 
 def shares(world: World, photo: int, said: tuple[int, ...], options: SearchOptions) -> dict[int, float]:
-    """Returns the probabilities that each piece is drawn with, the likeliest first."""
+    """Returns the probability of drawing each piece, the likeliest first."""
     log_probs = world.log_probs(photo, said).astype(float)
     order = sorted(range(world.vocabulary), key=lambda piece: -log_probs[piece])
     order = [piece for piece in order if np.isfinite(log_probs[piece]) and is_allowed(said, piece, options)]
@@ -42,7 +42,7 @@ def shares(world: World, photo: int, said: tuple[int, ...], options: SearchOptio
 
 
 def draw(world: World, photo: int, options: SearchOptions) -> list[Found]:
-    """One caption after the other, by inverting the cumulative distribution at uniform numbers."""
+    """Draws captions one after the other, by inverting the cumulative distribution at uniform numbers."""
     captions = []
     for numbers in np.random.default_rng([options.seed, photo]).random((options.n_best, options.max_length)):
         said: tuple[int, ...] = ()
@@ -58,7 +58,7 @@ def draw(world: World, photo: int, options: SearchOptions) -> list[Found]:
 
 @pytest.mark.parametrize("n_best", [1, 3])
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
-def test_captions_are_drawn_as_one_draws_them_one_by_one(cut: dict[str, Any], n_best: int) -> None:
+def test_sampling_equals_a_naive_implementation(cut: dict[str, Any], n_best: int) -> None:
     for seed in range(6):
         options = sampled(seed=seed, n_best=n_best, **cut)
         world = World(seed, words=7, end=-1, hurry=0.4)
@@ -67,7 +67,7 @@ def test_captions_are_drawn_as_one_draws_them_one_by_one(cut: dict[str, Any], n_
 
 
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
-def test_pieces_are_drawn_as_often_as_they_are_likely(cut: dict[str, Any]) -> None:
+def test_pieces_are_drawn_with_their_probabilities(cut: dict[str, Any]) -> None:
     options = sampled(max_length=3, **cut)
     world = World(1, words=7)
     count = 4000
@@ -81,7 +81,7 @@ def test_pieces_are_drawn_as_often_as_they_are_likely(cut: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
-def test_what_a_photo_draws_does_not_depend_on_its_batch(cut: dict[str, Any]) -> None:
+def test_sampled_captions_do_not_depend_on_the_batch(cut: dict[str, Any]) -> None:
     options = sampled(seed=5, n_best=2, **cut)
     world = World(3, words=7, end=-3, hurry=1)
     steps = FakeSteps(world, range(10))
@@ -96,21 +96,21 @@ def test_what_a_photo_draws_does_not_depend_on_its_batch(cut: dict[str, Any]) ->
     assert found(backwards) == found(together)[::-1]
 
 
-def test_the_same_seed_draws_the_same_and_another_does_not() -> None:
+def test_equal_seeds_draw_equal_captions_and_another_seed_does_not() -> None:
     world = World(0, words=9, end=-2)
     first, again = (found(run(world, range(8), sampled(seed=1))) for _ in range(2))
     assert first == again
     assert first != found(run(world, range(8), sampled(seed=2)))
 
 
-def test_photos_with_other_identities_draw_otherwise() -> None:
+def test_photos_with_different_identities_draw_different_captions() -> None:
     world = World(0, words=9, end=-2)
     drawn = run(world, [0] * 8, sampled(), identities=range(8))
     assert len({one.ids for one in drawn}) > 4
     assert len({one.ids for one in run(world, [0] * 8, sampled(), identities=[2**63] * 8)}) == 1
 
 
-def test_more_captions_do_not_change_those_drawn_first() -> None:
+def test_a_larger_n_best_does_not_change_the_first_captions() -> None:
     world = World(0, words=9, end=-2)
     few, many = (run(world, range(4), sampled(n_best=n)) for n in (2, 30))
     assert [all_found(one) for one in few] == [all_found(one)[:2] for one in many]
@@ -121,13 +121,13 @@ def test_more_captions_do_not_change_those_drawn_first() -> None:
 @pytest.mark.parametrize(
     "greedy", [{"temperature": 0.001}, {"top_k": 1}, {"top_p": 1e-12}, {"top_p": 1e-300, "temperature": 100}]
 )
-def test_what_leaves_only_the_likeliest_is_greedy(greedy: dict[str, Any]) -> None:
+def test_sampling_only_the_likeliest_piece_is_greedy_search(greedy: dict[str, Any]) -> None:
     for seed in range(5):
         world = World(seed, words=7, end=-1)
         assert found(run(world, range(5), sampled(**greedy))) == found(run(world, range(5), SearchOptions(1, 9)))
 
 
-def test_log_probabilities_are_the_models_at_any_temperature() -> None:
+def test_temperature_and_truncation_do_not_change_log_probabilities() -> None:
     world = World(0, words=7, end=-1)
     for photo, one in enumerate(run(world, range(5), sampled(temperature=5.0, top_k=4, top_p=0.9))):
         said = (*one.ids, END) if one.finished else one.ids
@@ -146,7 +146,7 @@ def test_each_drawn_caption_has_its_own_alpha() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_where_bans_leave_nothing_to_draw_the_caption_is_what_was_said() -> None:
+def test_a_caption_stops_unfinished_if_bans_leave_nothing_to_draw() -> None:
     options = sampled(n_best=3, no_repeat_ngram=1, min_length=8)
     for hypothesis in run(World(0, words=2), range(3), options):
         for one in (hypothesis, *hypothesis.alternatives):

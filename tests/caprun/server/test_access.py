@@ -1,4 +1,4 @@
-"""Who may use a service, from where, and at which address."""
+"""Access to a service: API keys, allowed origins, path prefixes and Unix sockets."""
 
 import http.client
 import re
@@ -18,7 +18,7 @@ from tests.caprun.server.test_command import fails
 ORIGIN = {"Origin": "https://example.org"}
 
 
-def test_a_key_is_wanted_for_the_api_and_nothing_else(captioner: Captioner) -> None:
+def test_only_the_api_requires_the_key(captioner: Captioner) -> None:
     with running(captioner, Settings(api_key="kéy")) as service:
         for wrong in ({}, {"Authorization": "Bearer key"}, {"Authorization": "Basic k\u00e9y".encode()}):
             answer = service.client.post("/v1/caption", content=PHOTO, headers=wrong)
@@ -33,7 +33,7 @@ def test_a_key_is_wanted_for_the_api_and_nothing_else(captioner: Captioner) -> N
         assert service.metric('caprun_requests_total{code="401",path="/v1/caption"}') == 3
 
 
-def test_the_key_is_that_of_the_file_or_of_the_environment(tiny: Path, tmp_path: Path) -> None:
+def test_the_key_is_read_from_the_file_or_else_from_the_environment(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("\ufeffsecret\r\n")
     with serving(tiny, "--api-key", tmp_path / "key", environment={"CAPRUN_API_KEY": "other"}) as service:
         assert service.get("/v1/model", Authorization="Bearer secret").status == 200
@@ -42,14 +42,14 @@ def test_the_key_is_that_of_the_file_or_of_the_environment(tiny: Path, tmp_path:
         assert service.get("/v1/model", Authorization="Bearer other").status == 200
 
 
-def test_a_file_without_a_key_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_a_missing_or_empty_key_is_refused(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     assert fails(tiny, "--api-key", tmp_path / "empty")[0] == 2
     assert fails(tiny, "--api-key", tmp_path / "none")[0] == 2
     assert fails(tiny, CAPRUN_API_KEY=" ")[0] == 2
 
 
-def test_pages_of_other_origins_are_answered_where_it_is_allowed(captioner: Captioner) -> None:
+def test_only_allowed_origins_get_cors_headers(captioner: Captioner) -> None:
     with running(captioner, Settings(cors_origins=("https://example.org",), api_key="key")) as service:
         preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
         answer = service.client.options("/v1/caption", headers={**ORIGIN, **preflight})
@@ -61,7 +61,7 @@ def test_pages_of_other_origins_are_answered_where_it_is_allowed(captioner: Capt
         assert "access-control-allow-origin" not in other.headers
 
 
-def test_an_origin_is_compared_as_browsers_write_it(tiny: Path) -> None:
+def test_origins_are_normalised_and_an_invalid_one_is_refused(tiny: Path) -> None:
     assert Settings(cors_origins=("https://Example.org/", "*", "null")).cors_origins == (
         "https://example.org",
         "*",
@@ -72,7 +72,7 @@ def test_an_origin_is_compared_as_browsers_write_it(tiny: Path) -> None:
     assert "--cors-origin example.org is not an origin; write one such as https://example.org" in sentence
 
 
-def test_a_prefix_may_be_left_on_or_be_none(captioner: Captioner) -> None:
+def test_the_prefix_can_stay_in_the_path_or_be_empty(captioner: Captioner) -> None:
     assert Settings(root_path="/").root_path == ""
     with running(captioner, Settings(root_path="captions")) as service:
         assert service.client.post("/captions/v1/caption", content=PHOTO).status_code == 200
@@ -82,7 +82,7 @@ def test_a_prefix_may_be_left_on_or_be_none(captioner: Captioner) -> None:
         assert service.metric('caprun_requests_total{code="200",path="/v1/caption"}') == 1
 
 
-def test_below_a_prefix_that_the_proxy_takes_off_it_says_so(captioner: Captioner) -> None:
+def test_paths_without_the_prefix_work_and_the_description_names_it(captioner: Captioner) -> None:
     with running(captioner, Settings(root_path="captions/")) as service:
         assert service.caption(PHOTO).status_code == 200
         assert service.client.get("/page/page.js").status_code == 200
@@ -97,7 +97,7 @@ def test_every_link_is_relative(captioner: Captioner, path: str) -> None:
         assert not re.search(r'(?:href|src)="(?:/|https?:)', service.client.get(path).text)
 
 
-def test_it_listens_at_a_unix_socket_and_takes_it_away(tiny: Path, tmp_path: Path) -> None:
+def test_it_serves_on_a_unix_socket_replaces_a_stale_one_and_removes_it(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "caprun.sock"
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
@@ -113,7 +113,7 @@ def test_it_listens_at_a_unix_socket_and_takes_it_away(tiny: Path, tmp_path: Pat
     assert not path.exists()
 
 
-def test_a_unix_socket_that_is_in_use_or_another_file_is_left_alone(tmp_path: Path) -> None:
+def test_a_unix_socket_in_use_and_an_ordinary_file_are_not_replaced(tmp_path: Path) -> None:
     with listening.bind_unix(str(tmp_path / "used")) as used:
         used.listen()
         with pytest.raises(CaprunError, match="in use"):

@@ -1,4 +1,4 @@
-"""The HTTP API: captions, what becomes of them when something fails, and at the end."""
+"""The HTTP API: captions, failures, and the other paths."""
 
 import asyncio
 import io
@@ -52,7 +52,7 @@ def as_answered(caption: Caption) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("media_type", ["image/jpeg", "application/octet-stream", "text/html", "nonsense", None])
-def test_the_bytes_of_a_photo_are_captioned_whatever_they_are_called(
+def test_the_bytes_of_a_photo_are_captioned_under_any_content_type(
     service: Running, captioner: Captioner, media_type: str | None
 ) -> None:
     headers = {} if media_type is None else {"Content-Type": media_type}
@@ -67,7 +67,7 @@ def test_the_bytes_of_a_photo_are_captioned_whatever_they_are_called(
     assert timing["total"] >= max(timing.values())
 
 
-def test_alternatives_and_attention_are_there_where_they_are_asked_for(service: Running, captioner: Captioner) -> None:
+def test_alternatives_and_attention_are_returned_only_on_request(service: Running, captioner: Captioner) -> None:
     body = service.caption(PHOTO, n_best=3, attention="true").json()
     caption = captioner.caption(PHOTO, SearchOptions(3, 12, 1.0, n_best=3), alpha=True)
     assert [other["caption"] for other in body["alternatives"]] == [other.text for other in caption.alternatives]
@@ -85,7 +85,7 @@ def test_alternatives_and_attention_are_there_where_they_are_asked_for(service: 
     assert not any("alpha" in word for word in plain["words"])
 
 
-def test_options_are_those_of_the_search(service: Running, captioner: Captioner) -> None:
+def test_options_of_the_query_are_passed_to_the_search(service: Running, captioner: Captioner) -> None:
     query = {"temperature": 0.7, "seed": 9, "top_k": 5, "top_p": "9e-1", "n_best": 2, "max_length": 9, "min_length": 2}
     options = SearchOptions(3, 9, 1.0, temperature=0.7, seed=9, top_k=5, top_p=0.9, n_best=2, min_length=2)
     assert service.caption(PHOTO, **query).json()["caption"] == captioner.caption(PHOTO, options).text
@@ -96,9 +96,7 @@ def test_options_are_those_of_the_search(service: Running, captioner: Captioner)
     )
 
 
-def test_a_list_is_answered_in_its_order_with_an_error_for_each_that_is_bad(
-    service: Running, captioner: Captioner
-) -> None:
+def test_a_list_is_answered_in_order_with_an_error_for_each_bad_photo(service: Running, captioner: Captioner) -> None:
     good = photos(2)
     body = listed(good[0], "QU!JD", b"no photo", good[1])
     answer = service.client.post("/v1/caption", content=body, headers=JSON)
@@ -111,12 +109,12 @@ def test_a_list_is_answered_in_its_order_with_an_error_for_each_that_is_bad(
     assert set(answer.json()["timing_ms"]) == {"receive", "decode", "queue", "caption", "total"}
 
 
-def test_a_list_of_bad_photos_is_a_list_of_errors(service: Running) -> None:
+def test_a_list_of_bad_photos_is_answered_with_a_list_of_errors(service: Running) -> None:
     answer = service.client.post("/v1/caption", content=listed("", "?"), headers=JSON)
     assert [list(result) for result in answer.json()["results"]] == [["error"], ["error"]]
 
 
-def test_many_clients_have_the_captions_of_one_by_one(captioner: Captioner) -> None:
+def test_concurrent_requests_get_the_captions_of_single_photos(captioner: Captioner) -> None:
     files = photos(12)
     asks: list[dict[str, Any]] = [
         {"beam_size": 1},
@@ -140,7 +138,7 @@ def test_many_clients_have_the_captions_of_one_by_one(captioner: Captioner) -> N
 
 
 @pytest.mark.parametrize(("error", "status"), [(DeviceError("secret"), 503), (ZeroDivisionError("secret"), 500)])
-def test_a_model_that_fails_is_a_sentence_and_the_next_photo_is_captioned(
+def test_a_model_failure_is_an_error_and_the_next_photo_is_captioned(
     captioner: Captioner, error: Exception, status: int
 ) -> None:
     many, backend = watched(captioner)
@@ -159,7 +157,7 @@ def test_a_model_that_fails_is_a_sentence_and_the_next_photo_is_captioned(
         assert service.caption(PHOTO).status_code == 200
 
 
-def test_a_fault_anywhere_is_an_answer_too(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_exception_is_answered_with_500(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(captioner) as service:
         monkeypatch.setattr(service.service.metrics, "text", lambda: 1 / 0)
         answer = service.client.get("/metrics")
@@ -167,10 +165,10 @@ def test_a_fault_anywhere_is_an_answer_too(captioner: Captioner, monkeypatch: py
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-# The rest
+# Other paths and options
 
 
-def test_it_says_what_model_it_is_and_what_may_be_asked_of_it(service: Running) -> None:
+def test_v1_model_describes_the_model_and_the_limits(service: Running) -> None:
     model = service.client.get("/v1/model").json()
     limits = model.pop("limits")
     assert model == {
@@ -191,7 +189,7 @@ def test_it_says_what_model_it_is_and_what_may_be_asked_of_it(service: Running) 
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/model", "/docs", "/openapi.json"])
-def test_answers_are_for_this_origin_and_are_what_they_say(service: Running, path: str) -> None:
+def test_responses_have_security_headers_and_no_cors_headers(service: Running, path: str) -> None:
     answer = service.client.get(path, headers={"Origin": "https://elsewhere.example"})
     assert answer.status_code == 200
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -200,19 +198,19 @@ def test_answers_are_for_this_origin_and_are_what_they_say(service: Running, pat
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/v1/model", "/docs", "/openapi.json"])
-def test_what_can_be_read_can_be_asked_for_its_head(service: Running, path: str) -> None:
+def test_every_path_with_get_answers_head(service: Running, path: str) -> None:
     answer = service.client.head(path)
     assert (answer.status_code, answer.content) == (200, b"")
     assert int(answer.headers["content-length"]) > 0
 
 
-def test_a_list_that_would_never_have_room_is_too_long(captioner: Captioner) -> None:
+def test_a_list_longer_than_the_queue_is_refused(captioner: Captioner) -> None:
     with running(captioner, Settings(queue=2)) as small:
         assert small.client.get("/v1/model").json()["limits"]["max_photos"] == 2
         is_error(small.client.post("/v1/caption", content=listed(*photos(3)), headers=JSON), 413, "2 photos")
 
 
-def test_what_is_not_there_and_what_is_not_done_are_sentences(service: Running) -> None:
+def test_unknown_paths_and_methods_get_errors_that_name_the_docs(service: Running) -> None:
     for path in ("/nothing", "/v1/caption/", "/v1", "/../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/docs/oauth2"):
         is_error(service.client.get(path), 404, "/docs")
     for method in ("GET", "DELETE", "PATCH", "HEAD", "TRACE"):
@@ -232,12 +230,12 @@ def test_what_is_not_there_and_what_is_not_done_are_sentences(service: Running) 
         ("/page/page.js", "GET, HEAD, OPTIONS"),
     ],
 )
-def test_options_says_which_methods_a_path_takes(service: Running, path: str, allowed: str) -> None:
+def test_the_method_options_returns_the_allowed_methods_of_a_path(service: Running, path: str, allowed: str) -> None:
     answer = service.client.options(path)
     assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", allowed)
 
 
-def test_neutral_words_are_said_where_the_model_has_them(service: Running, bundle: Path) -> None:
+def test_neutral_words_are_used_on_request_if_the_model_has_them(service: Running, bundle: Path) -> None:
     neutral = Captioner.load(make_neutral(bundle), device="cpu", threads=1)
     with running(neutral) as polite:
         assert polite.client.get("/v1/model").json()["neutral"] is True
@@ -248,8 +246,8 @@ def test_neutral_words_are_said_where_the_model_has_them(service: Running, bundl
     is_error(service.caption(PHOTO, neutral="true"), 422, "no neutral words; leave out `neutral`")
 
 
-def test_the_api_works_without_a_server_too(captioner: Captioner) -> None:
-    """As others mount it, or test with it: by ASGI alone."""
+def test_the_app_works_without_a_server(captioner: Captioner) -> None:
+    """Calls the app directly over ASGI, as programs do that mount it or test with it."""
 
     async def ask() -> httpx.Response:
         service = Service(captioner)

@@ -1,4 +1,4 @@
-"""Photos of many requests: captioned together with equal results, and only while somebody waits for them."""
+"""Batches of photos from many requests: results equal those of single photos; abandoned photos are not captioned."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ LONG = 3600.0
 
 
 def working(captioner: Captioner, work: Callable[[Batcher], Awaitable[Any]], **settings: Any) -> Any:
-    """Return the result of work with a batcher."""
+    """Returns the result of `work`, called with a new batcher."""
 
     async def within() -> Any:
         together = batcher(captioner, **settings)
@@ -40,7 +40,7 @@ async def all_of(together: Batcher, files: list[bytes]) -> list[Any]:
 
 
 async def busy(together: Batcher, backend: Watched) -> asyncio.Task[Any]:
-    """Makes the model work on a photo until its gate is opened."""
+    """Starts a photo that keeps the model busy until the gate opens; returns its task."""
     backend.gate.clear()
     task = asyncio.create_task(one(together, PHOTO))
     await until(lambda: backend.batches)
@@ -48,7 +48,7 @@ async def busy(together: Batcher, backend: Watched) -> asyncio.Task[Any]:
 
 
 def same(first: Any, second: Any) -> bool:
-    """Equal but for the noise of floats."""
+    """Returns whether two results are equal up to rounding."""
     if isinstance(first, float):
         return bool(abs(first - second) < 1e-4)
     if isinstance(first, dict):
@@ -58,13 +58,11 @@ def same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-# Equal results
+# Results
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_photos_have_the_captions_of_each_alone_whatever_is_asked_of_the_others(
-    captioner: Captioner, seed: int
-) -> None:
+def test_mixed_requests_get_the_results_of_single_photos(captioner: Captioner, seed: int) -> None:
     asks = [
         Ask(options, alpha)
         for options in (
@@ -93,7 +91,7 @@ def test_photos_have_the_captions_of_each_alone_whatever_is_asked_of_the_others(
     assert len({answer["caption"] for answer in found}) > 5
 
 
-def test_a_list_has_captions_and_errors_in_its_order(captioner: Captioner) -> None:
+def test_a_list_gets_its_captions_and_errors_in_order(captioner: Captioner) -> None:
     files: list[bytes | ImageError] = [*photos(5)]
     files[1:1] = [b"no photo", ImageError("the photo is not base64")]
 
@@ -118,11 +116,11 @@ def test_photos_that_arrive_together_share_a_batch(captioner: Captioner) -> None
     assert backend.batches == [4]
 
 
-def test_a_photo_alone_waits_for_nobody(captioner: Captioner) -> None:
+def test_a_single_photo_does_not_wait_for_others(captioner: Captioner) -> None:
     working(captioner, lambda together: one(together, PHOTO), batch_delay=LONG)
 
 
-def test_a_photo_does_not_wait_long_for_one_that_does_not_come(captioner: Captioner) -> None:
+def test_a_photo_waits_only_batch_delay_for_one_that_never_arrives(captioner: Captioner) -> None:
     async def work(together: Batcher) -> None:
         with together.admit(ASK, 10):
             await one(together, PHOTO)
@@ -130,7 +128,7 @@ def test_a_photo_does_not_wait_long_for_one_that_does_not_come(captioner: Captio
     working(captioner, work, batch_delay=0.02)
 
 
-def test_a_photo_waits_no_longer_when_the_one_on_its_way_is_given_up(captioner: Captioner) -> None:
+def test_a_photo_stops_waiting_when_the_arriving_request_is_abandoned(captioner: Captioner) -> None:
     async def work(together: Batcher) -> None:
         with together.admit(ASK, 10):
             task = asyncio.create_task(one(together, PHOTO))
@@ -140,7 +138,7 @@ def test_a_photo_waits_no_longer_when_the_one_on_its_way_is_given_up(captioner: 
     working(captioner, work, batch_delay=LONG)
 
 
-def test_a_photo_does_not_wait_for_one_of_which_something_else_is_asked(captioner: Captioner) -> None:
+def test_a_photo_does_not_wait_for_a_request_with_other_options(captioner: Captioner) -> None:
     async def work(together: Batcher) -> None:
         with together.admit(Ask(ASK.options, True), 10):
             await one(together, PHOTO)
@@ -149,14 +147,14 @@ def test_a_photo_does_not_wait_for_one_of_which_something_else_is_asked(captione
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_a_batch_has_at_most_its_size(captioner: Captioner, size: int) -> None:
+def test_a_batch_has_at_most_batch_size_photos(captioner: Captioner, size: int) -> None:
     many, backend = watched(captioner)
     working(many, lambda together: all_of(together, photos(10)), batch_size=size, batch_delay=LONG)
     assert sum(backend.batches) == 10
     assert max(backend.batches) == size
 
 
-def test_idle_workers_divide_what_is_ready(captioner: Captioner) -> None:
+def test_idle_workers_share_the_photos_that_are_ready(captioner: Captioner) -> None:
     many, backend = watched(captioner, workers=2)
 
     async def work(together: Batcher) -> None:
@@ -170,7 +168,7 @@ def test_idle_workers_divide_what_is_ready(captioner: Captioner) -> None:
     assert backend.batches == [4, 4]
 
 
-def test_while_all_workers_are_busy_a_batch_grows(captioner: Captioner) -> None:
+def test_a_batch_grows_while_all_workers_are_busy(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 
     async def work(together: Batcher) -> None:
@@ -187,7 +185,7 @@ def test_while_all_workers_are_busy_a_batch_grows(captioner: Captioner) -> None:
 # Time
 
 
-def test_who_waits_too_long_is_told_so_and_not_captioned(captioner: Captioner) -> None:
+def test_a_photo_that_waits_too_long_is_refused_and_not_captioned(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 
     async def work(together: Batcher) -> None:
@@ -204,7 +202,7 @@ def test_who_waits_too_long_is_told_so_and_not_captioned(captioner: Captioner) -
     assert backend.batches == [1]
 
 
-def test_what_nobody_waits_for_is_not_captioned(captioner: Captioner) -> None:
+def test_photos_of_abandoned_requests_are_not_captioned(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 
     async def work(together: Batcher) -> None:
@@ -223,7 +221,7 @@ def test_what_nobody_waits_for_is_not_captioned(captioner: Captioner) -> None:
     assert backend.batches == [1, 1]
 
 
-def test_what_nobody_waits_for_is_not_even_decoded(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_of_abandoned_requests_are_not_decoded(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, gate = list[bytes](), threading.Event()
 
     def opening(data: bytes, **_: Any) -> Any:
@@ -249,7 +247,7 @@ def test_what_nobody_waits_for_is_not_even_decoded(captioner: Captioner, monkeyp
 
 
 @pytest.mark.parametrize("error", [DeviceError("its memory is full"), MemoryError(), ZeroDivisionError("a fault")])
-def test_a_photo_that_the_model_fails_on_takes_no_other_with_it(captioner: Captioner, error: Exception) -> None:
+def test_a_photo_that_the_model_fails_on_does_not_fail_its_batch(captioner: Captioner, error: Exception) -> None:
     many, backend = watched(captioner)
     files = photos(4)
 
@@ -273,7 +271,9 @@ def test_a_photo_that_the_model_fails_on_takes_no_other_with_it(captioner: Capti
     assert backend.batches == [4, 1, 1, 1, 1, 1], "one by one where together they fail"
 
 
-def test_a_fault_in_decoding_costs_no_thread(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoding_thread_survives_an_unexpected_exception(
+    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(batching, "seen_box", lambda *_: 1 / 0)
 
     async def work(together: Batcher) -> None:
@@ -284,7 +284,7 @@ def test_a_fault_in_decoding_costs_no_thread(captioner: Captioner, monkeypatch: 
     working(captioner, work, decoders=1)
 
 
-def test_a_batch_that_is_tried_again_one_by_one_is_counted_once(captioner: Captioner) -> None:
+def test_a_batch_that_is_retried_photo_by_photo_is_counted_once(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 
     def fail(images: Any) -> None:
@@ -309,7 +309,7 @@ def test_a_batch_that_is_tried_again_one_by_one_is_counted_once(captioner: Capti
 # The queue
 
 
-def test_beyond_its_length_the_queue_is_full_until_a_request_leaves(captioner: Captioner) -> None:
+def test_a_full_queue_refuses_requests_until_one_leaves(captioner: Captioner) -> None:
     async def work(together: Batcher) -> None:
         with together.admit(ASK, 0):
             with together.admit(ASK, 0), pytest.raises(Refusal) as full, together.admit(ASK, 0):
@@ -322,7 +322,7 @@ def test_beyond_its_length_the_queue_is_full_until_a_request_leaves(captioner: C
     working(captioner, work, queue=2)
 
 
-def test_photos_that_are_being_captioned_are_not_in_the_queue(captioner: Captioner) -> None:
+def test_photos_being_captioned_are_not_in_the_queue(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 
     async def work(together: Batcher) -> None:
@@ -338,7 +338,7 @@ def test_photos_that_are_being_captioned_are_not_in_the_queue(captioner: Caption
     working(many, work, queue=1)
 
 
-def test_a_list_counts_as_so_many_photos(captioner: Captioner) -> None:
+def test_each_photo_of_a_list_counts_in_the_queue(captioner: Captioner) -> None:
     async def work(together: Batcher) -> None:
         with together.admit(ASK, 0), together.admit(ASK, 0) as admission, pytest.raises(Refusal):
             await together.caption(admission, ASK, photos(4))
@@ -349,7 +349,7 @@ def test_a_list_counts_as_so_many_photos(captioner: Captioner) -> None:
     working(captioner, work, queue=4)
 
 
-def test_bytes_of_bodies_are_bounded_and_a_body_of_unknown_length_counts_as_the_longest(captioner: Captioner) -> None:
+def test_queued_bytes_are_limited_and_unknown_lengths_count_as_max_bytes(captioner: Captioner) -> None:
     async def work(together: Batcher) -> None:
         with together.admit(ASK, 500):
             with together.admit(ASK, None):
@@ -364,7 +364,7 @@ def test_bytes_of_bodies_are_bounded_and_a_body_of_unknown_length_counts_as_the_
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_happens_in_whatever_order_nothing_is_left_behind(captioner: Captioner, seed: int) -> None:
+def test_random_arrivals_and_cancellations_leave_nothing_behind(captioner: Captioner, seed: int) -> None:
     draw = random.Random(seed)
     asks = [ASK, Ask(ASK.options, True)]
     files = photos(4)
@@ -389,7 +389,7 @@ def test_whatever_happens_in_whatever_order_nothing_is_left_behind(captioner: Ca
     working(captioner, work, queue=20, batch_size=3, decoders=2)
 
 
-def test_a_batcher_that_is_closed_accepts_nothing(captioner: Captioner) -> None:
+def test_a_closed_batcher_refuses_requests(captioner: Captioner) -> None:
     together = batcher(captioner)
     together.close()
     with pytest.raises(Refusal, match="shutting down"), together.admit(ASK, 0):

@@ -1,4 +1,4 @@
-"""Photos and options as programs and people send them."""
+"""Request bodies: photos and options as programs and people send them."""
 
 import base64
 import json
@@ -59,7 +59,7 @@ def curl(service: Running, folder: Path, *options: str) -> Any:
         ["--data-urlencode", "photo@photo.png"],
     ],
 )
-def test_curl_sends_a_photo_in_each_of_its_ways(
+def test_a_photo_is_accepted_in_each_way_that_curl_sends_it(
     service: Running, captioner: Captioner, tmp_path: Path, options: list[str]
 ) -> None:
     assert curl(service, tmp_path, *options)["caption"] == captioner.caption(ONE).text
@@ -67,13 +67,13 @@ def test_curl_sends_a_photo_in_each_of_its_ways(
 
 @pytest.mark.parametrize("photo", ["photo.png", "photo.jpg"])
 @pytest.mark.parametrize("header", [[], ["-H", "Content-Type: image/jpeg"], ["-H", "Content-Type:"]])
-def test_curl_d_which_takes_bytes_out_of_a_photo_is_told_what_to_use(
+def test_a_photo_damaged_by_curl_d_is_refused_with_a_hint_at_data_binary(
     service: Running, tmp_path: Path, photo: str, header: list[str]
 ) -> None:
     assert "send it with curl --data-binary" in curl(service, tmp_path, "-d", f"@{photo}", *header)["error"]
 
 
-def test_a_form_may_have_options_and_several_photos(service: Running, captioner: Captioner) -> None:
+def test_a_form_can_have_options_and_several_photos(service: Running, captioner: Captioner) -> None:
     options = {"beam_size": "4", "n_best": "2"}
     one = service.client.post("/v1/caption", files={"photo": ONE}, data=options).json()
     expected = captioner.caption(ONE, SearchOptions(4, 12, 1.0, n_best=2))
@@ -93,7 +93,9 @@ def test_a_form_may_have_options_and_several_photos(service: Running, captioner:
         *("text/json", "text/plain;charset=UTF-8", "application/octet-stream", ""),
     ],
 )
-def test_json_is_json_by_any_name_and_may_have_options(service: Running, captioner: Captioner, kind: str) -> None:
+def test_json_is_accepted_under_any_content_type_and_can_have_options(
+    service: Running, captioner: Captioner, kind: str
+) -> None:
     body = {"photos": [base64.b64encode(ONE).decode()], "beam_size": 1, "attention": True, "min_length": "3"}
     answer = service.client.post("/v1/caption", content=json.dumps(body), headers={"Content-Type": kind}).json()
     (result,) = answer["results"]
@@ -112,7 +114,7 @@ def test_json_is_json_by_any_name_and_may_have_options(service: Running, caption
         " DATA:image/png;base64,\n" + base64.b64encode(PHOTO).decode(),
     ],
 )
-def test_base64_may_be_broken_into_lines_unpadded_or_of_the_other_alphabet(text: str) -> None:
+def test_base64_in_lines_unpadded_url_safe_or_in_a_data_url_is_accepted(text: str) -> None:
     body = json.dumps({"photos": [text]}).encode()
     assert read_upload(BodyHead("", "application/json", None), body, Settings()).photos == [PHOTO]
 
@@ -132,43 +134,43 @@ def test_base64_may_be_broken_into_lines_unpadded_or_of_the_other_alphabet(text:
         ({"content": PHOTO, "headers": {"Content-Type": "multipart/mixed; boundary=x"}}, 415, "multipart/form-data"),
     ],
 )
-def test_a_form_that_cannot_be_is_said_in_a_sentence(
+def test_an_invalid_form_is_refused_in_one_line(
     service: Running, form: dict[str, Any], status: int, words: str
 ) -> None:
     is_error(service.client.post("/v1/caption", **form), status, words)
 
 
 @pytest.mark.parametrize("photo", [ONE, base64.b64encode(ONE), base64.b64encode(ONE).replace(b"+", b"%2B")])
-def test_a_form_as_browsers_send_it_by_default_may_have_a_photo_and_options(photo: bytes) -> None:
+def test_a_urlencoded_form_can_have_a_photo_and_options(photo: bytes) -> None:
     sent = quote_from_bytes(photo).encode() if photo is ONE else photo
     upload = read_upload(BodyHead(FORM, FORM, None), b"beam_size=2&photo=" + sent, Settings())
     assert upload == ([ONE], [("beam_size", "2")], False)
 
 
-def test_json_may_have_a_byte_order_mark_and_no_header() -> None:
+def test_json_can_have_a_byte_order_mark_and_no_content_type() -> None:
     body = b"\xef\xbb\xbf" + json.dumps({"photos": [base64.b64encode(ONE).decode()]}).encode()
     assert read_upload(BodyHead("", "", None), body, Settings()).photos == [ONE]
 
 
-def test_what_clients_do_wrong_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_mistakes_of_clients_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Refusal, match="not the form"):
         read_upload(BodyHead("multipart/form-data; boundary=y", "multipart/form-data", None), b"--x", Settings())
     assert not caplog.records
 
 
-def test_an_option_in_the_query_and_in_the_body_is_given_twice(service: Running) -> None:
+def test_an_option_in_both_the_query_and_the_body_is_refused(service: Running) -> None:
     body = json.dumps({"photos": ["QQ=="], "beam_size": 1})
     is_error(service.client.post("/v1/caption?beam_size=1", content=body, headers=JSON), 422, "given twice")
 
 
-def test_a_form_of_many_small_parts_is_refused_before_it_is_read_whole() -> None:
+def test_a_form_of_too_many_small_parts_is_refused() -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
     head = BodyHead("multipart/form-data; boundary=x", "multipart/form-data", None)
     with pytest.raises(Refusal, match="more than 64 options"):
         read_upload(head, part * 100_000, Settings())
 
 
-def test_a_form_of_many_bytes_is_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_form_is_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda *_, **__: pytest.fail("a file was made"))
     monkeypatch.setattr("tempfile.TemporaryFile", lambda *_, **__: pytest.fail("a file was made"))
     head = BodyHead("multipart/form-data; boundary=x", "multipart/form-data", None)

@@ -1,4 +1,4 @@
-"""`caprun serve` says in one sentence why it cannot serve, before anybody could ask it anything."""
+"""`caprun serve`: its help and options, and the one line that reports why it cannot serve."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.caprun.server.support.serving import LONG, command, serving
 
 
 def fails(bundle: Path, *options: object, **environment: str) -> tuple[int, str]:
-    """The exit code and the sentence."""
+    """Returns the exit code of the command and its error, which must be its only line of output."""
     done = subprocess.run(
         command(bundle, *options),
         capture_output=True,
@@ -38,12 +38,12 @@ def fails(bundle: Path, *options: object, **environment: str) -> tuple[int, str]
     return done.returncode, line.removeprefix("Error: ")
 
 
-def test_its_help_waits_for_nothing_heavy() -> None:
+def test_its_help_imports_no_heavy_module() -> None:
     heavy = {"numpy", "PIL", "onnxruntime", "fastapi", "uvicorn", "prometheus_client", "asyncio", "caprun.engine"}
     assert not imported_by("serve", "--help") & heavy
 
 
-def test_its_help_states_the_limits_as_they_are() -> None:
+def test_its_help_shows_the_defaults_of_the_settings() -> None:
     shown = " ".join(CliRunner().invoke(cli.main, ["serve", "--help"], terminal_width=200).output.split())
     options = {option.name for option in cli.main.commands["serve"].params}
     for field in fields(Settings):
@@ -54,7 +54,7 @@ def test_its_help_states_the_limits_as_they_are() -> None:
             assert float(stated[1]) == field.default
 
 
-def test_a_file_of_its_name_is_captioned_as_a_path(tiny: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_file_named_serve_is_captioned_when_given_as_a_path(tiny: Path, photo: Path, tmp_path: Path) -> None:
     shutil.copy(photo, tmp_path / "serve")
     done = subprocess.run(
         [sys.executable, "-m", "caprun", "--model", tiny, "--device", "cpu", "./serve"],
@@ -66,7 +66,7 @@ def test_a_file_of_its_name_is_captioned_as_a_path(tiny: Path, photo: Path, tmp_
     assert done.stdout.strip()
 
 
-def test_what_is_not_installed_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found = dict.fromkeys(("uvicorn", "jinja2", "prometheus_client", "python_multipart"), object())
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found.get(name))
     result = CliRunner().invoke(cli.main, ["serve"])
@@ -88,23 +88,23 @@ NONSENSE = [
 
 @pytest.mark.usefixtures("installed")
 class TestWhatCannotBeServed:
-    def test_a_port_that_is_taken(self, tiny: Path) -> None:
+    def test_a_port_in_use_is_refused(self, tiny: Path) -> None:
         with serving(tiny) as other:
             expected = f"Port {other.port} is in use at 127.0.0.1; give another with --port, or 0 for any free port."
             assert fails(tiny, "--port", other.port) == (1, expected)
 
     @pytest.mark.parametrize("host", ["8.8.8.8", "2001:db8::1"])
-    def test_a_host_that_is_not_this_one(self, tiny: Path, host: str) -> None:
+    def test_an_address_of_another_machine_is_refused(self, tiny: Path, host: str) -> None:
         code, sentence = fails(tiny, "--host", host)
         assert (code, sentence.split(" ")[0]) == (2, host)
         assert "--host" in sentence
 
     @pytest.mark.parametrize("host", ["no.such.host.invalid", "", "a b", "256.1.1.1", "x" * 300, "ä.invalid", "\udcff"])
-    def test_a_host_that_is_unknown(self, tiny: Path, host: str) -> None:
+    def test_an_unknown_host_is_refused(self, tiny: Path, host: str) -> None:
         code, sentence = fails(tiny, f"--host={host}")
         assert (code, sentence.startswith("The host ")) == (2, True), sentence
 
-    def test_a_bundle_that_is_broken(self, bundle: Path) -> None:
+    def test_a_damaged_bundle_is_refused(self, bundle: Path) -> None:
         graph = next(bundle.glob("encoder_model.onnx"))
         data = bytearray(graph.read_bytes())
         data[len(data) // 2] ^= 1
@@ -114,30 +114,34 @@ class TestWhatCannotBeServed:
         code, sentence = fails(bundle, "--port", port)
         assert (code, "encoder_model.onnx" in sentence) == (1, True)
 
-    def test_a_bundle_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_a_missing_bundle_is_refused(self, tmp_path: Path) -> None:
         code, sentence = fails(tmp_path / "none")
         assert (code, "none" in sentence) == (1, True)
 
-    def test_a_precision_that_the_bundle_has_not(self, tiny: Path) -> None:
+    def test_a_precision_that_the_bundle_lacks_is_refused(self, tiny: Path) -> None:
         code, sentence = fails(tiny, "--precision", "int3")
         assert (code, "int3" in sentence) == (1, True)
 
-    def test_more_threads_than_cores(self, tiny: Path) -> None:
+    def test_more_threads_than_cores_are_refused(self, tiny: Path) -> None:
         code, sentence = fails(tiny, "--threads", 5000)
         assert (code, "needs 5000 cores" in sentence) == (2, True)
 
-    def test_more_workers_than_cores(self, tiny: Path) -> None:
+    def test_more_workers_than_cores_are_refused(self, tiny: Path) -> None:
         code, sentence = fails(tiny, "--workers", 1000)
         assert (code, "needs 1000 cores" in sentence) == (2, True)
 
     @pytest.mark.parametrize("option", NONSENSE)
-    def test_an_option_that_makes_no_sense(self, tiny: Path, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_invalid_option_is_refused_before_the_port_is_taken(
+        self, tiny: Path, option: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("caprun.server.listening.bind", lambda *_: pytest.fail("it was taken"))
         result = CliRunner().invoke(cli.main, ["serve", "--model", str(tiny), option])
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
         assert result.stderr.endswith("serve --help`.\n")
 
-    def test_no_folder_for_what_workers_count(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_temporary_folder_for_metrics_is_reported(
+        self, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import tempfile
 
         from caprun.server import workers
@@ -154,7 +158,7 @@ class TestWhatCannotBeServed:
 
 
 @pytest.mark.usefixtures("installed")
-def test_it_listens_to_what_it_is_told(tiny: Path) -> None:
+def test_it_listens_on_the_given_host(tiny: Path) -> None:
     with serving(tiny, "--host", "localhost") as service:
         assert service.get("/healthz").status == 200
     with serving(tiny, "--host", "0.0.0.0") as service:
@@ -164,7 +168,7 @@ def test_it_listens_to_what_it_is_told(tiny: Path) -> None:
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("host", ["::1", "::"])
-def test_it_listens_to_addresses_of_the_next_generation(tiny: Path, host: str) -> None:
+def test_it_listens_on_ipv6_addresses(tiny: Path, host: str) -> None:
     try:
         socket.create_server((host, 0), family=socket.AF_INET6).close()
     except OSError as error:
@@ -176,15 +180,15 @@ def test_it_listens_to_addresses_of_the_next_generation(tiny: Path, host: str) -
 
 
 @pytest.mark.usefixtures("installed")
-def test_the_folder_that_another_service_counts_in_is_not_its_own(tiny: Path, tmp_path: Path) -> None:
+def test_prometheus_multiproc_dir_of_the_environment_is_not_used(tiny: Path, tmp_path: Path) -> None:
     with serving(tiny, environment={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "none")}) as service:
         assert service.get("/metrics").status == 200
 
 
-def test_a_signal_while_the_model_loads_ends_it_even_where_it_is_the_first_process(
+def test_sigterm_has_a_handler_while_the_model_loads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The first of a container, for which the system ignores a signal that has no handler."""
+    """The first process of a container would otherwise ignore SIGTERM."""
     before, during = signal.getsignal(signal.SIGTERM), []
 
     def load(*_: object, **__: object) -> NoReturn:
@@ -199,7 +203,7 @@ def test_a_signal_while_the_model_loads_ends_it_even_where_it_is_the_first_proce
     assert callable(*during)
 
 
-def test_the_limits_are_those_it_was_told(tiny: Path, tmp_path: Path) -> None:
+def test_the_given_limits_are_enforced_and_reported(tiny: Path, tmp_path: Path) -> None:
     Image.new("RGB", (300, 300)).save(tmp_path / "photo.bmp")
     with serving(tiny, "--max-bytes", 1000, "--max-photos", 2) as service:
         assert service.post((tmp_path / "photo.bmp").read_bytes()).status == 413

@@ -1,4 +1,4 @@
-"""A service says how sure its model is of each caption, and says none where that is less than was asked for."""
+"""Confidence over HTTP: each caption has one, and the service abstains below a minimum."""
 
 import re
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def service(sure: Captioner) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def strict(sure: Captioner) -> Iterator[Running]:
-    """One that abstains unless a request says otherwise."""
+    """A service that abstains unless a request sets another minimum."""
     with running(sure, Settings(min_confidence=LEAST)) as found:
         yield found
 
@@ -60,7 +60,7 @@ def abstains(answer: dict[str, Any], confidence: float, least: float = LEAST) ->
     assert re.fullmatch(sentence, answer["abstained"])
 
 
-def test_every_caption_has_its_confidence(service: Running, sure: Captioner) -> None:
+def test_every_caption_and_alternative_has_its_confidence(service: Running, sure: Captioner) -> None:
     for photo in PHOTOS[:4]:
         answer = service.caption(photo, n_best=3).json()
         caption = sure.caption(photo, SearchOptions(3, 12, 1.0, n_best=3))
@@ -69,7 +69,7 @@ def test_every_caption_has_its_confidence(service: Running, sure: Captioner) -> 
         assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_request_may_ask_for_a_confidence(service: Running, doubtful: bytes, confidences: list[float]) -> None:
+def test_a_request_can_set_a_minimum_confidence(service: Running, doubtful: bytes, confidences: list[float]) -> None:
     answer = service.caption(doubtful, min_confidence=LEAST, attention=True, n_best=2)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -77,13 +77,13 @@ def test_a_request_may_ask_for_a_confidence(service: Running, doubtful: bytes, c
     assert answer.json()["timing_ms"]["total"] > 0
 
 
-def test_what_it_is_sure_of_is_answered_as_ever(service: Running, surest: bytes) -> None:
+def test_a_caption_above_the_minimum_is_returned_unchanged(service: Running, surest: bytes) -> None:
     plain, asked = service.caption(surest).json(), service.caption(surest, min_confidence=LEAST).json()
     del plain["timing_ms"], asked["timing_ms"]
     assert asked == plain
 
 
-def test_of_a_list_each_photo_has_a_caption_or_a_reason_or_an_error(
+def test_each_photo_of_a_list_gets_a_caption_an_abstention_or_an_error(
     service: Running, surest: bytes, doubtful: bytes, confidences: list[float]
 ) -> None:
     body = listed(surest, doubtful, b"no photo")
@@ -95,7 +95,7 @@ def test_of_a_list_each_photo_has_a_caption_or_a_reason_or_an_error(
     assert list(bad) == ["error"]
 
 
-def test_a_service_may_abstain_by_default_and_a_request_say_otherwise(
+def test_a_request_overrides_the_minimum_of_the_service(
     strict: Running, doubtful: bytes, surest: bytes, confidences: list[float]
 ) -> None:
     abstains(strict.caption(doubtful).json(), min(confidences))
@@ -105,7 +105,7 @@ def test_a_service_may_abstain_by_default_and_a_request_say_otherwise(
     abstains(strict.caption(surest, min_confidence=1).json(), max(confidences), 1.0)
 
 
-def test_the_model_says_what_its_confidence_is_of(service: Running, strict: Running) -> None:
+def test_v1_model_reports_the_event_and_the_minimum_of_the_confidence(service: Running, strict: Running) -> None:
     model = service.client.get("/v1/model").json()
     assert (model["confidence"], model["min_confidence"]) == (EVENT, 0)
     assert strict.client.get("/v1/model").json()["min_confidence"] == LEAST
@@ -121,19 +121,19 @@ def test_abstentions_are_counted(sure: Captioner, doubtful: bytes, surest: bytes
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.5", "nan", "high", ""])
-def test_what_is_no_probability_is_refused(service: Running, value: str) -> None:
+def test_a_min_confidence_that_is_not_a_probability_is_refused(service: Running, value: str) -> None:
     is_error(service.caption(PHOTOS[0], min_confidence=value), 422, "min_confidence")
 
 
 @pytest.mark.parametrize("value", [0, 0.5])
-def test_a_model_without_a_confidence_cannot_be_asked_for_one(captioner: Captioner, value: float) -> None:
+def test_min_confidence_is_refused_for_a_model_without_confidence(captioner: Captioner, value: float) -> None:
     with running(captioner) as found:
         answer = found.caption(PHOTOS[0], min_confidence=value)
         is_error(answer, 422, "The model tiny has no calibrated confidence; leave out `min_confidence`.")
         assert "confidence" not in found.caption(PHOTOS[0]).json()
 
 
-def test_the_description_says_how_it_abstains(service: Running, strict: Running) -> None:
+def test_the_api_description_documents_abstentions(service: Running, strict: Running) -> None:
     api = service.client.get("/openapi.json").json()
     operation = api["paths"]["/v1/caption"]["post"]
     (parameter,) = (one for one in operation["parameters"] if one["name"] == "min_confidence")
@@ -158,19 +158,19 @@ def test_the_description_says_how_it_abstains(service: Running, strict: Running)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_bundle_without_a_confidence_is_not_served_with_one(tiny: Path, workers: int) -> None:
+def test_the_option_is_refused_for_a_bundle_without_confidence(tiny: Path, workers: int) -> None:
     code, sentence = fails(tiny, "--min-confidence", 0, "--workers", workers)
     assert code != 0
     assert sentence == "The model tiny has no calibrated confidence; leave out --min-confidence."
 
 
-def test_what_is_no_probability_is_no_option(calibrated: Path) -> None:
+def test_the_option_does_not_accept_nan(calibrated: Path) -> None:
     code, sentence = fails(calibrated, "--min-confidence", "nan")
     assert code == 2
     assert "'nan' is not a number" in sentence
 
 
-def test_the_option_is_the_services_default(calibrated: Path, doubtful: bytes, confidences: list[float]) -> None:
+def test_the_option_sets_the_default_of_requests(calibrated: Path, doubtful: bytes, confidences: list[float]) -> None:
     with serving(calibrated, "--min-confidence", LEAST) as found:
         answer = found.post(doubtful)
         assert answer.status == 200

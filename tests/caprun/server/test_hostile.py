@@ -1,4 +1,4 @@
-"""Every hostile photo sent to a service is a caption or a sentence; the service lives, stays small and says nothing."""
+"""A service answers hostile photos with captions or errors, keeps running, uses limited memory and logs nothing."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.caprun.photos.support.hostile_bombs import bombs
 from tests.caprun.server.support.serving import Serving, serving
 
 MOST_BYTES = 600_000_000
-# one of each kind of harm; test_hostile_photos.py opens them all
+# one of each kind; tests/caprun/photos/test_hostile.py opens all of them
 BOMBS = (
     "png rgba16 interlaced 50mp",
     "png 1 x 50 million",
@@ -37,7 +37,7 @@ REFUSALS = {400, 413, 415, 422}
 
 @pytest.fixture
 def service(tiny: Path) -> Iterator[Serving]:
-    # the largest take seconds, and far more beside other work
+    # the largest photos take seconds, and far longer on a busy machine
     with serving(tiny, "--workers", 1, "--max-bytes", 25_000_000, "--deadline", 300) as running:
         yield running
         assert running.get("/healthz").status == 200
@@ -46,14 +46,14 @@ def service(tiny: Path) -> Iterator[Serving]:
 
 
 @pytest.mark.slow
-def test_each_has_the_caption_or_the_error_of_the_library(service: Serving, captioner: Captioner) -> None:
+def test_each_photo_gets_the_caption_or_the_error_of_the_library(service: Serving, captioner: Captioner) -> None:
     for name, data in photos():
         answer = service.post(data)
         (expected,) = captioner.caption_many([data])
         if isinstance(expected, ImageError):
             assert answer.status in REFUSALS, (name, answer)
             same = answer.error.rstrip(".").lower() == str(expected).rstrip(".").lower()
-            assert same or b"\0" not in data, name  # the service speaks of curl -d, or of an empty body
+            assert same or b"\0" not in data, name  # the service's error is about curl -d or an empty body
         else:
             assert answer.status == 200, (name, answer)
             assert json.loads(answer.body)["caption"] == expected.text, name
@@ -61,7 +61,7 @@ def test_each_has_the_caption_or_the_error_of_the_library(service: Serving, capt
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the most memory of a moment is only told by Linux")
-def test_bombs_cost_a_service_no_more_than_the_library(service: Serving) -> None:
+def test_bombs_stay_within_the_memory_limit_of_the_library(service: Serving) -> None:
     before = most_memory(service)
     chosen = bombs() if os.environ.get("CAPRUN_ALL_BOMBS") else [bomb for bomb in bombs() if bomb[0] in BOMBS]
     for name, make in chosen:

@@ -1,4 +1,4 @@
-"""The listening socket."""
+"""The socket that a service listens on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 from caprun.server.listening import bind
 
 
-def test_answers_are_sent_at_once() -> None:
+def test_accepted_connections_have_tcp_nodelay() -> None:
     async def delay_is_off() -> bool:
         found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 

@@ -1,4 +1,4 @@
-"""/metrics: what is counted, in one process and added up over several."""
+"""/metrics: what one process counts, and the sums over several processes."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tests.caprun.server.support.service import JSON, PHOTO, listed, running
 
 
 def values(text: str) -> dict[str, float]:
-    """The samples by name and labels."""
+    """Returns the samples by name and labels."""
     return {
         " ".join([sample.name, *(f"{k}={v}" for k, v in sorted(sample.labels.items()))]): sample.value
         for family in text_string_to_metric_families(text)
@@ -47,7 +47,7 @@ def test_requests_photos_stages_and_batches_are_counted(captioner: Captioner) ->
     assert "made" not in answer.text
 
 
-def test_services_of_one_process_count_for_themselves() -> None:
+def test_services_in_one_process_count_separately() -> None:
     first, second = Metrics(), Metrics()
     first.batch_size.observe(5)
     assert values(first.text().decode())["caprun_batch_size_sum"] == 5
@@ -73,7 +73,9 @@ print(Metrics().text().decode())
 """
 
 
-def test_processes_add_up_and_a_dead_one_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_are_summed_and_the_queue_of_a_dead_one_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
 
     def look(*dead: str) -> dict[str, float]:

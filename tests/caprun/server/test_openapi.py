@@ -1,4 +1,4 @@
-"""The description of the API is complete and true, and the page made of it needs nothing from elsewhere."""
+"""The OpenAPI description is complete and correct, and its page loads nothing from other hosts."""
 
 import re
 import subprocess
@@ -30,8 +30,8 @@ def api(service: Running) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
-    """As anybody runs it, all its checks; with few examples of each kind, and the same at every run."""
+def test_schemathesis_finds_no_failures(tmp_path: Path) -> None:
+    """Runs all checks of the `st` command, with few examples of each kind and a fixed seed."""
     schemathesis = [str(Path(sys.executable).with_name("st")), f"--config-file={ROOT / 'schemathesis.toml'}", "run"]
     options = ["--checks=all", "--max-examples=15", "--seed=1", "--generation-database=none", "--no-color"]
     with serving(ROOT / "tests" / "tiny" / "bundle") as service:
@@ -44,7 +44,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
         assert service.post(PHOTO).status == 200
 
 
-def test_every_path_says_what_it_is_and_how_it_answers(api: dict[str, Any]) -> None:
+def test_every_path_has_a_summary_and_describes_its_responses(api: dict[str, Any]) -> None:
     assert set(api["paths"]) == {"/v1/caption", "/v1/model", "/healthz", "/readyz", "/metrics"}
     for path, methods in api["paths"].items():
         for operation in methods.values():
@@ -56,7 +56,7 @@ def test_every_path_says_what_it_is_and_how_it_answers(api: dict[str, Any]) -> N
                     assert answer["headers"]["Retry-After"]["required"]
 
 
-def test_a_caption_says_all_its_statuses_bodies_and_options(api: dict[str, Any]) -> None:
+def test_v1_caption_lists_all_its_statuses_bodies_and_options(api: dict[str, Any]) -> None:
     operation = api["paths"]["/v1/caption"]["post"]
     assert set(operation["responses"]) == {"200", "400", "401", "408", "413", "415", "422", "429", "500", "503"}
     content = operation["requestBody"]["content"]
@@ -73,7 +73,9 @@ def test_a_caption_says_all_its_statuses_bodies_and_options(api: dict[str, Any])
 
 
 @pytest.mark.parametrize("edge", ["minimum", "maximum"])
-def test_the_edges_of_each_option_are_what_is_described(service: Running, api: dict[str, Any], edge: str) -> None:
+def test_the_described_limits_of_each_option_are_the_enforced_ones(
+    service: Running, api: dict[str, Any], edge: str
+) -> None:
     for parameter in api["paths"]["/v1/caption"]["post"]["parameters"]:
         name, schema = parameter["name"], parameter["schema"]
         if schema["type"] == "boolean":
@@ -103,7 +105,7 @@ class _Links(HTMLParser):
                 self.ids.append(value or "")
 
 
-def test_the_page_of_the_api_needs_nothing_from_elsewhere(service: Running, api: dict[str, Any]) -> None:
+def test_the_docs_page_lists_the_api_and_loads_nothing_from_other_hosts(service: Running, api: dict[str, Any]) -> None:
     answer = service.client.get("/docs")
     assert answer.headers["content-type"].startswith("text/html")
     page = _Links()

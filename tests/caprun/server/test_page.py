@@ -1,4 +1,4 @@
-"""The page over HTTP: what is served, what browsers are told of it, and that it comes with every installation."""
+"""The page over HTTP: its files and their headers, and that every installation includes it."""
 
 import re
 import shutil
@@ -31,19 +31,19 @@ def client() -> Iterator[TestClient]:
 
 
 def policy(client: TestClient) -> dict[str, str]:
-    """Of the page's Content-Security-Policy, the sources by directive."""
+    """Returns the sources of the page's Content-Security-Policy by directive."""
     parts = client.get("/").headers["content-security-policy"].split(";")
     return {name: rest for name, _, rest in (part.strip().partition(" ") for part in parts)}
 
 
-def test_every_file_of_the_page_is_served_as_it_is(client: TestClient) -> None:
+def test_every_file_of_the_page_is_served_unchanged(client: TestClient) -> None:
     for file in FOLDER.iterdir():
         answer = client.get("/" if file.name == "index.html" else f"/page/{file.name}")
         assert answer.status_code == 200, file
         assert answer.content == file.read_bytes()
 
 
-def test_every_file_has_its_type_which_browsers_are_told_not_to_guess(client: TestClient) -> None:
+def test_every_file_has_its_content_type_and_nosniff(client: TestClient) -> None:
     kinds = {path: client.get(path).headers["content-type"] for path in PATHS}
     assert kinds["/"] == "text/html; charset=utf-8"
     assert kinds["/page/page.css"] == "text/css; charset=utf-8"
@@ -53,14 +53,14 @@ def test_every_file_has_its_type_which_browsers_are_told_not_to_guess(client: Te
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_answer_carries_the_headers_that_keep_everything_else_out(client: TestClient, path: str) -> None:
+def test_every_response_has_the_headers_of_the_page(client: TestClient, path: str) -> None:
     answer = client.get(path)
     unchanged = client.get(path, headers={"If-None-Match": answer.headers["etag"]})
     for response in (answer, unchanged, client.head(path)):
         assert PAGE_HEADERS.items() <= {k.title(): v for k, v in response.headers.items()}.items()
 
 
-def test_the_policy_allows_this_service_and_photos_of_the_page_and_nothing_else(client: TestClient) -> None:
+def test_the_policy_allows_only_this_service_and_blob_images(client: TestClient) -> None:
     sources = policy(client)
     assert sources["default-src"] == "'none'"
     assert sources["img-src"] == "'self' blob:"
@@ -71,7 +71,7 @@ def test_the_policy_allows_this_service_and_photos_of_the_page_and_nothing_else(
     assert not re.search("unsafe|https?:|data:|\\*", " ".join(sources.values()))
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_nothing_inline() -> None:
+def test_the_page_has_nothing_inline_and_loads_only_its_own_files() -> None:
     class Reader(HTMLParser):
         inline = ""
         within = ""
@@ -125,16 +125,16 @@ def test_a_file_that_has_not_changed_is_not_sent_again(client: TestClient, path:
         "/index.html",
     ],
 )
-def test_nothing_else_is_served(client: TestClient, path: str) -> None:
+def test_no_other_path_is_served(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_the_page_only_answers_to_be_read(client: TestClient) -> None:
+def test_the_page_refuses_post_put_and_delete(client: TestClient) -> None:
     for method in ("POST", "PUT", "DELETE"):
         assert client.request(method, "/").status_code == 405
 
 
-def test_the_page_is_not_described_as_part_of_the_api(client: TestClient) -> None:
+def test_the_page_is_not_part_of_the_api_description(client: TestClient) -> None:
     assert not {path for path in client.get("/openapi.json").json()["paths"] if path in PATHS}
 
 
@@ -142,7 +142,7 @@ def test_the_page_is_small() -> None:
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 60_000
 
 
-def test_the_page_comes_with_the_wheel() -> None:
+def test_the_wheel_includes_the_page() -> None:
     wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed")
     inside = {file.distribution_path for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
     for file in FOLDER.iterdir():
@@ -156,7 +156,7 @@ def test_no_file_of_the_page_is_ignored_by_git() -> None:
     assert ignored.stdout == ""
 
 
-def test_scripts_parse_where_there_is_node() -> None:
+def test_scripts_parse() -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")

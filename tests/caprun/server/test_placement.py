@@ -1,4 +1,4 @@
-"""Cores and GPUs are divided among the workers."""
+"""How cores and GPUs are divided among workers."""
 
 import os
 
@@ -23,7 +23,7 @@ def test_cores_are_divided_among_workers(monkeypatch: pytest.MonkeyPatch) -> Non
     assert divide(3, 1, "cpu") == [Placement(1, (0, 1)), Placement(1, (2, 3, 4)), Placement(1, (5, 6, 7))]
 
 
-def test_a_process_takes_its_cores_or_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_take_sets_the_cores_or_the_gpu_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[object] = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: taken.append(cores), raising=False)
     monkeypatch.setattr(placement.sys, "platform", "linux")
@@ -34,7 +34,7 @@ def test_a_process_takes_its_cores_or_its_gpu(monkeypatch: pytest.MonkeyPatch) -
     assert (taken, os.environ["CUDA_VISIBLE_DEVICES"]) == ([(4, 5)], "1")
 
 
-def test_time_that_is_limited_is_divided_and_cores_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_quota_is_divided_without_assigning_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 8, 2.5)
     assert divide(2, None, "cpu") == [Placement(1), Placement(1)]
     machine(monkeypatch, 8, 0.5)
@@ -48,7 +48,7 @@ def test_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch, wo
         divide(workers, threads, "cpu")
 
 
-def test_each_worker_has_a_gpu_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_has_its_own_gpu_unless_the_device_is_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 8, None, "0", "GPU-abc")
     assert divide(2, None, "auto") == [Placement(4, gpu="0"), Placement(4, gpu="GPU-abc")]
     assert divide(2, None, "cpu") == [Placement(4, (0, 1, 2, 3)), Placement(4, (4, 5, 6, 7))]
@@ -59,7 +59,7 @@ def test_each_worker_has_a_gpu_where_there_are_some(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("visible", "expected"), [("2,0", ["2", "0"]), ("", []), ("1,-1,2", ["1"]), (" a , b", ["a", "b"])]
 )
-def test_the_gpus_are_those_that_the_environment_shows(
+def test_the_gpus_are_read_from_cuda_visible_devices(
     monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]
 ) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda _: "1.21")

@@ -1,4 +1,4 @@
-"""A service begins when it can answer, and ends when all that was asked is answered."""
+"""One service process: its start, its shutdown without losing requests, and the limits of its server."""
 
 import http.client
 import os
@@ -38,43 +38,43 @@ def service(tiny: Path) -> Iterator[Serving]:
 
 @pytest.fixture(scope="module")
 def shared(tiny: Path) -> Iterator[Serving]:
-    """One that goes on."""
-    environment = {"FORWARDED_ALLOW_IPS": "*", "WEB_CONCURRENCY": "3"}  # which uvicorn reads where it is not told
+    """A service that runs for the whole module."""
+    environment = {"FORWARDED_ALLOW_IPS": "*", "WEB_CONCURRENCY": "3"}  # uvicorn would take its defaults from these
     with serving(tiny, environment=environment) as running:
         yield running
 
 
 def begin(service: Serving, size: int = 1000) -> socket.socket:
-    """A request whose body does not come."""
+    """Sends a request without the rest of its body; returns the connection."""
     client = service.connect()
     client.sendall(head("/v1/caption", "POST", f"Content-Length: {size}") + b"some of it")
     return client
 
 
-def test_it_says_once_where_it_serves_and_what(shared: Serving) -> None:
+def test_it_prints_one_line_with_its_model_and_address(shared: Serving) -> None:
     assert shared.lines == [f"Serving tiny (fp32 on cpu) at http://127.0.0.1:{shared.port}; press Ctrl-C to stop."]
     assert shared.get("/readyz").status == 200
 
 
-def test_it_listens_to_this_machine_alone(shared: Serving) -> None:
+def test_it_listens_only_on_the_loopback_interface(shared: Serving) -> None:
     rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
     listening = [row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{shared.port:04X}")]
     assert listening == [f"0100007F:{shared.port:04X}"]
 
 
-def test_an_answer_says_when_it_was_given_and_by_what(shared: Serving) -> None:
+def test_responses_have_date_and_server_headers(shared: Serving) -> None:
     headers = shared.get("/healthz").headers
     assert headers["server"] == "caprun"
     assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", headers["date"])
 
 
-def test_what_a_client_says_of_a_proxy_is_not_believed(shared: Serving) -> None:
+def test_forwarded_headers_of_clients_are_ignored(shared: Serving) -> None:
     location = shared.get("/v1/caption/", **{"X-Forwarded-Proto": "https"}).headers.get("location", "")
     assert "https" not in location
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_well_when_nothing_is_asked(service: Serving, number: signal.Signals) -> None:
+def test_a_signal_ends_an_idle_service_with_exit_code_0(service: Serving, number: signal.Signals) -> None:
     service.signal(number)
     assert service.ends() == 0
     assert service.lines[1:] == [
@@ -82,7 +82,7 @@ def test_a_signal_ends_it_well_when_nothing_is_asked(service: Serving, number: s
     ]
 
 
-def test_for_a_while_after_the_signal_it_answers_and_says_that_it_is_not_ready(tiny: Path) -> None:
+def test_while_it_drains_it_answers_and_reports_that_it_is_not_ready(tiny: Path) -> None:
     with serving(tiny, "--drain", 30, "--grace", 60) as service:
         idle = http.client.HTTPConnection("127.0.0.1", service.port)
         idle.request("GET", "/healthz")
@@ -98,7 +98,7 @@ def test_for_a_while_after_the_signal_it_answers_and_says_that_it_is_not_ready(t
         assert idle.sock is None or is_closed(idle.sock)
 
 
-def test_after_that_nobody_can_connect_and_what_was_asked_is_answered(service: Serving) -> None:
+def test_after_the_drain_it_answers_accepted_requests_and_no_new_ones(service: Serving) -> None:
     with service.connect() as idle, begin(service) as asking:
         idle.sendall(head("/healthz", "GET"))
         assert next(read_answers(idle)).status == 200
@@ -119,9 +119,9 @@ def refuses(service: Serving) -> bool:
         return True
 
 
-def test_what_is_not_answered_in_the_grace_period_is_answered_503_and_counted(tiny: Path) -> None:
+def test_requests_unanswered_in_the_grace_period_get_503_and_are_counted(tiny: Path) -> None:
     with serving(tiny, "--grace", 1, "--drain", 0) as service, begin(service) as first, begin(service) as second:
-        assert service.get("/healthz").status == 200  # by now it has read what was sent before
+        assert service.get("/healthz").status == 200  # the service has now read what the two clients sent
         service.signal()
         for client in (first, second):
             (last,) = read_answers(client)
@@ -131,7 +131,7 @@ def test_what_is_not_answered_in_the_grace_period_is_answered_503_and_counted(ti
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_it_now(service: Serving, number: signal.Signals, code: int) -> None:
+def test_a_second_signal_ends_it_at_once(service: Serving, number: signal.Signals, code: int) -> None:
     with begin(service):
         service.signal(number)
         service.wait_for(number.name)
@@ -141,7 +141,7 @@ def test_a_second_signal_ends_it_now(service: Serving, number: signal.Signals, c
 
 
 class Load:
-    """Clients that ask without a break, each request on a connection of its own or all on one."""
+    """Clients that send requests without a pause; every other one opens a new connection for each request."""
 
     def __init__(self, service: Serving, photo: bytes, clients: int) -> None:
         self.service, self.photo, self.seen, self.wrong = service, photo, Counter[int](), list[str]()
@@ -154,7 +154,7 @@ class Load:
             connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=60)
             try:
                 connection.connect()
-            except OSError:  # it was not accepted
+            except OSError:  # the connection was not accepted
                 return
             try:
                 while True:
@@ -170,7 +170,7 @@ class Load:
                 connection.close()
 
 
-def test_under_load_every_request_that_was_accepted_is_answered(tiny: Path, photo: Path) -> None:
+def test_every_accepted_request_is_answered_under_load(tiny: Path, photo: Path) -> None:
     with serving(tiny, "--drain", 0.2) as service:
         load = Load(service, photo.read_bytes(), clients=8)
         until(lambda: load.seen[200] > 20)
@@ -182,7 +182,7 @@ def test_under_load_every_request_that_was_accepted_is_answered(tiny: Path, phot
         assert load.seen.keys() <= {200, 429}
 
 
-def test_connections_nobody_has_accepted_yet_are_answered_too(service: Serving) -> None:
+def test_connections_that_are_not_accepted_yet_are_answered_too(service: Serving) -> None:
     service.signal(signal.SIGSTOP)
     clients = [service.connect() for _ in range(40)]
     for client in clients:
@@ -194,7 +194,7 @@ def test_connections_nobody_has_accepted_yet_are_answered_too(service: Serving) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the door is closed as Linux does")
-def test_when_the_door_is_closed_nobody_connects_and_those_inside_are_not_turned_out() -> None:
+def test_close_door_stops_new_connections_and_keeps_established_ones() -> None:
     with listening.bind("127.0.0.1", 0) as listener:
         listening.listen(listener)
         with socket.create_connection(listener.getsockname()) as inside:
@@ -208,7 +208,7 @@ def test_when_the_door_is_closed_nobody_connects_and_those_inside_are_not_turned
                 assert taken.recv(20) == b"still here"
 
 
-def test_nobody_need_read_what_it_says(tiny: Path) -> None:
+def test_it_ends_normally_if_its_output_is_no_longer_read(tiny: Path) -> None:
     with subprocess.Popen(command(tiny, "--drain", 0), stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert b"Serving " in process.stderr.readline()
@@ -220,7 +220,7 @@ def test_nobody_need_read_what_it_says(tiny: Path) -> None:
             process.kill()
 
 
-def test_streams_that_are_closed_are_opened_to_nowhere(tiny: Path) -> None:
+def test_closed_standard_streams_are_opened_on_devnull(tiny: Path) -> None:
     descriptors = Path("/proc/self/fd")
     if not descriptors.exists():
         pytest.skip("open files are read as Linux shows them")
@@ -237,7 +237,7 @@ def test_streams_that_are_closed_are_opened_to_nowhere(tiny: Path) -> None:
             process.kill()
 
 
-# The server is configured
+# Limits of the server
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def narrow(tiny: Path) -> Iterator[Serving]:
         yield running
 
 
-def test_a_connection_on_which_nothing_more_is_asked_is_closed(narrow: Serving) -> None:
+def test_an_idle_connection_is_closed(narrow: Serving) -> None:
     with narrow.connect() as client:
         client.sendall(head("/healthz", "GET"))
         assert next(read_answers(client)).status == 200
@@ -277,13 +277,13 @@ def test_requests_on_connections_beyond_the_limit_are_refused(narrow: Serving) -
         head("/page/%2e%2e%2f%2e%2e%2fpage.py", "GET"),
     ],
 )
-def test_what_nobody_should_send_is_refused_and_others_are_served(narrow: Serving, wrong: bytes) -> None:
+def test_malformed_and_hostile_requests_are_refused_and_others_served(narrow: Serving, wrong: bytes) -> None:
     (refusal,) = narrow.raw(wrong)
     assert 400 <= refusal.status < 500
     assert narrow.get("/healthz").status == 200
 
 
-def test_a_body_that_is_refused_before_it_came_is_told_so(narrow: Serving) -> None:
+def test_a_refused_body_is_answered_and_its_connection_stays_open(narrow: Serving) -> None:
     with narrow.connect() as client:
         client.sendall(head("/v1/caption", "POST", "Content-Length: 8000000"))
         client.sendall(bytes(8_000_000))
@@ -291,7 +291,7 @@ def test_a_body_that_is_refused_before_it_came_is_told_so(narrow: Serving) -> No
         assert [one.status for one in read_answers(client, 2)] == [413, 200]
 
 
-def test_a_client_that_asks_whether_to_go_on_is_told_so_or_refused(narrow: Serving, photo: Path) -> None:
+def test_expect_100_continue_is_answered_with_100_or_a_refusal(narrow: Serving, photo: Path) -> None:
     body = photo.read_bytes()
     with narrow.connect() as client:
         client.sendall(head("/v1/caption", "POST", f"Content-Length: {len(body)}", "Expect: 100-continue"))

@@ -1,4 +1,4 @@
-"""The nginx configuration of the documentation works, and the service works below a prefix."""
+"""The nginx configuration from the documentation works, with the service below a path prefix."""
 
 import re
 import shutil
@@ -70,9 +70,9 @@ def test_the_page_and_the_description_work_below_the_prefix(proxy: httpx.Client)
             assert proxy.get(f"/{link.removeprefix('./')}").status_code == 200, (page, link)
 
 
-def test_counters_are_not_for_strangers(proxy: httpx.Client) -> None:
+def test_metrics_are_not_served_through_the_proxy(proxy: httpx.Client) -> None:
     assert proxy.get("/metrics").status_code == 403
 
 
-def test_a_client_has_a_rate(proxy: httpx.Client) -> None:
+def test_the_rate_of_a_client_is_limited(proxy: httpx.Client) -> None:
     assert {proxy.get("/healthz").status_code for _ in range(60)} == {200, 429}

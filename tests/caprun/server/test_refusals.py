@@ -1,4 +1,4 @@
-"""What a service refuses: one sentence for everything that is wrong, and no work for what will not be answered."""
+"""Refusals of a service: one sentence for each mistake, and no work on requests that get no caption."""
 
 import base64
 import socket
@@ -38,11 +38,11 @@ def service() -> Iterator[Running]:
         yield found
 
 
-# What is wrong with a photo, or with what is said of it
+# Invalid photos and options
 
 
 def bomb() -> bytes:
-    """A PNG of 60 megapixels, small as a file."""
+    """Returns a PNG of 60 megapixels that is a small file."""
     rows = zlib.compress(bytes(10_000 // 8 + 1) * 6_000)
     header = struct.pack(">IIBBBBB", 10_000, 6_000, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
@@ -64,7 +64,7 @@ JPEG = encode(Image.effect_noise((200, 200), 90).convert("RGB"), "JPEG")
         (b'{"photos": []}', 422, "list of photos is empty"),
     ],
 )
-def test_what_is_no_good_photo_is_said_in_a_sentence(service: Running, photo: bytes, status: int, words: str) -> None:
+def test_an_invalid_photo_is_refused_in_one_line(service: Running, photo: bytes, status: int, words: str) -> None:
     is_error(service.caption(photo), status, words)
 
 
@@ -90,14 +90,14 @@ def test_what_is_no_good_photo_is_said_in_a_sentence(service: Running, photo: by
         (b'{"photos": [' + b'"",' * 30_000 + b'""]}', 413, "more than 4 photos"),
     ],
 )
-def test_what_is_no_list_of_photos_is_said_in_a_sentence(
+def test_an_invalid_list_of_photos_is_refused_in_one_line(
     service: Running, body: bytes, status: int, words: str
 ) -> None:
     is_error(service.client.post("/v1/caption", content=body, headers=JSON), status, words)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity, br"])
-def test_encodings_are_not_taken(service: Running, encoding: str) -> None:
+def test_content_encodings_are_refused(service: Running, encoding: str) -> None:
     headers = {"Content-Encoding": encoding}
     is_error(service.client.post("/v1/caption", content=PHOTO, headers=headers), 415, "Content-Encoding")
 
@@ -153,13 +153,13 @@ def test_encodings_are_not_taken(service: Running, encoding: str) -> None:
         ("&".join(f"a{i}=1" for i in range(1000)), "more than 64 options"),
     ],
 )
-def test_an_option_that_cannot_be_is_said_in_a_sentence(service: Running, query: str, words: str) -> None:
+def test_an_invalid_option_is_refused_in_one_line(service: Running, query: str, words: str) -> None:
     answer = service.client.post(f"/v1/caption?{query}", content=PHOTO)
     is_error(answer, 422, words)
     assert len(answer.text) < 400
 
 
-def test_a_model_without_attention_says_so(captioner: Captioner) -> None:
+def test_attention_is_refused_for_a_model_without_it(captioner: Captioner) -> None:
     blind = Captioner(replace(captioner.spec, attention_grid=None), captioner.vocabulary, captioner.backend)
     with running(blind) as service:
         is_error(service.caption(PHOTO, attention="true"), 422, "has no attention")
@@ -167,10 +167,10 @@ def test_a_model_without_attention_says_so(captioner: Captioner) -> None:
         assert service.client.get("/v1/model").json()["attention"] is False
 
 
-# What is refused before its body is there
+# Refusals before the whole body arrives
 
 
-def test_a_full_queue_refuses_at_once_before_the_body(captioner: Captioner) -> None:
+def test_a_full_queue_refuses_a_request_before_its_body_arrives(captioner: Captioner) -> None:
     with gated(captioner, queue=1) as (service, backend), ThreadPoolExecutor(2) as clients:
         first = clients.submit(service.caption, PHOTO)
         wait_until(lambda: backend.batches)
@@ -189,7 +189,7 @@ def test_a_full_queue_refuses_at_once_before_the_body(captioner: Captioner) -> N
         assert service.metric('caprun_refused_total{reason="queue"}') == 1
 
 
-def test_a_body_that_is_said_to_be_too_large_is_refused_before_it_comes(service: Running) -> None:
+def test_too_large_a_content_length_is_refused_before_the_body_arrives(service: Running) -> None:
     for length in (100_001, 10**12):
         with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
             client.sendall(head(f"Content-Length: {length}"))
@@ -198,7 +198,7 @@ def test_a_body_that_is_said_to_be_too_large_is_refused_before_it_comes(service:
         is_sentence(body["error"], "100,000 bytes")
 
 
-def test_a_body_of_unknown_length_is_capped_as_it_comes(service: Running) -> None:
+def test_a_body_of_unknown_length_is_refused_once_it_is_too_large(service: Running) -> None:
     def parts() -> Iterator[bytes]:
         for _ in range(20):
             yield bytes(10_000)
@@ -208,7 +208,7 @@ def test_a_body_of_unknown_length_is_capped_as_it_comes(service: Running) -> Non
     wait_until(lambda: service.service.batcher.photos == 0)
 
 
-def test_a_body_that_comes_too_slowly_is_given_up(captioner: Captioner) -> None:
+def test_a_body_that_arrives_too_slowly_is_refused(captioner: Captioner) -> None:
     with running(captioner, Settings(body_timeout=0.05)) as service:
         with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
             client.sendall(head("Content-Length: 1000") + b"\xff\xd8\xff")
@@ -218,10 +218,10 @@ def test_a_body_that_comes_too_slowly_is_given_up(captioner: Captioner) -> None:
         assert service.service.batcher.photos == 0
 
 
-# What nobody waits for
+# Disconnected clients and deadlines
 
 
-def test_a_client_that_left_is_not_captioned(captioner: Captioner) -> None:
+def test_photos_of_disconnected_clients_are_not_captioned(captioner: Captioner) -> None:
     with gated(captioner) as (service, backend), ThreadPoolExecutor(2) as clients:
         first = clients.submit(service.caption, PHOTO)
         wait_until(lambda: backend.batches)
@@ -239,7 +239,7 @@ def test_a_client_that_left_is_not_captioned(captioner: Captioner) -> None:
         assert service.metric('caprun_requests_total{code="499",path="/v1/caption"}') == 3
 
 
-def test_a_client_that_left_in_the_middle_of_its_body_has_no_place_any_more(service: Running) -> None:
+def test_a_client_that_disconnects_during_its_body_leaves_the_queue(service: Running) -> None:
     batcher = service.service.batcher
     with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
         client.sendall(head("Content-Length: 1000") + b"\xff\xd8\xff")
@@ -247,7 +247,7 @@ def test_a_client_that_left_in_the_middle_of_its_body_has_no_place_any_more(serv
     wait_until(lambda: batcher.photos == 0)
 
 
-def test_a_request_past_its_deadline_is_answered_and_not_captioned(captioner: Captioner) -> None:
+def test_a_request_past_its_deadline_is_refused_and_not_captioned(captioner: Captioner) -> None:
     with gated(captioner, deadline=0.1) as (service, backend), ThreadPoolExecutor(2) as clients:
         first = clients.submit(service.caption, PHOTO)
         wait_until(lambda: backend.batches)

@@ -1,4 +1,4 @@
-"""Several processes are one service: one address, one count of what was done, one end."""
+"""Several worker processes act as one service: one address, one set of metrics and one shutdown."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from caprun.inference import hardware
 from tests.caprun.server.support.serving import LONG, Serving, head, read_answers, serving, until
 from tests.caprun.server.test_process import Load, begin, refuses
 
-# Workers that do nothing: how they are started and ended
+# Start and end, with workers that do nothing
 
 
 SUPERVISED = """
@@ -53,7 +53,7 @@ sys.exit(code)
 
 
 class Supervised(Serving):
-    """A supervisor and two workers, which end with an exit code, or never."""
+    """A supervisor of two workers that end with the given exit code on SIGTERM, or ignore it."""
 
     def __init__(self, broken: Path, code: object = 0) -> None:
         process = subprocess.Popen(
@@ -67,14 +67,14 @@ class Supervised(Serving):
         return list(map(int, self.wait_for("serves 7: (.*)")[1].split()))
 
     def has_two_again(self, victim: int) -> bool:
-        """Whether two workers run that take signals, and the victim is not one of them."""
+        """Returns whether two workers run that both handle signals, and the victim is not one of them."""
         found = children(self)
         return len(found) == 2 and victim not in found and all(Path(f"{self.broken}.{pid}").exists() for pid in found)
 
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """A file with the reason why no worker can start, where there is one."""
+    """The path of a file that, if it exists, prevents workers from starting and holds the reason."""
     return tmp_path / "broken"
 
 
@@ -91,14 +91,14 @@ def test_all_workers_end_with_the_supervisor(broken: Path) -> None:
     ]
 
 
-def test_a_worker_that_left_requests_without_an_answer_is_in_the_exit_code(broken: Path) -> None:
+def test_the_exit_code_is_1_if_a_worker_left_requests_unanswered(broken: Path) -> None:
     supervised = Supervised(broken, code=1)
     assert supervised.workers
     supervised.signal()
     assert supervised.ends() == 1
 
 
-def test_a_worker_that_died_is_started_again(broken: Path) -> None:
+def test_a_worker_that_dies_is_restarted(broken: Path) -> None:
     supervised = Supervised(broken)
     victim = supervised.workers[0]
     os.kill(victim, signal.SIGKILL)
@@ -109,7 +109,7 @@ def test_a_worker_that_died_is_started_again(broken: Path) -> None:
     assert supervised.lines[-1] == "gone 3"
 
 
-def test_a_worker_that_cannot_start_again_is_tried_until_it_can(broken: Path) -> None:
+def test_a_worker_that_cannot_restart_is_retried_until_it_can(broken: Path) -> None:
     supervised = Supervised(broken)
     victim = supervised.workers[0]
     broken.write_text("The model is gone.")
@@ -122,7 +122,7 @@ def test_a_worker_that_cannot_start_again_is_tried_until_it_can(broken: Path) ->
     assert supervised.ends() == 0
 
 
-def test_a_worker_that_cannot_start_ends_the_whole_with_its_sentence(broken: Path) -> None:
+def test_a_worker_that_cannot_start_ends_the_service_with_its_error(broken: Path) -> None:
     broken.write_text("The model is gone.")
     supervised = Supervised(broken)
     assert supervised.ends() == 1
@@ -130,7 +130,7 @@ def test_a_worker_that_cannot_start_ends_the_whole_with_its_sentence(broken: Pat
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_all_now(broken: Path, number: signal.Signals, code: int) -> None:
+def test_a_second_signal_ends_every_worker_at_once(broken: Path, number: signal.Signals, code: int) -> None:
     supervised = Supervised(broken, code="never")
     workers = supervised.workers
     supervised.signal(number)
@@ -165,7 +165,7 @@ def children(service: Serving) -> set[int]:
 
 
 def lives(pid: int) -> bool:
-    """Whether there is such a process, and not only what is left of it."""
+    """Returns whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -186,14 +186,14 @@ def count(service: Serving, name: str) -> float:
 
 
 @two_cores
-def test_it_says_where_it_serves_when_all_workers_do(service: Serving) -> None:
+def test_it_prints_one_line_with_its_address_and_number_of_workers(service: Serving) -> None:
     expected = f"Serving tiny (fp32 on cpu) at http://127.0.0.1:{service.port}, 2 workers; press Ctrl-C to stop."
     assert service.lines == [expected]
     assert len(children(service)) == 2
 
 
 @two_cores
-def test_every_worker_counts_what_all_did(service: Serving, photo: Path) -> None:
+def test_every_worker_reports_the_sums_of_all_workers(service: Serving, photo: Path) -> None:
     clients = [service.connect() for _ in range(8)]
     for client in clients:
         body = photo.read_bytes()
@@ -203,12 +203,12 @@ def test_every_worker_counts_what_all_did(service: Serving, photo: Path) -> None
 
 
 @two_cores
-def test_a_worker_that_is_killed_is_started_again_and_what_it_counted_stays(service: Serving, photo: Path) -> None:
+def test_a_killed_worker_is_restarted_and_its_counts_stay(service: Serving, photo: Path) -> None:
     for _ in range(4):
         assert service.post(photo.read_bytes()).status == 200
     before = children(service)
     victim, folder = min(before), metrics_folder(service)
-    present = f"gauge_live*_{victim}.db"  # what prometheus_client keeps of those that live
+    present = f"gauge_live*_{victim}.db"  # files in which prometheus_client keeps gauges of live processes
     assert list(folder.glob(present))
     os.kill(victim, signal.SIGKILL)
     service.wait_for(rf"Worker {victim} died of signal 9; starting another.")
@@ -221,7 +221,7 @@ def test_a_worker_that_is_killed_is_started_again_and_what_it_counted_stays(serv
 
 
 @two_cores
-def test_a_worker_that_is_told_to_end_ends_alone(service: Serving, photo: Path) -> None:
+def test_sigterm_to_a_worker_restarts_it_and_the_service_keeps_serving(service: Serving, photo: Path) -> None:
     victim = min(children(service))
     os.kill(victim, signal.SIGTERM)
     service.wait_for(rf"Worker {victim} ended with exit code 0; starting another.")
@@ -232,7 +232,7 @@ def test_a_worker_that_is_told_to_end_ends_alone(service: Serving, photo: Path) 
 
 
 @two_cores
-def test_all_end_with_what_was_asked_answered(service: Serving) -> None:
+def test_all_workers_end_after_accepted_requests_are_answered(service: Serving) -> None:
     workers, folder = children(service), metrics_folder(service)
     with begin(service) as asking:
         service.signal()
@@ -248,13 +248,13 @@ def test_all_end_with_what_was_asked_answered(service: Serving) -> None:
 
 @two_cores
 @pytest.mark.parametrize("to_all", [False, True])
-def test_under_load_every_request_that_was_accepted_is_answered(tiny: Path, photo: Path, to_all: bool) -> None:
+def test_every_accepted_request_is_answered_under_load(tiny: Path, photo: Path, to_all: bool) -> None:
     with serving(tiny, "--workers", 2, "--drain", 0.1) as service:
         load = Load(service, photo.read_bytes(), clients=8)
         until(lambda: load.seen[200] > 20)
         workers = children(service)
         service.signal()
-        for worker in workers if to_all else ():  # as systemd does, and once more
+        for worker in workers if to_all else ():  # as systemd does, and then a second signal
             os.kill(worker, signal.SIGTERM)
             os.kill(worker, signal.SIGINT)
         code = service.ends()

@@ -1,4 +1,4 @@
-"""Runs `caprun` in the process of the tests."""
+"""Runs `caprun` in the test process."""
 
 from click.testing import CliRunner, Result
 

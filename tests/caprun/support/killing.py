@@ -1,8 +1,8 @@
-"""Run caprun as often as there are points to die at, and die there: `python killing.py POINT,POINT,... ARGUMENT...`.
+"""Runs caprun once for each point, and kills it there: `python killing.py POINT,POINT,... ARGUMENT...`.
 
-A point is `write:120` (of the 120 bytes that were to be written since it started, the last is written), or `replace:0`,
-`ftruncate:0`, `fsync:0` (just before the first such call). Each run is a process of its own that kills itself with
-SIGKILL, forked after the imports. Prints a line a run: `killed`, or its exit code.
+A point is `write:120` (right after the 120th byte is written), or `replace:0`, `ftruncate:0` or `fsync:0` (just before
+the first such call). Each run is a process, forked after the imports, that kills itself with SIGKILL. Prints a line for
+each run: `killed`, or its exit code.
 """
 
 import os
@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import Any
 
-# once for all runs; but not ONNX Runtime, which starts a thread that a fork would leave behind with its locks
+# imported once for all runs, without ONNX Runtime: it starts a thread, and a fork keeps only the thread's locks
 import caprun.commands.many_photos  # noqa: F401
 from caprun.cli import main
 

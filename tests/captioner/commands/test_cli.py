@@ -23,7 +23,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `captioner` in an empty folder."""
+    """Returns a function that runs `captioner` in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -32,12 +32,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def small(settings: list[str], shapes: Path, cache: Path) -> list[str]:
-    """Arguments of a small training."""
+    """Returns the arguments of a small training run."""
     return ["--data", str(shapes), "--cache", str(cache), *(f"--set={setting}" for setting in settings)]
 
 
 def assert_one_line(result: Result, code: int, *words: str) -> None:
-    """Failed with a sentence and nothing else."""
+    """Checks that a command failed and printed one line only."""
     assert result.exit_code == code
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
@@ -49,7 +49,7 @@ def assert_one_line(result: Result, code: int, *words: str) -> None:
 # --- train
 
 
-def test_train_writes_checkpoints_and_says_what_it_found(run, small, tmp_path):
+def test_train_writes_checkpoints_and_reports_what_it_found(run, small, tmp_path):
     result = run("train", *small, "--output", tmp_path / "run", "--epochs", 2, "--seed", 3, "--device", "cpu")
     assert result.exit_code == 0
     assert result.stdout == ""
@@ -66,7 +66,7 @@ def test_train_writes_checkpoints_and_says_what_it_found(run, small, tmp_path):
     assert (config.train.epochs, config.train.seed, config.train.batch_size) == (2, 3, 4)
 
 
-def test_options_are_over_settings_and_settings_over_the_file(run, small, tmp_path):
+def test_options_override_settings_and_settings_override_the_file(run, small, tmp_path):
     (tmp_path / "c.toml").write_text("[train]\nepochs = 9\nbatch_size = 9\nlr = 0.5\n[model]\nunits = 20\n")
     arguments = ("--config", tmp_path / "c.toml", "--epochs", 1, "--lr", 0.02, "--output", tmp_path / "run")
     assert run("train", *small, "--set", "train.epochs=5", *arguments).exit_code == 0
@@ -74,27 +74,27 @@ def test_options_are_over_settings_and_settings_over_the_file(run, small, tmp_pa
     assert (config.train.epochs, config.train.batch_size, config.train.lr) == (1, 4, 0.02)
 
 
-def test_a_training_without_an_output_is_a_run_of_its_date(run, small):
+def test_train_without_an_output_writes_to_a_new_folder_in_runs(run, small):
     assert run("train", *small, "--epochs", 1).exit_code == 0
     (directory,) = Path("runs").iterdir()
     assert (directory / BEST).is_file()
 
 
-def test_an_output_that_holds_a_training_is_refused(run, small, trained):
+def test_an_output_that_holds_a_training_run_is_refused(run, small, trained):
     before = (trained / LAST).read_bytes()
     result = run("train", *small, "--output", trained)
     assert_one_line(result, 1, str(trained), "already holds a training run", "--resume")
     assert (trained / LAST).read_bytes() == before
 
 
-def test_resume_goes_on_with_the_training_in_the_output(run, small, trained, tmp_path):
+def test_resume_continues_the_run_in_the_output(run, small, trained, tmp_path):
     output = shutil.copytree(trained, tmp_path / "run")
     result = run("train", *small, "--output", output, "--resume")
     assert result.exit_code == 0
     assert "resumed: 3 of 3 epochs and 0 steps of the next are done" in result.stderr
 
 
-def test_resume_without_an_output_takes_the_newest_run(run, shapes, cache, trained):
+def test_resume_without_an_output_continues_the_newest_run(run, shapes, cache, trained):
     for age, name in ((100, "20260102-000000"), (0, "20260101-000000"), (50, "20260103-000000")):
         run_of_then = Path(shutil.copytree(trained, Path("runs") / name))
         os.utime(run_of_then / LAST, (1e9 - age, 1e9 - age))
@@ -110,7 +110,7 @@ def test_resume_with_other_settings_is_refused_naming_them(run, small, trained, 
     assert_one_line(result, 1, "leave out model.units, train.epochs,")
 
 
-def test_resume_where_there_is_nothing_to_resume_is_refused(run, shapes, trained, tmp_path):
+def test_resume_without_a_checkpoint_to_resume_is_refused(run, shapes, trained, tmp_path):
     assert_one_line(run("train", "--data", shapes, "--resume"), 1, "There is no runs/*/last.pt; train a model first")
     assert_one_line(
         run("train", "--resume", "--output", tmp_path / "none"), 1, "There is no checkpoint", "none/last.pt"
@@ -121,7 +121,7 @@ def test_resume_where_there_is_nothing_to_resume_is_refused(run, shapes, trained
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_an_interrupted_training_is_told_how_to_go_on(run, small, shapes, cache, trained, tmp_path, monkeypatch, kept):
+def test_an_interrupted_run_reports_how_to_continue(run, small, shapes, cache, trained, tmp_path, monkeypatch, kept):
     def interrupt(job: Job, _: object) -> None:
         if kept:
             job.output.mkdir()
@@ -130,14 +130,14 @@ def test_an_interrupted_training_is_told_how_to_go_on(run, small, shapes, cache,
 
     monkeypatch.setattr("captioner.training.train.train", interrupt)
     result = run("train", *small, "--output", tmp_path / "a run", "--threads", 1)
-    if kept:  # with what decides how sums are rounded, and where things are
+    if kept:  # with the options for rounding (threads) and for locations
         on = f"`captioner train --resume --data {shapes} --output '{tmp_path}/a run' --threads 1 --cache {cache}`"
         assert_one_line(result, 1, on, f"continues from the last checkpoint in {tmp_path}/a run.")
     else:
         assert_one_line(result, 1, "Interrupted before the first checkpoint; start again.")
 
 
-def test_a_dataset_without_splits_is_split_alike_for_every_seed(run, small, own_shapes, tmp_path):
+def test_a_dataset_without_splits_is_split_the_same_for_every_seed(run, small, own_shapes, tmp_path):
     for file in own_shapes.glob("Flickr_8k.*"):
         file.unlink()
     lines = set()
@@ -145,7 +145,7 @@ def test_a_dataset_without_splits_is_split_alike_for_every_seed(run, small, own_
         output = ("--output", tmp_path / f"run{seed}", "--seed", seed, "--epochs", 1)
         result = run("train", *small[2:], "--data", own_shapes, *output)
         lines |= {line for line in result.stderr.splitlines() if line.startswith("splits (drawn by photo")}
-    assert len(lines) == 1  # or a model would be validated on what another learnt, and evaluated on what it learnt
+    assert len(lines) == 1  # otherwise a model could be validated or evaluated on the training photos of another seed
 
 
 # --- evaluate and caption
@@ -167,14 +167,14 @@ def test_evaluate_prints_the_scores_and_writes_every_caption(run, trained, shape
     assert all(row["caption"] and len(row["references"]) == 2 and row["log_prob"] < 0 for row in report["captions"])
 
 
-def test_evaluate_scores_what_the_training_scored(run, trained, shapes, tmp_path):
+def test_evaluate_computes_the_scores_of_training(run, trained, shapes, tmp_path):
     run("evaluate", trained / BEST, "--data", shapes, "--json", tmp_path / "report.json")
     scores = json.loads((tmp_path / "report.json").read_text())["scores"]
     metrics = load_checkpoint(trained / BEST).metrics
     assert scores == pytest.approx({name: metrics.get(name, scores[name]) for name in scores}, abs=1e-9)
 
 
-def test_evaluate_takes_other_search_options(run, trained, shapes, tmp_path):
+def test_evaluate_uses_the_given_search_options(run, trained, shapes, tmp_path):
     options = ("--beam-size", 1, "--max-length", 2, "--length-penalty", 0.5, "--split", "test")
     result = run("evaluate", trained / BEST, "--data", shapes, *options, "--json", tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
@@ -183,7 +183,7 @@ def test_evaluate_takes_other_search_options(run, trained, shapes, tmp_path):
     assert all(len(row["caption"].split()) <= 2 for row in report["captions"])
 
 
-def test_a_checkpoint_has_one_precision(run, trained, shapes):
+def test_precision_is_refused_for_a_checkpoint(run, trained, shapes):
     for command in (
         ("evaluate", trained / BEST, "--data", shapes),
         ("caption", "photo.jpg", "--model", trained / BEST),
@@ -191,7 +191,7 @@ def test_a_checkpoint_has_one_precision(run, trained, shapes):
         assert_one_line(run(*command, "--precision", "int8"), 2, "ONNX bundle", "leave out --precision.")
 
 
-def test_evaluate_leaves_out_photos_that_cannot_be_read_when_allowed(run, trained, own_shapes):
+def test_evaluate_leaves_out_unreadable_photos_with_allow_missing(run, trained, own_shapes):
     name = (own_shapes / "Flickr_8k.devImages.txt").read_text().split()[1]
     (own_shapes / "images" / name).write_text("not a photo")
     assert_one_line(run("evaluate", trained / BEST, "--data", own_shapes), 1, name)
@@ -201,7 +201,7 @@ def test_evaluate_leaves_out_photos_that_cannot_be_read_when_allowed(run, traine
     assert f"{name} is not a JPEG" in result.stderr
 
 
-def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
+def test_caption_prints_captions_of_a_checkpoint(run, trained, shapes):
     photo, other = sorted((shapes / "images").iterdir())[:2]
     result = run("caption", "--model", trained / BEST, photo)
     assert result.exit_code == 0
@@ -214,7 +214,7 @@ def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
     assert several.stderr == "Error: nowhere.jpg does not exist; check the path.\n"
 
 
-# --- What cannot be done
+# --- Errors
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_caption_prints_a_caption_with_a_checkpoint(run, trained, shapes):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_one_line(run, trained, shapes, monkeypatch, arguments, code, words):
+def test_errors_are_reported_in_one_line(run, trained, shapes, monkeypatch, arguments, code, words):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     Path("empty").mkdir()
     (Path("empty") / "captions.txt").write_text("image,caption\n")
@@ -276,7 +276,7 @@ def test_what_cannot_be_done_is_one_line(run, trained, shapes, monkeypatch, argu
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_what_cannot_be_trained_is_one_line_after_what_was_found(run, small, arguments, words):
+def test_a_training_error_is_one_line_after_the_description_of_the_data(run, small, arguments, words):
     result = run("train", *small, *arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     *found, error = result.stderr.splitlines()
@@ -285,7 +285,7 @@ def test_what_cannot_be_trained_is_one_line_after_what_was_found(run, small, arg
     assert not Path("runs").exists()
 
 
-def test_an_output_that_cannot_be_written_is_found_out_before_training(run, small, tmp_path):
+def test_an_unwritable_output_is_refused_before_training(run, small, tmp_path):
     (tmp_path / "file").touch()
     result = run("train", *small, "--output", tmp_path / "file" / "run")
     assert result.exit_code == 1
@@ -293,7 +293,7 @@ def test_an_output_that_cannot_be_written_is_found_out_before_training(run, smal
     assert "features:" not in result.stderr
 
 
-def test_a_report_that_cannot_be_written_is_one_line(run, trained, shapes, tmp_path):
+def test_an_unwritable_report_is_refused_in_one_line(run, trained, shapes, tmp_path):
     (tmp_path / "none").touch()
     result = run("evaluate", trained / BEST, "--data", shapes, "--json", tmp_path / "none" / "report.json")
     assert result.exit_code == 1
@@ -305,14 +305,14 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_a_failure_of_the_program_itself_is_one_line_and_no_traceback():
+def test_the_program_reports_an_error_in_one_line_without_a_traceback():
     result = python("from captioner.cli import main; main(['train', '--data', '/nowhere'])")
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr == "Error: There is no dataset folder /nowhere; name one with --data.\n"
 
 
-def test_a_library_does_not_tell_of_its_own_cache_where_there_is_no_home():
+def test_matplotlib_prints_nothing_about_its_cache_without_a_home_folder():
     code = "import captioner.cli, matplotlib; matplotlib.get_cachedir()"
     environment = {**os.environ, "HOME": "/dev/null/none"}
     for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
@@ -321,7 +321,7 @@ def test_a_library_does_not_tell_of_its_own_cache_where_there_is_no_home():
     assert result.stderr == ""
 
 
-def test_help_is_there_before_torch_is():
+def test_help_is_printed_without_importing_torch_and_numpy():
     result = python(
         "import sys\nfrom captioner.cli import main\ntry: main(['train', '--help'])\n"
         "finally: print('torch' in sys.modules, 'numpy' in sys.modules, file=sys.stderr)"

@@ -1,4 +1,4 @@
-"""`captioner data` describes a folder of captioned photos and everything wrong with it."""
+"""`captioner data` describes a folder of captioned photos and lists its problems."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def photo(file: Path, colour: int, comment: str = "") -> None:
 
 
 def dataset(directory: Path, captions: dict[str, list[str]], **splits: list[str]) -> Path:
-    """Flickr8k's format: photos of different colours, and split lists if given."""
+    """Writes a dataset in Flickr8k's format: photos of different colours, and split lists if given."""
     for number, name in enumerate(captions):
         photo(directory / "images" / name, number)
     rows = [f"{name},{caption}\n" for name, own in captions.items() for caption in own]
@@ -44,11 +44,11 @@ def dataset(directory: Path, captions: dict[str, list[str]], **splits: list[str]
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Path:
-    """The least that has two splits and nothing wrong."""
+    """Returns a minimal dataset with two splits and no problems."""
     return dataset(tmp_path / "pair", {"a.png": ["A dog ."], "b.png": ["A cat ."]}, train=["a.png"], dev=["b.png"])
 
 
-def test_counts_splits_lengths_and_words_are_those_of_the_captions(tmp_path):
+def test_counts_splits_lengths_and_words_of_captions_are_reported(tmp_path):
     captions = {
         "a.png": ["A dog runs , runs !", "One", "Two words"],
         "b.png": ["a dog and a cat sit on the grass"],
@@ -79,7 +79,7 @@ def test_characters_and_scripts_are_counted(tmp_path):
     assert "vocabulary: 10 words and characters, 0 occur at least 5 times" in lines
 
 
-def test_a_dataset_with_nothing_wrong_has_no_problems(pair):
+def test_no_problems_are_reported_for_a_valid_dataset(pair):
     result = run(pair)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-2:] == ["photos opened: 2", "problems: none found"]
@@ -95,7 +95,7 @@ def test_unreadable_photos_are_named_with_their_reasons(pair):
     assert "    images/b.png is damaged or incomplete" in result.stdout
 
 
-def test_of_many_problems_the_first_are_named_and_the_others_counted(pair):
+def test_the_first_of_many_problems_are_named_and_the_others_counted(pair):
     (pair / "captions.txt").write_text("a.png,A dog .\nb.png,A cat .\n" + "".join(f"{i}.png,A .\n" for i in range(25)))
     out = run(pair).stdout
     assert "  25 photos have captions but are missing:\n    0.png\n    1.png\n" in out
@@ -117,13 +117,13 @@ def test_the_same_pixels_in_two_splits_are_found_whatever_else_differs(tmp_path)
     assert "    train images/a.png = dev images/b.png" in report.lines()
 
 
-def test_photos_of_the_same_bytes_and_another_shape_are_not_the_same(pair):
+def test_photos_with_the_same_bytes_in_another_shape_are_different(pair):
     for name, size in (("a.png", (6, 4)), ("b.png", (4, 6))):
         Image.new("RGB", size).save(pair / "images" / name)
     assert inspect(pair).problems == {}
 
 
-def test_a_photo_that_two_splits_list_is_reported_and_not_refused(tmp_path):
+def test_a_photo_listed_in_two_splits_is_reported_and_not_refused(tmp_path):
     for split in ("train", "val"):
         data = [{"image_id": 1, "caption": "A dog ."}, {"image_id": {"train": 2, "val": 3}[split], "caption": "A cat"}]
         (tmp_path / "annotations").mkdir(exist_ok=True)
@@ -135,7 +135,7 @@ def test_a_photo_that_two_splits_list_is_reported_and_not_refused(tmp_path):
     assert report.photos == 3
 
 
-def test_captions_without_photo_photos_without_caption_and_rows_passed_over_are_listed(pair):
+def test_missing_photos_missing_captions_and_malformed_rows_are_listed(pair):
     (pair / "captions.txt").write_text("a.png,A dog .\nb.png,A cat .\nno comma\ngone.png,A cow .\n")
     photo(pair / "images" / "alone.png", 9)
     (pair / "images" / "notes.txt").write_text("no photo")
@@ -145,7 +145,7 @@ def test_captions_without_photo_photos_without_caption_and_rows_passed_over_are_
     assert "  1 rows are malformed and skipped:\n    captions.txt:3 'no comma'\n" in out
 
 
-def test_photos_listed_twice_are_listed(tmp_path):
+def test_photos_listed_twice_are_reported(tmp_path):
     rows = [{"file_name": name, "text": "A dog ."} for name in ("a.png", "./a.png", "b.png")]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     photo(tmp_path / "a.png", 1)
@@ -155,14 +155,14 @@ def test_photos_listed_twice_are_listed(tmp_path):
     assert report.problems == {"photos are listed more than once": ["a.png"]}
 
 
-def test_captions_that_a_training_would_cut_are_counted(pair):
+def test_captions_that_training_would_cut_are_counted(pair):
     (pair / "captions.txt").write_text("a.png,A dog on a mat .\na.png,A dog .\nb.png,A cat on a mat .\n")
     out = run(pair, "--quick", "--set", "data.max_length=3").stdout
     assert "  1 training captions are longer than data.max_length (3) and cut:\n    a.png (5 pieces)\n" in out
     assert run(pair, "--quick").stdout.endswith("problems: none found\n")
 
 
-def test_photos_beside_the_folder_of_texts_are_named_from_there(pair):
+def test_photos_outside_the_folder_of_texts_are_named_relative_to_it(pair):
     texts = pair / "Flickr8k_text"
     texts.mkdir()
     (texts / "Flickr8k.token.txt").write_text("a.png#0\tA dog .\n")
@@ -173,14 +173,14 @@ def test_photos_beside_the_folder_of_texts_are_named_from_there(pair):
 
 
 @pytest.mark.parametrize("text", ["", "image,caption\n", "gone.png,A dog .\n", "no comma\n"])
-def test_a_dataset_of_which_nothing_is_left_is_reported(tmp_path, text):
+def test_a_dataset_without_usable_captions_is_reported(tmp_path, text):
     (tmp_path / "captions.txt").write_text(text)
     result = run(tmp_path)
     assert result.exit_code == 0
     assert "photos: 0\ncaptions: 0, 0 to 0 a photo, mean 0.00\n" in result.stdout
 
 
-def test_quick_opens_no_photo_and_says_so(pair):
+def test_quick_opens_no_photos_and_reports_it(pair):
     (pair / "images" / "a.png").write_bytes(b"no photo")
     assert run(pair, "--quick").stdout.splitlines()[-2:] == ["photos opened: none", "problems: none found"]
 
@@ -195,14 +195,14 @@ def test_the_report_is_written_as_json_with_every_problem(pair, tmp_path):
     assert ["chó", 1] in written["words"]
 
 
-def test_a_report_that_cannot_be_written_is_said_after_it_is_printed(pair, tmp_path):
+def test_an_unwritable_report_file_is_an_error_after_the_printed_report(pair, tmp_path):
     result = run(pair, "--json", tmp_path)
     assert result.exit_code == 1
     assert result.stdout.startswith("dataset: ")
     assert result.stderr.startswith("Error: The report ")
 
 
-def test_splits_that_are_drawn_are_drawn_as_a_training_would(tmp_path):
+def test_splits_are_drawn_as_in_training(tmp_path):
     dataset(tmp_path, {f"{i}.png": ["A dog ."] for i in range(60)})
     examples = load_dataset(tmp_path, splits=(50, 25, 25), seed=3).examples
     counts = {split: sum(e.split == split for e in examples) for split in ("train", "dev", "test")}
@@ -212,7 +212,7 @@ def test_splits_that_are_drawn_are_drawn_as_a_training_would(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")
-def test_names_that_are_no_text_are_reported(tmp_path):
+def test_file_names_that_are_not_text_are_reported(tmp_path):
     for name in ("a\udcff", "b\nc", "d"):
         (tmp_path / f"{name}.txt").write_text("A dog .")
         (tmp_path / f"{name}.png").write_bytes(b"no photo")
@@ -234,7 +234,7 @@ def test_names_that_are_no_text_are_reported(tmp_path):
         (["{pair}", "--tokenizer", "bytes"], 1, "data.tokenizer is 'bytes'; it must be auto, word, bpe"),
     ],
 )
-def test_what_cannot_be_reported_is_one_sentence(pair, tmp_path, arguments, code, message):
+def test_invalid_arguments_are_refused_in_one_line(pair, tmp_path, arguments, code, message):
     (tmp_path / "empty").mkdir()
     result = run(*(argument.format(empty=tmp_path / "empty", pair=pair) for argument in arguments))
     assert (result.exit_code, result.stdout) == (code, "")

@@ -21,7 +21,7 @@ Export = Callable[..., tuple[Result, list[ExportRequest]]]
 
 @pytest.fixture
 def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
-    """Give the command, and see what it asks for."""
+    """Returns a function that runs `captioner export` and returns its result and the requests that it makes."""
     asked: list[ExportRequest] = []
     monkeypatch.setattr("capexport.export.export", lambda request, _: asked.append(request))
 
@@ -32,7 +32,7 @@ def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
     return run
 
 
-def test_what_was_learnt_from_is_never_taken_for_unseen(export, train_shapes, shapes, tmp_path):
+def test_training_photos_are_never_treated_as_unseen(export, train_shapes, shapes, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(shapes, data)
     for file in data.glob("Flickr_8k.*Images.txt"):
@@ -46,7 +46,7 @@ def test_what_was_learnt_from_is_never_taken_for_unseen(export, train_shapes, sh
     assert request.photos == [e.image for e in request.dev]
 
 
-def test_photos_that_cannot_be_read_are_known_first_and_may_be_left_out(export, trained, own_shapes):
+def test_unreadable_photos_are_refused_first_and_can_be_left_out(export, trained, own_shapes):
     first, second, *_ = load_dataset(own_shapes).split("train")
     first.image.write_bytes(b"no photo")
     result, asked = export(trained / BEST, own_shapes)
@@ -61,7 +61,7 @@ def test_photos_that_cannot_be_read_are_known_first_and_may_be_left_out(export, 
     assert len(request.train) == 15
 
 
-def test_the_folder_of_a_run_is_its_best_checkpoint(trained, tmp_path, monkeypatch):
+def test_the_folder_of_a_run_stands_for_its_best_checkpoint(trained, tmp_path, monkeypatch):
     asked: list[ExportRequest] = []
     monkeypatch.setattr("capexport.export.export", lambda request, _: asked.append(request))
     monkeypatch.chdir(tmp_path)
@@ -75,7 +75,7 @@ def test_the_folder_of_a_run_is_its_best_checkpoint(trained, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("given", "language", "neutral"), [(None, "en", True), ("fr", "fr", False), ("en-GB", "en-GB", True)]
 )
-def test_the_language_of_the_captions_is_the_one_given_or_that_of_the_neutral_words(given, language, neutral, trained):
+def test_the_language_is_given_or_follows_from_the_neutral_words(given, language, neutral, trained):
     checkpoint = load_checkpoint(trained / LAST)
     words = ("<pad>", "<start>", "<end>", "<unk>", "a", "the", "man", "person")
     pieces = (*words, *checkpoint.vocabulary.pieces[len(words) :])
@@ -84,7 +84,7 @@ def test_the_language_of_the_captions_is_the_one_given_or_that_of_the_neutral_wo
     assert (spec.language, spec.neutral is not None) == (language, neutral)
 
 
-def test_the_language_is_an_option_and_must_be_a_code(export, trained, shapes):
+def test_the_language_option_must_be_a_language_code(export, trained, shapes):
     result, asked = export(trained, shapes, "--language", "pt-BR")
     assert result.exit_code == 0, result.output
     assert asked[0].language == "pt-BR"
@@ -93,7 +93,7 @@ def test_the_language_is_an_option_and_must_be_a_code(export, trained, shapes):
     assert "The language 'Brazilian!' is not a language code" in result.stderr
 
 
-def test_a_checkpoint_elsewhere_gives_its_bundle_its_name(trained, tmp_path, monkeypatch):
+def test_a_checkpoint_outside_a_run_gives_its_bundle_its_name(trained, tmp_path, monkeypatch):
     asked: list[ExportRequest] = []
     monkeypatch.setattr("capexport.export.export", lambda request, _: asked.append(request))
     monkeypatch.chdir(tmp_path)

@@ -28,13 +28,13 @@ def given_by(names: tuple[str, ...], *arguments: str) -> Mapping[str, Any]:
     return received[0]
 
 
-def test_a_literal_type_is_the_choice_of_its_option():
+def test_the_values_of_a_literal_type_are_the_choices_of_its_option():
     kind = option("train", "--stage").type
     assert isinstance(kind, click.Choice)
     assert tuple(kind.choices) == get_args(Stage)
 
 
-def test_the_choice_of_a_decoder_is_that_of_ours_and_of_installed_packages():
+def test_the_choices_of_decoder_include_decoders_of_installed_packages():
     kind = option("train", "--decoder").type
     assert isinstance(kind, click.Choice)
     assert tuple(kind.choices) == decoder_names()
@@ -62,14 +62,14 @@ def test_a_value_out_of_the_fields_range_is_a_usage_error(arguments):
     assert f"Invalid value for '{arguments[0]}'" in result.stderr
 
 
-def test_only_what_was_given_is_a_setting():
+def test_only_given_options_become_settings():
     assert given_by(TRAINING) == {}
     epochs = str(Config().train.epochs)
     given = given_by(TRAINING, "--epochs", epochs, "--splits", "1", "1", "0", "--decoder-layers", "2")
     assert given == {"train": {"epochs": 8}, "data": {"splits": (1, 1, 0)}, "model": {"layers": 2}}
 
 
-def test_export_options_are_the_fields_of_its_settings():
+def test_export_options_set_the_fields_of_its_settings():
     given = given_by(EXPORT, "--precision", "int8", "--precision", "fp16", "--licence", "x")
     assert ExportSettings(**given["export"]) == ExportSettings(precisions=("int8", "fp16"), licence="x")
 

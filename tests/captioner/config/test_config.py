@@ -33,11 +33,11 @@ def load(file: Path, *assignments: str, base: Config | None = None) -> Config:
     return load_config(merged(read_toml(file), parse_settings(assignments)), base=base, source=str(file))
 
 
-def test_nothing_given_is_the_defaults():
+def test_without_settings_the_defaults_apply():
     assert load_config() == Config()
 
 
-def test_a_toml_file_sets_what_it_names_and_leaves_the_rest(tmp_path):
+def test_a_toml_file_changes_only_the_settings_that_it_names(tmp_path):
     file = toml(tmp_path, '[data]\nfit = "crop"\n[train]\nlr = 2e-4\nepochs = 3\n[search]\nbeam_size = 5\n')
     default = Config()
     assert load(file) == Config(
@@ -70,13 +70,13 @@ def test_set_takes_numbers_and_text_with_or_without_quotes(setting, section, key
     assert type(read) is type(value)
 
 
-def test_a_setting_is_over_the_file_and_a_later_one_over_an_earlier(tmp_path):
+def test_set_overrides_the_file_and_a_later_set_an_earlier_one(tmp_path):
     file = toml(tmp_path, "[train]\nepochs = 3\nbatch_size = 7\n")
     train = load(file, "train.epochs=4", "train.epochs=5", "data.min_count=1").train
     assert (train.epochs, train.batch_size, train.lr) == (5, 7, TrainConfig().lr)
 
 
-def test_the_file_is_over_the_base_and_the_base_over_the_defaults(tmp_path):
+def test_the_file_overrides_the_base_and_the_base_the_defaults(tmp_path):
     base = Config(data=DataConfig(min_count=2), train=TrainConfig(epochs=30, batch_size=9, lr=0.5))
     train = load(toml(tmp_path, "[train]\nepochs = 3\n"), "train.lr=0.25", base=base).train
     assert train == replace(base.train, epochs=3, lr=0.25)
@@ -92,7 +92,7 @@ def test_the_file_is_over_the_base_and_the_base_over_the_defaults(tmp_path):
         ("search.beam=3", "'search.beam'"),
     ],
 )
-def test_an_unknown_key_is_refused_by_name_with_the_known_ones(setting, named):
+def test_an_unknown_key_is_refused_by_name_with_the_known_keys(setting, named):
     with pytest.raises(
         CaptionerError, match=rf"^In the configuration \(the options given\): unknown key {named}; the known keys are "
     ):
@@ -121,7 +121,7 @@ def test_an_unknown_key_in_a_file_is_refused_with_the_files_name(tmp_path):
         ("train.precision=fp8", r"train\.precision is 'fp8'; it must be one of fp32, bf16, fp16"),
     ],
 )
-def test_a_value_of_another_type_is_refused_with_what_it_must_be(setting, why):
+def test_a_value_of_the_wrong_kind_is_refused_with_what_it_must_be(setting, why):
     with pytest.raises(CaptionerError, match=rf"^In the configuration \(the options given\): {why}\.$"):
         load_config(parse_settings([setting]))
 
@@ -150,7 +150,7 @@ def test_a_value_of_another_type_is_refused_with_what_it_must_be(setting, why):
         "search.beam_size=0",
     ],
 )
-def test_a_value_that_cannot_be_trained_with_is_refused_with_its_range(setting):
+def test_a_value_out_of_range_is_refused_with_the_range(setting):
     name, _, value = setting.partition(".")[2].partition("=")
     allowed = r"(be between|be a whole number from) .*\.$"
     with pytest.raises(CaptionerError, match=rf"`?{name}`? is {value}(\.0)?; it must {allowed}"):
@@ -158,19 +158,19 @@ def test_a_value_that_cannot_be_trained_with_is_refused_with_its_range(setting):
 
 
 @pytest.mark.parametrize("setting", ["train.epochs", "epochs=3", "=3", ".epochs=3", "train.=3", ""])
-def test_a_setting_that_is_no_section_key_and_value_is_refused_with_an_example(setting):
+def test_a_malformed_setting_is_refused_with_an_example(setting):
     with pytest.raises(CaptionerError, match=r"is not of the form section\.key=value, such as train\.lr=0\.001\.$"):
         load_config(parse_settings([setting]))
 
 
-def test_a_section_that_is_no_table_is_refused(tmp_path):
+def test_a_section_that_is_not_a_table_is_refused(tmp_path):
     with pytest.raises(CaptionerError, match="train must be a table of keys and values"):
         load(toml(tmp_path, "train = 3\n"))
     with pytest.raises(CaptionerError, match="train must be a table of keys and values"):
         load(toml(tmp_path, "train = 3\n"), "train.lr=1")
 
 
-def test_a_file_that_is_not_there_or_not_toml_is_refused_by_name(tmp_path):
+def test_a_file_that_is_unreadable_or_not_toml_is_refused_by_name(tmp_path):
     with pytest.raises(CaptionerError, match=r"^The configuration .*nowhere\.toml cannot be read: No such file"):
         load(tmp_path / "nowhere.toml")
     with pytest.raises(CaptionerError, match=r"^The configuration .* cannot be read: Is a directory"):
@@ -181,7 +181,7 @@ def test_a_file_that_is_not_there_or_not_toml_is_refused_by_name(tmp_path):
             load(tmp_path / "bad.toml")
 
 
-def test_a_configuration_comes_back_from_its_dictionary():
+def test_a_configuration_is_restored_from_its_dictionary():
     config = load_config(parse_settings(["train.lr=0.5", "model.layers=2", "search.beam_size=1"]))
     assert config_from_dict(asdict(config), "a test") == config
 
@@ -218,12 +218,12 @@ def test_a_configuration_comes_back_from_its_dictionary():
         (["train.batch_size=2", "train.accumulate=3"], r"accumulate is 3; it must not exceed batch_size \(2\)"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(settings, sentence):
+def test_incompatible_settings_are_refused(settings, sentence):
     with pytest.raises(CaptionerError, match=sentence):
         load_config(parse_settings(settings))
 
 
-def test_carnets_name_of_soft_attention_is_the_same_decoder():
+def test_carnets_name_for_soft_attention_is_the_same_decoder():
     config = load_config(parse_settings(["model.decoder=rnetvhcattention"]))
     assert config == load_config(parse_settings(["model.decoder=soft-attention"]))
     assert config.model.attends
@@ -243,13 +243,13 @@ def test_the_default_projection_fits_the_decoder(settings, projection):
     assert load_config(parse_settings(settings)).model.projection == projection
 
 
-def test_a_chosen_tokenizer_replaces_the_automatic_choice_alone():
+def test_a_chosen_tokenizer_replaces_only_the_automatic_choice():
     assert Config().with_tokenizer("bpe") == load_config({"data": {"tokenizer": "bpe"}})
     given = load_config({"data": {"tokenizer": "word"}})
     assert given.with_tokenizer("bpe") == given
 
 
-def test_few_photos_have_defaults_of_their_own_unless_told_otherwise():
+def test_few_photos_have_their_own_defaults_unless_settings_are_given():
     first = load_config(parse_settings(["model.fine_tune=5", "data.views=5"]))
     config = load_second_config({}, first, few=True)
     assert all(getattr(getattr(config, part), name) == FEW[part][name] for part in FEW for name in FEW[part])

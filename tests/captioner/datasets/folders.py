@@ -15,7 +15,7 @@ Found = list[tuple[str, tuple[str, ...], str | None]]
 
 
 def write(directory: Path, files: Files, *photos: str) -> Path:
-    """A dataset of text files (JSON where the content is not text) and photos, by their paths in the folder."""
+    """Writes a dataset of text files (JSON if the content is not text) and photos; names are paths in the folder."""
     for name, content in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
@@ -26,7 +26,7 @@ def write(directory: Path, files: Files, *photos: str) -> Path:
 
 
 def found(directory: Path) -> Found:
-    """Photos by their paths in the folder, with captions and splits."""
+    """Returns the path in the folder, the captions and the split of each photo."""
     examples = load_dataset(directory).examples
     return [(e.image.relative_to(directory).as_posix(), e.references, e.split) for e in examples]
 

@@ -1,4 +1,4 @@
-"""Captions are taken from columns of any usual name, in tables of any name."""
+"""Captions are read from columns with any usual name, in tables with any name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.captioner.datasets.folders import Files, found, without_splits, write
         ),
     ],
 )
-def test_the_columns_of_captions_are_named_and_those_that_are_not_used(tmp_path, name, text, columns) -> None:
+def test_the_summary_names_caption_columns_and_unused_columns(tmp_path, name, text, columns) -> None:
     assert f"columns: {columns}" in load_dataset(write(tmp_path, {name: text}, "p0.jpg", "p1.jpg")).summary()
 
 
@@ -42,7 +42,7 @@ def test_the_columns_of_captions_are_named_and_those_that_are_not_used(tmp_path,
         "image,caption-1,caption-10,caption-11",
     ],
 )
-def test_columns_of_captions_may_be_numbered(tmp_path, header):
+def test_caption_columns_can_be_numbered(tmp_path, header):
     files = {"captions.csv": f"{header}\n1.jpg,A dog,A cat,A cow\n"}
     assert without_splits(found(write(tmp_path, files, "1.jpg"))) == {"1.jpg": ("A dog", "A cat", "A cow")}
 
@@ -55,7 +55,7 @@ def test_columns_of_captions_may_be_numbered(tmp_path, header):
         {"text": "A dog", "text_2": True},
     ],
 )
-def test_captions_of_which_one_is_no_text_are_reported(tmp_path, row):
+def test_a_row_with_a_caption_that_is_not_text_is_reported(tmp_path, row):
     rows = [{"file_name": "1.jpg"} | row, {"file_name": "2.jpg", "captions": ["A cow", None, float("nan")]}]
     dataset = load_dataset(write(tmp_path, {"metadata.jsonl": "\n".join(map(json.dumps, rows))}, "1.jpg", "2.jpg"))
     assert [e.references for e in dataset.examples] == [("A cow",)]
@@ -76,7 +76,7 @@ LINE = '{{"image": "{}.jpg", "caption": "A dog, {}"}}'
         (("train.jsonl", "validation.jsonl"), LINE),
     ],
 )
-def test_tables_of_splits_are_read_together(tmp_path, names, text):
+def test_tables_for_several_splits_are_read_together(tmp_path, names, text):
     files = {name: text.format(number, number) for number, name in enumerate(names)}
     folders = [name.rpartition("/")[0] or "images" for name in names]
     photos = [f"{folder}/{number}.jpg" for number, folder in enumerate(folders)]
@@ -95,13 +95,13 @@ def test_tables_of_splits_are_read_together(tmp_path, names, text):
         ("results.csv", "image_name;comment_number;comment\n{}.jpg;0;A dog, {}\n"),
     ],
 )
-def test_a_table_may_have_any_name_if_it_names_its_columns(tmp_path, name, text):
+def test_a_table_with_known_columns_can_have_any_name(tmp_path, name, text):
     dataset = load_dataset(write(tmp_path, {name: text.format(1, 1), "data.csv": "id,date\n1,2\n"}, "1.jpg"))
     assert [e.references for e in dataset.examples] == [("A dog, 1",)]
     assert dataset.problems.unread == []
 
 
-def test_a_table_of_another_name_does_not_go_before_texts_beside_photos(tmp_path):
+def test_txt_captions_take_precedence_over_a_table_with_an_unusual_name(tmp_path):
     files: Files = {"predictions.csv": CSV.format(1, 1), "1.txt": "A cat"}
     dataset = load_dataset(write(tmp_path, files, "1.jpg"))
     assert [e.references for e in dataset.examples] == [("A cat",)]

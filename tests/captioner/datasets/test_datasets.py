@@ -23,7 +23,7 @@ def write_photos(*photos: Path) -> None:
 
 
 def flickr8k(directory: Path, names: list[str], captions: int = 1) -> Path:
-    """Photos and captions, no split lists."""
+    """Writes photos and captions in Flickr8k's format, without split lists."""
     write_photos(*(directory / "images" / name for name in names))
     rows = [f"{name},Caption {i} .\n" for name in names for i in range(captions)]
     (directory / "captions.txt").write_text("".join(rows))
@@ -47,7 +47,7 @@ def found(dataset: Dataset) -> list[tuple[str, tuple[str, ...], str | None]]:
 # --- COCO
 
 
-def test_coco_in_one_file_is_read_and_its_splits_drawn(tmp_path):
+def test_a_single_coco_file_is_read_and_its_splits_are_drawn(tmp_path):
     coco(tmp_path / "captions.json", {f"{i}.jpg": [f" One {i} . ", f"Two {i} ."] for i in range(30)})
     write_photos(*(tmp_path / "images" / f"{i}.jpg" for i in range(30)))
     dataset = load_dataset(tmp_path)
@@ -58,7 +58,7 @@ def test_coco_in_one_file_is_read_and_its_splits_drawn(tmp_path):
 
 
 @pytest.mark.parametrize("year", ["2014", "2017"])
-def test_coco_in_a_file_a_split_has_its_own_splits(tmp_path, year):
+def test_coco_files_per_split_define_the_splits(tmp_path, year):
     coco(tmp_path / f"annotations/captions_train{year}.json", {"1.jpg": ["A dog ."], "2.jpg": ["A cat .", "It ."]})
     coco(tmp_path / f"annotations/captions_val{year}.json", {"3.jpg": ["A bird ."]})
     write_photos(*(tmp_path / place for place in (f"train{year}/1.jpg", f"train{year}/2.jpg", f"val{year}/3.jpg")))
@@ -72,7 +72,7 @@ def test_coco_in_a_file_a_split_has_its_own_splits(tmp_path, year):
     assert dataset.splits_from == "from the dataset"
 
 
-def test_photos_of_the_same_name_in_two_splits_are_told_apart(tmp_path):
+def test_photos_with_the_same_name_in_two_splits_are_distinguished(tmp_path):
     for split in ("train", "val"):
         coco(tmp_path / f"annotations/captions_{split}2017.json", {"1.jpg": [f"Of {split} ."]})
         write_photos(tmp_path / f"{split}2017" / "1.jpg")
@@ -80,7 +80,7 @@ def test_photos_of_the_same_name_in_two_splits_are_told_apart(tmp_path):
     assert photos == {"train": tmp_path / "train2017" / "1.jpg", "dev": tmp_path / "val2017" / "1.jpg"}
 
 
-def test_a_photo_that_two_splits_caption_is_refused(tmp_path):
+def test_a_photo_with_captions_in_two_splits_is_refused(tmp_path):
     for split in ("train", "val"):
         coco(tmp_path / f"annotations/captions_{split}2017.json", {"1.jpg": ["A dog ."], f"{split}.jpg": ["A cat ."]})
     write_photos(*(tmp_path / "images" / name for name in ("1.jpg", "train.jpg", "val.jpg")))
@@ -90,7 +90,7 @@ def test_a_photo_that_two_splits_caption_is_refused(tmp_path):
         load_dataset(tmp_path)
 
 
-def test_malformed_annotations_are_counted_and_the_others_read(tmp_path):
+def test_malformed_annotations_are_counted_and_skipped(tmp_path):
     coco(tmp_path / "captions.json", {"1.jpg": ["A dog ."], "2.jpg": ["A cat .", None, "  ", 5]})
     data = json.loads((tmp_path / "captions.json").read_text())
     data["annotations"] += [{"image_id": 999, "caption": "Of nobody ."}, {"image_id": [1], "caption": "x"}, "text", {}]
@@ -116,7 +116,7 @@ def test_malformed_annotations_are_counted_and_the_others_read(tmp_path):
         '{"images": [], "annotations": null}',
     ],
 )
-def test_json_that_is_not_cocos_is_refused_by_name(tmp_path, text):
+def test_json_that_is_not_coco_is_refused_with_its_file_name(tmp_path, text):
     (tmp_path / "captions.json").write_text(text)
     with pytest.raises(CaptionerError, match=r"captions\.json is not a COCO captions JSON file"):
         load_dataset(tmp_path)
@@ -134,21 +134,21 @@ def test_splits_are_drawn_by_photo_and_never_by_caption(tmp_path):
     assert all(8 <= counts[split] <= 35 for split in ("dev", "test"))
 
 
-def test_a_photo_that_is_added_changes_nobody_elses_split(tmp_path):
+def test_adding_photos_does_not_change_the_split_of_other_photos(tmp_path):
     names = [f"{i}.jpg" for i in range(60)]
     before = {e.image.name: e.split for e in load_dataset(flickr8k(tmp_path / "before", names)).examples}
     after = load_dataset(flickr8k(tmp_path / "after", ["0000.jpg", *reversed(names), "new.jpg"], captions=2)).examples
     assert before.items() <= {e.image.name: e.split for e in after}.items()
 
 
-def test_another_seed_draws_other_splits(tmp_path):
+def test_a_different_seed_draws_different_splits(tmp_path):
     flickr8k(tmp_path, [f"{i}.jpg" for i in range(60)])
     draws = {tuple(e.split for e in load_dataset(tmp_path, seed=seed).examples) for seed in (0, 0, 1)}
     assert len(draws) == 2
 
 
 @pytest.mark.parametrize("count", range(2, 12))
-def test_a_handful_of_photos_can_be_trained_on_and_validated(tmp_path, count):
+def test_even_a_few_photos_are_split_into_train_and_dev(tmp_path, count):
     dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(count)]))
     chosen = [e.image for split in ("train", "dev", "test") for e in dataset.examples if e.split == split]
     assert dataset.split("train")
@@ -156,21 +156,21 @@ def test_a_handful_of_photos_can_be_trained_on_and_validated(tmp_path, count):
     assert len(chosen) == len(set(chosen)) == count
 
 
-def test_the_summary_says_what_was_found(shapes):
+def test_the_summary_shows_format_counts_and_splits(shapes):
     assert load_dataset(shapes).summary() == [
         "dataset: Flickr8k captions.txt, 24 photos, 48 captions",
         "splits (from the dataset): train 17, dev 4, test 3 photos",
     ]
 
 
-def test_the_default_draw_is_the_one_of_earlier_trainings(tmp_path):
+def test_the_default_draw_matches_earlier_training_runs(tmp_path):
     dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(20)]))
     assert "".join(str(e.split)[1] for e in dataset.examples) == "rrrreerreerrrerrrrrr"
     assert dataset.splits_from == "drawn by photo, 80:10:10, seed 0"
 
 
 @pytest.mark.parametrize("parts", [(60, 30, 10), (0.6, 0.3, 0.1), (6, 3, 1)])
-def test_parts_of_a_draw_are_relative(tmp_path, parts):
+def test_split_parts_are_relative(tmp_path, parts):
     dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(300)]), splits=parts)
     counts = Counter(example.split for example in dataset.examples)
     assert 150 <= counts["train"] <= 210
@@ -179,18 +179,18 @@ def test_parts_of_a_draw_are_relative(tmp_path, parts):
     assert len({example.image for example in dataset.examples}) == 300
 
 
-def test_a_draw_may_leave_test_out(tmp_path):
+def test_a_draw_can_leave_out_test(tmp_path):
     dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(100)]), splits=(50, 50, 0))
     assert {example.split for example in dataset.examples} == {"train", "dev"}
 
 
 @pytest.mark.parametrize("parts", [(0, 1, 1), (1, 0, 1), (1, 1, -1), (math.nan, 1, 1), (math.inf, 1, 1), (1, 1)])
-def test_parts_that_cannot_be_drawn_are_refused(tmp_path, parts):
+def test_invalid_split_parts_are_refused(tmp_path, parts):
     with pytest.raises(UsageError, match=r"^The splits .* are invalid: train and dev must be above 0"):
         load_dataset(flickr8k(tmp_path, ["a.jpg", "b.jpg"]), splits=parts)
 
 
-def test_dev_is_drawn_from_train_where_a_dataset_has_no_dev(tmp_path):
+def test_dev_is_drawn_from_train_if_the_dataset_has_no_dev(tmp_path):
     names = [f"{i}.jpg" for i in range(100)]
     flickr8k(tmp_path, [*names, "t.jpg", "u.jpg"], captions=2)
     (tmp_path / "Flickr_8k.trainImages.txt").write_text("\n".join(names))
@@ -204,7 +204,7 @@ def test_dev_is_drawn_from_train_where_a_dataset_has_no_dev(tmp_path):
 
 
 @pytest.mark.parametrize("count", range(2, 12))
-def test_dev_is_drawn_from_a_handful_of_listed_photos_too(tmp_path, count):
+def test_dev_is_drawn_even_from_a_few_listed_photos(tmp_path, count):
     names = [f"{i}.jpg" for i in range(count)]
     (flickr8k(tmp_path, names) / "Flickr_8k.trainImages.txt").write_text("\n".join(names))
     dataset = load_dataset(tmp_path)
@@ -212,14 +212,14 @@ def test_dev_is_drawn_from_a_handful_of_listed_photos_too(tmp_path, count):
     assert dataset.split("dev")
 
 
-def test_a_photo_that_is_listed_twice_is_one_photo(tmp_path):
+def test_a_photo_listed_more_than_once_is_one_example(tmp_path):
     coco(tmp_path / "captions.json", {"a.jpg": ["A dog ."], "./a.jpg": ["It runs ."], "images/a.jpg": ["A dog ."]})
     write_photos(tmp_path / "images" / "a.jpg", tmp_path / "b.jpg")
     dataset = load_dataset(tmp_path)
     assert [row[:2] for row in found(dataset)] == [("a.jpg", ("A dog .", "It runs .", "A dog ."))]
 
 
-# --- What is missing
+# --- Missing photos, captions and folders
 
 
 def test_missing_photos_are_counted_named_and_refused(own_shapes):
@@ -232,14 +232,14 @@ def test_missing_photos_are_counted_named_and_refused(own_shapes):
     assert "red-circle-white.png" in str(e.value)
 
 
-def test_missing_photos_are_gone_on_without_when_allowed(own_shapes):
+def test_missing_photos_are_skipped_with_allow_missing(own_shapes):
     (own_shapes / "images" / "red-circle-white.png").unlink()
     dataset = load_dataset(own_shapes, allow_missing=True)
     assert len(dataset.examples) == 23
     assert dataset.summary()[-1] == "warning: 1 photos have captions but are missing: red-circle-white.png"
 
 
-def test_captions_without_any_photo_are_told_from_no_captions(tmp_path):
+def test_a_dataset_with_only_missing_photos_is_refused(tmp_path):
     (tmp_path / "captions.txt").write_text("a.jpg,A dog .\nb.jpg,A cat .\n")
     with pytest.raises(CaptionerError, match=r"^2 photos of .* have captions but are missing: a\.jpg, b\.jpg;"):
         load_dataset(tmp_path)
@@ -261,12 +261,12 @@ def test_coco_without_captions_is_refused(tmp_path):
         load_dataset(tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_dataset_folder_is_named(tmp_path):
     with pytest.raises(CaptionerError, match=r"^There is no dataset folder .*nowhere; name one with --data\.$"):
         load_dataset(tmp_path / "nowhere")
 
 
-def test_a_folder_of_no_known_format_is_told_the_formats(tmp_path):
+def test_a_folder_in_an_unknown_format_is_refused_with_the_known_formats(tmp_path):
     write_photos(tmp_path / "a.jpg")
     with pytest.raises(
         CaptionerError, match="is not a dataset in a known format; its captions must be in one of: "
@@ -285,7 +285,7 @@ def test_a_folder_of_no_known_format_is_told_the_formats(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../outside.jpg", "images/../../outside.jpg", "{absolute}"])
-def test_names_that_lead_out_of_the_dataset_are_not_followed(tmp_path, name):
+def test_paths_outside_the_dataset_are_not_followed(tmp_path, name):
     write_photos(tmp_path / "outside.jpg", tmp_path / "data" / "inside.jpg", tmp_path / "data" / "images" / "a.jpg")
     name = name.format(absolute=tmp_path / "outside.jpg")
     (tmp_path / "data" / "captions.txt").write_text(f"{name},A secret .\ninside.jpg,A dog .\n")

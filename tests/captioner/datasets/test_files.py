@@ -10,7 +10,7 @@ from tests.captioner.datasets.folders import found, write
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)
-def test_photos_that_the_runtime_lists_are_photos_for_training(tmp_path, extension):
+def test_training_reads_every_photo_extension_of_the_runtime(tmp_path, extension):
     write(tmp_path, {"a.txt": "A dog .", "b.txt": "A cat ."}, f"a{extension}", f"b{extension.upper()}")
     assert [name for name, _, _ in found(tmp_path)] == [f"a{extension}", f"b{extension.upper()}"]
 

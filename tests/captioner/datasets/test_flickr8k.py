@@ -1,4 +1,4 @@
-"""Flickr8k's captions.txt is read quoted or not, with or without a header, from any editor."""
+"""Flickr8k's captions.txt is read with or without quotes and header, as saved by any editor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from captioner.errors import CaptionerError
 
 
 def write(directory: Path, text: str | bytes, *photos: str) -> Path:
-    """A dataset of a captions.txt and photos, given by their paths in the folder."""
+    """Writes captions.txt and photos (paths in the folder); returns the folder."""
     directory.mkdir(exist_ok=True)
     (directory / "captions.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     for photo in photos:
@@ -44,7 +44,7 @@ def test_a_caption_is_read_with_its_commas_and_quotes(tmp_path, row, caption):
 
 
 @pytest.mark.parametrize("header", ["image,caption\n", "Image, Caption\n", '"image","caption"\n', ""])
-def test_a_header_is_no_caption(tmp_path, header):
+def test_a_header_is_not_read_as_a_caption(tmp_path, header):
     assert captions_of(write(tmp_path, f"{header}a.jpg,A dog .\n", "a.jpg")) == {"a.jpg": ("A dog .",)}
 
 
@@ -57,12 +57,12 @@ def test_a_header_is_no_caption(tmp_path, header):
     ],
     ids=["Windows line ends", "byte order mark", "byte order mark, no header, empty lines"],
 )
-def test_captions_are_read_from_any_editor(tmp_path, text):
+def test_windows_line_ends_and_byte_order_marks_are_accepted(tmp_path, text):
     assert captions_of(write(tmp_path, text, "a.jpg")) == {"a.jpg": ("A dog .", "It runs .")}
 
 
 @pytest.mark.parametrize("folder", ["", "images/", "Images/", "Flicker8k_Dataset/", "photos/"])
-def test_photos_are_found_beside_the_captions_and_in_the_usual_folders(tmp_path, folder):
+def test_photos_are_found_next_to_captions_txt_and_in_the_usual_folders(tmp_path, folder):
     (example,) = load_dataset(write(tmp_path, "a.jpg,A dog .\n", f"{folder}a.jpg")).examples
     assert example.image == tmp_path / folder / "a.jpg"
 
@@ -72,8 +72,8 @@ def test_photos_keep_the_order_of_their_first_caption(tmp_path):
     assert captions_of(write(tmp_path, text, "a.jpg", "b.jpg")) == {"b.jpg": ("One .", "Three ."), "a.jpg": ("Two .",)}
 
 
-def test_malformed_rows_are_counted_and_shown_and_the_others_read(tmp_path):
-    long = "x" * 5000  # longer than a file's name may be
+def test_malformed_rows_are_counted_shown_and_skipped(tmp_path):
+    long = "x" * 5000  # longer than a file name can be
     rows = ["a.jpg,A dog .", "no comma", "a.jpg,", ",A dog .", "a.jpg, ", 'a.jpg,"unfinished', f"{long},A dog ."]
     dataset = load_dataset(write(tmp_path, "\n".join(rows), "a.jpg"), allow_missing=True)
     assert dataset.examples[0].references == ("A dog .", '"unfinished')
@@ -85,12 +85,12 @@ def test_malformed_rows_are_counted_and_shown_and_the_others_read(tmp_path):
     assert warning.endswith(", ...")
 
 
-def test_a_malformed_row_does_not_hide_among_the_good_ones(tmp_path):
+def test_a_row_with_too_many_fields_is_reported_as_repaired(tmp_path):
     dataset = load_dataset(write(tmp_path, 'a.jpg,A dog .\na.jpg,"two","fields"\n', "a.jpg"))
     assert dataset.problems.mended == ['captions.txt \'a.jpg,"two","fields"\'']
 
 
-def test_split_lists_decide_the_splits_and_photos_in_none_are_left_out(tmp_path):
+def test_split_lists_define_the_splits_and_unlisted_photos_are_not_used(tmp_path):
     write(tmp_path, "".join(f"{name}.jpg,A dog .\n" for name in "abcd"), *(f"images/{name}.jpg" for name in "abcd"))
     (tmp_path / "Flickr_8k.trainImages.txt").write_bytes(b"a.jpg\r\nc.jpg\r\n")
     (tmp_path / "Flickr_8k.devImages.txt").write_text("b.jpg\nnever-captioned.jpg\n")
@@ -104,7 +104,7 @@ def test_split_lists_decide_the_splits_and_photos_in_none_are_left_out(tmp_path)
         dataset.split("test")
 
 
-def test_a_photo_in_two_split_lists_is_in_one_split(tmp_path):
+def test_a_photo_in_the_train_and_dev_lists_is_in_dev_only(tmp_path):
     write(tmp_path, "".join(f"{name}.jpg,A dog .\n" for name in "ab"), "a.jpg", "b.jpg")
     (tmp_path / "Flickr_8k.trainImages.txt").write_text("a.jpg\nb.jpg\n")
     (tmp_path / "Flickr_8k.devImages.txt").write_text("b.jpg\n")
@@ -112,7 +112,7 @@ def test_a_photo_in_two_split_lists_is_in_one_split(tmp_path):
     assert [(e.image.name, e.split) for e in dataset.examples] == [("a.jpg", "train"), ("b.jpg", "dev")]
 
 
-def test_captions_that_are_not_utf8_are_refused_by_name(tmp_path):
+def test_captions_that_are_not_utf8_are_refused_with_the_file_name(tmp_path):
     write(tmp_path, "a.jpg,Un café .\n".encode("latin-1"), "a.jpg")
     with pytest.raises(CaptionerError, match=r"captions\.txt is not UTF-8 text"):
         load_dataset(tmp_path)

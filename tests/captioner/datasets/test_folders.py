@@ -1,4 +1,4 @@
-"""Hugging Face's image folders and text files beside photos are recognised and read."""
+"""Hugging Face image folders and .txt captions next to photos are recognised and read."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tests.captioner.datasets.folders import found, without_splits, write
         ({"text": "half \ud83d of a pair"}, ("half ? of a pair",)),
     ],
 )
-def test_a_caption_is_found_in_whichever_column_it_is(tmp_path, row, captions):
+def test_captions_are_found_in_any_known_column(tmp_path, row, captions):
     lines = [json.dumps({"file_name": "images/1.jpg"} | row), '{"file_name": "2.jpg", "text": "A cat ."}']
     write(tmp_path, {"metadata.jsonl": "\n".join(lines)}, "images/1.jpg", "2.jpg")
     assert without_splits(found(tmp_path)) == {"images/1.jpg": captions, "2.jpg": ("A cat .",)}
 
 
 @pytest.mark.parametrize("validation", ["validation", "val", "valid", "dev"])
-def test_metadata_in_the_folder_of_a_split_is_about_that_split(tmp_path, validation):
+def test_metadata_in_a_split_folder_belongs_to_that_split(tmp_path, validation):
     for folder in ("train", validation, "test"):
         row = {"file_name": "1.jpg", "text": f"Of {folder} ."}
         write(tmp_path, {f"{folder}/metadata.jsonl": json.dumps(row)}, f"{folder}/1.jpg")
@@ -45,13 +45,13 @@ def test_metadata_in_the_folder_of_a_split_is_about_that_split(tmp_path, validat
     ]
 
 
-def test_evaluation_is_a_name_of_test(tmp_path):
+def test_eval_is_another_name_for_the_test_split(tmp_path):
     files = {f"{folder}/metadata.jsonl": '{"image": "1.jpg", "text": "A ."}' for folder in ("train", "eval")}
     write(tmp_path, files, "train/1.jpg", "eval/1.jpg")
     assert [split for *_, split in found(tmp_path)] == ["train", "test"]
 
 
-def test_metadata_about_all_photos_takes_the_split_from_the_row_or_the_photos_folder(tmp_path):
+def test_metadata_for_all_photos_has_splits_from_rows_or_photo_folders(tmp_path):
     rows = [
         {"file_name": "train/1.jpg", "text": "A ."},
         {"file_name": "validation/1.jpg", "text": "B ."},
@@ -61,19 +61,19 @@ def test_metadata_about_all_photos_takes_the_split_from_the_row_or_the_photos_fo
     assert [split for *_, split in found(tmp_path)] == ["train", "dev", "test"]
 
 
-def test_metadata_in_csv_is_read_quotes_line_breaks_and_all(tmp_path):
+def test_metadata_csv_is_read_with_quotes_and_line_breaks(tmp_path):
     text = 'file_name,text\n1.jpg,"A dog,\nand ""a"" cat ."\n2.jpg,A cow .\n3.jpg\n'
     dataset = load_dataset(write(tmp_path, {"metadata.csv": text}, "1.jpg", "2.jpg"))
     assert [e.references for e in dataset.examples] == [('A dog,\nand "a" cat .',), ("A cow .",)]
     assert len(dataset.problems.malformed) == 1
 
 
-def test_another_metadata_csv_is_not_taken_for_hugging_faces(tmp_path):
+def test_an_unrelated_metadata_csv_is_not_taken_for_hugging_face(tmp_path):
     files = {"metadata.csv": "id,date\n1,2\n", "1.txt": "A dog .", "2.txt": "A cat ."}
     assert load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).format == "photos with .txt captions next to them"
 
 
-def test_lines_of_metadata_that_are_no_rows_are_counted(tmp_path):
+def test_malformed_metadata_lines_are_counted_and_skipped(tmp_path):
     lines = [
         "not JSON",
         "[1]",
@@ -88,11 +88,11 @@ def test_lines_of_metadata_that_are_no_rows_are_counted(tmp_path):
     assert dataset.problems.malformed == [f"metadata.jsonl:{number}" for number in range(3, 8)]
 
 
-# --- Texts beside photos
+# --- .txt captions next to photos
 
 
 @pytest.mark.parametrize("folder", ["", "images/", "photos/"])
-def test_texts_beside_photos_are_their_captions_one_a_line(tmp_path, folder):
+def test_each_line_of_a_txt_file_next_to_a_photo_is_a_caption(tmp_path, folder):
     files = {f"{folder}a.txt": "A dog .\n\n It runs . \n", f"{folder}b.c.txt": "A cat .", f"{folder}d.TXT": "A cow ."}
     write(tmp_path, files, f"{folder}a.jpg", f"{folder}b.c.PNG", f"{folder}d.jpeg")
     assert without_splits(found(tmp_path)) == {
@@ -102,13 +102,13 @@ def test_texts_beside_photos_are_their_captions_one_a_line(tmp_path, folder):
     }
 
 
-def test_texts_beside_photos_in_folders_of_splits_have_these_splits(tmp_path):
+def test_txt_captions_get_their_split_from_the_folder(tmp_path):
     names = {"train/1": "train", "train/dogs/2": "train", "val/images/3": "dev", "images/test/4": "test"}
     write(tmp_path, {f"{name}.txt": "A ." for name in names}, *(f"{name}.jpg" for name in names))
     assert {name.removesuffix(".jpg"): split for name, _, split in found(tmp_path)} == names
 
 
-def test_photos_without_text_and_texts_without_photo_are_warned_of_and_stop_nothing(tmp_path):
+def test_photos_without_txt_and_txt_files_without_photo_are_only_reported(tmp_path):
     files = {"a.txt": "A dog .", "b.txt": "A cat .", "empty.txt": " \n", "README.txt": "Read me ."}
     dataset = load_dataset(write(tmp_path, files, "a.jpg", "b.jpg", "empty.jpg", "none.jpg"))
     assert [e.image.name for e in dataset.examples] == ["a.jpg", "b.jpg"]
@@ -116,7 +116,7 @@ def test_photos_without_text_and_texts_without_photo_are_warned_of_and_stop_noth
     assert dataset.problems.malformed == ["README.txt (no photo has this name)"]
 
 
-def test_texts_beside_photos_are_tried_last(tmp_path):
+def test_txt_captions_next_to_photos_are_tried_last(tmp_path):
     files = {"captions.txt": "a.jpg,From the list .\nb.jpg,From the list .\n", "a.txt": "Beside .", "b.txt": "Beside ."}
     dataset = load_dataset(write(tmp_path, files, "a.jpg", "b.jpg", "captions.jpg"))
     assert {e.references for e in dataset.examples} == {("From the list .",)}

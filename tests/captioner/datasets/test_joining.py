@@ -26,7 +26,7 @@ CHINESE = ["一只狗在草地上奔跑", "一个男人骑着红色的自行车"
 
 
 def dataset(directory: Path, captions: list[str], first: int = 0, **lists: list[int]) -> Path:
-    """A dataset in Flickr8k's format; each photo has its own colour, numbered from `first`."""
+    """Writes a dataset in Flickr8k's format; each photo has a different colour, numbered from `first`."""
     (directory / "images").mkdir(parents=True)
     rows = ["image,caption"]
     for i, caption in enumerate(captions):
@@ -47,21 +47,21 @@ def together(*folders: Path, weights: tuple[float, ...] = ()) -> Dataset:
 
 
 @pytest.mark.parametrize(("text", "weight"), [("data", 1), ("data=2", 2), ("data=0.2", 0.2), ("a=b", 1)])
-def test_a_weight_follows_the_folder(text, weight):
+def test_a_source_is_a_folder_with_an_optional_weight(text, weight):
     source = DataSource.parse(text)
     assert source.weight == weight
     assert str(source) == text
     assert source.directory == Path("a=b" if text == "a=b" else "data")
 
 
-def test_a_folder_may_be_called_like_a_weight(tmp_path, monkeypatch):
+def test_an_existing_folder_can_have_a_name_that_ends_like_a_weight(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("run=2").mkdir()
     assert DataSource.parse("run=2") == DataSource(Path("run=2"), 1.0)
 
 
 @pytest.mark.parametrize("weight", ["0", "-1", "inf", "nan"])
-def test_a_weight_is_above_zero(weight):
+def test_a_weight_must_be_above_zero(weight):
     with pytest.raises(UsageError, match=f"The weight of --data data={weight} is {weight}; give a number above 0"):
         DataSource.parse(f"data={weight}")
     result = CliRunner().invoke(main, ["train", "--data", f"data={weight}"])
@@ -69,16 +69,16 @@ def test_a_weight_is_above_zero(weight):
     assert "give a number above 0" in result.stderr
 
 
-def test_a_dataset_is_named_once(tmp_path):
+def test_naming_a_dataset_twice_is_refused(tmp_path):
     folder = dataset(tmp_path / "one", ENGLISH)
     with pytest.raises(CaptionerError, match="twice"):
         together(folder, tmp_path / "two" / ".." / "one")
 
 
-# --- what joined datasets hold
+# --- content of joined datasets
 
 
-def test_each_dataset_keeps_its_splits_and_one_without_dev_gets_it_drawn(tmp_path):
+def test_each_dataset_keeps_its_splits_or_has_them_drawn(tmp_path):
     first = dataset(tmp_path / "first", ENGLISH, train=[0, 1], dev=[2])
     second = dataset(tmp_path / "second", [*ENGLISH, *ENGLISH], first=100)
     joined = together(first, second)
@@ -90,18 +90,18 @@ def test_each_dataset_keeps_its_splits_and_one_without_dev_gets_it_drawn(tmp_pat
     assert "second: splits (drawn by photo" in summary
 
 
-def test_one_dataset_is_read_as_it_always_was(tmp_path):
+def test_a_single_dataset_has_no_parts_and_no_name(tmp_path):
     alone = together(dataset(tmp_path / "one", ENGLISH))
     assert alone.parts == ()
     assert {example.dataset for example in alone.examples} == {""}
 
 
-def test_datasets_of_one_folder_name_are_told_apart(tmp_path):
+def test_datasets_with_the_same_folder_name_get_distinct_names(tmp_path):
     joined = together(dataset(tmp_path / "a" / "data", ENGLISH), dataset(tmp_path / "b" / "data", ENGLISH, first=50))
     assert joined.names == ("a/data", "b/data")
 
 
-def test_photos_in_two_datasets_are_named_and_never_learnt_where_the_other_validates(tmp_path):
+def test_photos_in_two_datasets_are_noted_and_dev_photos_never_trained_on(tmp_path):
     first = dataset(tmp_path / "first", ENGLISH, train=[0, 1], dev=[2])
     second = dataset(tmp_path / "second", ENGLISH, first=100, train=[0, 1], dev=[2])
     for photo in ("0.png", "1.png"):
@@ -132,30 +132,30 @@ def test_captions_that_differ_from_the_first_dataset_are_noted(tmp_path, caption
     assert any(line.startswith("warning: ") and note in line for line in joined.summary())
 
 
-def test_captions_of_one_language_and_script_are_not_noted(tmp_path):
+def test_captions_in_the_same_language_and_script_are_not_noted(tmp_path):
     english = together(dataset(tmp_path / "a", ENGLISH), dataset(tmp_path / "b", ENGLISH[::-1], first=100))
     chinese = together(dataset(tmp_path / "c", CHINESE[:2]), dataset(tmp_path / "d", CHINESE[2:], first=100))
     assert english.notes == chinese.notes == ()
 
 
-def test_a_weight_makes_another_training(tmp_path):
+def test_weights_change_the_data_digest(tmp_path):
     folders = dataset(tmp_path / "a", ENGLISH), dataset(tmp_path / "b", ENGLISH, first=100)
     assert data_digest(together(*folders)) != data_digest(together(*folders, weights=(1, 2)))
 
 
-# --- training on them
+# --- training on joined datasets
 
 
 @pytest.fixture
 def two(shapes: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """The dataset of shapes, and one like it with other photos."""
+    """Returns the dataset of shapes, and a copy with rotated grey photos in the folder `mirrored`."""
     other = shutil.copytree(shapes, tmp_path / "mirrored")
     for photo in (other / "images").iterdir():
         Image.open(photo).rotate(90).convert("L").convert("RGB").save(photo)
     return shapes, other
 
 
-def test_dev_is_scored_for_each_and_together_and_one_may_decide(two, settings, cache, tmp_path):
+def test_dev_is_scored_per_dataset_and_one_score_can_select_the_checkpoint(two, settings, cache, tmp_path):
     config = load_config(parse_settings([*settings, "train.epochs=1", "train.select_by=cider@mirrored"]))
     said: list[str] = []
     train(Job(together(*two, weights=(1, 0.5)), config, tmp_path / "run", cache, "the tests"), said.append)
@@ -169,19 +169,19 @@ def test_dev_is_scored_for_each_and_together_and_one_may_decide(two, settings, c
     assert [one["weight"] for one in best.provenance["datasets"]] == [1, 0.5]
 
 
-def test_a_dataset_that_is_not_there_cannot_decide(two, settings, cache, tmp_path):
+def test_select_by_an_unknown_dataset_is_refused(two, settings, cache, tmp_path):
     config = load_config(parse_settings([*settings, "train.select_by=cider@elsewhere"]))
     with pytest.raises(CaptionerError, match="there is no dataset 'elsewhere'; this training has "):
         train(Job(together(*two), config, tmp_path / "run", cache, "the tests"), lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["rouge_l", "cider@", "dev_loss@shapes"])
-def test_a_score_that_nobody_computes_cannot_decide(name):
+def test_select_by_an_unknown_score_is_refused(name):
     with pytest.raises(UsageError, match=r"train\.select_by"):
         TrainConfig(select_by=name)
 
 
-def test_scores_of_each_dataset_are_those_of_its_photos_alone():
+def test_scores_of_a_dataset_are_computed_from_its_photos_only():
     captions, references = ["a dog", "a cat", "a red car"], [["a dog"], ["a bird sings"], ["a red car drives"]]
     found = scores_by_dataset(captions, references, ["x", "y", "x"])
     alone = score([captions[0], captions[2]], [references[0], references[2]])
@@ -193,7 +193,7 @@ def test_scores_of_each_dataset_are_those_of_its_photos_alone():
 # --- the commands
 
 
-def test_several_datasets_are_described_one_by_one_and_compared(tmp_path):
+def test_data_describes_several_datasets_one_by_one_and_compares_them(tmp_path):
     first = dataset(tmp_path / "first", ENGLISH, train=[0, 1], dev=[2])
     second = dataset(tmp_path / "second", GERMAN, first=100, train=[0, 1], dev=[2])
     shutil.copy(first / "images" / "0.png", second / "images" / "0.png")
@@ -209,7 +209,7 @@ def test_several_datasets_are_described_one_by_one_and_compared(tmp_path):
     assert [report["photos"] for report in json.loads((tmp_path / "report.json").read_text())] == [3, 3]
 
 
-def test_a_model_is_evaluated_on_each_dataset_and_on_all(two, trained):
+def test_evaluate_scores_all_datasets_together_and_each_separately(two, trained):
     arguments = ["evaluate", str(trained / BEST), "--data", str(two[0]), "--data", str(two[1])]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0

@@ -1,4 +1,4 @@
-"""JSON of COCO and Karpathy is recognised by its content and read."""
+"""COCO and Karpathy JSON files are recognised by their content and read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.captioner.datasets.folders import Files, found, without_splits, write
 
 
 @pytest.mark.parametrize("folder", ["", "images/", "image/"])
-def test_coco_with_a_folder_a_split_is_read(tmp_path, folder):
+def test_coco_with_a_folder_per_split_is_read(tmp_path, folder):
     files: Files = {}
     for number, split in enumerate(("train", "val", "test"), 1):
         name = f"{number:012d}.jpg"
@@ -31,7 +31,7 @@ def test_coco_with_a_folder_a_split_is_read(tmp_path, folder):
 
 
 @pytest.mark.parametrize("wrap", [lambda rows: {"annotations": rows}, lambda rows: rows], ids=["object", "list"])
-def test_coco_without_images_calls_a_photo_by_its_id_in_12_digits(tmp_path, wrap):
+def test_coco_without_images_names_photos_by_their_12_digit_ids(tmp_path, wrap):
     rows = [{"image_id": 9, "caption": "A dog ."}, {"image_id": "25", "caption": "A cat ."}, {"image_id": 9}]
     for split in ("train", "val"):
         name = "000000000009.jpg"
@@ -45,7 +45,7 @@ def test_coco_without_images_calls_a_photo_by_its_id_in_12_digits(tmp_path, wrap
     assert len(dataset.problems.malformed) == 2
 
 
-def test_a_coco_photo_under_its_later_name_is_found(tmp_path):
+def test_a_2014_coco_photo_is_found_under_its_2017_name(tmp_path):
     annotations = {
         "images": [{"id": 9, "file_name": "COCO_train2014_000000000009.jpg"}],
         "annotations": [{"image_id": 9, "caption": "A dog ."}],
@@ -54,7 +54,7 @@ def test_a_coco_photo_under_its_later_name_is_found(tmp_path):
     assert list(without_splits(found(tmp_path))) == ["train2017/000000000009.jpg"]
 
 
-def test_the_name_of_the_datasets_own_folder_says_nothing_about_splits(tmp_path):
+def test_the_name_of_the_dataset_folder_does_not_set_a_split(tmp_path):
     directory = tmp_path / "my-test-photos"
     rows = [{"image_id": i, "caption": "A dog ."} for i in range(40)]
     write(directory, {"captions.json": {"annotations": rows}}, *(f"{i:012d}.jpg" for i in range(40)))
@@ -62,7 +62,7 @@ def test_the_name_of_the_datasets_own_folder_says_nothing_about_splits(tmp_path)
 
 
 @pytest.mark.parametrize(("there", "year"), [(["2014"], "2014"), (["2017"], "2017"), (["2014", "2017"], "2017")])
-def test_of_cocos_two_years_the_one_is_read_whose_photos_are_there(tmp_path, there, year):
+def test_the_coco_year_with_photos_is_read_and_2017_if_both_have_photos(tmp_path, there, year):
     for each in ("2014", "2017"):
         for number, split in enumerate(("train", "val")):
             name = f"{number:012d}.jpg" if each == "2017" else f"COCO_{split}2014_{number:012d}.jpg"
@@ -78,12 +78,12 @@ def test_of_cocos_two_years_the_one_is_read_whose_photos_are_there(tmp_path, the
 
 
 def vizwiz(split: str, *captions: tuple[str, bool, bool]) -> Files:
-    """A photo with captions, whether they are precanned, and whether they are rejected."""
+    """Returns VizWiz JSON for one photo; a caption is its text, `is_precanned` and `is_rejected`."""
     rows = [{"image_id": 7, "caption": c, "is_precanned": p, "is_rejected": r} for c, p, r in captions]
     return {"images": [{"id": 7, "file_name": f"VizWiz_{split}_7.jpg", "text_detected": True}], "annotations": rows}
 
 
-def test_vizwiz_is_read_without_captions_that_it_marks(tmp_path):
+def test_vizwiz_is_read_without_precanned_and_rejected_captions(tmp_path):
     files: Files = {
         "annotations/train.json": vizwiz("train", ("A can .", False, False), ("Too blurred .", True, False)),
         "annotations/val.json": vizwiz("val", ("A box .", False, False), ("Spam .", False, True)),
@@ -108,7 +108,7 @@ def test_nocaps_is_read(tmp_path, folder, place):
     assert found(write(tmp_path, files, *photos)) == [(photo, captions, "dev") for photo in photos]
 
 
-def test_json_of_other_content_is_not_taken_for_captions(tmp_path):
+def test_json_with_other_content_is_not_taken_for_captions(tmp_path):
     files: Files = {
         "annotations/train.json": {"images": [], "annotations": [{"image_id": 1}]},
         "a.json": "",
@@ -127,7 +127,7 @@ def test_json_of_other_content_is_not_taken_for_captions(tmp_path):
         [{"image_id": "1", "caption": '["A dog .", "It runs ."]'}, {"image_id": "2.jpg", "caption": "A cat ."}],
     ],
 )
-def test_json_may_name_photos_beside_their_captions(tmp_path, content):
+def test_json_can_be_a_mapping_or_list_of_photos_with_captions(tmp_path, content):
     first = "000000000001.jpg" if '"image_id": "1"' in json.dumps(content) else "1.jpg"
     assert without_splits(found(write(tmp_path, {"captions.json": content}, first, "images/2.jpg"))) == {
         first: ("A dog .", "It runs ."),
@@ -135,7 +135,7 @@ def test_json_may_name_photos_beside_their_captions(tmp_path, content):
     }
 
 
-# --- Keys
+# --- Duplicate keys
 
 TWICE = r"an object has the key '{}' twice; give it one value"
 
@@ -148,7 +148,7 @@ TWICE = r"an object has the key '{}' twice; give it one value"
         ("dataset_coco.json", '{"images": [{"sentences": [{"raw": "A", "raw": "B"}]}]}', "raw"),
     ],
 )
-def test_a_key_with_two_values_is_refused_by_name(tmp_path, file, text, key):
+def test_two_values_for_a_key_are_refused_with_file_and_key(tmp_path, file, text, key):
     with pytest.raises(CaptionerError, match=file.replace(".", r"\.") + ".*" + TWICE.format(key)):
         load_dataset(write(tmp_path, {file: text}, "1.jpg"))
 
@@ -162,7 +162,7 @@ def test_a_key_with_two_values_is_refused_by_name(tmp_path, file, text, key):
         ("metadata.csv", '1.jpg,"{""raw"": ""A"", ""raw"": ""B""}"'),
     ],
 )
-def test_a_row_with_two_values_of_a_key_is_reported(tmp_path, file, row):
+def test_a_row_with_two_values_for_a_key_is_reported(tmp_path, file, row):
     lines = [row, '{"file_name": "2.jpg", "text": "C", "id": 1, "id": 1}']
     lines = ["file_name,text", row, "2.jpg,C"] if file.endswith(".csv") else lines
     dataset = load_dataset(write(tmp_path, {file: "\n".join(lines)}, "1.jpg", "2.jpg"))
@@ -174,7 +174,7 @@ def test_a_row_with_two_values_of_a_key_is_reported(tmp_path, file, row):
 
 
 def karpathy(*photos: tuple[str, str, str | None]) -> Files:
-    """Photos with folder, name and split."""
+    """Returns Karpathy JSON for photos, each given by folder, name and split."""
     images = [
         {"filename": name, "sentences": [{"raw": f"Of {name} .", "tokens": ["of"]}]}
         | ({"filepath": folder} if folder else {})
@@ -185,7 +185,7 @@ def karpathy(*photos: tuple[str, str, str | None]) -> Files:
 
 
 @pytest.mark.parametrize("file", ["dataset_coco.json", "dataset_flickr8k.json", "dataset_flickr30k.json"])
-def test_karpathys_splits_are_read(tmp_path, file):
+def test_karpathy_splits_are_read(tmp_path, file):
     data = karpathy(("", "1.jpg", "train"), ("", "2.jpg", "restval"), ("", "3.jpg", "val"), ("", "4.jpg", "test"))
     write(tmp_path, {file: data}, *(f"images/{i}.jpg" for i in range(1, 5)))
     assert [(name, split) for name, _, split in found(tmp_path)] == [
@@ -197,12 +197,12 @@ def test_karpathys_splits_are_read(tmp_path, file):
 
 
 @pytest.mark.parametrize("place", ["val2014/1.jpg", "images/val2014/1.jpg", "1.jpg", "images/1.jpg"])
-def test_karpathys_photos_are_found_with_and_without_their_folder(tmp_path, place):
+def test_karpathy_photos_are_found_with_and_without_their_folder(tmp_path, place):
     data = karpathy(("val2014", "1.jpg", "train"), ("", "2.jpg", "val"))
     assert found(write(tmp_path, {"dataset_coco.json": data}, place, "2.jpg"))[0] == (place, ("Of 1.jpg .",), "train")
 
 
-def test_karpathys_tokens_stand_in_for_a_missing_sentence(tmp_path):
+def test_karpathy_tokens_replace_a_missing_raw_sentence(tmp_path):
     data = karpathy(("", "1.jpg", "train"), ("", "2.jpg", "val"))
     data["images"][0]["sentences"] = [{"tokens": ["a", "dog"]}, {"raw": " ", "tokens": ["a", "cat"]}, {}, None]
     dataset = load_dataset(write(tmp_path, {"dataset_flickr8k.json": data}, "1.jpg", "2.jpg"))
@@ -210,7 +210,7 @@ def test_karpathys_tokens_stand_in_for_a_missing_sentence(tmp_path):
     assert len(dataset.problems.malformed) == 2
 
 
-def test_of_karpathys_files_the_one_about_these_photos_is_read(tmp_path):
+def test_the_karpathy_file_for_the_photos_present_is_read(tmp_path):
     files = {
         f"dataset_{name}.json": karpathy(("", f"{name}1.jpg", "train"), ("", f"{name}2.jpg", "val"))
         for name in ("coco", "flickr30k", "flickr8k")
@@ -220,12 +220,12 @@ def test_of_karpathys_files_the_one_about_these_photos_is_read(tmp_path):
     assert "(dataset_flickr8k.json)" in load_dataset(tmp_path).summary()[0]
 
 
-def test_another_dataset_json_is_not_taken_for_karpathys(tmp_path):
+def test_an_unrelated_dataset_json_is_not_taken_for_karpathy(tmp_path):
     files = {"dataset_infos.json": {"images": 5}, "captions.txt": "1.jpg,A dog .\n2.jpg,A cat .\n"}
     assert load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).format == "Flickr8k captions.txt"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"images": {}}', "[" * 100_000])
-def test_json_that_is_not_karpathys_is_refused_by_name(tmp_path, text):
+def test_json_that_is_not_karpathy_is_refused_with_its_file_name(tmp_path, text):
     with pytest.raises(CaptionerError, match=r"dataset_coco\.json is not a Karpathy captions JSON file"):
         load_dataset(write(tmp_path, {"dataset_coco.json": text}))

@@ -22,12 +22,12 @@ def within(folder: str) -> dict[str, tuple[str, ...]]:
 
 @pytest.mark.parametrize("folder", ["imgs/", "data/raw/", "JPEGImages/"])
 @pytest.mark.parametrize("files", [{"captions.csv": TABLE}, {"captions.txt": TABLE}, {"captions.json": LIST}])
-def test_photos_in_one_folder_of_any_name_are_found(tmp_path, folder, files) -> None:
+def test_photos_in_a_folder_with_any_name_are_found(tmp_path, folder, files) -> None:
     write(tmp_path, files | {"masks/notes": ""}, f"{folder}p0.jpg", f"{folder}p1.jpg", "masks/p0.png")
     assert without_splits(found(tmp_path)) == within(folder)
 
 
-def test_photos_in_several_folders_are_not_chosen_from_but_named(tmp_path) -> None:
+def test_photos_in_several_unusual_folders_are_missing_and_suggested(tmp_path) -> None:
     write(tmp_path, {"captions.csv": TABLE}, "imgs/p0.jpg", "imgs/p1.jpg", "thumbs/p0.jpg", "thumbs/p1.jpg")
     hint = "p0.jpg (did you mean imgs/p0.jpg, thumbs/p0.jpg?)"
     with pytest.raises(CaptionerError) as error:
@@ -36,7 +36,7 @@ def test_photos_in_several_folders_are_not_chosen_from_but_named(tmp_path) -> No
     assert hint in inspect(tmp_path, photos=False).problems["photos have captions but are missing"]
 
 
-def test_a_photo_that_is_missing_among_others_is_not_taken_from_another_folder(tmp_path) -> None:
+def test_a_single_missing_photo_is_not_taken_from_another_folder(tmp_path) -> None:
     write(tmp_path, {"captions.csv": TABLE}, "images/p0.jpg", "thumbs/p1.jpg")
     dataset = load_dataset(tmp_path, allow_missing=True)
     assert [example.image.name for example in dataset.examples] == ["p0.jpg"]
@@ -45,13 +45,13 @@ def test_a_photo_that_is_missing_among_others_is_not_taken_from_another_folder(t
 
 @pytest.mark.parametrize("name", ["captions.txt", "Flickr8k.token.txt"])
 @pytest.mark.parametrize("row", ["{} {}", "{}#0 {}", "{}  {}", "{}: {}"])
-def test_a_space_may_follow_the_name_of_a_photo(tmp_path, name, row) -> None:
+def test_a_space_can_separate_photo_name_and_caption(tmp_path, name, row) -> None:
     rows = [row.format("a b.jpg", "A dog, a cat ."), row.format("p1.JPG", "A cow ."), row.format("p1.JPG", "It .")]
     write(tmp_path, {name: "\n".join(rows)}, "a b.jpg", "p1.JPG")
     assert without_splits(found(tmp_path)) == {"a b.jpg": ("A dog, a cat .",), "p1.JPG": ("A cow .", "It .")}
 
 
-def test_a_space_before_a_comma_separates_nothing(tmp_path) -> None:
+def test_a_space_before_a_comma_is_not_a_separator(tmp_path) -> None:
     write(tmp_path, {"captions.txt": "p0.jpg , A dog .\np1.jpg ,A cat .\n"}, *BOTH)
     assert without_splits(found(tmp_path)) == BOTH
 
@@ -69,14 +69,14 @@ def test_a_space_before_a_comma_separates_nothing(tmp_path) -> None:
     ],
 )
 @pytest.mark.parametrize("folder", ["", "imgs/"])
-def test_a_name_like_that_of_one_photo_is_its_name(tmp_path, name, photo, folder) -> None:
+def test_a_name_similar_to_exactly_one_photo_is_matched_and_reported(tmp_path, name, photo, folder) -> None:
     write(tmp_path, {"metadata.jsonl": f'{{"image": {name}, "text": "A dog ."}}'}, f"{folder}{photo}", f"{folder}b.jpg")
     assert without_splits(found(tmp_path)) == {f"{folder}{photo}": ("A dog .",)}
     assert load_dataset(tmp_path).problems.guessed == [f"{json.loads(name)} ({photo})"]
 
 
 @pytest.mark.parametrize(("name", "photos"), [("12", ["0012.jpg", "012.jpg"]), ("a.jpg", ["a.png", "a.webp"])])
-def test_a_name_like_those_of_several_photos_is_reported(tmp_path, name, photos) -> None:
+def test_a_name_similar_to_several_photos_is_reported_as_missing(tmp_path, name, photos) -> None:
     write(tmp_path, {"captions.csv": f"image,caption\n{name},A dog .\np1.jpg,A cat .\n"}, *photos, "p1.jpg")
     dataset = load_dataset(tmp_path, allow_missing=True)
     assert dataset.problems.missing == [f"{name} (did you mean {', '.join(photos)}?)"]
@@ -86,7 +86,7 @@ def test_a_name_like_those_of_several_photos_is_reported(tmp_path, name, photos)
 @pytest.mark.parametrize(
     "outer", ["C:\\Users\\me\\set\\", "/home/me/set/", "https://example.org/", "data/", "{folder}/"]
 )
-def test_paths_from_elsewhere_lose_the_folders_that_are_not_here(tmp_path, folder, outer) -> None:
+def test_folders_that_do_not_exist_here_are_dropped_from_paths(tmp_path, folder, outer) -> None:
     outer = outer.format(folder=tmp_path / "data")
     rows = [f'{outer}{folder}{name},"{caption}"' for name, (caption,) in BOTH.items()]
     write(tmp_path / "data", {"captions.csv": "\n".join(["image,caption", *rows])}, *within(folder))
@@ -94,7 +94,7 @@ def test_paths_from_elsewhere_lose_the_folders_that_are_not_here(tmp_path, folde
 
 
 @pytest.mark.parametrize("outer", ["/home/me/", "C:\\", ""])
-def test_folders_that_tell_photos_apart_are_not_lost(tmp_path, outer) -> None:
+def test_folders_that_distinguish_photos_are_not_dropped(tmp_path, outer) -> None:
     text = f"image,caption\n{outer}p1.jpg,A cow .\n{outer}dogs/p0.jpg,A dog .\n{outer}cats/p0.jpg,A cat .\n"
     dataset = load_dataset(
         write(tmp_path, {"captions.csv": text}, "images/p0.jpg", "images/p1.jpg"), allow_missing=True
@@ -119,23 +119,23 @@ def test_folders_that_tell_photos_apart_are_not_lost(tmp_path, outer) -> None:
     ],
     ids=lambda files: " ".join(files) if isinstance(files, dict) else "",
 )  # fmt: skip
-def test_files_of_captions_may_be_in_another_case_or_in_a_folder_of_their_own(tmp_path, files: Files, folder) -> None:
+def test_caption_files_can_differ_in_case_or_be_in_a_separate_folder(tmp_path, files: Files, folder) -> None:
     assert without_splits(found(write(tmp_path, files, *within(folder)))) == within(folder)
 
 
-def test_folders_of_splits_may_be_capitals(tmp_path) -> None:
+def test_split_folders_can_be_capitalised(tmp_path) -> None:
     files: Files = {f"{split}/captions.csv": TABLE for split in ("Train", "Val")}
     write(tmp_path, files, *within("Train/"), *within("Val/"))
     assert {(name.split("/")[0], split) for name, _, split in found(tmp_path)} == {("Train", "train"), ("Val", "dev")}
 
 
-def test_a_table_in_a_folder_of_its_own_keeps_the_split_in_its_name(tmp_path) -> None:
+def test_a_table_in_a_separate_folder_keeps_the_split_in_its_name(tmp_path) -> None:
     files: Files = {"lists/captions_train.csv": "image,caption\np0.jpg,A dog .\n"}
     files |= {"lists/captions_val.csv": "image,caption\np1.jpg,A cat .\n"}
     assert [split for *_, split in found(write(tmp_path, files, *within("images/")))] == ["train", "dev"]
 
 
-def test_texts_beside_photos_are_read_in_every_folder_once(tmp_path) -> None:
+def test_txt_captions_are_read_once_from_every_folder(tmp_path) -> None:
     folders = ("", "10_dogs/", "img/more/", "images/cats/")
     write(tmp_path, {f"{folder}p.txt": f"In {folder} ." for folder in folders}, *(f"{f}p.jpg" for f in folders))
     write(tmp_path, {"img/left/q.txt": "No photo ."}, "img/right/r.jpg")
@@ -149,7 +149,7 @@ def test_texts_beside_photos_are_read_in_every_folder_once(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("texts", "photos"), [("captions/", "images/"), ("labels/train/", "images/train/"), ("t/", "")]
 )
-def test_texts_apart_from_their_photos_are_named(tmp_path, texts, photos) -> None:
+def test_txt_captions_in_another_folder_than_their_photos_are_refused(tmp_path, texts, photos) -> None:
     write(tmp_path, {f"{texts}007.txt": "A dog ."}, f"{photos}007.jpg")
     told = f"{texts}007.txt has the name of {photos}007.jpg; put each text next to its photo."
     with pytest.raises(CaptionerError, match=told.replace(".", r"\.") + "$"):
@@ -167,17 +167,17 @@ def test_texts_apart_from_their_photos_are_named(tmp_path, texts, photos) -> Non
         ({"a/captions.csv": TABLE, "b/captions.csv": TABLE}, r"/a, .*/b are datasets; use one or more\.$"),
     ],
 )
-def test_an_unknown_folder_is_told_what_it_has(tmp_path, files, told) -> None:
+def test_the_error_for_an_unknown_layout_names_what_the_folder_contains(tmp_path, files, told) -> None:
     with pytest.raises(CaptionerError, match=told):
         load_dataset(write(tmp_path, files, "p0.jpg"))
 
 
 @pytest.mark.parametrize("rows", [LIST, {"annotations": LIST}])
-def test_json_of_any_name_may_name_photos_beside_their_captions(tmp_path, rows) -> None:
+def test_json_with_any_name_can_list_photos_with_captions(tmp_path, rows) -> None:
     assert without_splits(found(write(tmp_path, {"export.json": rows}, *BOTH))) == BOTH
 
 
-def test_the_table_of_flickr30k_on_the_hub_is_read(tmp_path) -> None:
+def test_the_flickr30k_table_from_the_hub_is_read(tmp_path) -> None:
     cell = json.dumps(["A dog, big .", 'A "dog" .']).replace('"', '""')
     text = f'raw,sentids,split,filename,img_id\n"{cell}","[0, 1]",test,p0.jpg,0\n'
     assert found(write(tmp_path, {"flickr_annotations_30k.csv": text}, "p0.jpg")) == [
@@ -185,7 +185,7 @@ def test_the_table_of_flickr30k_on_the_hub_is_read(tmp_path) -> None:
     ]
 
 
-def test_a_table_with_unknown_columns_beside_others_is_named(tmp_path) -> None:
+def test_a_table_with_unknown_columns_among_others_is_reported(tmp_path) -> None:
     write(tmp_path, {"train/captions.csv": TABLE, "test/captions.csv": "bild,titel\np2.jpg,Ein Hund\n"}, "test/p2.jpg")
     (unread,) = load_dataset(write(tmp_path, {}, *within("train/"))).problems.unread
     assert unread.startswith("test/captions.csv (starts with 'bild,titel'; a table needs ")

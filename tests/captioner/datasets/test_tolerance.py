@@ -19,7 +19,7 @@ FIRST, SECOND = "A dog runs, and a cat looks on.", "Two people stand on a beach.
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Photos p0.jpg to p3.jpg without captions."""
+    """Returns a folder with the photos p0.jpg to p3.jpg and no captions."""
     return with_photos(tmp_path / "data")
 
 
@@ -60,7 +60,7 @@ def captions(dataset: Dataset) -> list[tuple[str, ...]]:
         ("\n\nimage_id,caption", '{},"{}"', False),
     ],
 )
-def test_a_caption_is_read_whole_whatever_the_table(folder, name, header, row, mended) -> None:
+def test_captions_are_read_completely_in_any_table_dialect(folder, name, header, row, mended) -> None:
     lines = [header, row.format("p0.jpg", FIRST), row.format("p1.jpg", FIRST), header.split("\n")[-1]]
     dataset = read(folder, name, "\n".join(lines))
     assert captions(dataset) == [(FIRST,), (FIRST,)]
@@ -70,50 +70,50 @@ def test_a_caption_is_read_whole_whatever_the_table(folder, name, header, row, m
 
 @pytest.mark.parametrize("row", ['{},"{}"', "{}\t{}", "{};{}", '7,{},"{}"'])
 @pytest.mark.parametrize("name", ["captions.csv", "captions.txt"])
-def test_without_a_header_the_caption_follows_the_photo(folder, name, row) -> None:
+def test_in_a_table_without_a_header_the_caption_follows_the_photo(folder, name, row) -> None:
     dataset = read(folder, name, "\n".join([row.format("p0.jpg", FIRST), row.format("p1.jpg", SECOND)]))
     assert captions(dataset) == [(FIRST,), (SECOND,)]
     assert not dataset.problems.malformed
 
 
 @pytest.mark.parametrize("header", ["file_name,caption_1,caption_2", "file_name,text,caption"])
-def test_a_comma_that_may_be_in_any_of_several_captions_is_reported(folder, header) -> None:
+def test_an_unquoted_comma_in_a_row_of_several_captions_is_reported(folder, header) -> None:
     dataset = read(folder, "metadata.csv", f"{header}\np0.jpg,A dog, running,A cat\np1.jpg,A cow,A pig\n")
     assert [example.image.name for example in dataset.examples] == ["p1.jpg"]
     assert dataset.problems.malformed == ["metadata.csv:2"]
 
 
-def test_a_lone_quotation_mark_joins_no_rows_of_names_without_an_ending(folder) -> None:
+def test_a_lone_quotation_mark_joins_no_rows_if_names_have_no_extension(folder) -> None:
     dataset = read(folder, "metadata.csv", 'file_name,text\np0,"A dog\np1,A cat\np2,A 5" knife\n')
     assert captions(dataset) == [('"A dog',), ("A cat",), ('A 5" knife',)]
 
 
-def test_marks_in_a_caption_stay_where_a_row_is_not_quoted_as_in_csv(folder) -> None:
+def test_quotation_marks_are_kept_if_a_row_is_not_quoted_as_csv(folder) -> None:
     rows = ['"Big" dogs run', '"A \\"big\\" dog"']
     dataset = read(folder, "metadata.csv", f"file_name,text\np0.jpg,{rows[0]}\np1.jpg,{rows[1]}\n")
     assert captions(dataset) == [(row,) for row in rows]
     assert dataset.problems.mended == ["metadata.csv:2", "metadata.csv:3"]
 
 
-def test_the_header_of_a_file_that_was_appended_is_no_row(folder) -> None:
+def test_the_header_of_an_appended_file_is_not_a_row(folder) -> None:
     text = "\ufeffimage,caption\np{}.jpg,A dog\n"
     dataset = read(folder, "captions.txt", text.format(0) + text.format(1))
     assert captions(dataset) == [("A dog",), ("A dog",)]
 
 
-def test_captions_txt_has_lists_and_line_breaks_like_any_table(folder) -> None:
+def test_captions_txt_can_have_lists_and_line_breaks_like_any_table(folder) -> None:
     dataset = read(
         folder, "captions.txt", "image,caption\np0.jpg,\"['A dog', 'A cat']\"\np1.jpg,\"A cow\nruns, fast\"\n"
     )
     assert captions(dataset) == [("A dog", "A cat"), ("A cow\nruns, fast",)]
 
 
-def test_a_split_may_be_a_column(folder) -> None:
+def test_a_column_can_set_the_split(folder) -> None:
     dataset = read(folder, "captions.csv", "image,caption,split\np0.jpg,A dog,train\np1.jpg,A cat,val\n")
     assert [example.split for example in dataset.examples] == ["train", "dev"]
 
 
-def test_a_lone_quotation_mark_costs_no_other_row(folder) -> None:
+def test_a_lone_quotation_mark_does_not_affect_other_rows(folder) -> None:
     dataset = read(
         folder, "metadata.csv", f'file_name,text\np0.jpg,"A dog\np1.jpg,{SECOND}\np2.jpg,"A cat\non a mat"\n'
     )
@@ -121,7 +121,7 @@ def test_a_lone_quotation_mark_costs_no_other_row(folder) -> None:
     assert dataset.problems.mended == ["metadata.csv:2"]
 
 
-def test_a_lone_quotation_mark_costs_no_row_where_names_are_last(folder) -> None:
+def test_a_lone_quotation_mark_loses_no_row_if_names_are_last(folder) -> None:
     text = 'text,file_name\n"A dog,p0.jpg\nA cat, asleep,p1.jpg\nA "cow,p2.jpg\n"A pig\nruns",p3.jpg\n'
     assert captions(read(folder, "metadata.csv", text)) == [
         ('"A dog',),
@@ -131,7 +131,7 @@ def test_a_lone_quotation_mark_costs_no_row_where_names_are_last(folder) -> None
     ]
 
 
-def test_a_lone_quotation_mark_leaves_a_quoted_name(folder) -> None:
+def test_a_lone_quotation_mark_does_not_affect_a_quoted_name(folder) -> None:
     assert captions(read(folder, "metadata.csv", 'file_name,text\n"p0.jpg","A dog\n')) == [('"A dog',)]
 
 
@@ -149,7 +149,7 @@ def test_a_lone_quotation_mark_leaves_a_quoted_name(folder) -> None:
         repr([[FIRST], [SECOND]]),
     ],
 )
-def test_a_cell_may_hold_a_list(folder, cell) -> None:
+def test_a_cell_can_contain_a_list_of_captions(folder, cell) -> None:
     quoted = cell.replace('"', '""')
     assert captions(read(folder, "metadata.csv", f'file_name,captions\np0.jpg,"{quoted}"\np1.jpg,[one] dog\n')) == [
         (FIRST, SECOND),
@@ -160,7 +160,7 @@ def test_a_cell_may_hold_a_list(folder, cell) -> None:
 @pytest.mark.parametrize(
     "cell", ["['A dog's ball', 'A cat']", "['A dog''s ball', 'A cat']", "['A dog', 'A cat'", "[]", "[A dog, A cat]"]
 )
-def test_a_list_that_cannot_be_read_is_reported(folder, cell) -> None:
+def test_a_malformed_list_is_reported(folder, cell) -> None:
     dataset = read(
         folder,
         "metadata.jsonl",
@@ -170,7 +170,7 @@ def test_a_list_that_cannot_be_read_is_reported(folder, cell) -> None:
     assert dataset.problems.malformed == ["metadata.jsonl:1"]
 
 
-def test_a_row_with_a_list_that_cannot_be_read_is_not_learnt_in_part(folder) -> None:
+def test_a_row_with_a_malformed_list_is_skipped_entirely(folder) -> None:
     row = {"file_name": "p0.jpg", "caption_0": FIRST, "caption_1": "['A dog'", "caption_2": SECOND}
     dataset = read(folder, "metadata.jsonl", "\n".join(map(json.dumps, [row, {"file_name": "p1.jpg", "text": FIRST}])))
     assert captions(dataset) == [(FIRST,)]
@@ -187,7 +187,7 @@ def test_captions_without_a_word_are_reported_and_left_out(folder) -> None:
 
 
 @pytest.mark.parametrize(("of_photo", "of_caption"), [(7, "7"), ("7", 7), (7, "000000000007"), ("0", 0), (7.0, 7)])
-def test_ids_may_be_numbers_here_and_text_there(folder, of_photo, of_caption) -> None:
+def test_numeric_ids_match_ids_written_as_text(folder, of_photo, of_caption) -> None:
     content = {
         "images": [{"id": of_photo, "file_name": "p0.jpg"}],
         "annotations": [{"image_id": of_caption, "caption": FIRST}],
@@ -195,13 +195,13 @@ def test_ids_may_be_numbers_here_and_text_there(folder, of_photo, of_caption) ->
     assert captions(read(folder, "captions.json", json.dumps(content))) == [(FIRST,)]
 
 
-def test_an_id_of_no_image_is_said(folder) -> None:
+def test_an_annotation_with_an_unknown_image_id_is_reported(folder) -> None:
     content = {"images": [{"id": 1, "file_name": "p0.jpg"}], "annotations": [{"image_id": 2, "caption": FIRST}]}
     with pytest.raises(CaptionerError, match=r"annotation 0 \(no image has this id\)"):
         read(folder, "captions.json", json.dumps(content))
 
 
-def test_an_id_that_is_none_or_of_two_images_gives_a_caption_to_neither(folder) -> None:
+def test_missing_and_shared_image_ids_are_reported_and_not_used(folder) -> None:
     images = [("p0.jpg", 0), ("p1.jpg", 1), ("p2.jpg", 1), ("p3.jpg", None), (None, 4)]
     content = {
         "images": [{"id": key, "file_name": name} for name, key in images],
@@ -227,14 +227,14 @@ def test_an_id_that_is_none_or_of_two_images_gives_a_caption_to_neither(folder) 
         ("Images", "Flickr_TextData", "Flickr_TextData"),
     ],
 )
-def test_archives_are_read_as_they_are_unpacked(tmp_path, photos, texts, named) -> None:
+def test_unpacked_archives_are_read_without_moving_files(tmp_path, photos, texts, named) -> None:
     with_photos(tmp_path / photos)
     (tmp_path / texts).mkdir(exist_ok=True)
     (tmp_path / texts / "Flickr8k.token.txt").write_text(f"p0.jpg#0\t{FIRST}\n")
     assert captions(load_dataset(tmp_path / named)) == [(FIRST,)]
 
 
-def test_what_systems_leave_beside_photos_is_ignored(folder) -> None:
+def test_files_that_operating_systems_add_are_ignored(folder) -> None:
     (folder / "p0.txt").write_text(FIRST)
     for name in ("._p0.txt", "._p0.jpg", ".DS_Store"):
         (folder / name).write_bytes(b"\xff\x00")
@@ -250,19 +250,19 @@ def test_what_systems_leave_beside_photos_is_ignored(folder) -> None:
 @pytest.mark.parametrize(
     "name", ["./p0.jpg", "P0.JPG", "data\\p0.jpg", "data/p0.jpg", "Data/P0.jpg", "p0", " p0.jpg", "p0.jpg#4"]
 )
-def test_a_photo_is_found_however_its_name_is_written(folder, name) -> None:
+def test_a_photo_is_found_under_variants_of_its_name(folder, name) -> None:
     (folder.parent / "metadata.jsonl").write_text(json.dumps({"file_name": name, "text": FIRST}))
     (folder.parent / "p0.jpg").write_bytes((folder / "p0.jpg").read_bytes())
     assert captions(load_dataset(folder.parent)) == [(FIRST,)]
 
 
 @pytest.mark.parametrize(("photo", "text"), [("IMG_1.JPG", "img_1.txt"), ("cafe\u0301.jpg", "caf\xe9.TXT")])
-def test_a_text_is_found_however_its_name_is_written(tmp_path, photo, text) -> None:
+def test_txt_captions_match_photos_in_another_case_or_unicode_form(tmp_path, photo, text) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / photo)
     assert captions(read(tmp_path, text, FIRST)) == [(FIRST,)]
 
 
-def test_texts_may_end_in_caption_or_follow_the_whole_name(folder) -> None:
+def test_text_files_can_end_in_caption_or_follow_the_full_photo_name(folder) -> None:
     for name, text in (("p0.caption", FIRST), ("p0.txt", "dog, cat"), ("p1.jpg.txt", SECOND)):
         (folder / name).write_text(text)
     dataset = load_dataset(folder)
@@ -270,37 +270,37 @@ def test_texts_may_end_in_caption_or_follow_the_whole_name(folder) -> None:
     assert dataset.problems.malformed == ["p0.txt (its photo has another text)"]
 
 
-def test_a_list_in_a_text_is_read_or_reported(folder) -> None:
+def test_a_list_in_a_text_file_is_read_or_reported(folder) -> None:
     dataset = read(folder, "p0.txt", f'{json.dumps([FIRST, SECOND])}\n["A dog\n')
     assert captions(dataset) == [(FIRST, SECOND)]
     assert dataset.problems.malformed == ["p0.txt:2"]
 
 
 @pytest.mark.parametrize("header", ["id,words", "Picture name,Words about it"])
-def test_an_unknown_header_is_named_and_no_photo(folder, header) -> None:
+def test_an_unknown_header_is_reported_and_not_read_as_a_photo(folder, header) -> None:
     dataset = read(folder, "captions.txt", f"{header}\np0.jpg,A dog\np1.jpg,A cat\n")
     assert len(dataset.examples) == 2
     assert dataset.problems.malformed == [f"captions.txt:1 {header!r}"]
 
 
-def test_the_columns_of_metadata_may_be_capitals_and_are_named_if_unknown(folder) -> None:
+def test_metadata_columns_can_have_capitals_and_unknown_columns_are_named(folder) -> None:
     assert captions(read(folder, "metadata.jsonl", '{"File_Name": "p0.jpg", "Text": "A dog"}')) == [("A dog",)]
     with pytest.raises(CaptionerError, match=r"captions from none; not used: bild, titel\); check"):
         read(folder, "metadata.jsonl", '{"bild": "p0.jpg", "titel": "Ein Hund"}')
 
 
-def test_a_table_in_another_encoding_is_told_so(folder) -> None:
+def test_a_table_in_another_encoding_is_refused(folder) -> None:
     (folder / "captions.csv").write_bytes("image,caption\np0.jpg,A dog\n".encode("utf-16"))
     with pytest.raises(CaptionerError, match=r"captions\.csv is not UTF-8 text; convert it first"):
         load_dataset(folder)
 
 
-def test_a_table_with_unknown_columns_is_named(folder) -> None:
+def test_a_table_with_unknown_columns_is_refused_with_its_first_line(folder) -> None:
     with pytest.raises(CaptionerError, match=r"captions\.csv starts with 'photo;legende'; a table needs a column for"):
         read(folder, "captions.csv", "photo;legende\np0.jpg;Un chien\n")
 
 
-def test_a_caption_larger_than_a_field_of_csv_is_read(folder) -> None:
+def test_a_caption_longer_than_the_csv_field_limit_is_read(folder) -> None:
     long = "dog " * 40_000
     assert captions(read(folder, "captions.csv", f"filename,caption\np0.jpg,{long}\n")) == [(long.strip(),)]
 
@@ -318,7 +318,7 @@ def test_a_caption_larger_than_a_field_of_csv_is_read(folder) -> None:
         ("p0.txt", "A dog\n🙂\n"),
     ],
 )
-def test_a_report_and_a_training_say_the_same(folder, name, text) -> None:
+def test_report_and_summary_contain_the_same_warnings_and_columns(folder, name, text) -> None:
     (folder / "p0.jpg").rename(folder / "000000000001.jpg") if name == "captions.json" else None
     (folder / name).write_text(text, encoding="utf-8")
     report, summary = inspect(folder, photos=False), load_dataset(folder, allow_missing=True).summary()

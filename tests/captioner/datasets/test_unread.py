@@ -1,4 +1,4 @@
-"""Caption files that are not read because another file is are reported."""
+"""Caption files that are ignored in favour of another file are reported."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def karpathy(photo: str) -> Files:
     ],
     ids=lambda files: " ".join(files),
 )
-def test_a_file_that_is_not_read_is_said_by_a_report_and_a_training(tmp_path, read: Files, unread: Files) -> None:
+def test_unread_caption_files_are_in_the_report_and_the_summary(tmp_path, read: Files, unread: Files) -> None:
     directory = write(tmp_path, read | unread, *PHOTOS)
     (directory / "train").mkdir(exist_ok=True)
     write(directory, {}, "train/1.jpg")
@@ -52,7 +52,7 @@ def test_a_file_that_is_not_read_is_said_by_a_report_and_a_training(tmp_path, re
     assert f"warning: {len(found)} caption files are not read: {found[0]}" in "".join(dataset.summary())
 
 
-def test_files_that_belong_to_a_dataset_are_not_warned_of(tmp_path) -> None:
+def test_other_files_of_a_dataset_cause_no_warning(tmp_path) -> None:
     files = {
         "Flickr8k.lemma.token.txt": TOKENS,
         "Flickr_8k.trainImages.txt": "1.jpg\n",

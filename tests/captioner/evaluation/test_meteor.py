@@ -1,4 +1,4 @@
-"""METEOR equals pycocoevalcap's, and an error says if Java is missing, fails or hangs."""
+"""METEOR equals pycocoevalcap's, and a message explains if Java is missing, fails or hangs."""
 
 import shutil
 import stat
@@ -30,7 +30,7 @@ def words_of(sentences: list[str]) -> list[list[str]]:
 
 @pytest.fixture
 def broken(tmp_path, monkeypatch):
-    """Makes a `java` of a shell script, and a METEOR with it, whose complaints are in the list."""
+    """Returns a function that makes a METEOR with a shell script as `java`, and the list of its warnings."""
 
     def make(script: str) -> tuple[Meteor, list[str]]:
         java = tmp_path / "java"
@@ -44,7 +44,7 @@ def broken(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @needs_java
-def test_meteor_equals_pycocoevalcap_and_goes_on_with_one_process():
+def test_meteor_equals_pycocoevalcap_and_keeps_one_process():
     package = pytest.importorskip("pycocoevalcap.meteor.meteor")
     theirs = package.Meteor()
     try:
@@ -59,13 +59,13 @@ def test_meteor_equals_pycocoevalcap_and_goes_on_with_one_process():
         process = ours._process
         assert score(CANDIDATES, REFERENCES, ours)["meteor"] == found == expected
         assert ours._process is process is not None
-    assert process.poll() is not None  # it ended with the block
+    assert process.poll() is not None  # the process ends with the block
 
 
 @pytest.mark.parametrize(
     ("missing", "reason"), [("java", "Java is not installed"), ("jar", "pycocoevalcap is not installed")]
 )
-def test_without_java_or_package_meteor_is_left_out_and_one_line_says_why(monkeypatch, missing, reason):
+def test_without_java_or_package_meteor_is_left_out_with_one_line(monkeypatch, missing, reason):
     monkeypatch.setattr(module.shutil, "which", lambda name: None if missing == "java" else "/usr/bin/java")
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     said: list[str] = []
@@ -77,7 +77,7 @@ def test_without_java_or_package_meteor_is_left_out_and_one_line_says_why(monkey
 
 
 @pytest.mark.parametrize("script", ["exit 1", "read line; echo what; read line; echo is; echo this"])
-def test_a_java_that_fails_costs_the_score_and_one_line(broken, script):
+def test_if_java_fails_meteor_is_left_out_with_one_warning(broken, script):
     meteor, said = broken(script)
     assert meteor.score([["a"]], [[["a"]]]) is None
     assert meteor.score([["a"]], [[["a"]]]) is None
@@ -91,12 +91,12 @@ def test_a_java_that_hangs_is_killed(broken, monkeypatch):
     meteor, said = broken("exec sleep 600")
     began = time.monotonic()
     assert meteor.score([["a"]], [[["a"]]]) is None
-    assert time.monotonic() - began < 300  # it came back long before the program would have
+    assert time.monotonic() - began < 300  # well before the script would have ended
     assert len(said) == 1
     assert meteor._process is None
 
 
-def test_a_java_that_cannot_be_started_costs_the_score_and_one_line(tmp_path):
+def test_if_java_cannot_be_started_meteor_is_left_out_with_one_warning(tmp_path):
     said: list[str] = []
     assert Meteor(str(tmp_path / "none"), Path(tmp_path / "x.jar"), said.append).score([["a"]], [[["a"]]]) is None
     assert len(said) == 1

@@ -46,16 +46,16 @@ Corpus = tuple[list[list[str]], list[list[list[str]]]]
 
 
 def random_sentence(rng: np.random.Generator, shortest: int) -> list[str]:
-    # words at the front of the vocabulary are the frequent ones, as in captions
+    # the first words of the vocabulary are frequent, as some words are in captions
     picks = rng.geometric(0.3, size=rng.integers(shortest, 13)) - 1
     return [VOCABULARY[pick % len(VOCABULARY)] for pick in picks]
 
 
 def random_corpus(seed: int, photos: int) -> Corpus:
-    """Candidates and references, some with no word and some with one; the first reference is never empty."""
+    """Returns candidates and references, some of them empty or of one word; the first reference is never empty."""
     rng = np.random.default_rng(seed)
     references = [[random_sentence(rng, shortest=0) for _ in range(rng.integers(1, 6))] for _ in range(photos)]
-    references[0][0] = random_sentence(rng, shortest=1)  # pycocoevalcap fails where no reference has a word
+    references[0][0] = random_sentence(rng, shortest=1)  # pycocoevalcap fails if no reference has a word
     candidates = [random_sentence(rng, shortest=0) for _ in range(photos)]
     for i in range(0, photos, 7):
         candidates[i] = candidates[i][: int(rng.integers(0, 2))]
@@ -82,7 +82,7 @@ def exactly(expected):
     return pytest.approx(expected, rel=0, abs=1e-9)
 
 
-# --- Against the package that published results come from
+# --- Compared with pycocoevalcap, which published results come from
 
 
 def test_random_corpora_have_empty_and_one_word_captions():
@@ -118,12 +118,12 @@ def test_empty_candidates_score_as_in_pycocoevalcap():
     assert cider(*corpus) == exactly(Cider().compute_score(gts, res)[0]) == 0.0
 
 
-def test_no_word_anywhere_scores_without_an_error():
+def test_a_corpus_without_words_scores_zero():
     assert bleu([[]], [[[]]]) == exactly((0, 0, 0, 0))
     assert cider([[]], [[[]]]) == 0.0
 
 
-# --- Worked out by hand
+# --- Compared with values computed by hand
 
 
 def test_bleu_of_a_perfect_match_is_one():
@@ -143,13 +143,13 @@ def test_bleu_penalises_a_corpus_shorter_than_its_references():
     assert (bleu_1, bleu_2) == pytest.approx((math.exp(1 - 3 / 2),) * 2, abs=1e-8)
 
 
-def test_bleu_takes_the_shorter_of_two_references_equally_close_in_length():
+def test_bleu_uses_the_shorter_of_two_references_equally_close_in_length():
     words = words_of("a cat sleeps here")
     bleu_1, *_ = bleu([words[:3]], [[words, words[:2]]])
     assert bleu_1 == pytest.approx(1, abs=1e-8)
 
 
-def test_bleu_is_of_the_corpus_and_not_a_mean_over_photos():
+def test_bleu_is_computed_over_the_corpus_and_not_averaged_over_photos():
     bleu_1, *_ = bleu([["a"], ["x", "y", "z"]], [[["a"]], [["b", "c", "d"]]])
     assert bleu_1 == exactly(1 / 4)
 
@@ -161,14 +161,14 @@ def test_rouge_l_follows_word_order():
     assert rouge_l([words_of("the gunman kill police")], references) == exactly(2 / 4)
 
 
-def test_rouge_l_takes_precision_and_recall_from_the_references_where_they_are_best():
-    # precision 1/2 and recall 1 with the first, 2/2 and 2/4 with the second
+def test_rouge_l_uses_the_best_precision_and_the_best_recall_of_all_references():
+    # precision and recall: 1/2 and 1 with the first reference, 2/2 and 2/4 with the second
     score_of_photo = rouge_l([["a", "dog"]], [[["a"], ["a", "dog", "runs", "off"]]])
     assert score_of_photo == exactly(1.0)
 
 
 def test_rouge_l_weighs_recall_above_precision():
-    # one of two words is right: precision 1/2, recall 1; then the other way around
+    # one of two words is right: first precision 1/2 and recall 1, then the reverse
     assert rouge_l([["a", "dog"]], [[["a"]]]) == exactly(2.44 * 0.5 / (1 + 1.44 * 0.5))
     assert rouge_l([["a"]], [[["a", "dog"]]]) == exactly(2.44 * 0.5 / (0.5 + 1.44))
 
@@ -179,7 +179,7 @@ def test_cider_of_a_perfect_match_is_ten():
 
 
 def test_cider_averages_four_orders_under_a_length_penalty():
-    # no word is in both photos, so each n-gram weighs log(2), which cancels: 2 of 3 words, 1 of 2 pairs, one word short
+    # no word is in both photos, so each n-gram weighs log(2), which cancels: 2 of 3 words, 1 of 2 pairs, 1 word short
     scores = cider_scores([["a", "b"], ["x"]], [[["a", "b", "c"]], [["y"]]])
     expected = 10 / 4 * (2 / math.sqrt(2 * 3) + 1 / math.sqrt(1 * 2)) * math.exp(-1 / (2 * 6**2))
     np.testing.assert_allclose(scores, [expected, 0], rtol=0, atol=1e-9)
@@ -191,21 +191,21 @@ def test_cider_gains_nothing_from_a_repeated_word():
     assert scores[0] == exactly(10 / 4 * (1 / 2) * math.exp(-1 / 72))
 
 
-def test_cider_ignores_words_of_every_photo():
+def test_cider_ignores_words_that_every_photo_has():
     assert cider([["a"], ["a"]], [[["a"]], [["a"]]]) == 0.0
 
 
-def test_cider_of_a_photo_alone_is_zero():
+def test_cider_of_a_single_photo_is_zero():
     assert cider([["a", "dog"]], [[["a", "dog"]]]) == 0.0
 
 
-def test_cider_scores_are_one_float64_a_photo():
+def test_cider_scores_are_one_float64_per_photo():
     scores = cider_scores(*CORPORA[-1])
     assert (scores.shape, scores.dtype) == ((300,), np.float64)
     assert cider(*CORPORA[-1]) == scores.mean()
 
 
-def test_cider_of_several_captions_of_a_photo_is_what_each_alone_would_have():
+def test_cider_scores_each_of_several_captions_of_a_photo_separately():
     candidates, references = CORPORA[-2]
     counted = [[sentence(words) for words in of_photo] for of_photo in references]
     of_first = CiderOfPhotos(counted).scores([sentence(words) for words in candidates[:5]], counted[0])
@@ -217,7 +217,7 @@ def test_cider_of_several_captions_of_a_photo_is_what_each_alone_would_have():
 
 
 def nist_by_the_formula(corpus: Corpus, longest: int) -> float:
-    """Doddington (2002), section 3, n-gram by n-gram, without the counts that the metrics share."""
+    """Computes Doddington (2002), section 3, n-gram by n-gram, without the counts that the metrics share."""
     candidates, references = corpus
 
     def grams(words: list[str], n: int) -> list[str]:
@@ -247,11 +247,11 @@ def nist_by_the_formula(corpus: Corpus, longest: int) -> float:
 
 
 @every_corpus
-def test_nist_equals_the_formula_worked_out_gram_by_gram(corpus):
+def test_nist_equals_the_formula_computed_n_gram_by_n_gram(corpus):
     assert nist(*corpus) == exactly([nist_by_the_formula(corpus, n) for n in (1, 2, 3, 4)])
 
 
-def test_nist_gives_a_word_the_bits_of_its_rarity():
+def test_nist_weighs_a_word_by_its_information_in_bits():
     # 8 words: "a" is a quarter of them (2 bits), "dog" and "cat" an eighth (3 bits); "a dog" is half of "a ..." (1 bit)
     references = [[words_of("a dog runs off")], [words_of("a cat sits down")]]
     nist_1, nist_2, *_ = nist([words_of("a dog x y"), words_of("z z z z")], references)
@@ -259,28 +259,28 @@ def test_nist_gives_a_word_the_bits_of_its_rarity():
 
 
 def test_nist_counts_a_repeated_word_as_often_as_one_reference_has_it():
-    # two references with one "b" each, of 8 words in all: 2 bits, once
+    # two references with one "b" each, 8 words in total: 2 bits, counted once
     references = [[words_of("a b c d"), words_of("a b c d")]]
     assert nist([["b", "b", "b", "b"]], references)[0] == exactly(2 / 4)
 
 
-def test_nist_halves_captions_two_thirds_as_long_as_their_references_are_on_average():
+def test_nist_halves_captions_two_thirds_as_long_as_the_mean_reference():
     references = [[words_of("a b"), words_of("a b c d e f g h i j")]]  # 6 on average
     whole = nist([words_of("a b x x x x")], references)[0]
     assert nist([words_of("a b x x")], references)[0] / 4 == exactly(0.5 * whole / 4 * 6 / 4)
     assert nist([words_of("a b x x x x x x")], references)[0] == exactly(
         whole * 6 / 8
-    )  # longer: nothing but more words
+    )  # a longer caption only has more words
 
 
-def test_nist_of_no_word_is_zero():
+def test_nist_of_an_empty_caption_is_zero():
     assert nist([[]], [[["a"]]]) == nist([[]], [[[]]]) == (0, 0, 0, 0)
 
 
 # --- From raw captions
 
 
-def test_score_is_every_metric_of_the_tokenized_captions():
+def test_score_returns_every_metric_of_the_tokenized_captions():
     captions = ["A dog runs.", "", "A man in a T-shirt"]
     references = [["a dog runs!", "The dog is running"], ["Two cats"], ["a man’s t-shirt", "A man, standing"]]
     words = [tokenize(c) for c in captions], [[tokenize(r) for r in refs] for refs in references]
@@ -296,12 +296,12 @@ def test_score_is_every_metric_of_the_tokenized_captions():
     assert list(expected) == [name for name in TITLES if name != "meteor"]
 
 
-def test_scores_are_shown_times_100_but_for_loss_and_nist():
+def test_scores_are_shown_times_100_except_loss_and_nist():
     assert [shown(name, 0.4567) for name in ("bleu_1", "cider", "accuracy")] == ["45.7"] * 3
     assert (shown("nist_4", 4.5678), shown("dev_loss", 2.34567)) == ("4.57", "2.346")
 
 
-def test_numbers_that_an_older_file_does_not_have_are_left_out():
+def test_scores_missing_from_an_older_file_are_left_out():
     assert named({"cider": 0.5, "split": "dev", "bleu_1": 0.6, "seconds": 3.0}, TITLES) == {"bleu_1": 0.6, "cider": 0.5}
     assert named({"split": "dev"}, TEACHER_FORCED_TITLES) == {}
 
@@ -314,25 +314,25 @@ def test_score_counts_n_grams_once_for_all_metrics(monkeypatch):
     assert len(counted) == 3
 
 
-# --- What is refused
+# --- Refusals
 
 METRICS = pytest.mark.parametrize("metric", [bleu, nist, rouge_l, cider, cider_scores])
 
 
 @METRICS
-def test_a_photo_without_reference_is_refused(metric):
+def test_a_photo_without_references_is_refused(metric):
     with pytest.raises(ValueError, match="photo at index 1 has no reference"):
         metric([["a"], ["b"]], [[["a"]], []])
 
 
 @METRICS
-def test_unequal_lengths_are_refused(metric):
+def test_unequal_numbers_of_captions_and_references_are_refused(metric):
     with pytest.raises(ValueError, match="2 captions but references for 1 photos"):
         metric([["a"], ["b"]], [[["a"]]])
 
 
 @METRICS
-def test_no_photo_is_refused(metric):
+def test_an_empty_corpus_is_refused(metric):
     with pytest.raises(ValueError, match="no caption to score"):
         metric([], [])
 

@@ -1,4 +1,4 @@
-"""`captioner evaluate` reports every score with its protocol, samples and a page."""
+"""`captioner evaluate` reports every score with its protocol, prints samples and writes an HTML report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run():
     return lambda *arguments: CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
 
 
-def test_a_checkpoint_has_a_table_a_protocol(run, trained, shapes):
+def test_the_report_of_a_checkpoint_has_one_table_per_protocol(run, trained, shapes):
     result = run(trained / BEST, "--data", shapes, "--split", "test")
     assert result.exit_code == 0, result.output
     head, taught, free = result.stdout.strip().split("\n\n")
@@ -40,7 +40,7 @@ def test_a_checkpoint_has_a_table_a_protocol(run, trained, shapes):
     assert len(free.splitlines()[-1].split()) == len(titles)
 
 
-def test_a_bundle_has_free_running_scores_alone(run, shapes, tmp_path):
+def test_the_report_of_a_bundle_has_only_free_running_scores(run, shapes, tmp_path):
     result = run(TINY, "--data", shapes, "--json", tmp_path / "report.json")
     assert result.exit_code == 0, result.output
     assert "Free-running: " in result.stdout
@@ -48,19 +48,19 @@ def test_a_bundle_has_free_running_scores_alone(run, shapes, tmp_path):
     assert "teacher_forced" not in json.loads((tmp_path / "report.json").read_text())
 
 
-def test_the_numbers_are_those_that_the_training_validated_with(run, trained, shapes, tmp_path, monkeypatch):
+def test_scores_equal_the_validation_scores_of_the_training(run, trained, shapes, tmp_path, monkeypatch):
     monkeypatch.setattr("captioner.evaluation.report._BATCH", 3)  # 4 photos leave the last batch incomplete
     run(trained / BEST, "--data", shapes, "--json", tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
     metrics = load_checkpoint(trained / BEST).metrics
     assert report["scores"] == pytest.approx({name: metrics[name] for name in report["scores"]}, abs=1e-9)
-    # the training's features are cached in half precision
+    # the training caches features in half precision
     taught = {"loss": metrics["dev_loss"], "accuracy": metrics["accuracy"], "top_5": metrics["top_5"]}
     assert report["teacher_forced"] == pytest.approx(taught, abs=1e-3)
 
 
 @pytest.mark.parametrize(("asked", "shown"), [(0, 0), (2, 2), (100, 4)])
-def test_samples_are_photos_with_caption_and_references(run, trained, shapes, asked, shown):
+def test_samples_show_photos_with_their_caption_and_references(run, trained, shapes, asked, shown):
     lines = run(trained / BEST, "--data", shapes, "--samples", asked).stdout.splitlines()
     captioner = load_captioner(trained / BEST, "cpu")
     expected = {example.image.name: example for example in load_dataset(shapes).split("dev")}
@@ -73,7 +73,7 @@ def test_samples_are_photos_with_caption_and_references(run, trained, shapes, as
         assert lines[at + 1 : at + 3] == [f"    {reference}" for reference in expected[name].references]
 
 
-def test_a_page_is_written_with_the_history_of_the_run(run, trained, shapes, tmp_path):
+def test_the_html_report_of_a_run_has_its_history(run, trained, shapes, tmp_path):
     shutil.copy(trained / BEST, tmp_path / BEST)
     header = "Epoch,Loss,Accuracy,Top-5,BLEU-1,BLEU-2,BLEU-3,BLEU-4,NIST-2,NIST-4,ROUGE-L,METEOR,CIDEr\n"
     (tmp_path / "validation_results.csv").write_text(header + "1,2.5,0.1,0.2,0.3,0.2,0.1,0.05,3,3.5,0.4,,0.6\n")
@@ -85,7 +85,7 @@ def test_a_page_is_written_with_the_history_of_the_run(run, trained, shapes, tmp
     assert "encoder = &#34;timm/test_efficientnet&#34;" in html
 
 
-def test_a_bundles_page_has_no_history(run, shapes, tmp_path):
+def test_the_html_report_of_a_bundle_has_no_history(run, shapes, tmp_path):
     result = run(TINY, "--data", shapes, "--report", tmp_path / "page.html")
     assert result.exit_code == 0, result.output
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def test_a_bundles_page_has_no_history(run, shapes, tmp_path):
     assert "<h2>Configuration</h2>" not in html
 
 
-def test_a_page_that_cannot_be_written_is_one_line(run, trained, shapes, tmp_path):
+def test_an_html_report_that_cannot_be_written_is_reported_in_one_line(run, trained, shapes, tmp_path):
     (tmp_path / "file").write_text("")
     result = run(trained / BEST, "--data", shapes, "--report", tmp_path / "file" / "page.html")
     assert result.exit_code == 1
@@ -113,7 +113,7 @@ def photos_of(run, tmp_path, *arguments: object) -> list[str]:
     return [row["image"] for row in json.loads((tmp_path / "report.json").read_text())["captions"]]
 
 
-def test_splits_are_drawn_as_asked(run, trained, shapes, tmp_path):
+def test_splits_are_drawn_as_the_options_request(run, trained, shapes, tmp_path):
     data = undivided(shapes, tmp_path / "data")
     asked = ("--split", "test", "--splits", 20, 20, 60, "--split-seed", 3)
     expected = [e.image.name for e in load_dataset(data, splits=(20, 20, 60), seed=3).split("test")]
@@ -129,7 +129,7 @@ def test_splits_are_drawn_as_the_training_drew_them(run, train_shapes, shapes, t
 
 
 def bundle_of(training: dict[str, object], folder: Path) -> Path:
-    """The tiny bundle, as if exported from such a training."""
+    """Copies the tiny bundle, as if it were exported from the given training."""
     shutil.copytree(TINY, folder)
     bundle = read_bundle(TINY)
     write_manifest(folder, replace(bundle.manifest, provenance={"training": training}), bundle.vocabulary, "A card.")
@@ -144,21 +144,21 @@ def test_a_bundle_is_scored_on_the_splits_of_its_training(run, shapes, tmp_path)
         assert photos_of(run, tmp_path, bundle, "--data", data, "--split", split) == expected
 
 
-def test_a_bundle_that_does_not_know_its_splits_is_scored_on_those_drawn_by_default(run, shapes, tmp_path):
+def test_a_bundle_without_recorded_splits_is_scored_on_the_default_splits(run, shapes, tmp_path):
     data = undivided(shapes, tmp_path / "data")
     older = bundle_of({"command": "captioner train"}, tmp_path / "bundle")
     expected = [e.image.name for e in load_dataset(data).split("test")]
     assert photos_of(run, tmp_path, older, "--data", data, "--split", "test") == expected
 
 
-def test_splits_without_photos_to_learn_from_are_refused(run, trained, shapes, tmp_path):
+def test_splits_with_a_negative_share_are_refused_in_one_line(run, trained, shapes, tmp_path):
     data = undivided(shapes, tmp_path / "data")
     result = run(trained / BEST, "--data", data, "--splits", -1, 50, 50)
     assert result.exit_code in (1, 2)
     assert result.stderr.count("\n") == 1
 
 
-def test_a_segmenter_is_named_with_the_scores(run, shapes, monkeypatch):
+def test_the_report_names_the_segmenter(run, shapes, monkeypatch):
     jieba = SimpleNamespace(setLogLevel=lambda _: None, lcut=list)
     monkeypatch.setitem(sys.modules, "jieba", jieba)
     assert "; by words of jieba, lower-cased, punctuation removed." in shown_by(
@@ -167,7 +167,7 @@ def test_a_segmenter_is_named_with_the_scores(run, shapes, monkeypatch):
     assert "; by words, lower-cased, punctuation removed." in shown_by(run(TINY, "--data", shapes))
 
 
-def test_references_in_another_script_than_the_vocabulary_are_told(run, own_shapes):
+def test_a_warning_reports_references_in_another_script_than_the_vocabulary(run, own_shapes):
     captions = own_shapes / "captions.txt"
     header, *rows = captions.read_text().splitlines()
     captions.write_text("\n".join([header, *(f"{row.split(',')[0]},круг и квадрат" for row in rows)]))

@@ -49,9 +49,9 @@ def found() -> Rewarded:
     return score(REFERENCES, CAPTIONS, Vocabulary(WORDS))
 
 
-def test_the_reward_is_the_reference_implementations_cider_d_with_end(found):
+def test_cider_d_with_end_equals_the_reference_implementations(found):
     reference = pytest.importorskip("pycocoevalcap.cider.cider_scorer")
-    # document frequencies of the references, which that implementation counts in what it scores
+    # the reference implementation takes document frequencies from the photos that it scores, so all are added
     for (photo, caption, ended), cider in zip(CAPTIONS, found.cider, strict=True):
         scorer = reference.CiderScorer(n=4, sigma=6.0)
         for number, of_photo in enumerate(REFERENCES):
@@ -60,7 +60,7 @@ def test_the_reward_is_the_reference_implementations_cider_d_with_end(found):
         assert cider == pytest.approx(scorer.compute_score()[1][photo], abs=1e-9), caption
 
 
-def test_the_reward_is_the_reference_implementations_bleu_4_with_end(found):
+def test_bleu_4_with_end_equals_the_reference_implementations(found):
     reference = pytest.importorskip("pycocoevalcap.bleu.bleu_scorer")
     for (photo, caption, ended), worth in zip(CAPTIONS, found.bleu_4, strict=True):
         scorer = reference.BleuScorer(with_end(caption, ended=ended), [with_end(one) for one in REFERENCES[photo]], n=4)
@@ -68,7 +68,7 @@ def test_the_reward_is_the_reference_implementations_bleu_4_with_end(found):
         assert worth == pytest.approx(expected, abs=1e-9), caption
 
 
-def test_many_captions_of_many_photos_are_scored_as_one_by_one_in_this_project():
+def test_rewards_of_many_captions_equal_the_metrics_of_each_caption():
     rng = np.random.default_rng(0)
     words = [f"w{number}" for number in range(30)]
     drawn = [[rng.choice(words, rng.integers(1, 14)).tolist() for _ in range(rng.integers(1, 6))] for _ in range(40)]
@@ -86,7 +86,7 @@ def test_many_captions_of_many_photos_are_scored_as_one_by_one_in_this_project()
         assert found.bleu_4[index] == pytest.approx(bleu(count([caption], [references[photo]]))[3], abs=1e-9)
 
 
-def test_an_end_where_no_reference_ends_is_worth_less_than_where_one_does():
+def test_an_end_is_worth_less_where_no_reference_ends():
     references = [["a boy is playing in a park", "a boy is playing"], ["a dog", "two dogs run"]]
     vocabulary = Vocabulary(("a", "boy", "is", "playing", "in", "park"))
     ends_well, ends_badly, goes_on = (
@@ -101,7 +101,7 @@ def test_an_end_where_no_reference_ends_is_worth_less_than_where_one_does():
     assert ends_badly < ends_well
 
 
-def test_pieces_that_join_are_scored_as_the_words_they_make():
+def test_subword_pieces_are_scored_as_the_words_that_they_form():
     pieces = ("▁a", "▁do", "g", "▁runs", "▁on", "▁the", "▁gr", "ass", ",", "▁un", "known")
     vocabulary = Vocabulary(pieces, joining(pieces, word_start="▁"))
     rewards = CaptionRewards([[caption.split() for caption in photo] for photo in REFERENCES], vocabulary)
@@ -109,13 +109,13 @@ def test_pieces_that_join_are_scored_as_the_words_they_make():
     found = rewards.score(np.zeros(3, np.int64), said, np.ones(3, bool)).cider
     expected = score(REFERENCES, [(0, "a dog runs on the grass", True)], Vocabulary(WORDS)).cider[0]
     assert found[0] == pytest.approx(expected)
-    assert found[1] == pytest.approx(expected)  # marks are no words
+    assert found[1] == pytest.approx(expected)  # punctuation marks are not words
     strange = CaptionRewards([[["x"]], [["y"]]], Vocabulary(("un", "known"), Joining(continuation="kn")))
     assert strange.score(np.array([0]), [[0, 1]], np.array([False])).cider == [0]
     assert found[2] < found[0]
 
 
-def test_one_photo_alone_makes_every_n_gram_worthless():
+def test_cider_of_a_single_photo_is_zero():
     assert score([["a dog"]], [(0, "a dog", True)], Vocabulary(WORDS)).cider[0] == 0
 
 
@@ -125,10 +125,10 @@ def test_words_in_any_script_are_scored():
     found = score(references, [(0, "собака бежит", True), (1, "قطة نائمة", True), (1, "собака", True)], vocabulary)
     assert found.cider[0] > 3
     assert found.cider[1] > 3
-    assert found.cider[2] == 0  # END is in all photos
+    assert found.cider[2] == 0  # END is in the references of all photos
 
 
-def test_what_is_drawn_twice_is_worth_the_same_whatever_else_is_scored(found):
+def test_a_captions_reward_does_not_depend_on_the_other_captions(found):
     alone = [score(REFERENCES, [one], Vocabulary(WORDS)) for one in CAPTIONS]
     assert [one.cider[0] for one in alone] == pytest.approx(found.cider.tolist(), abs=1e-12)
     assert [one.bleu_4[0] for one in alone] == pytest.approx(found.bleu_4.tolist(), abs=1e-12)
@@ -138,20 +138,20 @@ def test_references_too_short_for_long_n_grams_are_scored():
     found = score(
         [["dog"], ["cat", ""]], [(0, "dog", True), (1, "", True), (1, "a dog runs on", False)], Vocabulary(WORDS)
     )
-    assert found.cider[0] == pytest.approx(10 * 2 / 4)  # two of four orders have an n-gram
+    assert found.cider[0] == pytest.approx(10 * 2 / 4)  # only two of four orders have n-grams
     assert np.isfinite(found.cider).all()
     assert np.isfinite(found.bleu_4).all()
 
 
-def test_the_length_is_told_beside_the_mean_of_the_photos_references():
+def test_length_is_relative_to_the_mean_length_of_the_photos_references():
     references = [["a dog runs", "a dog"], ["a cat"]]
     captions = [(0, "a dog", True), (0, "a dog runs on the", True), (0, "a dog runs on the", False), (1, "a cat", True)]
     longer = score(references, captions, Vocabulary(WORDS)).longer
-    # END counts as a word, of captions that were cut off too
+    # END counts as a word, even if the caption was cut off
     assert longer == pytest.approx([3 / 3.5 - 1, 6 / 3.5 - 1, 6 / 3.5 - 1, 0])
 
 
-def test_bad_endings_are_the_last_words_of_captions_in_any_vocabulary():
+def test_bad_endings_are_found_at_the_end_of_captions_in_any_vocabulary():
     plain = Vocabulary(("a", "dog", "the"))
     begun = Vocabulary(("▁a", "▁dog", "▁the", "s"), Joining(word_start="▁"))
     chinese = Vocabulary(("狗", "在草", "地上", "一", "个"), Joining(word_start="▁", unspaced="一上个在地狗草"))

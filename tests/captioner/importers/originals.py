@@ -1,7 +1,7 @@
-"""Five other captioners in plain PyTorch, written from their equations, with the names and files that theirs have.
+"""Five other captioners in plain PyTorch, written from their equations, with the original weight and file names.
 
-They have random weights and small sizes, and ResNet-18 where theirs have ResNet-50 or ResNet-101, unless `encoder` says
-otherwise. None of this project's modules is used.
+Their weights are random and their sizes small; ResNet-18 replaces ResNet-50 and ResNet-101 unless `encoder` is given.
+They use none of this project's modules.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ def resnet(name: str, last: int) -> nn.Sequential:
 
 
 def pixels(photo: Path, size: int, *, normalise: bool = True) -> Tensor:
-    """(1, 3, size, size), squashed."""
+    """Returns a photo as (1, 3, size, size), resized without keeping its aspect ratio."""
     image = Image.open(photo).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     return ((values - MEAN) / STD if normalise else values)[None]
 
 
 class Original(nn.Module):
-    """A captioner of another project; its parts have the names of theirs."""
+    """A captioner of another project; its modules have the names that the project uses."""
 
     system: str
     words: list[str]
     start: str
     end: str
-    longest: int  # pieces, the end included
+    longest: int  # pieces, including the end
 
     def begin(self, photo: Path) -> Any:
-        """The state before the first word."""
+        """Returns the state before the first word."""
         raise NotImplementedError
 
     def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Logits (1, words) after a token (1,)."""
+        """Returns logits (1, words) after a token (1,), and the new state."""
         raise NotImplementedError
 
     def write(self, folder: Path) -> list[str]:
@@ -65,7 +65,7 @@ class Original(nn.Module):
 
     @torch.inference_mode()
     def greedy(self, photo: Path) -> Iterator[tuple[int, Tensor]]:
-        """Each word of the greedy caption, and the log-probabilities of all words that it was chosen by."""
+        """Yields each word of the greedy caption, and the log-probabilities of all words at its step."""
         token, state = torch.tensor([self.words.index(self.start)]), self.begin(photo)
         for _ in range(self.longest):
             logits, state = self.step(token, state)
@@ -80,7 +80,7 @@ class Original(nn.Module):
 
 
 def additive(regions: Tensor, context: Tensor, score: nn.Linear, activation: Any) -> Tensor:
-    """The attended region, for keys plus query (1, regions, attention)."""
+    """Returns the attended region (1, channels); `context` is keys plus query (1, regions, attention)."""
     alpha = torch.softmax(score(activation(context)).squeeze(2), dim=1)
     return (regions * alpha.unsqueeze(2)).sum(1)
 
@@ -116,7 +116,7 @@ class DecoderWithAttention(nn.Module):
 
 
 def parallel(module: nn.Module) -> nn.Module:
-    """The module as `DataParallel` holds it on a machine with a GPU."""
+    """Returns the module wrapped in `DataParallel`, as on a machine with a GPU."""
     wrapped = nn.DataParallel(module)
     wrapped.src_device_obj = torch.device("cuda", 0)
     return wrapped
@@ -171,7 +171,7 @@ class Sgrvinod(Original):
                 patch.setattr(sys.modules["models"], one.__name__, one, raising=False)
                 patch.setattr(one, "__module__", "models")
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about sources, which the old format would hold too
+                warnings.simplefilter("ignore")  # about source code, which the old format also stores
                 path = folder / "BEST_checkpoint_coco.pth.tar"
                 torch.save(content, path, _use_new_zipfile_serialization=not self.old)
         word_map = {word: index for index, word in [*enumerate(self.words)][1:]} | {"<pad>": 0}
@@ -265,7 +265,7 @@ class ImageCap(Original):
         return one.fcn(h), (regions, h, c)
 
     def text(self, words: list[str]) -> str:
-        """As `BertTokenizer.decode` joins pieces; only a first one may keep its ##."""
+        """Joins pieces as `BertTokenizer.decode` does, but also removes the ## of a first piece."""
         return re.sub(r" ([.?!,])", r"\1", " ".join(words).replace(" ##", "").removeprefix("##"))
 
     def write(self, folder: Path) -> list[str]:
@@ -351,7 +351,7 @@ class Ljm565(Original):
 
 
 def write_captions(folder: Path, words: list[str]) -> None:
-    """A dataset in whose training captions the words are the more frequent the earlier they are."""
+    """Writes a dataset with training captions in which earlier words are more frequent."""
     (folder / "images").mkdir(parents=True)
     rows = ["image,caption"]
     for number in range(len(words)):
@@ -365,7 +365,7 @@ def write_captions(folder: Path, words: list[str]) -> None:
 
 
 def randomised(original: Original, seed: int = 0) -> Original:
-    """Random weights with which photos matter."""
+    """Sets random weights with which captions depend on the photo; returns the model in evaluation mode."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in original.named_parameters():
@@ -378,6 +378,6 @@ def randomised(original: Original, seed: int = 0) -> Original:
                 module.momentum = None
             if hasattr(module, "downsample"):  # small residuals, so that rounding does not grow from block to block
                 getattr(module, "bn3", module.bn2).weight.fill_(0.2)
-        # otherwise nothing of the photo would reach the last layer
+        # without these batch statistics, the photo would not affect the last layer
         encoder.train()(nn.functional.interpolate(2 * torch.randn(8, 3, 8, 8), (128, 128), mode="bicubic"))
     return original.eval()

@@ -84,7 +84,7 @@ def run_import(original: Original, folder: Path, *more: str) -> Result:
 
 
 @pytest.mark.parametrize("make", EACH)
-def test_captions_and_log_probabilities_are_the_originals(make, photos, tmp_path):
+def test_captions_and_log_probabilities_match_the_original_program(make, photos, tmp_path):
     original = randomised(make())
     result = run_import(original, tmp_path)
     assert result.exit_code == 0, result.output
@@ -114,7 +114,7 @@ def test_captions_and_log_probabilities_are_the_originals(make, photos, tmp_path
     assert (firsts[0] - firsts[1]).abs().max() > 1e-3, "the photos must matter"
 
 
-def test_a_checkpoint_of_an_import_says_where_it_comes_from(tmp_path):
+def test_an_import_prints_the_model_and_records_its_source(tmp_path):
     result = run_import(randomised(Ljm565()), tmp_path)
     assert result.stderr.splitlines() == [
         "ljm565's captioner: resnet18, soft-attention decoder, 18 words",
@@ -134,7 +134,7 @@ def test_a_checkpoint_of_an_import_says_where_it_comes_from(tmp_path):
         pytest.param(ImageCap, "torchscript", id="image-cap, torchscript"),
     ],
 )
-def test_an_import_is_exported_with_its_proof_and_runs(make, kind, photos, tmp_path, monkeypatch):
+def test_an_imported_model_can_be_exported_verified_and_run(make, kind, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     original = randomised(make())
     assert run_import(original, tmp_path).exit_code == 0
@@ -152,7 +152,7 @@ def test_an_import_is_exported_with_its_proof_and_runs(make, kind, photos, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", EXPORTED.values(), ids=list(EXPORTED))
-def test_an_import_can_be_fine_tuned_and_evaluated(make, shapes, tmp_path):
+def test_an_imported_model_can_be_fine_tuned_and_evaluated(make, shapes, tmp_path):
     original = randomised(make())
     new = iter(("circle", "square", "green", "white", "black", "background", "orange", "grey"))
     original.words = [next(new, word) if word in WORDS else word for word in original.words]
@@ -164,7 +164,7 @@ def test_an_import_can_be_fine_tuned_and_evaluated(make, shapes, tmp_path):
     assert trained.exit_code == 0, trained.output
     before, after = (load_checkpoint(path) for path in (checkpoint, run))
     assert after.vocabulary.pieces[: len(before.vocabulary)] == before.vocabulary.pieces
-    assert replace(before.config.model, word_dropout=0.1) == after.config.model  # that of few photos
+    assert replace(before.config.model, word_dropout=0.1) == after.config.model  # the default for few photos
     assert not torch.equal(before.model["decoder.output.weight"], after.model["decoder.output.weight"])
     evaluated = CliRunner().invoke(main, ["evaluate", str(checkpoint), *options])
     assert evaluated.exit_code == 0, evaluated.output

@@ -31,7 +31,7 @@ IMAGE_CAP = {
     "decoder.lstm_cell.weight_ih": torch.ones(4, 3),
     **{f"decoder.{name}.{part}": torch.ones(len(WORDS), 1) for name in _MODULES for part in ("weight", "bias")},
 }
-"""Names and numbers of rows of image-cap's weights."""
+"""Weights with image-cap's names and row counts."""
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_modules_of_other_classes_are_refused_by_name(folder):
 
 def test_a_stand_in_gives_no_access_to_its_class(folder):
     class Pretending:
-        """Sets an attribute of whatever torch.nn.modules.Any names."""
+        """Gets an attribute of a class for which the importer has a stand-in."""
 
         def __reduce__(self) -> object:
             return getattr, (nn.Linear, "forward")
@@ -98,7 +98,7 @@ def test_a_stand_in_gives_no_access_to_its_class(folder):
     assert "contains __builtin__.getattr" in error_of("sgrvinod", "best.pth.tar", "--word-map", "word_map.json")
 
 
-def test_files_of_another_format_are_named_with_what_they_hold(folder):
+def test_files_in_another_format_are_refused_with_what_they_hold(folder):
     torch.save({"epoch": 1, "model": IMAGE_CAP, "optimizer": {}}, "best.pt")
     found = error_of("sgrvinod", "best.pt", "--word-map", "word_map.json")
     assert found == "best.pt has no weights under encoder; it holds: epoch, model, optimizer."
@@ -130,7 +130,7 @@ def test_damaged_weights_are_refused(folder, new):
         assert image_cap().startswith("weights.pth is not a PyTorch weights file (")
 
 
-def test_a_missing_half_is_named(folder):
+def test_a_missing_part_of_the_model_is_named(folder):
     half = {name: value for name, value in IMAGE_CAP.items() if name.startswith("encoder.")}
     torch.save(half, "half.pth")
     found = image_cap("half.pth")
@@ -143,7 +143,7 @@ def test_a_missing_half_is_named(folder):
     assert " in half.pth and half.pth, only for " in error_of("carnet", "half.pth", "half.pth", *carnet)
 
 
-def test_weights_that_such_a_model_does_not_have_are_named(folder):
+def test_weights_that_the_system_does_not_have_are_named(folder):
     torch.save(IMAGE_CAP | {"decoder.f_beta.weight": torch.ones(1)}, "more.pth")
     assert image_cap("more.pth") == (
         "There are weights for decoder.f_beta.weight in more.pth, which a model of this system does not have; name the "
@@ -153,7 +153,7 @@ def test_weights_that_such_a_model_does_not_have_are_named(folder):
 
 @pytest.mark.parametrize("beside", [{}, {"epoch": 3}, {"bleu": np.float64(0.1), 0: torch.ones(1)}])
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "byte order mark"])
-def test_weights_that_do_not_fit_together_are_named_whatever_lies_beside_them(folder, beside, mark):
+def test_incomplete_weights_are_refused_whatever_else_the_file_holds(folder, beside, mark):
     torch.save(IMAGE_CAP | beside, "weights.pth")
     Path("vocab.txt").write_text(mark + "\n".join(WORDS), encoding="utf-8")
     found = image_cap()
@@ -174,18 +174,18 @@ def test_weights_that_do_not_fit_together_are_named_whatever_lies_beside_them(fo
         (["[PAD]", "a", "a", "[UNK]"], "vocab.txt is not a vocabulary: its 3 words do not have the ids 0 to 2."),
     ],
 )
-def test_a_vocabulary_that_does_not_fit_is_refused(folder, words, problem):
+def test_a_vocabulary_that_does_not_match_the_weights_is_refused(folder, words, problem):
     Path("vocab.txt").write_text("\n".join(words))
     assert image_cap().startswith(problem)
 
 
-def test_a_list_is_no_vocabulary(folder):
+def test_a_list_is_not_a_vocabulary(folder):
     Path("vocab.json").write_text('["a", "b"]')
     assert image_cap(vocabulary="vocab.json") == "vocab.json is not a vocabulary (it holds a list)."
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "{", '{"a": 0, "b": 2}', '{"a": "x"}', '{"itos": {"x": "a"}}', "{}"])
-def test_files_that_are_no_vocabulary_are_refused(folder, content):
+def test_files_that_are_not_a_vocabulary_are_refused(folder, content):
     Path("vocab.json").write_text(content)
     assert image_cap(vocabulary="vocab.json").startswith("vocab.json is not a vocabulary")
 
@@ -217,7 +217,7 @@ def test_an_output_is_never_overwritten(folder):
 # --- ljm565's vocabulary
 
 
-def test_the_words_are_those_of_the_training_captions_by_count(tmp_path):
+def test_the_words_come_from_the_training_captions_ordered_by_count(tmp_path):
     write_captions(tmp_path / "data", ["dog", "red", "cat"])
     words = words_of_training(tmp_path / "data", 7)
     assert words == ["[PAD]", "[BOS]", "[EOS]", "[UNK]", "dog", "red", "cat"]
@@ -227,8 +227,8 @@ def test_the_words_are_those_of_the_training_captions_by_count(tmp_path):
         words_of_training(tmp_path / "data", 10)
 
 
-def test_the_rows_are_those_of_its_own_draw(tmp_path):
-    """A row of `captions.txt` is in training or not; ties in the counts follow the order of the draw."""
+def test_training_rows_are_drawn_as_ljm565_draws_them(tmp_path):
+    """Rows of `captions.txt` are drawn, not photos; words with equal counts keep the order of the draw."""
     write_captions(tmp_path, ["dog"])
     captions = [f"A dog's {number}-word, twice: {number % 7}!" for number in range(1200)]
     (tmp_path / "captions.txt").write_text("\n".join(["image,caption", *(f'0.png,"{one}"' for one in captions)]))

@@ -1,4 +1,4 @@
-"""A small model and features of three photos."""
+"""Makes small models and features of three photos."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_model(encoder: Encoder) -> MakeModel:
     def make(**settings: object) -> CaptionModel:
         torch.manual_seed(0)
         model = CaptionModel(encoder, replace(CONFIG, **settings), WORDS, SPECIAL).eval()
-        with torch.no_grad():  # far from zero, or everything would look alike
+        with torch.no_grad():  # weights far from zero, or all outputs would be alike
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.mul_(3)

@@ -1,4 +1,4 @@
-"""Checkpoints are written whole or not at all, and read without running code."""
+"""Checkpoints are written atomically and loaded without running code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.captioner.trees import differing
 
 @pytest.fixture
 def small() -> Checkpoint:
-    """Makes a checkpoint with every field and no real model."""
+    """Returns a checkpoint with every field set, but without a real model."""
     settings = parse_settings(["train.lr=0.25", 'data.sided_words=["gauche", "droite"]', "search.beam_size=7"])
     return Checkpoint(
         config=load_config(settings),
@@ -58,7 +58,7 @@ def file(small: Checkpoint, tmp_path: Path) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """Comparable with ==."""
+    """Returns the value with tensors replaced by lists, so that == compares it."""
     if isinstance(value, torch.Tensor):
         return (str(value.dtype), value.tolist())
     if isinstance(value, dict):
@@ -74,20 +74,20 @@ def names(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 
 
-# --- Whole or not at all
+# --- Atomic writes
 
 
-def test_a_checkpoint_comes_back_as_it_was(file, small):
+def test_a_loaded_checkpoint_equals_the_saved_one(file, small):
     assert contents(load_checkpoint(file)) == contents(small)
     save_checkpoint(file, replace(small, training=None))
     assert load_checkpoint(file).training is None
 
 
-def test_a_checkpoint_is_loaded_without_trust_in_its_pickle(file):
+def test_a_checkpoint_loads_with_weights_only(file):
     assert torch.load(file, weights_only=True)["kind"] == "captioner checkpoint"
 
 
-def test_a_checkpoint_is_readable_by_whoever_may_read_the_folder(file):
+def test_a_checkpoint_is_readable_by_others_and_no_temporary_file_is_left(file):
     assert oct(file.stat().st_mode & 0o777) == "0o644"
     assert names(file.parent) == ["best.pt"]
 
@@ -100,7 +100,7 @@ def failing(error: BaseException) -> Callable[..., None]:
     return save
 
 
-def test_an_interrupted_write_leaves_the_file_before_and_nothing_else(file, small, monkeypatch):
+def test_an_interrupted_write_leaves_only_the_previous_file(file, small, monkeypatch):
     before = file.read_bytes()
     monkeypatch.setattr(torch, "save", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
@@ -109,7 +109,7 @@ def test_an_interrupted_write_leaves_the_file_before_and_nothing_else(file, smal
     assert file.read_bytes() == before
 
 
-def test_a_rename_that_fails_leaves_the_file_before_and_nothing_else(file, small, monkeypatch):
+def test_a_failed_rename_leaves_only_the_previous_file(file, small, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
@@ -121,7 +121,7 @@ def test_a_rename_that_fails_leaves_the_file_before_and_nothing_else(file, small
     assert file.read_bytes() == before
 
 
-def test_what_is_renamed_into_place_is_on_the_disk_already(small, tmp_path, monkeypatch):
+def test_a_checkpoint_is_flushed_to_disk_before_it_is_renamed_into_place(small, tmp_path, monkeypatch):
     events: list[str] = []
     fsync, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda file: (events.append("flush"), fsync(file)))
@@ -130,13 +130,13 @@ def test_what_is_renamed_into_place_is_on_the_disk_already(small, tmp_path, monk
     assert events == ["flush", "rename"]
 
 
-def test_a_folder_that_cannot_be_made_is_named(small, tmp_path):
+def test_the_checkpoint_is_named_if_its_folder_cannot_be_created(small, tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(CaptionerError, match=r"^The checkpoint .*run/best\.pt cannot be written: "):
         save_checkpoint(tmp_path / "run" / "best.pt", small)
 
 
-def test_a_checkpoint_that_does_not_say_how_jpegs_are_decoded_decodes_them_in_full(file):
+def test_a_checkpoint_without_jpeg_decoding_decodes_in_full(file):
     assert load_checkpoint(file).config.data.jpeg_decoding == "scaled"
     content = torch.load(file, weights_only=True)
     del content["config"]["data"]["jpeg_decoding"]
@@ -144,15 +144,15 @@ def test_a_checkpoint_that_does_not_say_how_jpegs_are_decoded_decodes_them_in_fu
     assert load_checkpoint(file).config.data.jpeg_decoding == "full"
 
 
-# --- What is no checkpoint
+# --- Files that are not checkpoints
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(CaptionerError, match=r"^There is no checkpoint .*best\.pt; `captioner train` prints"):
         load_checkpoint(tmp_path / "best.pt")
 
 
-def test_a_directory_is_told_the_file(tmp_path):
+def test_the_error_for_a_folder_names_the_missing_best_pt(tmp_path):
     with pytest.raises(
         CaptionerError, match=r"is a folder without best\.pt; name a checkpoint or the folder of a run\.$"
     ):
@@ -160,7 +160,7 @@ def test_a_directory_is_told_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x80\x02}", bytes(range(256)) * 9], ids=len)
-def test_what_is_no_pytorch_file_is_refused(tmp_path, content):
+def test_a_file_not_written_by_pytorch_is_refused(tmp_path, content):
     (tmp_path / "best.pt").write_bytes(content)
     with pytest.raises(CaptionerError, match=r"best\.pt is not a checkpoint, or is damaged"):
         load_checkpoint(tmp_path / "best.pt")
@@ -177,7 +177,7 @@ def test_a_truncated_checkpoint_is_refused(file, share):
 def test_a_flipped_bit_of_a_weight_is_refused(file, small):
     content = bytearray(file.read_bytes())
     at = content.index(small.model["weight"].numpy().tobytes())
-    content[at] ^= 1  # the least bit of a float: torch.load takes it without a word
+    content[at] ^= 1  # the lowest bit of a float: torch.load does not notice
     file.write_bytes(content)
     assert torch.load(file, weights_only=True)["kind"]
     with pytest.raises(CaptionerError, match="damaged"):
@@ -191,7 +191,7 @@ def rewritten(file: Path, **change: Any) -> Path:
 
 
 @pytest.mark.parametrize("content", [{"weight": torch.zeros(3)}, [1, 2], torch.zeros(3), {"kind": "other"}], ids=str)
-def test_a_pytorch_file_of_another_kind_is_refused(tmp_path, content):
+def test_a_pytorch_file_that_is_not_a_checkpoint_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "best.pt")
     with pytest.raises(CaptionerError, match=r"best\.pt is a PyTorch file but not a captioner checkpoint\.$"):
         load_checkpoint(tmp_path / "best.pt")
@@ -202,8 +202,8 @@ def test_a_checkpoint_of_a_newer_version_is_refused(file):
         load_checkpoint(rewritten(file, format_version=2))
 
 
-def test_what_the_other_stage_would_do_by_default_does_not_matter(checkpoint, tmp_path):
-    """Its defaults of today are not those of the day the checkpoint was written."""
+def test_settings_of_an_unused_self_critical_stage_are_ignored(checkpoint, tmp_path):
+    """Their defaults can differ from those of the version that wrote the checkpoint."""
     other = replace(checkpoint.config.self_critical, length=0.5)
     config = copy(checkpoint.config)
     object.__setattr__(config, "self_critical", other)
@@ -212,7 +212,7 @@ def test_what_the_other_stage_would_do_by_default_does_not_matter(checkpoint, tm
 
 
 @pytest.mark.parametrize("key", ["format_version", "config", "vocabulary", "special", "model", "samples", "training"])
-def test_a_checkpoint_that_lacks_a_part_is_refused(file, key):
+def test_a_checkpoint_with_a_missing_part_is_refused(file, key):
     with pytest.raises(CaptionerError, match=rf"best\.pt is not a complete checkpoint .*{key}"):
         load_checkpoint(rewritten(file, **{key: "leave out"}))
 
@@ -230,7 +230,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(file, key):
     ],
     ids=str,
 )
-def test_a_checkpoint_with_a_wrong_part_is_refused_by_name(file, change):
+def test_a_checkpoint_with_an_invalid_part_is_refused_by_name(file, change):
     with pytest.raises(CaptionerError, match=r"best\.pt"):
         load_checkpoint(rewritten(file, **change))
 
@@ -253,13 +253,13 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, file):
         load_checkpoint(file)
     assert not target.exists()
     torch.load(file, weights_only=False)
-    assert target.exists()  # it would have
+    assert target.exists()  # the code does run without weights_only
 
 
 # --- Models
 
 
-def test_the_model_of_a_checkpoint_is_the_one_that_was_trained(checkpoint):
+def test_a_model_built_from_a_checkpoint_has_its_weights(checkpoint):
     model = build_model(checkpoint)
     assert isinstance(model, CaptionModel)
     assert not model.training
@@ -268,7 +268,7 @@ def test_the_model_of_a_checkpoint_is_the_one_that_was_trained(checkpoint):
     assert all(torch.equal(state[key], value) for key, value in checkpoint.model.items())
 
 
-def test_weights_that_do_not_fit_the_configuration_are_refused_in_a_line(checkpoint):
+def test_weights_that_do_not_fit_the_configuration_are_refused_in_one_line(checkpoint):
     other = replace(checkpoint, config=replace(checkpoint.config, model=replace(checkpoint.config.model, units=7)))
     with pytest.raises(CaptionerError, match=r"^The checkpoint's weights do not fit its configuration") as error:
         build_model(other)
@@ -276,15 +276,15 @@ def test_weights_that_do_not_fit_the_configuration_are_refused_in_a_line(checkpo
     assert len(str(error.value)) < 400
 
 
-def test_a_copied_checkpoint_is_the_checkpoint(file, tmp_path, small):
+def test_a_copied_checkpoint_loads_the_same(file, tmp_path, small):
     assert contents(load_checkpoint(Path(shutil.copy(file, tmp_path / "copy.pt")))) == contents(small)
 
 
-def test_a_runs_folder_stands_for_its_best_checkpoint(trained):
+def test_the_folder_of_a_run_loads_its_best_checkpoint(trained):
     assert differing(dict(load_checkpoint(trained).model), dict(load_checkpoint(trained / BEST).model)) == []
 
 
-def test_a_folder_is_one_trainings_at_a_time_and_what_a_kill_left_is_removed(tmp_path):
+def test_one_training_at_a_time_writes_to_a_folder_and_removes_stale_files(tmp_path):
     left = tmp_path / ".best.pt-half"
     left.touch()
     with locked_folder(tmp_path):
@@ -295,6 +295,6 @@ def test_a_folder_is_one_trainings_at_a_time_and_what_a_kill_left_is_removed(tmp
             locked_folder(tmp_path),
         ):
             pass
-        assert left.exists()  # the running training's own
+        assert left.exists()  # it belongs to the running training
     with locked_folder(tmp_path):
         pass

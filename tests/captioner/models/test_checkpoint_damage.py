@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A checkpoint of no model."""
+    """Writes a checkpoint without a real model and returns its path."""
     path = tmp_path / "run" / "best.pt"
     checkpoint = Checkpoint(
         config=load_config(),
@@ -67,7 +67,7 @@ def refused(path: Path) -> str:
 # --- Damage
 
 
-def test_a_flipped_bit_is_refused_or_is_in_nothing_that_is_read(file: Path) -> None:
+def test_a_flipped_bit_is_refused_or_leaves_the_weights_intact(file: Path) -> None:
     sound, chance = file.read_bytes(), random.Random(0)
     weight = sound.index(torch.arange(600.0).numpy().tobytes())
     for at in [*range(weight, weight + 2400, 100), *(chance.randrange(len(sound)) for _ in range(100))]:
@@ -97,30 +97,30 @@ def test_bytes_before_a_checkpoint_are_refused(file: Path) -> None:
     assert "it is not a zip" in refused(file)
 
 
-def test_the_checkpoint_in_the_repository_is_read() -> None:
+def test_the_checkpoint_in_the_repository_loads() -> None:
     path = ROOT / "weights" / "checkpoints" / "everyday_lite2.pt"
     if not path.exists():
         pytest.skip("it is in the repository alone")
     assert len(load_checkpoint(path).vocabulary) > 2000
 
 
-# --- What is no file to be read
+# --- Special files, permissions and links
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     if not hasattr(os, "mkfifo"):
         pytest.skip("no pipes")
     os.mkfifo(tmp_path / "best.pt")
     assert "it is not a regular file" in refused(tmp_path / "best.pt")
 
 
-def test_a_checkpoint_that_may_not_be_read_is_refused_as_such(file: Path) -> None:
+def test_a_checkpoint_without_read_permission_is_refused(file: Path) -> None:
     file.chmod(0)
     with obeying_permissions():
         assert refused(file) == f"The checkpoint {file} cannot be read: Permission denied."
 
 
-def test_a_link_to_a_checkpoint_is_read(file: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_checkpoint_loads(file: Path, tmp_path: Path) -> None:
     (tmp_path / "newest.pt").symlink_to(file)
     load_checkpoint(tmp_path / "newest.pt")
 
@@ -130,7 +130,7 @@ def test_a_link_to_a_checkpoint_is_read(file: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch is given nothing."""
+    """Fails the test if PyTorch is given a file."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("PyTorch was given the file")
@@ -138,8 +138,8 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "load", refuse)
 
 
-def test_a_zip_bomb_is_refused_before_anything_is_unpacked(file: Path, unread: None) -> None:
-    """PyTorch unpacks what is deflated, which nothing that it writes is."""
+def test_a_zip_bomb_is_refused_before_pytorch_unpacks_it(file: Path, unread: None) -> None:
+    """PyTorch unpacks deflated zip entries, but never writes any."""
     with zipfile.ZipFile(file) as archive:
         parts = {part.filename: archive.read(part) for part in archive.infolist()}
     weights = next(name for name in parts if name.endswith("data/0"))
@@ -150,8 +150,8 @@ def test_a_zip_bomb_is_refused_before_anything_is_unpacked(file: Path, unread: N
     assert "it declares more data than it has" in refused(file)
 
 
-def test_parts_that_lie_over_each_other_are_refused(tmp_path: Path, unread: None) -> None:
-    """A bomb that is not deflated: many names for the same bytes."""
+def test_overlapping_zip_entries_are_refused(tmp_path: Path, unread: None) -> None:
+    """A zip bomb without compression: many entries share the same bytes."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("x/data.pkl", bytes(10_000))
@@ -182,7 +182,7 @@ PARTS = ["kind", "format_version", "config", "vocabulary", "special", "model", "
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_code_anywhere_in_a_checkpoint_is_not_run(file: Path, tmp_path: Path, part: str) -> None:
+def test_code_in_any_part_of_a_checkpoint_is_not_run(file: Path, tmp_path: Path, part: str) -> None:
     target = tmp_path / "ran"
     torch.save(content_of(file) | {"format_version": 99, part: Code(target)}, file)
     refused(file)
@@ -227,23 +227,23 @@ def _numpy(content: object) -> bytes:
 
 
 @pytest.mark.parametrize("form", [_pickle, _old, _tar, _stored_zip, _numpy])
-def test_code_in_a_file_of_any_form_is_not_run(tmp_path: Path, form: Callable[[object], bytes]) -> None:
+def test_code_in_any_file_format_is_not_run(tmp_path: Path, form: Callable[[object], bytes]) -> None:
     target = tmp_path / "ran"
     path = tmp_path / "weights.pt"
     path.write_bytes(form({"kind": "captioner checkpoint", "code": Code(target)}))
     refused(path)
     with pytest.raises(CaptionerError, match="is not a PyTorch weights file"):
-        backbones._read_state(path)  # --encoder-weights takes old files, and runs no code in them either
+        backbones._read_state(path)  # --encoder-weights accepts old formats without running their code
     assert not target.exists()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # TorchScript is deprecated
-def test_torchscript_in_the_place_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_torchscript_file_is_refused_as_a_checkpoint(tmp_path: Path) -> None:
     torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "best.pt")
     refused(tmp_path / "best.pt")
 
 
-def test_old_weights_of_an_encoder_are_still_read(tmp_path: Path) -> None:
+def test_encoder_weights_in_the_old_pytorch_format_load(tmp_path: Path) -> None:
     state = {"weight": torch.ones(3)}
     (tmp_path / "old.pth").write_bytes(_old(state))
     assert torch.equal(backbones._read_state(tmp_path / "old.pth")["weight"], torch.ones(3))
@@ -251,7 +251,7 @@ def test_old_weights_of_an_encoder_are_still_read(tmp_path: Path) -> None:
         load_unpickled(tmp_path / "old.pth")
 
 
-def test_weights_of_an_encoder_with_a_flipped_bit_are_refused(tmp_path: Path) -> None:
+def test_encoder_weights_with_a_flipped_bit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "new.pth"
     torch.save({"weight": torch.arange(100.0)}, path)
     content = bytearray(path.read_bytes())
@@ -271,8 +271,8 @@ def _calls(path: Path) -> list[tuple[str, dict[str, ast.expr]]]:
     ]
 
 
-def test_nothing_in_the_repository_loads_with_trust() -> None:
-    """`torch.load` says that it does not, everywhere; pickles and NumPy's objects are not loaded at all."""
+def test_the_sources_never_load_files_that_can_run_code() -> None:
+    """Every `torch.load` passes `weights_only=True`; pickles and NumPy object arrays are never loaded."""
     sources = [path for part in ("runtime", "captioner", "export", "bench") for path in (ROOT / part).rglob("*.py")]
     if not sources:
         pytest.skip("the sources are not here")
@@ -317,13 +317,13 @@ def test_nothing_in_the_repository_loads_with_trust() -> None:
     ],
     ids=str,
 )
-def test_a_part_of_another_kind_is_refused(file: Path, change: dict[str, Any]) -> None:
+def test_a_part_of_another_type_is_refused(file: Path, change: dict[str, Any]) -> None:
     torch.save(content_of(file) | change, file)
     assert "is not a complete checkpoint (" in refused(file)
 
 
 @pytest.mark.parametrize("version", [2, 99, 10**30])
-def test_a_future_version_is_refused_with_what_to_do(file: Path, version: int) -> None:
+def test_a_newer_format_version_is_refused_with_advice_to_upgrade(file: Path, version: int) -> None:
     torch.save(content_of(file) | {"format_version": version, "model": "of another kind"}, file)
     assert refused(file) == f"{file} was written by a newer captioner; upgrade captioner."
 
@@ -333,7 +333,7 @@ def test_a_future_version_is_refused_with_what_to_do(file: Path, version: int) -
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "code", "version"])
 @pytest.mark.parametrize("command", ["caption", "evaluate", "export", "resume"])
-def test_every_command_says_so_in_one_line(
+def test_every_command_reports_a_damaged_checkpoint_in_one_line(
     trained: Path, shapes: Path, tmp_path: Path, damage: str, command: str
 ) -> None:
     source = trained / (LAST if command == "resume" else BEST)
@@ -367,7 +367,7 @@ def test_every_command_says_so_in_one_line(
     [{"optimiser": {}}, {"optimiser": 3}, {"state": {"odd": 1}}, {"state": None}, {"total_steps": "leave out"}],
     ids=str,
 )
-def test_a_state_that_is_not_whole_cannot_be_resumed(
+def test_an_incomplete_training_state_cannot_be_resumed(
     trained: Path, train_shapes: Callable[..., list[str]], tmp_path: Path, change: dict[str, Any]
 ) -> None:
     for name in (BEST, LAST):

@@ -1,4 +1,4 @@
-"""The decoder gives the same scores in training and in search, whatever the padding."""
+"""The decoder computes the same scores in training and in search, with any padding."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from captioner.text.tokenizer import SPECIAL
 from captioner.training.losses import caption_loss
 from tests.captioner.models.variants import CAPTIONS, TOKENS, WORDS, assert_same, caption, every_variant, logits_by_word
 
-# --- The teacher
+# --- Teacher forcing
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @every_variant
-def test_teach_equals_step_word_by_word(make_model, features, layers, variant):
+def test_teacher_forcing_equals_the_steps_of_a_search_at_every_word(make_model, features, layers, variant):
     model = make_model(**variant, layers=layers)
     with torch.inference_mode():
         encoded = model.start(features)
@@ -44,7 +44,7 @@ def test_teach_equals_step_word_by_word(make_model, features, layers, variant):
         assert_same(teacher.attended, attended)
 
 
-def test_every_word_knows_its_caption_and_lengths_count_the_end(model, features):
+def test_every_word_belongs_to_its_caption_and_lengths_count_the_end(model, features):
     teacher = model(features, TOKENS)
     assert teacher.lengths.tolist() == [[6, 4, 2], [5, 5, 1], [4, 2, 0]]
     words = [[] for _ in range(9)]
@@ -53,7 +53,7 @@ def test_every_word_knows_its_caption_and_lengths_count_the_end(model, features)
     assert words == [c[1:] for photo in CAPTIONS for c in [*photo, *[[0]] * (3 - len(photo))]]
 
 
-def test_a_caption_does_not_depend_on_the_others_nor_on_padding(model, features):
+def test_a_captions_scores_do_not_depend_on_other_captions_or_padding(model, features):
     with torch.inference_mode():
         together = logits_by_word(model(features, TOKENS), TOKENS)
         for photo, captions in enumerate(CAPTIONS):
@@ -96,7 +96,7 @@ def test_columns_in_which_all_captions_have_ended_are_not_computed(make_model, f
 
 
 @every_variant
-def test_gradients_reach_every_parameter_that_trains(make_model, features, variant):
+def test_gradients_reach_every_trainable_parameter(make_model, features, variant):
     model = make_model(**variant | {"tie_words": False}, layers=2, dropout=0.0).train()
     caption_loss(model(features, TOKENS), TrainConfig(), 29, 8).total.backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
@@ -104,7 +104,7 @@ def test_gradients_reach_every_parameter_that_trains(make_model, features, varia
     assert all(parameter.grad is None for parameter in model.encoder.parameters())
 
 
-def test_tied_words_are_one_matrix_and_stay_one_after_a_step(make_model, features):
+def test_tied_words_share_one_matrix_after_an_optimizer_step(make_model, features):
     model = make_model(tie_words=True).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     caption_loss(model(features, TOKENS), TrainConfig(), 29, 8).total.backward()
@@ -113,7 +113,7 @@ def test_tied_words_are_one_matrix_and_stay_one_after_a_step(make_model, feature
 
 
 @every_variant
-def test_every_decoder_learns_what_belongs_to_which_photo(make_model, features, variant):
+def test_every_decoder_learns_which_caption_belongs_to_which_photo(make_model, features, variant):
     model = make_model(**variant, dropout=0.0).train()
     captions = pad_captions([[caption(4, 5, 6)], [caption(7, 8)], [caption(4, 9, 10, 11)]], SPECIAL.pad)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.03)
@@ -128,7 +128,7 @@ def test_every_decoder_learns_what_belongs_to_which_photo(make_model, features, 
 
 
 @every_variant
-def test_gradients_of_two_halves_add_up_to_the_gradient_of_the_whole(make_model, features, monkeypatch, variant):
+def test_gradients_of_two_parts_add_up_to_the_gradient_of_the_batch(make_model, features, monkeypatch, variant):
     monkeypatch.setattr(HardAttention, "expected_share", 0.0)
     monkeypatch.setattr(attention, "draw", lambda logits: logits.argmax(-1))  # independent of the batch
     model = make_model(**variant, dropout=0.0).train()
@@ -144,7 +144,7 @@ def test_gradients_of_two_halves_add_up_to_the_gradient_of_the_whole(make_model,
 
 @every_variant
 @pytest.mark.parametrize("sampling", [0.0, 0.5])
-def test_half_precision_learns_about_the_same(make_model, features, monkeypatch, variant, sampling):
+def test_the_loss_in_half_precision_is_close_to_fp32(make_model, features, monkeypatch, variant, sampling):
     monkeypatch.setattr(HardAttention, "which_draw", lambda *_: None)
     monkeypatch.setattr(decoder_module, "draw", lambda logits: torch.full(logits.shape[:-1], 4))
     model = make_model(**variant, layers=2, dropout=0.0).train()
@@ -161,11 +161,11 @@ def test_half_precision_learns_about_the_same(make_model, features, monkeypatch,
     assert losses[1].dtype == torch.float32
 
 
-# --- Where the photo enters
+# --- How the photo enters the decoder
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_rnetvi_reads_the_photo_as_it_reads_a_word(make_model, features, layers):
+def test_rnetvi_reads_the_photo_as_a_first_word(make_model, features, layers):
     model = make_model(decoder="rnetvi", projection=6, layers=layers)
     with torch.inference_mode():
         encoded = model.start(features)
@@ -177,7 +177,7 @@ def test_rnetvi_reads_the_photo_as_it_reads_a_word(make_model, features, layers)
     assert encoded.cell.abs().min() > 0
 
 
-def test_rnetvh_begins_with_an_empty_cell_and_rnetvhc_does_not(make_model, features):
+def test_rnetvh_starts_from_a_zero_cell_state_and_rnetvhc_does_not(make_model, features):
     with torch.inference_mode():
         for decoder in ("rnetvh", "rnetvhc"):
             encoded = make_model(decoder=decoder, layers=2).start(features)
@@ -187,7 +187,7 @@ def test_rnetvh_begins_with_an_empty_cell_and_rnetvhc_does_not(make_model, featu
 
 
 @pytest.mark.parametrize("decoder", ["rnetvhc", "soft-attention"])
-def test_the_projection_itself_is_the_state_of_every_layer(make_model, features, decoder):
+def test_the_mean_projection_is_the_initial_state_of_every_layer(make_model, features, decoder):
     model = make_model(decoder=decoder, initial_state="projection", projection=8, layers=2)
     with torch.inference_mode():
         encoded = model.start(features)
@@ -199,7 +199,7 @@ def test_the_projection_itself_is_the_state_of_every_layer(make_model, features,
 
 
 @pytest.mark.parametrize("decoder", ["rnetvi", "rnetvh", "rnetvhc"])
-def test_what_does_not_attend_sees_the_mean_of_the_regions_and_has_no_weights_for_them(make_model, features, decoder):
+def test_other_decoders_average_regions_and_have_no_attention_weights(make_model, features, decoder):
     model = make_model(decoder=decoder, projection=6)
     with torch.inference_mode():
         many, one = model.start(features), model.start(features.mean(1, keepdim=True))
@@ -207,14 +207,14 @@ def test_what_does_not_attend_sees_the_mean_of_the_regions_and_has_no_weights_fo
     assert not [name for name, _ in model.named_parameters() if "attention" in name or "context" in name]
 
 
-def test_without_a_gate_there_are_no_weights_for_it(make_model):
+def test_without_a_gate_there_are_no_gate_weights(make_model):
     gates = [
         [n for n, _ in make_model(gate=gate).named_parameters() if "attention.gate" in n] for gate in (True, False)
     ]
     assert list(map(len, gates)) == [2, 0]
 
 
-def test_photos_and_their_features_are_taken_alike(make_model, encoder):
+def test_photos_and_their_features_give_the_same_logits(make_model, encoder):
     photos = torch.randint(256, (3, *encoder.size, 3), dtype=torch.uint8)
     with torch.inference_mode():
         seen, remembered = make_model()(photos, TOKENS), make_model()(encoder(photos), TOKENS)
@@ -236,7 +236,7 @@ def test_attention_sums_to_one_over_the_regions():
     torch.testing.assert_close(alpha.sum(2), torch.ones(2, 4))
 
 
-def test_the_gate_opens_and_closes_each_channel_by_itself():
+def test_the_gate_scales_each_channel_separately():
     attention = SoftAttention(channels=3, units=8, attention=5)
     torch.nn.init.zeros_(attention.gate.weight)
     with torch.no_grad():
@@ -256,10 +256,10 @@ def candidates(model: CaptionModel, encoded: Encoded, row: list[int], parent: li
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_candidates_are_what_may_be_said_and_their_probabilities_sum_to_one(make_model, features, masked):
+def test_candidates_are_the_allowed_words_with_probabilities_that_sum_to_one(make_model, features, masked):
     model, special = make_model(mask_special=masked), [SPECIAL.pad, SPECIAL.start, SPECIAL.unk]
     with torch.no_grad():
-        if masked:  # even where the network would say nothing else
+        if masked:  # even if the network prefers the special pieces
             model.decoder.output.bias[special] = 50
         encoded = model.start(features)
     log_prob, candidate, *_ = candidates(model, encoded, [0, 1, 2], [[0], [1], [2]], WORDS)
@@ -270,7 +270,7 @@ def test_candidates_are_what_may_be_said_and_their_probabilities_sum_to_one(make
     assert (log_prob.diff(dim=2) <= 0).all()
 
 
-def test_candidates_go_on_from_the_chosen_states_of_the_chosen_photos(model, features):
+def test_candidates_continue_from_the_chosen_states_and_photos(model, features):
     with torch.inference_mode():
         encoded = model.start(features)
         encoded = encoded._replace(hidden=torch.randn(6, 1, 8), cell=torch.randn(6, 1, 8))

@@ -8,7 +8,7 @@ import torch
 from captioner.models.dropout import Dropout
 
 
-def test_dropout_is_pytorchs_in_all_but_its_numbers():
+def test_dropout_zeroes_the_given_share_and_scales_the_rest():
     torch.manual_seed(0)
     values = torch.ones(100_000)
     for share in (0.0, 0.1, 0.5, 1.0):

@@ -29,7 +29,7 @@ def photos(count: int, height: int, width: int) -> Tensor:
 
 
 class Permuted(nn.Module):
-    """Gives its output axes in another order, as transformers do."""
+    """A network that returns its axes in another order, as transformers do."""
 
     def __init__(self, *axes: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Permuted(nn.Module):
         return images[:, :, ::16, ::16].repeat(1, 32, 1, 1).permute(self.axes)
 
 
-# --- What it computes
+# --- Features
 
 
 @pytest.mark.parametrize("size", [(224, 224), (197, 197), (130, 197)], ids=str)
@@ -61,7 +61,7 @@ def test_constant_padding_equals_timms_computed_padding_exactly(size):
     ("name", "channels"),
     [("efficientnet_lite2", 1280), ("resnet18", 512), ("mobilenet_v3_small", 576), ("timm/test_resnet", 96)],
 )
-def test_photos_become_a_feature_vector_a_region(name, channels):
+def test_photos_become_one_feature_vector_per_region(name, channels):
     encoder = build_encoder(name, (64, 96))
     features = encoder(photos(2, 64, 96))
     assert encoder.grid == (2, 3)
@@ -71,20 +71,20 @@ def test_photos_become_a_feature_vector_a_region(name, channels):
     assert features.isfinite().all()
 
 
-def test_a_name_without_the_prefix_is_timms_where_torchvision_has_none():
+def test_a_name_unknown_to_torchvision_falls_back_to_timm():
     assert build_encoder("test_resnet", (64, 64)).channels == 96
 
 
-def test_pixels_are_normalised_by_the_networks_own_statistics():
+def test_pixels_are_normalised_by_mean_and_std():
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     images = photos(2, 5, 7)
     features = Encoder("identity", nn.Identity(), (5, 7), mean, std)(images)
     expected = (images / 255 - torch.tensor(mean)) / torch.tensor(std)
-    torch.testing.assert_close(features, expected.flatten(1, 2), rtol=0, atol=1e-6)  # and regions go row by row
+    torch.testing.assert_close(features, expected.flatten(1, 2), rtol=0, atol=1e-6)  # regions in row-major order
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm/test_resnet"])
-def test_an_encoder_knows_the_statistics_of_its_pretrained_weights(name):
+def test_an_encoder_has_the_mean_and_std_of_its_pretrained_weights(name):
     encoder = build_encoder(name, (64, 64))
     timms = timm.create_model("test_resnet").pretrained_cfg
     expected = (timms["mean"], timms["std"]) if "timm" in name else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -99,13 +99,13 @@ def test_an_unknown_encoder_is_refused_by_name(name):
 
 
 @pytest.mark.parametrize("axes", [(0, 2, 3, 1), (0, 1, 2)], ids=["channels last", "a row of tokens"])
-def test_what_gives_no_grid_of_regions_is_refused(axes):
+def test_a_network_without_a_grid_of_regions_is_refused(axes):
     features = Permuted(*axes) if len(axes) == 4 else nn.Flatten(2)
     with pytest.raises(CaptionerError, match=r"^Encoder 'some' has no grid of regions; choose another, such as"):
         Encoder("some", features, (64, 64), HALF, HALF)
 
 
-def test_a_transformer_of_torchvision_is_refused_and_timms_is_named():
+def test_a_torchvision_transformer_is_refused_and_a_timm_one_suggested():
     with pytest.raises(CaptionerError, match=r"^Encoder 'vit_b_16' has no convolutional features; .* such as timm/vit"):
         build_encoder("vit_b_16", (224, 224))
 
@@ -115,11 +115,11 @@ def test_photos_too_small_for_the_network_are_refused():
         Encoder("some", nn.Conv2d(3, 8, 64), (48, 48), HALF, HALF)
 
 
-# --- How regions are pooled
+# --- Pooling
 
 
 class Grid(nn.Module):
-    """Random features of a grid, whatever the photo."""
+    """A network that returns the same random grid of features for every photo."""
 
     def __init__(self, rows: int, columns: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class Grid(nn.Module):
 
 @pytest.mark.parametrize("grid", [(7, 7), (5, 9), (14, 14), (1, 1), (16, 12)], ids=str)
 @pytest.mark.parametrize("regions", [1, 2, 5, 7, 14])
-def test_pooling_is_torchs_adaptive_average(grid, regions):
+def test_pooling_equals_torchs_adaptive_average(grid, regions):
     encoder = Encoder("grid", Grid(*grid), (32, 32), HALF, HALF, regions=regions)
     expected = nn.functional.adaptive_avg_pool2d(encoder.features.values, regions)
     torch.testing.assert_close(encoder(photos(2, 32, 32))[:1], expected.flatten(2).transpose(1, 2))
@@ -141,11 +141,11 @@ def test_pooling_is_torchs_adaptive_average(grid, regions):
 
 @pytest.mark.parametrize("form", ["onnx", "torchscript"])
 @pytest.mark.parametrize("regions", [1, 5])
-def test_pooling_is_exported(tmp_path, form, regions):
+def test_exported_pooling_equals_pytorchs(tmp_path, form, regions):
     encoder = build_encoder("timm/test_efficientnet", (96, 96), regions=regions)
     images = photos(3, 96, 96)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # both exporters deprecate something
+        warnings.simplefilter("ignore")  # both exporters issue deprecation warnings
         if form == "torchscript":
             found = torch.jit.trace(encoder, (images[:2],), check_trace=False)(images)
         else:
@@ -156,7 +156,7 @@ def test_pooling_is_exported(tmp_path, form, regions):
         torch.testing.assert_close(found, encoder(images), rtol=1e-4, atol=1e-6)
 
 
-def test_encoders_that_pool_differently_have_other_keys_and_the_same_weights():
+def test_encoders_that_pool_differently_differ_in_keys_but_not_in_weights():
     encoders = [build_encoder("timm/test_resnet", (64, 64), regions=regions) for regions in (0, 2, 1, 14)]
     assert [encoder.key for encoder in encoders] == [
         "timm/test_resnet",
@@ -168,20 +168,20 @@ def test_encoders_that_pool_differently_have_other_keys_and_the_same_weights():
 
 
 @pytest.mark.parametrize(("decoder", "regions"), [("rnetvi", 1), ("rnetvh", 1), ("rnetvhc", 1), ("soft-attention", 4)])
-def test_what_does_not_attend_is_shown_one_vector_a_photo(decoder, regions):
+def test_decoders_without_attention_get_one_vector_per_photo(decoder, regions):
     model = ModelConfig(encoder="timm/test_resnet", decoder=decoder, projection=8, embedding=8)
     built = build_caption_model(Config(data=DataConfig(image_size=64), model=model), 9, SPECIAL)
     assert built.encoder.regions == regions
 
 
 @pytest.mark.parametrize("decoder", ["rnetvi", "rnetvh", "rnetvhc"])
-def test_regions_that_nobody_would_look_at_are_refused(decoder):
+def test_regions_are_refused_for_a_decoder_without_attention(decoder):
     model = ModelConfig(encoder="timm/test_resnet", decoder=decoder, projection=8, embedding=8, regions=7)
     with pytest.raises(CaptionerError, match=rf"^model\.regions is 7, but the decoder {decoder} takes one vector"):
         build_caption_model(Config(model=model), 9, SPECIAL)
 
 
-# --- What of it is trained
+# --- Fine-tuning
 
 
 def test_a_resnets_children_are_counted_as_the_reference_counts_them():
@@ -191,14 +191,14 @@ def test_a_resnets_children_are_counted_as_the_reference_counts_them():
     assert [name for name, _ in children_of(timm.create_model("resnet18"))][5:8] == ["layer2", "layer3", "layer4"]
 
 
-def test_children_are_the_stages_and_not_what_holds_them():
+def test_children_are_the_stages_and_not_their_containers():
     lite = [name for name, _ in children_of(build_encoder("efficientnet_lite2", (64, 64)).features)]
     assert lite == ["conv_stem", "bn1", *(f"blocks.{i}" for i in range(7)), "conv_head", "bn2"]
     assert len(children_of(build_encoder("efficientnet_b2", (64, 64)).features)) == 9
 
 
 @pytest.mark.parametrize("first", [0, 3, 4, 7])
-def test_gradients_reach_the_children_from_the_given_one_on_and_no_other(first):
+def test_gradients_reach_only_the_children_from_fine_tune_on(first):
     encoder = build_encoder("timm/test_resnet", (64, 64), fine_tune=first)
     encoder(photos(2, 64, 64)).square().sum().backward()
     for number, (_, child) in enumerate(children_of(encoder.features)):
@@ -210,7 +210,7 @@ def test_gradients_reach_the_children_from_the_given_one_on_and_no_other(first):
 @pytest.mark.parametrize(
     ("name", "first"), [("timm/test_resnet", 6), ("timm/test_efficientnet", 4), ("resnet18", 7), ("mobilenet_v2", 12)]
 )
-def test_what_is_after_the_stem_makes_the_same_of_its_output_and_learns_the_same(name, first):
+def test_stem_and_rest_compute_and_learn_what_the_whole_encoder_does(name, first):
     encoder = build_encoder(name, (64, 64), fine_tune=first)
     encoder.features.to(torch.float64)
     encoder.scale, encoder.shift = encoder.scale.double(), encoder.shift.double()
@@ -229,7 +229,7 @@ def test_what_is_after_the_stem_makes_the_same_of_its_output_and_learns_the_same
         torch.testing.assert_close(whole, halved, rtol=1e-4, atol=1e-5)
 
 
-def test_a_cnn_that_is_no_sequence_of_its_parts_has_no_stem():
+def test_a_cnn_that_does_more_than_run_its_parts_in_order_has_no_stem():
     class Skipping(nn.Sequential):
         def forward(self, seen: Tensor) -> Tensor:
             return seen.mean() + super().forward(seen)
@@ -242,18 +242,18 @@ def test_a_cnn_that_is_no_sequence_of_its_parts_has_no_stem():
     assert of(Skipping).stem() is None
 
 
-def test_a_stem_that_gives_more_than_the_photo_has_is_none():
+def test_a_stem_with_output_larger_than_the_photo_is_not_used():
     assert build_encoder("timm/test_resnet", (64, 64), fine_tune=1).stem() is None
     assert build_encoder("timm/test_resnet", (64, 64), fine_tune=7).stem() is not None
 
 
-def test_children_that_are_not_there_are_refused():
+def test_a_fine_tune_beyond_the_last_child_is_refused():
     message = r"fine_tune is 8, .* parts of timm/test_resnet are 0 \(conv1\) to 7 \(layer4\)"
     with pytest.raises(CaptionerError, match=message):
         build_encoder("timm/test_resnet", (64, 64), fine_tune=8)
 
 
-def test_a_tuned_encoder_keeps_its_batch_statistics_and_trains_their_affine_weights():
+def test_a_tuned_encoder_trains_batch_norm_weights_but_keeps_the_statistics():
     torch.manual_seed(0)
     encoder = build_encoder("timm/test_efficientnet", (64, 64), fine_tune=0)
     model = CaptionModel(encoder, ModelConfig(projection=8, embedding=4, units=8, attention=4), 9, SPECIAL).train()
@@ -269,10 +269,10 @@ def test_a_tuned_encoder_keeps_its_batch_statistics_and_trains_their_affine_weig
     assert not any(module.training for module in encoder.modules())
 
 
-# --- It stays as it is
+# --- Frozen encoders
 
 
-def test_an_encoder_in_a_model_that_trains_changes_in_nothing():
+def test_a_frozen_encoder_does_not_change_while_the_model_trains():
     encoder = build_encoder("timm/test_efficientnet", (64, 64))
     assert not encoder.tuned
     assert any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())

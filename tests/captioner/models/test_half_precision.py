@@ -30,14 +30,14 @@ def test_only_pointwise_convolutions_of_a_tuned_encoder_run_in_bf16():
 
 
 @pytest.mark.parametrize("words", [1, 63, 64, 65])
-def test_padded_products_give_one_row_a_word(words, monkeypatch):
+def test_padded_products_give_one_row_per_word(words, monkeypatch):
     torch.manual_seed(0)
     settings = ["data.image_size=48", "model.encoder=timm/test_efficientnet", "model.encoder_weights=none"]
     model = build_caption_model(load_config(parse_settings([*settings, "model.dropout=0.0"])), 20, SPECIAL)
     features = torch.rand(1, model.encoder.regions, model.encoder.channels)
     tokens = torch.tensor([[[SPECIAL.start, *[7] * (words - 1), SPECIAL.end]]])
     sizes = []
-    even = decoder._even  # the padding itself is what is tested
+    even = decoder._even  # the padding is under test
     monkeypatch.setattr(decoder, "_even", lambda rows: sizes.append(len(even(rows))) or even(rows))
     exact = model(features, tokens).logits
     assert set(sizes) == {words}

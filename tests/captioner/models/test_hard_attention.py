@@ -20,19 +20,19 @@ from captioner.training.losses import caption_loss
 
 REGIONS = 3
 FEATURES = torch.rand(1, REGIONS, 8, generator=torch.Generator().manual_seed(1)) * 4
-TOKENS = torch.tensor([[[SPECIAL.start, 4, SPECIAL.end]]])  # two words, and so nine ways to look
+TOKENS = torch.tensor([[[SPECIAL.start, 4, SPECIAL.end]]])  # two words, so nine sequences of regions
 REWARD_ALONE = TrainConfig(label_smoothing=0.0, attention_penalty=0.0, attention_entropy=0.0)
 
 
 @pytest.fixture
 def model(encoder: Encoder) -> CaptionModel:
-    """In training mode, but for dropout."""
+    """Returns a model in training mode, without dropout."""
     torch.manual_seed(0)
     config = ModelConfig(
         decoder="hard-attention", projection=10, embedding=6, units=8, attention=5, dropout=0.0, word_dropout=0.0
     )
     model = CaptionModel(encoder, config, 9, SPECIAL)
-    with torch.no_grad():  # far from zero, or every region would look alike
+    with torch.no_grad():  # weights far from zero, or all regions would look alike
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.mul_(3)
@@ -47,7 +47,7 @@ def always_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def every_way_to_look(
     model: CaptionModel, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[tuple[int, ...], Teacher]]:
-    """Yields every sequence of regions that may be drawn, with its predictions."""
+    """Yields every sequence of regions that can be drawn, with its predictions."""
     for regions in itertools.product(range(REGIONS), repeat=2):
         left = list(regions)
         monkeypatch.setattr(
@@ -66,10 +66,10 @@ def log_likelihood(teacher: Teacher) -> Tensor:
     return teacher.logits.log_softmax(1).gather(1, teacher.targets[:, None]).sum()
 
 
-# --- What it learns from
+# --- Gradients
 
 
-def test_the_probabilities_of_all_ways_to_look_sum_to_one(model, always_drawn, monkeypatch):
+def test_the_probabilities_of_all_sequences_of_regions_sum_to_one(model, always_drawn, monkeypatch):
     probability = [teacher.glance_log_prob.exp().item() for _, teacher in every_way_to_look(model, monkeypatch)]
     assert len(probability) == 9
     assert sum(probability) == pytest.approx(1, abs=1e-5)
@@ -77,7 +77,7 @@ def test_the_probabilities_of_all_ways_to_look_sum_to_one(model, always_drawn, m
 
 
 @pytest.mark.parametrize("baseline", [0.0, -5.0])
-def test_the_gradient_it_may_expect_is_that_of_the_expected_loss(model, always_drawn, monkeypatch, baseline):
+def test_the_expected_gradient_is_the_gradient_of_the_expected_loss(model, always_drawn, monkeypatch, baseline):
     analytic, expected = [], []
     for _, teacher in every_way_to_look(model, monkeypatch):
         probability = teacher.glance_log_prob.exp().squeeze()
@@ -92,7 +92,7 @@ def test_the_gradient_it_may_expect_is_that_of_the_expected_loss(model, always_d
     assert sum(exact_[asks] for exact_ in analytic).abs().max() > 1e-3
 
 
-def test_without_a_reward_no_gradient_reaches_what_is_drawn_from(model, always_drawn):
+def test_without_a_reward_no_gradient_reaches_the_attention_scores(model, always_drawn):
     teacher = model(FEATURES, TOKENS)
     losses = caption_loss(teacher, TrainConfig(attention_penalty=0, attention_entropy=0, attention_reward=0), 2, 1)
     losses.total.backward()
@@ -100,7 +100,7 @@ def test_without_a_reward_no_gradient_reaches_what_is_drawn_from(model, always_d
     assert model.decoder.attention.gate.weight.grad.any()
 
 
-def test_a_caption_likelier_than_the_baseline_makes_its_regions_likelier(model, always_drawn, monkeypatch):
+def test_captions_likelier_than_the_baseline_make_their_regions_likelier(model, always_drawn, monkeypatch):
     for above in (True, False):
         monkeypatch.undo()
         monkeypatch.setattr(HardAttention, "expected_share", 0.0)
@@ -113,7 +113,7 @@ def test_a_caption_likelier_than_the_baseline_makes_its_regions_likelier(model, 
         assert towards.item() == pytest.approx(-0.5 if above else 0.5, abs=1e-5)
 
 
-def test_the_entropy_is_that_of_alpha_and_more_of_it_is_better(model, always_drawn):
+def test_the_entropy_of_alpha_lowers_the_loss(model, always_drawn):
     teacher = model(FEATURES, TOKENS)
     more = TrainConfig(attention_entropy=3.0)
     difference = (
@@ -129,7 +129,7 @@ def test_the_entropy_is_that_of_alpha_and_more_of_it_is_better(model, always_dra
 # --- Which captions draw
 
 
-def test_half_of_the_captions_see_what_soft_attention_sees(model, encoder):
+def test_half_of_the_captions_use_soft_attention(model, encoder):
     captions = 400
     teacher = model(FEATURES, TOKENS.expand(1, captions, 3))
     drawn = teacher.glance_log_prob[0] != 0
@@ -143,7 +143,7 @@ def test_half_of_the_captions_see_what_soft_attention_sees(model, encoder):
     assert len(logits[1, drawn].mul(1e4).round().unique(dim=0)) == REGIONS**2
 
 
-def test_the_reward_is_of_the_captions_that_drew_alone(model):
+def test_only_captions_that_drew_regions_are_rewarded(model):
     teacher = model(FEATURES, TOKENS.expand(1, 40, 3))
     (gradients,) = torch.autograd.grad(
         caption_loss(teacher, REWARD_ALONE, 80, 40).total, teacher.glance_log_prob, retain_graph=True
@@ -155,7 +155,7 @@ def test_the_reward_is_of_the_captions_that_drew_alone(model):
     assert not through.any()
 
 
-def test_words_of_padding_neither_draw_nor_count(model, always_drawn):
+def test_padding_neither_draws_regions_nor_adds_entropy(model, always_drawn):
     padded = torch.nn.functional.pad(TOKENS, (0, 3, 0, 2), value=SPECIAL.pad)
     torch.manual_seed(0)
     teacher = model(FEATURES, padded)
@@ -165,7 +165,7 @@ def test_words_of_padding_neither_draw_nor_count(model, always_drawn):
     assert teacher.entropy[0, 0] > 0
 
 
-def test_half_precision_draws_and_learns_too(model, always_drawn):
+def test_half_precision_draws_and_has_finite_gradients(model, always_drawn):
     with torch.autocast("cpu", torch.bfloat16):
         teacher = model(FEATURES, TOKENS.expand(1, 20, 3))
     assert teacher.glance_log_prob.dtype == teacher.entropy.dtype == torch.float32
@@ -173,10 +173,10 @@ def test_half_precision_draws_and_learns_too(model, always_drawn):
     assert model.decoder.attention.query.weight.grad.isfinite().all()
 
 
-# --- What it says
+# --- Inference
 
 
-def test_in_use_it_looks_at_the_most_likely_region_and_reports_how_likely_all_are(model):
+def test_inference_uses_the_likeliest_region_and_reports_all_probabilities(model):
     attention = model.eval().decoder.attention
     hidden, regions = torch.randn(1, 5, 8), model.project(FEATURES)
     context, alpha, choice = attention(hidden, regions, attention.keys(regions))
@@ -187,20 +187,20 @@ def test_in_use_it_looks_at_the_most_likely_region_and_reports_how_likely_all_ar
     assert torch.equal(context, beta * regions[0, alpha.argmax(2)])
 
 
-def test_in_use_nothing_is_drawn(model):
+def test_inference_draws_nothing(model):
     model.eval()
     first, second = model(FEATURES, TOKENS), model(FEATURES, TOKENS)
     assert torch.equal(first.logits, second.logits)
     assert first.glance_log_prob is first.entropy is None
 
 
-def test_it_has_the_weights_of_soft_attention(model, encoder):
+def test_hard_attention_has_the_weights_of_soft_attention(model, encoder):
     soft = CaptionModel(encoder, ModelConfig(projection=10, embedding=6, units=8, attention=5), 9, SPECIAL)
     assert list(soft.state_dict()) == list(model.state_dict())
 
 
-def test_looking_at_the_right_region_is_learnt_from_the_reward(encoder, always_drawn):
-    """The word to say is in one region, which a channel marks; only draws tell that it is worth looking there."""
+def test_the_reward_teaches_which_region_to_look_at(encoder, always_drawn):
+    """One channel marks the region that holds the right word; only the reward shows that looking there pays."""
     torch.manual_seed(0)
     config = ModelConfig(
         decoder="hard-attention", projection=16, embedding=8, units=16, attention=8, dropout=0.0, gate=False

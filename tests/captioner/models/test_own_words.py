@@ -1,4 +1,4 @@
-"""In training a decoder reads words of its own, and none of those that are hidden, as often as it is asked to."""
+"""In training, a decoder reads its own words and hides words, each with the given probability."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ FREE = pad_captions([[caption(4, 5, 6, 7)] * 3] * 3, SPECIAL.pad)
 
 
 @every_variant
-def test_sampling_all_words_is_writing_freely(make_model, features, variant, monkeypatch):
-    monkeypatch.setattr(HardAttention, "which_draw", lambda *_: None)  # so that nothing else is drawn
+def test_sampling_every_word_equals_free_running(make_model, features, variant, monkeypatch):
+    monkeypatch.setattr(HardAttention, "which_draw", lambda *_: None)  # so that only words are drawn
     model = make_model(**variant, dropout=0.0).train()
     torch.manual_seed(5)
     taught = logits_by_word(model(features, FREE, 1.0), FREE)
@@ -31,7 +31,7 @@ def test_sampling_all_words_is_writing_freely(make_model, features, variant, mon
             logits, hidden, cell, _ = model.decoder.step(token, hidden, cell, encoded.regions, encoded.keys)
             assert_same(taught[:, :, t], logits)
             token = draw(logits + model.unsaid)
-            torch.rand(3, 3)  # the coin that every word is tossed for
+            torch.rand(3, 3)  # whether to sample, drawn for every word
             said.append(token)
     drawn = torch.stack(said)
     assert len(drawn.unique()) > 1
@@ -39,7 +39,7 @@ def test_sampling_all_words_is_writing_freely(make_model, features, variant, mon
 
 
 @pytest.mark.parametrize("sampling", [0.25, 0.75])
-def test_a_share_of_the_words_read_is_the_models_own(make_model, features, monkeypatch, sampling):
+def test_the_given_share_of_the_words_read_is_the_models_own(make_model, features, monkeypatch, sampling):
     monkeypatch.setattr(decoder_module, "draw", lambda logits: torch.full(logits.shape[:-1], 11))
     tokens = pad_captions([[caption(*[4] * 20)] * 50] * 3, SPECIAL.pad)
     model = make_model().train()
@@ -53,7 +53,7 @@ def test_a_share_of_the_words_read_is_the_models_own(make_model, features, monke
     assert not (targets == 11).any()
 
 
-def test_words_are_sampled_in_training_alone_and_not_unless_asked(make_model, features):
+def test_words_are_sampled_only_in_training_and_only_if_requested(make_model, features):
     model = make_model(dropout=0.0)
     with torch.inference_mode():
         plain = model(features, TOKENS).logits
@@ -63,7 +63,7 @@ def test_words_are_sampled_in_training_alone_and_not_unless_asked(make_model, fe
         assert not torch.equal(model(features, TOKENS, 1.0).logits, plain)
 
 
-def test_sampling_that_draws_nothing_changes_nothing(make_model, features, monkeypatch):
+def test_a_tiny_sampling_probability_changes_nothing(make_model, features, monkeypatch):
     model = make_model(dropout=0.0, layers=2).train()
     plain, other = model(features, TOKENS), model(features, TOKENS, 1e-30)
     for value, same in zip(plain, other, strict=True):
@@ -71,7 +71,7 @@ def test_sampling_that_draws_nothing_changes_nothing(make_model, features, monke
             assert_same(value, same)
 
 
-def test_draws_are_as_frequent_as_likely_and_never_what_is_ruled_out():
+def test_draws_follow_the_probabilities_and_never_return_impossible_ids():
     logits = torch.tensor([0.5, -1.0, -torch.inf, 2.0, 0.0])
     drawn = draw(logits.expand(40000, 5))
     share = torch.bincount(drawn, minlength=5) / 40000
@@ -80,7 +80,7 @@ def test_draws_are_as_frequent_as_likely_and_never_what_is_ruled_out():
 
 
 def read_words(model: CaptionModel, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of the decoder."""
+    """Returns the inputs and targets of the decoder."""
     seen: list[Tensor] = []
     handle = model.decoder.embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     targets = model(features, TOKENS).targets
@@ -88,7 +88,7 @@ def read_words(model: CaptionModel, features: Tensor) -> tuple[Tensor, Tensor]:
     return seen[0], targets
 
 
-def test_words_are_hidden_in_training_alone_and_are_still_to_be_said(make_model, features):
+def test_words_are_hidden_only_in_training_and_remain_targets(make_model, features):
     model = make_model(word_dropout=1.0, decoder="rnetvhc")
     read, targets = read_words(model, features)
     assert read.equal(TOKENS[:, :, :-1])

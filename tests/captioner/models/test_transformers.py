@@ -1,4 +1,4 @@
-"""Networks that return tokens or have channels last become grids of regions, in every family that timm has."""
+"""Networks that return tokens or have channels last become grids of regions, for every timm family."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def built(small: tuple[str, int], **settings: Any) -> Encoder:
 
 
 @every()
-def test_regions_are_the_patch_tokens_in_the_order_of_timms_own_grid(small):
+def test_regions_are_the_patch_tokens_in_the_order_of_timms_grid(small):
     encoder = built(small)
     images = photos(2, *encoder.size)
     network = getattr(encoder.features, "network", encoder.features)
@@ -44,7 +44,7 @@ def test_regions_are_the_patch_tokens_in_the_order_of_timms_own_grid(small):
         normed = {"norm": True} if hasattr(network, "num_prefix_tokens") else {}
         (expected,) = network.forward_intermediates(pixels, 1, intermediates_only=True, **normed)
         features = encoder(images)
-        if hasattr(network, "fc_norm"):  # where timm norms the mean, every region is normed
+        if hasattr(network, "fc_norm"):  # timm normalises the mean; the encoder normalises every region
             expected = network.fc_norm(expected.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         elif hasattr(network, "output_fmt"):
             expected = network.norm(expected.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -72,7 +72,7 @@ def test_fine_tuning_counts_blocks(small):
 
 
 @every()
-def test_what_is_after_the_frozen_stem_computes_and_learns_the_same(small):
+def test_frozen_stem_and_rest_compute_and_learn_what_the_encoder_does(small):
     last = len(children_of(built(small).features)) - 1
     encoder = built(small, fine_tune=last)
     images = photos(2, *encoder.size)
@@ -93,16 +93,16 @@ def test_what_is_after_the_frozen_stem_computes_and_learns_the_same(small):
 
 
 @pytest.mark.parametrize(("channels", "cached"), [(576, True), (960, False)])
-def test_a_transformers_stem_may_be_larger_than_the_photo_up_to_four_times(monkeypatch, channels, cached):
+def test_a_transformers_stem_can_be_up_to_four_times_as_large_as_the_photo(monkeypatch, channels, cached):
     name = make_small("dinov2", monkeypatch, embed_dim=channels, depth=2)
     stem = built((name, 56), fine_tune=1).stem()
     assert (stem is not None) == cached
 
 
-# --- Its weights
+# --- Weights
 
 
-def test_weights_of_another_image_size_are_resampled(monkeypatch, tmp_path):
+def test_position_embeddings_of_another_image_size_are_resampled(monkeypatch, tmp_path):
     name = make_small("dinov2", monkeypatch)
     trained = built((name, 112))
     save_file(trained.features.network.state_dict(), tmp_path / "weights.safetensors")
@@ -115,8 +115,8 @@ def test_weights_of_another_image_size_are_resampled(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("wrap", ["torch", "safetensors"])
-def test_names_of_another_project_are_converted(monkeypatch, tmp_path, wrap):
-    """OpenCLIP puts the image tower of timm beside the text tower."""
+def test_openclip_weight_names_are_converted(monkeypatch, tmp_path, wrap):
+    """OpenCLIP saves the timm image tower together with the text tower."""
     name = make_small("siglip", monkeypatch)
     trained = built((name, 64))
     state = {f"visual.trunk.{key}": value for key, value in trained.features.network.state_dict().items()}
@@ -145,23 +145,23 @@ def test_a_damaged_safetensors_file_is_refused_by_name(tmp_path):
         build_encoder("timm/test_vit", (160, 160), str(tmp_path / "weights.safetensors"))
 
 
-# --- What it refuses
+# --- Refusals
 
 
-def test_photos_that_are_no_multiple_of_the_patch_are_refused(monkeypatch):
+def test_image_sizes_that_are_not_a_multiple_of_the_patch_are_refused(monkeypatch):
     with pytest.raises(CaptionerError, match=r"patches of 14 x 14 pixels.*60 x 60.* data\.image_size to 56 or 70\.$"):
         built((make_small("dinov2", monkeypatch), 60))
 
 
-def test_a_patch_may_be_given_by_one_length():
+def test_a_patch_size_can_be_one_number():
     assert build_encoder("timm/xcit_nano_12_p16_224", (64, 64)).grid == (4, 4)
 
 
-def test_weights_that_timm_does_not_have_are_refused_and_its_own_named():
+def test_unknown_timm_weights_are_refused_and_the_known_ones_listed():
     with pytest.raises(CaptionerError, match=r"^timm has no weights 'timm/vit_small_patch14_dinov2\.x'; .* lvd142m"):
         build_encoder("timm/vit_small_patch14_dinov2.x", (56, 56))
 
 
-def test_a_network_whose_pooling_cannot_be_left_out_is_refused():
+def test_a_network_with_pooling_that_cannot_be_removed_is_refused():
     with pytest.raises(CaptionerError, match=r"^Encoder 'timm/inception_next_atto' .* no grid of regions \(Cannot"):
         build_encoder("timm/inception_next_atto", (64, 64))

@@ -1,4 +1,4 @@
-"""Decoders of every kind, and captions that teach them."""
+"""Settings of every decoder variant, and captions to train on."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TOKENS = pad_captions(CAPTIONS, SPECIAL.pad)
 
 
 def logits_by_word(teacher: Teacher, tokens: Tensor) -> Tensor:
-    """(photos, captions, length, vocabulary), NaN where nothing is said."""
+    """Returns logits, (photos, captions, length, vocabulary), with NaN at padding."""
     said = tokens[:, :, 1:] != SPECIAL.pad
     logits = torch.full((*said.shape, WORDS), torch.nan)
     logits[said] = teacher.logits[teacher.caption.argsort(stable=True)]

@@ -1,4 +1,4 @@
-"""A recipe of small trainings, and the bundle and the run that it makes."""
+"""A recipe of small training runs, and the bundle and the run folder that it makes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture(scope="session")
 def tiny(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe of three trainings and an average that takes seconds; do not write to it."""
+    """Returns a recipe of three training runs and an average that takes seconds; do not write to it."""
     first = "\n".join(_as_toml(setting) for setting in [*settings, "train.epochs=2", "train.save_minutes=0.0"])
     file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     file.write_text(f'[[stage]]\nname = "first"\n{first}\n{_LATER}')
@@ -65,7 +65,7 @@ def small(shapes: Path, cache: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def made(tiny: Path, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the bundle and the run of that recipe, finished without interruption; do not write to it."""
+    """Returns a folder with the bundle and the uninterrupted run of that recipe; do not write to it."""
     folder = tmp_path_factory.mktemp("made")
     places = ["--output", str(folder / "bundle"), "--run", str(folder / "run")]
     result = CliRunner().invoke(main, ["recipe", str(tiny), *small, *places])
@@ -75,7 +75,7 @@ def made(tiny: Path, small: list[str], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `captioner recipe` in an empty folder."""
+    """Returns a function that runs `captioner recipe` in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return lambda *arguments: CliRunner().invoke(main, ["recipe", *map(str, arguments)])
@@ -83,7 +83,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def again(made: Path, run: Run, tiny: Path, small: list[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Give the command of `made` again, with a copy of its folders; nothing can be trained, and graphs are copied."""
+    """Returns a function that repeats the command of `made` on copies of its folders; it must not train anything."""
     for name in ("bundle", "run"):
         shutil.copytree(made / name, name)
     state = Path("run") / "recipe.json"

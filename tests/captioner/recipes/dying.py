@@ -18,7 +18,7 @@ process dies right before that write if the number is negative, else right after
 
 
 def run(arguments: list[str], moment: Moment | None) -> int:
-    """Run `captioner` until it ends or is killed; its exit code."""
+    """Runs `captioner` until it ends or is killed, and returns its exit code."""
     process = CONTEXT.Process(target=_run, args=(arguments, moment, os.getcwd()))  # noqa: PTH109
     process.start()
     process.join()

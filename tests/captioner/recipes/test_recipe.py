@@ -21,10 +21,10 @@ from tests.captioner.trees import differing
 STAGES = ("1-first", "2-tuned", "3-own", "4-mean")
 
 
-# --- what it makes
+# --- Results
 
 
-def test_every_stage_begins_with_the_best_of_the_one_before_or_of_the_one_it_names(made):
+def test_a_stage_starts_from_the_best_of_the_previous_or_the_named_stage(made):
     checkpoints = [load_checkpoint(made / "run" / stage / BEST) for stage in STAGES[:3]]
     for before, after in zip((STAGES[0], STAGES[0]), checkpoints[1:], strict=True):
         sha256 = digest_of(made / "run" / before / BEST)
@@ -34,13 +34,13 @@ def test_every_stage_begins_with_the_best_of_the_one_before_or_of_the_one_it_nam
     assert checkpoints[2].config.train.lr == SELF_CRITICAL.lr
 
 
-def test_an_average_is_of_the_stages_it_names(made):
+def test_an_average_has_the_weights_of_the_stages_it_names(made):
     tuned, own, mean = (load_checkpoint(made / "run" / stage / BEST).model for stage in STAGES[1:])
     name = "decoder.embedding.weight"
     assert not torch.equal(tuned[name], own[name])
     torch.testing.assert_close(mean[name], 0.25 * tuned[name] + 0.75 * own[name])
     own, mean = (load_checkpoint(made / "run" / stage / BEST).config for stage in STAGES[2:])
-    assert mean == own  # of the stage before, whichever it names first
+    assert mean == own  # from the previous stage, whichever it names first
 
 
 def digest_of(file: Path) -> str:
@@ -49,7 +49,7 @@ def digest_of(file: Path) -> str:
     return describe_file(file).sha256
 
 
-def test_the_bundle_is_the_last_stages_best_and_says_what_the_recipe_took(made, tiny):
+def test_the_bundle_holds_the_last_stages_best_and_the_recipes_provenance(made, tiny):
     manifest = read_bundle(made / "bundle").manifest
     best = load_checkpoint(made / "run" / STAGES[-1] / BEST)
     assert manifest.metrics == best.metrics
@@ -64,19 +64,19 @@ def test_the_bundle_is_the_last_stages_best_and_says_what_the_recipe_took(made, 
 
 
 @pytest.mark.slow
-def test_killed_anywhere_it_goes_on_and_ends_with_the_same_bits(made, tiny, small, tmp_path):
+def test_a_recipe_killed_anywhere_resumes_to_the_same_bits(made, tiny, small, tmp_path):
     command = ["recipe", str(tiny), *small, "--output", str(tmp_path / "bundle"), "--run", str(tmp_path / "run")]
     first, tuned, own, mean = STAGES
     for moment in (
-        (LAST, first, -1),  # nothing is kept
+        (LAST, first, -1),  # nothing is saved
         (LAST, first, 3),  # in the middle of an epoch
-        ("recipe.json", first, -1),  # trained, and not noted
-        ("recipe.json", first, 1),  # noted, and the next not begun
+        ("recipe.json", first, -1),  # trained, but not recorded
+        ("recipe.json", first, 1),  # recorded, but the next stage has not started
         (LAST, tuned, -2),
         (LAST, own, 1),
         ("recipe.json", own, 1),
         ("recipe.json", mean, -1),
-        ("bundle", "export", 1),  # written, and not noted
+        ("bundle", "export", 1),  # written, but not recorded
     ):
         assert dying.run(command, moment) == -signal.SIGKILL, moment
     assert dying.run(command, None) == 0
@@ -89,17 +89,17 @@ def test_killed_anywhere_it_goes_on_and_ends_with_the_same_bits(made, tiny, smal
     assert all(one["done"] and one["began"] is None and one["seconds"] > 0 for one in work.values())
 
 
-def test_a_run_that_is_done_is_not_done_again(again):
+def test_a_finished_run_is_not_repeated(again):
     before = Path("bundle/model.json").read_bytes()
     result = again()
     assert result.exit_code == 0, result.output
     assert result.stdout == "caprun --model bundle PHOTO\n"
-    # its description is of the bundle, which is the same file for file
+    # it describes the other files of the bundle, which are therefore the same
     assert "already done" in result.stderr
     assert Path("bundle/model.json").read_bytes() == before
 
 
-def test_what_the_export_is_told_may_change_without_training_again(again):
+def test_export_options_can_change_without_training_again(again):
     result = again("--licence", "theirs", "--name", "other")
     assert result.exit_code == 0, result.output
     assert "stage 4 of 4, mean: already done" in result.stderr
@@ -107,13 +107,13 @@ def test_what_the_export_is_told_may_change_without_training_again(again):
     assert (manifest.licence, manifest.name) == ("theirs", "other")
 
 
-def test_a_bundle_that_is_not_whole_is_exported_again(again):
+def test_an_incomplete_bundle_is_exported_again(again):
     (Path("bundle") / "decoder_model.onnx").unlink()
     assert again().exit_code == 0
     read_bundle(Path("bundle"))
 
 
-def test_a_failed_export_says_that_nothing_is_lost(again, monkeypatch):
+def test_a_failed_export_reports_that_no_training_is_lost(again, monkeypatch):
     from captioner.errors import CaptionerError
 
     def refuse(*_: object, **__: object) -> None:
@@ -128,7 +128,7 @@ def test_a_failed_export_says_that_nothing_is_lost(again, monkeypatch):
     )
 
 
-def test_interrupted_it_says_that_the_same_command_goes_on(run, tiny, small, monkeypatch):
+def test_an_interrupted_recipe_reports_that_the_same_command_continues(run, tiny, small, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -139,7 +139,7 @@ def test_interrupted_it_says_that_the_same_command_goes_on(run, tiny, small, mon
     assert "Interrupted; the same command continues from here: `captioner" in result.stderr.splitlines()[-1]
 
 
-def test_the_first_stage_may_keep_the_encoder_of_a_checkpoint(made, tmp_path):
+def test_the_first_stage_can_keep_the_encoder_of_a_checkpoint(made, tmp_path):
     first = made / "run" / STAGES[1]
     file = tmp_path / "own.toml"
     file.write_text(f"[[stage]]\nname = 'a'\ninit = {str(first)!r}\nnew_vocabulary = true\ndata.tokenizer = 'bpe'\n")
@@ -147,7 +147,7 @@ def test_the_first_stage_may_keep_the_encoder_of_a_checkpoint(made, tmp_path):
     stage = written.stages[0]
     assert (stage.checkpoint, stage.new_vocabulary, stage.init) == (first, True, "")
     assert (stage.config.data.image_size, stage.config.data.tokenizer) == (48, "bpe")
-    assert written.trained()[0]["init"] == digest_of(first / BEST)  # wherever the checkpoint lies
+    assert written.trained()[0]["init"] == digest_of(first / BEST)  # wherever the checkpoint is
     file.write_text("[[stage]]\nname = 'a'\ndata.tokenizer = 'bpe'\n")
     assert read_recipe(file, first={"init": str(first), "new_vocabulary": True}).trained() == written.trained()
 
@@ -164,10 +164,10 @@ def test_options_start_the_first_stage_from_a_checkpoint(run, made, small, tmp_p
     assert best.provenance["init"]["kept"] == "encoder"
 
 
-# --- what it refuses
+# --- Refusals
 
 
-def test_another_recipe_in_the_same_run_is_refused_naming_what_differs(again, run, tiny, small, tmp_path):
+def test_a_different_recipe_in_the_same_run_is_refused_naming_what_differs(again, run, tiny, small, tmp_path):
     other = tmp_path / "other.toml"
     other.write_text(tiny.read_text().replace("fine_tune = 2", "fine_tune = 3"))
     result = run(other, *small, "--output", "bundle", "--run", "run")
@@ -185,13 +185,13 @@ def assert_one_line_at_the_end(result: Result, *words: str) -> None:
         assert word in line
 
 
-def test_other_captions_in_the_same_run_are_refused(again, own_shapes):
+def test_different_captions_in_the_same_run_are_refused(again, own_shapes):
     captions = own_shapes / "captions.txt"
     captions.write_text(captions.read_text().replace("A red circle", "A round circle", 1))
     assert_one_line_at_the_end(again("--data", own_shapes), "started with different photos or captions")
 
 
-def test_the_same_photos_elsewhere_are_the_same(again, own_shapes):
+def test_the_same_photos_in_another_folder_are_accepted(again, own_shapes):
     assert again("--data", own_shapes).exit_code == 0
 
 
@@ -199,19 +199,19 @@ def test_another_output_for_the_same_run_is_refused(again):
     assert_one_line_at_the_end(again("--output", "elsewhere"), "started with --output", "bundle", "--run")
 
 
-def test_a_checkpoint_that_is_gone_is_missed(again):
+def test_a_missing_checkpoint_of_a_finished_stage_is_reported(again):
     (Path("run") / STAGES[1] / BEST).unlink()
     assert_one_line_at_the_end(again("--licence", "x"), f"run/{STAGES[1]}/{BEST} is missing")
 
 
-def test_a_folder_of_something_else_is_refused(run, tiny, small):
+def test_a_folder_with_files_of_something_else_is_refused(run, tiny, small):
     Path("runs/bundle").mkdir(parents=True)
     Path("runs/bundle/last.pt").touch()
     result = run(tiny, *small, "--output", "bundle")
     assert_one_line_at_the_end(result, "runs/bundle holds last.pt, which is not part of a recipe run")
 
 
-def test_two_cannot_work_in_one_run(again):
+def test_two_processes_cannot_write_to_the_same_run(again):
     from filelock import FileLock
 
     with FileLock(Path("run") / ".lock"):
@@ -219,7 +219,7 @@ def test_two_cannot_work_in_one_run(again):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 1}', "\xff"])
-def test_a_damaged_note_of_what_was_done_is_a_sentence(again, content):
+def test_a_damaged_recipe_json_is_reported_in_one_line(again, content):
     (Path("run") / "recipe.json").write_text(content, encoding="latin-1")
     assert_one_line_at_the_end(again(), "run/recipe.json is damaged")
 
@@ -285,28 +285,28 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("content", "words"), [pytest.param(w[0], w[1:], id=name) for name, w in WRONG.items()])
-def test_what_is_wrong_anywhere_in_a_recipe_is_said_before_anything_is_trained(run, small, content, words):
+def test_an_error_anywhere_in_a_recipe_is_reported_before_training(run, small, content, words):
     Path("r.toml").write_text(content)
     result = run("r.toml", *small, "--output", "bundle")
     assert_one_line(result, 1, *words)
     assert not Path("runs").exists()
 
 
-def test_an_output_that_is_no_bundle_is_refused_before_anything_is_trained(run, tiny, small):
+def test_an_output_that_is_not_a_bundle_is_refused_before_training(run, tiny, small):
     Path("bundle").mkdir()
     Path("bundle/photo.jpg").touch()
     assert_one_line(run(tiny, *small, "--output", "bundle"), 1, "bundle exists and is not a bundle")
     assert not Path("runs").exists()
 
 
-def test_a_missing_photo_is_refused_before_anything_is_trained(run, tiny, small, own_shapes):
+def test_a_missing_photo_is_refused_before_training(run, tiny, small, own_shapes):
     (own_shapes / "images" / "red-circle-white.png").unlink()
     assert_one_line(run(tiny, *small, "--data", own_shapes, "--output", "bundle"), 1, "red-circle-white.png")
     assert not Path("runs").exists()
 
 
 @pytest.mark.slow
-def test_photos_that_the_trainings_leave_out_the_export_leaves_out_too(run, tiny, small, own_shapes):
+def test_the_export_leaves_out_the_photos_that_training_leaves_out(run, tiny, small, own_shapes):
     (own_shapes / "images" / "red-circle-white.png").write_bytes(b"no photo")  # in the dev split
     Path("one.toml").write_text(tiny.read_text().partition('\n[[stage]]\nname = "tuned"')[0])
     result = run("one.toml", *small[2:], "--data", own_shapes, "--output", "bundle", "--allow-missing", "--seed", 1)
@@ -314,24 +314,24 @@ def test_photos_that_the_trainings_leave_out_the_export_leaves_out_too(run, tiny
     assert read_bundle(Path("bundle")).manifest.metrics["photos"] == 3
 
 
-def test_usage_is_said_in_a_sentence(run, small, tiny, monkeypatch):
+def test_usage_errors_are_reported_in_one_line(run, small, tiny, monkeypatch):
     assert_one_line(run(tiny, *small), 2, "--output")
     assert_one_line(run("none", *small, "--output", "x"), 1, "There is no recipe none", "everyday, flickr8k")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert_one_line(run(tiny, *small, "--output", "x"), 1, "without torchrun")
 
 
-# --- those that come with captioner
+# --- Packaged recipes
 
 
 @pytest.mark.parametrize("file", sorted(find_recipe(None).parent.glob("*.toml")), ids=lambda file: file.stem)
-def test_a_packaged_recipe_is_right_in_every_stage(file):
+def test_a_packaged_recipe_is_valid_in_every_stage(file):
     recipe = read_recipe(find_recipe(file.stem))
     assert recipe.stages[0].config.train.stage == "cross-entropy"
     assert read_recipe(file, {"train": {"seed": 3}}).stages[-1].config.train.seed == 3
 
 
-def test_a_recipe_can_be_shown_to_begin_ones_own_with(run):
+def test_show_prints_a_recipe_that_can_be_used_from_a_file(run):
     result = run("--show")
     assert result.exit_code == 0
     Path("mine.toml").write_text(result.stdout)

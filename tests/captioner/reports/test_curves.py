@@ -28,11 +28,11 @@ def test_the_curves_are_a_wide_picture():
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
 
 
-def test_before_the_first_whole_epoch_there_are_no_curves():
+def test_there_are_no_curves_before_the_first_complete_epoch():
     assert curves_png(STEPS, []) is None
 
 
-def test_the_same_numbers_are_the_same_file():
+def test_equal_numbers_give_identical_files():
     assert curves_png(STEPS, EPOCHS) == curves_png(STEPS, EPOCHS)
 
 
@@ -40,15 +40,15 @@ def test_the_training_loss_is_drawn_too():
     assert (colours(curves_png(STEPS, EPOCHS)) != colours(curves_png([], EPOCHS))).any()
 
 
-def test_one_epoch_without_any_score_is_drawn():
+def test_an_epoch_without_scores_is_drawn():
     assert colours(curves_png([], [{"Epoch": 1.0, "Loss": 3.0}])).size
 
 
-def test_a_loss_that_is_no_number_does_no_harm():
+def test_curves_are_drawn_if_a_loss_is_nan_or_infinite():
     assert colours(curves_png([(0.5, math.nan, 0.1)], [{"Epoch": 1.0, "Loss": math.inf}])).size
 
 
-def test_pyplot_and_its_global_figures_are_not_touched():
+def test_pyplot_is_not_imported():
     code = (
         "import sys; from captioner.reports.curves import curves_png; "
         "curves_png([], [{'Epoch': 1.0, 'Loss': 3.0}]); print('matplotlib.pyplot' in sys.modules)"

@@ -92,14 +92,14 @@ def content(captioner, examples, captions):
     return Content("A run", METRICS, captioner, captioner.spec.search, examples, captions)
 
 
-def test_every_tag_is_closed_and_the_title_is_there(content):
+def test_every_tag_is_closed_and_the_page_has_its_title(content):
     page = Page(report_html(content))
     assert page.texts("title") == page.texts("h1") == ["A run"]
     assert dict(page.tags)["html"] == {"lang": "en"}
     assert {"charset": "utf-8"} in page.all("meta")
 
 
-def test_nothing_is_loaded_from_anywhere(content):
+def test_the_page_loads_nothing_from_elsewhere(content):
     html = report_html(replace(content, curves=b"png", epochs=EPOCHS, config="[data]"))
     page = Page(html)
     assert {name for name, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object", "base", "form"})
@@ -132,7 +132,7 @@ def test_every_text_is_escaped(content, captioner, examples):
     assert all(SCRIPT in attributes["alt"] for attributes in page.all("img"))
 
 
-def test_every_picture_says_what_it_shows(content, captioner):
+def test_every_picture_has_an_alternative_text(content, captioner):
     page = Page(report_html(content))
     assert all(attributes["alt"] for attributes in page.all("img"))
     said = page.texts("h3")[2:]  # after the headings of two protocols
@@ -147,7 +147,7 @@ def test_each_word_has_its_log_probability_and_its_heat_map(content, captioner, 
     assert len(page.all("img")) == 1 + len(words)
 
 
-def test_a_model_that_does_not_attend_has_log_probabilities_alone(content, captioner):
+def test_a_model_without_attention_has_only_log_probabilities(content, captioner):
     spec = replace(captioner.spec, attention_grid=None)
     blind = Captioner(spec, captioner.vocabulary, captioner.backend)
     page = Page(report_html(replace(content, captioner=blind)))
@@ -155,7 +155,7 @@ def test_a_model_that_does_not_attend_has_log_probabilities_alone(content, capti
     assert page.texts("small")
 
 
-def test_scores_stand_under_their_protocol(content):
+def test_scores_are_listed_under_their_protocol(content):
     page = Page(report_html(content))
     assert page.texts("h3")[:2] == ["Teacher-forced", "Free-running"]
     assert page.texts("th") == ["Loss", "Accuracy", "BLEU-4", "NIST-4"]
@@ -169,7 +169,7 @@ def test_a_bundle_has_no_teacher_forced_scores(content):
     assert "Teacher-forced" not in Page(report_html(replace(content, metrics=free))).texts("h3")
 
 
-def test_epochs_curves_and_configuration_are_shown_where_they_are_known(content):
+def test_epochs_curves_and_configuration_are_shown_if_known(content):
     assert Page(report_html(content)).texts("h2") == ["Scores", "All photos, best first"]
     page = Page(report_html(replace(content, epochs=EPOCHS, curves=b"png", config="[data]\nviews = 2")))
     assert page.texts("h2") == ["Scores", "Curves", "Epochs", "All photos, best first", "Configuration"]
@@ -191,26 +191,26 @@ def test_the_best_and_the_worst_by_cider_are_shown(captioner, shapes):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_any_number_of_photos_can_be_asked_for(captioner, shapes, count):
+def test_the_requested_number_of_photos_but_at_least_two_is_shown(captioner, shapes, count):
     examples = load_dataset(shapes).split("train")[:6]
     groups = shown_groups(captioner, captioner.spec.search, examples, ["a"] * 6, count)
     names = [photo.example.image for photos in groups.values() for photo in photos]
     assert len(set(names)) == len(names) == max(2, count)
 
 
-def test_a_photo_that_is_gone_is_left_out(content, examples, tmp_path):
+def test_a_missing_photo_is_left_out(content, examples, tmp_path):
     gone = replace(examples[0], image=tmp_path / "gone.jpg")
     page = Page(report_html(replace(content, examples=[gone, *examples[1:]])))
     assert len([a for a in page.all("img") if "width" in a]) == 3
 
 
-def test_a_report_that_cannot_be_written_is_one_sentence(content, tmp_path):
+def test_an_unwritable_report_is_refused_in_one_line(content, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CaptionerError, match=r"^The report .*report.html cannot be written: [^\n]+\.$"):
         write_report(tmp_path / "file" / "report.html", content)
 
 
-def test_a_training_ends_with_its_report(captioner, examples, captions, tmp_path):
+def test_training_ends_with_a_report(captioner, examples, captions, tmp_path):
     from torch import nn
 
     with closing(RunReports(tmp_path / "my run", load_config(), examples, print)) as reports:
@@ -224,7 +224,7 @@ def test_a_training_ends_with_its_report(captioner, examples, captions, tmp_path
     assert page.texts("h2") == ["Scores", "Curves", "Epochs", "All photos, best first", "Configuration"]
 
 
-def test_captions_and_references_say_their_language_where_it_is_known(content, captioner):
+def test_captions_and_references_are_marked_with_their_language_if_known(content, captioner):
     spec = replace(captioner.spec, language="zh")
     page = Page(report_html(replace(content, captioner=Captioner(spec, captioner.vocabulary, captioner.backend))))
     marked = [attributes.get("lang") for name in ("h3", "li", "bdi", "img") for attributes in page.all(name)]

@@ -1,4 +1,4 @@
-"""A training writes rows that a kill neither loses nor doubles, settings, sizes and pictures."""
+"""Training writes tables in which a kill neither loses nor repeats rows, settings, sizes and pictures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def captioner(trained):
 
 @pytest.fixture
 def make(tmp_path, shapes):
-    """Makes the reports of a run in a folder, and takes what they say."""
+    """Returns a function that creates the reports of a run in a folder; `said` collects their messages."""
     said: list[str] = []
     opened: list[RunReports] = []
 
@@ -74,7 +74,7 @@ def whole(reports: RunReports, captioner, epochs: int = 3) -> None:
 
 @pytest.fixture(scope="module")
 def expected(captioner, shapes, tmp_path_factory):
-    """The folder of a training of three epochs that was never killed; do not write to it."""
+    """Returns the folder of an uninterrupted run of three epochs; do not write to it."""
     directory = tmp_path_factory.mktemp("whole")
     whole(RunReports(directory, load_config(), load_dataset(shapes).split("dev"), print), captioner)
     return directory
@@ -83,7 +83,7 @@ def expected(captioner, shapes, tmp_path_factory):
 # --- Tables
 
 
-def test_the_tables_have_the_promised_columns_and_a_row_a_step_and_an_epoch(make, captioner, tmp_path):
+def test_the_tables_have_their_columns_and_a_row_per_step_and_per_epoch(make, captioner, tmp_path):
     whole(make(), captioner, epochs=2)
     train = (tmp_path / "run" / TRAIN).read_text().splitlines()
     assert train[:2] == ["Epoch,Batch,Loss,Accuracy", "1,1,0.0909091,0.1"]
@@ -103,10 +103,8 @@ def test_rows_are_in_the_file_as_soon_as_they_are_written(make, tmp_path):
 
 
 @pytest.mark.parametrize("resume_at", [(0, 0), (0, 3), (0, 5), (1, 0), (1, 1), (2, 5), (3, 0)])
-def test_a_resumed_training_leaves_the_tables_of_one_that_was_never_killed(
-    make, captioner, expected, tmp_path, resume_at
-):
-    # rows after the last checkpoint are on the disk too, and a torn line after them
+def test_a_resumed_run_has_the_tables_of_an_uninterrupted_one(make, captioner, expected, tmp_path, resume_at):
+    # rows after the last checkpoint are on disk too, followed by a torn line
     shutil.copytree(expected, tmp_path / "run")
     with (tmp_path / "run" / TRAIN).open("a") as file:
         file.write("4,1,0.0")
@@ -124,7 +122,7 @@ def test_a_resumed_training_leaves_the_tables_of_one_that_was_never_killed(
     )
 
 
-def test_a_table_torn_at_any_byte_keeps_its_whole_rows(tmp_path):
+def test_a_table_torn_at_any_byte_keeps_its_complete_rows(tmp_path):
     table = Table(tmp_path / "t.csv", ("Epoch", "Batch", "Loss"), numbering=2)
     table.open(None)
     rows = [(1.0, 9.0, 0.5), (1.0, 10.0, 0.25), (2.0, 1.0, None)]
@@ -137,21 +135,21 @@ def test_a_table_torn_at_any_byte_keeps_its_whole_rows(tmp_path):
         ends = content[:length].count(b"\n")
         table.read()
         assert table.rows == rows[: max(0, ends - 1)]
-    table.path.write_bytes(content[:-4] + b"\0" * 30)  # a power cut may leave zeros
+    table.path.write_bytes(content[:-4] + b"\0" * 30)  # a power cut can leave zeros
     table.open((2, 1))
     assert table.rows == rows[:2]
     table.close()
     assert table.path.read_bytes() == content[: content.rindex(b"2,1,")]
 
 
-def test_a_row_that_is_there_twice_is_read_once(tmp_path):
+def test_reading_stops_at_a_repeated_row(tmp_path):
     table = Table(tmp_path / "t.csv", ("Epoch", "Loss"), numbering=1)
     table.path.write_text("Epoch,Loss\n1,0.5\n2,0.4\n2,0.4\n3,0.3\n")
     table.read()
     assert table.rows == [(1, 0.5), (2, 0.4)]
 
 
-def test_a_training_that_begins_anew_leaves_nothing_of_the_one_before(make, captioner, tmp_path):
+def test_a_new_run_removes_the_rows_and_pictures_of_the_previous_one(make, captioner, tmp_path):
     whole(make(), captioner, epochs=2)
     make().open(None, MODEL)
     history = History.read(tmp_path / "run")
@@ -179,7 +177,7 @@ _KILLED = textwrap.dedent(
 )
 
 
-def test_killed_for_real_again_and_again_no_row_is_lost_or_doubled(tmp_path):
+def test_no_row_is_lost_or_repeated_after_several_kills(tmp_path):
     checkpoint = tmp_path / "checkpoint"
     done = 0
     for _ in range(4):
@@ -210,7 +208,7 @@ def test_killed_for_real_again_and_again_no_row_is_lost_or_doubled(tmp_path):
         ["model.decoder=rnetvhcattention", "train.lr=1e-5", "train.clip_value=0.1", "search.length_penalty=0"],
     ],
 )
-def test_the_configuration_is_written_as_it_is_read(tmp_path, settings):
+def test_the_written_configuration_reads_back_equal(tmp_path, settings):
     config = load_config(parse_settings(settings))
     (tmp_path / "config.toml").write_text(config_toml(config), encoding="utf-8")
     assert load_config(read_toml(tmp_path / "config.toml")) == config
@@ -225,10 +223,10 @@ def test_the_model_summary_counts_parameters_and_megabytes():
     assert lines["seen.0"] == ["1,000", "0", "0.00"]
     assert lines["said"] == ["100,000", "100,000", "0.40"]
     assert lines["total"] == ["101,000", "100,000", "0.40"]
-    assert "seen.1" not in lines  # it has nothing to count
+    assert "seen.1" not in lines  # it has no parameters
 
 
-def test_what_two_modules_share_counts_once_in_the_total():
+def test_shared_weights_count_once_in_the_total():
     model = nn.ModuleDict({"read": nn.Embedding(10, 4), "said": nn.Linear(4, 10, bias=False)})
     model["said"].weight = model["read"].weight
     total = model_summary(model).splitlines()[-1]
@@ -244,7 +242,7 @@ def test_opening_writes_configuration_and_summary(make, tmp_path):
 # --- Pictures
 
 
-def test_every_epoch_is_drawn_and_the_newest_is_on_top(make, captioner, tmp_path):
+def test_every_epoch_is_drawn_and_the_latest_is_copied_to_the_run_folder(make, captioner, tmp_path):
     whole(make(), captioner, epochs=2)
     folder = tmp_path / "run"
     names = [f"epoch-{epoch:03d}-{kind}.png" for epoch in (1, 2) for kind in ("attention", "caption")]
@@ -255,7 +253,7 @@ def test_every_epoch_is_drawn_and_the_newest_is_on_top(make, captioner, tmp_path
             assert min(picture.size) > 100
 
 
-def test_a_model_that_does_not_attend_has_no_attention_picture(make, captioner, tmp_path, monkeypatch):
+def test_a_model_without_attention_has_no_attention_picture(make, captioner, tmp_path, monkeypatch):
     from dataclasses import replace
 
     monkeypatch.setattr(captioner, "spec", replace(captioner.spec, attention_grid=None))
@@ -264,7 +262,7 @@ def test_a_model_that_does_not_attend_has_no_attention_picture(make, captioner, 
     assert (tmp_path / "run" / "caption.png").is_file()
 
 
-def test_a_training_goes_on_where_pictures_cannot_be_drawn(make, captioner, tmp_path, monkeypatch):
+def test_training_continues_with_a_warning_if_pictures_cannot_be_drawn(make, captioner, tmp_path, monkeypatch):
     def no_font(*arguments: object, **options: object) -> None:
         raise module.UsageError("no font here has a glyph for 猫")
 
@@ -276,7 +274,7 @@ def test_a_training_goes_on_where_pictures_cannot_be_drawn(make, captioner, tmp_
     assert (tmp_path / "run" / "curves.png").is_file()
 
 
-def test_drawing_changes_no_random_state(make, captioner):
+def test_drawing_does_not_change_the_random_state(make, captioner):
     reports = make()
     reports.open(None, MODEL)
     before = torch.get_rng_state()
@@ -284,17 +282,17 @@ def test_drawing_changes_no_random_state(make, captioner):
     assert torch.equal(before, torch.get_rng_state())
 
 
-# --- What cannot be written
+# --- Files that cannot be written
 
 
 @pytest.mark.parametrize("name", [TRAIN, VALIDATION, "config.toml", "model.txt"])
-def test_a_file_that_cannot_be_written_is_one_sentence(make, tmp_path, name):
+def test_an_unwritable_file_is_refused_in_one_line(make, tmp_path, name):
     (tmp_path / "run" / name / "x").mkdir(parents=True)
     with pytest.raises(CaptionerError, match=rf"^The [\w ]+ .*{name} cannot be (written|read): [^\n]+\.$"):
         make().open(None, MODEL)
 
 
-def test_a_full_disk_is_one_sentence(make, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_that_names_the_table(make, tmp_path, monkeypatch):
     reports = make()
     reports.open(None, MODEL)
 
@@ -307,7 +305,7 @@ def test_a_full_disk_is_one_sentence(make, tmp_path, monkeypatch):
         reports.step(1, 1, 1.0, 0.5)
 
 
-def test_closing_twice_does_no_harm(make):
+def test_closing_is_idempotent(make):
     reports = make()
     reports.open(None, MODEL)
     reports.close()

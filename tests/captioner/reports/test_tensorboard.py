@@ -1,4 +1,4 @@
-"""TensorBoard's event files have the numbers of the tables, and no step twice after a resume."""
+"""TensorBoard's event files have the numbers of the tables, without repeated steps after a resume."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captioner.reports.run import RunReports
 
 
 def steps_by_tag(directory: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every value in the folder's event files, as it comes: TensorBoard itself would hide one that is there twice."""
+    """Returns every value in the event files, in order; TensorBoard itself would hide repeated values."""
     found: dict[str, list[tuple[int, float]]] = {}
     for file in sorted((directory / "tensorboard").iterdir()):
         for event in EventFileLoader(str(file)).Load():
@@ -42,12 +42,12 @@ def test_steps_and_epochs_are_in_the_event_files_by_number(tmp_path):
     assert "validation/METEOR" not in found
 
 
-def test_after_a_resume_no_step_is_there_twice_and_none_is_missing(tmp_path):
+def test_no_step_is_repeated_or_missing_after_a_resume(tmp_path):
     killed = reports(tmp_path)
     killed.open(None, nn.Linear(1, 1))
     for batch in range(1, 9):
         killed.step(1, batch, batch / 8, 0.5)
-    killed.flush()  # and is never closed
+    killed.flush()  # but never closed
     with closing(reports(tmp_path)) as resumed:
         resumed.open((0, 5), nn.Linear(1, 1))
         for batch in range(6, 11):
@@ -61,7 +61,7 @@ def test_after_a_resume_no_step_is_there_twice_and_none_is_missing(tmp_path):
     assert found["validation/CIDEr"] == [(1, 0.5)]
 
 
-def test_a_flush_has_everything_on_the_disk(tmp_path):
+def test_a_flush_writes_everything_to_disk(tmp_path):
     with closing(reports(tmp_path)) as run:
         run.open(None, nn.Linear(1, 1))
         for batch in range(1, 21):
@@ -70,7 +70,7 @@ def test_a_flush_has_everything_on_the_disk(tmp_path):
         assert steps_by_tag(tmp_path)["train/Loss"] == [(batch, batch / 8) for batch in range(1, 21)]
 
 
-def test_files_of_others_are_left_alone(tmp_path):
+def test_other_files_in_the_folder_are_kept(tmp_path):
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "notes.txt").write_text("mine")
     with closing(reports(tmp_path)) as run:
@@ -78,9 +78,9 @@ def test_files_of_others_are_left_alone(tmp_path):
     assert (tmp_path / "tensorboard" / "notes.txt").read_text() == "mine"
 
 
-def test_nothing_heavy_is_imported_before_it_is_needed():
+def test_large_libraries_are_imported_only_when_needed():
     code = (
-        "import sys, torch; before = set(sys.modules)\n"  # torch itself may have imported what it comes with
+        "import sys, torch; before = set(sys.modules)\n"  # torch can have imported some of them
         "import captioner.reports.run, captioner.reports.page, captioner.reports.curves\n"
         "print({'matplotlib', 'tensorboard', 'jinja2'} & (set(sys.modules) - before))"
     )

@@ -33,21 +33,21 @@ def pieces(tokenizer: Tokenizer, caption: str) -> list[str]:
     return [tokenizer.vocabulary.pieces[index] for index in tokenizer.encode(caption)[1:-1]]
 
 
-def test_a_word_is_never_unknown_if_its_characters_were_seen() -> None:
+def test_a_word_of_seen_characters_is_never_unknown() -> None:
     tokenizer = build(ENGLISH)
     assert SPECIAL.unk not in tokenizer.encode("a frumpod")
     assert said(tokenizer, "a frumpod") == "a frumpod"
 
 
-def test_a_character_that_was_not_seen_is_unknown_and_the_rest_of_its_word_is_not() -> None:
+def test_an_unseen_character_is_unknown_but_the_rest_of_its_word_is_not() -> None:
     assert pieces(build(ENGLISH), "a dogz")[-2:] == ["▁dog", "<unk>"]
 
 
-def test_the_most_frequent_words_are_pieces_and_begin_with_their_mark() -> None:
+def test_frequent_words_are_single_pieces_with_a_word_start_mark() -> None:
     assert pieces(build(ENGLISH), "a dog") == ["▁a", "▁dog"]
 
 
-def test_every_piece_prints() -> None:
+def test_every_piece_is_printable() -> None:
     vocabulary = build((*ENGLISH, *CHINESE, *JAPANESE, *THAI, "😀 café")).vocabulary
     assert all(piece.isprintable() and not piece.isspace() for piece in vocabulary.pieces)
 
@@ -63,45 +63,45 @@ def test_pieces_are_grouped_into_words() -> None:
 
 @pytest.mark.parametrize("size", [60, 100, 8000])
 @pytest.mark.parametrize("captions", [CHINESE, JAPANESE, THAI], ids=["Chinese", "Japanese", "Thai"])
-def test_captions_in_scripts_without_spaces_come_back_as_they_were(captions: tuple[str, ...], size: int) -> None:
+def test_captions_in_scripts_without_spaces_decode_to_the_same_text(captions: tuple[str, ...], size: int) -> None:
     tokenizer = build(captions, vocabulary_size=size, punctuation=True)
     expected = [caption.lower().replace("两只狗 在", "两只狗在") for caption in captions]
     assert [said(tokenizer, caption) for caption in captions] == expected
 
 
-def test_no_space_takes_the_place_of_a_mark_between_letters_of_such_a_script() -> None:
+def test_removed_punctuation_leaves_no_space_in_scripts_without_spaces() -> None:
     tokenizer = build((*CHINESE, *JAPANESE))
     assert said(tokenizer, CHINESE[1]) == "一只猫在草地上睡觉"
     assert said(tokenizer, JAPANESE[1]) == "スキーヤーが滑る"
     assert said(tokenizer, "一只狗\u200b在跑") == "一只狗在跑"
 
 
-def test_marks_are_words_of_their_own() -> None:
+def test_punctuation_marks_are_separate_words() -> None:
     tokenizer = build(["a dog, a frog"] * 9, punctuation=True)
     words = tokenizer.vocabulary.words(tokenizer.encode("a dog, a frog")[1:-1])
     assert [word.text for word in words] == ["a", "dog", ",", "a", "frog"]
 
 
-def test_heat_maps_of_such_a_script_are_of_its_pieces_and_not_of_the_whole_caption() -> None:
+def test_heat_maps_in_scripts_without_spaces_are_per_piece() -> None:
     tokenizer = build((*THAI, "น้ำ", "แมว"))
     words = tokenizer.vocabulary.words(tokenizer.encode("น้ำแมว")[1:-1])
     assert [word.text for word in words] == ["น้ำ", "แมว"]
 
 
-def test_each_chinese_character_is_a_piece_and_kana_between_them_are_merged() -> None:
+def test_each_chinese_character_is_a_piece_and_kana_are_merged() -> None:
     captions = ("一只狗在草地上跑", "人々が走っている", "犬が走っている") * 3
     tokenizer = build(captions)
     assert pieces(tokenizer, captions[0]) == list(captions[0])
     assert pieces(tokenizer, "犬が走っている") == ["犬", "が", "走", "っている"]
 
 
-def test_the_beginning_of_a_caption_needs_no_pieces_of_its_own_in_such_a_script() -> None:
+def test_scripts_without_spaces_need_no_extra_pieces_for_caption_starts() -> None:
     tokenizer = build((*CHINESE, "LED 灯"))
     assert [piece for piece in tokenizer.vocabulary.pieces if piece.startswith("▁")] == ["▁", "▁led"]
     assert "▁" not in pieces(tokenizer, "一只狗")
 
 
-def test_scripts_may_be_mixed() -> None:
+def test_a_caption_can_mix_scripts() -> None:
     captions = ("一只 dog 在 LED灯下 run 跑", "I love 猫 and dogs", "3只狗，5个人")
     tokenizer = build(captions, punctuation=True)
     assert [said(tokenizer, caption) for caption in captions] == [caption.lower() for caption in captions]
@@ -113,13 +113,13 @@ def test_pairs_seen_fewer_times_than_min_count_are_not_merged() -> None:
     assert not [piece for piece in pieces if "at" in piece]
 
 
-def test_the_vocabulary_has_at_most_8000_pieces_where_nothing_is_asked_for() -> None:
+def test_the_vocabulary_has_at_most_8000_pieces_by_default() -> None:
     letters = "abcdefghijklmnopqrstuvwxyz"
     captions = [f"{a}{b}{c}{d}" for a in letters for b in letters for c in letters[:12] for d in "xy"]
     assert len(build(captions).vocabulary) == 8000
 
 
-def test_learning_does_not_depend_on_the_seed_of_hashes() -> None:
+def test_learning_does_not_depend_on_the_hash_seed() -> None:
     code = (
         "from captioner.config import DataConfig; from captioner.text.build import build_tokenizer;"
         f"t = build_tokenizer(DataConfig(tokenizer='bpe', min_count=1, vocabulary_size=90), {ENGLISH + CHINESE!r});"
@@ -137,7 +137,7 @@ def test_learning_does_not_depend_on_the_seed_of_hashes() -> None:
 @pytest.mark.parametrize(
     "state", [{}, {"merges": 1}, {"merges": [["a"]]}, {"merges": [["▁", "ж"]]}, {"merges": [[1, 2]]}]
 )
-def test_merges_that_are_missing_or_of_another_vocabulary_are_refused(state: dict[str, Any]) -> None:
+def test_missing_or_mismatched_merges_are_refused(state: dict[str, Any]) -> None:
     vocabulary = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "▁", "a", "▁a"))
     with pytest.raises(CaptionerError, match=r"^The checkpoint's merges are missing or do not match its vocabulary"):
         restore_tokenizer(DataConfig(tokenizer="bpe"), vocabulary, state)

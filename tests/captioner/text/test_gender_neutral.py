@@ -1,4 +1,4 @@
-"""A vocabulary gets the neutral words that it can write."""
+"""Neutral words are chosen from the words of the vocabulary."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def vocabulary(words: str, joining: Joining | None = None) -> Vocabulary:
     return Vocabulary((*SPECIAL_PIECES, *words.split()), joining or Joining())
 
 
-def test_only_words_are_written_whose_neutral_word_the_vocabulary_has() -> None:
+def test_only_words_with_a_neutral_word_in_the_vocabulary_are_replaced() -> None:
     found = neutral_words(vocabulary("a the man woman person boy brother dog people"))
     assert found is not None
     assert found.language == "en"
@@ -34,14 +34,14 @@ def test_only_words_are_written_whose_neutral_word_the_vocabulary_has() -> None:
     assert found.phrases == {"person person": "person"}
 
 
-def test_the_first_neutral_word_that_the_vocabulary_has_is_said() -> None:
+def test_the_first_neutral_word_in_the_vocabulary_is_used() -> None:
     for words, expected in (("sibling child person", "sibling"), ("person child", "child"), ("person", "person")):
         found = neutral_words(vocabulary(f"a the brother {words}"))
         assert found is not None
         assert found.words == {"brother": expected}
 
 
-def test_only_phrases_are_written_that_the_vocabulary_can_say() -> None:
+def test_only_phrases_that_the_vocabulary_can_express_are_used() -> None:
     found = neutral_words(vocabulary("a the and man person people two young"))
     assert found is not None
     assert found.phrases["a person and a person"] == "two people"
@@ -60,11 +60,11 @@ def test_only_phrases_are_written_that_the_vocabulary_can_say() -> None:
     ],
     ids=["nothing gendered", "German", "Swedish", "known to be German"],
 )
-def test_there_are_none_for_another_language_or_where_nothing_is_gendered(words: str, language: str | None) -> None:
+def test_no_neutral_words_for_other_languages_or_without_gendered_words(words: str, language: str | None) -> None:
     assert neutral_words(vocabulary(words), language) is None
 
 
-def test_words_are_found_with_the_mark_that_begins_them_and_pieces_within_a_word_are_left_alone() -> None:
+def test_pieces_that_start_words_are_replaced_and_inner_pieces_are_not() -> None:
     found = neutral_words(vocabulary("▁a ▁the ▁man man ▁person person", Joining(word_start="▁")))
     assert found is not None
     assert found.words == {"▁man": "▁person"}
@@ -73,7 +73,7 @@ def test_words_are_found_with_the_mark_that_begins_them_and_pieces_within_a_word
     assert found.words == {"man": "person"}
 
 
-def test_capitals_stay_capitals() -> None:
+def test_capitals_are_kept() -> None:
     found = neutral_words(vocabulary("a the A The Man man Person person and Two two people"))
     assert found is not None
     assert found.words == {"man": "person", "Man": "Person"}
@@ -81,7 +81,7 @@ def test_capitals_stay_capitals() -> None:
 
 
 @pytest.mark.parametrize("joining", [Joining(), Joining(word_start="▁")])
-def test_the_whole_table_can_be_used(joining: Joining) -> None:
+def test_every_word_of_the_table_is_usable_with_a_full_vocabulary(joining: Joining) -> None:
     pieces = vocabulary(" ".join(joining.word_start + word for word in EVERY), joining)
     found = neutral_words(pieces)
     assert found is not None
@@ -90,12 +90,12 @@ def test_the_whole_table_can_be_used(joining: Joining) -> None:
     found.neutralizer(pieces)
 
 
-def test_every_word_that_the_card_counts_as_gendered_is_in_it() -> None:
-    """Cowboys are left alone: they are mostly hats."""
+def test_the_table_includes_every_word_that_cards_count_as_gendered() -> None:
+    """`cowboy` is exempt because it mostly describes a hat."""
     assert GENDERED - {"cowboy", "cowboys"} <= set(WORDS)
 
 
-def test_no_neutral_word_is_one_that_the_card_counts_as_gendered() -> None:
+def test_no_neutral_word_is_counted_as_gendered_by_cards() -> None:
     neutral = {word for words in WORDS.values() for word in words}
     neutral |= {word for phrase in PHRASES.values() for word in phrase.split()}
     assert neutral.isdisjoint(GENDERED | set(WORDS))

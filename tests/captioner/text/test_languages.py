@@ -1,4 +1,4 @@
-"""Captions of every script go through tokenizer, vocabulary, metrics and search, and come back as they are written."""
+"""Tokenizer, vocabulary, metrics and search handle captions in every script and return them as written."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def said(tokenizer: Tokenizer, caption: str) -> str:
 
 
 @every_language
-def test_the_tokenizer_is_chosen_by_the_script_and_kept_with_the_configuration(language: str) -> None:
+def test_the_script_selects_the_tokenizer_and_the_configuration_keeps_it(language: str) -> None:
     script, kind, _, captions = LANGUAGES[language]
     assert next(iter(scripts_of(captions))) == script
     tokenizer = build(language)
@@ -62,7 +62,7 @@ def test_the_tokenizer_is_chosen_by_the_script_and_kept_with_the_configuration(l
 
 
 @every_language
-def test_captions_come_back_with_their_letters_and_their_spaces(language: str) -> None:
+def test_captions_decode_with_their_letters_and_spaces(language: str) -> None:
     captions = [caption.replace("两只狗 在", "两只狗在") for caption in LANGUAGES[language][3]]
     whole = build(language, lower_case=False, punctuation=True)
     assert [said(whole, unicodedata.normalize("NFD", caption)) for caption in captions] == [
@@ -80,7 +80,7 @@ def test_captions_come_back_with_their_letters_and_their_spaces(language: str) -
 
 
 @every_language
-def test_metrics_count_the_words_that_readers_see(language: str) -> None:
+def test_metrics_split_captions_into_words_in_each_language(language: str) -> None:
     _, _, words, (caption, other) = LANGUAGES[language]
     assert len(tokenize(caption)) == words
     found = score([caption, other], [[caption, caption], [other, other]])
@@ -90,7 +90,7 @@ def test_metrics_count_the_words_that_readers_see(language: str) -> None:
 
 
 class Speaker(World):
-    """Generates one caption for any photo."""
+    """Generates the same caption for every photo."""
 
     def __init__(self, tokenizer: Tokenizer, caption: str) -> None:
         super().__init__(0, len(tokenizer.vocabulary) - 4)
@@ -104,7 +104,7 @@ class Speaker(World):
 
 
 @every_language
-def test_search_says_a_caption_of_the_language(language: str) -> None:
+def test_search_generates_a_caption_in_each_language(language: str) -> None:
     tokenizer, caption = build(language), LANGUAGES[language][3][0]
     for beams in (1, 3):
         steps = FakeSteps(Speaker(tokenizer, caption), [0])
@@ -114,19 +114,19 @@ def test_search_says_a_caption_of_the_language(language: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["word", "bpe"])
-def test_captions_that_were_cut_into_words_have_no_spaces_in_chinese(kind: str) -> None:
+def test_spaces_between_chinese_words_are_removed(kind: str) -> None:
     captions = ["两 只 狗 在 草地 上", "一 个 男人 穿 nike 鞋"]
     tokenizer = build_tokenizer(DataConfig(min_count=1, tokenizer=kind), captions)
     assert said(tokenizer, captions[0]) == "两只狗在草地上"
     assert said(tokenizer, captions[1]).replace(" ", "") == "一个男人穿nike鞋"
 
 
-def test_spaces_between_phrases_stay_in_thai() -> None:
+def test_spaces_between_thai_phrases_are_kept() -> None:
     tokenizer = build_tokenizer(DataConfig(min_count=1), ["หมา แมว วิ่ง", "หมาวิ่ง"])
     assert said(tokenizer, "หมา แมว วิ่ง") == "หมา แมว วิ่ง"
 
 
-def test_a_few_captions_of_another_script_do_not_choose_the_tokenizer() -> None:
+def test_a_few_captions_in_another_script_do_not_change_the_tokenizer() -> None:
     captions = ["a dog runs"] * 20 + ["一只狗"]
     assert build_tokenizer(DataConfig(), captions).config.tokenizer == "word"
     assert build_tokenizer(DataConfig(), ["一只狗"] * 5 + captions[:20]).config.tokenizer == "bpe"
@@ -134,7 +134,7 @@ def test_a_few_captions_of_another_script_do_not_choose_the_tokenizer() -> None:
 
 
 @pytest.mark.parametrize("code", ["deutsch!", "e", "en_US"])
-def test_a_language_that_is_no_code_is_refused(code: str) -> None:
+def test_an_invalid_language_code_is_refused(code: str) -> None:
     from captioner.config import load_config
 
     with pytest.raises(CaptionerError, match=r"The language '.*' is not a language code; use one such as en"):
@@ -145,5 +145,5 @@ def test_a_caption_is_in_the_script_of_most_of_its_letters() -> None:
     assert scripts_of(["一只狗 OK", "a 狗 dog", "123", "", "ｱｲｳ", "Ｄｏｇ"]) == {"Chinese or Japanese": 2, "Latin": 2}
 
 
-def test_words_of_whole_vocabularies_are_joined_as_before() -> None:
+def test_word_vocabularies_use_the_default_joining() -> None:
     assert build("en").vocabulary.joining == Vocabulary(("a",)).joining

@@ -51,29 +51,29 @@ def test_tokenize_lower_cases_and_removes_punctuation(caption, words):
         ("W\N{COMBINING RING ABOVE}", "\N{LATIN SMALL LETTER W WITH RING ABOVE}"),
     ],
 )
-def test_case_is_lowered_as_each_language_does(caption, lower):
+def test_lower_casing_follows_the_rules_of_each_language(caption, lower):
     assert tokenize(caption) == tokenize(lower) == lower.split()
 
 
 @pytest.mark.parametrize("caption", ["Một người ở bãi biển", "한 남자가", "Un garçon près", "क़लम"])
-def test_tokenize_gives_composed_and_decomposed_text_the_same_words(caption):
+def test_tokenize_returns_the_same_words_for_composed_and_decomposed_text(caption):
     composed, decomposed = (tokenize(unicodedata.normalize(form, caption)) for form in ("NFC", "NFD"))
     assert composed == decomposed == unicodedata.normalize("NFC", caption).lower().split()
 
 
-def test_tokenize_keeps_a_word_whole_around_invisible_characters():
+def test_tokenize_keeps_words_with_invisible_characters_whole():
     assert tokenize("sea\N{SOFT HYPHEN}side क्\N{ZERO WIDTH JOINER}ष") == ["seaside", "क्ष"]
     assert tokenize("cafe\N{SOFT HYPHEN}\N{COMBINING ACUTE ACCENT}") == ["café"]
     assert tokenize("one\N{ZERO WIDTH SPACE}two") == ["one", "two"]
 
 
-def test_tokenize_does_not_tell_typographic_hyphens_and_apostrophes_from_plain_ones():
+def test_tokenize_treats_typographic_hyphens_and_apostrophes_as_plain():
     assert tokenize("dog’s t\N{HYPHEN}shirt, t\N{NON-BREAKING HYPHEN}shirt") == ["dog's", "t-shirt", "t-shirt"]
 
 
-def test_tokenize_changes_nothing_in_its_own_words():
+def test_tokenize_is_idempotent():
     rng = np.random.default_rng(0)
-    # letters, marks, joiners, signs and invisible characters of several scripts, in every order
+    # letters, marks, joiners, signs and invisible characters of several scripts, in random order
     alphabet = [
         chr(c)
         for start in (0x20, 0xC0, 0x300, 0x900, 0xE00, 0x1000, 0x1100, 0x1780, 0x2000, 0x4E00, 0xAC00)
@@ -84,14 +84,14 @@ def test_tokenize_changes_nothing_in_its_own_words():
         assert tokenize(" ".join(words)) == words
 
 
-def test_the_segmentation_is_said_of_captions_by_the_script_of_most_letters():
+def test_segmentation_depends_on_the_script_of_most_letters_in_each_caption():
     english, chinese = "a dog on grass", "一只狗在T恤上"
     assert segmentation([english, "chien"]) == segmentation(["123"]) == "words"
     assert segmentation([chinese, "หมา"]) == "characters"
     assert segmentation([chinese, english]) == "words and characters"
 
 
-def test_a_text_is_mentioned_or_ends_a_caption_as_a_sequence_of_words():
+def test_mentions_and_endings_are_matched_by_whole_words():
     assert mention(["狗在左边跑"], ["左边"])
     assert not mention(["左上边"], ["左边"])
     assert mention(["A dog, left"], ["right", "left"])
@@ -103,14 +103,14 @@ def test_a_text_is_mentioned_or_ends_a_caption_as_a_sequence_of_words():
     assert not ends_with([], endings)
 
 
-def test_a_segmenter_cuts_scripts_without_spaces_only(monkeypatch):
+def test_a_segmenter_splits_only_scripts_without_spaces(monkeypatch):
     pairs = SimpleNamespace(setLogLevel=lambda _: None, lcut=lambda text: [text[i : i + 2] for i in range(0, 9, 2)][:2])
     monkeypatch.setitem(sys.modules, "jieba", pairs)
     assert segmenter("jieba")("一只狗狗 穿T-shirt, man's")[:2] == ["一只", "狗狗"]
     assert segmenter("jieba")("A man's T-shirt") == tokenize("A man's T-shirt")
 
 
-def test_a_segmenter_that_is_not_installed_is_named(monkeypatch):
+def test_a_missing_segmenter_is_named_with_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "jieba", None)
     with pytest.raises(CaptionerError, match=r"--segmenter jieba requires jieba; run `pip install jieba`\."):
         segmenter("jieba")

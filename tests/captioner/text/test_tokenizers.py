@@ -1,4 +1,4 @@
-"""Every tokenizer has the same contract, and a configuration names one."""
+"""All tokenizers follow the same contract, and the configuration selects one of them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def said(tokenizer: Tokenizer, caption: str) -> str:
     return tokenizer.vocabulary.text(tokenizer.encode(caption)[1:-1])
 
 
-def test_a_caption_comes_back_from_its_ids_without_its_punctuation(tokenizer_name: str) -> None:
+def test_ids_decode_to_the_caption_without_punctuation(tokenizer_name: str) -> None:
     tokenizer = build(tokenizer_name)
     assert tokenizer.unknown_share(CAPTIONS) == 0
     assert [said(tokenizer, caption) for caption in CAPTIONS] == [
@@ -65,7 +65,7 @@ def test_a_caption_comes_back_from_its_ids_without_its_punctuation(tokenizer_nam
     ]
 
 
-def test_a_caption_comes_back_from_its_ids_with_its_punctuation(tokenizer_name: str) -> None:
+def test_ids_decode_to_the_caption_with_punctuation_if_it_is_kept(tokenizer_name: str) -> None:
     tokenizer = build(tokenizer_name, punctuation=True)
     assert tokenizer.unknown_share(CAPTIONS) == 0
     assert [said(tokenizer, caption) for caption in CAPTIONS] == [
@@ -77,21 +77,21 @@ def test_a_caption_comes_back_from_its_ids_with_its_punctuation(tokenizer_name: 
 
 
 @pytest.mark.parametrize("tokenizer", ["word", "bpe", "spacy"])
-def test_capitals_are_kept_where_they_are_wanted(tokenizer: str) -> None:
+def test_capitals_are_kept_if_lower_case_is_false(tokenizer: str) -> None:
     pytest.importorskip("spacy" if tokenizer == "spacy" else "tokenizers")
     captions = ["A Dog in Paris."]
     assert said(build(tokenizer, captions, lower_case=False), captions[0]) == "A Dog in Paris"
     assert said(build(tokenizer, captions), captions[0]) == "a dog in paris"
 
 
-def test_the_special_pieces_come_first_and_no_piece_comes_twice(tokenizer_name: str) -> None:
+def test_special_pieces_come_first_and_pieces_are_unique(tokenizer_name: str) -> None:
     vocabulary = build(tokenizer_name, punctuation=True).vocabulary
     assert vocabulary.pieces[:4] == SPECIAL_PIECES == ("<pad>", "<start>", "<end>", "<unk>")
     assert Vocabulary.from_dict(json.loads(json.dumps(vocabulary.as_dict()))) == vocabulary
 
 
 @pytest.mark.parametrize("punctuation", [False, True])
-def test_a_restored_tokenizer_says_the_same_and_needs_no_captions_and_no_file(
+def test_a_restored_tokenizer_encodes_the_same_without_captions_or_files(
     tokenizer_name: str, punctuation: bool, tmp_path: Path
 ) -> None:
     config = DataConfig(tokenizer=tokenizer_name, min_count=1, punctuation=punctuation)
@@ -113,23 +113,23 @@ def test_the_order_of_the_captions_does_not_matter(tokenizer_name: str) -> None:
     assert (found.vocabulary, found.state) == (reversed_.vocabulary, reversed_.state)
 
 
-def test_captions_may_come_from_a_generator(tokenizer_name: str) -> None:
+def test_captions_can_come_from_a_generator(tokenizer_name: str) -> None:
     assert build(tokenizer_name, (c for c in CAPTIONS)).vocabulary == build(tokenizer_name).vocabulary
 
 
-def test_a_caption_is_cut_after_max_length_pieces_and_still_ends(tokenizer_name: str) -> None:
+def test_a_caption_is_cut_to_max_length_pieces_and_an_end_piece(tokenizer_name: str) -> None:
     whole, cut = build(tokenizer_name).encode(CAPTIONS[0]), build(tokenizer_name, max_length=3).encode(CAPTIONS[0])
     assert cut == [*whole[:4], SPECIAL.end]
 
 
 @pytest.mark.parametrize("caption", ["", " ", "\t\n", "...", "\u200b\u200d\ufe0f", "\u0301", "\ud800", "😀", "\x00"])
-def test_a_caption_without_a_word_is_start_and_end(tokenizer_name: str, caption: str) -> None:
+def test_a_caption_without_words_is_encoded_as_start_and_end(tokenizer_name: str, caption: str) -> None:
     assert build(tokenizer_name).encode(caption) == [SPECIAL.start, SPECIAL.end]
 
 
 @pytest.mark.parametrize("punctuation", [False, True])
 @pytest.mark.parametrize("typed", [*SPECIAL_PIECES, "a<end>b", "[SEP]", "[UNK]", "[PAD]", "##s", "▁dog", "▁ ▁"])
-def test_a_caption_cannot_write_a_special_piece_nor_a_mark_of_the_vocabulary(
+def test_caption_text_is_never_encoded_as_a_special_piece_or_mark(
     tokenizer_name: str, typed: str, punctuation: bool
 ) -> None:
     tokenizer = build(tokenizer_name, [*CAPTIONS, f"a dog {typed} runs"] * 2, punctuation=punctuation)
@@ -142,7 +142,7 @@ def test_a_caption_cannot_write_a_special_piece_nor_a_mark_of_the_vocabulary(
 
 
 @pytest.mark.parametrize("caption", ["d" * 100_000, "dog " * 10_000, "1234567890" * 50, "e" + "\u0301" * 5_000])
-def test_long_words_and_long_captions_are_cut_like_others(tokenizer_name: str, caption: str) -> None:
+def test_long_words_and_captions_are_cut_to_max_length(tokenizer_name: str, caption: str) -> None:
     assert len(build(tokenizer_name).encode(caption)) <= 32
 
 
@@ -164,22 +164,20 @@ def test_tabs_and_line_breaks_are_spaces(tokenizer_name: str) -> None:
 
 
 @pytest.mark.parametrize(("tokenizer", "size"), [("word", 12), ("bpe", 34), ("spacy", 12)])
-def test_the_vocabulary_is_no_larger_than_asked_for(tokenizer: str, size: int) -> None:
+def test_the_vocabulary_is_no_larger_than_vocabulary_size(tokenizer: str, size: int) -> None:
     pytest.importorskip("spacy" if tokenizer == "spacy" else "tokenizers")
     whole, cut = build(tokenizer, CAPTIONS * 3), build(tokenizer, CAPTIONS * 3, vocabulary_size=size)
     assert len(whole.vocabulary) > size == len(cut.vocabulary)
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_a_vocabulary_without_room_is_refused(tokenizer_name: str, size: int) -> None:
+def test_a_vocabulary_size_too_small_for_special_pieces_is_refused(tokenizer_name: str, size: int) -> None:
     with pytest.raises(CaptionerError, match=rf"^data\.vocabulary_size \({size}\) must exceed the 4 special pieces\.$"):
         build(tokenizer_name, vocabulary_size=size)
 
 
 @pytest.mark.parametrize("tokenizer", ["wordpiece", "bpe"])
-def test_a_vocabulary_with_less_room_than_the_captions_have_characters_is_refused(
-    tokenizer: str, vocab_txt: Path
-) -> None:
+def test_a_vocabulary_size_too_small_for_the_characters_is_refused(tokenizer: str, vocab_txt: Path) -> None:
     name = f"wordpiece:{vocab_txt}" if tokenizer == "wordpiece" else tokenizer
     with pytest.raises(
         CaptionerError, match=r"^data\.vocabulary_size is 12, but there are \d+ characters and special pieces; raise"
@@ -188,7 +186,7 @@ def test_a_vocabulary_with_less_room_than_the_captions_have_characters_is_refuse
 
 
 @pytest.mark.parametrize("captions", [(), ("", "..."), ("\u0301",)])
-def test_captions_without_a_word_are_refused(tokenizer_name: str, captions: tuple[str, ...]) -> None:
+def test_training_captions_without_words_are_refused(tokenizer_name: str, captions: tuple[str, ...]) -> None:
     with pytest.raises(CaptionerError, match=r"^(No word|No piece|The training captions have no words)"):
         build(tokenizer_name, captions)
 
@@ -196,7 +194,7 @@ def test_captions_without_a_word_are_refused(tokenizer_name: str, captions: tupl
 @pytest.mark.parametrize(
     "name", ["", "words", "word:", "word:x", "bpe:100", "wordpiece", "wordpiece:", "spacy:", "BPE"]
 )
-def test_what_names_no_tokenizer_is_refused(name: str) -> None:
+def test_an_unknown_tokenizer_name_is_refused(name: str) -> None:
     with pytest.raises(CaptionerError, match=r"^data\.tokenizer is '.*'; it must be auto, word, bpe, wordpiece:FILE"):
         build(name)
     with pytest.raises(CaptionerError, match=r"^data\.tokenizer is"):
@@ -206,7 +204,7 @@ def test_what_names_no_tokenizer_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "package", "extra"), [("wordpiece", "tokenizers", "train"), ("bpe", "tokenizers", "train"), ("spacy",) * 3]
 )
-def test_a_package_that_is_missing_is_named_with_how_to_install_it(
+def test_a_missing_package_is_named_with_how_to_install_it(
     kind: str, package: str, extra: str, vocab_txt: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = builtins.__import__

@@ -17,7 +17,7 @@ def said(caption: str) -> str:
     return Vocabulary(pieces, joining(pieces)).text([pieces.index(token) for token in tokens])
 
 
-def test_the_words_of_scripts_with_spaces_are_those_that_captions_are_scored_by() -> None:
+def test_words_of_scripts_with_spaces_equal_the_words_of_the_metrics() -> None:
     ranges = (*range(0x20, 0x250), *range(0x300, 0x320), 0x200B, 0x200C, 0x200D, 0xAD, 0x3000, 0xAC00, 0x1161)
     ranges += (
         0x11A8,
@@ -64,22 +64,22 @@ def test_the_words_of_scripts_with_spaces_are_those_that_captions_are_scored_by(
         ("\u0301\ufe0fa <b>", "a < b >"),
     ],
 )
-def test_marks_are_spaced_as_in_print_however_they_were_typed(caption: str, text: str) -> None:
+def test_punctuation_is_spaced_as_in_print_however_it_was_typed(caption: str, text: str) -> None:
     assert said(caption) == text
 
 
 @pytest.mark.parametrize("caption", ["a dog, wet (very) – “so”!", "l'œil «bleu»", "¿qué? ¡sí!", "他说：“你好”，走了。"])
-def test_what_is_said_is_split_into_the_same_tokens_again(caption: str) -> None:
+def test_splitting_and_joining_a_decoded_caption_changes_nothing(caption: str) -> None:
     assert said(said(caption)) == said(caption) == caption
 
 
-def test_tokens_know_where_the_caption_has_space() -> None:
+def test_tokens_record_whether_a_space_separates_them_from_the_previous() -> None:
     assert [token.spaced for token in split("a dog-b, c,d")] == [True, True, True, True]
     assert [token.spaced for token in split("a, b(c)", punctuation=True)] == [True, False, True, False, False, False]
     assert [token.spaced for token in split("狗，猫 狗\u200b猫")] == [True, False, True, False]
 
 
-def test_only_marks_that_are_pieces_have_rules() -> None:
+def test_only_marks_in_the_vocabulary_have_spacing_rules() -> None:
     assert joining(["a", ",", "("]) == joining(["(", ",", "b"])
     assert joining(["a", ",", "("]).no_space_before == (",",)
     assert joining(["a", ",", "("]).no_space_after == ("(",)

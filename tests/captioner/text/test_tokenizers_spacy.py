@@ -26,18 +26,18 @@ def said(tokenizer: Tokenizer, caption: str) -> str:
     return tokenizer.vocabulary.text(tokenizer.encode(caption)[1:-1])
 
 
-def test_contractions_are_two_words_and_written_as_one() -> None:
+def test_contractions_are_split_into_two_words_and_decoded_as_one() -> None:
     caption = "The dog's bowl isn't full, he'll bark; they're gonna run"
     tokenizer = build([caption])
     assert words(tokenizer, "the dog's isn't") == ["the", "dog", "'s", "is", "n't"]
     assert said(tokenizer, caption) == "the dog's bowl isn't full he'll bark they're gonna run"
 
 
-def test_words_that_are_mostly_written_apart_stay_apart() -> None:
+def test_words_that_are_mostly_written_separately_stay_separate() -> None:
     assert said(build(["he cannot", "not a dog", "is not"]), "he cannot") == "he can not"
 
 
-def test_endings_typed_apart_are_written_as_one_too() -> None:
+def test_endings_typed_with_a_space_are_joined_to_their_word() -> None:
     assert said(build(["A man 's hat is n't red ."]), "A man 's hat is n't red .") == "a man's hat isn't red"
 
 
@@ -52,12 +52,12 @@ def test_hyphens_inside_words_stay_and_dashes_are_punctuation() -> None:
     assert said(build(captions, punctuation=True), captions[0]) == "a t-shirt – red"
 
 
-def test_marks_that_spacy_would_leave_inside_words_are_marks() -> None:
+def test_punctuation_that_spacy_leaves_inside_words_is_split_off() -> None:
     tokenizer = build(["wet(very) <dog>,cat:red and/or 猫！猫"])
     assert " ".join(words(tokenizer, "wet(very) <dog>,cat:red and/or 猫！猫")) == "wet very dog cat red and or 猫 猫"
 
 
-def test_another_language_has_its_own_rules() -> None:
+def test_another_language_uses_its_own_rules() -> None:
     captions = ["L'homme à l'œil bleu, « peut-être » !", "Qu’est-ce qu'il fait ?"]
     tokenizer = build(captions, "spacy:fr", punctuation=True)
     assert words(tokenizer, "L'homme")[0] == "l'"
@@ -79,7 +79,7 @@ def test_words_seen_fewer_times_than_min_count_are_unknown() -> None:
 
 
 @pytest.mark.parametrize("language", ["zz", "../en", "EN ", "english"])
-def test_a_language_that_spacy_does_not_have_is_one_sentence(language: str) -> None:
+def test_a_language_unknown_to_spacy_is_refused_in_one_sentence(language: str) -> None:
     with pytest.raises(
         CaptionerError, match=rf"^data\.tokenizer is spacy:{language}, but spaCy cannot tokenize that language: .*\.$"
     ):

@@ -1,4 +1,4 @@
-"""BERT's WordPiece is reduced to the pieces that captions use."""
+"""BERT's WordPiece vocabulary is reduced to the pieces that captions use."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pieces(tokenizer: Tokenizer, caption: str) -> list[str]:
 
 
 @pytest.mark.parametrize("lower_case", [True, False])
-def test_captions_are_cut_as_bert_cuts_them(vocab_txt: Path, lower_case: bool) -> None:
+def test_captions_are_split_as_bert_splits_them(vocab_txt: Path, lower_case: bool) -> None:
     bert = BertWordPieceTokenizer(str(vocab_txt), lowercase=lower_case)
     captions = [caption if lower_case else caption.lower() for caption in CAPTIONS]
     tokenizer = build(vocab_txt, captions, punctuation=True, lower_case=lower_case)
@@ -68,19 +68,19 @@ def test_captions_are_cut_as_bert_cuts_them(vocab_txt: Path, lower_case: bool) -
         assert pieces(tokenizer, caption) == [{"[UNK]": "<unk>"}.get(piece, piece) for piece in expected]
 
 
-def test_only_pieces_that_the_captions_need_are_kept_the_most_frequent_first(vocab_txt: Path) -> None:
+def test_only_needed_pieces_are_kept_most_frequent_first(vocab_txt: Path) -> None:
     assert build(vocab_txt, ["the dog", "the snowboarder", "the dog runs"]).vocabulary.pieces[4:] == (
         *("the", "dog", "##boarder", "##s", "run", "snow"),
     )
 
 
-def test_accents_are_stripped_in_lower_case_as_berts_uncased_models_have_it(vocab_txt: Path) -> None:
+def test_lower_casing_strips_accents_as_uncased_bert_does(vocab_txt: Path) -> None:
     tokenizer = build(vocab_txt)
     assert pieces(tokenizer, "CAFÉS") == pieces(tokenizer, "cafes") == ["cafe", "##s"]
     assert tokenizer.vocabulary.text(tokenizer.encode("Café")[1:-1]) == "cafe"
 
 
-def test_a_rare_piece_is_spelled_with_frequent_ones_and_never_unknown(vocab_txt: Path) -> None:
+def test_a_rare_piece_is_spelled_with_smaller_pieces_and_never_unknown(vocab_txt: Path) -> None:
     captions = ["the dog runs"] * 3 + ["the zebra runs"]
     tokenizer = build(vocab_txt, captions, min_count=3)
     assert "zebra" not in tokenizer.vocabulary.pieces
@@ -95,7 +95,7 @@ def test_a_word_that_cannot_be_spelled_is_unknown(vocab_txt: Path) -> None:
     assert 0 < tokenizer.unknown_share(["the жук"]) < 1
 
 
-def test_the_vocabulary_is_no_larger_than_asked_for_and_can_still_spell(tmp_path: Path) -> None:
+def test_the_vocabulary_keeps_to_vocabulary_size_and_still_spells_words(tmp_path: Path) -> None:
     words = ["".join(letters) for length in (2, 3) for letters in product("ab", repeat=length)]
     file = write(tmp_path, "\n".join(["a", "b", "##a", "##b", *words]))
     captions = [" ".join(words), *words[:3]]
@@ -129,19 +129,19 @@ def test_chinese_is_written_without_spaces(vocab_txt: Path) -> None:
     ],
     ids=["CRLF", "duplicates", "byte order mark and blank lines", "any order"],
 )
-def test_files_that_were_edited_give_the_same_vocabulary(text: str, vocab_txt: Path, tmp_path: Path) -> None:
+def test_edited_vocabulary_files_yield_the_same_vocabulary(text: str, vocab_txt: Path, tmp_path: Path) -> None:
     expected = build(vocab_txt).vocabulary
     assert build(write(tmp_path, text)).vocabulary == expected
 
 
-def test_special_names_in_the_file_are_no_pieces(tmp_path: Path) -> None:
+def test_special_names_in_the_file_are_not_pieces(tmp_path: Path) -> None:
     file = write(tmp_path, "<unk>\n<end>\n[UNK]\na\ndog\n<\n>\n[\n]\nunk\nend\n")
     tokenizer = build(file, ["a <unk> dog", "a <end> dog", "a [UNK] dog"], punctuation=True)
     assert pieces(tokenizer, "a <end> <unk>") == ["a", "<", "end", ">", "<", "unk", ">"]
     assert not {SPECIAL.unk, SPECIAL.end} & set(tokenizer.encode("a <end> <unk> [UNK]")[1:-1])
 
 
-def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     for file in (tmp_path / "none.txt", tmp_path):
         with pytest.raises(CaptionerError, match=rf"^The WordPiece vocabulary {file} cannot be read: .*; name BERT's"):
             build(file)
@@ -150,6 +150,6 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", '{"dog": 1}', "катер\n"])
-def test_a_file_without_any_of_the_pieces_is_one_sentence(text: str, tmp_path: Path) -> None:
+def test_a_file_without_pieces_of_the_captions_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(CaptionerError, match=r"^No piece of .*vocab\.txt is in the training captions; name a BERT"):
         build(write(tmp_path, text))

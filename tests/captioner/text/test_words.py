@@ -18,7 +18,7 @@ def build_vocabulary(captions: list[str], min_count: int) -> Vocabulary:
     return build_words(DataConfig(min_count=min_count), captions).vocabulary
 
 
-def test_the_vocabulary_holds_the_words_behind_the_special_pieces_the_most_frequent_first():
+def test_words_follow_the_special_pieces_most_frequent_first():
     vocabulary = build_vocabulary(["A dog sees a Cat.", "a cat, a bird"], 1)
     assert vocabulary.pieces == (*SPECIAL_PIECES, "a", "cat", "bird", "dog", "sees")
     assert [vocabulary.pieces[i] for i in (SPECIAL.pad, SPECIAL.start, SPECIAL.end, SPECIAL.unk)] == [*SPECIAL_PIECES]
@@ -47,7 +47,7 @@ def vocabulary() -> Vocabulary:
     return Vocabulary((*SPECIAL_PIECES, "a", "dog", "runs"))
 
 
-def test_a_caption_is_start_its_words_and_end(vocabulary):
+def test_a_caption_is_encoded_as_start_words_and_end(vocabulary):
     assert restore_words(DataConfig(max_length=20), vocabulary).encode("A dog, runs!") == [
         SPECIAL.start,
         4,
@@ -57,25 +57,25 @@ def test_a_caption_is_start_its_words_and_end(vocabulary):
     ]
 
 
-def test_a_word_that_is_not_in_the_vocabulary_is_unknown(vocabulary):
+def test_a_word_outside_the_vocabulary_is_unknown(vocabulary):
     tokenizer = restore_words(DataConfig(max_length=20), vocabulary)
     assert tokenizer.encode("a zebra runs") == [SPECIAL.start, 4, SPECIAL.unk, 6, SPECIAL.end]
     assert tokenizer.unknown_share(["a zebra runs", "a zebra"]) == 2 / 5
     assert tokenizer.unknown_share([]) == 0
 
 
-def test_a_caption_is_cut_after_max_length_words_and_still_ends(vocabulary):
+def test_a_caption_is_cut_to_max_length_words_and_an_end_piece(vocabulary):
     tokenizer = restore_words(DataConfig(max_length=2), vocabulary)
     assert tokenizer.encode("a dog runs a dog") == [SPECIAL.start, 4, 5, SPECIAL.end]
     assert tokenizer.encode("a dog") == [SPECIAL.start, 4, 5, SPECIAL.end]
 
 
-def test_a_caption_without_a_word_is_start_and_end(vocabulary):
+def test_a_caption_without_words_is_encoded_as_start_and_end(vocabulary):
     assert restore_words(DataConfig(max_length=20), vocabulary).encode(" ... ") == [SPECIAL.start, SPECIAL.end]
 
 
 @pytest.mark.parametrize("text", ["<pad>", "<start>", "<end>", "<unk>", "a <end> dog"])
-def test_a_caption_cannot_write_a_special_piece(vocabulary, text):
+def test_caption_text_is_never_encoded_as_a_special_piece(vocabulary, text):
     inside = restore_words(DataConfig(max_length=20), vocabulary).encode(text)[1:-1]
     assert not {SPECIAL.pad, SPECIAL.start, SPECIAL.end} & set(inside)
 
@@ -90,7 +90,7 @@ def test_a_caption_cannot_write_a_special_piece(vocabulary, text):
     ],
     ids=["Vietnamese", "Korean", "French", "decomposed Vietnamese"],
 )
-def test_captions_of_other_languages_come_back_from_their_ids(caption, text):
+def test_captions_in_other_languages_decode_to_the_same_words(caption, text):
     vocabulary = build_vocabulary([caption], 1)
     ids = restore_words(DataConfig(max_length=20), vocabulary).encode(caption)
     assert SPECIAL.unk not in ids
@@ -110,19 +110,19 @@ def test_captions_of_other_languages_come_back_from_their_ids(caption, text):
     ],
     ids=["Vietnamese", "Korean", "French", "Russian", "German", "Arabic", "Hindi"],
 )
-def test_captions_come_back_with_their_punctuation_where_it_is_kept(caption, text):
+def test_captions_decode_with_punctuation_if_it_is_kept(caption, text):
     tokenizer = build_tokenizer(DataConfig(min_count=1, punctuation=True), [caption])
     ids = tokenizer.encode(caption)
     assert SPECIAL.unk not in ids
     assert tokenizer.vocabulary.text(ids[1:-1]) == text
 
 
-def test_without_further_settings_the_tokenizer_is_that_of_earlier_checkpoints():
+def test_the_default_tokenizer_matches_earlier_checkpoints():
     tokenizer = build_tokenizer(DataConfig(min_count=1), ["A dog, a Cat's t-shirt. 3.5"])
     assert tokenizer.vocabulary == Vocabulary((*SPECIAL_PIECES, "a", "3", "5", "cat's", "dog", "t-shirt"))
     assert tokenizer.state == {}
 
 
-def test_the_rarest_words_are_left_out_where_the_vocabulary_is_to_be_small():
+def test_vocabulary_size_leaves_out_the_rarest_words():
     tokenizer = build_tokenizer(DataConfig(min_count=1, vocabulary_size=6), ["a dog", "a dog", "a cat"])
     assert tokenizer.vocabulary.pieces[4:] == ("a", "dog")

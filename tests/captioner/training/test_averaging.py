@@ -1,4 +1,4 @@
-"""Averaging takes the mean of the weights of several models."""
+"""Averaging computes the mean of the weights of several models."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from captioner.training.averaging import average
 
 @pytest.fixture
 def moved(trained: Path, tmp_path: Path) -> Path:
-    """The trained model, all its weights one more."""
+    """Returns a checkpoint of the trained model with 1 added to every weight."""
     checkpoint = load_checkpoint(trained / BEST)
     weights = {name: value + 1 if value.is_floating_point() else value for name, value in checkpoint.model.items()}
     save_checkpoint(tmp_path / "moved.pt", replace(checkpoint, model=weights))
     return tmp_path / "moved.pt"
 
 
-def test_weights_are_the_mean_by_their_shares(trained: Path, moved: Path):
+def test_weights_are_averaged_by_share(trained: Path, moved: Path):
     first, mean = load_checkpoint(trained / BEST), average([trained / BEST, moved], [3, 1], "command")
     floats = [name for name, value in first.model.items() if value.is_floating_point()]
     assert floats
@@ -37,7 +37,7 @@ def test_weights_are_the_mean_by_their_shares(trained: Path, moved: Path):
     assert [part["share"] for part in mean.provenance["average"]] == [0.75, 0.25]
 
 
-def test_it_says_what_it_is_of_and_counts_no_training_twice(trained: Path, tmp_path: Path):
+def test_provenance_lists_all_stages_and_counts_no_run_twice(trained: Path, tmp_path: Path):
     def trained_on(name: str, before: Path, seconds: int) -> Path:
         first = load_checkpoint(before)
         scores = {"epoch": 2, "cider": 0.5}
@@ -57,7 +57,7 @@ def test_it_says_what_it_is_of_and_counts_no_training_twice(trained: Path, tmp_p
     assert told["train_seconds"] == first.provenance["train_seconds"] + 50
 
 
-def test_a_mean_that_is_worse_than_each_is_warned_of(trained: Path, shapes: Path, tmp_path: Path):
+def test_an_average_that_is_worse_than_its_parts_causes_a_warning(trained: Path, shapes: Path, tmp_path: Path):
     first = load_checkpoint(trained / BEST)
     for name in ("a.pt", "b.pt"):
         save_checkpoint(tmp_path / name, replace(first, metrics={"cider": first.metrics["cider"] + 1}))
@@ -67,7 +67,7 @@ def test_a_mean_that_is_worse_than_each_is_warned_of(trained: Path, shapes: Path
     assert "warning: the mean is worse" in result.stderr
 
 
-def test_photos_that_are_missing_may_be(trained: Path, own_shapes: Path, tmp_path: Path):
+def test_allow_missing_leaves_out_unreadable_photos(trained: Path, own_shapes: Path, tmp_path: Path):
     dev = load_dataset(own_shapes).split("dev")
     dev[0].image.unlink()
     dev[1].image.write_bytes(b"")
@@ -79,25 +79,25 @@ def test_photos_that_are_missing_may_be(trained: Path, own_shapes: Path, tmp_pat
     assert load_checkpoint(tmp_path / "mean.pt").metrics["photos"] == len(dev) - 2
 
 
-def test_huge_shares_are_shares_too(trained: Path, moved: Path):
+def test_huge_shares_do_not_overflow(trained: Path, moved: Path):
     first, mean = load_checkpoint(trained / BEST), average([trained / BEST, moved], [1e308, 1e308], "command")
     for name in (name for name, value in first.model.items() if value.is_floating_point()):
         torch.testing.assert_close(mean.model[name], first.model[name] + 0.5)
 
 
-def test_what_is_tied_stays_one_tensor(trained: Path):
+def test_tied_weights_stay_one_tensor(trained: Path):
     mean = average([trained / BEST, trained / BEST], [1, 1], "command").model
     tied = {mean["decoder.embedding.weight"].data_ptr(), mean["decoder.output.weight"].data_ptr()}
     assert len(tied) == 1
 
 
-def test_a_model_and_itself_is_the_model(trained: Path):
+def test_averaging_a_model_with_itself_keeps_its_weights(trained: Path):
     same = average([trained / BEST, trained / BEST], [1, 2], "command")
     for name, value in load_checkpoint(trained / BEST).model.items():
         torch.testing.assert_close(same.model[name], value)
 
 
-def test_an_average_is_scored_as_its_training_would_have_scored_it(trained: Path, shapes: Path, tmp_path: Path):
+def test_an_average_is_scored_as_training_scores_checkpoints(trained: Path, shapes: Path, tmp_path: Path):
     output = tmp_path / "average.pt"
     best = load_checkpoint(trained / BEST)
     arguments = ["average", str(trained / BEST), str(trained / BEST), "--data", str(shapes), "--output", str(output)]
@@ -117,7 +117,7 @@ def altered(checkpoint: Checkpoint, **model: object) -> Checkpoint:
     return replace(checkpoint, config=replace(checkpoint.config, model=replace(checkpoint.config.model, **model)))
 
 
-def test_another_model_is_refused_and_what_captions_do_not_depend_on_is_not(trained: Path, tmp_path: Path):
+def test_models_that_differ_beyond_training_settings_are_refused(trained: Path, tmp_path: Path):
     best, other = load_checkpoint(trained / BEST), tmp_path / "other.pt"
     save_checkpoint(other, altered(best, gate=False))
     with pytest.raises(
@@ -141,19 +141,19 @@ def test_another_model_is_refused_and_what_captions_do_not_depend_on_is_not(trai
         (2, [1.0, float("nan")], "must be above 0"),
     ],
 )
-def test_what_is_no_average_is_one_sentence(trained: Path, count, shares, message):
+def test_invalid_numbers_of_checkpoints_and_shares_are_refused(trained: Path, count, shares, message):
     with pytest.raises(CaptionerError, match=message):
         average([trained / LAST] * count, shares, "command")
 
 
-def test_what_another_training_is_writing_beside_it_stays(trained: Path, shapes: Path, tmp_path: Path):
+def test_averaging_keeps_temporary_files_of_another_run(trained: Path, shapes: Path, tmp_path: Path):
     (tmp_path / ".last.pt-1").touch()
     arguments = ["average", str(trained / BEST), str(trained / LAST), "--data", str(shapes), "--threads", "1"]
     assert CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / "mean.pt")]).exit_code == 0
     assert (tmp_path / ".last.pt-1").exists()
 
 
-def test_where_nothing_can_be_written_is_known_before_anything_is_read(tmp_path: Path):
+def test_an_unwritable_output_is_refused_before_anything_is_read(tmp_path: Path):
     (tmp_path / "file").touch()
     output, nothing = tmp_path / "file" / "mean.pt", str(tmp_path / "nothing")
     result = CliRunner().invoke(main, ["average", nothing, nothing, "--data", nothing, "--output", str(output)])

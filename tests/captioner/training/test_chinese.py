@@ -1,4 +1,4 @@
-"""A model is trained on Chinese captions, and scored by characters, without a setting that says so."""
+"""A model is trained on Chinese captions and scored by characters, with no setting but the language."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WORDS = {
 
 @pytest.fixture
 def chinese(own_shapes: Path) -> Path:
-    """The shapes with captions in Chinese."""
+    """Returns the shapes with Chinese captions."""
     captions = own_shapes / "captions.txt"
     header, *rows = captions.read_text().splitlines()
     names = [row.split(",")[0] for row in rows]
@@ -40,7 +40,7 @@ def chinese(own_shapes: Path) -> Path:
     return own_shapes
 
 
-def test_chinese_needs_no_settings_but_its_language(chinese: Path, settings: list[str], tmp_path: Path) -> None:
+def test_chinese_captions_need_no_setting_but_the_language(chinese: Path, settings: list[str], tmp_path: Path) -> None:
     where = ["--data", str(chinese), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
     small = [part for setting in settings for part in ("--set", setting)]
     first = CliRunner().invoke(

@@ -1,4 +1,4 @@
-"""Mixed precision learns on a GPU, and its checkpoints work without one."""
+"""Models learn on a GPU in every precision, and their checkpoints work without a GPU."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def losses(output: Path) -> list[float]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("others", [["train.accumulate=2"], ["model.fine_tune=0"], ["model.decoder=hard-attention"]])
-def test_every_precision_learns(shapes, cache, settings, tmp_path, precision, others):
+def test_a_model_learns_in_every_precision(shapes, cache, settings, tmp_path, precision, others):
     train_on("cuda", tmp_path, shapes, cache, [*settings, f"train.precision={precision}", *others])
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
 
 
-def test_what_a_gpu_learnt_is_said_by_a_cpu(shapes, cache, settings, tmp_path):
+def test_a_model_trained_on_a_gpu_gives_equal_probabilities_on_a_cpu(shapes, cache, settings, tmp_path):
     train_on("cuda", tmp_path, shapes, cache, settings)
     photos = [example.image for example in load_dataset(shapes).split("dev")]
     on_gpu, on_cpu = (load_captioner(tmp_path / BEST, device) for device in ("cuda", "cpu"))
@@ -46,7 +46,7 @@ def test_what_a_gpu_learnt_is_said_by_a_cpu(shapes, cache, settings, tmp_path):
 
 
 @pytest.mark.parametrize(("begun", "ended"), [("cuda", "cpu"), ("cpu", "cuda")])
-def test_a_training_goes_on_on_another_device(shapes, cache, settings, tmp_path, monkeypatch, begun, ended):
+def test_a_run_resumes_on_another_device(shapes, cache, settings, tmp_path, monkeypatch, begun, ended):
     from captioner.training import loop
 
     learn = loop.Trainer._learn

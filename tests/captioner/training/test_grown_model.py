@@ -1,4 +1,4 @@
-"""A grown model has rows for new words, and says what it said before until it is trained."""
+"""A grown model has rows for new words, and generates the same captions as before until it is trained."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def more(checkpoint: Checkpoint, count: int = 30) -> Checkpoint:
 
 
 def untied(checkpoint: Checkpoint) -> Checkpoint:
-    """The same model with a matrix of its own for output words."""
+    """Returns the same model with a separate matrix for output words."""
     config = replace(checkpoint.config, model=replace(checkpoint.config.model, tie_words=False))
     weights = {**checkpoint.model, OUTPUT: checkpoint.model[OUTPUT].clone()}
     return replace(checkpoint, config=config, model=weights)
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_all_old_weights_stay_bit_for_bit(checkpoint, tied):
+def test_existing_weights_stay_the_same_bit_for_bit(checkpoint, tied):
     before = checkpoint if tied else untied(checkpoint)
     after, old = more(before), len(before.vocabulary)
     assert after.model.keys() == before.model.keys()
@@ -36,11 +36,11 @@ def test_all_old_weights_stay_bit_for_bit(checkpoint, tied):
         kept = after.model[name][:old] if name in (EMBEDDING, OUTPUT, BIAS) else after.model[name]
         assert torch.equal(kept, weight), name
     assert after.model[EMBEDDING].shape[0] == after.model[BIAS].shape[0] == old + 30
-    assert (after.model[EMBEDDING] is after.model[OUTPUT]) == tied  # one matrix stays one
+    assert (after.model[EMBEDDING] is after.model[OUTPUT]) == tied  # tied weights stay tied
     build_model(after)
 
 
-def test_a_new_word_is_a_mean_word_and_as_rare_as_the_rarest(checkpoint):
+def test_a_new_word_has_the_mean_row_and_the_lowest_bias(checkpoint):
     after, words = more(checkpoint), checkpoint.model[EMBEDDING][4:]
     assert torch.equal(after.model[EMBEDDING][-30:], words.mean(0).expand(30, -1))
     assert torch.equal(after.model[BIAS][-30:], checkpoint.model[BIAS][4:].min().expand(30))

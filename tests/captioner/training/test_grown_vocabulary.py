@@ -1,4 +1,4 @@
-"""A vocabulary grows by the new words of captions, and keeps its own as they are."""
+"""A vocabulary grows by the new words in captions, and keeps its existing pieces unchanged."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ def pieces_after(captions: list[str], **settings: object) -> tuple[str, ...]:
     return pieces[len(tokenizer.vocabulary) :]
 
 
-def test_frequent_new_words_stand_behind_the_old_ones_the_most_frequent_first():
+def test_frequent_new_words_follow_the_old_ones_most_frequent_first():
     assert pieces_after(["a zebra grazes", "a dog and a zebra graze", "a zebra and a dog", "and"]) == ("and", "zebra")
 
 
-def test_captions_of_known_words_add_none():
+def test_known_and_rare_words_are_not_added():
     assert pieces_after([*OLD, "a rare zebra"]) == ()
 
 
-def test_case_is_that_of_the_checkpoint():
+def test_new_words_follow_the_checkpoints_lower_case_setting():
     captions = ["A Zebra", "a zebra", "A Zebra"]
     assert pieces_after(captions) == ("zebra",)
     assert pieces_after(captions, lower_case=False) == ("A", "Zebra")
 
 
-def test_the_size_of_a_vocabulary_stays_its_limit():
+def test_a_grown_vocabulary_stays_within_vocabulary_size():
     captions = ["and zebra", "and zebra", "and"]
     assert pieces_after(captions, vocabulary_size=7) == ("and",)
     assert pieces_after(captions, vocabulary_size=6) == ()
     assert pieces_after(captions, vocabulary_size=6 - 1) == ()
 
 
-def test_new_marks_are_joined_as_marks():
+def test_new_punctuation_is_joined_as_punctuation():
     config = DataConfig(min_count=1, punctuation=True)
     first = build_tokenizer(config, OLD)
     tokenizer = restore_tokenizer(config, grown_vocabulary(first, ["a dog, (wet)."]), first.state)
@@ -48,13 +48,13 @@ def test_new_marks_are_joined_as_marks():
 
 
 @pytest.mark.parametrize("tokenizer", ["bpe", "wordpiece:{file}"])
-def test_pieces_that_spell_words_are_kept_as_they_are(tokenizer, tmp_path):
+def test_a_subword_vocabulary_does_not_grow(tokenizer, tmp_path):
     file = tmp_path / "vocab.txt"
     file.write_text("[UNK]\na\ndog\nrun\nsit\n##s\nzebra")
     assert pieces_after(["a zebra", "a zebra"], tokenizer=tokenizer.format(file=file)) == ()
 
 
-def test_words_of_spacy_grow_too():
+def test_a_spacy_vocabulary_grows():
     pytest.importorskip("spacy")
     config = DataConfig(min_count=1, tokenizer="spacy")
     first = build_tokenizer(config, OLD)

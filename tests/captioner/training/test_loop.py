@@ -1,4 +1,4 @@
-"""A training stops early, lowers its rate, keeps the best epoch and clips gradients."""
+"""Training stops early, lowers its learning rate, keeps the best epoch and clips gradients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.captioner.trees import differing
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make validation find the scores it is told, one epoch after the other."""
+    """Returns a function that makes validation return the given scores, one per epoch."""
 
     def tell(**series: Sequence[float]) -> None:
         rows: Iterator[dict[str, float]] = iter(
@@ -44,15 +44,15 @@ def state_of(output: Path) -> dict[str, Any]:
     return load_checkpoint(output / LAST).training["state"]
 
 
-def test_training_stops_when_no_epoch_has_been_better_for_long(train_shapes: Train, told, tmp_path):
+def test_training_stops_after_early_stop_epochs_without_improvement(train_shapes: Train, told, tmp_path):
     told(cider=[0.3, 0.5, 0.5, 0.4, 0.9])
     said = train_shapes(tmp_path, "train.epochs=5", "train.early_stop=2")
     assert state_of(tmp_path)["epoch"] == 4
     assert "stopped early: cider did not improve in 2 epochs" in said
-    assert load_checkpoint(tmp_path / BEST).metrics["epoch"] == 3  # the later of equals
+    assert load_checkpoint(tmp_path / BEST).metrics["epoch"] == 3  # the later of two equal epochs
 
 
-def test_a_training_that_stopped_goes_on_with_more_patience(train_shapes: Train, told, tmp_path):
+def test_a_run_that_stopped_early_resumes_with_more_patience(train_shapes: Train, told, tmp_path):
     told(cider=[0.5, 0.4, 0.9])
     train_shapes(tmp_path, "train.early_stop=1")
     stopped = load_checkpoint(tmp_path / LAST)
@@ -69,7 +69,7 @@ def test_a_training_that_stopped_goes_on_with_more_patience(train_shapes: Train,
     assert state_of(tmp_path)["epoch"] == 3
 
 
-def test_the_best_is_by_the_score_that_is_asked_for(train_shapes: Train, told, tmp_path):
+def test_the_best_epoch_is_selected_by_the_configured_score(train_shapes: Train, told, tmp_path):
     told(cider=[0.3, 0.5, 0.4], bleu_4=[0.2, 0.1, 0.15])
     said = train_shapes(tmp_path, "train.select_by=bleu_4")
     assert load_checkpoint(tmp_path / BEST).metrics["epoch"] == 1
@@ -80,7 +80,7 @@ def test_the_best_is_by_the_score_that_is_asked_for(train_shapes: Train, told, t
     ("watched", "series"),
     [("cider", {"cider": [0.5, 0.4, 0.4, 0.6, 0.1]}), ("dev_loss", {"dev_loss": [2.0, 2.1, 2.0, 1.9, 3.0]})],
 )
-def test_a_plateau_lowers_the_rate_and_an_improvement_leaves_it(train_shapes: Train, told, tmp_path, watched, series):
+def test_a_plateau_lowers_the_rate_and_an_improvement_keeps_it(train_shapes: Train, told, tmp_path, watched, series):
     told(**series)
     schedule = ("train.schedule=plateau", f"train.plateau_on={watched}", "train.plateau_patience=1")
     train_shapes(tmp_path, "train.epochs=5", "train.plateau_factor=0.1", "train.warm_up=0", *schedule)
@@ -88,7 +88,7 @@ def test_a_plateau_lowers_the_rate_and_an_improvement_leaves_it(train_shapes: Tr
     assert rates == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001])
 
 
-def test_a_checkpoint_of_every_epoch_is_kept_if_asked_for(train_shapes: Train, tmp_path):
+def test_keep_epochs_keeps_a_checkpoint_of_every_epoch(train_shapes: Train, tmp_path):
     train_shapes(tmp_path, "train.epochs=2", "train.keep_epochs=true")
     kept = [load_checkpoint(tmp_path / f"epoch-{number:03d}.pt") for number in (1, 2)]
     assert [checkpoint.metrics["epoch"] for checkpoint in kept] == [1, 2]
@@ -109,7 +109,7 @@ def test_a_checkpoint_of_every_epoch_is_kept_if_asked_for(train_shapes: Train, t
         "model.regions=1",
     ],
 )
-def test_every_setting_changes_what_is_learnt(train_shapes: Train, trained: Path, tmp_path, setting):
+def test_every_setting_changes_the_weights_and_learns(train_shapes: Train, trained: Path, tmp_path, setting):
     rnetvi = ("model.projection=16",) if "rnetvi" in setting else ()
     train_shapes(tmp_path, setting, *rnetvi)
     first, second = load_checkpoint(trained / LAST).model, load_checkpoint(tmp_path / LAST).model
@@ -118,7 +118,7 @@ def test_every_setting_changes_what_is_learnt(train_shapes: Train, trained: Path
     assert losses[-1] < losses[0]
 
 
-def test_accumulated_parts_learn_what_the_whole_step_learns(train_shapes: Train, tmp_path):
+def test_accumulated_parts_have_the_losses_of_the_whole_step(train_shapes: Train, tmp_path):
     alike = ("model.dropout=0", "model.word_dropout=0", "train.epochs=1")
     train_shapes(tmp_path / "whole", *alike)
     train_shapes(tmp_path / "parts", *alike, "train.accumulate=3")
@@ -128,11 +128,11 @@ def test_accumulated_parts_learn_what_the_whole_step_learns(train_shapes: Train,
 
 
 @pytest.mark.parametrize(("first", "kept"), [(3, False), (4, True)])
-def test_a_fine_tuned_encoder_learns_from_its_stage_on_at_its_own_rate(
+def test_an_encoder_learns_from_the_fine_tuned_stage_on_at_its_own_rate(
     train_shapes: Train, trained: Path, tmp_path, first: int, kept: bool
 ):
     said = train_shapes(tmp_path, f"model.fine_tune={first}", "train.epochs=1")
-    # what stays as it is gives less than the photo has, or more
+    # the frozen part's output is cached if it is no larger than the photo
     assert any(line.startswith("features:") and "columns" in line for line in said) == kept
     before, after = load_checkpoint(trained / LAST).model, load_checkpoint(tmp_path / LAST).model
     changed = differing(*({k: v for k, v in m.items() if k.startswith("encoder.")} for m in (before, after)))
@@ -143,19 +143,19 @@ def test_a_fine_tuned_encoder_learns_from_its_stage_on_at_its_own_rate(
     assert rates[1] == pytest.approx(rates[0] * 1e-4 / 0.01)
 
 
-def test_half_precision_on_a_cpu_is_one_sentence(train_shapes: Train, tmp_path):
+def test_fp16_on_a_cpu_is_refused_in_one_line(train_shapes: Train, tmp_path):
     with pytest.raises(CaptionerError, match=r"^train\.precision=fp16 needs a GPU; on a CPU choose bf16 or fp32\.$"):
         train_shapes(tmp_path, "train.precision=fp16")
 
 
-def test_a_cpu_without_bf16_trains_in_fp32_and_says_so(train_shapes: Train, trained: Path, tmp_path, monkeypatch):
+def test_a_cpu_without_bf16_trains_in_fp32_and_reports_it(train_shapes: Train, trained: Path, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
     said = train_shapes(tmp_path, "train.precision=bf16")
     assert any(line.startswith("train.precision=bf16 would be slow on this CPU") for line in said)
     assert not differing(load_checkpoint(tmp_path / LAST).model, load_checkpoint(trained / LAST).model)
 
 
-def test_the_average_is_put_in_place_and_taken_out_again(trained: Path, checkpoint):
+def test_the_average_replaces_the_weights_temporarily(trained: Path, checkpoint):
     from captioner.models.checkpoint import build_model
 
     model = build_model(checkpoint)
@@ -172,7 +172,7 @@ def test_the_average_is_put_in_place_and_taken_out_again(trained: Path, checkpoi
     ("stage", "steps", "share"),
     [("cross-entropy", 1, 2 / 11), ("self-critical", 1, 1 / 3), ("self-critical", 10**6, 0.9)],
 )
-def test_the_average_keeps_the_initial_model_of_a_self_critical_stage_alone(checkpoint, stage: Stage, steps, share):
+def test_only_a_self_critical_average_keeps_a_share_of_the_initial_model(checkpoint, stage: Stage, steps, share):
     from captioner.models.checkpoint import build_model
 
     optimiser = Optimiser(build_model(checkpoint), replace(SELF_CRITICAL, stage=stage, average=0.9), steps)
@@ -184,7 +184,7 @@ def test_the_average_keeps_the_initial_model_of_a_self_critical_stage_alone(chec
         torch.testing.assert_close(optimiser.averaged[name], share * before[name] + (1 - share) * parameter)
 
 
-def test_a_gradient_that_is_no_number_stops_the_training_and_leaves_the_weights(train_shapes, tmp_path, monkeypatch):
+def test_a_gradient_that_is_not_finite_stops_training_with_finite_weights(train_shapes, tmp_path, monkeypatch):
     class Broken(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, loss: torch.Tensor) -> torch.Tensor:
@@ -203,7 +203,7 @@ def test_a_gradient_that_is_no_number_stops_the_training_and_leaves_the_weights(
     assert all(torch.isfinite(p).all() for p in taken[0].parameters.values())
 
 
-def test_scores_in_a_checkpoint_are_of_its_weights(train_shapes: Train, tmp_path, monkeypatch):
+def test_a_checkpoint_saved_within_an_epoch_has_no_scores(train_shapes: Train, tmp_path, monkeypatch):
     learn = loop.Trainer._learn
     monkeypatch.setattr(loop.Trainer, "_learn", lambda *given: learn(*given) or given[0].optimiser.steps == 7)
     with pytest.raises(KeyboardInterrupt):
@@ -213,9 +213,7 @@ def test_scores_in_a_checkpoint_are_of_its_weights(train_shapes: Train, tmp_path
     assert last.metrics == {}
 
 
-def test_a_resumed_training_says_how_it_began_and_that_its_best_is_missing(
-    train_shapes: Train, trained: Path, tmp_path
-):
+def test_resuming_needs_best_pt_and_warns_of_a_changed_thread_count(train_shapes: Train, trained: Path, tmp_path):
     last = load_checkpoint(trained / LAST)
     begun = {**last.provenance, "command": "captioner train --lr 1", "threads": 7}
     resumed = type(last)(**{**vars(last), "provenance": begun})
@@ -238,15 +236,15 @@ def test_a_resumed_training_says_how_it_began_and_that_its_best_is_missing(
         ([0, 0], [3, 3], False),
         ([0, 0.0006], [3, 2], False),
         ([0], [3], False),
-        ([0, 0, 0], [3, 2, 1], False),  # was said before
+        ([0, 0, 0], [3, 2, 1], False),  # warned before
     ],
 )
-def test_scores_of_zero_for_two_epochs_while_the_loss_falls_are_said_once(ciders, losses, warned):
+def test_scores_of_zero_for_two_epochs_with_a_falling_loss_warn_once(ciders, losses, warned):
     rows = [{"cider": cider, "bleu_4": 0, "dev_loss": loss} for cider, loss in zip(ciders, losses, strict=True)]
     assert loop.without_meaning(rows) is warned
 
 
-def test_a_training_says_that_scores_of_zero_mean_nothing(train_shapes: Train, told, tmp_path):
+def test_training_warns_that_scores_of_zero_mean_nothing(train_shapes: Train, told, tmp_path):
     told(cider=[0.0, 0.0, 0.0], bleu_4=[0.0, 0.0, 0.0], dev_loss=[3.0, 2.0, 1.0])
     said = train_shapes(tmp_path, "train.epochs=3")
     [warning] = [line for line in said if line.startswith("warning: CIDEr and BLEU-4 were 0")]

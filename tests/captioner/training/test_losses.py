@@ -18,7 +18,7 @@ from captioner.training.losses import Losses, attention_spread, caption_loss
 
 
 def teacher(logits: Tensor, targets: list[int], attended: Tensor | None, lengths: list[list[int]]) -> Teacher:
-    """The words come caption by caption."""
+    """Returns predictions for captions of these lengths, a caption's words in order."""
     count = torch.tensor(lengths)
     caption = torch.arange(count.numel()).repeat_interleave(count.flatten())
     return Teacher(logits, torch.tensor(targets), attended, count, caption)
@@ -33,12 +33,12 @@ PLAIN = TrainConfig(label_smoothing=0.0, attention_penalty=0.0)
 
 
 def evenly(photos: int, captions: int) -> Tensor:
-    """Attention that came to one in every region."""
+    """Returns attention that sums to 1 in every region."""
     return torch.ones(photos, captions, 4)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
-def test_cross_entropy_is_smoothed_by_a_share_for_every_word(smoothing):
+def test_label_smoothing_gives_every_word_an_equal_share(smoothing):
     logits = torch.tensor([[2.0, 0.0, -1.0, 0.5], [0.0, 1.0, 0.0, 3.0]])
     targets = [0, 1]
     losses = loss_of(teacher(logits, targets, evenly(1, 1), [[2]]), TrainConfig(label_smoothing=smoothing))
@@ -59,7 +59,7 @@ def test_only_the_total_has_a_gradient():
     assert [loss.requires_grad for loss in losses] == [True, False, False]
 
 
-def test_the_penalty_is_the_mean_square_of_what_each_region_lacks():
+def test_the_penalty_is_the_mean_squared_difference_of_regions_from_one():
     attended = torch.tensor([[[0.5, 1.5, 1.0, 1.0], [0.0, 0.0, 0.0, 2.0]]])
     given = teacher(torch.zeros(3, 5), [1, 2, 3], attended, [[1, 2]])
     by_hand = (0.25 + 0.25) / 4 + (1 + 1 + 1 + 1) / 4
@@ -69,7 +69,7 @@ def test_the_penalty_is_the_mean_square_of_what_each_region_lacks():
     assert (penalised - without).item() == pytest.approx(3 * by_hand / 2, abs=1e-6)
 
 
-def test_the_penalty_is_zero_where_attention_sums_to_one_everywhere():
+def test_the_penalty_is_zero_if_attention_sums_to_one_in_every_region():
     assert attention_spread(evenly(2, 3), torch.ones(2, 3), torch.ones(2)).item() == 0
 
 
@@ -79,14 +79,14 @@ def test_without_attention_there_is_no_penalty():
     assert loss_of(blind, TrainConfig()).total == loss_of(attending, TrainConfig(attention_penalty=0.0)).total
 
 
-def test_empty_captions_change_no_loss():
+def test_empty_captions_do_not_change_the_loss():
     logits, attended = torch.randn(3, 5), torch.rand(1, 2, 4) * 2
     plain = loss_of(teacher(logits, [1, 2, 3], attended, [[2, 1]]), TrainConfig())
     padded = torch.cat([attended, torch.zeros(1, 3, 4)], 1)
     assert loss_of(teacher(logits, [1, 2, 3], padded, [[2, 1, 0, 0, 0]]), TrainConfig()) == plain
 
 
-def test_half_precision_logits_are_summed_in_full():
+def test_half_precision_logits_are_summed_in_full_precision():
     logits = torch.randn(50, 1000, generator=torch.Generator().manual_seed(0))
     targets = list(range(50))
     full, half = (
@@ -113,14 +113,14 @@ FEATURES = torch.rand(2, 9, 8, generator=torch.Generator().manual_seed(0)) * 4
 TOKENS = torch.tensor([[[1, 4, 5, 6, 2], [1, 7, 2, 0, 0]], [[1, 8, 9, 2, 0], [1, 4, 2, 0, 0]]])
 
 
-def test_the_penalty_alone_moves_the_attention(model):
+def test_the_penalty_has_a_gradient_for_the_attention(model):
     given = model(FEATURES, TOKENS)
     attention_spread(given.attended, given.lengths, torch.ones(len(given.lengths))).backward()
     gradients = {name: parameter.grad for name, parameter in model.decoder.attention.named_parameters()}
     for name in ("key.weight", "query.weight", "score.weight"):
         assert gradients[name] is not None
         assert gradients[name].abs().max() > 1e-7
-    assert model.project[0].weight.grad.abs().max() > 1e-7  # and through the keys, the regions
+    assert model.project[0].weight.grad.abs().max() > 1e-7  # and, through the keys, for the regions
 
 
 def test_padding_changes_neither_loss_nor_gradient(model):
@@ -133,7 +133,7 @@ def test_padding_changes_neither_loss_nor_gradient(model):
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-6)
 
 
-def test_a_weight_of_two_is_a_photo_twice():
+def test_a_weight_of_two_counts_a_photo_twice():
     torch.manual_seed(0)
     logits, attended = torch.randn(5, 4), torch.rand(2, 1, 4)
     given = teacher(logits, [0, 1, 2, 3, 0], attended, [[2], [3]])
@@ -142,4 +142,4 @@ def test_a_weight_of_two_is_a_photo_twice():
     )
     weighted = caption_loss(given, TrainConfig(), 2 + 2 * 3, 1 + 2, weights=torch.tensor([1.0, 2.0]))
     assert weighted.total.item() == pytest.approx(caption_loss(twice, TrainConfig(), 8, 3).total.item(), abs=1e-6)
-    assert weighted.nats.item() == pytest.approx(caption_loss(given, TrainConfig(), 5, 2).nats.item())  # as shown
+    assert weighted.nats.item() == pytest.approx(caption_loss(given, TrainConfig(), 5, 2).nats.item())  # not weighted

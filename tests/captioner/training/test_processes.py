@@ -1,4 +1,4 @@
-"""Two processes train one model with the gradients of one, and write one log and one checkpoint."""
+"""Two processes train a model with the gradients of a single process, and write one log and one checkpoint."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def torchrun(count: int, *arguments: object) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize(("decoder", "parts"), [("soft-attention", 1), ("rnetvi", 2)])
-def test_the_gradients_of_two_processes_are_those_of_one_on_the_same_batch(tmp_path, decoder, parts):
+def test_two_processes_compute_the_gradients_of_one_on_the_same_batch(tmp_path, decoder, parts):
     script = tmp_path / "gradients.py"
     script.write_text(_GRADIENTS)
     one, two = tmp_path / "one.pt", tmp_path / "two.pt"
@@ -76,7 +76,7 @@ def test_the_gradients_of_two_processes_are_those_of_one_on_the_same_batch(tmp_p
         torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
 
 
-def test_two_processes_train_as_one_and_leave_one_log_and_one_checkpoint(settings, shapes, cache, tmp_path):
+def test_two_processes_train_like_one_and_write_one_log_and_checkpoint(settings, shapes, cache, tmp_path):
     alike = ("model.dropout=0", "model.word_dropout=0", "train.epochs=2")
     chosen = [part for setting in [*settings, *alike] for part in ("--set", setting)]
     train = ["-m", "captioner", "train", "--data", shapes, "--cache", cache, "--threads", 1, "--device", "cpu", *chosen]
@@ -97,7 +97,7 @@ def test_two_processes_train_as_one_and_leave_one_log_and_one_checkpoint(setting
         assert run.stderr.count("epoch 2/2: train_loss") == 1
 
 
-def test_more_processes_than_photos_a_step_are_one_sentence(settings, shapes, cache, tmp_path):
+def test_more_processes_than_photos_per_step_are_refused(settings, shapes, cache, tmp_path):
     chosen = [part for setting in [*settings, "train.batch_size=1"] for part in ("--set", setting)]
     train = ["-m", "captioner", "train", "--data", shapes, "--cache", cache, "--threads", 1, "--device", "cpu", *chosen]
     with pytest.raises(AssertionError, match=r"Error: The smallest step has 1 photos for 2 processes; raise"):

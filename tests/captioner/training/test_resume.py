@@ -1,4 +1,4 @@
-"""A resumed training equals an uninterrupted one, and a kill leaves a loadable checkpoint."""
+"""A resumed run equals an uninterrupted one, and a kill leaves a loadable checkpoint."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def command(settings: list[str], shapes: Path, cache: Path) -> list[str]:
     return [sys.executable, "-m", "captioner", "train", *options, *chosen]
 
 
-# dies at the save of a step: before it, when the tables know more than the checkpoint, or right after
+# kills itself at the save of a step: before it, when the tables have more rows than the checkpoint, or after it
 _KILLED_AT = """
 import os, signal, sys
 from captioner.cli import main
@@ -55,7 +55,7 @@ main()
 """
 
 
-def test_killed_at_any_step_and_resumed_it_ends_with_the_same_bits(command, tmp_path):
+def test_a_run_killed_at_any_step_resumes_to_the_same_bits(command, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*command, "--output", whole], check=True, capture_output=True)
     # 15 steps, 5 per epoch
@@ -78,7 +78,7 @@ def test_killed_at_any_step_and_resumed_it_ends_with_the_same_bits(command, tmp_
 
 
 def scalars(folder: Path) -> list[tuple[str, int, float]]:
-    """Every number in the folder's event files."""
+    """Returns every number in the event files of a folder."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     events = [event for file in folder.iterdir() for event in EventFileLoader(str(file)).Load()]
@@ -88,19 +88,19 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_it_keeps_the_step_it_is_in(command, tmp_path, number):
+def test_a_signal_stops_training_after_the_current_step_and_saves_it(command, tmp_path, number):
     output = tmp_path / "run"
     command = [*command, "--output", str(output), "--set", "train.save_minutes=100", "--set", "train.epochs=500"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
-        assert any("train_loss" in line for line in process.stderr)  # the first epoch's, said after it is kept
+        assert any("train_loss" in line for line in process.stderr)  # printed after the epoch is saved
         process.send_signal(number)
         said = process.stderr.read()
     assert process.returncode == 1
     assert "stopping after this step or validation; press Ctrl-C again to stop immediately" in said.splitlines()
     assert said.splitlines()[-1].startswith("Error: Interrupted; `captioner train --resume ")
     state = load_checkpoint(output / LAST).training["state"]
-    assert state["batch"] > 0  # within an epoch, where nothing else would have saved it
+    assert state["batch"] > 0  # within an epoch, where only the signal causes a save
 
 
 _KILLED_WHILE_WRITING = """
@@ -127,7 +127,7 @@ checkpoint.save_checkpoint(path, found)
 
 
 @pytest.mark.parametrize("moment", ["half written", "not flushed", "not renamed"])
-def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(checkpoint, tmp_path, moment):
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_previous_one(checkpoint, tmp_path, moment):
     path = tmp_path / LAST
     save_checkpoint(path, checkpoint)
     before = path.read_bytes()

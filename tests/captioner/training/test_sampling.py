@@ -1,4 +1,4 @@
-"""Captions are drawn with the probabilities that the model states, and reinforced by their advantage."""
+"""Captions are sampled with the model's probabilities, and reinforced by their advantage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def any_model(request: pytest.FixtureRequest, encoder: Any) -> CaptionModel:
     model = CaptionModel(encoder, ModelConfig(decoder=request.param, **sizes), 30, SPECIAL)
     with torch.no_grad():
         for parameter in model.decoder.parameters():
-            parameter.mul_(4)  # else it says the same of every photo
+            parameter.mul_(4)  # otherwise all photos have the same caption
     return model.eval()
 
 
@@ -34,11 +34,11 @@ def photos(count: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_the_greedy_path_is_the_runtimes(any_model):
+def test_greedy_sampling_equals_the_runtimes_greedy_search(any_model):
     encoded = any_model.start(photos(20))
     rambling = sample(any_model, encoded, 1, 9, 0.0).tokens[:, 0, 2:]
     ends: set[int] = set()
-    for end in {*rambling.flatten().tolist()} - {SPECIAL.pad}:  # whichever piece is the last
+    for end in {*rambling.flatten().tolist()} - {SPECIAL.pad}:  # each piece in turn ends captions
         any_model.special = replace(SPECIAL, end=end)
         expected = search(
             ModelSteps(any_model, encoded), 20, SPECIAL.start, end, SearchOptions(beam_size=1, max_length=9)
@@ -49,11 +49,11 @@ def test_the_greedy_path_is_the_runtimes(any_model):
         assert said == [hypothesis.ids for hypothesis in expected]
         assert drawn.ended[:, 0].tolist() == [hypothesis.finished for hypothesis in expected]
         ends |= set(lengths)
-    assert len(ends) > 1  # some photos were done before others
+    assert len(ends) > 1  # some captions ended before others
 
 
 @torch.no_grad()
-def test_captions_are_drawn_with_the_probabilities_the_model_states(any_model):
+def test_captions_are_sampled_with_the_models_probabilities(any_model):
     encoded = any_model.start(photos(1))
     torch.manual_seed(0)
     drawn = sample(any_model, encoded, 20_000, 2, 0.5)
@@ -68,10 +68,10 @@ def test_captions_are_drawn_with_the_probabilities_the_model_states(any_model):
 
 
 @torch.no_grad()
-def test_drawn_captions_are_whole_padded_and_longest_first(any_model):
+def test_sampled_captions_are_complete_padded_and_longest_first(any_model):
     torch.manual_seed(0)
     with torch.no_grad():
-        any_model.decoder.output.weight.mul_(0.2)  # nothing is said for certain, so that END comes now and then
+        any_model.decoder.output.weight.mul_(0.2)  # flatter probabilities, so that END is sampled sometimes
         any_model.decoder.output.bias[SPECIAL.end] += 1.5
     drawn = sample(any_model, any_model.start(photos(6)), 7, 8, 1.0)
     assert drawn.tokens.shape[:2] == (6, 7)
@@ -86,8 +86,8 @@ def test_drawn_captions_are_whole_padded_and_longest_first(any_model):
             assert end or length == 8
 
 
-def test_each_caption_is_drawn_of_its_own_photo(any_model):
-    """Rows move while others end: what a caption is said of must not."""
+def test_each_caption_is_sampled_from_its_own_photo(any_model):
+    """Rows move when other captions end, but each caption must keep its photo."""
     seen = photos(5)
     with torch.no_grad():
         together = sample(any_model, any_model.start(seen), 3, 9, 0.0)
@@ -97,8 +97,8 @@ def test_each_caption_is_drawn_of_its_own_photo(any_model):
             assert torch.equal(alone.tokens[0], together.tokens[index, :, :length])
 
 
-def test_the_gradient_is_reinforces(any_model):
-    """By the formula: the sum over words of (probability - one hot) / temperature, times the advantage."""
+def test_the_gradient_equals_reinforces_formula(any_model):
+    """The formula: the sum over words of (probability - one hot) / temperature, times the advantage."""
     seen, temperature = photos(2), 0.7
     torch.manual_seed(3)
     drawn = sample(any_model, any_model.start(seen), 3, 6, temperature)

@@ -1,4 +1,4 @@
-"""Self-critical training learns, repeats, resumes and refuses as documented."""
+"""Self-critical training learns, resumes, and refuses invalid input as documented."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STAGE = "train.stage=self-critical"
 
 @pytest.fixture(scope="module")
 def second(shapes: Path, cache: Path, trained: Path) -> Second:
-    """Train the stage on the shapes, from the model that is trained on them, or go on with it."""
+    """Returns a function that trains the stage on the shapes, from `trained` or another checkpoint, or resumes it."""
 
     def run(output: Path, *settings: str, resumed: Checkpoint | None = None, init: Path = trained / LAST) -> list[str]:
         first = load_checkpoint(init).config
@@ -50,16 +50,16 @@ def second(shapes: Path, cache: Path, trained: Path) -> Second:
 
 @pytest.fixture(scope="module")
 def learnt(second: Second, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished stage; do not write to it."""
+    """Returns the folder of a finished stage; do not write to it."""
     output = tmp_path_factory.mktemp("second")
     second(output)
     return output
 
 
-# --- What is learnt
+# --- Learning
 
 
-def test_the_baselines_of_a_photo_leave_advantages_that_sum_to_zero():
+def test_the_advantages_of_a_photos_captions_sum_to_zero():
     reward = np.random.default_rng(0).random((4, 5))
     advantage = reward - others_mean(reward)
     assert np.abs(advantage.sum(1)).max() < 1e-12
@@ -68,7 +68,7 @@ def test_the_baselines_of_a_photo_leave_advantages_that_sum_to_zero():
 
 @pytest.fixture(scope="module")
 def sighted(train_shapes: Any, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that says something of its photos, and not yet the right thing."""
+    """Returns a checkpoint that captions different photos differently, but not yet correctly."""
     output = tmp_path_factory.mktemp("sighted")
     weights = sighted_weights(load_dataset(shapes).split("train"), output / "weights.pth")
     nothing = ("model.dropout=0", "model.word_dropout=0", "train.label_smoothing=0", "train.average=0.5")
@@ -89,7 +89,7 @@ PLAIN = ("train.epochs=1", "train.schedule=constant", "train.clip_norm=0")
 
 @pytest.fixture(scope="module")
 def plainly_learnt(second: Second, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a stage of which every gradient counts as it is; do not write to it."""
+    """Returns the folder of a stage with a constant rate and unclipped gradients; do not write to it."""
     output = tmp_path_factory.mktemp("plain")
     second(output, *PLAIN)
     return output
@@ -99,7 +99,7 @@ def plainly_learnt(second: Second, tmp_path_factory: pytest.TempPathFactory) -> 
     "setting",
     ["samples=3", "temperature=0.6", "baseline=greedy", "bleu_4=5", "length=0", "cider=3", "dropout=off", "dropout=on"],
 )
-def test_every_setting_changes_what_is_learnt(second, plainly_learnt, tmp_path, setting):
+def test_every_setting_changes_the_weights(second, plainly_learnt, tmp_path, setting):
     second(tmp_path, *PLAIN, f"self_critical.{setting}")
     first, other = load_checkpoint(plainly_learnt / LAST).model, load_checkpoint(tmp_path / LAST).model
     assert differing(dict(first), dict(other))
@@ -108,7 +108,7 @@ def test_every_setting_changes_what_is_learnt(second, plainly_learnt, tmp_path, 
 @pytest.mark.parametrize(
     ("dropout", "drawing", "learning"), [("off", False, False), ("learning", False, True), ("on", True, True)]
 )
-def test_dropout_is_where_it_is_asked_for(second, tmp_path, monkeypatch, dropout, drawing, learning):
+def test_dropout_is_active_where_the_setting_names_it(second, tmp_path, monkeypatch, dropout, drawing, learning):
     modes: dict[str, set[bool]] = {"drawing": set(), "learning": set()}
     teach = CaptionModel.forward
 
@@ -117,7 +117,7 @@ def test_dropout_is_where_it_is_asked_for(second, tmp_path, monkeypatch, dropout
         return sample(model, *arguments)
 
     def learn(model: CaptionModel, *arguments: Any) -> Any:
-        if torch.is_grad_enabled():  # and not validation
+        if torch.is_grad_enabled():  # not in validation
             modes["learning"].add(model.training)
         return teach(model, *arguments)
 
@@ -127,7 +127,7 @@ def test_dropout_is_where_it_is_asked_for(second, tmp_path, monkeypatch, dropout
     assert modes == {"drawing": {drawing}, "learning": {learning}}
 
 
-def test_the_frozen_encoder_stays_as_it_was_and_a_tuned_one_learns(second, trained, learnt, tmp_path):
+def test_a_frozen_encoder_stays_unchanged_and_a_fine_tuned_one_learns(second, trained, learnt, tmp_path):
     def changed(run: Path) -> list[str]:
         before, after = load_checkpoint(trained / LAST).model, load_checkpoint(run / LAST).model
         return [name for name in differing(dict(before), dict(after)) if name.startswith("/encoder")]
@@ -137,10 +137,10 @@ def test_the_frozen_encoder_stays_as_it_was_and_a_tuned_one_learns(second, train
     assert changed(tmp_path)
 
 
-# --- The stage as a training
+# --- The stage as a training run
 
 
-def test_a_stage_leaves_what_a_training_leaves_and_says_what_it_began_with(learnt, trained):
+def test_a_stage_writes_what_training_writes_and_records_its_start(learnt, trained):
     best, last = load_checkpoint(learnt / BEST), load_checkpoint(learnt / LAST)
     assert best.config.train.stage == "self-critical"
     assert best.provenance["init"]["command"] == "the tests"
@@ -155,7 +155,7 @@ def test_a_stage_leaves_what_a_training_leaves_and_says_what_it_began_with(learn
     assert (learnt / "curves.png").is_file()
 
 
-def test_a_stage_that_makes_something_worse_says_so(second, tmp_path, monkeypatch):
+def test_a_stage_that_lowers_a_score_warns_of_it(second, tmp_path, monkeypatch):
     scores = iter([{"cider": 0.5, "bleu_4": 0.2}, {"cider": 0.6, "bleu_4": 0.1}])
     validate = self_critical.validate
 
@@ -181,14 +181,14 @@ def test_a_stage_that_makes_something_worse_says_so(second, tmp_path, monkeypatc
         ),
     ],
 )
-def test_a_resumed_stage_ends_as_one_that_was_never_interrupted(second, tmp_path, monkeypatch, settings):
+def test_a_resumed_stage_ends_like_an_uninterrupted_one(second, tmp_path, monkeypatch, settings):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     settings = ("train.save_minutes=0", "self_critical.samples=3", *settings)
     second(whole, *settings)
     learn = loop.Trainer._learn
 
     def interrupted(trainer: loop.Trainer, *arguments: Any) -> bool:
-        if trainer.optimiser.steps == 7:  # five an epoch
+        if trainer.optimiser.steps == 7:  # five per epoch
             raise KeyboardInterrupt
         return learn(trainer, *arguments)
 
@@ -207,8 +207,8 @@ def test_a_resumed_stage_ends_as_one_that_was_never_interrupted(second, tmp_path
         assert (whole / table).read_text() == (broken / table).read_text()
 
 
-def test_accumulated_parts_learn_what_the_whole_step_learns(second, tmp_path, monkeypatch):
-    # the draws depend on the parts, so they are fixed
+def test_accumulated_parts_have_the_gradient_of_the_whole_step(second, tmp_path, monkeypatch):
+    # sampling depends on the parts, so captions and baselines are fixed
     monkeypatch.setattr(self_critical, "sample", lambda *given: sample(*given[:-1], 0.0))
     monkeypatch.setattr(self_critical, "others_mean", lambda reward: reward - np.linspace(-1, 2, reward.shape[1]))
     steps: list[list[torch.Tensor]] = []
@@ -227,7 +227,7 @@ def test_accumulated_parts_learn_what_the_whole_step_learns(second, tmp_path, mo
     assert all(torch.allclose(whole, parts, atol=1e-6) for whole, parts in zip(steps[0], steps[5], strict=True))
 
 
-def test_cross_entropy_too_may_begin_with_a_model(second, trained, tmp_path, shapes, cache):
+def test_cross_entropy_can_also_start_from_a_trained_model(second, trained, tmp_path, shapes, cache):
     settings = parse_settings(["train.epochs=1", "train.lr=1e-9"])
     config = load_second_config(settings, load_checkpoint(trained / LAST).config)
     assert config.train.label_smoothing == 0.1
@@ -236,7 +236,7 @@ def test_cross_entropy_too_may_begin_with_a_model(second, trained, tmp_path, sha
     assert after.metrics["cider"] == pytest.approx(before.metrics["cider"], abs=1e-3)
 
 
-# --- What is refused, in a sentence
+# --- Refusals
 
 
 def refusal(*arguments: str) -> str:
@@ -246,7 +246,7 @@ def refusal(*arguments: str) -> str:
     return result.output.strip().splitlines()[-1]
 
 
-def test_the_stage_needs_a_model_to_go_on_from(shapes, cache, tmp_path):
+def test_the_stage_needs_a_trained_model_to_start_from(shapes, cache, tmp_path):
     where = ("--data", str(shapes), "--cache", str(cache), "--output", str(tmp_path / "run"))
     assert refusal("--stage", "self-critical", *where).endswith(
         "The self-critical stage starts from a trained model; name its checkpoint with --init."
@@ -280,13 +280,13 @@ def test_a_setting_that_contradicts_the_checkpoint_or_the_stage_is_refused(train
     assert named in said
 
 
-def test_the_stages_settings_without_the_stage_are_refused(tmp_path):
+def test_self_critical_settings_without_the_stage_are_refused(tmp_path):
     assert "self_critical has no effect unless train.stage is self-critical" in refusal(
         "--set", "self_critical.samples=3"
     )
 
 
-def test_captions_that_the_model_cannot_say_are_refused(second, own_shapes, trained, tmp_path, cache):
+def test_captions_outside_the_models_vocabulary_are_refused(second, own_shapes, trained, tmp_path, cache):
     captions = own_shapes / "captions.txt"
     header, *rows = captions.read_text().splitlines()
     captions.write_text("\n".join([header, *(f"{row.split(',')[0]},un cercle sur fond" for row in rows)]))
@@ -298,7 +298,7 @@ def test_captions_that_the_model_cannot_say_are_refused(second, own_shapes, trai
         train(job, lambda _: None)
 
 
-def test_captions_of_rare_words_are_no_others(own_shapes, settings, tmp_path, cache):
+def test_captions_of_rare_words_are_not_refused(own_shapes, settings, tmp_path, cache):
     captions = own_shapes / "captions.txt"
     header, *rows = captions.read_text().splitlines()
     captions.write_text("\n".join([header, *(f"{row.split(',')[0]},a p{i} q{i} r{i}" for i, row in enumerate(rows))]))
@@ -313,14 +313,14 @@ def test_captions_of_rare_words_are_no_others(own_shapes, settings, tmp_path, ca
         assert any("75.0% of the pieces in training captions are unknown" in line for line in said)
 
 
-def test_a_resumed_stage_stays_the_stage_it_is(learnt, shapes, cache, tmp_path):
+def test_a_resumed_stage_refuses_other_settings(learnt, shapes, cache, tmp_path):
     run = shutil.copytree(learnt, tmp_path / "run")
     where = ("--resume", "--data", str(shapes), "--cache", str(cache), "--output", str(run))
     assert "leave out train.stage" in refusal(*where, "--stage", "cross-entropy", "--set", "train.label_smoothing=0")
     assert "leave out self_critical.samples" in refusal(*where, "--set", "self_critical.samples=9")
 
 
-def test_a_checkpoint_of_before_the_stage_existed_loads_with_its_defaults(trained, tmp_path):
+def test_a_checkpoint_older_than_the_stage_loads_with_its_defaults(trained, tmp_path):
     content = torch.load(trained / LAST, weights_only=True)
     del content["config"]["self_critical"], content["config"]["train"]["stage"]
     torch.save(content, tmp_path / "older.pt")

@@ -1,4 +1,4 @@
-"""A training starts from a checkpoint: with its encoder and a new decoder, or with its whole model."""
+"""Training starts from a checkpoint: with its encoder and a new decoder, or with its whole model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def foreign(own_shapes: Path) -> Path:
-    """The shapes with captions in another script."""
+    """Returns the shapes with captions in another script."""
     captions = own_shapes / "captions.txt"
     header, *rows = captions.read_text().splitlines()
     words = {"red": "красный", "green": "зелёный", "blue": "синий", "orange": "рыжий"}
@@ -48,7 +48,7 @@ def foreign(own_shapes: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose encoder is not the one that its name begins with."""
+    """Returns a checkpoint with an encoder that differs from the weights that its name stands for."""
     first = load_checkpoint(trained / LAST)
     moved = {name: value + 0.01 if name.endswith("conv_pw.weight") else value for name, value in first.model.items()}
     file = tmp_path_factory.mktemp("tuned") / "tuned.pt"
@@ -58,7 +58,7 @@ def tuned(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Run:
-    """Run `captioner train` into `run`, with features of its own."""
+    """Returns a function that runs `captioner train` with the output `run` and its own feature cache."""
     where = ["--output", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
     return lambda *arguments: CliRunner().invoke(main, ["train", *map(str, arguments), *where])
 
@@ -80,11 +80,11 @@ def test_a_new_vocabulary_keeps_the_encoder_and_nothing_else(train, foreign, tun
     assert "▁круг" in made.vocabulary.pieces
     assert (made.config.model.units, made.config.data.image_size) == (24, first.config.data.image_size)
     assert made.config.model.encoder == first.config.model.encoder
-    assert (made.config.data.max_length, made.config.model.word_dropout) == (30, 0.0)  # as in a new training
+    assert (made.config.data.max_length, made.config.model.word_dropout) == (30, 0.0)  # as in a new run
     assert made.provenance["init"]["kept"] == "encoder"
 
 
-def test_captions_without_a_known_word_are_told_of_the_new_vocabulary(train, foreign, tuned):
+def test_captions_in_another_script_are_refused_naming_new_vocabulary(train, foreign, tuned):
     captions = foreign / "captions.txt"
     captions.write_text(captions.read_text().rpartition("рыжий")[0] + "orange circle")
     result = train("--init", tuned, "--data", foreign)
@@ -113,7 +113,7 @@ def assert_last_line(result: Result, *words: str) -> None:
         ("--init INIT --new-vocabulary --encoder resnet18", "model.encoder ('resnet18', but "),
     ],
 )
-def test_what_a_new_vocabulary_cannot_go_with_is_one_line(train, tuned, options, words):
+def test_options_that_contradict_new_vocabulary_are_refused_in_one_line(train, tuned, options, words):
     assert_one_line(train(*options.replace("INIT", str(tuned)).split()), 1, words)
 
 
@@ -122,7 +122,7 @@ def test_what_a_new_vocabulary_cannot_go_with_is_one_line(train, tuned, options,
 
 @pytest.fixture(scope="module")
 def discs(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shapes, whose circles are called discs; do not write to it."""
+    """Returns the shapes with circles called discs; do not write to the folder."""
     folder = shutil.copytree(shapes, tmp_path_factory.mktemp("discs") / "discs")
     captions = folder / "captions.txt"
     captions.write_text(captions.read_text().replace(" circle", " disc"))
@@ -131,7 +131,7 @@ def discs(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def grown(discs: Path, trained: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training on the discs, from a model that says circle; do not write to it."""
+    """Returns the folder of a run on the discs, started from a model that knows circles; do not write to it."""
     output = tmp_path_factory.mktemp("grown") / "run"
     nothing = ("model.dropout=0", "model.word_dropout=0", "train.label_smoothing=0", "train.average=0")
     settings = ["--batch-size", "4", "--lr", "0.02", "--epochs", "20", *(w for one in nothing for w in ("--set", one))]
@@ -153,7 +153,7 @@ def test_new_words_are_learnt(grown, trained, discs):
 
 @torch.inference_mode()
 def log_prob_of_disc(checkpoint: Checkpoint, discs: Path) -> float:
-    """Returns the mean log-probability of the word where people say it."""
+    """Returns the mean log-probability of the word where the references have it."""
     tokenizer = restore_tokenizer(checkpoint.config.data, checkpoint.vocabulary, checkpoint.tokenizer)
     model = build_model(checkpoint)
     examples = load_dataset(discs).split("train")
@@ -165,15 +165,15 @@ def log_prob_of_disc(checkpoint: Checkpoint, discs: Path) -> float:
     return found[teacher.targets == checkpoint.vocabulary.pieces.index("disc")].mean().item()
 
 
-def test_a_collection_that_is_mixed_in_adds_no_words(train, shapes, discs, trained, tmp_path):
+def test_a_dataset_that_is_mixed_in_adds_no_words(train, shapes, discs, trained, tmp_path):
     result = train("--init", trained / LAST, "--data", shapes, "--data", f"{discs}=0.5", "--epochs", 1)
     assert result.exit_code == 0, result.output
     best = load_checkpoint(tmp_path / "run" / BEST)
     assert best.vocabulary == load_checkpoint(trained / LAST).vocabulary
 
 
-def test_what_was_known_is_rehearsed_with_the_models_own_captions(train, shapes, discs, trained, tmp_path):
-    """Resuming tells captions that were kept from new ones: the training changes what the model says of old photos."""
+def test_old_photos_are_rehearsed_with_the_models_own_captions(train, shapes, discs, trained, tmp_path):
+    """Resuming fails unless the captions were stored, since training changes the model's captions of old photos."""
     data = ("--data", discs, "--data", f"{shapes}=0.5")
     result = train("--init", trained / LAST, *data, "--epochs", 1, "--lr", 0.02, "--batch-size", 4)
     assert result.exit_code == 0, result.output
@@ -188,12 +188,12 @@ def test_what_was_known_is_rehearsed_with_the_models_own_captions(train, shapes,
     assert result.exit_code == 0, result.output
 
 
-def test_only_a_trained_model_has_something_to_rehearse(train, shapes):
+def test_rehearsing_without_a_trained_model_is_refused(train, shapes):
     result = train("--data", shapes, "--set", "train.rehearse=true")
     assert_one_line(result, 1, "name its checkpoint with --init")
 
 
-def test_few_photos_have_defaults_of_their_own(grown, train, shapes, discs, trained, tmp_path):
+def test_few_photos_have_their_own_defaults(grown, train, shapes, discs, trained, tmp_path):
     config = load_checkpoint(grown / BEST).config
     assert (config.train.epochs, config.model.fine_tune) == (20, -1)
     result = train("--init", trained / LAST, "--data", discs, "--data", shapes, "--epochs", 1)
@@ -202,7 +202,7 @@ def test_few_photos_have_defaults_of_their_own(grown, train, shapes, discs, trai
     assert (config.train.select_by, config.data.views, config.model.word_dropout) == ("epoch", 4, 0.1)
 
 
-def test_a_grown_training_resumes_with_its_words(grown, discs, cache):
+def test_a_run_with_new_words_resumes(grown, discs, cache):
     where = ["--data", str(discs), "--output", str(grown), "--cache", str(cache), "--device", "cpu"]
     result = CliRunner().invoke(main, ["train", "--resume", *where])
     assert result.exit_code == 0, result.output
@@ -216,7 +216,7 @@ def test_the_self_critical_stage_starts_from_a_grown_model_and_adds_no_words(tra
 
 
 @pytest.mark.slow
-def test_a_grown_model_is_exported_with_its_words(grown, tmp_path):
+def test_a_grown_model_is_exported_with_its_new_words(grown, tmp_path):
     result = CliRunner().invoke(main, ["export", str(grown), "--output", str(tmp_path / "bundle")])
     assert result.exit_code == 0, result.output
     assert read_bundle(tmp_path / "bundle").vocabulary.pieces[-1] == "disc"
@@ -233,7 +233,7 @@ def test_packaged_is_the_checkpoint_in_the_repository(tuned, tmp_path, monkeypat
     assert load_checkpoint(Path("packaged")).config == load_checkpoint(tuned).config
 
 
-def test_packaged_is_found_in_the_clone_that_the_command_runs_in(tuned, tmp_path, monkeypatch):
+def test_packaged_is_found_in_the_clone_where_the_command_runs(tuned, tmp_path, monkeypatch):
     monkeypatch.setattr(caprun_weights, "default_bundle", lambda: tmp_path / "site-packages/caprun_weights/some")
     monkeypatch.chdir(tmp_path)
     Path("weights/checkpoints").mkdir(parents=True)
@@ -241,7 +241,7 @@ def test_packaged_is_found_in_the_clone_that_the_command_runs_in(tuned, tmp_path
     assert load_checkpoint(Path("packaged")).config == load_checkpoint(tuned).config
 
 
-def test_packaged_is_missed_in_one_sentence(train, tmp_path, monkeypatch):
+def test_a_missing_packaged_checkpoint_is_reported_in_one_line(train, tmp_path, monkeypatch):
     monkeypatch.setattr(caprun_weights, "default_bundle", lambda: tmp_path / "site-packages/caprun_weights/some")
     monkeypatch.chdir(tmp_path)
     missed = f"weights/checkpoints/{caprun_weights.DEFAULT}.pt, is in captioner's repository but not installed with it"

@@ -1,4 +1,4 @@
-"""Small models learn, and their trainings can be repeated and resumed."""
+"""Small models learn, and their training runs can be repeated and resumed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Train = Callable[..., list[str]]
 
 
 def log(output: Path) -> list[dict[str, float]]:
-    """A row an epoch."""
+    """Returns the history of a run, a row per epoch."""
     return load_checkpoint(output / LAST).training["state"]["history"]
 
 
@@ -45,7 +45,7 @@ def scores(cider: float) -> dict[str, float]:
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int, run: Callable[[], object]) -> None:
-    """Run a training until it breaks off in the middle of the epoch after."""
+    """Runs a training and interrupts it in the epoch after `epochs`, before the third step."""
     learn = loop.Trainer._learn
 
     def interrupted(trainer: loop.Trainer, *arguments: Any) -> bool:
@@ -63,7 +63,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int, run: Callable[
 
 
 @pytest.mark.parametrize("length", [3, 12])
-def test_captions_that_are_cut_are_counted_as_in_the_report_of_the_dataset(
+def test_captions_that_are_cut_are_counted_as_in_the_dataset_report(
     train_shapes: Train, shapes: Path, tmp_path: Path, length: int
 ) -> None:
     said = train_shapes(tmp_path, f"data.max_length={length}", "train.epochs=1")
@@ -75,12 +75,12 @@ def test_captions_that_are_cut_are_counted_as_in_the_report_of_the_dataset(
 
 
 def sighted_weights(examples: list[Example], path: Path) -> Path:
-    """Random weights whose batch norms know these photos; without that, all photos are nearly the same to them."""
+    """Saves random weights with batch norms fitted to the photos, which would otherwise look nearly the same."""
     torch.manual_seed(0)
     network = timm.create_model("test_efficientnet").train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # the mean of what it saw
+            module.momentum = None  # the mean over all photos
     photos = torch.stack([torch.from_numpy(np.array(Image.open(example.image))) for example in examples])
     with torch.no_grad():
         network(photos.permute(0, 3, 1, 2) / 127.5 - 1)
@@ -90,7 +90,7 @@ def sighted_weights(examples: list[Example], path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def learnt(train_shapes: Train, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training of forty epochs, in which nothing keeps the model from learning by heart."""
+    """Returns the folder of a run of forty epochs without regularisation, so that the model memorises its photos."""
     output = tmp_path_factory.mktemp("learnt")
     weights = sighted_weights(load_dataset(shapes).split("train"), output / "weights.pth")
     nothing = ("model.dropout=0", "model.word_dropout=0", "train.label_smoothing=0", "train.average=0.5")
@@ -98,7 +98,7 @@ def learnt(train_shapes: Train, shapes: Path, tmp_path_factory: pytest.TempPathF
     return output
 
 
-def test_a_training_learns_its_photos_by_heart(learnt, shapes):
+def test_a_model_memorises_its_training_photos(learnt, shapes):
     losses = [row["train_loss"] for row in log(learnt)]
     assert losses[0] > 2
     assert losses[-1] < 0.3
@@ -112,7 +112,7 @@ def test_a_training_learns_its_photos_by_heart(learnt, shapes):
     assert np.mean(told) > 0.7, captions
 
 
-def test_a_training_says_what_it_found_and_where_it_wrote(train_shapes, tmp_path):
+def test_training_reports_what_it_found_and_where_it_wrote(train_shapes, tmp_path):
     said = train_shapes(tmp_path, "train.epochs=1")
     assert said[:4] == [
         "dataset: Flickr8k captions.txt, 24 photos, 48 captions",
@@ -127,7 +127,7 @@ def test_a_training_says_what_it_found_and_where_it_wrote(train_shapes, tmp_path
     assert said[-1] == f"last: {tmp_path / LAST}"
 
 
-def test_a_training_leaves_checkpoints_and_reports_and_nothing_else(trained):
+def test_training_writes_checkpoints_and_reports_and_nothing_else(trained):
     tables = ["train_results.csv", "validation_results.csv"]
     pictures = ["attention.png", "caption.png", "curves.png", "pictures"]
     others = ["config.toml", "model.txt", "report.html", "tensorboard"]
@@ -139,7 +139,7 @@ def test_a_training_leaves_checkpoints_and_reports_and_nothing_else(trained):
     assert all(0 <= row["bleu_1"] <= 1 for row in rows)
 
 
-def test_checkpoints_carry_what_an_export_and_a_reader_need(trained):
+def test_checkpoints_hold_samples_metrics_settings_and_provenance(trained):
     best, last = load_checkpoint(trained / BEST), load_checkpoint(trained / LAST)
     assert best.training is None
     assert last.training["state"]["epoch"] == 3
@@ -151,8 +151,8 @@ def test_checkpoints_carry_what_an_export_and_a_reader_need(trained):
     assert best.config.model.units == 32
 
 
-def test_the_best_checkpoint_is_the_later_of_the_best_epochs(train_shapes, tmp_path, monkeypatch):
-    ciders = iter([0.5, 0.7, 0.7, 0.2, 0.7])  # and the best once more, for the report
+def test_the_best_checkpoint_is_the_later_of_two_equally_good_epochs(train_shapes, tmp_path, monkeypatch):
+    ciders = iter([0.5, 0.7, 0.7, 0.2, 0.7])  # the fifth is the best checkpoint again, for the report
     monkeypatch.setattr("captioner.training.validation.score", lambda *_: scores(next(ciders)))
     said = train_shapes(tmp_path, "train.epochs=4")
     assert load_checkpoint(tmp_path / BEST).metrics["epoch"] == 3
@@ -160,7 +160,7 @@ def test_the_best_checkpoint_is_the_later_of_the_best_epochs(train_shapes, tmp_p
     assert said[-2].startswith("best (cider 0.700)")
 
 
-def test_the_frozen_encoder_is_in_the_checkpoint_as_it_began(trained):
+def test_checkpoints_hold_the_frozen_encoder_unchanged(trained):
     torch.manual_seed(0)
     began = build_encoder("timm/test_efficientnet", (48, 48)).state_dict()
     for name in (BEST, LAST):
@@ -169,7 +169,7 @@ def test_the_frozen_encoder_is_in_the_checkpoint_as_it_began(trained):
         assert differing(dict(began), kept) == []
 
 
-def test_what_is_kept_is_the_average_of_the_weights(train_shapes, tmp_path, trained):
+def test_checkpoints_hold_the_average_of_the_weights(train_shapes, tmp_path, trained):
     def averaged(run: Path) -> list[str]:
         last = load_checkpoint(run / LAST)
         learnt = last.training["optimiser"]["parameters"]
@@ -181,7 +181,7 @@ def test_what_is_kept_is_the_average_of_the_weights(train_shapes, tmp_path, trai
 
 
 @pytest.mark.parametrize(("epochs", "batch_size", "warm_up"), [(3, 6, 0.1), (1, 17, 0.1), (2, 6, 0), (1, 6, 1)])
-def test_the_learning_rate_rises_and_falls_however_few_the_steps(train_shapes, tmp_path, epochs, batch_size, warm_up):
+def test_the_last_learning_rate_is_in_range_however_few_the_steps(train_shapes, tmp_path, epochs, batch_size, warm_up):
     settings = (f"train.epochs={epochs}", f"train.batch_size={batch_size}", f"train.warm_up={warm_up}")
     train_shapes(tmp_path, *settings)
     last = load_checkpoint(tmp_path / LAST).training
@@ -189,7 +189,7 @@ def test_the_learning_rate_rises_and_falls_however_few_the_steps(train_shapes, t
     assert 0 < log(tmp_path)[-1]["lr"] <= 0.01
 
 
-def test_mixed_precision_learns_as_full_precision_does(train_shapes, tmp_path, trained):
+def test_mixed_precision_learns_like_full_precision(train_shapes, tmp_path, trained):
     train_shapes(tmp_path, "train.precision=bf16")
     for mixed, full in zip(log(tmp_path), log(trained), strict=True):
         assert mixed["train_loss"] == pytest.approx(full["train_loss"], rel=0.02)
@@ -197,17 +197,17 @@ def test_mixed_precision_learns_as_full_precision_does(train_shapes, tmp_path, t
     assert {value.dtype for key, value in last.model.items() if key.startswith("decoder.")} == {torch.float32}
 
 
-def test_further_views_of_the_training_photos_are_computed_and_learnt_from(train_shapes, own_shapes, tmp_path):
+def test_features_of_more_views_are_computed_for_training(train_shapes, own_shapes, tmp_path):
     said = train_shapes(tmp_path / "run", "train.epochs=1", "data.views=3", data=own_shapes)
     announced = [line for line in said if line.startswith("features: 17 photos")]
-    assert len(announced) == 2  # a mirror image and a crop of each; the photos themselves were known
+    assert len(announced) == 2  # a mirror image and a crop of each; the photos themselves were cached
     assert (tmp_path / "run" / BEST).is_file()
 
 
 # --- Validation
 
 
-def test_validation_scores_free_captions_of_every_photo(train_shapes, shapes, tmp_path, monkeypatch):
+def test_validation_scores_generated_captions_of_every_photo(train_shapes, shapes, tmp_path, monkeypatch):
     scored: list[tuple[list[str], list[tuple[str, ...]]]] = []
 
     def score(captions: list[str], references: list[tuple[str, ...]], _: object) -> dict[str, float]:
@@ -223,22 +223,22 @@ def test_validation_scores_free_captions_of_every_photo(train_shapes, shapes, tm
     best = load_checkpoint(tmp_path / BEST)
     assert (best.metrics["photos"], best.metrics["references"]) == (4, 8)
     captioner = load_captioner(tmp_path / BEST, "cpu")
-    # from the photos themselves: what features in half precision said is what a reader of the checkpoint gets
+    # captions from cached half-precision features equal those that the checkpoint generates from the photos
     assert captions == [captioner.caption(example.image).text for example in dev]
 
 
-def test_the_validation_loss_is_the_mean_over_all_words_of_the_split(trained, shapes):
+def test_the_validation_loss_is_the_mean_over_all_words_in_the_split(trained, shapes):
     best = load_checkpoint(trained / BEST)
     model, tokenizer = build_model(best), restore_words(best.config.data, best.vocabulary)
     dev = load_dataset(shapes).split("dev")
     tokens = pad_captions([[tokenizer.encode(c) for c in example.references] for example in dev], SPECIAL.pad)
     with torch.inference_mode():
-        teacher = model(model.encoder(best.samples), tokens)  # the samples of 4 photos are these 4
+        teacher = model(model.encoder(best.samples), tokens)  # the samples are these 4 photos
     expected = torch.nn.functional.cross_entropy(teacher.logits, teacher.targets).item()
     assert best.metrics["dev_loss"] == pytest.approx(expected, abs=1e-3)
 
 
-# --- The same again
+# --- Repeating and resuming
 
 
 def test_the_same_seed_gives_the_same_weights(train_shapes, tmp_path, trained):
@@ -249,13 +249,13 @@ def test_the_same_seed_gives_the_same_weights(train_shapes, tmp_path, trained):
     assert differing(dict(first.model), dict(second.model)) == []
 
 
-def test_another_seed_gives_other_weights(train_shapes, tmp_path, trained):
+def test_a_different_seed_gives_different_weights(train_shapes, tmp_path, trained):
     train_shapes(tmp_path, "train.epochs=3", "train.seed=1")
     first, second = load_checkpoint(trained / LAST), load_checkpoint(tmp_path / LAST)
     assert "/decoder.embedding.weight" in differing(dict(first.model), dict(second.model))
 
 
-def test_asked_to_stop_in_the_last_validation_nothing_comes_after(train_shapes, tmp_path, monkeypatch):
+def test_a_stop_in_the_last_validation_takes_effect_after_it(train_shapes, tmp_path, monkeypatch):
     validate = loop.Trainer._end_epoch
 
     def asked(trainer: loop.Trainer, *arguments: Any) -> Any:
@@ -271,9 +271,7 @@ def test_asked_to_stop_in_the_last_validation_nothing_comes_after(train_shapes, 
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_a_resumed_training_ends_as_one_that_was_never_interrupted(
-    train_shapes, tmp_path, trained, monkeypatch, epochs
-):
+def test_a_resumed_run_ends_like_an_uninterrupted_one(train_shapes, tmp_path, trained, monkeypatch, epochs):
     interrupt_after(monkeypatch, epochs, lambda: train_shapes(tmp_path))
     assert len(log(tmp_path)) == epochs
     torch.manual_seed(12345)
@@ -295,7 +293,7 @@ def test_a_resumed_training_ends_as_one_that_was_never_interrupted(
         ("Flickr_8k.devImages.txt", lambda names: "\n".join(names.split()[:2])),
     ],
 )
-def test_a_training_is_not_resumed_on_other_photos_or_captions(
+def test_resuming_with_other_photos_or_captions_is_refused(
     train_shapes, own_shapes, tmp_path, monkeypatch, file, change
 ):
     interrupt_after(monkeypatch, 1, lambda: train_shapes(tmp_path / "run", data=own_shapes))
@@ -304,10 +302,10 @@ def test_a_training_is_not_resumed_on_other_photos_or_captions(
         train_shapes(tmp_path / "run", resumed=load_checkpoint(tmp_path / "run" / LAST), data=own_shapes)
 
 
-# --- What cannot be trained on
+# --- Errors
 
 
-def test_a_loss_that_is_no_number_stops_the_training(train_shapes, tmp_path, monkeypatch):
+def test_a_loss_of_nan_stops_training(train_shapes, tmp_path, monkeypatch):
     nan = torch.tensor(math.nan, requires_grad=True)
     monkeypatch.setattr(loop, "caption_loss", lambda *_: Losses(nan, *[nan.detach()] * 2))
     with pytest.raises(CaptionerError, match=r"^The loss or its gradient is NaN or infinite at step 0; lower --lr\."):
@@ -320,13 +318,13 @@ def broken(own_shapes: Path, config: Any, cache: Path, output: Path, *, allow_mi
     return Job(load_dataset(own_shapes), config, output, cache, "the tests", allow_missing=allow_missing)
 
 
-def test_photos_that_cannot_be_read_stop_a_training_by_name(own_shapes, checkpoint, cache, tmp_path):
+def test_unreadable_photos_stop_training_and_are_named(own_shapes, checkpoint, cache, tmp_path):
     with pytest.raises(CaptionerError, match=r"^1 photos cannot be read: .*red-square-white\.png .*--allow-missing\.$"):
         train(broken(own_shapes, checkpoint.config, cache, tmp_path / "run", allow_missing=False), lambda _: None)
 
 
-def test_photos_that_cannot_be_read_are_gone_on_without_when_allowed(own_shapes, checkpoint, cache, tmp_path):
+def test_allow_missing_trains_without_unreadable_photos(own_shapes, checkpoint, cache, tmp_path):
     said: list[str] = []
     train(broken(own_shapes, checkpoint.config, cache, tmp_path / "run", allow_missing=True), said.append)
     assert any(line.startswith("warning: 1 photos left out: ") for line in said)
-    assert load_checkpoint(tmp_path / "run" / LAST).training["optimiser"]["steps"] == 3 * 4  # 16 photos, 4 a step
+    assert load_checkpoint(tmp_path / "run" / LAST).training["optimiser"]["steps"] == 3 * 4  # 16 photos, 4 per step

@@ -1,4 +1,4 @@
-"""The decoder's training has the loss and gradients of the tutorial's loop."""
+"""The loss and gradients of the decoder equal those of the tutorial's training loop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def random_captions(photos: int, each: int) -> list[list[list[int]]]:
 def model(encoder: Encoder, request: pytest.FixtureRequest) -> CaptionModel:
     torch.manual_seed(0)
     model = CaptionModel(encoder, replace(CONFIG, tie_words=request.param), WORDS, SPECIAL).train()
-    with torch.no_grad():  # far from zero, or attention would be nearly even
+    with torch.no_grad():  # far from zero; otherwise attention is nearly even
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and "attention" in name:
                 parameter.mul_(3)
@@ -53,7 +53,7 @@ def our_loss(model: CaptionModel, features: torch.Tensor, tokens: torch.Tensor) 
     return caption_loss(model(features, tokens), TrainConfig(label_smoothing=SMOOTHING), words, captions)
 
 
-def test_the_loss_and_its_gradients_are_those_of_the_usual_loop(model, features):
+def test_loss_and_gradients_equal_the_tutorial_loops(model, features):
     tokens = pad_captions(random_captions(4, 5), SPECIAL.pad)
     peer = TutorialDecoder(model)
     theirs, _ = peer.loss(rows_of(features, tokens, SPECIAL.pad), SMOOTHING, alpha_c=1.0)
@@ -62,7 +62,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_usual_loop(model, features)
     ours.backward()
     theirs.backward()
     gradients = peer.named_gradients(model)
-    # every weight that is trained has its counterpart, the tied one once
+    # every trained weight has a counterpart; tied weights count once
     numbers = (sum(p.numel() for p in m.parameters() if p.requires_grad) for m in (model, peer))
     assert len(set(numbers)) == 1
     for name, (their, our) in gradients.items():
@@ -70,7 +70,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_usual_loop(model, features)
         torch.testing.assert_close(our, their, rtol=1e-4, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def test_photos_with_fewer_captions_than_others_count_in_both_alike(model, features):
+def test_photos_with_fewer_captions_count_the_same_in_both_loops(model, features):
     captions = random_captions(4, 5)
     captions[1], captions[3] = captions[1][:2], captions[3][:1]
     tokens = pad_captions(captions, SPECIAL.pad)
@@ -80,7 +80,7 @@ def test_photos_with_fewer_captions_than_others_count_in_both_alike(model, featu
     assert abs(our_loss(model, features, tokens).total.item() - theirs.item()) < 1e-4
 
 
-def test_the_usual_loop_learns(model, features):
+def test_the_tutorial_loop_learns(model, features):
     rows = rows_of(features, pad_captions(random_captions(4, 5), SPECIAL.pad), SPECIAL.pad)
     peer = TutorialDecoder(model)
     optimizer = torch.optim.Adam((p for p in peer.parameters() if p.requires_grad), lr=0.01)

@@ -1,4 +1,4 @@
-"""The search for dev photos is checked before a training begins."""
+"""The search options for dev photos are checked before training starts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def validation(vocabulary: Vocabulary, search: SearchOptions, tokenizer: str = "
     return Validation(cast("Any", None), [], Checkpoint(config, vocabulary, SPECIAL, {}, torch.empty(0), {}, {}))
 
 
-def test_words_that_a_search_cannot_forbid_are_refused_before_the_first_epoch() -> None:
+def test_bad_endings_that_are_not_one_piece_are_refused_before_training() -> None:
     pieces = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "▁d", "og"), Joining(word_start="▁"))
     validation(pieces, SearchOptions(suppress=("d", "og")))
     with pytest.raises(UsageError, match="`bad_endings` names 'dog'"):
         validation(pieces, SearchOptions(bad_endings=("dog",)))
 
 
-def test_neutral_words_that_the_vocabulary_has_not_are_refused_before_the_first_epoch() -> None:
+def test_neutral_is_refused_before_training_without_neutral_words() -> None:
     pieces = ("<pad>", "<start>", "<end>", "<unk>", "a", "the", "man")
     neutral = SearchOptions(neutral=True)
     assert validation(Vocabulary((*pieces, "person")), neutral).neutral is not None

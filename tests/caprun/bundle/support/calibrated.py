@@ -22,7 +22,7 @@ CONFIDENCE = Confidence(
 
 
 def calibrate(bundle: Path, confidence: Confidence = CONFIDENCE) -> Path:
-    """Give a bundle a confidence."""
+    """Adds a confidence to a bundle, and returns the bundle's path."""
     opened = read_bundle(bundle)
     card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
     write_manifest(bundle, replace(opened.manifest, confidence=confidence), opened.vocabulary, card)

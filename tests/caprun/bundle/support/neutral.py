@@ -1,4 +1,4 @@
-"""A bundle whose neutral word for man and woman is child, the only other person in the tiny vocabulary."""
+"""Bundles with `child` as the neutral word for man and woman; the tiny vocabulary has no other word for a person."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ WORDS = NeutralWords("en", {"man": "child", "woman": "child"}, {"child child": "
 
 
 def make_neutral(bundle: Path, words: NeutralWords = WORDS, *, always: bool = False) -> Path:
-    """Give a bundle neutral words, to be said only where they are asked for, or always."""
+    """Adds neutral words to a bundle, for use on request or always; returns the bundle's path."""
     opened = read_bundle(bundle)
     search = replace(opened.manifest.search, neutral=always)
     manifest = replace(opened.manifest, neutral=words, search=search)

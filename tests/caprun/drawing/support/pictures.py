@@ -1,4 +1,4 @@
-"""Measurements of drawn pictures, and fonts to draw with."""
+"""Measures drawn pictures, and creates fonts to draw with."""
 
 import io
 import struct
@@ -19,12 +19,12 @@ def as_array(picture: Image.Image) -> Pixels:
 
 
 def ink(pixels: Pixels) -> npt.NDArray[np.float64]:
-    """(height, width): 0 on white paper, towards 1 in a letter."""
+    """Returns (height, width): 0 on white paper, close to 1 in a letter."""
     return np.asarray(1 - pixels.min(axis=-1) / 255, np.float64)
 
 
 def runs(marked: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Returns where a row of marks begins and ends."""
+    """Returns the start and the end of each run of marks."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], marked.astype(int), [0]])))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
@@ -34,14 +34,14 @@ def flat(height: int = 8, width: int = 8) -> Array:
 
 
 def embedded(size: int = 20) -> ImageFont.FreeTypeFont:
-    """The font inside Pillow."""
+    """Returns Pillow's default font."""
     face = ImageFont.load_default(size)
     assert isinstance(face, ImageFont.FreeTypeFont)
     return face
 
 
 def font_file(letter: str, shown: str = "\u2122") -> bytes:
-    """The font inside Pillow, with the letter (U+2045 to U+FB00) for its trade mark sign, shown so or as a space."""
+    """Returns Pillow's default font with `letter` (U+2045 to U+FB00) for its trade mark sign, drawn so or blank."""
     file = embedded().path
     assert isinstance(file, io.BytesIO)
     data = bytearray(file.getvalue())

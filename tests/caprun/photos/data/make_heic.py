@@ -1,4 +1,4 @@
-"""Writes the HEIC files of this folder, since what reads them cannot write them.
+"""Writes the HEIC files of this folder with pillow-heif, since pi-heif can only read them.
 
 pip install pillow-heif
 python tests/caprun/photos/data/make_heic.py
@@ -18,7 +18,7 @@ from tests.caprun.photos.support.encoding import heic_colours  # noqa: E402
 
 
 def main() -> None:
-    """Writes a photo, a tile of a grid, one with alpha, and one of ten bits."""
+    """Writes a photo, a tile of a grid, a photo with alpha, and a photo of 10 bits."""
     pillow_heif.register_heif_opener()
     photo = heic_colours()
     exif = Image.Exif()

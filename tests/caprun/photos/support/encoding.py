@@ -1,4 +1,4 @@
-"""Photos as files of every kind, some encoded by hand."""
+"""Encodes photos in every format, some without a library, and reads their pixels."""
 
 import io
 import struct
@@ -40,6 +40,6 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, *between:
 
 
 def heic_colours() -> Image.Image:
-    """The photo of the HEIC files in `data`: 64 x 48, without symmetry, smooth."""
+    """Draws the photo of the HEIC files in `data`: 64 x 48 pixels, smooth, without symmetry."""
     y, x = np.mgrid[0:48, 0:64]
     return Image.fromarray(np.stack([x * 4, y * 5, 255 - (x + y) * 2], axis=-1).astype(np.uint8))

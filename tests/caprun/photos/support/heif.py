@@ -1,4 +1,4 @@
-"""HEIF files, put together box by box, and the headers of HEVC and AV1, bit by bit."""
+"""Encodes HEIF files box by box, and the headers of HEVC and AV1 bit by bit."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ class Item(NamedTuple):
     kind: bytes
     data: bytes
     properties: Sequence[tuple[bytes, bytes]]
-    """Kind and content; a kind in lower case with `!` is essential."""
+    """Kind and content of each property."""
 
 
 def box(kind: bytes, *parts: bytes) -> bytes:
@@ -32,7 +32,7 @@ def ispe(width: int, height: int) -> tuple[bytes, bytes]:
 
 
 def item_of(name: str) -> Item:
-    """The picture of a file in `data`."""
+    """Reads picture 1 of a file in `data`."""
     found = heic(name)
     item = _Meta(found).picture(1)
     return Item(item.kind, item.data, [(one.kind, one.body) for one in item.properties])
@@ -51,7 +51,7 @@ def heif_of(
     extents: Mapping[int, Sequence[tuple[int, int]]] | None = None,
     more: bytes = b"",
 ) -> bytes:
-    """A file whose main picture is item 1; `extents` replace offsets and lengths, `more` follows in the meta box."""
+    """Encodes a file with item 1 as main picture; `extents` replace offsets and lengths, `more` ends the meta box."""
     properties = list(dict.fromkeys(one for item in items.values() for one in item.properties))
     ipco = box(b"ipco", *(box(kind, body) for kind, body in properties))
     linked = b""
@@ -81,7 +81,7 @@ def heif_of(
 
 
 def grid_of(tile: Item, rows: int, columns: int, width: int, height: int) -> bytes:
-    """A grid whose every tile is a copy of one."""
+    """Encodes a grid in which every tile is a copy of `tile`."""
     body = bytes([0, 0, rows - 1, columns - 1]) + struct.pack(">HH", width, height)
     tiles = dict.fromkeys(range(2, 2 + rows * columns), tile)
     return heif_of({1: Item(b"grid", body, [ispe(width, height)]), **tiles}, [(b"dimg", 1, list(tiles))])
@@ -97,7 +97,7 @@ def _golomb(value: int) -> str:
 
 
 def sequence_set(width: int, height: int, layers: int = 0, depth: int = 8, chroma: int = 1) -> bytes:
-    """A sequence parameter set of HEVC, as far as it says the size and the depth; `layers` above the first."""
+    """Encodes an HEVC sequence parameter set up to its bit depths; `layers` is the number of layers above the first."""
     bits = "0000" + f"{layers:03b}" + "1" + "0" * 96
     bits += "11" * layers + "00" * (8 - layers) * (layers > 0) + "0" * 96 * layers
     bits += _golomb(0) + _golomb(chroma) + "0" * (chroma == 3) + _golomb(width) + _golomb(height) + "0"
@@ -111,13 +111,13 @@ def hvcc(*units: bytes) -> tuple[bytes, bytes]:
 
 
 def hevc_unit(kind: int, body: bytes, layer: int = 0) -> bytes:
-    """A unit after its length of four bytes."""
+    """Encodes an HEVC unit after its length in four bytes."""
     unit = bytes([kind << 1 | layer >> 5, (layer & 31) << 3 | 1]) + body
     return struct.pack(">I", len(unit)) + unit
 
 
 def av1_sequence(width: int, height: int, *, reduced: bool = True) -> bytes:
-    """A sequence header of AV1, as far as it says the size."""
+    """Encodes an AV1 sequence header up to its size."""
     bits = "000" + "1" + str(int(reduced))
     if reduced:
         bits += "00000"

@@ -1,7 +1,7 @@
-"""Hundreds of small malicious or damaged photos, the same at every call.
+"""Hundreds of small malicious or damaged photos, identical on every call.
 
-`photos()` gives them all by name. What is small and costs much is in `hostile_bombs`, what is no file in
-`hostile_places`.
+`photos()` yields all of them with their names. Small files that would take much time or memory to read are in
+`hostile_bombs`, and folder entries that are not files in `hostile_places`.
 """
 
 import struct
@@ -38,14 +38,14 @@ Named = tuple[str, bytes]
 
 
 def picture() -> Image.Image:
-    """Smooth, with some noise, and without symmetry."""
+    """Draws a smooth picture with some noise and without symmetry."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     noise = np.random.default_rng(0).integers(0, 40, (HEIGHT, WIDTH, 3))
     return Image.fromarray((np.stack([x * 5, y * 7, (x + y) * 3], axis=-1) + noise).astype(np.uint8))
 
 
 def by_mode() -> dict[str, Image.Image]:
-    """The picture in every mode that a file can have."""
+    """Returns the picture in every mode that a file can have."""
     rgb = picture()
     grey = rgb.convert("L")
     clear = Image.fromarray(np.linspace(0, 255, WIDTH * HEIGHT).reshape(HEIGHT, WIDTH).astype(np.uint8))
@@ -140,7 +140,7 @@ def profiled() -> Iterator[Named]:
 
 
 def truncations(count: int = 100) -> Iterator[Named]:
-    """Files of every format, cut at places from their first bytes to their last."""
+    """Yields files of every format, cut at positions from the first bytes to the last."""
     data = {kind: encode(picture(), kind) for kind in KINDS}
     for index in range(count):
         kind = list(KINDS)[index % len(KINDS)]
@@ -149,7 +149,7 @@ def truncations(count: int = 100) -> Iterator[Named]:
 
 
 def bit_flips(count: int = 100) -> Iterator[Named]:
-    """Files of every format with a bit wrong, half of them in the header."""
+    """Yields files of every format with one wrong bit; in every second file, it is in the first 80 bytes."""
     random = np.random.default_rng(2)
     data = {kind: encode(picture(), kind) for kind in KINDS}
     for index in range(count):
@@ -160,7 +160,7 @@ def bit_flips(count: int = 100) -> Iterator[Named]:
 
 
 def heifs() -> Iterator[Named]:
-    """HEIC files that are sound, cut, or have a bit or a byte wrong; most of these in their boxes."""
+    """Yields HEIC files that are valid, cut, or have a wrong bit or byte, mostly in their boxes."""
     random = np.random.default_rng(4)
     sound = {name: heic(name) for name in ("photo", "tile", "alpha", "deep")}
     sound["grid"] = grid_of(item_of("tile"), 2, 2, 100, 90)
@@ -182,7 +182,7 @@ def heifs() -> Iterator[Named]:
 
 
 def other_formats() -> Iterator[Named]:
-    """Yields files that are not photos in spite of their names or first bytes."""
+    """Yields files that are not photos despite their names or first bytes, and photos with the wrong extension."""
     rgb = picture()
     others = {
         "tiff": encode(rgb, "TIFF"),
@@ -271,7 +271,7 @@ def small() -> Iterator[Named]:
 
 
 def photos() -> Iterator[Named]:
-    """Yields every photo, with a unique name."""
+    """Yields the name and the content of every file; the names are unique."""
     sound = (modes_and_orientations, broken_exif, profiled)
     for family in (*sound, truncations, bit_flips, heifs, other_formats, polyglots, small):
         yield from family()

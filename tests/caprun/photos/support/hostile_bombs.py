@@ -1,6 +1,6 @@
-"""Small photos that would cost much time or memory: decompression bombs, and files that keep a parser busy.
+"""Small files that would take much time or memory to read: decompression bombs, and files that keep a parser busy.
 
-Each is encoded by hand, because no encoder writes such files. `bombs()` yields them all by name.
+Most are encoded by hand, because no encoder writes such files. `bombs()` yields all of them with their names.
 """
 
 import struct
@@ -13,7 +13,7 @@ from caprun.photos.extensions import is_installed
 from tests.caprun.photos.support.encoding import chunk, encode
 from tests.caprun.photos.support.profiles import P3, cmyk_profile, rgb_profile
 
-WIDE, HIGH = 10_000, 5_000  # 50 megapixels, the most that is allowed
+WIDE, HIGH = 10_000, 5_000  # 50 megapixels, the maximum
 Make = Callable[[], bytes]
 Named = tuple[str, Make]
 
@@ -43,7 +43,7 @@ def flat_png(width: int, height: int, depth: int, colour: int, *before: bytes, f
 
 
 def interlaced_png(width: int, height: int) -> bytes:
-    """16-bit RGBA in the seven passes of Adam7."""
+    """Encodes a 16-bit RGBA PNG in the seven passes of Adam7."""
     packer, data = zlib.compressobj(1), []
     for x, y, dx, dy in [
         (0, 0, 8, 8),
@@ -64,22 +64,23 @@ def _small_png(*before: bytes) -> bytes:
 
 
 def _one_byte_chunks(count: int) -> bytes:
-    """The pixels of 50 megapixels first, then as many chunks of data as there can be."""
+    """Encodes a small PNG with empty IDAT chunks after its pixels."""
     data = _small_png()
     end = data.index(b"IEND") - 4
     return data[:end] + chunk(b"IDAT", b"") * count + data[end:]
 
 
 def greedy_exif(length: int, entries: int) -> bytes:
-    """An index whose every entry claims all of the file for itself: a copy each for who reads them all."""
+    """Encodes EXIF in which each entry claims nearly all of the data; a reader of all entries makes a copy for each."""
     ifd = struct.pack("<H", entries)
     ifd += b"".join(struct.pack("<HHII", 0x8000 + tag, 7, length - 16, 8) for tag in range(entries))
     return (b"II*\0\x08\0\0\0" + ifd).ljust(length, b"\0")
 
 
 def empty_blocks(count: int) -> bytes:
-    """Deflated data of nothing: blocks with tables of their own (90 bits each), and no symbol but the end."""
-    # dynamic; 257 and 1 codes, 18 lengths: of "1" and of "many zeros" one bit; 256 zeros, 256 and a distance one bit
+    """Encodes deflate blocks without data: each has 90 bits, with its own tables and only the end symbol."""
+    # a dynamic block of 257 literal codes and 1 distance code; of 18 code lengths, "1" and "many zeros" have one bit;
+    # then come 256 zeros, and the length of one bit for symbol 256 and for the distance
     lengths = "".join("100" if symbol in (18, 1) else "000" for symbol in _LENGTH_ORDER)
     block = "001" + "00000" + "00000" + "0111" + lengths + "1" + "1111111" + "1" + f"{256 - 138 - 11:07b}"[::-1] + "000"
     four = int((block * 4)[::-1], 2).to_bytes(45, "little")
@@ -159,7 +160,7 @@ def jpeg_head(frame: int, width: int, height: int, components: int = 3, sampling
 
 
 def table(slot: int, *symbols: int) -> bytes:
-    """A Huffman table; the first symbol is the bit 0."""
+    """Encodes a Huffman table; the code of the first symbol is the bit 0."""
     counts = [1 if n < len(symbols) else 0 for n in range(16)]
     return segment(0xC4, bytes([slot, *counts, *symbols]))
 
@@ -170,7 +171,7 @@ def scan(components: int, first: int, last: int, high_low: int, bits: bytes) -> 
 
 
 def flat_jpeg(width: int, height: int, frame: int = 0xC0, components: int = 3, *extra: bytes) -> bytes:
-    """Grey; two bits a block."""
+    """Encodes a grey JPEG of two bits per block."""
     blocks = -(-width // 8) * -(-height // 8) * components
     head = jpeg_head(frame, width, height, components)
     return (
@@ -184,28 +185,28 @@ def flat_jpeg(width: int, height: int, frame: int = 0xC0, components: int = 3, *
 
 
 def many_scans_jpeg(width: int, height: int, scans: int, frame: int = 0xC2) -> bytes:
-    """Progressive; after the first scan each says of every block that there is nothing new, 16384 blocks at a time."""
+    """Encodes a progressive JPEG; scans after the first change no block, and skip 16384 blocks at a time."""
     blocks = -(-width // 8) * -(-height // 8)
-    runs = (blocks // 16_384 + 2) * 15  # bits: the symbol 0xE0, then fourteen of the run's length
+    runs = (blocks // 16_384 + 2) * 15  # bits: one for the symbol 0xE0, fourteen for the run's length
     start = table(0, 0) + table(0x10, 0xE0) + scan(3, 0, 0, 1, bytes(blocks * 3 // 8 + 8))
     one = scan(1, 1, 63, 0, bytes(runs // 8 + 2))
     return jpeg_head(frame, width, height) + start + one * scans + b"\xff\xd9"
 
 
 def refining_jpeg(width: int, height: int, scans: int) -> bytes:
-    """Progressive; every coefficient is set at first, and each scan refines all of them by a bit."""
+    """Encodes a progressive JPEG that sets every coefficient; each further scan refines all of them by a bit."""
     blocks = -(-width // 8) * -(-height // 8)
     start = table(0, 0) + scan(3, 0, 0, 0, bytes(blocks * 3 // 8 + 8))
-    # 63 times: run 0 of size 1, positive: the bits 0 and 1
+    # 63 times per block: run 0 and size 1, positive, in the bits 0 and 1
     first = table(0x10, 0x01, 0x00) + scan(1, 1, 63, 13, b"\x55" * (blocks * 126 // 8 + 8))
-    # then a block at a time: nothing new until its end (the bits 1 0), and a bit for each of the 63
+    # then per block: no new coefficient until its end (the bits 1 and 0), and a bit for each of the 63
     again = scan(1, 1, 63, 0xDC, b"\x80" * (blocks * 65 // 8 + 8))
     return jpeg_head(0xC2, width, height) + start + first + again * scans + b"\xff\xd9"
 
 
 def _with(*segments: bytes) -> bytes:
     data = encode(Image.new("RGB", (16, 16), "teal"), "JPEG")
-    return data[:20] + b"".join(segments) + data[20:]  # after JFIF, which is first
+    return data[:20] + b"".join(segments) + data[20:]  # after JFIF, which must come first
 
 
 def jpeg_bombs() -> Iterator[Named]:
@@ -254,7 +255,7 @@ def gif_frame(size: tuple[int, int], codes: bytes, flags: int = 0, code_size: in
 
 
 def growing_codes(pixels: int) -> bytes:
-    """LZW codes of 12 bits, each standing for the string before it and one more: as few as can be."""
+    """Returns the LZW codes of a blank picture, as few as possible: each adds one pixel to the previous string."""
     data = encode(Image.new("L", (WIDE, max(1, pixels // WIDE))), "GIF")
     at = data.index(b",", 13 + (3 << (data[10] & 7) + 1)) + 11
     codes = bytearray()
@@ -265,7 +266,7 @@ def growing_codes(pixels: int) -> bytes:
 
 
 def gif_bombs() -> Iterator[Named]:
-    clear = b"\x24\x49\x92"  # eight times the code 4 of three bits: begin anew
+    clear = b"\x24\x49\x92"  # eight times the clear code, 4 in three bits
     one = gif_frame((1, 1), b"\x4c\x01")
     trans = b"!\xf9\4\x09\0\0\1\0"
     yield "gif 50mp", lambda: gif_head((WIDE, HIGH), gif_frame((WIDE, HIGH), growing_codes(WIDE * HIGH), 0, 8), b";")
@@ -302,7 +303,7 @@ def _vp8x(flags: int, width: int, height: int) -> bytes:
 
 
 def _still(width: int, height: int, *, lossless: bool = True) -> bytes:
-    """The one chunk of a picture of one colour."""
+    """Returns the only chunk of a WebP file of one colour."""
     data = encode(Image.new("RGB", (width, height), "teal"), "WEBP", lossless=lossless, quality=0, method=0)
     return data[12:]
 
@@ -313,9 +314,9 @@ def webp_frames(canvas: tuple[int, int], count: int) -> bytes:
 
 
 def webp_tables(width: int, height: int) -> bytes:
-    """Lossless; 65536 sets of tables of 20 bits each, which are 5 KB when they are unpacked. Black."""
+    """Encodes a black lossless WebP with 65536 sets of tables; each set has 20 bits, and 5 KB when unpacked."""
     simple = "1000"  # a code of one symbol, 0
-    # 12 lengths of lengths, of which only that of 8 is there; then 256 symbols of length 8
+    # 12 code length codes, of which only the code for length 8 is used; then 256 symbols of length 8
     literal = "0" + "0001" + "000" * 11 + "100" + "1" + "110" + "01111111"
     head = f"{width - 1:014b}"[::-1] + f"{height - 1:014b}"[::-1] + "0000" + "0" + "0" + "1" + "000"
     across, down = -(-width // 4), -(-height // 4)
@@ -382,7 +383,7 @@ def avif_bombs() -> Iterator[Named]:
 
 
 def bombs() -> Iterator[Named]:
-    """Yields every photo by name; each takes a moment to make."""
+    """Yields the name of each file and the function that makes it, which takes a moment."""
     families = [png_bombs, jpeg_bombs, gif_bombs, webp_bombs, bmp_bombs]
     if is_installed("AVIF"):
         families.append(avif_bombs)

@@ -1,4 +1,4 @@
-"""Things in a folder of photos that are not photos, and unusual names of photos."""
+"""Creates entries of a photo folder that are not photos, and photos with unusual names."""
 
 import contextlib
 import os
@@ -32,15 +32,15 @@ NAMES: tuple[bytes, ...] = (
     b"=1+1.jpg",
     b"<b>&amp;.jpg",
 )
-"""Names as bytes, as some are not valid text."""
+"""File names as bytes, since some are not valid UTF-8."""
 
 
 def odd_names(folder: Path) -> list[bytes]:
-    """Sound photos by every name that the disk takes; the paths of those."""
+    """Writes a valid photo under every name that the file system accepts, and returns the paths."""
     data = encode(picture(), "JPEG")
     paths = []
     for name in NAMES:
-        path = os.path.join(os.fsencode(folder), name)  # noqa: PTH118  (of bytes)
+        path = os.path.join(os.fsencode(folder), name)  # noqa: PTH118  (paths in bytes)
         with contextlib.suppress(OSError):
             with open(path, "wb") as file:  # noqa: PTH123
                 file.write(data)
@@ -49,7 +49,7 @@ def odd_names(folder: Path) -> list[bytes]:
 
 
 def no_files(folder: Path) -> list[Path]:
-    """A photo's name on what is no file that can be read; their paths."""
+    """Creates links, FIFOs and sockets that are named like photos and are not readable files; returns their paths."""
     made = [folder / "missing target.jpg", folder / "itself.jpg", folder / "loop a.jpg", folder / "loop b.jpg"]
     made[0].symlink_to(folder / "absent")
     made[1].symlink_to(made[1])
@@ -69,7 +69,7 @@ def no_files(folder: Path) -> list[Path]:
             path = folder / f"link to {Path(endless).name}.gif"
             path.symlink_to(endless)
             made.append(path)
-    with contextlib.suppress(OSError, AttributeError):  # a path too long for a socket, or a system without
+    with contextlib.suppress(OSError, AttributeError):  # the path is too long for a socket, or Unix sockets are missing
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(folder / "socket.jpg"))
         listener.close()

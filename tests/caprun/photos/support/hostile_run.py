@@ -1,10 +1,10 @@
-"""Opens photos one after the other in this process, and says of each what came of it and what it took.
+"""Opens photos one after another in this process, and prints the result and the cost of each.
 
     python -m tests.caprun.photos.support.hostile_run small | bombs | together
 
-prints a line of JSON a photo: its name, what was wrong (null for a photo), processor seconds, and the most bytes of
-memory above what the process had at its start. A process of its own, so that a crash is seen, and so is memory that
-is not given back.
+prints a line of JSON per photo: its name, the error (null if it was read), CPU seconds, and the peak memory in bytes
+above the memory that the process used at its start. It runs in its own process, so that crashes and memory that is not
+returned are noticed. Another line, before it, names the photo that is about to be opened.
 """
 
 import gc
@@ -42,7 +42,7 @@ from tests.caprun.photos.support.hostile_bombs import (
 )
 
 SPEC = ImageSpec(260, 260, "squash", "bicubic", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-# imported at the start, so that no photo is charged with their memory
+# imported at the start, so that their memory is not attributed to a photo
 PLUGINS = (AvifImagePlugin, BmpImagePlugin, GifImagePlugin, ImageCms, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
 
 
@@ -66,7 +66,7 @@ def _opening(path: Path, make: Callable[[], bytes]) -> Callable[[], object]:
 
 
 def _together(folder: Path) -> None:
-    """Two threads, each with photos of 50 megapixels that are there twice while they are turned or made opaque."""
+    """Opens photos of 50 megapixels in four threads; each is in memory twice while it is turned or made opaque."""
     turned = segment(0xE1, b"Exif\0\0" + turned_exif(6))
     jpeg, png = folder / "a.jpg", folder / "b.png"
     jpeg.write_bytes(flat_jpeg(WIDE, HIGH, 0xC0, 3, turned))
@@ -82,7 +82,7 @@ def _run(cases: Iterable[tuple[str, Callable[[], object]]]) -> None:
     start = _memory("VmRSS")
     for name, work in cases:
         gc.collect()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         print(json.dumps({"begun": name}), flush=True)
         began, wrong = time.process_time(), None
         try:

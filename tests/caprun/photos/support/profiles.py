@@ -1,11 +1,11 @@
-"""ICC profiles, encoded by hand (ICC.1:2010)."""
+"""Encodes ICC profiles without a library (ICC.1:2010)."""
 
 import struct
 
 import numpy as np
 
 P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
-"""XYZ of red, green and blue of Display P3, adapted to D50."""
+"""XYZ of Display P3's red, green and blue, adapted to D50."""
 SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
 
 
@@ -51,7 +51,7 @@ def grey_profile(value: float) -> bytes:
 
 
 def cmyk_profile(side: int = 2) -> bytes:
-    """Ink of which black alone counts: lightness 100 without it, 0 with all of it."""
+    """Encodes a CMYK profile that uses only black: lightness is 100 without black, and 0 with full black."""
     lightness = np.linspace(255, 0, side).round().astype(np.uint8)
     lab = np.stack([np.tile(lightness, side**3), *[np.full(side**4, 128, np.uint8)] * 2], axis=-1)
     ramp = bytes(range(256))

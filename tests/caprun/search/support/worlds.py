@@ -19,12 +19,12 @@ REGIONS = 3
 
 
 class World:
-    """A language in which every history of a photo has a distribution of its own."""
+    """A language that has a separate distribution for every history of every photo."""
 
     def __init__(self, seed: int, words: int, end: float = 0.0, *, hurry: float = 0.0) -> None:
         self.seed, self.vocabulary, self.end, self.hurry = seed, 4 + words, end, hurry
 
-    @functools.cache  # noqa: B019 - a world lives as long as its test
+    @functools.cache  # noqa: B019 - a world exists only during its test
     def log_probs(self, photo: int, said: tuple[int, ...]) -> Float32Array:
         """Returns the log-probabilities after START and `said`; END is likelier for some photos than for others."""
         logits = np.random.default_rng([self.seed, photo, *said]).normal(0, 2, self.vocabulary)
@@ -38,7 +38,7 @@ class World:
 
 
 class FakeSteps:
-    """A decoder whose states are histories: one that is handed the wrong state or row says something else."""
+    """A decoder with histories as states, so a wrong state or row gives other captions."""
 
     def __init__(self, world: World, photos: Sequence[int], *, alpha: bool = False) -> None:
         self.world, self.photos, self.alpha = world, photos, alpha
@@ -74,31 +74,31 @@ class Found(NamedTuple):
 
 
 def vocabulary(world: World) -> Vocabulary:
-    """Pieces called by their ids: `p4`, `p5` and so on."""
+    """Returns a vocabulary with pieces named after their ids: `p4`, `p5` and so on."""
     return Vocabulary(tuple(f"p{i}" for i in range(world.vocabulary)))
 
 
 def run(
     world: World, photos: Sequence[int], options: SearchOptions, *, identities: Sequence[int] | None = None
 ) -> list[Hypothesis]:
-    """Search a batch of photos, whose identities are their numbers."""
+    """Searches a batch of photos; their identities default to their numbers."""
     steps = FakeSteps(world, photos)
     identities = photos if identities is None else identities
     return search(steps, len(photos), START, END, options, vocabulary=vocabulary(world), identities=list(identities))
 
 
 def found(hypotheses: Sequence[Hypothesis]) -> list[Found]:
-    """The first of each."""
+    """Returns the best caption of each photo."""
     return [Found(hypothesis.ids, hypothesis.finished) for hypothesis in hypotheses]
 
 
 def all_found(hypothesis: Hypothesis) -> list[Found]:
-    """A photo's captions, its alternatives among them."""
+    """Returns the caption of a photo, followed by its alternatives."""
     return found([hypothesis, *hypothesis.alternatives])
 
 
 def is_allowed(said: tuple[int, ...], piece: int, options: SearchOptions) -> bool:
-    """Whether a piece may follow, ban by ban."""
+    """Returns whether the bans allow a piece after `said`."""
     if f"p{piece}" in options.suppress:
         return False
     if piece == END:
@@ -116,7 +116,7 @@ Live = list[tuple[float, tuple[int, ...]]]
 
 
 def textbook(world: World, photo: int, options: SearchOptions) -> list[Found]:
-    """Beam search of one photo with lists, over the whole vocabulary and without an early stop: its n best."""
+    """Returns a photo's n best captions in a plain beam search over the whole vocabulary, without early stopping."""
     each = options.beam_size // options.groups
     live: list[Live] = [[(0.0, ())] for _ in range(options.groups)]
     finished: list[Live] = [[] for _ in range(options.groups)]
@@ -154,7 +154,7 @@ def textbook(world: World, photo: int, options: SearchOptions) -> list[Found]:
 
 
 def exhaustive(world: World, photo: int, options: SearchOptions) -> list[Found]:
-    """The n best of all captions there are."""
+    """Returns the n best of all possible captions."""
     words = range(4, world.vocabulary)
     captions = [said for n in range(options.max_length) for said in itertools.product(words, repeat=n)]
 

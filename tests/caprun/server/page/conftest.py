@@ -1,4 +1,4 @@
-"""Visits to the page of a small model's service, in a real Chromium."""
+"""Fixtures for the page in a real Chromium: the browser, a service of the tiny model, visits and photos."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.caprun.server.support.serving import Serving, serving
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from tests.caprun.server.support.browser import chromium  # skips the tests where there is no playwright
+    from tests.caprun.server.support.browser import chromium  # skips the tests without playwright
 
     with chromium() as browser:
         yield browser
@@ -42,5 +42,5 @@ def visit(visiting: Callable[..., Any]) -> Any:
 
 @pytest.fixture(scope="session")
 def photos(images: npt.NDArray[np.uint8]) -> list[bytes]:
-    """Photos that the tiny model has different captions for."""
+    """Photos for which the tiny model has different captions."""
     return [encode(Image.fromarray(image).resize((90, 60)), "PNG") for image in images[:4]]

@@ -1,4 +1,4 @@
-"""The page for everybody: by keyboard, by ear, by touch, on a small screen, in the light and in the dark."""
+"""Accessibility of the page: keyboard, screen readers, touch, small screens, light and dark."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -35,7 +35,7 @@ def visiting(browser: Any, service: Serving) -> Iterator[Visiting]:
 
 @pytest.fixture(scope="session")
 def photo(images: npt.NDArray[np.uint8]) -> bytes:
-    """One of which the tiny model has more than one word to say."""
+    """A photo that the tiny model captions with more than one word."""
     return encode(Image.fromarray(images[2]).resize((90, 60)), "PNG")
 
 
@@ -56,14 +56,14 @@ def bring_to(visit: Visit, state: str, photo: bytes) -> None:
 
 
 def focused(visit: Visit) -> str:
-    """What has the focus: its text, or its name."""
+    """Returns the text of the focused element, or its id if it has no text."""
     return str(visit.page.evaluate("() => document.activeElement.textContent || document.activeElement.id"))
 
 
-# ---------------------------------------------------------------- by keyboard
+# ---------------------------------------------------------------- keyboard
 
 
-def test_tab_goes_through_the_page_in_the_order_of_reading(visit: Visit, photo: bytes) -> None:
+def test_tab_follows_the_reading_order(visit: Visit, photo: bytes) -> None:
     visit.caption(photo)
     visit.page.evaluate("() => document.activeElement.blur()")
     order = []
@@ -75,7 +75,7 @@ def test_tab_goes_through_the_page_in_the_order_of_reading(visit: Visit, photo: 
     assert visit.page.evaluate("() => document.activeElement.type") == "radio"
 
 
-def test_arrow_keys_go_from_word_to_word_and_show_where_the_model_looked(visit: Visit, photo: bytes) -> None:
+def test_arrow_keys_move_between_words_and_show_where_the_model_looked(visit: Visit, photo: bytes) -> None:
     answer = visit.caption(photo)
     words = [word["word"] for word in answer["words"]]
     assert visit.page.locator("#caption [tabindex='0']").count() == 1
@@ -94,7 +94,7 @@ def test_arrow_keys_go_from_word_to_word_and_show_where_the_model_looked(visit: 
     assert visit.page.locator("#caption [tabindex='0']").count() == 1
 
 
-def test_escape_clears_the_photo_and_leaving_the_words_does_too(visit: Visit, photo: bytes) -> None:
+def test_escape_and_leaving_the_words_clear_the_overlay(visit: Visit, photo: bytes) -> None:
     visit.caption(photo)
     visit.words.first.focus()
     assert visit.overlay() is not None
@@ -106,7 +106,7 @@ def test_escape_clears_the_photo_and_leaving_the_words_does_too(visit: Visit, ph
     assert visit.overlay() is None
 
 
-def test_what_is_focused_is_shown_again_when_the_pointer_has_left_another_word(visit: Visit, photo: bytes) -> None:
+def test_the_overlay_of_the_focused_word_returns_when_the_pointer_leaves(visit: Visit, photo: bytes) -> None:
     visit.caption(photo)
     visit.words.nth(0).focus()
     at_focus = visit.overlay()
@@ -116,7 +116,7 @@ def test_what_is_focused_is_shown_again_when_the_pointer_has_left_another_word(v
     assert visit.overlay() == at_focus
 
 
-def test_in_a_language_written_leftwards_the_arrows_follow_the_eye(visit: Visit, photo: bytes) -> None:
+def test_arrow_keys_follow_the_screen_in_right_to_left_captions(visit: Visit, photo: bytes) -> None:
     words = [{"word": word, "log_prob": -0.5} for word in ("كلب", "يجري", "سريعا")]
     visit.answer({"caption": "كلب يجري سريعا", "log_prob": -1, "finished": True, "words": words, "timing_ms": {}})
     visit.caption(photo)
@@ -144,12 +144,12 @@ def test_a_keyboard_can_pick_cancel_and_try_again(visit: Visit, photo: bytes) ->
     visit.answer_as_usual()
     again.press("Enter")
     visit.wait_for("done")
-    # the button is gone, and the keyboard is where the caption is, not at the top of the page
+    # the button is gone, and Tab goes to the caption, not to the top of the page
     visit.page.keyboard.press("Tab")
     assert focused(visit) == visit.words.first.text_content()
 
 
-def test_the_focus_is_seen(visit: Visit, photo: bytes) -> None:
+def test_focused_elements_have_a_visible_outline(visit: Visit, photo: bytes) -> None:
     visit.caption(photo)
     visit.page.evaluate("() => document.activeElement.blur()")
     for _ in range(7):
@@ -166,23 +166,23 @@ def test_the_focus_is_seen(visit: Visit, photo: bytes) -> None:
         assert outline[1] >= 2, focused(visit)
 
 
-# ---------------------------------------------------------------- by ear
+# ---------------------------------------------------------------- screen readers
 
 
-def test_a_caption_is_read_out_and_is_the_photos_alternative_text(visit: Visit, photo: bytes) -> None:
+def test_a_caption_is_announced_and_is_the_photos_alternative_text(visit: Visit, photo: bytes) -> None:
     answer = visit.caption(photo)
     assert visit.page.locator("#status").text_content() == f"Caption: {answer['caption']}"
     assert visit.page.locator("#status").get_attribute("role") == "status"
     assert visit.page.get_by_role("img", name=answer["caption"], exact=True).count() == 1
 
 
-def test_an_error_interrupts(visit: Visit, photo: bytes) -> None:
+def test_an_error_is_announced_as_an_alert(visit: Visit, photo: bytes) -> None:
     visit.pick(b"no photo")
     visit.wait_for("error")
     assert "JPEG" in str(visit.page.get_by_role("alert").text_content())
 
 
-def test_a_word_says_its_probability_and_where_the_model_looked(visit: Visit, photo: bytes) -> None:
+def test_a_words_label_has_its_probability_and_where_the_model_looked(visit: Visit, photo: bytes) -> None:
     words = [
         {"word": "dog", "log_prob": -0.6931, "alpha": [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]},
         {"word": "grass", "log_prob": -9.0, "alpha": [[1 / 9] * 3] * 3},
@@ -198,7 +198,7 @@ def test_a_word_says_its_probability_and_where_the_model_looked(visit: Visit, ph
     ]
 
 
-def test_everything_has_its_place_and_its_name(visit: Visit, photo: bytes) -> None:
+def test_the_page_has_landmarks_labels_and_languages(visit: Visit, photo: bytes) -> None:
     visit.caption(photo)
     for landmark in ("banner", "main", "contentinfo", "navigation"):
         assert visit.page.get_by_role(landmark).count() == 1, landmark
@@ -206,14 +206,14 @@ def test_everything_has_its_place_and_its_name(visit: Visit, photo: bytes) -> No
     assert visit.page.get_by_label("Choose a photo", exact=True).and_(visit.page.locator("input")).count() == 1
     assert visit.page.get_by_role("group", name="Captions, best first").get_by_role("radio").count() > 1
     assert visit.page.locator("html").get_attribute("lang") == "en"
-    # the language of a caption is not known, and it is not that of the page around it
+    # the language of a caption is unknown, and is not the language of the page around it
     assert visit.page.locator("#caption").get_attribute("lang") == ""
     assert visit.page.locator("#caption").get_attribute("dir") == "auto"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("state", STATES)
-def test_axe_finds_nothing_to_complain_of(visiting: Visiting, photo: bytes, state: str, scheme: str) -> None:
+def test_axe_finds_no_violations(visiting: Visiting, photo: bytes, state: str, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     visit = visiting(color_scheme=scheme)
     bring_to(visit, state, photo)
@@ -224,10 +224,10 @@ def test_axe_finds_nothing_to_complain_of(visiting: Visiting, photo: bytes, stat
         assert not axe.Axe().run(visit.page).response["violations"]
 
 
-# ---------------------------------------------------------------- to the eye
+# ---------------------------------------------------------------- preferences
 
 
-def test_light_and_dark_follow_the_persons_wish(visiting: Visiting) -> None:
+def test_the_page_follows_the_preferred_color_scheme(visiting: Visiting) -> None:
     brightness = {}
     for scheme in ("light", "dark"):
         page = visiting(color_scheme=scheme).page
@@ -238,13 +238,13 @@ def test_light_and_dark_follow_the_persons_wish(visiting: Visiting) -> None:
     assert max(brightness["dark"]) < 40
 
 
-def test_nothing_moves_for_those_who_wish_it_so(visiting: Visiting) -> None:
+def test_the_overlay_has_no_transition_if_reduced_motion_is_preferred(visiting: Visiting) -> None:
     moving = "() => [getComputedStyle(document.getElementById('attention')).transitionDuration]"
     assert visiting(reduced_motion="reduce").page.evaluate(moving) == ["0s"]
     assert visiting(reduced_motion="no-preference").page.evaluate(moving) != ["0s"]
 
 
-# ---------------------------------------------------------------- on a phone
+# ---------------------------------------------------------------- phones
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -264,7 +264,7 @@ def test_a_word_longer_than_the_screen_does_not_widen_the_page(visiting: Visitin
     assert visit.page.evaluate("() => document.documentElement.scrollWidth") == 320
 
 
-def test_a_tap_shows_where_the_model_looked_and_a_tap_on_the_photo_clears_it(visiting: Visiting, photo: bytes) -> None:
+def test_a_tap_on_a_word_shows_the_overlay_and_one_on_the_photo_clears_it(visiting: Visiting, photo: bytes) -> None:
     visit = visiting(**PHONE)
     visit.caption(photo)
     assert "Tap a word" in str(visit.page.locator("#readout").text_content())
@@ -285,7 +285,7 @@ def test_targets_are_large_enough_for_a_finger(visiting: Visiting, photo: bytes)
             assert min(box["width"], box["height"]) >= 24, target.text_content()
 
 
-def test_a_phone_that_may_not_give_the_page_its_camera_takes_the_photo_itself(visiting: Visiting, photo: bytes) -> None:
+def test_a_phone_without_camera_access_takes_photos_with_its_own_app(visiting: Visiting, photo: bytes) -> None:
     visit = visiting(**PHONE)
     visit.context.add_init_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
     visit.page.reload()

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: what it says of a photo, and what when it does not go well."""
+"""The page in a real Chromium: what it shows about a caption, and how it reports failures."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from tests.caprun.server.support.serving import Serving, serving
 pytestmark = pytest.mark.slow
 
 
-# ---------------------------------------------------------------- what the service offers
+# ---------------------------------------------------------------- keys and neutral words
 
 
-def test_a_service_with_a_key_is_used_with_it(browser: Any, tiny: Path, photos: list[bytes]) -> None:
+def test_the_page_works_with_an_api_key(browser: Any, tiny: Path, photos: list[bytes]) -> None:
     with serving(tiny, environment={"CAPRUN_API_KEY": "secret"}) as service, visits(browser, service.port) as visiting:
         visit = visiting()
         visit.page.get_by_label("API key").fill("secret")
@@ -27,7 +27,7 @@ def test_a_service_with_a_key_is_used_with_it(browser: Any, tiny: Path, photos: 
         assert visit.caption(photos[0])["caption"]
 
 
-def test_a_model_with_neutral_words_has_a_switch_for_them(
+def test_only_a_model_with_neutral_words_has_a_switch_for_them(
     browser: Any, bundle: Path, visit: Visit, photos: list[bytes]
 ) -> None:
     visit.caption(photos[0])
@@ -40,10 +40,10 @@ def test_a_model_with_neutral_words_has_a_switch_for_them(
         polite.wait_for("done")
 
 
-# ---------------------------------------------------------------- what is said of it
+# ---------------------------------------------------------------- captions
 
 
-def test_another_of_the_captions_found_may_be_chosen(visit: Visit, photos: list[bytes]) -> None:
+def test_an_alternative_caption_can_be_chosen(visit: Visit, photos: list[bytes]) -> None:
     answer = visit.caption(photos[3])
     others = [other["caption"] for other in answer["alternatives"]]
     assert others
@@ -67,7 +67,7 @@ def test_another_of_the_captions_found_may_be_chosen(visit: Visit, photos: list[
         (0, "0%, mostly guessing hardly any captions like this are good"),
     ],
 )
-def test_a_confidence_is_said_in_words(visit: Visit, photos: list[bytes], confidence: float, said: str) -> None:
+def test_a_confidence_is_also_shown_in_words(visit: Visit, photos: list[bytes], confidence: float, said: str) -> None:
     visit.answer(an_answer("a dog", confidence=confidence))
     visit.caption(photos[0])
     facts = str(visit.page.locator("#facts").text_content())
@@ -75,7 +75,7 @@ def test_a_confidence_is_said_in_words(visit: Visit, photos: list[bytes], confid
     assert "Mean" not in facts
 
 
-def test_what_the_confidence_is_of_is_said_where_there_is_one(visit: Visit, photos: list[bytes]) -> None:
+def test_the_event_of_the_confidence_is_shown_if_the_model_has_one(visit: Visit, photos: list[bytes]) -> None:
     visit.caption(photos[0])
     assert not visit.page.locator("#about-confidence").is_visible()
     model = visit.page.request.get(f"{visit.address}v1/model").json()
@@ -86,7 +86,7 @@ def test_what_the_confidence_is_of_is_said_where_there_is_one(visit: Visit, phot
     assert visit.page.locator("#about-confidence").inner_text().endswith(f": {event}")
 
 
-def test_where_the_model_abstains_the_page_says_so_and_can_ask_all_the_same(visit: Visit, photos: list[bytes]) -> None:
+def test_an_abstention_is_shown_and_its_caption_can_be_requested_anyway(visit: Visit, photos: list[bytes]) -> None:
     visit.answer({"abstained": "The model abstains.", "confidence": 0.18, "timing_ms": {"total": 9.0}})
     visit.pick(photos[0], "photo.png")
     visit.wait_for("abstained")
@@ -105,9 +105,7 @@ def test_where_the_model_abstains_the_page_says_so_and_can_ask_all_the_same(visi
     assert ["min_confidence=0" in request.url for request in visit.sent] == [False, True]
 
 
-def test_a_caption_that_was_asked_for_all_the_same_is_asked_for_until_it_comes(
-    visit: Visit, photos: list[bytes]
-) -> None:
+def test_try_again_still_requests_the_caption_of_an_abstention(visit: Visit, photos: list[bytes]) -> None:
     visit.answer({"abstained": "The model abstains.", "confidence": 0.18, "timing_ms": {"total": 9.0}})
     visit.pick(photos[0], "photo.png")
     visit.wait_for("abstained")
@@ -120,7 +118,7 @@ def test_a_caption_that_was_asked_for_all_the_same_is_asked_for_until_it_comes(
     assert ["min_confidence=0" in request.url for request in visit.sent] == [False, True, True]
 
 
-def test_a_photo_after_one_without_a_caption_is_asked_about_as_ever(visit: Visit, photos: list[bytes]) -> None:
+def test_the_photo_after_an_abstention_is_captioned_as_usual(visit: Visit, photos: list[bytes]) -> None:
     visit.answer({"abstained": "The model abstains.", "confidence": 0, "timing_ms": {"total": 9.0}})
     visit.pick(photos[0], "photo.png")
     visit.wait_for("abstained")
@@ -145,7 +143,7 @@ def test_the_caption_is_copied_as_text_and_as_html(visit: Visit, photos: list[by
         assert visit.page.evaluate("navigator.clipboard.readText()") == text
 
 
-def test_without_a_clipboard_as_on_plain_http_copying_works_all_the_same(visit: Visit, photos: list[bytes]) -> None:
+def test_copying_works_without_the_clipboard_api(visit: Visit, photos: list[bytes]) -> None:
     visit.context.grant_permissions(["clipboard-read"])
     visit.page.evaluate("() => void (navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed')))")
     visit.caption(photos[0])
@@ -155,7 +153,7 @@ def test_without_a_clipboard_as_on_plain_http_copying_works_all_the_same(visit: 
     assert visit.page.evaluate("document.activeElement.id") == "copy"
 
 
-def test_a_caption_is_text_whatever_it_holds(visit: Visit, photos: list[bytes]) -> None:
+def test_a_caption_with_markup_is_shown_as_text(visit: Visit, photos: list[bytes]) -> None:
     hostile = "<img src=x onerror=alert(1)> &amp; <script>document.title='x'</script>"
     visit.answer(an_answer(hostile, alternatives=[an_answer(hostile)]))
     visit.caption(photos[0])
@@ -165,7 +163,7 @@ def test_a_caption_is_text_whatever_it_holds(visit: Visit, photos: list[bytes]) 
 
 
 @pytest.mark.parametrize("caption", ["", "二匹の犬が走る", "a dog, running", "naïve café"])
-def test_words_stand_where_the_caption_has_them(visit: Visit, photos: list[bytes], caption: str) -> None:
+def test_the_words_keep_the_spacing_of_the_caption(visit: Visit, photos: list[bytes], caption: str) -> None:
     texts = {"二匹の犬が走る": ["二", "匹", "の", "犬", "が", "走る"], "a dog, running": ["a", "dog", ",", "running"]}
     words = [{"word": text, "log_prob": -0.5} for text in texts.get(caption, caption.split())]
     visit.answer(an_answer(caption, words=words))
@@ -174,7 +172,7 @@ def test_words_stand_where_the_caption_has_them(visit: Visit, photos: list[bytes
     assert visit.words.all_text_contents() == [word["word"] for word in words]
 
 
-def test_the_page_says_which_model_it_is_and_its_licence_and_leads_to_the_description(visit: Visit) -> None:
+def test_the_page_names_the_model_and_its_licence_and_links_to_the_docs(visit: Visit) -> None:
     about = visit.page.get_by_role("contentinfo")
     about.get_by_text("tiny").wait_for()
     assert "tiny (fp32, cpu). Licence: MIT." in str(about.text_content())
@@ -184,12 +182,10 @@ def test_the_page_says_which_model_it_is_and_its_licence_and_leads_to_the_descri
     visit.page.go_back()
 
 
-# ---------------------------------------------------------------- when it does not go well
+# ---------------------------------------------------------------- failures
 
 
-def test_a_broken_file_is_answered_with_the_services_sentence(
-    visit: Visit, photos: list[bytes], service: Serving
-) -> None:
+def test_a_damaged_file_shows_the_error_of_the_service(visit: Visit, photos: list[bytes], service: Serving) -> None:
     broken = photos[0][: len(photos[0]) // 2]
     for wrong in (b"this is no photo", broken, b""):
         visit.caption(photos[1])
@@ -200,7 +196,7 @@ def test_a_broken_file_is_answered_with_the_services_sentence(
         assert not visit.page.locator("#retry").is_visible()
 
 
-def test_a_photo_that_is_too_large_is_not_even_sent(visit: Visit) -> None:
+def test_a_photo_that_is_too_large_is_not_sent(visit: Visit) -> None:
     visit.page.locator("#about-model").wait_for()
     visit.pick(bytes(1_000_001))
     visit.wait_for("error")
@@ -208,9 +204,7 @@ def test_a_photo_that_is_too_large_is_not_even_sent(visit: Visit) -> None:
     assert not visit.sent
 
 
-def test_a_photo_too_large_for_a_service_that_did_not_say_so_is_answered_with_its_sentence(
-    visit: Visit, service: Serving
-) -> None:
+def test_a_photo_above_an_unknown_limit_shows_the_error_of_the_service(visit: Visit, service: Serving) -> None:
     visit.page.route("**/v1/model", lambda route: route.abort())
     visit.page.reload()
     large = bytes(3_000_000)
@@ -220,7 +214,9 @@ def test_a_photo_too_large_for_a_service_that_did_not_say_so_is_answered_with_it
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_service_is_asked_again_when_it_said(visit: Visit, photos: list[bytes], status: int) -> None:
+def test_a_busy_service_can_be_retried_only_after_its_retry_after(
+    visit: Visit, photos: list[bytes], status: int
+) -> None:
     visit.answer({"error": "Too many photos are waiting; try again later."}, status, **{"Retry-After": "3"})
     visit.pick(photos[1])
     visit.wait_for("busy")
@@ -236,16 +232,16 @@ def test_a_busy_service_is_asked_again_when_it_said(visit: Visit, photos: list[b
     assert visit.problem == ""
 
 
-def test_a_service_that_cannot_be_reached_is_said_and_asked_again(visit: Visit, photos: list[bytes]) -> None:
+def test_an_unreachable_service_is_reported_and_retried_once_online(visit: Visit, photos: list[bytes]) -> None:
     visit.context.set_offline(True)
     visit.pick(photos[1])
     visit.wait_for("offline")
     assert "cannot be reached" in visit.problem
-    visit.context.set_offline(False)  # which the browser tells the page
+    visit.context.set_offline(False)  # the browser notifies the page
     visit.wait_for("done")
 
 
-def test_a_proxy_that_answers_in_its_own_words_is_no_riddle(visit: Visit, photos: list[bytes]) -> None:
+def test_an_error_page_of_a_proxy_is_reported_by_its_status(visit: Visit, photos: list[bytes]) -> None:
     visit.page.route("**/v1/caption*", lambda route: route.fulfill(status=502, body="<html>Bad Gateway"))
     visit.pick(photos[1])
     visit.wait_for("error")

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: photos come in and are shown, with where the model looked."""
+"""The page in a real Chromium: how it takes photos, displays them and shows where the model looked."""
 
 import io
 import itertools
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 Visiting = Callable[..., Visit]
 
 
-# ---------------------------------------------------------------- a photo comes in
+# ---------------------------------------------------------------- taking and showing photos
 
 
 @pytest.mark.parametrize("way", ["pick", "drop", "paste"])
@@ -43,10 +43,10 @@ def test_a_photo_that_is_picked_dropped_or_pasted_is_captioned(
     assert re.search(r"Time\d+ ms", facts)
     assert (
         visit.page.evaluate("() => document.getElementById('file').files.length") == 0
-    )  # or it could not be picked again
+    )  # otherwise the same file could not be picked again
 
 
-def test_the_camera_gives_a_photo_and_is_let_go(visit: Visit) -> None:
+def test_the_camera_takes_a_photo_and_is_released(visit: Visit) -> None:
     visit.page.get_by_role("button", name="Use the camera").click()
     visit.page.get_by_role("dialog").get_by_role("button", name="Take the photo").click()
     visit.wait_for("done")
@@ -55,7 +55,7 @@ def test_the_camera_gives_a_photo_and_is_let_go(visit: Visit) -> None:
     assert visit.page.get_by_role("dialog").count() == 0
 
 
-def test_a_camera_that_is_closed_again_changes_nothing(visit: Visit, photos: list[bytes]) -> None:
+def test_closing_the_camera_without_a_photo_changes_nothing(visit: Visit, photos: list[bytes]) -> None:
     visit.caption(photos[0])
     said = visit.said
     visit.page.get_by_role("button", name="Use the camera").click()
@@ -66,14 +66,14 @@ def test_a_camera_that_is_closed_again_changes_nothing(visit: Visit, photos: lis
     assert len(visit.sent) == 1
 
 
-def test_where_a_page_may_not_have_the_camera_there_is_no_button_for_it(visiting: Visiting) -> None:
+def test_the_camera_button_is_hidden_if_the_page_has_no_camera_access(visiting: Visiting) -> None:
     visit = visiting()
     visit.context.add_init_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
     visit.page.reload()
     assert not visit.page.get_by_text("Use the camera").locator("visible=true").count()
 
 
-def test_what_is_dragged_over_the_page_is_welcomed_until_it_leaves(visit: Visit) -> None:
+def test_the_page_is_marked_while_a_file_is_dragged_over_it(visit: Visit) -> None:
     drag = """(kind) => {
         const files = new DataTransfer();
         files.items.add(new File(["x"], "x.png"));
@@ -84,7 +84,7 @@ def test_what_is_dragged_over_the_page_is_welcomed_until_it_leaves(visit: Visit)
     assert not visit.page.evaluate(drag, "dragleave")
 
 
-def test_something_that_is_no_file_is_answered_and_leaves_the_photo_as_it_is(visit: Visit, photos: list[bytes]) -> None:
+def test_pasting_without_a_photo_is_reported_and_keeps_the_caption(visit: Visit, photos: list[bytes]) -> None:
     visit.caption(photos[0])
     visit.page.evaluate(
         "document.body.dispatchEvent(new ClipboardEvent('paste', {bubbles: true, clipboardData: new DataTransfer()}))"
@@ -94,7 +94,7 @@ def test_something_that_is_no_file_is_answered_and_leaves_the_photo_as_it_is(vis
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_the_photo_is_shown_as_the_model_sees_it_whatever_its_exif_says(visit: Visit, kind: str) -> None:
+def test_the_photo_is_shown_in_the_orientation_that_the_model_sees(visit: Visit, kind: str) -> None:
     corners = Image.new("RGB", (2, 3))
     corners.putdata([(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200), (200, 30, 200)])
     for orientation in range(1, 9):
@@ -110,7 +110,7 @@ def test_the_photo_is_shown_as_the_model_sees_it_whatever_its_exif_says(visit: V
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_of_an_animation_the_first_frame_is_shown(visit: Visit, kind: str) -> None:
+def test_the_first_frame_of_an_animation_is_shown(visit: Visit, kind: str) -> None:
     red, blue = (Image.new("RGB", (40, 30), colour) for colour in ("red", "blue"))
     moving = {"save_all": True, "append_images": [blue], "duration": [50, 10_000], "loop": 0}
     visit.caption(encode(red, kind, **moving))
@@ -119,7 +119,7 @@ def test_of_an_animation_the_first_frame_is_shown(visit: Visit, kind: str) -> No
     assert np.abs(np.subtract(painted.getpixel((20, 15)), (255, 0, 0))).max() < 10
 
 
-def test_what_is_transparent_is_white(visit: Visit) -> None:
+def test_transparent_pixels_are_shown_white(visit: Visit) -> None:
     visit.caption(encode(Image.new("RGBA", (40, 30), (0, 0, 0, 0)), "PNG"))
     assert (np.asarray(visit.shown_photo())[15, 20] == 255).all()
 
@@ -128,13 +128,13 @@ def test_what_is_transparent_is_white(visit: Visit) -> None:
 
 
 def at_cells(overlay: dict[str, Any], grid: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Return the lightness of the overlay at the middle of each cell of the grid."""
+    """Returns the brightness of the overlay in the middle of each cell of the grid."""
     light = np.asarray(overlay["light"], float)
     rows, columns = (((np.arange(n) + 0.5) * size / n).astype(int) for n, size in zip(grid, light.shape, strict=True))
     return np.asarray(light[np.ix_(rows, columns)])
 
 
-def test_pointing_at_a_word_lights_where_the_model_looked(visit: Visit, photos: list[bytes]) -> None:
+def test_pointing_at_a_word_shows_where_the_model_looked(visit: Visit, photos: list[bytes]) -> None:
     answer = visit.caption(photos[3])
     assert visit.overlay() is None
     shown = []
@@ -154,9 +154,7 @@ def test_pointing_at_a_word_lights_where_the_model_looked(visit: Visit, photos: 
     assert visit.overlay() is None
 
 
-def test_the_light_moves_from_word_to_word_and_comes_to_rest_at_the_same_place(
-    visiting: Visiting, photos: list[bytes]
-) -> None:
+def test_the_overlay_ends_the_same_with_and_without_reduced_motion(visiting: Visiting, photos: list[bytes]) -> None:
     still, moving = visiting(), visiting(reduced_motion="no-preference")
     for visit in (still, moving):
         visit.caption(photos[3])
@@ -168,7 +166,7 @@ def test_the_light_moves_from_word_to_word_and_comes_to_rest_at_the_same_place(
 
 
 def looked_at(visit: Visit, photo: bytes, alpha: list[list[float]], box: list[float]) -> tuple[dict[str, Any], str]:
-    """Point at a word with this attention; return the overlay and what is read out."""
+    """Points at a word with this attention; returns the overlay and the text that the page shows for the word."""
     visit.answer(an_answer("all", words=[{"word": "all", "log_prob": -0.1, "alpha": alpha}], attention_box=box))
     visit.caption(photo)
     visit.words.first.hover()
@@ -177,20 +175,20 @@ def looked_at(visit: Visit, photo: bytes, alpha: list[list[float]], box: list[fl
     return overlay, str(visit.page.locator("#readout").text_content())
 
 
-def test_the_overlay_lies_on_the_part_that_the_model_saw(visit: Visit, photos: list[bytes]) -> None:
+def test_the_overlay_covers_only_the_part_that_the_model_saw(visit: Visit, photos: list[bytes]) -> None:
     overlay, said = looked_at(visit, photos[0], [[0.0, 1.0], [0.0, 0.0]], [0.25, 0.0, 0.75, 1.0])
     assert overlay["box"] == pytest.approx([0.25, 0, 0.75, 1], abs=0.01)
-    # 0.25 + 0.75 of the half that was seen is 0.625 of the photo, which is its middle third
+    # 0.25 + 0.75 of the half that the model saw is 0.625 of the photo, in its middle third
     assert "at the upper middle" in said
 
 
-def test_attention_that_is_spread_evenly_leaves_the_photo_as_it_is(visit: Visit, photos: list[bytes]) -> None:
+def test_evenly_spread_attention_leaves_the_photo_unchanged(visit: Visit, photos: list[bytes]) -> None:
     overlay, said = looked_at(visit, photos[0], [[0.25, 0.25], [0.25, 0.25]], [0.0, 0.0, 1.0, 1.0])
     assert not np.any(overlay["light"])
     assert "all over the photo" in said
 
 
-def test_a_model_without_attention_is_not_asked_for_it_and_promises_nothing(visit: Visit, photos: list[bytes]) -> None:
+def test_attention_is_not_requested_or_mentioned_if_the_model_has_none(visit: Visit, photos: list[bytes]) -> None:
     model = visit.page.request.get(f"{visit.address}v1/model").json()
     visit.page.route("**/v1/model", lambda route: route.fulfill(json={**model, "attention": False}))
     visit.page.reload()
@@ -202,10 +200,10 @@ def test_a_model_without_attention_is_not_asked_for_it_and_promises_nothing(visi
     assert re.search(r"a probability of \d+%\.$", str(visit.page.locator("#readout").text_content()))
 
 
-# ---------------------------------------------------------------- one photo after another
+# ---------------------------------------------------------------- several photos
 
 
-def test_cancelling_ends_the_request_so_that_nothing_is_captioned(
+def test_cancelling_ends_the_request_before_the_photo_is_captioned(
     visit: Visit, photos: list[bytes], service: Serving
 ) -> None:
     visit.page.locator("#about-model").wait_for()
@@ -226,7 +224,7 @@ def test_cancelling_ends_the_request_so_that_nothing_is_captioned(
     assert captioned.findall(service.get("/metrics").body) == before
 
 
-def test_a_second_photo_replaces_one_that_is_still_on_its_way(visit: Visit, photos: list[bytes]) -> None:
+def test_a_second_photo_cancels_the_pending_request_of_the_first(visit: Visit, photos: list[bytes]) -> None:
     visit.leave_waiting()
     visit.pick(photos[0])
     visit.wait_for("sending")
@@ -238,7 +236,7 @@ def test_a_second_photo_replaces_one_that_is_still_on_its_way(visit: Visit, phot
     assert visit.said == second["caption"]
 
 
-def test_the_caption_of_a_photo_never_stands_under_another(visit: Visit, photos: list[bytes]) -> None:
+def test_a_new_photo_clears_the_caption_of_the_previous_one(visit: Visit, photos: list[bytes]) -> None:
     first = visit.caption(photos[0])
     visit.words.first.hover()
     visit.leave_waiting()

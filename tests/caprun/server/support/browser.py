@@ -1,4 +1,4 @@
-"""A real Chromium that looks at the page: how it is started, and a visit that notices what must not happen."""
+"""Starts Chromium and opens the page; a visit fails on script errors and on requests to other hosts."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ _ARGUMENTS = [
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
-    """The browser of this machine; skips the test, and says why, where there is none."""
+    """Starts the Chromium of this machine; skips the test if there is none."""
     path = next(filter(None, map(shutil.which, _NAMES)), None)
     if path is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
@@ -44,12 +44,12 @@ def chromium() -> Iterator[Any]:
 
 
 class Visit:
-    """The page in a window of its own.
+    """The page in its own window.
 
     Args:
-        browser: see `chromium`.
-        address: of the service.
-        window: of `browser.new_context`; nothing moves, so that nothing has to be waited for, unless it says so.
+        browser: A browser from `chromium`.
+        address: The URL of the service.
+        window: Arguments of `browser.new_context`. Motion is reduced by default, so that tests need not wait for it.
     """
 
     def __init__(self, browser: Any, address: str, **window: Any) -> None:
@@ -60,9 +60,9 @@ class Visit:
         self.page = self.context.new_page()
         self.address = address
         self.sent: list[Any] = []
-        """Requests that want a caption."""
+        """Requests for captions."""
         self.choosers: list[Any] = []
-        """Dialogs that let a person choose a file."""
+        """File dialogs that the page has opened."""
         self._wrong: list[str] = []
         self._how: Callable[[Any], None] | None = None
         self.page.on("pageerror", lambda error: self._wrong.append(f"script: {error}"))
@@ -72,7 +72,7 @@ class Visit:
         self.page.goto(address)
 
     def _listen(self, message: Any) -> None:
-        # answers other than 200, of which the tests see what the page makes, and advice on what tests do to a canvas
+        # errors of HTTP responses, which tests check on the page, and a hint about how tests read a canvas
         known = ("Failed to load resource", "willReadFrequently")
         if message.type in ("error", "warning") and not any(text in message.text for text in known):
             self._wrong.append(f"console: {message.text}")
@@ -84,11 +84,11 @@ class Visit:
             self._wrong.append(f"asks elsewhere: {request.url}")
 
     def close(self) -> None:
-        """Leave; fails where a script failed, the policy was broken or another host was asked."""
+        """Closes the window; fails if a script failed, the policy was violated or another host was contacted."""
         self.context.close()
         assert not self._wrong, self._wrong
 
-    # ------------------------------------------------------------ what a person does
+    # ------------------------------------------------------------ user actions
 
     def pick(self, photo: bytes, name: str = "photo.png") -> None:
         self.page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": photo})
@@ -114,19 +114,19 @@ class Visit:
         )
 
     def caption(self, photo: bytes) -> dict[str, Any]:
-        """Pick a photo and wait for its caption; what the service answered."""
+        """Picks a photo and waits for its caption; returns the response of the service."""
         with self.page.expect_response("**/v1/caption*") as waiting:
             self.pick(photo)
         self.wait_for("done")
         return dict(waiting.value.json())
 
-    # ------------------------------------------------------------ what a person sees
+    # ------------------------------------------------------------ what the page shows
 
     def wait_for(self, state: str) -> None:
         self.page.wait_for_selector(f'body[data-state="{state}"]')
 
     def until(self, condition: Callable[[], Any]) -> Any:
-        """What a condition gives as soon as it holds; nothing is heard of the page but while it is waited for."""
+        """Waits until a condition holds and returns its value; events of the page arrive only while it waits."""
         return until(lambda: condition() or self.page.wait_for_timeout(20))
 
     @property
@@ -135,7 +135,7 @@ class Visit:
 
     @property
     def said(self) -> str:
-        """The caption that is seen; empty where none is."""
+        """The caption that the page shows; empty if it shows none."""
         line = self.page.locator("#caption")
         return str(line.text_content()) if line.is_visible() else ""
 
@@ -144,7 +144,7 @@ class Visit:
         return str(self.page.locator("[role=alert]").text_content())
 
     def overlay(self) -> dict[str, Any] | None:
-        """None where there is none to be seen; else its brightness, (rows, columns) of 0 to 255, and its box."""
+        """Returns the overlay's brightness, (rows, columns) from 0 to 255, and its box; None if it is not visible."""
         seen = self.page.evaluate(
             """() => {
                 const canvas = document.getElementById("attention");
@@ -166,7 +166,7 @@ class Visit:
         return dict(seen) if seen else None
 
     def shown_photo(self) -> Image.Image:
-        """The photo as the browser paints it, at its own size."""
+        """Returns the photo as the browser draws it, at its natural size."""
         self.page.wait_for_selector("#figure:not([hidden])")
         data = self.page.evaluate(
             """() => {
@@ -180,30 +180,30 @@ class Visit:
         )
         return Image.frombytes("RGBA", (data[0], data[1]), bytes(data[2]))
 
-    # ------------------------------------------------------------ what a service may answer
+    # ------------------------------------------------------------ responses of the service
 
     def answer(self, body: object, status: int = 200, **headers: str) -> None:
-        """From now on, the service answers so."""
+        """Makes the service answer requests for captions with this response."""
         text = json.dumps(body, ensure_ascii=False)
         kind = {"Content-Type": "application/json; charset=utf-8"}
         self._reply(lambda route: route.fulfill(status=status, headers={**kind, **headers}, body=text))
 
     def leave_waiting(self) -> None:
-        """From now on, the service takes its time."""
+        """Leaves requests for captions unanswered."""
         self._reply(lambda route: None)
 
     def answer_as_usual(self) -> None:
-        """From now on, the service answers; not to what was left waiting."""
+        """Lets the service answer new requests again; earlier ones stay unanswered."""
         self._reply(lambda route: route.continue_())
 
     def _reply(self, how: Callable[[Any], None]) -> None:
-        if self._how is None:  # not before it is needed: who listens in changes when things happen
+        if self._how is None:  # not before it is needed, because a route changes the timing of events
             self.page.route("**/v1/caption*", lambda route: self._how and self._how(route))
         self._how = how
 
 
 def an_answer(caption: str, **more: Any) -> dict[str, Any]:
-    """An answer of the service with a caption."""
+    """Returns a response of the service with a caption."""
     words = [{"word": word, "log_prob": -0.5} for word in caption.split()]
     timing = {"receive": 1.0, "decode": 2.0, "queue": 3.0, "caption": 4.0, "total": 10.0}
     return {"caption": caption, "log_prob": -1.0, "finished": True, "words": words, "timing_ms": timing, **more}
@@ -211,7 +211,7 @@ def an_answer(caption: str, **more: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def visits(browser: Any, port: int) -> Iterator[Callable[..., Visit]]:
-    """What opens the page in a window of its own, as often as it is called; all are closed in the end."""
+    """Yields a function that opens the page in a new window; closes all windows at the end."""
     opened: list[Visit] = []
 
     def visit(**window: Any) -> Visit:

@@ -1,4 +1,4 @@
-"""A service in the tests' own process, on a port of the loopback: its model waits, counts or fails on demand."""
+"""A service in the process of the tests, on a loopback port; its model can wait, count batches or fail."""
 
 import asyncio
 import base64
@@ -29,11 +29,11 @@ from tests.caprun.photos.support.encoding import encode
 T = TypeVar("T")
 JSON = {"Content-Type": "application/json"}
 LONG = 60.0
-"""Seconds after which a test gives up waiting, on however slow a machine."""
+"""Seconds after which a test stops waiting; enough for any slow machine."""
 
 
 class Watched:
-    """A backend that remembers its batches, and waits while its gate is shut."""
+    """A backend that records the sizes of its batches, and waits while its gate is closed."""
 
     def __init__(self, captioner: Captioner) -> None:
         self.backend = captioner.backend
@@ -50,7 +50,7 @@ class Watched:
 
 
 def watched(captioner: Captioner, *, workers: int = 1) -> tuple[Captioner, Watched]:
-    """A captioner by a backend that is watched."""
+    """Returns a captioner like this one and its watched backend."""
     backend = Watched(captioner)
     other = Captioner(captioner.spec, captioner.vocabulary, backend)
     other.workers = workers
@@ -58,7 +58,7 @@ def watched(captioner: Captioner, *, workers: int = 1) -> tuple[Captioner, Watch
 
 
 def photos(count: int) -> list[bytes]:
-    """Small photos as PNG, each another."""
+    """Returns small PNG photos, all different."""
     patches = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), np.uint8)
     return [encode(Image.fromarray(patch.repeat(8, 0).repeat(8, 1)), "PNG") for patch in patches]
 
@@ -67,7 +67,7 @@ PHOTO = photos(1)[0]
 
 
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What it returns; a test that would wait for ever fails."""
+    """Runs a coroutine and returns its result; raises TimeoutError after `LONG` seconds."""
 
     async def within() -> T:
         async with asyncio.timeout(LONG):
@@ -77,14 +77,14 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Until it holds."""
+    """Waits until a condition holds."""
     async with asyncio.timeout(LONG):
         while not condition():
             await asyncio.sleep(0.002)
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Until it holds, in a test that is no coroutine."""
+    """Waits until a condition holds, outside a coroutine."""
     end = time.monotonic() + LONG
     while not condition():
         assert time.monotonic() < end, "it never happened"
@@ -99,7 +99,7 @@ def batcher(captioner: Captioner, **settings: Any) -> Batcher:
 
 
 async def one(batcher: Batcher, photo: bytes, ask: Ask = ASK) -> Any:
-    """The answer to a photo."""
+    """Captions one photo and returns its result."""
     with batcher.admit(ask, len(photo)) as admission:
         (result,) = await batcher.caption(admission, ask, [photo])
     assert isinstance(result, CaptionedPhoto), result
@@ -117,14 +117,14 @@ class Running:
         return self.client.post("/v1/caption", content=photo, params=query)
 
     def metric(self, name: str) -> float:
-        """A line of /metrics, its labels included."""
+        """Returns the value of a metric; the name includes the labels."""
         lines = self.client.get("/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name)
 
 
 @contextlib.contextmanager
 def running(captioner: Captioner, settings: Settings | None = None) -> Iterator[Running]:
-    """Serve a model until the block ends."""
+    """Serves a model until the block ends."""
     service = Service(captioner, settings)
     server = uvicorn.Server(server_config(service))
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -143,7 +143,7 @@ def running(captioner: Captioner, settings: Settings | None = None) -> Iterator[
 
 @contextlib.contextmanager
 def gated(captioner: Captioner, **settings: Any) -> Iterator[tuple[Running, Watched]]:
-    """A service whose model works on one photo, and on no other until its gate is opened."""
+    """Serves a model that works on one photo, and on no other until its gate is opened."""
     many, backend = watched(captioner)
     with running(many, Settings(**{"batch_size": 1, **settings})) as found:
         backend.gate.clear()
@@ -158,7 +158,7 @@ def head(*lines: str, path: str = "/v1/caption") -> bytes:
 
 
 def answer_of(client: socket.socket) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """The next answer on a connection."""
+    """Reads one response; returns its status, headers and JSON."""
     file = client.makefile("rb")
     status = int(file.readline().split()[1])
     headers = {}
@@ -185,6 +185,6 @@ def is_sentence(text: str, *words: str) -> None:
 
 
 def listed(*items: bytes | str) -> bytes:
-    """A body of JSON; text stands for itself."""
+    """Returns the JSON body of a list of photos; text is taken as base64 already."""
     texts = [item if isinstance(item, str) else base64.b64encode(item).decode() for item in items]
     return json.dumps({"photos": texts}).encode()

@@ -1,4 +1,4 @@
-"""`caprun serve` as its users have it: a process on a port of the loopback, and clients that need no manners."""
+"""`caprun serve` as a process on a loopback port, and clients that can send anything."""
 
 import contextlib
 import http.client
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LONG = 60.0
-"""Seconds after which a test gives up waiting, on however slow a machine."""
+"""Seconds after which a test stops waiting; enough for any slow machine."""
 
 
 class Answer(NamedTuple):
@@ -53,7 +53,7 @@ class Serving:
         return "\n".join(self.lines)
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """A line that was or will be said."""
+        """Waits for a line of the log that matches the pattern; returns the match."""
 
         def found() -> "re.Match[str] | None":
             return next((match for line in self.lines if (match := re.search(pattern, line))), None)
@@ -66,14 +66,14 @@ class Serving:
 
     @property
     def files(self) -> int:
-        """How many it has open."""
+        """The number of files that the process has open."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
     def ends(self) -> int:
-        """The exit code."""
+        """Waits until the process ends; returns its exit code."""
         code = self.process.wait(LONG)
         with self._said:
             self._said.wait_for(lambda: self._over, LONG)
@@ -95,9 +95,9 @@ class Serving:
             return answer(connection.getresponse())
 
     def raw(self, request: bytes, *, answers: int = 1) -> list[Answer]:
-        """Send bytes, whatever they are; and what comes back until the service closes, or so many answers came."""
+        """Sends any bytes; returns at most `answers` responses, fewer if the service closes the connection."""
         with self.connect() as client:
-            with contextlib.suppress(ConnectionError):  # what it says is still to be read
+            with contextlib.suppress(ConnectionError):  # the response can still be read
                 client.sendall(request)
             return list(read_answers(client, answers))
 
@@ -107,10 +107,10 @@ def answer(response: http.client.HTTPResponse) -> Answer:
 
 
 def read_answers(client: socket.socket, most: int = 1) -> Iterator[Answer]:
-    """The answers on a connection, up to so many, or until it is closed.
+    """Yields at most `most` responses on a connection, fewer if it is closed.
 
     Raises:
-        ConnectionError: it was reset.
+        ConnectionError: The connection was reset.
     """
     file = client.makefile("rb")
     for _ in range(most):
@@ -128,7 +128,7 @@ def read_answers(client: socket.socket, most: int = 1) -> Iterator[Answer]:
 
 
 def is_closed(client: socket.socket) -> bool:
-    """Whether the service closes a connection, without another word; waits for it."""
+    """Waits for data or the end of a connection; returns whether the service closed it without sending more."""
     try:
         return client.recv(1) == b""
     except ConnectionError:
@@ -136,7 +136,7 @@ def is_closed(client: socket.socket) -> bool:
 
 
 def head(path: str = "/v1/caption", method: str = "POST", *lines: str, host: str = "here") -> bytes:
-    """The head of a request."""
+    """Returns the head of a request."""
     return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {host}", *lines, "", ""]).encode("latin-1")
 
 
@@ -152,7 +152,7 @@ def serving(
     environment: dict[str, str] | None = None,
     listens: str = r"Serving .* at http://\S*:(\d+)[,;]",
 ) -> Iterator[Serving]:
-    """A service that is ready."""
+    """Runs `caprun serve` until the block ends; yields it once it listens."""
     process = subprocess.Popen(
         command(bundle, *options),
         stdin=subprocess.DEVNULL,
@@ -172,7 +172,7 @@ def serving(
 
 
 def until(condition: Callable[[], Any], what: str = "") -> Any:
-    """What a condition gives as soon as it holds."""
+    """Waits until a condition holds; returns its value."""
     end = time.monotonic() + LONG
     while time.monotonic() < end:
         if found := condition():

@@ -1,6 +1,6 @@
-"""Reads datasets from a hub on this machine, in a separate process, and prints the results as JSON.
+"""Reads datasets from a local hub server in a separate process, and prints the results as JSON.
 
-Hugging Face's libraries read the address of the hub when they are imported. `python -m` runs this module with a folder.
+The process is separate because Hugging Face libraries read the hub's address on import. The argument is a folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OLD, NEW = "0" * 40, "1" * 40
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves the part of the hub's protocol that reading a dataset needs: `ROOT/OWNER/NAME` is a repository."""
+    """Serves the part of the hub's API that reading a dataset needs; the folder `ROOT/OWNER/NAME` is a repository."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -177,7 +177,7 @@ def _main(folder: Path) -> None:
     with suppress(KeyboardInterrupt):
         read("hf:own/shapes@main")
     rows.clear()
-    hub.main, image_folder._described = NEW, counted  # the branch moves
+    hub.main, image_folder._described = NEW, counted  # the branch moves to a new commit
     read("hf:own/shapes@main", "resumed")
     found["rows read by the second command"] = len(rows)
     print(json.dumps(found))

@@ -1,4 +1,4 @@
-"""Small encoded photos, each with a different colour."""
+"""Encodes small photos, each with a different colour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets on the Hugging Face hub are read by name, from a hub on this machine."""
+"""Datasets on the Hugging Face hub are read by name; the tests use a local hub server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def examples(found: dict[str, Any], name: str) -> list[tuple[bytes, list[str], s
     return [(bytes.fromhex(photo), references, split) for photo, references, split in found[name]["examples"]]
 
 
-def test_photos_captions_and_splits_are_those_of_the_hub(found):
+def test_photos_captions_and_splits_are_read_from_the_hub(found):
     splits = ["train"] * 6 + ["dev"] * 2
     assert examples(found, "hf:own/shapes") == [
         (png(number), [f"A dog {number} .", "It runs ."], split) for number, split in enumerate(splits)
@@ -48,13 +48,13 @@ def test_photos_captions_and_splits_are_those_of_the_hub(found):
     assert found["hf:own/shapes"]["said"].startswith("dataset: hf:own/shapes at commit 000000000000; 8 files, 0.0 MB")
 
 
-def test_a_lone_split_is_one_only_if_it_is_named(found):
+def test_a_single_split_is_divided_unless_it_is_named(found):
     assert {split for *_, split in examples(found, "hf:own/held_out")} == {"train", "dev"}
     assert {split for *_, split in examples(found, "hf:own/held_out:test")} == {"test"}
 
 
 @pytest.mark.parametrize("name", ["folder", "configs:de/train", "archive"])
-def test_other_formats_of_the_hub_are_read_as_the_library_reads_them(found, name):
+def test_image_folders_configurations_and_archives_on_the_hub_are_read(found, name):
     captions = {
         "folder": [["A dog 1 ."], ["A dog 2 ."]],
         "configs:de/train": [["de"], ["de"]],
@@ -83,23 +83,23 @@ def test_other_formats_of_the_hub_are_read_as_the_library_reads_them(found, name
         ("urls", "has no column for photos (bytes, or {bytes, path}); its columns are image, caption."),
     ],
 )
-def test_a_dataset_that_cannot_be_read_is_a_sentence(found, name, message):
+def test_the_error_for_an_unreadable_dataset_gives_the_reason(found, name, message):
     assert found[f"hf:own/{name}"].startswith(f"hf:own/{name} ")
     assert message in found[f"hf:own/{name}"]
 
 
-def test_a_dataset_that_was_read_needs_no_hub(found):
+def test_reading_a_dataset_again_sends_no_requests(found):
     assert examples(found, "again") == examples(found, "hf:own/shapes")
     assert found["again"]["asked"] == 0
 
 
-def test_an_interrupted_reading_goes_on_at_the_same_commit(found):
+def test_an_interrupted_read_resumes_at_the_same_commit(found):
     assert examples(found, "resumed") == examples(found, "hf:own/shapes")
     assert "at commit 000000000000;" in found["resumed"]["said"]
     assert found["rows read by the second command"] == 8 - 3
 
 
-def test_without_a_network_it_is_said(tmp_path, monkeypatch):
+def test_a_connection_error_suggests_checking_the_network(tmp_path, monkeypatch):
     def load_dataset_builder(*_: object, **__: object) -> None:
         raise ConnectionError("Couldn't reach 'own/shapes' on the Hub (ConnectError)")
 
@@ -108,7 +108,7 @@ def test_without_a_network_it_is_said(tmp_path, monkeypatch):
         load_dataset(Path("hf:own/shapes"), cache=tmp_path)
 
 
-def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
+def test_without_the_extra_the_error_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     result = CliRunner().invoke(main, ["data", "hf:own/shapes", "--cache", str(tmp_path)])
     assert result.exit_code == 1
@@ -117,7 +117,7 @@ def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
     )
 
 
-# --- names
+# --- dataset names
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
         ("hf:a/b:2014_captions/validation", ("a/b", None, "2014_captions", "validation")),
     ],
 )
-def test_a_name_has_a_revision_a_configuration_and_a_split(text, name):
+def test_a_name_can_include_a_revision_a_configuration_and_a_split(text, name):
     assert HubName.parse(Path(text)) == name
     source = DataSource.parse(f"{text}=2")
     assert (source.directory, source.weight) == (Path(text), 2)

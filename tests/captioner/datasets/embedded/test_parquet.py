@@ -1,4 +1,4 @@
-"""Parquet files with photos or their paths are read as datasets."""
+"""Parquet files with photos or photo paths are read as datasets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIRST, SECOND = "A dog runs, and a cat looks on.", "Two people stand on a beach.
 
 @pytest.fixture(autouse=True)
 def photos_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that photos are written to."""
+    """Returns the folder that photos are written to; it is in a temporary cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "captioner" / "photos"
 
@@ -38,7 +38,7 @@ def write(file: Path, **columns: Any) -> Path:
 
 
 def embedded(*numbers: int) -> list[dict[str, Any]]:
-    """Cells with photos as Hugging Face's `datasets` writes them."""
+    """Returns cells with photos as Hugging Face's `datasets` writes them."""
     return [{"bytes": png(number), "path": f"{number}.png"} for number in numbers]
 
 
@@ -60,7 +60,7 @@ def captions(dataset: Dataset) -> list[tuple[str, ...]]:
         {"image": [{"bytes": png(1), "path": None}, {"bytes": png(2), "path": None}]},
     ],
 )
-def test_photos_in_cells_become_files_of_the_same_bytes(tmp_path, column):
+def test_photos_in_cells_are_written_to_files_unchanged(tmp_path, column):
     dataset = load_dataset(write(tmp_path / "a.parquet", **column, caption=[FIRST, SECOND]))
     assert [example.image.read_bytes() for example in dataset.examples] == [png(1), png(2)]
     assert {example.image.suffix for example in dataset.examples} == {".png"}
@@ -78,7 +78,7 @@ def test_photos_in_cells_become_files_of_the_same_bytes(tmp_path, column):
         {"caption_1": [SECOND], "caption_0": [FIRST]},
     ],
 )
-def test_captions_are_read_in_every_shape_of_the_well_known_datasets(tmp_path, columns):
+def test_captions_are_read_in_the_formats_of_well_known_datasets(tmp_path, columns):
     file = write(tmp_path / "a.parquet", image=embedded(1, 2), **{name: cells * 2 for name, cells in columns.items()})
     assert captions(load_dataset(file)) == [(FIRST, SECOND)] * 2
 
@@ -88,19 +88,19 @@ def test_a_photo_in_several_rows_has_all_their_captions(tmp_path):
     assert captions(dataset) == [(FIRST, SECOND), ("Other.",)]
 
 
-def test_names_of_files_and_folders_say_the_split(tmp_path):
+def test_file_and_folder_names_set_the_split(tmp_path):
     for number, name in enumerate(["data/train-00000-of-00001", "data/flickr-validation-0", "test/0000"]):
         write(tmp_path / "set" / f"{name}.parquet", image=embedded(number), caption=[FIRST])
     assert [example.split for example in load_dataset(tmp_path / "set").examples] == ["dev", "train", "test"]
 
 
-def test_a_column_says_the_split_before_the_name_of_the_file(tmp_path):
+def test_a_split_column_takes_precedence_over_the_file_name(tmp_path):
     write(tmp_path / "set" / "test.parquet", image=embedded(1, 2), caption=[FIRST] * 2, split=["train", "val"])
     assert [example.split for example in load_dataset(tmp_path / "set").examples] == ["train", "dev"]
 
 
 @pytest.mark.parametrize("name", ["train-00000-of-00001", "flickr"])
-def test_a_lone_split_is_no_split(tmp_path, name):
+def test_splits_are_drawn_for_a_single_file_whatever_its_name(tmp_path, name):
     file = write(tmp_path / f"{name}.parquet", image=embedded(*range(40)), caption=[FIRST] * 40)
     dataset = load_dataset(file)
     assert {example.split for example in dataset.examples} == {"train", "dev", "test"}
@@ -109,7 +109,7 @@ def test_a_lone_split_is_no_split(tmp_path, name):
 
 @pytest.mark.parametrize("path", ["images/1.png", "1.png", "{folder}/images/1.png"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_paths_of_photos_lead_to_the_files_beside_the_table(tmp_path, photos_folder, path, nested):
+def test_photos_given_by_path_are_read_in_place_and_not_copied(tmp_path, photos_folder, path, nested):
     folder = tmp_path / "set"
     (folder / "images").mkdir(parents=True)
     for number in (1, 2):
@@ -122,7 +122,7 @@ def test_paths_of_photos_lead_to_the_files_beside_the_table(tmp_path, photos_fol
     assert not [file for file in photos_folder.rglob("*.png") if not file.is_symlink()]
 
 
-def test_metadata_of_an_image_folder_may_be_parquet(tmp_path):
+def test_image_folder_metadata_can_be_parquet(tmp_path):
     for split in ("train", "validation"):
         (tmp_path / "set" / split).mkdir(parents=True)
         (tmp_path / "set" / split / "1.png").write_bytes(png(1))
@@ -134,7 +134,7 @@ def test_metadata_of_an_image_folder_may_be_parquet(tmp_path):
     ]
 
 
-def test_rows_that_cannot_be_learnt_are_reported(tmp_path, photos_folder):
+def test_rows_that_cannot_be_trained_on_are_reported(tmp_path, photos_folder):
     photos = [*embedded(1, 2, 3), None, {"bytes": b"no photo", "path": "5.jpg"}, {"bytes": png(6), "path": None}]
     texts = [FIRST, None, [], FIRST, FIRST, "🙂"]
     file = write(tmp_path / "a.parquet", image=photos, caption=[[t] if isinstance(t, str) else t for t in texts])
@@ -148,7 +148,7 @@ def test_rows_that_cannot_be_learnt_are_reported(tmp_path, photos_folder):
     assert "1 photos cannot be read" in result.stdout
 
 
-def test_captioned_photos_that_are_missing_are_reported(tmp_path):
+def test_missing_photos_with_captions_are_refused(tmp_path):
     file = write(tmp_path / "a.parquet", image=["1.png", "../2.png"], caption=[FIRST, SECOND])
     with pytest.raises(CaptionerError, match=r"2 photos of .*a\.parquet have captions but are missing"):
         load_dataset(file)
@@ -168,13 +168,13 @@ def test_captioned_photos_that_are_missing_are_reported(tmp_path):
         ),
     ],
 )
-def test_columns_that_cannot_be_used_are_named(tmp_path, columns, message):
+def test_missing_or_ambiguous_columns_are_refused_with_the_column_names(tmp_path, columns, message):
     file = write(tmp_path / "a.parquet", **columns)
     with pytest.raises(CaptionerError, match=rf"a\.parquet has {message}"):
         load_dataset(file)
 
 
-def test_a_damaged_file_is_named(tmp_path):
+def test_a_damaged_file_is_named_in_one_line(tmp_path):
     file = write(tmp_path / "a.parquet", image=embedded(1), caption=[FIRST])
     file.write_bytes(file.read_bytes()[:100])
     result = data(file)
@@ -183,14 +183,14 @@ def test_a_damaged_file_is_named(tmp_path):
     assert result.stderr.count("\n") == 1
 
 
-def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
+def test_without_the_extra_the_error_names_it(tmp_path, monkeypatch):
     write(tmp_path / "set" / "a.parquet", image=embedded(1), caption=[FIRST])
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(CaptionerError, match=r'needs the package pyarrow, .*pip install "captioner\[hub\]"'):
         load_dataset(tmp_path / "set")
 
 
-def test_parquet_beside_another_format_is_not_looked_at(tmp_path, monkeypatch):
+def test_parquet_next_to_another_format_is_not_opened(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     (tmp_path / "1.png").write_bytes(png(1))
     (tmp_path / "1.txt").write_text(FIRST)
@@ -201,7 +201,7 @@ def test_parquet_beside_another_format_is_not_looked_at(tmp_path, monkeypatch):
 # --- the cache
 
 
-def test_photos_are_written_once_and_anew_for_another_table(tmp_path, photos_folder):
+def test_photos_are_written_once_for_each_version_of_a_table(tmp_path, photos_folder):
     file = write(tmp_path / "a.parquet", image=embedded(1, 2), caption=[FIRST, SECOND])
     before = load_dataset(file)
     times = {photo: photo.stat().st_mtime_ns for photo in photos_folder.rglob("*.png")}
@@ -211,7 +211,7 @@ def test_photos_are_written_once_and_anew_for_another_table(tmp_path, photos_fol
     assert captions(load_dataset(file)) == [("New.",), (SECOND,)]
 
 
-def test_the_report_says_how_much_was_written_and_where(tmp_path):
+def test_the_report_shows_how_much_was_written_and_where(tmp_path):
     file = write(tmp_path / "a.parquet", image=embedded(1, 2), caption=[FIRST, SECOND], id=[7, 8])
     result = data(file, "--cache", tmp_path / "named")
     (folder,) = (tmp_path / "named" / "photos").iterdir()
@@ -219,7 +219,7 @@ def test_the_report_says_how_much_was_written_and_where(tmp_path):
     assert [json.loads(line)["id"] for line in (folder / "metadata.jsonl").read_text().splitlines()] == [7, 8]
 
 
-def test_what_was_interrupted_is_completed(tmp_path, photos_folder, monkeypatch):
+def test_an_interrupted_read_is_completed_without_rewriting_photos(tmp_path, photos_folder, monkeypatch):
     file = write(tmp_path / "a.parquet", image=embedded(1, 2, 3), caption=["One.", "Two.", "Three."])
     written: list[Path] = []
     whole: Callable[..., None] = image_folder.write_whole
@@ -241,7 +241,7 @@ def test_what_was_interrupted_is_completed(tmp_path, photos_folder, monkeypatch)
     assert len([photo for photo in written if photo.suffix == ".png"]) == len(list(photos_folder.rglob("*.png"))) == 3
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+def test_an_unwritable_cache_is_refused_and_the_option_named(tmp_path):
     file = write(tmp_path / "a.parquet", image=embedded(1), caption=[FIRST])
     (tmp_path / "full").write_text("a file")
     result = data(file, "--cache", tmp_path / "full")
@@ -250,14 +250,14 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     assert "--cache" in result.stderr
 
 
-# --- everything else
+# --- joining and commands
 
 
-def test_parquet_and_folders_are_trained_on_together(tmp_path):
+def test_parquet_files_and_folders_are_joined(tmp_path):
     file = write(tmp_path / "rows.parquet", image=embedded(*range(10)), caption=[FIRST] * 10)
     folder = tmp_path / "folder"
     folder.mkdir()
-    for number in range(5, 20):  # five of them are in both
+    for number in range(5, 20):  # five photos are in both
         (folder / f"{number}.png").write_bytes(png(number))
         (folder / f"{number}.txt").write_text(SECOND)
     dataset = load_datasets([DataSource.parse(f"{file}=2"), DataSource(folder)])
@@ -266,7 +266,7 @@ def test_parquet_and_folders_are_trained_on_together(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "average", "export", "recipe"])
-def test_every_command_reads_parquet_into_the_cache_that_is_named(tmp_path, trained, monkeypatch, command):
+def test_every_command_writes_parquet_photos_to_the_given_cache(tmp_path, trained, monkeypatch, command):
     file = write(tmp_path / "a.parquet", image=embedded(*range(9)), caption=[FIRST] * 9)
     arguments = {
         "train": ["--output", tmp_path / "run"],

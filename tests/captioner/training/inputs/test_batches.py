@@ -1,4 +1,4 @@
-"""An epoch has every photo once, in an order of seed and epoch, divided among processes."""
+"""An epoch has every photo once, in an order that depends on seed and epoch, divided among processes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from captioner.training.inputs.sources import CachedFeatures
 
 
 def features(count: int, first: float = 0) -> Features:
-    """Photo i has the one feature `first` + i; its rows are in another order than its photos."""
+    """Returns one feature per photo, `first` + i for photo i; the order of the rows differs from the photos' order."""
     table = (first + np.arange(count)[::-1]).reshape(-1, 1, 1).astype(np.float16)
     return Features(np.arange(count)[::-1].copy(), table, {})
 
 
 def batches(photos: int, size: int, views: tuple[Features, ...] = (), **share: int) -> Batches:
-    """Photo i is captioned by the word 4 + i, and by nothing."""
+    """Returns batches in which photo i has two captions: the word 4 + i, and an empty caption."""
     captions = [[[1, 4 + i, 2], [1, 2]] for i in range(photos)]
     return Batches(CachedFeatures(features(photos), views), captions, size, 0, **share)
 
 
 def photos_of(step: Step) -> list[tuple[float, int]]:
-    """Feature and first word of each photo."""
+    """Returns the feature of each photo, and its number according to the first word of its first caption."""
     return [
         (float(feature), int(tokens[0, 1]) - 4)
         for batch in step.batches
@@ -51,13 +51,13 @@ def test_every_photo_is_in_an_epoch_once_with_its_own_captions(count, size, size
     assert sorted(photo for _, photo in pairs) == list(range(count))
 
 
-def test_the_order_is_of_the_seed_and_the_epoch_alone():
+def test_the_order_depends_only_on_seed_and_epoch():
     one = batches(20, 4)
     assert seen(one, 3) == seen(batches(20, 4), 3)
     assert len({tuple(seen(one, epoch, seed)) for epoch in (0, 1) for seed in (0, 1)}) == 4
 
 
-def test_an_epoch_goes_on_from_any_step():
+def test_an_epoch_continues_from_any_step():
     views = (features(20, 100),)
     whole = [photos_of(step) for step in batches(20, 3, views).epoch(5, 2)]
     for first in range(len(whole)):
@@ -72,10 +72,10 @@ def test_processes_and_parts_divide_the_same_steps(count, parts):
         together = [pair for share in shares for pair in photos_of(share[number])]
         assert together == photos_of(step)
         assert all(len(share[number].batches) == parts for share in shares)
-        assert {share[number][1:] for share in shares} == {step[1:]}  # totals are of the whole step
+        assert {share[number][1:] for share in shares} == {step[1:]}  # totals count the whole step
 
 
-def test_totals_count_words_with_their_end_and_captions():
+def test_totals_count_captions_and_words_including_end():
     (step,) = batches(3, 3).epoch(0, 0)
     assert (step.words, step.captions) == (3 * (2 + 1), 6)
     assert step.words == sum(int((batch.tokens[:, :, 1:] != 0).sum()) for batch in step.batches)
@@ -88,7 +88,7 @@ def test_a_part_without_photos_is_left_out():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_validation_looks_at_every_photo_once_whoever_takes_it(count):
+def test_validation_has_every_photo_once_for_any_number_of_processes(count):
     shares = [batches(7, 3, rank=rank, count=count) for rank in range(count)]
     looked = [
         (float(feature), int(photo))
@@ -102,7 +102,7 @@ def test_validation_looks_at_every_photo_once_whoever_takes_it(count):
     assert sorted(looked) == [(photo, photo) for photo in range(7)]
 
 
-def test_views_are_drawn_for_each_photo_and_only_where_allowed():
+def test_views_are_sampled_per_photo_and_only_where_allowed():
     allowed = np.arange(20) % 2 == 0
     some = features(20, 100)
     views = (replace(some, rows=np.where(allowed, some.rows, -1)), features(20, 200))
@@ -115,7 +115,7 @@ def test_views_are_drawn_for_each_photo_and_only_where_allowed():
     assert plain == list(range(20))
 
 
-def test_the_digest_knows_every_caption():
+def test_the_digest_covers_every_caption():
     captions = [[[1, 4, 2]], [[1, 5, 2], [1, 2]]]
     digest = Batches(CachedFeatures(features(2)), captions, 2, 0).digest
     assert Batches(CachedFeatures(features(2)), captions, 1, 0).digest == digest
@@ -123,14 +123,14 @@ def test_the_digest_knows_every_caption():
     assert Batches(CachedFeatures(features(2)), [captions[0], [[1, 5, 2], [1, 4, 2]]], 2, 0).digest != digest
 
 
-def test_captions_are_padded_longest_first():
+def test_captions_are_padded_and_longest_first():
     captions = [[[1, 2], [1, 4, 5, 2]], [[1, 4, 2]]]
     (batch,) = Batches(CachedFeatures(features(2)), captions, 2, 9).in_order()
     assert batch.tokens.tolist() == [[[1, 4, 5, 2], [1, 2, 9, 9]], [[1, 4, 2, 9], [9, 9, 9, 9]]]
     assert pad_captions([[[1, 2]]], 0).tolist() == [[[1, 2]]]
 
 
-# --- how often photos are shown, and what a caption weighs
+# --- Weights of photos and captions
 
 
 def shown(weights: list[float], epoch: int, first: int = 0) -> list[tuple[float, int]]:
@@ -141,7 +141,7 @@ def shown(weights: list[float], epoch: int, first: int = 0) -> list[tuple[float,
     return [pair for step in of.epoch(0, epoch, first) for pair in photos_of(step)]
 
 
-def test_a_weight_is_how_often_a_photo_is_shown():
+def test_a_weight_determines_how_often_a_photo_is_shown():
     weights = [2.5] * 4 + [0.25] * 8
     counts = [Counter(photo for _, photo in shown(weights, epoch)) for epoch in range(40)]
     assert all(count[photo] in (2, 3) for count in counts for photo in range(4))
@@ -150,7 +150,7 @@ def test_a_weight_is_how_often_a_photo_is_shown():
     assert all(sum(count[photo] for count in counts) > 0 for photo in range(4, 12))
 
 
-def test_a_photo_shown_twice_is_shown_in_views_drawn_for_each_time():
+def test_each_showing_of_a_photo_samples_its_own_view():
     pairs = [pair for epoch in range(20) for pair in shown([2.0] * 6, epoch)]
     assert all(feature % 100 == photo for feature, photo in pairs)
     views = Counter(int(feature) // 100 for feature, _ in pairs)
@@ -161,14 +161,14 @@ def test_a_photo_shown_twice_is_shown_in_views_drawn_for_each_time():
     assert any(len(views) == 2 for views in twice)
 
 
-def test_an_epoch_of_weights_goes_on_from_any_step():
+def test_an_epoch_with_weights_continues_from_a_step():
     weights = [1.5] * 4 + [0.5] * 4
     whole = shown(weights, 3)
     assert shown(weights, 3, first=1) == whole[len(whole) - len(shown(weights, 3, first=1)) :]
 
 
 @pytest.mark.parametrize(("balance", "weights"), [(0, [1, 1]), (1, [1, 4]), (0.5, [1, 2])])
-def test_balance_makes_up_for_photos_with_few_captions(balance, weights):
+def test_balance_gives_photos_with_few_captions_more_weight(balance, weights):
     captions = [[[1, 4, 2]] * 4, [[1, 5, 2]]]
     (step,) = Batches(CachedFeatures(features(2)), captions, 2, 0, balance=balance).epoch(0, 0)
     (batch,) = step.batches

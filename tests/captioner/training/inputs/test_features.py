@@ -1,4 +1,4 @@
-"""The feature cache is computed once, found by content, and valid after an interruption."""
+"""Features are computed once, found by the photo's content, and valid after an interruption."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Batches = list[int]
 
 
 def write_photos(directory: Path, count: int) -> list[Path]:
-    """Photos of noise, of odd sizes."""
+    """Writes photos of noise in different sizes, and returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(count)
     photos = [directory / f"{i}.png" for i in range(count)]
@@ -67,7 +67,7 @@ def assert_right(features: Features, photos: list[Path], encoder: Encoder, spec:
 
 
 @pytest.mark.usefixtures("encoder_in_onnx_runtime")
-def test_features_are_the_encoders_in_half_precision(tmp_path, encoder, spec):
+def test_features_equal_the_encoders_output_in_half_precision(tmp_path, encoder, spec):
     photos = write_photos(tmp_path, 21)
     features = FeatureCache(tmp_path / "cache", encoder, spec).compute(photos, CPU, quiet)
     assert_right(features, photos, encoder, spec)
@@ -90,7 +90,7 @@ def test_features_are_computed_once(tmp_path, encoder, spec, encoded):
     assert_right(first, photos, encoder, spec)
 
 
-def test_photos_that_are_new_are_added_to_those_that_are_known(tmp_path, encoder, spec, encoded):
+def test_new_photos_are_added_to_the_cached_ones(tmp_path, encoder, spec, encoded):
     photos = write_photos(tmp_path, 20)
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     cache.compute(photos[5:12], CPU, quiet)
@@ -98,17 +98,17 @@ def test_photos_that_are_new_are_added_to_those_that_are_known(tmp_path, encoder
     assert encoded == [7, 13]
 
 
-def test_a_photo_is_known_by_its_content_and_not_by_its_name(tmp_path, encoder, spec, encoded):
+def test_a_photo_is_found_by_its_content_not_by_its_name(tmp_path, encoder, spec, encoded):
     photos = write_photos(tmp_path / "a", 3)
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     cache.compute(photos, CPU, quiet)
     renamed = [photo.rename(photo.with_name(f"renamed-{photo.name}")) for photo in photos]
     Image.new("RGB", (30, 30), "red").save(renamed[1])
     assert_right(cache.compute(renamed, CPU, quiet), renamed, encoder, spec)
-    assert encoded == [3, 1]  # the one that changed
+    assert encoded == [3, 1]  # only the photo that changed
 
 
-def test_a_photo_that_is_there_twice_is_computed_once(tmp_path, encoder, spec, encoded):
+def test_a_photo_that_occurs_twice_is_computed_once(tmp_path, encoder, spec, encoded):
     (photo,) = write_photos(tmp_path, 1)
     copy = tmp_path / "copy.png"
     copy.write_bytes(photo.read_bytes())
@@ -117,7 +117,7 @@ def test_a_photo_that_is_there_twice_is_computed_once(tmp_path, encoder, spec, e
     assert_right(features, [photo, copy, photo], encoder, spec)
 
 
-def test_the_key_is_of_weights_preprocessing_and_view(encoder, spec):
+def test_the_cache_key_depends_on_weights_preprocessing_and_view(encoder, spec):
     def another(weights: float = 0.0, name: str = "tiny", half: float = 0.5) -> Stem:
         torch.manual_seed(0)
         features = nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.ReLU())
@@ -140,7 +140,7 @@ def test_the_key_is_of_weights_preprocessing_and_view(encoder, spec):
     assert len(keys) == 9
 
 
-def test_a_view_is_cached_beside_the_photo_itself(tmp_path, encoder, spec, encoded):
+def test_a_view_is_cached_separately_from_the_photo_itself(tmp_path, encoder, spec, encoded):
     photos = write_photos(tmp_path, 2)
     plain, mirrored = (FeatureCache(tmp_path / "cache", encoder, spec, v).compute(photos, CPU, quiet) for v in (0, 1))
     flipped = torch.from_numpy(np.stack([load(photo, spec)[:, ::-1] for photo in photos]))
@@ -159,15 +159,15 @@ def test_large_jpegs_are_decoded_as_the_runtime_decodes_them(tmp_path, encoder, 
     assert_right(features, [photo], encoder, scaled)
 
 
-# --- CrashError, torn, broken
+# --- Interruptions and damaged files
 
 
 class CrashError(Exception):
-    """Stands for whatever an encoder may fail with."""
+    """Stands for any error of an encoder."""
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, CrashError])
-def test_what_an_interrupted_run_computed_is_kept(tmp_path, encoder, spec, encoded, monkeypatch, error):
+def test_an_interrupted_run_keeps_the_features_that_it_computed(tmp_path, encoder, spec, encoded, monkeypatch, error):
     photos = write_photos(tmp_path, 40)
     counting = module._runner
 
@@ -192,18 +192,18 @@ def test_what_an_interrupted_run_computed_is_kept(tmp_path, encoder, spec, encod
     assert said[0].startswith("features: 8 photos x 9 regions x 8 channels")
 
 
-def test_rows_that_no_index_speaks_of_are_written_over(tmp_path, encoder, spec, encoded):
+def test_rows_missing_from_the_index_are_overwritten(tmp_path, encoder, spec, encoded):
     photos = write_photos(tmp_path, 6)
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     cache.compute(photos[:4], CPU, quiet)
     with (cache.directory / "features.f16").open("ab") as table:
-        table.write(b"torn")  # a row half written when the power went
+        table.write(b"torn")  # a row half written in a power cut
     assert_right(cache.compute(photos, CPU, quiet), photos, encoder, spec)
     assert encoded == [4, 2]
 
 
 @pytest.mark.parametrize("size", [0, 7, 144 * 3, None], ids=["empty", "torn", "short", "gone"])
-def test_a_torn_table_is_computed_anew(tmp_path, encoder, spec, encoded, size):
+def test_features_with_a_damaged_table_are_computed_again(tmp_path, encoder, spec, encoded, size):
     photos = write_photos(tmp_path, 4)
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     cache.compute(photos, CPU, quiet)
@@ -221,7 +221,7 @@ def test_a_torn_table_is_computed_anew(tmp_path, encoder, spec, encoded, size):
     "index",
     ["", "{", "null", "3", "[0, 1]", '"text"', '{"a": 0, "b": 7}', '{"a": 0, "b": 0}', '{"a": "x"}', '{"a": -1}', None],
 )
-def test_a_broken_index_is_computed_anew(tmp_path, encoder, spec, encoded, index):
+def test_features_with_a_damaged_index_are_computed_again(tmp_path, encoder, spec, encoded, index):
     photos = write_photos(tmp_path, 4)
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     cache.compute(photos, CPU, quiet)
@@ -233,7 +233,7 @@ def test_a_broken_index_is_computed_anew(tmp_path, encoder, spec, encoded, index
     assert encoded == [4, 4]
 
 
-def test_a_broken_index_is_gone_before_new_rows_come(tmp_path, encoder, spec, monkeypatch):
+def test_a_wrong_index_is_emptied_before_new_rows_are_written(tmp_path, encoder, spec, monkeypatch):
     photos = write_photos(tmp_path, 4)
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     indices: list[dict[str, int]] = []
@@ -248,11 +248,11 @@ def test_a_broken_index_is_gone_before_new_rows_come(tmp_path, encoder, spec, mo
     monkeypatch.setattr(module, "_runner", runner)
     cache.compute(photos, CPU, quiet)
     (cache.directory / "features.f16").write_bytes(b"")
-    cache.compute(photos[::-1], CPU, quiet)  # killed without a word now, the old index would name the wrong rows
+    cache.compute(photos[::-1], CPU, quiet)  # after a kill now, the old index would name wrong rows
     assert indices == [{}, {}]
 
 
-# --- What cannot be done
+# --- Sizes and errors
 
 
 def test_the_size_is_announced_before_anything_is_computed(tmp_path, encoder, spec, encoded):
@@ -264,9 +264,7 @@ def test_the_size_is_announced_before_anything_is_computed(tmp_path, encoder, sp
     assert heard == [(line, 0)]
 
 
-def test_features_that_do_not_fit_on_the_disk_are_refused_before_they_are_computed(
-    tmp_path, encoder, spec, encoded, monkeypatch
-):
+def test_features_too_large_for_the_disk_are_refused_before_computation(tmp_path, encoder, spec, encoded, monkeypatch):
     photos = write_photos(tmp_path, 3)
     free = math.ceil(3 * 144 / 0.95)
     usage = namedtuple("usage", "total used free")
@@ -279,7 +277,7 @@ def test_features_that_do_not_fit_on_the_disk_are_refused_before_they_are_comput
     assert_right(cache.compute(photos, CPU, quiet), photos, encoder, spec)
 
 
-def test_photos_that_cannot_be_read_are_reported_and_the_others_computed(tmp_path, encoder, spec, encoded):
+def test_unreadable_photos_are_reported_and_the_others_computed(tmp_path, encoder, spec, encoded):
     photos = write_photos(tmp_path, 4)
     photos[1].write_text("not a photo")
     photos[2] = tmp_path / "missing.png"
@@ -293,7 +291,7 @@ def test_photos_that_cannot_be_read_are_reported_and_the_others_computed(tmp_pat
     assert_right(good, [photos[0], photos[3]], encoder, spec)
 
 
-def test_photos_of_which_none_can_be_read_give_no_features(tmp_path, encoder, spec, encoded):
+def test_there_are_no_features_if_no_photo_can_be_read(tmp_path, encoder, spec, encoded):
     (tmp_path / "a.png").write_text("not a photo")
     features = FeatureCache(tmp_path / "cache", encoder, spec).compute([tmp_path / "a.png"], CPU, quiet)
     assert features.rows.tolist() == [-1]
@@ -301,7 +299,7 @@ def test_photos_of_which_none_can_be_read_give_no_features(tmp_path, encoder, sp
 
 
 @pytest.mark.parametrize("value", [1e5, math.nan])
-def test_what_half_precision_cannot_hold_is_refused_and_not_kept(tmp_path, encoder, spec, monkeypatch, value):
+def test_values_that_half_precision_cannot_hold_are_refused_and_not_kept(tmp_path, encoder, spec, monkeypatch, value):
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     with monkeypatch.context() as patch:
         patch.setattr(module, "_runner", lambda *_: lambda images: np.full((len(images), 9, 8), value, np.float32))
@@ -316,7 +314,7 @@ def test_a_cache_that_cannot_be_written_is_refused_by_name(tmp_path, encoder, sp
         FeatureCache(tmp_path / "cache", encoder, spec).compute(write_photos(tmp_path, 1), CPU, quiet)
 
 
-def test_of_an_encoder_that_is_tuned_what_its_frozen_part_gives_is_cached(spec, tmp_path, encoded):
+def test_the_frozen_part_of_a_fine_tuned_encoder_is_cached(spec, tmp_path, encoded):
     def tuned(first: int, weights: float = 0.0) -> FeatureCache:
         torch.manual_seed(0)
         parts = nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1))
@@ -329,13 +327,13 @@ def test_of_an_encoder_that_is_tuned_what_its_frozen_part_gives_is_cached(spec, 
     features = tuned(2).compute(photos, CPU, said.append)
     assert features.of([0, 2]).shape == (2, 8, 3, 3)
     assert said[0].startswith("features: 3 photos x 8 channels x 3 rows x 3 columns in half precision, 432B in ")
-    # the frozen stages decide, not the trained ones
+    # the folder depends on the frozen stages, not on the trained ones
     assert tuned(2, weights=0.5).directory == tuned(2).directory
     assert tuned(1).directory != tuned(2).directory
     assert encoded == [3]
 
 
-def test_the_features_of_an_encoder_that_is_tuned_from_its_beginning_are_not_cached(encoder, spec, tmp_path):
+def test_an_encoder_fine_tuned_from_its_first_part_cannot_be_cached(encoder, spec, tmp_path):
     encoder.features.requires_grad_(True)
     with pytest.raises(CaptionerError, match=r"fine-tuned from its first part cannot be cached"):
         FeatureCache(tmp_path, encoder, spec)

@@ -1,4 +1,4 @@
-"""Photos are read anew every epoch, with views drawn from seed, epoch and index."""
+"""Photos are read again in every epoch, in views sampled by seed, epoch and index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUPS = [np.array([2, 0]), np.array([1])]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three that are red on the left and blue on the right."""
+    """Returns three photos that are red on the left and blue on the right."""
     folder = tmp_path_factory.mktemp("photos")
     paths = []
     for number in range(3):
@@ -39,7 +39,7 @@ def varied(photos: list[Path], seed: int = 0, epoch: int = 0, *, mirror: bool = 
     return torch.cat(list(source.varied(GROUPS, seed, epoch)))
 
 
-def test_photos_come_as_the_runtime_prepares_them_in_the_order_asked_for(photos):
+def test_photos_are_prepared_as_in_the_runtime_in_the_requested_order(photos):
     source = PhotoFiles(photos, SPEC, [True] * 3, augmented=True)
     first, second = source.plain(GROUPS)
     for found, photo in zip([*first, *second], (2, 0, 1), strict=True):
@@ -57,7 +57,7 @@ def test_large_jpegs_are_decoded_as_the_runtime_decodes_them(tmp_path):
     np.testing.assert_array_equal(next(source.varied([np.array([0])], 0, 0))[0].numpy(), expected)
 
 
-def test_what_is_drawn_is_of_seed_epoch_and_photo_alone(photos):
+def test_augmentation_depends_only_on_seed_epoch_and_photo(photos):
     assert torch.equal(varied(photos), varied(photos))
     alone = PhotoFiles(photos, SPEC, [True] * 3, augmented=True).varied([np.array([0])], 0, 0)
     assert torch.equal(next(alone)[0], varied(photos)[1])
@@ -65,12 +65,12 @@ def test_what_is_drawn_is_of_seed_epoch_and_photo_alone(photos):
     assert all(not torch.equal(a, b) for i, a in enumerate(different) for b in different[:i])
 
 
-def test_without_augmentation_every_epoch_shows_the_photos_as_they_are(photos):
+def test_without_augmentation_every_epoch_has_the_unchanged_photos(photos):
     source = PhotoFiles(photos, SPEC, [True] * 3, augmented=False)
     assert all(torch.equal(a, b) for a, b in zip(source.varied(GROUPS, 0, 3), source.plain(GROUPS), strict=True))
 
 
-def test_a_photo_is_mirrored_about_every_second_time_and_never_where_a_caption_speaks_of_a_side(photos):
+def test_photos_are_mirrored_about_half_the_time_unless_that_is_ruled_out(photos):
     def mirrored(epoch: int, *, mirror: bool) -> list[bool]:
         shown = varied(photos, epoch=epoch, mirror=mirror).float()
         return (shown[:, :, :4, 2].mean((1, 2)) > shown[:, :, :4, 0].mean((1, 2))).tolist()
@@ -80,7 +80,7 @@ def test_a_photo_is_mirrored_about_every_second_time_and_never_where_a_caption_s
     assert not any(any(mirrored(epoch, mirror=False)) for epoch in range(30))
 
 
-def test_without_augmentation_files_are_shown_in_the_views_that_are_cached_of_others(photos, tmp_path):
+def test_without_augmentation_files_have_the_views_of_cached_features(photos, tmp_path):
     torch.manual_seed(0)
     encoder = Encoder("tiny", torch.nn.Conv2d(3, 4, 16, 16), (32, 32), HALF, HALF)
     views = [FeatureCache(tmp_path, encoder, SPEC, n).compute(photos, torch.device("cpu"), print) for n in range(4)]
@@ -98,12 +98,12 @@ def test_without_augmentation_files_are_shown_in_the_views_that_are_cached_of_ot
 def test_crops_and_colours_differ_between_epochs(photos):
     shown = [varied(photos, epoch=epoch, mirror=False)[1].float() for epoch in range(8)]
     edges = {int((image[16, :, 0] > image[16, :, 2]).sum()) for image in shown}
-    assert len(edges) > 3  # columns that are red: where the crop cut
+    assert len(edges) > 3  # the number of red columns depends on the crop
     brightest = {int(image.max()) for image in shown}
     assert len(brightest) > 3
 
 
-def test_photos_that_cannot_be_read_are_named_with_their_reason(photos, tmp_path):
+def test_unreadable_photos_are_named_with_a_reason(photos, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_text("no photo")
     assert unreadable_photos(photos) == {}
@@ -112,10 +112,10 @@ def test_photos_that_cannot_be_read_are_named_with_their_reason(photos, tmp_path
     assert "bad.jpg is not a JPEG" in problems[bad]
 
 
-def test_reading_stops_when_nobody_listens(photos):
+def test_reading_stops_when_the_iterator_is_closed(photos):
     groups = PhotoFiles(photos, SPEC, [True] * 3, augmented=False).plain([np.array([0])] * 1000)
     next(groups)
-    groups.close()  # returns at once, and not after a thousand photos
+    groups.close()  # returns at once, not after a thousand photos
 
 
 def test_files_are_hashed_once_for_all_epochs(photos, monkeypatch):

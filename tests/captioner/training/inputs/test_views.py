@@ -13,7 +13,7 @@ CONTENT, OTHER = "0123456789abcdef" * 4, "fedcba9876543210" * 4
 
 @pytest.fixture
 def photo() -> Image.Image:
-    """Red grows to the right, green downwards."""
+    """Returns a photo with red increasing to the right and green downwards."""
     y, x = np.mgrid[0:100, 0:200]
     return Image.fromarray(np.stack([x, 2 * y, np.zeros_like(x)], 2).astype(np.uint8))
 
@@ -24,7 +24,7 @@ def test_the_first_view_is_the_photo_and_the_second_its_mirror_image(photo):
 
 
 @pytest.mark.parametrize("view", range(2, 12))
-def test_further_views_are_crops_of_most_of_the_photo_each_second_mirrored(photo, view):
+def test_views_from_2_on_are_large_crops_and_odd_views_are_mirrored(photo, view):
     seen = np.asarray(show(photo, view, CONTENT)).astype(int)
     height, width = seen.shape[:2]
     assert 0.58 <= height * width / (100 * 200) <= 1
@@ -34,7 +34,7 @@ def test_further_views_are_crops_of_most_of_the_photo_each_second_mirrored(photo
     assert (np.diff(seen[:, 0, 1]) == 2).all()  # never upside down
 
 
-def test_a_view_depends_on_content_and_number_alone(photo):
+def test_a_view_depends_only_on_content_and_number(photo):
     assert np.array_equal(show(photo, 2, CONTENT), show(photo.copy(), 2, CONTENT))
     sizes = {show(photo, view, content).size for view in (2, 4, 6) for content in (CONTENT, OTHER)}
     assert len(sizes) > 3
@@ -45,7 +45,7 @@ def test_the_smallest_photos_have_views(size):
     assert all(min(show(Image.new("RGB", size), view, CONTENT).size) >= 1 for view in range(20))
 
 
-def test_a_photo_is_not_mirrored_if_a_caption_speaks_of_a_side():
+def test_a_photo_is_not_mirrored_if_a_caption_contains_a_sided_word():
     sided = ("left", "right")
     assert may_be_mirrored(["A dog runs .", "It is bright ."], sided)
     assert not may_be_mirrored(["A dog runs .", "On the Left, a dog ."], sided)

@@ -54,5 +54,5 @@ def test_a_run_resumes_on_another_device(shapes, cache, settings, tmp_path, monk
         patch.setattr(loop.Trainer, "_learn", lambda *given: learn(*given) or given[0].optimiser.steps == 7)
         with pytest.raises(KeyboardInterrupt):
             train_on(begun, tmp_path, shapes, cache, settings)
-    train_on(ended, tmp_path, shapes, cache, settings)
+    train_on(ended, tmp_path, shapes, cache, settings, resume=True)
     assert len(losses(tmp_path)) == 3

@@ -30,7 +30,7 @@ class Answer(NamedTuple):
     """HTTP status, `REFUSED` or `LOST`."""
     seconds: float
     closes: bool = True
-    """Whether the service closes the connection."""
+    """True if the service closes the connection."""
 
 
 @dataclass

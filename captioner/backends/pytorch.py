@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from captioner.text.build import language_of
 from captioner.text.gender_neutral import neutral_words
 
 
-class TorchSteps:
+class TorchSteps(ABC):
     """Runs a decoder in PyTorch step by step; implements `caprun.search.steps.Steps`.
 
     Args:
@@ -52,9 +53,9 @@ class TorchSteps:
         refuse_unknown_pieces(candidate, self._pieces)
         return StepOutput(on_host(outputs["log_prob"]), candidate, alpha)
 
+    @abstractmethod
     def step(self, given: dict[str, Tensor], k: int) -> dict[str, Tensor]:
         """Maps indices, state and context to outputs with `k` candidates, named as in an exported decoder."""
-        raise NotImplementedError
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Copies the current state and context to the host, by name."""

@@ -17,12 +17,12 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How photos and captions are prepared."""
+    """Settings for preparing photos and captions."""
 
     image_size: Annotated[int, Range(1, 4096)] = 224
     """Height and width in pixels of the encoder's input."""
     fit: Literal["squash", "crop"] = "squash"
-    """How a photo is made square: `squash` ignores its aspect ratio, `crop` cuts off the ends of its long side."""
+    """Way to make a photo square: `squash` ignores its aspect ratio, `crop` cuts off the ends of its long side."""
     resample: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
     """Filter used for resizing."""
     jpeg_decoding: Literal["scaled", "full"] = "scaled"

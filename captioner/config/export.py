@@ -14,7 +14,7 @@ Calibration = Literal["mse", "minmax", "entropy", "percentile"]
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """How a checkpoint is exported."""
+    """Settings of an export."""
 
     precisions: tuple[Literal["fp32", "int8", "fp16"], ...] = ("fp32",)
     """Precisions of the graphs; fp32 is always written."""

@@ -10,7 +10,7 @@ from caprun.errors import UsageError
 from captioner.config.ranges import Range, Share, Size, check_ranges
 
 DECODERS = ("soft-attention", "hard-attention", "rnetvi", "rnetvh", "rnetvhc", "rnetvhcattention")
-"""How the photo enters the LSTM.
+"""Ways in which the photo enters the LSTM.
 
 - `rnetvi`: the projected photo is the first input (Vinyals et al., 2015).
 - `rnetvh`: the projected photo is the initial hidden state; the initial cell state is zero.
@@ -124,7 +124,7 @@ class ModelConfig:
 
     @property
     def attends(self) -> bool:
-        """Whether the decoder attends to regions."""
+        """True if the decoder attends to regions."""
         return self.decoder not in _WITHOUT_ATTENTION
 
     @property

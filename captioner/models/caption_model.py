@@ -65,7 +65,7 @@ class CaptionModel(nn.Module):
 
     @property
     def attends(self) -> bool:
-        """Whether the decoder attends to regions at every step."""
+        """True if the decoder attends to regions at every step."""
         return self.decoder.attention is not None
 
     def encode(self, images: Tensor) -> Encoded:

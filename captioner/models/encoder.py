@@ -118,7 +118,7 @@ class Encoder(nn.Module):
 
     @property
     def tuned(self) -> bool:
-        """Whether any parameter is trained, so that features change at every step."""
+        """True if any parameter is trained, so that features change at every step."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
     def train(self, mode: bool = True) -> Encoder:

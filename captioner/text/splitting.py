@@ -17,9 +17,9 @@ class Token(NamedTuple):
 
     text: str
     spaced: bool
-    """Whether a space separates it from the previous token; true for the first."""
+    """True for the first token, and if a space separates it from the previous one."""
     mark: bool
-    """Whether it is a punctuation mark or a run of symbols."""
+    """True for a punctuation mark or a run of symbols."""
 
 
 # The patterns match kinds of characters, one letter each, because `re` has no class for combining marks and would split

@@ -124,7 +124,7 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch is done, or training has stopped early."""
+        """True if the last epoch is done, or training has stopped early."""
         train = self.train_config
         patient = not train.early_stop or self.state.epochs_since_best < train.early_stop
         return self.state.epoch >= train.epochs or not patient

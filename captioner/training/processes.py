@@ -38,7 +38,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and prints."""
+        """True in the process that writes files and prints."""
         return self.rank == 0
 
     def sums(self, values: Sequence[float]) -> list[float]:

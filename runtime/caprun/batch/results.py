@@ -82,7 +82,7 @@ class Results:
 
     @property
     def finished(self) -> bool:
-        """Whether there is a row for every photo."""
+        """True if there is a row for every photo."""
         return self._images is not None and self.done == len(self._images)
 
     def rows(self) -> Iterator[Mapping[str, Any]]:

@@ -59,7 +59,7 @@ class BulkWork:
     id_column: str
     image_column: str
     by_path: bool
-    """Whether `image_column` holds paths encoded by `os.fsencode`."""
+    """True if `image_column` holds paths encoded by `os.fsencode`."""
     folder: str
     """Folder that relative paths start from."""
     attempts: Path

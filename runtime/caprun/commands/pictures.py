@@ -22,7 +22,7 @@ class Pictures(NamedTuple):
 
     @property
     def wanted(self) -> bool:
-        """Whether there is a picture to write."""
+        """True if there is a picture to write."""
         return self.attention is not None or self.picture is not None
 
     def check(self) -> None:

@@ -37,7 +37,7 @@ ALT_TEXT = Property("http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/", "Iptc4xmpCore
 
 
 class Mark(NamedTuple):
-    """What caprun stores next to a caption, to tell it from a person's text."""
+    """A record that caprun stores next to a caption, to tell it from a person's text."""
 
     tool: str
     """Program and version."""

@@ -1,4 +1,4 @@
-"""What all responses share: default headers, metrics, the API key, and errors in one sentence."""
+"""Middleware for all responses: default headers, metrics, the API key, and errors in one sentence."""
 
 import asyncio
 import hmac

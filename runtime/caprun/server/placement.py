@@ -19,7 +19,7 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one process computes."""
+    """The threads, cores and GPU of one process."""
 
     threads: int
     """CPU threads."""

@@ -1,4 +1,4 @@
-"""How cores and GPUs are divided among workers."""
+"""Cores and GPUs are divided among workers."""
 
 import os
 

@@ -71,7 +71,7 @@ log = logging.getLogger("caprun.server")
     type=Integer(1, _DAY),
     help="Seconds that a connection stays open after a response.  [default: 15]",
 )
-@click.option("--grace", type=Integer(1, _DAY), help="Seconds to answer accepted requests on SIGTERM.  [default: 20]")
+@click.option("--grace", type=Integer(1, _DAY), help="Seconds to answer accepted requests after SIGTERM.  [default: 20]")
 @click.option(
     "--drain",
     type=Number("seconds", 0, _DAY),

@@ -215,17 +215,12 @@ class TestRefusals:
             lambda data: data.replace(b"ispe", b"skip"),
             lambda data: data.replace(b"hvcC", b"skip"),
             lambda data: data.replace(b"meta", b"skip"),
-            lambda data: data.replace(box(b"mdat", b"")[4:], b"skip") + b"\0\0\0\x09mdat",
             lambda data: data[:24] + b"\xff\xff\xff\xff" + data[28:],
             lambda data: data[:24] + b"\0\0\0\1" + data[28:],
         ],
     )
     def test_damaged_boxes_that_cannot_be_parsed_are_refused(self, spoil: Callable[[bytes], bytes]) -> None:
-        data = spoil(heif_of({1: item_of("photo")}))
-        try:
-            take_apart("Heif", data)
-        except Exception:  # noqa: BLE001  (any error becomes one message)
-            assert "damaged or incomplete" in self.refusal(data)
+        assert "damaged or incomplete" in self.refusal(spoil(heif_of({1: item_of("photo")})))
 
     def test_extents_that_are_outside_the_file_repeated_or_too_many_are_refused(self) -> None:
         photo, size = item_of("photo"), 5_000_000

@@ -202,8 +202,9 @@ def test_few_photos_have_their_own_defaults(grown, train, shapes, discs, trained
     assert (config.train.select_by, config.data.views, config.model.word_dropout) == ("epoch", 4, 0.1)
 
 
-def test_a_run_with_new_words_resumes(grown, discs, cache):
-    where = ["--data", str(discs), "--output", str(grown), "--cache", str(cache), "--device", "cpu"]
+def test_a_run_with_new_words_resumes(grown, discs, cache, tmp_path):
+    output = shutil.copytree(grown, tmp_path / "run")
+    where = ["--data", str(discs), "--output", str(output), "--cache", str(cache), "--device", "cpu"]
     result = CliRunner().invoke(main, ["train", "--resume", *where])
     assert result.exit_code == 0, result.output
 

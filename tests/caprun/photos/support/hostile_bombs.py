@@ -63,7 +63,7 @@ def _small_png(*before: bytes) -> bytes:
     return png_of(8, 8, 8, 2, zlib.compress(bytes(8 * 25)), *before)
 
 
-def _one_byte_chunks(count: int) -> bytes:
+def _empty_chunks(count: int) -> bytes:
     """Encodes a small PNG with empty IDAT chunks after its pixels."""
     data = _small_png()
     end = data.index(b"IEND") - 4
@@ -127,7 +127,7 @@ def png_bombs() -> Iterator[Named]:
         lambda: _small_png(chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + bomb[:10_000]) * 1_500),
     )
     yield "png greedy exif", lambda: _small_png(chunk(b"eXIf", greedy_exif(1_000_000, 16_000)))
-    yield "png empty chunks", lambda: _one_byte_chunks(1_600_000)
+    yield "png empty chunks", lambda: _empty_chunks(1_600_000)
     yield "png unknown chunks", lambda: _small_png(chunk(b"abCd", b"") * 1_600_000)
     yield "png 100 MB chunk", lambda: _small_png(chunk(b"abCd", bytes(100_000_000)))
     yield (

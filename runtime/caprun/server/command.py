@@ -148,16 +148,21 @@ def serve(
 def _key(file: str | None) -> str | None:
     """Reads the API key from a file, or else from the environment."""
     if file is None:
-        given = os.environ.get("CAPRUN_API_KEY") or None
-        if given is not None and not given.strip():
-            raise UsageError("$CAPRUN_API_KEY contains only white space; set it to the key, or unset it.")
-        return given and given.strip()
-    try:
-        key = Path(file).read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The API key cannot be read from {file} ({error}); check `--api-key`.") from error
-    if not key:
-        raise UsageError(f"The `--api-key` file {file} is empty; write the key into it.")
+        source, key = "$CAPRUN_API_KEY", os.environ.get("CAPRUN_API_KEY")
+        if not key:
+            return None
+        if not (key := key.strip()):
+            raise UsageError(f"{source} contains only white space; set it to the key, or unset it.")
+    else:
+        source = file
+        try:
+            key = Path(file).read_text(encoding="utf-8-sig").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"The API key cannot be read from {file} ({error}); check `--api-key`.") from error
+        if not key:
+            raise UsageError(f"The `--api-key` file {file} is empty; write the key into it.")
+    if not key.isascii():  # browsers encode headers in Latin-1, and most other clients in UTF-8
+        raise UsageError(f"The API key in {source} is not ASCII, so some clients cannot send it; choose another key.")
     return key
 
 

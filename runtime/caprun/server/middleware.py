@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -107,4 +106,4 @@ class ServiceMiddleware:
         kind, _, given = headers.get("authorization", "").partition(" ")
         if key is None:
             return True
-        return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), os.fsencode(key))
+        return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), key.encode())

@@ -19,13 +19,13 @@ ORIGIN = {"Origin": "https://example.org"}
 
 
 def test_only_the_api_requires_the_key(captioner: Captioner) -> None:
-    with running(captioner, Settings(api_key="kéy")) as service:
-        for wrong in ({}, {"Authorization": "Bearer key"}, {"Authorization": "Basic k\u00e9y".encode()}):
+    with running(captioner, Settings(api_key="secret")) as service:
+        for wrong in ({}, {"Authorization": "Bearer sécret".encode()}, {"Authorization": "Basic secret"}):
             answer = service.client.post("/v1/caption", content=PHOTO, headers=wrong)
             is_error(answer, 401, "Authorization: Bearer KEY")
             assert answer.headers["www-authenticate"] == "Bearer"
         is_error(service.client.get("/v1/model"), 401)
-        right = {"Authorization": "Bearer kéy".encode()}
+        right = {"Authorization": "Bearer secret"}
         assert service.client.post("/v1/caption", content=PHOTO, headers=right).status_code == 200
         assert {service.client.get(path).status_code for path in ("/", "/docs", "/healthz", "/readyz", "/metrics")} == {
             200
@@ -47,6 +47,17 @@ def test_a_missing_or_empty_key_is_refused(tiny: Path, tmp_path: Path) -> None:
     assert fails(tiny, "--api-key", tmp_path / "empty")[0] == 2
     assert fails(tiny, "--api-key", tmp_path / "none")[0] == 2
     assert fails(tiny, CAPRUN_API_KEY=" ")[0] == 2
+
+
+def test_a_key_with_other_than_ascii_letters_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """Browsers send it in Latin-1, and curl in UTF-8."""
+    (tmp_path / "key").write_text("kéy", encoding="utf-8")
+    for source, answer in (
+        (tmp_path / "key", fails(tiny, "--api-key", tmp_path / "key")),
+        ("$CAPRUN_API_KEY", fails(tiny, CAPRUN_API_KEY="kéy")),
+    ):
+        expected = f"The API key in {source} is not ASCII, so some clients cannot send it; choose another key."
+        assert answer == (2, expected)
 
 
 def test_only_allowed_origins_get_cors_headers(captioner: Captioner) -> None:

@@ -51,8 +51,9 @@ class Bans:
         Raises:
             UsageError: The options name words, and there is no vocabulary or it cannot spell them.
         """
-        suppressed = _spellings(options.suppress, "suppress", vocabulary)
-        bad_endings = _spellings(options.bad_endings, "bad_endings", vocabulary)
+        # the cache hashes the whole vocabulary, so it is not asked without words
+        suppressed = _spellings(options.suppress, "suppress", vocabulary) if options.suppress else ()
+        bad_endings = _spellings(options.bad_endings, "bad_endings", vocabulary) if options.bad_endings else ()
         ngram, window = options.no_repeat_ngram, options.no_repeat_word
         if ngram == 1:  # no piece twice, at any distance
             ngram, window = 0, options.max_length
@@ -126,8 +127,6 @@ def _said(spelling: Sequence[Mask], history: Ids) -> Mask:
 
 @functools.lru_cache(maxsize=16)
 def _spellings(words: tuple[str, ...], option: str, vocabulary: PieceIds | None) -> tuple[Spelling, ...]:
-    if not words:
-        return ()
     if vocabulary is None:
         raise UsageError(f"`{option}` names words; give the search a vocabulary.")
     single = np.zeros(len(vocabulary), np.bool_)

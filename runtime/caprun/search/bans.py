@@ -1,9 +1,9 @@
 """Pieces that a search must not choose: repeated pieces and n-grams, suppressed pieces, and premature or bad ends."""
 
 import functools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,22 +12,15 @@ from caprun.arrays import Float32Array, Ids
 from caprun.errors import UsageError
 from caprun.search.options import SearchOptions
 
+if TYPE_CHECKING:
+    from caprun.bundle.vocabulary import Vocabulary
+
 Mask = npt.NDArray[np.bool_]
 
 Spelling = tuple[Mask, ...]
 """For each of several consecutive pieces, a mask of the vocabulary, (pieces,), with the pieces that match."""
 
 _NEVER = np.float32(-np.inf)
-
-
-class PieceIds(Hashable, Protocol):
-    """The part of a vocabulary that a search needs: its size, and the pieces that spell the words in options."""
-
-    def __len__(self) -> int: ...
-
-    def spellings(self, words: Sequence[str], option: str, *, at_end: bool) -> Iterator[tuple[frozenset[int], ...]]:
-        """Finds the pieces that spell these words; see `caprun.bundle.vocabulary.Vocabulary.spellings`."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +38,7 @@ class Bans:
     """Consecutive pieces after which END is banned."""
 
     @classmethod
-    def of(cls, options: SearchOptions, end: int, vocabulary: PieceIds | None) -> "Bans | None":
+    def of(cls, options: SearchOptions, end: int, vocabulary: "Vocabulary | None") -> "Bans | None":
         """Creates the bans of search options; None if there are none.
 
         Raises:
@@ -126,7 +119,7 @@ def _said(spelling: Sequence[Mask], history: Ids) -> Mask:
 
 
 @functools.lru_cache(maxsize=16)
-def _spellings(words: tuple[str, ...], option: str, vocabulary: PieceIds | None) -> tuple[Spelling, ...]:
+def _spellings(words: tuple[str, ...], option: str, vocabulary: "Vocabulary | None") -> tuple[Spelling, ...]:
     if vocabulary is None:
         raise UsageError(f"`{option}` names words; give the search a vocabulary.")
     single = np.zeros(len(vocabulary), np.bool_)

@@ -1,15 +1,19 @@
 """Caption search over a step function: greedy, beam, diverse beam and sampling, the same for every backend."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from caprun.errors import UsageError
-from caprun.search.bans import Bans, PieceIds
+from caprun.search.bans import Bans
 from caprun.search.beam import beam_search
 from caprun.search.hypothesis import Hypothesis
 from caprun.search.neutral import Neutralizer, NeutralSteps
 from caprun.search.options import SearchOptions
 from caprun.search.sampling import greedy_or_sampled
 from caprun.search.steps import Steps
+
+if TYPE_CHECKING:
+    from caprun.bundle.vocabulary import Vocabulary
 
 
 def search(
@@ -19,7 +23,7 @@ def search(
     end: int,
     options: SearchOptions,
     *,
-    vocabulary: PieceIds | None = None,
+    vocabulary: "Vocabulary | None" = None,
     identities: Sequence[int] | None = None,
     neutral: Neutralizer | None = None,
 ) -> list[Hypothesis]:

@@ -10,7 +10,7 @@ from caprun.arrays import Float32Array, Float64Array, Ids
 from caprun.search.bans import Bans
 from caprun.search.hypothesis import CaptionEnd, Hypothesis, SearchStep, Trace
 from caprun.search.options import SearchOptions
-from caprun.search.steps import Steps
+from caprun.search.steps import Step
 
 
 class _Found(NamedTuple):
@@ -22,7 +22,7 @@ class _Found(NamedTuple):
 
 
 def beam_search(
-    steps: Steps, photos: int, start: int, end: int, options: SearchOptions, bans: Bans | None
+    steps: Step, photos: int, start: int, end: int, options: SearchOptions, bans: Bans | None
 ) -> list[Hypothesis]:
     """Finds the likeliest captions of each photo; see `caprun.search.decoding.search` for the arguments."""
     width, groups, longest = options.beam_size, options.groups, options.max_length

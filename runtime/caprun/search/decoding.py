@@ -1,5 +1,6 @@
 """Caption search over a step function: greedy, beam, diverse beam and sampling, the same for every backend."""
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -7,17 +8,17 @@ from caprun.errors import UsageError
 from caprun.search.bans import Bans
 from caprun.search.beam import beam_search
 from caprun.search.hypothesis import Hypothesis
-from caprun.search.neutral import Neutralizer, NeutralSteps
+from caprun.search.neutral import Neutralizer
 from caprun.search.options import SearchOptions
 from caprun.search.sampling import greedy_or_sampled
-from caprun.search.steps import Steps
+from caprun.search.steps import Step
 
 if TYPE_CHECKING:
     from caprun.bundle.vocabulary import Vocabulary
 
 
 def search(
-    steps: Steps,
+    steps: Step,
     photos: int,
     start: int,
     end: int,
@@ -59,7 +60,7 @@ def search(
     if options.neutral:
         if neutral is None:
             raise UsageError("`neutral` is True, but the model has no neutral words; leave it out.")
-        steps = NeutralSteps(steps, neutral)
+        steps = functools.partial(neutral.step, steps)
     drawn = options.temperature > 0
     if drawn or options.beam_size == 1:
         identities = range(photos) if identities is None else identities

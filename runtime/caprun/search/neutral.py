@@ -9,7 +9,7 @@ import numpy as np
 from caprun.arrays import Float32Array, Ids
 from caprun.errors import BundleError
 from caprun.search.hypothesis import Hypothesis
-from caprun.search.steps import WHOLE, StepOutput, Steps
+from caprun.search.steps import WHOLE, Step, StepOutput
 
 
 class Neutralizer:
@@ -42,14 +42,16 @@ class Neutralizer:
         self._phrases = phrases
         self._longest = max(map(len, phrases), default=0)
 
-    def merged(self, output: StepOutput, k: int) -> StepOutput:
-        """Adds the probabilities of each group to its neutral piece and returns the k likeliest candidates.
+    def step(self, steps: Step, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
+        """Takes a step of a decoder and adds the probabilities of each group to its neutral piece.
 
-        The candidates in `output` are the whole vocabulary.
+        All members of a group count, however unlikely, so the decoder returns its whole vocabulary. See
+        `caprun.search.steps.Steps` for the other arguments and the result.
 
         Raises:
             BundleError: A member of a group is missing from the candidates, or repeated.
         """
+        output = steps(row, parent, token, WHOLE)
         rows, beams, pieces = output.candidate.shape
         log_prob, candidate = output.log_prob.reshape(-1, pieces), output.candidate.reshape(-1, pieces)
         in_group = self._in_group[candidate]
@@ -118,23 +120,3 @@ class Neutralizer:
             if drawn or other.ids not in {one.ids for one in (first, *others)}:
                 others.append(other)
         return replace(first, alternatives=tuple(others))
-
-
-class NeutralSteps:
-    """A decoder that proposes neutral words only.
-
-    It requests the whole vocabulary as candidates, since the sum of a group needs all its members, however unlikely
-    they are.
-    """
-
-    def __init__(self, steps: Steps, neutralizer: Neutralizer) -> None:
-        self._steps, self._neutralizer = steps, neutralizer
-
-    @property
-    def photo(self) -> Float32Array:
-        """See `caprun.search.steps.Steps`."""
-        return self._steps.photo
-
-    def __call__(self, row: Ids, parent: Ids, token: Ids, k: int) -> StepOutput:
-        """See `caprun.search.steps.Steps`."""
-        return self._neutralizer.merged(self._steps(row, parent, token, WHOLE), k)

@@ -8,11 +8,11 @@ from caprun.arrays import Float32Array, Float64Array, Ids
 from caprun.search.bans import Bans
 from caprun.search.hypothesis import CaptionEnd, Hypothesis, SearchStep, Trace
 from caprun.search.options import SearchOptions
-from caprun.search.steps import WHOLE, Steps
+from caprun.search.steps import WHOLE, Step
 
 
 def greedy_or_sampled(
-    steps: Steps,
+    steps: Step,
     photos: int,
     start: int,
     end: int,

@@ -1,6 +1,7 @@
 """The decoder as a search sees it: a function that takes one step for a batch of photos."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +21,10 @@ class StepOutput(NamedTuple):
     """Ids of those pieces; (rows, beams, k)."""
     alpha: Float32Array | None
     """Attention weights of each beam, (rows, beams, regions); None if not requested."""
+
+
+Step = Callable[[Ids, Ids, Ids, int], StepOutput]
+"""The call of `Steps`, which is all that a search needs."""
 
 
 class Steps(Protocol):

@@ -14,7 +14,7 @@ from caprun.bundle.vocabulary import Joining, Vocabulary
 from caprun.errors import BundleError, UsageError
 from caprun.search.decoding import search
 from caprun.search.hypothesis import Hypothesis
-from caprun.search.neutral import Neutralizer, NeutralSteps
+from caprun.search.neutral import Neutralizer
 from caprun.search.options import SearchOptions
 from caprun.search.steps import StepOutput
 from tests.caprun.search.support.worlds import (
@@ -119,7 +119,9 @@ def test_no_log_probability_is_above_zero() -> None:
     neutral = NeutralWords("en", {str(i): "0" for i in range(1, 3000)}).neutralizer(pieces)
     log_prob = np.full((1, 1, 3004), np.float32(-np.inf))
     log_prob[:, :, 4:] = np.nextafter(np.float32(np.log(1 / 3000)), np.float32(0))
-    merged = neutral.merged(StepOutput(log_prob, np.arange(3004)[None, None], None), 2)
+    output = StepOutput(log_prob, np.arange(3004)[None, None], None)
+    zero = np.zeros((1, 1), np.int64)
+    merged = neutral.step(lambda *_: output, zero[0], zero, zero, 2)
     assert (merged.candidate[0, 0, 0], merged.log_prob[0, 0, 0]) == (4, 0)
 
 
@@ -156,9 +158,8 @@ def test_groups_are_summed_over_the_whole_vocabulary_before_the_cut_to_k() -> No
     """The sums include the least likely words of each group."""
     spoken = World(0, words=200)
     neutral = NeutralWords("en", WORDS).neutralizer(vocabulary(spoken))
-    steps = NeutralSteps(FakeSteps(spoken, [0]), neutral)
     zero = np.zeros((1, 1), np.int64)
-    output = steps(zero[0], zero, zero + START, 3)
+    output = neutral.step(FakeSteps(spoken, [0]), zero[0], zero, zero + START, 3)
     assert output.candidate.shape == output.log_prob.shape == (1, 1, 3)
     expected = NeutralWorld(spoken).log_probs(0, ())
     best = np.argsort(-expected, kind="stable")[:3]

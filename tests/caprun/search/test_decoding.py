@@ -3,9 +3,21 @@
 import numpy as np
 import pytest
 
+from caprun.arrays import Float32Array
 from caprun.search.decoding import search
 from caprun.search.options import SearchOptions
-from tests.caprun.search.support.worlds import END, START, FakeSteps, Found, World, exhaustive, found, run, textbook
+from tests.caprun.search.support.worlds import (
+    END,
+    START,
+    FakeSteps,
+    Found,
+    World,
+    exhaustive,
+    found,
+    is_allowed,
+    run,
+    textbook,
+)
 
 
 @pytest.mark.parametrize("length_penalty", [0, 0.7, 1])
@@ -44,14 +56,32 @@ def test_a_caption_does_not_depend_on_its_batch(beam_size: int) -> None:
     assert found(backwards) == found(together)[::-1]
 
 
-def test_a_beam_of_one_is_greedy_search() -> None:
-    world = World(0, words=9, end=-0.5)
-    for photo, hypothesis in enumerate(run(world, range(8), SearchOptions(1, 15, 1.0))):
-        said: tuple[int, ...] = ()
-        while len(said) < 15 and END not in said:
-            said = (*said, int(world.log_probs(photo, said).argmax()))
-        assert hypothesis.ids == tuple(piece for piece in said if piece != END)
-        assert hypothesis.finished == (END in said)
+class Tied(World):
+    """A language in which several pieces are often equally likely."""
+
+    def log_probs(self, photo: int, said: tuple[int, ...]) -> Float32Array:
+        return np.round(super().log_probs(photo, said) / 2)
+
+
+@pytest.mark.parametrize("bans", [{}, {"min_length": 2, "no_repeat_ngram": 2}])
+@pytest.mark.parametrize("photos", [1, 2, 3, 8])
+def test_a_beam_of_one_is_greedy_search(photos: int, bans: dict[str, int]) -> None:
+    """Each piece is the likeliest that is allowed, and of equally likely ones that with the lowest id."""
+    options, ties = SearchOptions(1, 15, 1.0, **bans), 0
+    for world in (kind(seed, words=9, end=-0.5) for kind in (World, Tied) for seed in range(6)):
+        for photo, hypothesis in enumerate(run(world, range(photos), options)):
+            said: tuple[int, ...] = ()
+            gained: list[float] = []
+            while len(said) < 15 and END not in said:
+                log_probs = world.log_probs(photo, said).copy()
+                log_probs[[not is_allowed(said, piece, options) for piece in range(world.vocabulary)]] = -np.inf
+                ties += np.count_nonzero(log_probs == log_probs.max()) > 1
+                gained.append(float(log_probs.max()))
+                said = (*said, int(log_probs.argmax()))
+            assert hypothesis.ids == tuple(piece for piece in said if piece != END)
+            assert hypothesis.log_probs.tolist() == gained
+            assert hypothesis.finished == (END in said)
+    assert ties
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 4])

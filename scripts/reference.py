@@ -24,8 +24,7 @@ import click
 import caprun.cli
 import captioner.cli
 from caprun.bundle.manifest import Manifest
-from caprun.search.option_table import SEARCH_OPTIONS
-from caprun.search.options import SearchOptions
+from caprun.search.options import SEARCH_OPTIONS, SearchOptions
 from captioner.config import FEW, FEW_PHOTOS, SELF_CRITICAL, Config
 from captioner.config.ranges import field_types
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,22 +10,19 @@ import click
 from caprun.commands.click_types import Integer, Number
 from caprun.commands.options import collected
 from caprun.errors import UsageError
-from caprun.search.option_table import SEARCH_OPTIONS, SearchOption
+from caprun.search.options import SEARCH_OPTIONS, SearchOption, SearchOptions
 
 if TYPE_CHECKING:
     from caprun.bundle.manifest import ModelSpec
-    from caprun.search.options import SearchOptions
 
 
-def with_search_options(spec: "ModelSpec", given: Mapping[str, Any]) -> "SearchOptions":
+def with_search_options(spec: "ModelSpec", given: Mapping[str, Any]) -> SearchOptions:
     """Replaces a model's search options with those given on the command line.
 
     Raises:
         UsageError: A value is out of range, two options exclude each other, or the model has no neutral words; the
             message names options as typed.
     """
-    from dataclasses import replace
-
     try:
         options = replace(spec.search, **given)
     except UsageError as error:

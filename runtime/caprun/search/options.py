@@ -1,27 +1,92 @@
-"""The options of a search, validated together."""
+"""The options of a search, each declared once with its type, range, default and help, and validated together.
 
-from dataclasses import dataclass
-from typing import Any
+The command line and the HTTP API derive their parameters from them. This imports nothing heavy, so that `caprun --help`
+can read it.
+"""
+
+import reprlib
+from dataclasses import dataclass, field, fields
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, Literal, NamedTuple
 
 from caprun.errors import UsageError
-from caprun.search.option_table import SEARCH_OPTIONS
+
+Kind = Literal["integer", "number", "words", "flag"]
+"""The type of an option's value."""
 
 _ALWAYS = ("beam_size", "max_length", "length_penalty")
 """Options that every description of a search includes."""
 
 
-def _default(name: str) -> Any:
-    return SEARCH_OPTIONS[name].default
+class SearchOption(NamedTuple):
+    """A search option."""
+
+    kind: Kind
+    low: float
+    """The smallest value; used only for numbers."""
+    high: float
+    """The largest value; used only for numbers."""
+    default: Any
+    """The value if neither the caller nor the bundle sets one."""
+    help: str
+
+    def validated(self, name: str, value: Any) -> Any:
+        """Checks the type and range of a value.
+
+        Args:
+            name: The option's name, for the message.
+            value: A whole number, a number, words (a string of them, a list or a tuple), or True or False.
+
+        Returns:
+            An int, a float, a tuple of strings, or a bool.
+
+        Raises:
+            UsageError: The value has the wrong type or is out of range.
+        """
+        if self.kind == "words":
+            if isinstance(value, str):
+                return tuple(value.split())
+            if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
+                return tuple(value)
+        elif self.kind == "flag":
+            if isinstance(value, bool):
+                return value
+        elif self.kind == "integer":
+            if isinstance(value, Integral) and not isinstance(value, bool) and self.low <= int(value) <= self.high:
+                return int(value)
+        elif isinstance(value, Real) and not isinstance(value, bool) and self.low <= float(value) <= self.high:
+            return float(value)
+        raise UsageError(f"`{name}` is {reprlib.repr(value)}; it must be {self._accepted}.")
+
+    @property
+    def _accepted(self) -> str:
+        if self.kind == "words":
+            return "words, such as 'a the' or ['a', 'the']"
+        if self.kind == "flag":
+            return "true or false"
+        number = "a whole number" if self.kind == "integer" else "a number"
+        return f"{number} from {self.low} to {self.high}"
+
+
+def _declared(kind: Kind, low: float, high: float, default: Any, text: str) -> Any:
+    """Declares an option as a field of `SearchOptions`."""
+    return field(default=default, metadata={"option": SearchOption(kind, low, high, default, text)})
+
+
+_integer = partial(_declared, "integer")
+_number = partial(_declared, "number")
+_words = partial(_declared, "words", 0, 0, ())
 
 
 @dataclass(frozen=True)
 class SearchOptions:
     """The options of a search; by default, beam search without bans.
 
-    `caprun.search.option_table.SEARCH_OPTIONS` has the range and meaning of each option; `suppress` and `bad_endings`
-    may also be given as a string of words or a list. Lengths count pieces of the vocabulary. The bans (`min_length`,
-    `no_repeat_ngram`, `no_repeat_word`, `suppress`, `bad_endings`) apply to every piece; only `min_length` and
-    `bad_endings` ban END. Where bans leave no piece to continue with, the caption is returned unfinished.
+    `SEARCH_OPTIONS` has the range and meaning of each; `suppress` and `bad_endings` may also be given as a string of
+    words or a list. Lengths count pieces of the vocabulary. The bans (`min_length`, `no_repeat_ngram`,
+    `no_repeat_word`, `suppress`, `bad_endings`) apply to every piece; only `min_length` and `bad_endings` ban END.
+    Where bans leave no piece to continue with, the caption is returned unfinished.
 
     `groups` and `diversity` are those of diverse beam search (Vijayakumar et al., 2018, algorithm 1 with Hamming
     diversity; `diversity` is their lambda). `top_p` is that of nucleus sampling (Holtzman et al., 2020), applied after
@@ -32,22 +97,32 @@ class SearchOptions:
         UsageError: An option has the wrong type or is out of range, or two options exclude each other.
     """
 
-    beam_size: int = _default("beam_size")
-    max_length: int = _default("max_length")
-    length_penalty: float = _default("length_penalty")
-    min_length: int = _default("min_length")
-    no_repeat_ngram: int = _default("no_repeat_ngram")
-    no_repeat_word: int = _default("no_repeat_word")
-    suppress: tuple[str, ...] = _default("suppress")
-    bad_endings: tuple[str, ...] = _default("bad_endings")
-    n_best: int = _default("n_best")
-    groups: int = _default("groups")
-    diversity: float = _default("diversity")
-    temperature: float = _default("temperature")
-    top_k: int = _default("top_k")
-    top_p: float = _default("top_p")
-    seed: int = _default("seed")
-    neutral: bool = _default("neutral")
+    beam_size: int = _integer(1, 100, 3, "Captions kept at every step; 1 is greedy search. Not used in sampling.")
+    max_length: int = _integer(1, 1000, 22, "Maximum number of pieces in a caption, including its end.")
+    length_penalty: float = _number(
+        0, 10, 0.7, "A caption's log-probability is divided by its length to this power; 0 prefers short captions."
+    )
+    min_length: int = _integer(0, 999, 0, "Minimum number of pieces in a caption, excluding its end.")
+    no_repeat_ngram: int = _integer(0, 1000, 0, "Forbid repeated sequences of this many pieces; 0 allows them.")
+    no_repeat_word: int = _integer(
+        0, 1000, 0, "Forbid repeating any of this many previous pieces; 1 forbids only immediate repeats, 0 allows all."
+    )
+    suppress: tuple[str, ...] = _words("Words that captions must not contain, such as 'man woman'.")
+    bad_endings: tuple[str, ...] = _words("Words that captions must not end with, such as 'a the with'.")
+    n_best: int = _integer(1, 100, 1, "Captions returned per photo, best first; in sampling, the number of samples.")
+    groups: int = _integer(
+        1, 100, 1, "Beam groups, each of which avoids the words of earlier groups (diverse beam search)."
+    )
+    diversity: float = _number(
+        0, 100, 0.5, "Penalty on a word's log-probability for each beam of an earlier group that chose it."
+    )
+    temperature: float = _number(0, 100, 0.0, "Sampling temperature, at least 0.001; 0 searches instead of sampling.")
+    top_k: int = _integer(0, 2**31 - 1, 0, "Sample from this many likeliest pieces; 0 samples from all.")
+    top_p: float = _number(
+        0, 1, 1.0, "Sample from the fewest likeliest pieces whose probabilities reach this sum; 1 samples from all."
+    )
+    seed: int = _integer(0, 2**63 - 1, 0, "Seed for sampling.")
+    neutral: bool = _declared("flag", 0, 1, False, "Say person, people and child instead of man, woman, boy or girl.")
 
     def __post_init__(self) -> None:
         for name, option in SEARCH_OPTIONS.items():
@@ -61,7 +136,7 @@ class SearchOptions:
                 f"`min_length` ({self.min_length}) must be at most {self.max_length - 1}, since `max_length` "
                 f"({self.max_length}) includes the end of a caption."
             )
-        if self.groups == 1 and self.diversity != _default("diversity"):
+        if self.groups == 1 and self.diversity != SEARCH_OPTIONS["diversity"].default:
             raise UsageError(f"`diversity` ({self.diversity:g}) needs several `groups`; give 2 or more.")
         if self.temperature == 0:
             self._check_search()
@@ -71,7 +146,7 @@ class SearchOptions:
     def _check_search(self) -> None:
         for name in ("top_k", "top_p", "seed"):
             value = getattr(self, name)
-            if value != _default(name):
+            if value != SEARCH_OPTIONS[name].default:
                 raise UsageError(f"`{name}` ({value}) is only for sampling; give a `temperature` above 0, such as 1.")
         if self.beam_size % self.groups:
             raise UsageError(f"`groups` ({self.groups}) must divide `beam_size` ({self.beam_size}).")
@@ -99,5 +174,9 @@ class SearchOptions:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in vars(self).items()
-            if name in always or value != _default(name)
+            if name in always or value != SEARCH_OPTIONS[name].default
         }
+
+
+SEARCH_OPTIONS: dict[str, SearchOption] = {one.name: one.metadata["option"] for one in fields(SearchOptions)}
+"""The options by name."""

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from caprun.bundle.manifest import ModelSpec, refuse_uncalibrated
 from caprun.errors import UsageError
-from caprun.search.option_table import SEARCH_OPTIONS, SearchOption
+from caprun.search.options import SEARCH_OPTIONS, SearchOption
 from caprun.server.batching import Ask
 from caprun.server.settings import Settings
 

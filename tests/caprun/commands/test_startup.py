@@ -28,7 +28,7 @@ def imported_by(*arguments: object) -> set[str]:
 def test_help_and_version_import_no_heavy_modules(option: str) -> None:
     modules = imported_by(option)
     assert "click" in modules
-    heavy = {"numpy", "PIL", "onnxruntime", "importlib.metadata", "dataclasses", "caprun.engine", "caprun.caption"}
+    heavy = {"numpy", "PIL", "onnxruntime", "importlib.metadata", "caprun.engine", "caprun.caption"}
     assert not modules & heavy
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from caprun import BundleError, Caption, Captioner, SearchOptions
 from caprun.cli import main
-from caprun.search.option_table import SEARCH_OPTIONS
+from caprun.search.options import SEARCH_OPTIONS
 
 Images = npt.NDArray[np.uint8]
 Run = Callable[..., Result]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from caprun import Captioner
-from caprun.search.option_table import SEARCH_OPTIONS
+from caprun.search.options import SEARCH_OPTIONS
 from tests.caprun.server.support.service import PHOTO, Running, running
 from tests.caprun.server.support.serving import serving
 

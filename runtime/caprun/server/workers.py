@@ -1,7 +1,7 @@
 """Supervises processes that share a listening socket: starts them, restarts them if they die, and ends them.
 
-The supervisor imports nothing heavy and starts no threads, so forking is safe. Each worker imports what it computes
-with after it has taken its cores or its GPU.
+The supervisor imports nothing heavy, and starts no thread before its last fork, so forking is safe. Each worker imports
+what it computes with after it has taken its cores or its GPU.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from caprun.server.placement import Placement
 from caprun.server.settings import ENDING, Settings
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-_RESTART_DELAY = 1.0  # seconds before a worker that died is started again
+_RESTART_DELAY = 1.0  # seconds that the successor of a dead worker waits, in case it dies too
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _fork = multiprocessing.get_context("fork")
 
@@ -39,10 +39,10 @@ log = logging.getLogger(__name__)
 class _Worker:
     """A process that serves."""
 
-    def __init__(self, work: Work, placement: Placement) -> None:
+    def __init__(self, work: Work, placement: Placement, delay: float) -> None:
         self.placement, self.serves = placement, False
         self.said, tell = _fork.Pipe(duplex=False)
-        self.process: ForkProcess = _fork.Process(target=_be_worker, args=(work, placement, tell))
+        self.process: ForkProcess = _fork.Process(target=_be_worker, args=(work, placement, tell, delay))
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # or a worker could receive one with its parent's handlers
         self.process.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -57,7 +57,6 @@ class Supervisor:
     ) -> None:
         self._listener, self._placements, self._work, self._settings = listener, placements, work, settings
         self._workers: list[_Worker] = []
-        self._due: list[tuple[float, Callable[[], object]]] = []  # scheduled actions: time and function
         self._announced = self._stopping = self._failed = False
 
     def run(self, announce: Callable[[str], object]) -> int:
@@ -83,11 +82,6 @@ class Supervisor:
                         self._stop(signal.Signals(number))
                     for worker in dead:
                         self._bury(worker)
-                    now = time.monotonic()
-                    due = [action for when, action in self._due if when <= now]
-                    self._due = [(when, action) for when, action in self._due if when > now]
-                    for action in due:
-                        action()
                 return int(self._failed)
             finally:
                 for worker in self._workers:
@@ -95,14 +89,13 @@ class Supervisor:
                 for worker in self._workers:
                     worker.process.join()
 
-    def _start(self, placement: Placement) -> None:
-        self._workers.append(_Worker(self._work, placement))
+    def _start(self, placement: Placement, delay: float = 0.0) -> None:
+        self._workers.append(_Worker(self._work, placement, delay))
 
     def _wait(self, signals: socket.socket, announce: Callable[[str], object]) -> tuple[bytes, list[_Worker]]:
         """Waits for an event; returns the numbers of the received signals, and the workers that died."""
-        patience = max(0.0, min(when for when, _ in self._due) - time.monotonic()) if self._due else None
         talking = {worker.said: worker for worker in self._workers if not worker.said.closed}
-        woken = wait([signals, *talking, *(worker.process.sentinel for worker in self._workers)], patience)
+        woken = wait([signals, *talking, *(worker.process.sentinel for worker in self._workers)])
         dead = [worker for worker in self._workers if worker.process.sentinel in woken]
         for said, worker in talking.items():
             if said in woken:
@@ -139,24 +132,27 @@ class Supervisor:
         how = f"of signal {-code}" if code < 0 else f"with exit code {code}"
         if not self._announced:
             raise CaprunError(f"A worker died {how} before it served; run with --workers 1 to see the cause.")
-        self._due.append((time.monotonic() + _RESTART_DELAY, lambda: self._start(worker.placement)))
         log.warning("Worker %d %s %s; starting another.", pid, "died" if code else "ended", how)
+        self._start(worker.placement, _RESTART_DELAY)
 
     def _stop(self, number: signal.Signals) -> None:
         self._stopping = True
         log.info(ENDING, number.name, self._settings.grace)
         for worker in self._workers:
             worker.process.terminate()
-        self._due = [(time.monotonic() + self._settings.drain, lambda: listening.close_door(self._listener))]
+        closing = threading.Timer(self._settings.drain, listening.close_door, [self._listener])
+        closing.daemon = True
+        closing.start()
 
 
-def _be_worker(work: Work, placement: Placement, tell: Connection) -> None:
+def _be_worker(work: Work, placement: Placement, tell: Connection, delay: float) -> None:
     signal.set_wakeup_fd(-1)
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # until it serves
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     placement.take()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    time.sleep(delay)
     try:
         sys.exit(work(placement, tell.send))
     except CaprunError as error:

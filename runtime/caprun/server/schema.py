@@ -19,6 +19,16 @@ class Word(TypedDict):
     ]
 
 
+class Timing(TypedDict):
+    """Milliseconds of each stage; for several photos, the slowest one's."""
+
+    receive: Annotated[float, Field(description="From the request's head to the end of its body.")]
+    decode: Annotated[float, Field(description="Until the photo was decoded.")]
+    queue: Annotated[float, Field(description="Until its batch began.")]
+    caption: Annotated[float, Field(description="Until its batch was captioned.")]
+    total: Annotated[float, Field(description="From the request's head to the answer.")]
+
+
 class Alternative(TypedDict):
     """A caption."""
 
@@ -32,7 +42,7 @@ class Alternative(TypedDict):
 
 
 class PhotoCaption(Alternative):
-    """The caption of a photo."""
+    """The caption of a photo; in a list it has no `timing_ms`."""
 
     alternatives: NotRequired[
         Annotated[list[Alternative], Field(description="With `n_best` above 1: the other captions, best first.")]
@@ -48,35 +58,15 @@ class PhotoCaption(Alternative):
             ),
         ]
     ]
-
-
-class Timing(TypedDict):
-    """Milliseconds of each stage; for several photos, the slowest one's."""
-
-    receive: Annotated[float, Field(description="From the request's head to the end of its body.")]
-    decode: Annotated[float, Field(description="Until the photo was decoded.")]
-    queue: Annotated[float, Field(description="Until its batch began.")]
-    caption: Annotated[float, Field(description="Until its batch was captioned.")]
-    total: Annotated[float, Field(description="From the request's head to the answer.")]
-
-
-class OneCaption(PhotoCaption):
-    """The answer to one photo."""
-
-    timing_ms: Timing
+    timing_ms: NotRequired[Timing]
 
 
 class AbstainedPhoto(TypedDict):
-    """A photo whose caption has a confidence below `min_confidence`."""
+    """A photo whose caption has a confidence below `min_confidence`; in a list it has no `timing_ms`."""
 
     abstained: Annotated[str, Field(description="Why there is no caption, in one sentence.")]
     confidence: Annotated[float, Field(description="Confidence of the caption that is not returned.")]
-
-
-class OneAbstention(AbstainedPhoto):
-    """The answer to one photo for which the model abstains."""
-
-    timing_ms: Timing
+    timing_ms: NotRequired[Timing]
 
 
 class ErrorAnswer(TypedDict):
@@ -177,7 +167,7 @@ def caption_route(parameters: list[dict[str, Any]], settings: Settings) -> dict[
         ),
         "responses": {
             200: {
-                "model": OneCaption | OneAbstention | ListAnswer,
+                "model": PhotoCaption | AbstainedPhoto | ListAnswer,
                 "description": "A caption or an abstention; for a list, one of these or an error for each photo.",
             }
         }

@@ -139,13 +139,13 @@ def test_the_api_description_documents_abstentions(service: Running, strict: Run
     (parameter,) = (one for one in operation["parameters"] if one["name"] == "min_confidence")
     assert parameter["schema"] == {"type": "number", "minimum": 0, "maximum": 1, "default": 0}
     answers = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
-    assert {"$ref": "#/components/schemas/OneAbstention"} in answers
-    assert set(api["components"]["schemas"]["OneAbstention"]["required"]) == {"abstained", "confidence", "timing_ms"}
-    assert "confidence" not in api["components"]["schemas"]["OneCaption"]["required"]
+    assert {"$ref": "#/components/schemas/AbstainedPhoto"} in answers
+    assert set(api["components"]["schemas"]["AbstainedPhoto"]["required"]) == {"abstained", "confidence"}
+    assert "confidence" not in api["components"]["schemas"]["PhotoCaption"]["required"]
     assert "min_confidence" in api["info"]["description"]
     page = service.client.get("/docs").text
     assert "min_confidence" in page
-    assert "OneAbstention" in page
+    assert "AbstainedPhoto" in page
     (parameter,) = (
         one
         for one in strict.client.get("/openapi.json").json()["paths"]["/v1/caption"]["post"]["parameters"]

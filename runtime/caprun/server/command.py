@@ -5,31 +5,40 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from caprun.commands.click_types import Integer, Number
+from caprun.commands.click_types import Integer
 from caprun.commands.options import device_option, min_confidence_option, model_option, precision_option
 from caprun.commands.startup import starting
 from caprun.errors import CaprunError, UsageError
+from caprun.server.settings import MOST_DECODERS, Settings
 
 if TYPE_CHECKING:
     from caprun.server.placement import Placement
 
 _PACKAGES = ("fastapi", "jinja2", "prometheus_client", "python_multipart", "uvicorn")
-_DAY = 86_400
-_SECONDS = Number("seconds", 0.001, _DAY)
 
 log = logging.getLogger("caprun.server")
+
+
+def _limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds an option for each setting that has one."""
+    for one in reversed(fields(Settings)):
+        if one.metadata:
+            option = click.option(f"--{one.name.replace('_', '-')}", default=one.default, **one.metadata)
+            command = option(command)
+    return command
 
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 listens on every interface.")
 @click.option("--port", type=Integer(0, 65535), default=8000, show_default=True, help="Port; 0 for any free port.")
 @click.option("--uds", metavar="PATH", help="Unix socket to listen on, instead of --host and --port.")
-@click.option("--root-path", metavar="PREFIX", help="URL prefix of a proxy, such as /captions.")
+@click.option("--root-path", metavar="PREFIX", default="", help="URL prefix of a proxy, such as /captions.")
 @click.option(
     "--cors-origin",
     "cors_origins",
@@ -41,6 +50,7 @@ log = logging.getLogger("caprun.server")
 @model_option
 @device_option
 @precision_option
+@min_confidence_option
 @click.option(
     "--workers",
     type=Integer(1, 1024),
@@ -49,34 +59,7 @@ log = logging.getLogger("caprun.server")
     help="Processes, each with its own GPU or set of cores.",
 )
 @click.option("--threads", type=Integer(1), help="CPU threads per worker.  [default: its share of all cores]")
-@click.option("--queue", type=Integer(1), help="Photos that can wait per worker; more are answered 429.  [default: 64]")
-@click.option(
-    "--deadline", type=_SECONDS, help="Seconds that a photo can wait before it is answered 503.  [default: 10]"
-)
-@click.option("--batch-size", type=Integer(1, 1024), help="Photos per batch.  [default: 8; 64 on CUDA]")
-@click.option(
-    "--batch-delay",
-    type=Number("seconds", 0, 10),
-    help="Maximum seconds that a photo waits for others that are arriving.  [default: 0.005]",
-)
-@min_confidence_option
-@click.option("--max-bytes", type=Integer(1), help="Maximum bytes per request.  [default: 20000000]")
-@click.option("--max-photos", type=Integer(1, 1024), help="Maximum photos per request; at most --queue.  [default: 32]")
-@click.option("--max-connections", type=Integer(1), help="Maximum connections per worker.  [default: 512]")
-@click.option(
-    "--body-timeout", type=_SECONDS, help="Seconds in which the body of a request must arrive.  [default: 20]"
-)
-@click.option(
-    "--idle-timeout",
-    type=Integer(1, _DAY),
-    help="Seconds that a connection stays open after a response.  [default: 15]",
-)
-@click.option("--grace", type=Integer(1, _DAY), help="Seconds to answer accepted requests after SIGTERM.  [default: 20]")
-@click.option(
-    "--drain",
-    type=Number("seconds", 0, _DAY),
-    help="Seconds after SIGTERM in which clients can still connect, so that load balancers notice.  [default: 1]",
-)
+@_limit_options
 def serve(
     host: str,
     port: int,
@@ -103,13 +86,11 @@ def serve(
     log.setLevel(logging.INFO)
     from caprun.server import listening
     from caprun.server.placement import divide
-    from caprun.server.settings import MOST_DECODERS, Settings
     from caprun.server.workers import METRICS_FOLDER, Supervisor
 
-    given = {name: value for name, value in limits.items() if value is not None}
     placements = divide(workers, threads, device)
     decoders = min(MOST_DECODERS, placements[0].threads)  # all placements have the same number
-    settings = Settings(api_key=_key(api_key), decoders=decoders, **given)
+    settings = Settings(api_key=_key(api_key), decoders=decoders, **limits)
     listener = listening.bind(host, port) if uds is None else listening.bind_unix(uds)
 
     def work(placement: "Placement", ready: Callable[[str], object]) -> int:

@@ -3,7 +3,6 @@
 import { Overlay, place } from "./attention.js";
 import * as camera from "./camera.js";
 import { asHtml, confidence, copy, inWords, layOut, percent } from "./caption.js";
-import { asSeen } from "./photo.js";
 import { headers, send, useKey } from "./send.js";
 
 const $ = (id) => document.getElementById(id);
@@ -66,10 +65,7 @@ async function take(file) {
     return stale() || fail("This file cannot be read; it may be a folder or deleted. Choose a photo.");
   }
   if (stale()) return;
-  asSeen(file, new Uint8Array(photo.bytes)).then(
-    (seen) => stale() || showPhoto(seen),
-    () => {}, // the browser cannot show it; the service reports what is wrong
-  );
+  showPhoto(file);
   await caption(photo);
 }
 
@@ -130,14 +126,15 @@ function clear() {
   for (const id of ["caption", "choice-list", "facts", "readout"]) $(id).replaceChildren();
 }
 
-function showPhoto(seen) {
+/** Show a file if it is an image; of others the service reports what is wrong. */
+function showPhoto(file) {
   const photo = current;
   $("photo").onload = () => {
     if (photo !== current) return;
     $("frame").style.setProperty("--aspect", $("photo").naturalWidth / $("photo").naturalHeight);
     $("figure").hidden = false;
   };
-  $("photo").src = URL.createObjectURL(seen);
+  $("photo").src = URL.createObjectURL(file);
   $("photo").alt ||= "Your photo, not captioned yet";
 }
 

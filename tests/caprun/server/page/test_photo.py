@@ -93,7 +93,7 @@ def test_pasting_without_a_photo_is_reported_and_keeps_the_caption(visit: Visit,
     assert visit.said
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_the_photo_is_shown_in_the_orientation_that_the_model_sees(visit: Visit, kind: str) -> None:
     corners = Image.new("RGB", (2, 3))
     corners.putdata([(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200), (200, 30, 200)])
@@ -109,19 +109,10 @@ def test_the_photo_is_shown_in_the_orientation_that_the_model_sees(visit: Visit,
         assert np.asarray(difference).mean() < 4, orientation
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_the_first_frame_of_an_animation_is_shown(visit: Visit, kind: str) -> None:
-    red, blue = (Image.new("RGB", (40, 30), colour) for colour in ("red", "blue"))
-    moving = {"save_all": True, "append_images": [blue], "duration": [50, 10_000], "loop": 0}
-    visit.caption(encode(red, kind, **moving))
-    visit.page.wait_for_timeout(300)
-    painted = Image.open(io.BytesIO(visit.page.locator("#photo").screenshot())).convert("RGB")
-    assert np.abs(np.subtract(painted.getpixel((20, 15)), (255, 0, 0))).max() < 10
-
-
 def test_transparent_pixels_are_shown_white(visit: Visit) -> None:
     visit.caption(encode(Image.new("RGBA", (40, 30), (0, 0, 0, 0)), "PNG"))
-    assert (np.asarray(visit.shown_photo())[15, 20] == 255).all()
+    painted = Image.open(io.BytesIO(visit.page.locator("#photo").screenshot())).convert("RGB")
+    assert painted.getpixel((painted.width // 2, painted.height // 2)) == (255, 255, 255)
 
 
 # ---------------------------------------------------------------- where the model looked

@@ -8,7 +8,7 @@ from typing import Literal
 from captioner.config.data import check_language
 from captioner.config.ranges import Count, check_ranges
 
-Calibration = Literal["mse", "minmax", "entropy", "percentile"]
+Calibration = Literal["mse", "minmax"]
 """Methods that find the ranges of int8 activations; see `capexport.quantization.ranges.find_ranges`."""
 
 

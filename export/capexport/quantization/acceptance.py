@@ -19,7 +19,6 @@ from caprun.engine import Captioner
 from caprun.inference.precisions import measured_on
 from caprun.inference.session import OnnxBackend
 from caprun.photos.preprocessing import ImageSpec
-from caprun.search.options import SearchOptions
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import score
@@ -161,10 +160,10 @@ def check_batches(captioner: Captioner, photos: npt.NDArray[np.uint8], tolerance
                 )
 
 
-def captions_of(captioner: Captioner, photos: npt.NDArray[np.uint8], options: SearchOptions | None = None) -> list[str]:
-    """Captions prepared photos in batches; `options` defaults to the model's search options."""
+def captions_of(captioner: Captioner, photos: npt.NDArray[np.uint8]) -> list[str]:
+    """Captions prepared photos in batches with the model's search options."""
     batches = (photos[first : first + _BATCH] for first in range(0, len(photos), _BATCH))
-    return [caption.text for batch in batches for caption in captioner.caption_arrays(batch, options)]
+    return [caption.text for batch in batches for caption in captioner.caption_arrays(batch)]
 
 
 def photos_per_second(captioners: Sequence[Captioner], photos: npt.NDArray[np.uint8]) -> list[float]:

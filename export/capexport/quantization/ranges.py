@@ -21,8 +21,6 @@ Range = tuple[float, float]
 """Lowest and highest value. Zero is between them, because one step must be exactly zero."""
 Counts = npt.NDArray[np.int64]
 _BINS, _LEVELS, _CANDIDATES = 4096, 256, 128
-_CUT_OFF = 1e-5
-_FLOOR = 1e-9  # probability of a value that a range cannot represent, so that its logarithm is finite
 
 
 def find_ranges(
@@ -30,10 +28,9 @@ def find_ranges(
 ) -> dict[str, Range]:
     """Finds the ranges of a graph's float32 tensors on realistic inputs.
 
-    `mse` chooses the range whose 256 steps have the least squared error. `minmax` uses the full range. `percentile`
-    cuts off 0.0005% of the values at either end. `entropy` chooses the range whose 256 steps have the least
-    Kullback-Leibler divergence from the values (Migacz, 2017, "8-bit inference with TensorRT"). Zeros are not counted,
-    since every range represents them exactly. The graph runs once on each feed for `minmax`, otherwise twice.
+    `mse` chooses the range whose 256 steps have the least squared error; zeros are not counted, since every range
+    represents them exactly. `minmax` uses the full range. The graph runs once on each feed for `minmax`, twice for
+    `mse`.
     """
     whole = dict.fromkeys(names, (0.0, 0.0))
     for name, value in observe(model, names, feeds):
@@ -44,8 +41,7 @@ def find_ranges(
     counts = {name: np.zeros(_BINS, np.int64) for name in names}
     for name, value in observe(model, names, feeds):
         counts[name] += np.histogram(value[value != 0], _BINS, whole[name])[0]
-    narrow = {"mse": _least_error, "percentile": _percentile, "entropy": _entropy}[calibration]
-    return {name: narrow(counts[name], *whole[name]) if counts[name].any() else whole[name] for name in names}
+    return {name: _least_error(counts[name], *whole[name]) if counts[name].any() else whole[name] for name in names}
 
 
 def observe(
@@ -73,41 +69,3 @@ def _least_error(counts: Counts, low: float, high: float) -> Range:
 
     best = min(np.linspace(1, 0, _CANDIDATES, endpoint=False), key=error)
     return float(best) * low, float(best) * high
-
-
-def _percentile(counts: Counts, low: float, high: float) -> Range:
-    edges = np.linspace(low, high, _BINS + 1)
-    below = np.cumsum(counts) / counts.sum()
-    first = int(np.searchsorted(below, _CUT_OFF / 2, side="right"))
-    last = int(np.searchsorted(below, 1 - _CUT_OFF / 2))
-    return min(float(edges[first]), 0.0), max(float(edges[last + 1]), 0.0)
-
-
-def _entropy(counts: Counts, low: float, high: float) -> Range:
-    """Returns the range of least divergence among those cut off at one magnitude, positive and negative."""
-    edges = np.linspace(low, high, _BINS + 1)
-    largest = max(-low, high)
-    best, chosen = np.inf, largest
-    for limit in np.linspace(0, largest, _CANDIDATES + 1)[1:]:
-        first, last = np.searchsorted(edges, -limit), np.searchsorted(edges, limit, side="right") - 1
-        if last - first < _LEVELS:
-            continue
-        divergence = _divergence(counts, int(first), int(last))
-        if divergence < best:
-            best, chosen = divergence, limit
-    return max(low, -float(chosen)), min(high, float(chosen))
-
-
-def _divergence(counts: Counts, first: int, last: int) -> float:
-    """Returns the divergence, in nats, between the values and their 256 steps over the bins `first` to `last`."""
-    kept = counts[first:last]
-    values = kept.astype(np.float64)
-    values[0] += counts[:first].sum()  # values outside the range are clipped to its ends
-    values[-1] += counts[last:].sum()
-    level = np.arange(len(kept)) * _LEVELS // len(kept)
-    occupied = kept > 0
-    share = np.bincount(level, kept, _LEVELS) / np.maximum(np.bincount(level, occupied, _LEVELS), 1)
-    left = np.where(occupied, share[level], 0.0)
-    p, q = values / values.sum(), np.maximum(left / max(left.sum(), 1.0), _FLOOR)
-    some = p > 0
-    return float(np.sum(p[some] * np.log(p[some] / q[some])))

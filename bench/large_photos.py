@@ -4,10 +4,10 @@
     python bench/large_photos.py --photos DIR --limit 8 --rounds 3
 
 The photos of the folder are enlarged, with added sensor noise, and saved at quality 90. One photo: the bundle with
-scaled and with full decoding, eager PyTorch as in `single_image.py`, and only Pillow, which decodes in full and
-resizes; all are warm and take turns, photo by photo. Folder: the run of `folder.py` over the photos, scaled and in
-full, and eager PyTorch photo by photo with as many threads, in turns. The last line counts the captions that change
-with scaled decoding, and those that change if the photos are saved at quality 92.
+scaled and with full decoding, eager PyTorch as in `peers.py`, and only Pillow, which decodes in full and resizes; all
+are warm and take turns, photo by photo. Folder: the run of `folder.py` over the photos, scaled and in full, and eager
+PyTorch photo by photo with as many threads, in turns. The last line counts the captions that change with scaled
+decoding, and those that change if the photos are saved at quality 92.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from folder import run
 from harness.command_line import command_line, jpeg_files, machine
 from harness.tables import header, row
 from harness.turns import in_turns, ratios, seconds, with_quartiles
+from peers.eager import EagerCaptioner
 from PIL import Image
-from single_image import EagerCaptioner
 
 from caprun import Captioner, SearchOptions
 from caprun.batch.listing import list_photos

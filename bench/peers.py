@@ -3,7 +3,7 @@
     python bench/peers.py                                        # examples/, one thread
     python bench/peers.py --photos DIR --limit 5 --rounds 3 --only caprun-fp32 eager
 
-The peers are our weights in eager PyTorch, run as public repositories do (`single_image.py`), and as the TorchScript
+The peers are our weights in eager PyTorch, run as public repositories do (`peers/eager.py`), and as the TorchScript
 bundle of `captioner export`; sgrvinod's tutorial (`peers/sgrvinod.py`); and Hugging Face's ViT-GPT2 and BLIP-base
 (`peers/hugging_face.py`). The last three have random weights, which do not change the time of a step. They take as many
 steps as our caption of the photo has pieces, END included.

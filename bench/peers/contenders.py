@@ -109,10 +109,9 @@ def _torch(threads: int) -> None:
 
 
 def _eager(sources: Sources, threads: int) -> CaptionPhoto:
-    from single_image import EagerCaptioner
-
     from caprun import SearchOptions
     from captioner.models.checkpoint import load_checkpoint
+    from peers.eager import EagerCaptioner
 
     _torch(threads)
     checkpoint = load_checkpoint(sources.checkpoint)

@@ -1,39 +1,23 @@
-"""Times one photo, from file to caption, against the same checkpoint in eager PyTorch.
-
-    python bench/single_image.py                       # examples/, one thread
-    python bench/single_image.py --photos DIR --threads 2
-
-The peer runs a trained model as public repositories do: PIL, torchvision transforms, `eval`, `inference_mode` and
-a Python loop over steps, which projects the attention's keys at every step and repeats the photo's features for every
-beam. Both sides are warm and take turns, photo by photo. The table has a row for every precision of the bundle and
-counts the captions that equal the peer's.
-"""
+"""The same checkpoint in eager PyTorch, run as public repositories do."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-
 import torch
-from harness.command_line import command_line, jpeg_files, machine
-from harness.tables import header, row
-from harness.turns import in_turns, ratios, seconds, with_quartiles
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
-from caprun import Captioner, SearchOptions
-from caprun.bundle.reading import read_bundle
-from caprun.engine import packaged_bundle
+from caprun import SearchOptions
 from captioner.models.caption_model import CaptionModel
-from captioner.models.checkpoint import Checkpoint, build_model, load_checkpoint
-
-BEAMS = (1, 3)
+from captioner.models.checkpoint import Checkpoint, build_model
 
 
 class EagerCaptioner:
-    """Runs a checkpoint with one layer of soft attention in PyTorch, as public captioning repositories do."""
+    """Runs a checkpoint with one layer of soft attention in PyTorch.
+
+    As in public captioning repositories: PIL, torchvision transforms, `eval`, `inference_mode` and a Python loop over
+    steps, which projects the attention's keys at every step and repeats the photo's features for every beam.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model: CaptionModel = build_model(checkpoint).eval()
@@ -97,56 +81,3 @@ class EagerCaptioner:
         hidden = torch.sigmoid(o) * torch.tanh(cell)
         logits = decoder.output(word + decoder.output_hidden(hidden) + decoder.output_context(context))
         return logits, hidden, cell
-
-
-def compare(
-    ours: Mapping[str, Captioner], peer: EagerCaptioner, photos: Sequence[str], beam: int, rounds: int
-) -> Iterator[str]:
-    """Times every precision and the peer on every photo, in turns, and yields a row for each precision."""
-    spec = next(iter(ours.values())).spec
-    options = SearchOptions(beam, spec.search.max_length, spec.search.length_penalty)
-
-    def ours_of(captioner: Captioner, photo: str) -> str:
-        return captioner.caption(photo, options).text
-
-    sides = {"peer": lambda photo: peer.caption(photo, options)}
-    sides |= {precision: partial(ours_of, captioner) for precision, captioner in ours.items()}
-    captions = in_turns(sides, photos)  # also the warm-up
-    timed = {name: lambda photo, side=side: 1000 * seconds(lambda: side(photo)) for name, side in sides.items()}
-    times = in_turns(timed, [*photos] * rounds)
-    peer_times = times.pop("peer")
-    for precision, taken in times.items():
-        same = sum(a == b for a, b in zip(captions[precision], captions["peer"], strict=True))
-        yield row(
-            f"{'greedy' if beam == 1 else f'beam {beam}'}, {precision}",
-            f"{statistics.median(taken):.1f}",
-            f"{statistics.median(peer_times):.1f}",
-            with_quartiles(ratios(peer_times, taken)),
-            f"{same} of {len(photos)}",
-        )
-
-
-def main() -> None:
-    """Prints a row for each search and precision."""
-    parser = command_line(__doc__, "--photos", "--bundle", "--checkpoint", "--threads")
-    parser.add_argument("--rounds", type=int, default=5, help="Number of times each photo is captioned.  [default: 5]")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    photos = [str(path) for path in jpeg_files(parser, arguments.photos)]
-    if len(photos) * arguments.rounds < 2:
-        parser.error("Quartiles need two photos or two rounds; raise --rounds.")
-    path = arguments.bundle or packaged_bundle()
-    ours = {
-        precision: Captioner.load(path, device="cpu", threads=arguments.threads, precision=precision)
-        for precision in read_bundle(path).manifest.precisions
-    }
-    peer = EagerCaptioner(load_checkpoint(arguments.checkpoint))
-    print(f"{len(photos)} photos, {arguments.threads} thread(s), {machine(['onnxruntime', 'torch'])}\n")
-    print(header("search", "caprun, ms", "eager PyTorch, ms", "ratio (quartiles)", "same captions"))
-    for beam in BEAMS:
-        for line in compare(ours, peer, photos, beam, arguments.rounds):
-            print(line, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -193,16 +193,13 @@ def sameness(photos: Sequence[Photo], endings: frozenset[str], learnt: frozenset
     ]
 
 
-def measure(
-    bundle: Path, data: Sequence[Path], split: str, precision: str | None = None, *, neutral: bool = False
-) -> str:
+def measure(bundle: Path, data: Sequence[Path], split: str, *, neutral: bool = False) -> str:
     """Captions a split of one or more datasets and returns the section.
 
     Args:
         bundle: the model.
         data: folders of captioned photos.
         split: the split whose photos are captioned.
-        precision: the precision of the graphs; None for the fastest.
         neutral: whether to compare captions with and without neutral words.
 
     Raises:
@@ -216,7 +213,7 @@ def measure(
         raise CaptionerError(
             f"No photo in split {split!r} has two references, which are needed; name another split with --split."
         )
-    captioner = Captioner.load(bundle, precision=precision, many=True)
+    captioner = Captioner.load(bundle, many=True)
     language = word_lists(captioner.spec.language or "en")
     lists, own = language.by_subject, captioner.spec.search
     images = [example.image for example in examples]
@@ -235,7 +232,7 @@ def measure(
     known = {word for piece in captioner.vocabulary.pieces for word in tokenize(piece)}
     known -= {word for piece in ("<pad>", "<start>", "<end>", "<unk>") for word in tokenize(piece)}
     model = "" if bundle == packaged_bundle() else f"{bundle.as_posix()} "
-    chosen = (f" --precision {precision}" if precision else "") + (" --neutral" if neutral else "")
+    chosen = " --neutral" if neutral else ""
     lines = [
         f"Counted in the captions of {len(photos)} photos. In brackets is what people get in the same comparison: each",
         "photo's first reference, held against its other references as the caption is.",
@@ -278,12 +275,10 @@ def main() -> None:
     parser.add_argument(
         "--split", default="dev", choices=["train", "dev", "test"], help="Split to caption.  [default: dev]"
     )
-    parser.add_argument("--precision", help="Precision.  [default: the fastest measured on such hardware]")
     parser.add_argument("--neutral", action="store_true", help="Compare captions with and without neutral words.")
     arguments = parser.parse_args()
-    given = (arguments.bundle, arguments.data, arguments.split, arguments.precision)
     try:
-        print(measure(*given, neutral=arguments.neutral), end="")
+        print(measure(arguments.bundle, arguments.data, arguments.split, neutral=arguments.neutral), end="")
     except CaprunError as error:
         parser.exit(1, f"Error: {error}\n")
 

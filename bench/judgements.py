@@ -3,7 +3,6 @@
     python bench/judgements.py examples                  # ordinary photos, with the packaged bundle
     python bench/judgements.py failures weights/mine     # pictures unlike those of the training
     python bench/judgements.py examples --update         # a new model: write its captions, then judge the changed ones
-    python bench/judgements.py examples --into PAGE.md   # between its marks <!-- examples --> and <!-- end -->
 
 The `judgements.toml` of each folder lists its pictures, what they show, and the judgement of each caption. A judgement
 holds for one caption: if the model's caption of a picture has changed, the command fails and names the picture.
@@ -20,7 +19,6 @@ from pathlib import Path
 
 import tomli_w
 from harness.command_line import ROOT, command_line
-from harness.sections import write_section
 
 from caprun.bundle.plain_data import from_dict
 from caprun.caption import Caption
@@ -114,24 +112,23 @@ def section(name: str, cases: Sequence[Case], found: Mapping[str, Caption], fold
     return "\n".join([*rows, "", note]) + "\n"
 
 
-def captions(bundle: Path, pictures: Sequence[Path], precision: str | None = None) -> list[Caption]:
+def captions(bundle: Path, pictures: Sequence[Path]) -> list[Caption]:
     """Captions pictures on the CPU.
 
     Raises:
         CaprunError: the bundle or a picture cannot be read.
     """
-    captioner = Captioner.load(bundle, device="cpu", precision=precision)
+    captioner = Captioner.load(bundle, device="cpu")
     return [captioner.caption(picture) for picture in pictures]
 
 
-def measure(name: str, bundle: Path, page: Path, precision: str | None = None, *, update: bool = False) -> str:
+def measure(name: str, bundle: Path, page: Path, *, update: bool = False) -> str:
     """Captions the pictures of a section and formats it.
 
     Args:
         name: name of the section, a key of `FOLDERS`.
         bundle: the model.
         page: the page that links to the pictures.
-        precision: the precision of the graphs; None for the fastest measured on such hardware.
         update: whether to write the captions to `judgements.toml` first.
 
     Raises:
@@ -139,7 +136,7 @@ def measure(name: str, bundle: Path, page: Path, precision: str | None = None, *
     """
     folder = FOLDERS[name]
     cases = read_cases(folder)
-    texts = captions(bundle, [folder / case.picture for case in cases], precision)
+    texts = captions(bundle, [folder / case.picture for case in cases])
     found = {case.picture: caption for case, caption in zip(cases, texts, strict=True)}
     if update:
         cases = updated(cases, found)
@@ -149,24 +146,16 @@ def measure(name: str, bundle: Path, page: Path, precision: str | None = None, *
 
 
 def main() -> None:
-    """Prints the section, or writes it into a page."""
+    """Prints the section, with links from the repository's root."""
     parser = command_line(__doc__)
     parser.add_argument("section", choices=list(FOLDERS), help="Section, and folder of pictures.")
     parser.add_argument(
         "bundle", type=Path, nargs="?", default=packaged_bundle(), help="Bundle.  [default: the packaged one]"
     )
-    parser.add_argument("--precision", help="Precision.  [default: the fastest measured on such hardware]")
     parser.add_argument("--update", action="store_true", help="Write the captions to judgements.toml first.")
-    parser.add_argument("--into", type=Path, metavar="PAGE.md", help="Write the section between its marks in a page.")
     options = parser.parse_args()
-    name = options.section
     try:
-        page = options.into or ROOT / "README.md"
-        found = measure(name, options.bundle, page, options.precision, update=options.update)
-        if options.into:
-            write_section(options.into, name, found)
-        else:
-            print(found, end="")
+        print(measure(options.section, options.bundle, ROOT / "README.md", update=options.update), end="")
     except CaprunError as error:
         parser.exit(1, f"Error: {error}\n")
 

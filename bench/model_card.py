@@ -17,7 +17,6 @@ from pathlib import Path
 import biases
 import judgements
 from harness.command_line import ROOT, command_line
-from harness.sections import with_section
 
 from capexport.card import model_card
 from caprun.bundle.manifest import MANIFEST, MODEL_CARD
@@ -25,6 +24,7 @@ from caprun.bundle.reading import read_bundle
 from caprun.bundle.writing import replaced_bundle, write_manifest
 from caprun.engine import packaged_bundle
 from caprun.errors import CaprunError
+from captioner.errors import CaptionerError
 
 INTRODUCTION = ROOT / "weights" / "checkpoints" / "everyday_lite2.md"
 
@@ -32,6 +32,20 @@ INTRODUCTION = ROOT / "weights" / "checkpoints" / "everyday_lite2.md"
 def sections_of(introduction: str) -> list[str]:
     """Returns the names of the sections for which an introduction has marks."""
     return [name for name in (*judgements.FOLDERS, "biases") if f"<!-- {name} -->" in introduction]
+
+
+def with_section(text: str, name: str, section: str) -> str:
+    """Returns a text with a section between its marks.
+
+    Raises:
+        CaptionerError: the text has no such marks.
+    """
+    mark, end = f"<!-- {name} -->\n", "<!-- end -->\n"
+    before, found, rest = text.partition(mark)
+    replaced, ended, after = rest.partition(end)
+    if not found or not ended or "<!-- " in replaced:  # otherwise the end found belongs to another section
+        raise CaptionerError(f"There is no section {name}; add a line {mark.strip()}, and below it {end.strip()}.")
+    return f"{before}{mark}\n{section.strip()}\n\n{end}{after}"
 
 
 def write_card(path: Path, introduction: str) -> None:

@@ -14,7 +14,7 @@ sys.path.append(str(ROOT / "bench"))  # as `python bench/NAME.py` does
 import biases  # noqa: E402
 import judgements  # noqa: E402
 import model_card  # noqa: E402
-from harness import nouns, sections  # noqa: E402
+from harness import nouns  # noqa: E402
 from harness.word_lists import Sentence, word_lists  # noqa: E402
 from PIL import Image  # noqa: E402
 
@@ -214,12 +214,9 @@ def test_there_are_at_least_eight_examples_of_at_most_640_pixels():
             assert max(image.size) <= 640
 
 
-def test_a_section_is_written_into_a_page_with_relative_links(tmp_path, monkeypatch):
+def test_pictures_are_linked_relative_to_the_page(tmp_path, monkeypatch):
     folder = tmp_path / "examples" / "failures"
     folder.mkdir(parents=True)
-    page = tmp_path / "docs" / "page.md"
-    page.parent.mkdir()
-    page.write_text("# A page\n<!-- failures -->\n<!-- end -->\n")
     monkeypatch.setattr(judgements, "ROOT", tmp_path)
     monkeypatch.setattr(judgements, "FOLDERS", {"failures": folder})
     monkeypatch.setattr(judgements, "captions", lambda *_: list(SAID.values()))
@@ -227,12 +224,8 @@ def test_a_section_is_written_into_a_page_with_relative_links(tmp_path, monkeypa
     (folder / judgements.JUDGEMENTS).write_text(
         case.format("cat", "a dog", "no dog") + case.format("sign", "a man", "nobody")
     )
-    sections.write_section(page, "failures", judgements.measure("failures", tmp_path, page))
-    assert '| <img src="../examples/failures/cat.webp" width="160"' in page.read_text()
-    with pytest.raises(CaptionerError, match=r"page\.md: There is no section examples"):
-        sections.write_section(page, "examples", "x")
-    with pytest.raises(CaptionerError, match=r"none\.md cannot be written"):
-        sections.write_section(tmp_path / "none.md", "examples", "x")
+    found = judgements.measure("failures", tmp_path, tmp_path / "docs" / "page.md")
+    assert '| <img src="../examples/failures/cat.webp" width="160"' in found
 
 
 def test_an_update_writes_the_current_captions_to_be_judged(tmp_path, monkeypatch):
@@ -250,11 +243,11 @@ def test_an_update_writes_the_current_captions_to_be_judged(tmp_path, monkeypatc
 
 def test_a_section_replaces_the_previous_one_and_nothing_else():
     text = "before\n<!-- a -->\nold\n<!-- end -->\nbetween\n<!-- b -->\n<!-- end -->\nafter\n"
-    once = sections.with_section(text, "a", "new\n")
+    once = model_card.with_section(text, "a", "new\n")
     assert once == text.replace("old\n", "\nnew\n\n")
-    assert sections.with_section(once, "a", "new\n") == once
+    assert model_card.with_section(once, "a", "new\n") == once
     with pytest.raises(CaptionerError, match="no section c"):
-        sections.with_section(text, "c", "new")
+        model_card.with_section(text, "c", "new")
 
 
 @pytest.mark.parametrize(
@@ -265,7 +258,7 @@ def test_the_introduction_of_a_model_has_markers_for_its_sections(introduction, 
     text = (ROOT / "weights" / introduction).read_text()
     assert model_card.sections_of(text) == names
     for name in names:
-        assert sections.with_section(text, name, "x") != text
+        assert model_card.with_section(text, name, "x") != text
 
 
 def test_a_new_card_leaves_the_rest_of_the_bundle_unchanged(tmp_path):

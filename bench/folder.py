@@ -4,9 +4,9 @@
     python bench/folder.py --photos DIR --scale        # cost and memory at 100, 1,000 and 10,000 photos
 
 Each stage is timed alone on one core, in the batches of the run: reading a photo (JPEG decoding, resizing), the
-encoder, and the decoder with its search. Their sum divided by the number of cores is a lower bound on the time of the
-run. Stages and run take turns. CPU time is printed next to wall time; it hardly depends on other load, and shows how
-much work the run adds to its stages.
+encoder, and the decoder with its search, which is the time of captioning less that of the encoder. Their sum
+divided by the number of cores is a lower bound on the time of the run. Stages and run take turns. CPU time is printed
+next to wall time; it hardly depends on other load, and shows how much work the run adds to its stages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from harness.command_line import command_line, machine
 from harness.tables import header, row
 from harness.turns import in_turns
@@ -37,7 +36,6 @@ from caprun.commands.many_photos import plan_output, write_captions
 from caprun.engine import default_batch_size
 from caprun.inference.hardware import peak_memory
 from caprun.photos.preprocessing import load
-from caprun.search.steps import Steps
 
 SCALE = (100, 1_000, 10_000)
 
@@ -47,21 +45,6 @@ class Cost(NamedTuple):
 
     wall: float
     cpu: float
-
-
-class TimedEncoder:
-    """A backend that adds up the time of its encoder."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend, self.device = backend, backend.device
-        self.wall = self.cpu = 0.0
-
-    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> Steps:
-        """Encodes images; see `caprun.engine.Backend`."""
-        steps, cost = timed(lambda: self._backend.encode(images, alpha=alpha), len(images))
-        self.wall += cost.wall * len(images)
-        self.cpu += cost.cpu * len(images)
-        return steps  # type: ignore[no-any-return]
 
 
 def timed(work: Callable[[], Any], photos: int) -> tuple[Any, Cost]:
@@ -74,11 +57,9 @@ def timed(work: Callable[[], Any], photos: int) -> tuple[Any, Cost]:
 def stages(captioner: Captioner, paths: list[str], size: int) -> dict[str, Cost]:
     """Times each stage alone, on one core."""
     images, reading = timed(lambda: np.stack([load(path, captioner.spec.image) for path in paths]), len(paths))
-    encoder = TimedEncoder(captioner.backend)
-    watched = Captioner(captioner.spec, captioner.vocabulary, encoder)
     batches = [images[first : first + size] for first in range(0, len(images), size)]
-    _, both = timed(lambda: [watched.caption_arrays(batch) for batch in batches], len(paths))
-    encoding = Cost(encoder.wall / len(paths), encoder.cpu / len(paths))
+    _, encoding = timed(lambda: [captioner.backend.encode(batch) for batch in batches], len(paths))
+    _, both = timed(lambda: [captioner.caption_arrays(batch) for batch in batches], len(paths))
     return {"read": reading, "encoder": encoding, "decoder": Cost(both.wall - encoding.wall, both.cpu - encoding.cpu)}
 
 

@@ -26,7 +26,6 @@ from harness.turns import in_turns, ratios, with_quartiles
 
 IMPORTS = ("-c", "import numpy, PIL.Image, onnxruntime")
 NOTHING = ("-c", "pass")
-HEAVY = ("numpy", "PIL", "onnxruntime")
 
 
 class Run(NamedTuple):
@@ -74,17 +73,8 @@ def compare(
     )
 
 
-def imported(command: Sequence[str]) -> list[str]:
-    """Returns the heavy packages that a Python command imports."""
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
-    return [name for name in HEAVY if name in modules]
-
-
 def main() -> None:
-    """Prints a row for each command, and the packages that the short ones import."""
+    """Prints a row for each command."""
     parser = command_line(__doc__)
     parser.add_argument(
         "--photo", type=Path, default=ROOT / "examples" / "astronaut.jpg", help="Photo.  [default: astronaut.jpg]"
@@ -111,10 +101,6 @@ def main() -> None:
         ('`python -c "import click"`', [python, "-c", "import click"], "`python -c pass`", NOTHING),
     ):
         print(compare(title, command, base_name, [python, *base], arguments.rounds, environment), flush=True)
-    for option in ("--help", "--version"):
-        found = imported(["-m", "caprun", option])
-        print(f"\n`caprun {option}` imports {', '.join(found) or 'none of ' + ', '.join(HEAVY)}", end="")
-    print()
 
 
 if __name__ == "__main__":

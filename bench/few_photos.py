@@ -106,9 +106,11 @@ def write_own(folder: Path, examples: Sequence[Example]) -> None:
     """Writes a folder of links to photos, each beside a text file with its captions."""
     folder.mkdir(parents=True)
     for example in examples:
-        photo = folder / example.image.name
-        photo.symlink_to(example.image.resolve())
-        photo.with_suffix(".txt").write_text("\n".join(example.references), encoding="utf-8")
+        stem = example.image.stem
+        while (folder / f"{stem}.txt").exists():  # a photo of another folder, or with another extension, has this name
+            stem += "_"
+        (folder / f"{stem}{example.image.suffix}").symlink_to(example.image.resolve())
+        (folder / f"{stem}.txt").write_text("\n".join(example.references), encoding="utf-8")
 
 
 def show(

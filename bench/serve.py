@@ -64,8 +64,11 @@ def _children(pid: int) -> list[int]:
 
 
 def _resident(pid: int) -> float:
-    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) / 1e3
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) / 1e3
+    return 0.0  # the process has ended since it was listed
 
 
 @contextlib.contextmanager

@@ -87,8 +87,8 @@ def main() -> None:
             else:
                 section = judgements.measure(name, options.bundle, page)
             text = with_section(text, name, section)
-        options.introduction.write_text(text, encoding="utf-8")
         write_card(options.bundle, text)
+        options.introduction.write_text(text, encoding="utf-8")  # last, so that both or neither change
     except (CaprunError, OSError) as error:
         parser.exit(1, f"Error: {error}\n")
     print(options.bundle / MODEL_CARD)

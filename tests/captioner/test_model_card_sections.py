@@ -261,6 +261,21 @@ def test_the_introduction_of_a_model_has_markers_for_its_sections(introduction, 
         assert model_card.with_section(text, name, "x") != text
 
 
+def test_a_card_that_cannot_be_written_leaves_the_introduction(tmp_path, monkeypatch):
+    def fails(*_: object) -> None:
+        raise CaptionerError("The disk is full.")
+
+    introduction = tmp_path / "card.md"
+    introduction.write_text("<!-- examples -->\n<!-- end -->\n")
+    monkeypatch.setattr(judgements, "measure", lambda *_: "new")
+    monkeypatch.setattr(model_card, "write_card", fails)
+    tiny = ROOT / "tests" / "tiny" / "bundle"
+    monkeypatch.setattr(sys, "argv", ["", str(tiny), "--data", "none", "--introduction", str(introduction)])
+    with pytest.raises(SystemExit):
+        model_card.main()
+    assert introduction.read_text() == "<!-- examples -->\n<!-- end -->\n"
+
+
 def test_a_new_card_leaves_the_rest_of_the_bundle_unchanged(tmp_path):
     import shutil
 

@@ -209,14 +209,14 @@ def read(captioner: Captioner, pictures: Iterator[Path | Image.Image]) -> Iterat
 
 def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt.NDArray[np.float64]:
     """Prints figures for the bundle's own search, greedy and beam 5; returns the probabilities for its own search."""
-    dev = [example for example in data.split("dev") if len(example.references) > 1]
+    human = confidence.measured["human_cider"]  # of the datasets that were in the fit
+    dev = [example for example in data.split("dev") if len(example.references) > 1 and example.dataset in human]
     own = captioner.spec.search
     of_own = np.empty(0)
     for options in (own, own.plain(1), own.plain(5)):
         captioned = caption_examples(captioner, dev, options)
         found = probabilities(confidence, captioned)
-        measured = confidence.measured
-        good = relative_scores(captioned.texts, dev, measured["human_cider"]) >= measured["share"]
+        good = relative_scores(captioned.texts, dev, human) >= confidence.measured["share"]
         print(
             f"  dev as fitted, {options.text}: {len(dev)} photos, {100 * good.mean():.1f}% good, mean confidence "
             f"{100 * found.mean():.1f}%, calibration error {calibration_error(found, good):.3f} (equal mass) "

@@ -24,6 +24,7 @@ TRAIN_PHOTOS = 6000
 OUTLIERS = 150
 """Number of outliers of each kind in the fit."""
 _SEED = 0
+_DISAGREE = "human captions of one dev photo agree no more than those of different photos"
 
 
 def fit_confidence(
@@ -33,21 +34,26 @@ def fit_confidence(
 
     Training photos and drawn outliers determine which photos are familiar, and training photos which ones are captioned
     well. Dev photos determine the weights of this and of a caption's log-probabilities, for all precisions and searches
-    together; dev photos with one caption are not used. All figures are measured on photos that were not in the fit: dev
-    photos by fold, and new outliers. The training photos are captioned last, because this takes longest. The first
-    captioner has the default precision.
+    together; dev photos with one caption, and those of datasets whose human captions do not agree, are not used. All
+    figures are measured on photos that were not in the fit: dev photos by fold, and new outliers. The training photos
+    are captioned last, because this takes longest. The first captioner has the default precision.
     """
     began = time.monotonic()
     dev = [example for example in dev if len(example.references) > 1]
+    agreed = agreement(dev)
+    if human := {dataset: score for dataset, score in agreed.items() if round(score, 2) > 0}:
+        for dataset in [name for name in agreed if name not in human]:
+            photos = sum(example.dataset == dataset for example in dev)
+            say(f"confidence: {dataset} is left out, because {_DISAGREE} (dev photos: {photos})")
+        dev = [example for example in dev if example.dataset in human]
     if min(len(dev), len(train)) < FEWEST:
         say(
             f"no confidence: it needs {FEWEST} dev photos with at least two captions and {FEWEST} training photos; "
             f"--data has {len(dev)} and {len(train)}"
         )
         return None
-    human = agreement(dev)
-    if round(min(human.values()), 2) <= 0:
-        say("no confidence: human captions of one dev photo agree no more than those of different photos")
+    if not human:
+        say(f"no confidence: {_DISAGREE}")
         return None
     own, main = next(iter(captioners.items()))
     first = caption_examples(main, dev)

@@ -252,6 +252,21 @@ def test_captions_never_good_are_reported_before_training_photos_are_captioned(
     assert searches == [220]
 
 
+def test_a_dataset_whose_human_captions_do_not_agree_is_left_out_by_name(
+    model: Captioner, examples: MakeExamples, searches: list[int]
+) -> None:
+    dev = [replace(one, references=(f"zebra {i}", f"zebra {i} lion")) for i, one in enumerate(examples("dev", 221))]
+    dev = [replace(one, dataset="streets" if i < 220 else "one") for i, one in enumerate(dev)]
+    lines: list[str] = []
+    assert fit_confidence({"fp32": model}, examples("train", 220), dev, lines.append) is None
+    reason = "human captions of one dev photo agree no more than those of different photos"
+    assert lines == [
+        f"confidence: one is left out, because {reason} (dev photos: 1)",
+        "no confidence: no threshold makes between 30% and 70% of the dev captions good",
+    ]
+    assert searches == [220]
+
+
 def test_cut_captions_are_reported_before_training_photos_are_captioned(
     model: Captioner, examples: MakeExamples, searches: list[int]
 ) -> None:

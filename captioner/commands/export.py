@@ -92,19 +92,13 @@ def write_bundle(
 
     if dataset is not None:
         dataset = _readable(dataset, allow_missing=allow_missing)
-    others: Any = tuple(dict.fromkeys(precision for precision in settings.precisions if precision != "fp32"))
     dev = dataset.split("dev") if dataset else []
     request = ExportRequest(
         checkpoint,
         kind,
         output,
-        name=settings.name or output.resolve().name,
-        licence=settings.licence,
-        language=settings.language,
-        card=Path(settings.card) if settings.card else None,
+        settings,
         photos=[example.image for example in from_each_dataset(dev, settings.data_photos)],
-        precisions=others,
-        calibration=settings.calibration,
         train=[example for example in dataset.examples if example.split == "train"] if dataset else [],
         dev=dev,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from capexport.quantization.acceptance import Evidence, evidence_of, judge
 from capexport.quantization.fp16 import write_fp16
 from capexport.quantization.int8 import write_int8
 from capexport.verify import InspectableBackend, verify
-from caprun.bundle.manifest import FULL_PRECISION, Manifest, ModelSpec, Precision
+from caprun.bundle.manifest import FULL_PRECISION, Manifest, Precision
 from caprun.bundle.reading import read_bundle
 from caprun.bundle.writing import describe_file, replaced_bundle, write_manifest
 from caprun.engine import Captioner
@@ -30,7 +30,7 @@ from caprun.inference.precisions import choose_precision
 from caprun.inference.session import OnnxBackend
 from captioner.backends.pytorch import ModelBackend, model_spec
 from captioner.backends.torchscript import ScriptBackend
-from captioner.config.export import Calibration
+from captioner.config.export import Calibration, ExportSettings
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.models.attention import HardAttention
@@ -48,17 +48,9 @@ class ExportRequest:
     checkpoint: Path
     format: Format
     output: Path
-    name: str
-    licence: str = "unknown"
-    language: str = ""
-    """Language code of the captions; if empty, the one recorded in training."""
-    card: Path | None = None
-    """A file with the introduction of the model card."""
+    settings: ExportSettings = field(default_factory=ExportSettings)
     photos: Sequence[Path] = ()
     """Photos for the comparison with PyTorch, in addition to those in the checkpoint."""
-    precisions: Sequence[ReducedPrecision] = ()
-    """Precisions to write in addition to fp32."""
-    calibration: Calibration = "mse"
     train: Sequence[Example] = ()
     """Training photos, for the calibration of int8 and for the confidence."""
     dev: Sequence[Example] = ()
@@ -74,12 +66,13 @@ def export(request: ExportRequest, say: Say) -> Manifest:
         CaprunError: the checkpoint or a photo cannot be read, there are no photos to judge a precision on, or the
             output cannot be written.
     """
-    checkpoint = load_checkpoint(request.checkpoint)
+    settings, checkpoint = request.settings, load_checkpoint(request.checkpoint)
     model = build_model(checkpoint)
-    spec = model_spec(checkpoint, model, request.name, request.language)
+    spec = model_spec(checkpoint, model, settings.name or request.output.resolve().name, settings.language)
     photos = np.concatenate([checkpoint.samples.numpy(), prepared(request.photos, spec.image)])
-    evidence = _evidence(request, spec) if request.precisions else None
-    introduction = read_introduction(request.card) if request.card else ""
+    reduced = tuple(dict.fromkeys(name for name in settings.precisions if name != "fp32"))
+    evidence = evidence_of(spec.image, reduced, request.train, request.dev)
+    introduction = read_introduction(Path(settings.card)) if settings.card else ""
     with replaced_bundle(request.output) as directory:
         began = time.monotonic()
         write = onnx_export.write if request.format == "onnx" else torchscript_export.write
@@ -88,7 +81,7 @@ def export(request: ExportRequest, say: Say) -> Manifest:
         manifest = Manifest(
             **{name: getattr(spec, name) for name in spec.__dataclass_fields__},
             format=request.format,
-            licence=request.licence,
+            licence=settings.licence,
             files={},
             precisions={FULL_PRECISION: Precision(encoder, decoder)},
             graphs=describe(model),
@@ -107,9 +100,8 @@ def export(request: ExportRequest, say: Say) -> Manifest:
         )
         manifest = replace(manifest, parity=asdict(parity))
         manifest = write_manifest(directory, manifest, checkpoint.vocabulary, "")
-        if evidence is not None:
-            for name in request.precisions:
-                manifest = _add_precision(directory, name, evidence, request.calibration, say)
+        for name in reduced:
+            manifest = _add_precision(directory, name, evidence, settings.calibration, say)
         manifest = _add_confidence(directory, manifest, request, say)
         card = model_card(manifest, introduction)
         manifest = write_manifest(directory, manifest, checkpoint.vocabulary, card)
@@ -149,19 +141,6 @@ def _add_confidence(directory: Path, manifest: Manifest, request: ExportRequest,
     if confidence is not None:
         (directory / PICTURE).write_text(picture(confidence), encoding="utf-8", newline="\n")
     return replace(manifest, confidence=confidence)
-
-
-def _evidence(request: ExportRequest, spec: ModelSpec) -> Evidence:
-    if "int8" in request.precisions and not (request.train and request.dev):
-        raise CaptionerError(
-            "int8 needs training photos for calibration and dev photos for comparison with fp32. Give --data a dataset "
-            "that has both."
-        )
-    if not request.dev:
-        raise CaptionerError(
-            f"{request.precisions[0]} needs dev photos for comparison with fp32. Give --data a dataset that has some."
-        )
-    return evidence_of(spec.image, request.train if "int8" in request.precisions else (), request.dev)
 
 
 def _backend(directory: Path, precision: str = FULL_PRECISION) -> InspectableBackend:

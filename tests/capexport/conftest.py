@@ -98,6 +98,6 @@ def bundles(checkpoint_file: Path, copies: Mapping[str, Write], make_once: MakeO
     def fill(folder: Path, form: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(FORMATS[form], "write", copies[form])
-            export(ExportRequest(checkpoint_file, form, folder / "bundle", "small"), lambda _: None)
+            export(ExportRequest(checkpoint_file, form, folder / "bundle"), lambda _: None)
 
     return {form: make_once(f"bundle-{form}", partial(fill, form=form)) / "bundle" for form in FORMATS}

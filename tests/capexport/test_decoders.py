@@ -67,7 +67,7 @@ def exported(request: pytest.FixtureRequest, decoder: str, tmp_path_factory: pyt
     directory = tmp_path_factory.mktemp(decoder)
     checkpoint = make_checkpoint(decoder=decoder, **VARIANTS[decoder])
     save_checkpoint(directory / "best.pt", checkpoint)
-    export(ExportRequest(directory / "best.pt", request.param, directory / "bundle", decoder), lambda _: None)
+    export(ExportRequest(directory / "best.pt", request.param, directory / "bundle"), lambda _: None)
     return Exported(decoder, checkpoint, build_model(checkpoint), read_bundle(directory / "bundle"))
 
 

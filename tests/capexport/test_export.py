@@ -19,6 +19,7 @@ from capexport.export import ExportRequest, export
 from capexport.verify import ParityError
 from caprun.bundle.reading import read_bundle
 from caprun.errors import BundleError, CaprunError
+from captioner.config.export import ExportSettings
 from tests.capexport.conftest import FORMATS, Write, draw_photos
 
 
@@ -94,7 +95,7 @@ def test_an_export_with_a_slightly_wrong_decoder_fails(
 
     monkeypatch.setattr(FORMATS[form], "write", write_slightly_wrong)
     with pytest.raises(ParityError, match="differ from PyTorch"):
-        export(ExportRequest(checkpoint_file, form, tmp_path / "bundle", "off"), _silent)
+        export(ExportRequest(checkpoint_file, form, tmp_path / "bundle"), _silent)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,7 +103,7 @@ def test_a_failed_export_leaves_the_previous_bundle_unchanged(
     checkpoint_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "bundle"
-    export(ExportRequest(checkpoint_file, "torchscript", output, "first"), _silent)
+    export(ExportRequest(checkpoint_file, "torchscript", output), _silent)
     before = {path.name: path.read_bytes() for path in output.iterdir()}
 
     def fail(*_: object) -> None:
@@ -110,14 +111,14 @@ def test_a_failed_export_leaves_the_previous_bundle_unchanged(
 
     monkeypatch.setattr(torchscript_export, "write", fail)
     with pytest.raises(RuntimeError, match="the exporter broke"):
-        export(ExportRequest(checkpoint_file, "torchscript", output, "second"), _silent)
+        export(ExportRequest(checkpoint_file, "torchscript", output), _silent)
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_an_export_replaces_the_previous_bundle(checkpoint_file: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
-        export(ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", name), _silent)
+        export(ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", ExportSettings(name=name)), _silent)
         assert read_bundle(tmp_path / "bundle").manifest.name == name
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
@@ -126,7 +127,7 @@ def test_a_folder_that_is_not_a_bundle_is_not_replaced(checkpoint_file: Path, tm
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.txt").write_text("precious")
     with pytest.raises(BundleError, match="is not a bundle"):
-        export(ExportRequest(checkpoint_file, "torchscript", tmp_path / "photos", "x"), _silent)
+        export(ExportRequest(checkpoint_file, "torchscript", tmp_path / "photos"), _silent)
     assert (tmp_path / "photos" / "mine.txt").read_text() == "precious"
 
 
@@ -137,14 +138,15 @@ def test_additional_photos_are_compared(checkpoint_file: Path, tmp_path: Path) -
     for i, photo in enumerate(draw_photos(3, seed=5)):
         files.append(tmp_path / f"{i}.png")
         Image.fromarray(photo).save(files[-1])
-    manifest = export(ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", "x", photos=files), _silent)
+    manifest = export(ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", photos=files), _silent)
     assert manifest.parity["photos"] == 16 + 3
 
 
 def test_the_card_matches_the_manifest(checkpoint_file: Path, tmp_path: Path) -> None:
     text = tmp_path / "intro.md"
     text.write_text("Drawn shapes only.")
-    request = ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", "shapes", "CC0", card=text)
+    settings = ExportSettings(name="shapes", licence="CC0", card=str(text))
+    request = ExportRequest(checkpoint_file, "torchscript", tmp_path / "bundle", settings)
     manifest = export(request, _silent)
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert card.startswith("# shapes\n\nDrawn shapes only.\n\nLicence: CC0\n")
@@ -154,7 +156,7 @@ def test_the_card_matches_the_manifest(checkpoint_file: Path, tmp_path: Path) ->
 
 def test_a_missing_checkpoint_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CaprunError, match="There is no checkpoint"):
-        export(ExportRequest(tmp_path / "no.pt", "onnx", tmp_path / "bundle", "x"), _silent)
+        export(ExportRequest(tmp_path / "no.pt", "onnx", tmp_path / "bundle"), _silent)
 
 
 def test_onnx_graphs_do_not_contain_the_path_of_the_sources(graphs: Mapping[str, Path]) -> None:

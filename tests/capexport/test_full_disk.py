@@ -22,6 +22,7 @@ from caprun.bundle.reading import read_bundle
 from caprun.errors import BundleError, CaprunError
 from captioner.backends.loading import load_captioner
 from captioner.cli import main
+from captioner.config.export import ExportSettings
 from captioner.datasets import Example
 from tests.capexport.conftest import FORMATS, Write, draw_photos
 from tests.scarcity import fill, obeying_permissions, small_disk
@@ -49,10 +50,10 @@ def run(
     monkeypatch.setattr(acceptance, "score", lambda *_: {"cider": 0.5})
 
     def go(output: Path, kind: Any, *precisions: Any, name: str = "small") -> Manifest:
-        request = ExportRequest(
-            checkpoint_file, kind, output, name, precisions=precisions, train=examples, dev=examples
+        settings = ExportSettings(precisions, name=name)
+        return export(
+            ExportRequest(checkpoint_file, kind, output, settings, train=examples, dev=examples), lambda _: None
         )
-        return export(request, lambda _: None)
 
     return go
 

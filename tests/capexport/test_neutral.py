@@ -42,7 +42,7 @@ def pytorch(checkpoint: Path) -> Captioner:
 @pytest.fixture(scope="module", params=["onnx", "torchscript"])
 def bundle(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp(request.param) / "bundle"
-    export(ExportRequest(checkpoint, request.param, output, "neutral"), lambda _: None)
+    export(ExportRequest(checkpoint, request.param, output), lambda _: None)
     return output
 
 

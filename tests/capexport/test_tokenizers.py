@@ -73,7 +73,7 @@ def test_a_checkpoint_restores_its_tokenizer(config: DataConfig, checkpoint_file
 @pytest.mark.parametrize("form", ["onnx", "torchscript"])
 def test_both_formats_give_pytorchs_words(form: str, checkpoint_file: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    export(ExportRequest(checkpoint_file, form, bundle, "small"), lambda _: None)
+    export(ExportRequest(checkpoint_file, form, bundle), lambda _: None)
     assert read_bundle(bundle).vocabulary == load_checkpoint(checkpoint_file).vocabulary
     expected = load_captioner(checkpoint_file, "cpu").caption_arrays(PHOTOS, alpha=True)
     loaded = Captioner.load(bundle, device="cpu", threads=1) if form == "onnx" else load_captioner(bundle, "cpu")

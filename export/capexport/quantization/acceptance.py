@@ -47,14 +47,28 @@ class Evidence:
     """Human captions of the scored photos."""
 
 
-def evidence_of(image: ImageSpec, train: Sequence[Example], dev: Sequence[Example]) -> Evidence:
-    """Reads a fixed sample of the training photos and the first dev photos, of every dataset.
+def evidence_of(
+    image: ImageSpec, names: Sequence[ReducedPrecision], train: Sequence[Example], dev: Sequence[Example]
+) -> Evidence:
+    """Reads the photos that precisions need: the first dev photos, and for int8 a fixed sample of training photos.
+
+    Args:
+        image: the model's preprocessing.
+        names: the precisions; without any, no photo is read.
+        train: the training photos of all datasets.
+        dev: the dev photos of all datasets.
 
     Raises:
+        CaptionerError: there are no such photos.
         ImageError: a photo cannot be read.
     """
-    drawn = drawn_from_each_dataset(train, CALIBRATION_PHOTOS)
-    scored = from_each_dataset(dev, SCORED_PHOTOS)
+    drawn = drawn_from_each_dataset(train, CALIBRATION_PHOTOS) if "int8" in names else []
+    scored = from_each_dataset(dev, SCORED_PHOTOS) if names else []
+    if (names and not scored) or ("int8" in names and not drawn):
+        raise CaptionerError(
+            "int8 and fp16 need dev photos for comparison with fp32, and int8 also training photos for calibration. "
+            "Give --data a dataset that has them."
+        )
     return Evidence(
         prepared([example.image for example in drawn], image),
         prepared([example.image for example in scored], image),

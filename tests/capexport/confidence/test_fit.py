@@ -81,7 +81,7 @@ def calibrate(
         patch.setattr(fitting, "OUTLIERS", 4)
         patch.setattr(measurement, "OUTLIERS", 3)
         patch.setattr(measurement, "FEWEST_WHOLE", 20)  # a model with random weights rarely ends its captions
-        export(ExportRequest(checkpoint_file, form, output, "small", train=train, dev=dev), lines.append)
+        export(ExportRequest(checkpoint_file, form, output, train=train, dev=dev), lines.append)
     confidence = read_bundle(output).manifest.confidence
     assert confidence is not None
     return confidence, lines
@@ -280,7 +280,7 @@ def test_cut_captions_are_reported_before_training_photos_are_captioned(
 def test_an_export_without_enough_photos_succeeds_without_a_confidence(checkpoint_file: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     output = tmp_path / "bundle"
-    export(ExportRequest(checkpoint_file, "torchscript", output, "small"), lines.append)
+    export(ExportRequest(checkpoint_file, "torchscript", output), lines.append)
     assert read_bundle(output).manifest.confidence is None
     assert not (output / PICTURE).exists()
     assert "Confidence" not in (output / MODEL_CARD).read_text(encoding="utf-8")

@@ -35,6 +35,7 @@ from caprun.inference.precisions import choose_precision, measured_on
 from caprun.inference.session import OnnxBackend
 from caprun.search.steps import Steps
 from captioner.cli import main as captioner
+from captioner.config.export import ExportSettings
 from captioner.datasets import Example
 from tests.capexport.conftest import Write, draw_photos
 
@@ -116,9 +117,9 @@ def exporting(
     monkeypatch.setattr(acceptance, "photos_per_second", rates(10.0, 20.0))
     monkeypatch.setattr(acceptance, "score", lambda *_: {"cider": 0.5})
 
-    def run(output: Path, *precisions: Any, say: Callable[[str], None] = silent, **settings: Any) -> Manifest:
-        given: dict[str, Any] = {"train": examples["train"], "dev": examples["dev"]} | settings
-        return export(ExportRequest(checkpoint_file, "onnx", output, "small", precisions=precisions, **given), say)
+    def run(output: Path, *precisions: Any, say: Callable[[str], None] = silent, **photos: Any) -> Manifest:
+        given: dict[str, Any] = {"train": examples["train"], "dev": examples["dev"]} | photos
+        return export(ExportRequest(checkpoint_file, "onnx", output, ExportSettings(precisions), **given), say)
 
     return run
 
@@ -328,7 +329,7 @@ def test_fp16_needs_only_dev_photos(run: Callable[..., Manifest], tmp_path: Path
     manifest = run(tmp_path / "bundle", "fp16", train=(), say=said.append)
     assert manifest.precisions["fp16"].parity["photos"] == 12
     assert [line for line in said if line.startswith("fp16: CIDEr 50.0 on 12 photos (fp32 50.0)")]
-    with pytest.raises(CaprunError, match=r"^fp16 needs dev photos .*\. Give --data a dataset that has some\.$"):
+    with pytest.raises(CaprunError, match=r"^int8 and fp16 need dev photos .* Give --data a dataset that has them\.$"):
         run(tmp_path / "other", "fp16", train=(), dev=())
 
 
@@ -340,7 +341,7 @@ def test_the_export_command_explains_invalid_precisions(checkpoint_file: Path, t
 
     no_data = said("--precision", "int8")
     assert (no_data.exit_code, no_data.stdout, no_data.stderr.count("\n")) == (1, "", 1)
-    assert no_data.stderr.startswith("Error: int8 needs training photos for calibration")
+    assert no_data.stderr.startswith("Error: int8 and fp16 need dev photos for comparison with fp32, and int8 also")
     torchscript = said("--precision", "int8", "--format", "torchscript")
     assert torchscript.exit_code == 2
     assert "--precision int8 needs --format onnx; leave out one of the two" in torchscript.stderr

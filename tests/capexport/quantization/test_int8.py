@@ -144,7 +144,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if "encoder" in MODELS[request.param]:
         checkpoint.model["project.0.weight"] /= 100  # its random features are larger than the usual encoder's
     save_checkpoint(directory / "best.pt", checkpoint)
-    export(ExportRequest(directory / "best.pt", "onnx", directory / "bundle", "small"), lambda _: None)
+    export(ExportRequest(directory / "best.pt", "onnx", directory / "bundle"), lambda _: None)
     bundle = read_bundle(directory / "bundle")
     precisions = {**bundle.manifest.precisions, "int8": write_int8(bundle, draw_photos(32, seed=2), "minmax")}
     write_manifest(bundle.path, replace(bundle.manifest, precisions=precisions), bundle.vocabulary, "")

@@ -87,7 +87,7 @@ def test_the_language_is_given_or_follows_from_the_neutral_words(given, language
 def test_the_language_option_must_be_a_language_code(export, trained, shapes):
     result, asked = export(trained, shapes, "--language", "pt-BR")
     assert result.exit_code == 0, result.output
-    assert asked[0].language == "pt-BR"
+    assert asked[0].settings.language == "pt-BR"
     result, _ = export(trained, shapes, "--language", "Brazilian!")
     assert result.exit_code == 2
     assert "The language 'Brazilian!' is not a language code" in result.stderr

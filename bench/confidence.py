@@ -21,10 +21,9 @@ import numpy.typing as npt
 from harness.command_line import command_line
 from PIL import Image, ImageDraw, ImageFont
 
-from capexport.confidence.captioned import caption_all, caption_examples
+from capexport.confidence.captioned import Captioned, caption_all, caption_examples
 from capexport.confidence.event import relative_scores
 from capexport.confidence.figures import auroc, calibration_error
-from capexport.confidence.measurement import probabilities
 from caprun.bundle.confidence import Confidence
 from caprun.bundle.reading import read_bundle
 from caprun.engine import Captioner
@@ -205,6 +204,12 @@ UNSEEN_KINDS: tuple[Kind, ...] = (
 def read(captioner: Captioner, pictures: Iterator[Path | Image.Image]) -> Iterator[npt.NDArray[np.uint8]]:
     """Prepares pictures one after the other."""
     return (load(picture, captioner.spec.image) for picture in pictures)
+
+
+def probabilities(confidence: Confidence, captioned: Captioned) -> npt.NDArray[np.float64]:
+    """Returns the confidence of each caption, (photos,), as the runtime computes it."""
+    pairs = zip(captioned.photos, captioned.hypotheses, strict=True)
+    return np.array([confidence.probability(photo, hypothesis) for photo, hypothesis in pairs])
 
 
 def show_dev(captioner: Captioner, confidence: Confidence, data: Dataset) -> npt.NDArray[np.float64]:

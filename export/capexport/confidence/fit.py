@@ -82,7 +82,8 @@ def fit_confidence(
     outliers = {kind: encode_all(main, outliers_of(kind, OUTLIERS, _SEED, main)) for kind in KINDS}
     direction = fit_direction(trained)
     familiar = fit_familiar(trained.photos, list(outliers.values()))
-    confidence = as_confidence(event, fit_good(labelled, direction), direction, familiar)
+    good = fit_good(labelled, direction)
+    confidence = as_confidence(event, good, direction, familiar)
     measured: dict[str, Any] = {
         "split": "dev",
         "photos": len(dev),
@@ -91,7 +92,7 @@ def fit_confidence(
         "train_photos": len(trained.texts),
         "precision": own,
         "search": search.text,
-        **measure(Fitted(confidence, direction, familiar, trained, labelled, outliers), main),
+        **measure(Fitted(good, direction, familiar, trained, labelled, outliers), main),
     }
     share, against = 100 * measured["found"][0]["base_rate"], measured["outliers"]["auroc"]
     seconds = time.monotonic() - began

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from capexport.confidence.captioned import Captioned, caption_all, outliers_of
 from capexport.confidence.figures import auroc, calibration_error, reliability, risk_coverage
@@ -22,9 +23,8 @@ from capexport.confidence.predictors import (
     fit_familiar,
     fit_good,
 )
-from capexport.confidence.regression import Weights, sigmoid
+from capexport.confidence.regression import Weights
 from caprun.arrays import Float32Array
-from caprun.bundle.confidence import Confidence
 from caprun.engine import Captioner
 
 FEWEST_WHOLE = 50
@@ -38,9 +38,9 @@ Chances = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A confidence and the data it was fitted on."""
+    """The parts of a confidence and the data they were fitted on."""
 
-    confidence: Confidence
+    good: Weights
     direction: Weights
     familiar: Weights
     train: Captioned
@@ -60,7 +60,7 @@ def measure(fitted: Fitted, captioner: Captioner) -> dict[str, Any]:
     datasets = dev[own].captioned.datasets
     fold = np.random.default_rng(0).permutation(len(datasets)) % FOLDS
     good_chances = {key: chances_out_of_fold(dev, fitted.direction, fold, key) for key in dev}
-    chances = {key: sigmoid(fitted.familiar(one.captioned.photos)) * good_chances[key] for key, one in dev.items()}
+    chances = {key: expit(fitted.familiar(one.captioned.photos)) * good_chances[key] for key, one in dev.items()}
     confidence, good = chances[own], dev[own].good
     measured: dict[str, Any] = {
         "folds": FOLDS,
@@ -81,12 +81,6 @@ def measure(fitted: Fitted, captioner: Captioner) -> dict[str, Any]:
             for name in names
         ]
     return measured
-
-
-def probabilities(confidence: Confidence, captioned: Captioned) -> Chances:
-    """Returns the confidence of each caption, (photos,), as the runtime computes it."""
-    pairs = zip(captioned.photos, captioned.hypotheses, strict=True)
-    return np.array([confidence.probability(photo, hypothesis) for photo, hypothesis in pairs])
 
 
 def figures_of(confidence: Chances, good: npt.NDArray[np.bool_]) -> dict[str, Any]:
@@ -112,7 +106,7 @@ def _transfer(fitted: Fitted, name: str) -> dict[str, Any] | None:
     direction = fit_direction(train)
     familiar = fit_familiar(train.photos, list(fitted.outliers.values()))
     good = fit_good(fitted.dev, direction, others)
-    confidence = sigmoid(familiar(own.captioned.photos)) * chances_of_good(own.captioned, direction, good)
+    confidence = expit(familiar(own.captioned.photos)) * chances_of_good(own.captioned, direction, good)
     return {"fitted_on": int(others.sum()), **figures_of(confidence[~others], own.good[~others])}
 
 
@@ -122,18 +116,17 @@ def _against_outliers(fitted: Fitted, captioner: Captioner, good: Chances) -> di
     `good` is each dev caption's probability of being good if its photo is familiar, out of fold.
     """
     photos = fitted.dev[fitted.own].captioned.photos
-    confidence = sigmoid(fitted.familiar(photos)) * good
+    confidence = expit(fitted.familiar(photos)) * good
     kinds, everything = [], []
     for kind in fitted.outliers:
         drawn = caption_all(captioner, outliers_of(kind, OUTLIERS, _SEED, captioner))
-        found = probabilities(fitted.confidence, drawn)
+        good_drawn = chances_of_good(drawn, fitted.direction, fitted.good)
+        found = expit(fitted.familiar(drawn.photos)) * good_drawn
         rest = [pictures for other, pictures in fitted.outliers.items() if other != kind]
         familiar = fit_familiar(fitted.train.photos, rest)
-        pairs = zip(drawn.photos, drawn.hypotheses, strict=True)
-        good_drawn = sigmoid(np.array([fitted.confidence.good.logit(*pair) for pair in pairs])) * drawn.whole
         figures = {
             "auroc": auroc(confidence, found),
-            "left_out": auroc(sigmoid(familiar(photos)) * good, sigmoid(familiar(drawn.photos)) * good_drawn),
+            "left_out": auroc(expit(familiar(photos)) * good, expit(familiar(drawn.photos)) * good_drawn),
             "median": float(np.median(found)),
         }
         kinds.append({"kind": kind} | _rounded(figures))

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 from scipy.stats import rankdata
 
 from capexport.confidence.captioned import Captioned
 from capexport.confidence.event import Event, scores_of
-from capexport.confidence.regression import Weights, logistic, ridge, sigmoid
+from capexport.confidence.regression import Weights, logistic, ridge
 from caprun.arrays import Float32Array
 from caprun.bundle.confidence import CAPTION_FEATURES, Confidence, Linear
 
@@ -101,7 +102,7 @@ def fit_good(dev: Dev, direction: Weights, photos: npt.NDArray[np.bool_] | None 
 
 def chances_of_good(captioned: Captioned, direction: Weights, good: Weights) -> npt.NDArray[np.float64]:
     """Returns the probability that each caption is good if its photo is familiar, (photos,)."""
-    return sigmoid(good(_features(captioned, direction))) * captioned.whole
+    return np.asarray(expit(good(_features(captioned, direction))) * captioned.whole)
 
 
 def chances_out_of_fold(dev: Dev, direction: Weights, fold: npt.NDArray[np.int64], key: Key) -> npt.NDArray[np.float64]:

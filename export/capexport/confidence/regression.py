@@ -10,8 +10,6 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 Numbers = npt.NDArray[np.floating[Any]]
-_LIMIT = 30.0
-"""The largest logit, as in `caprun.bundle.confidence`."""
 
 
 class Weights(NamedTuple):
@@ -24,11 +22,6 @@ class Weights(NamedTuple):
     def __call__(self, features: Numbers) -> npt.NDArray[np.float64]:
         """Maps (rows, features) to (rows,)."""
         return np.asarray(self.bias + features.astype(np.float64) @ self.of)
-
-
-def sigmoid(logits: Numbers) -> npt.NDArray[np.float64]:
-    """Converts logits to probabilities, with logits clipped as in `caprun.bundle.confidence`."""
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -_LIMIT, _LIMIT))), np.float64)
 
 
 def logistic(features: Numbers, labels: npt.NDArray[np.bool_], penalty: float, weights: Numbers) -> Weights:

@@ -10,9 +10,8 @@ import pytest
 
 from capexport.confidence import measurement
 from capexport.confidence.captioned import Captioned
-from capexport.confidence.event import Event
 from capexport.confidence.measurement import Fitted, figures_of
-from capexport.confidence.predictors import Labelled, as_confidence, fit_direction, fit_familiar, fit_good
+from capexport.confidence.predictors import Labelled, fit_direction, fit_familiar, fit_good
 from capexport.confidence.regression import Weights
 from tests.capexport.confidence.synthetic import KEY, examples, synthetic
 
@@ -50,8 +49,7 @@ def fitted() -> Fitted:
     outliers = {"noise": rng.normal(8, 1, (50, 12)).astype(np.float32)}
     direction = fit_direction(captioned)
     familiar = fit_familiar(captioned.photos, list(outliers.values()))
-    confidence = as_confidence(Event(0.5, "It is good."), fit_good(dev, direction), direction, familiar)
-    return Fitted(confidence, direction, familiar, captioned, dev, outliers)
+    return Fitted(fit_good(dev, direction), direction, familiar, captioned, dev, outliers)
 
 
 @pytest.mark.parametrize("name", ["one", "other"])

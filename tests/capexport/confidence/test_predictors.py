@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from capexport.confidence.captioned import Captioned
 from capexport.confidence.event import Event
 from capexport.confidence.figures import auroc, calibration_error
-from capexport.confidence.measurement import probabilities
 from capexport.confidence.predictors import (
     FOLDS,
     Key,
@@ -22,7 +22,7 @@ from capexport.confidence.predictors import (
     fit_familiar,
     fit_good,
 )
-from capexport.confidence.regression import Weights, sigmoid
+from capexport.confidence.regression import Weights
 from tests.capexport.confidence.synthetic import KEY, examples, synthetic
 
 DIRECTION = Weights(0.0, np.eye(12)[0])
@@ -105,5 +105,6 @@ def test_the_runtime_computes_the_probability_of_the_fit() -> None:
     good = Weights(-0.5, rng.normal(0, 0.5, 7))
     direction, familiar = Weights(0.0, rng.normal(0, 1, 12)), Weights(1.0, rng.normal(0, 1, 12))
     confidence = as_confidence(Event(0.5, "It is good."), good, direction, familiar)
-    expected = chances_of_good(captioned, direction, good) * sigmoid(familiar(captioned.photos))
-    assert probabilities(confidence, captioned) == pytest.approx(expected, rel=1e-4)
+    expected = chances_of_good(captioned, direction, good) * expit(familiar(captioned.photos))
+    pairs = zip(captioned.photos, captioned.hypotheses, strict=True)
+    assert [confidence.probability(*pair) for pair in pairs] == pytest.approx(expected, rel=1e-4)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
-from capexport.confidence.regression import logistic, ridge, sigmoid
+from capexport.confidence.regression import logistic, ridge
 
 
 def test_logistic_regression_recovers_the_weights_that_drew_the_labels() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(3, [1, 10, 0.3], (20000, 3))
-    labels = rng.random(20000) < sigmoid(features @ [1.0, -0.2, 5.0] - 17)
+    labels = rng.random(20000) < expit(features @ [1.0, -0.2, 5.0] - 17)
     found = logistic(features, labels, 1e-6, np.ones(20000))
     assert found.of == pytest.approx([1.0, -0.2, 5.0], rel=0.1)
     assert found.bias == pytest.approx(-17, rel=0.1)
@@ -41,7 +42,7 @@ def test_a_feature_that_never_varies_gets_no_weight() -> None:
 def test_equal_labels_give_a_constant_probability_that_depends_on_their_count(label: bool) -> None:
     features = np.random.default_rng(0).normal(0, 1, (50, 3))
     for count in (5, 50):
-        chance = sigmoid(logistic(features[:count], np.full(count, label), 1.0, np.ones(count))(features))
+        chance = expit(logistic(features[:count], np.full(count, label), 1.0, np.ones(count))(features))
         assert chance == pytest.approx(abs(label - 0.5 / (count + 1)))
 
 
@@ -56,11 +57,11 @@ def test_the_fit_minimises_the_penalised_likelihood() -> None:
     rng = np.random.default_rng(0)
     features, weights = rng.normal(0, 1, (80, 2)), rng.uniform(0.5, 2, 80)
     features = (features - features.mean(0)) / features.std(0)
-    labels = rng.random(80) < sigmoid(features @ [2.0, -1.0])
+    labels = rng.random(80) < expit(features @ [2.0, -1.0])
     found = logistic(features, labels, 3.0, weights)
-    slope = features.T @ (weights * (sigmoid(found(features)) - labels)) + 3.0 * found.of
+    slope = features.T @ (weights * (expit(found(features)) - labels)) + 3.0 * found.of
     assert slope == pytest.approx(np.zeros(2), abs=1e-5)
-    assert weights @ (sigmoid(found(features)) - labels) == pytest.approx(0, abs=1e-5)
+    assert weights @ (expit(found(features)) - labels) == pytest.approx(0, abs=1e-5)
 
 
 def test_ridge_regression_without_penalty_is_least_squares() -> None:

@@ -84,7 +84,12 @@ def _vocabulary(words: list[str], found: Found, file: Path) -> tuple[Vocabulary,
         raise CaptionerError(f"{file} does not have {', '.join(missing)}; it starts with {', '.join(words[:6])}.")
     first = [words.index(word) for word in found.special]
     order = first + [index for index in range(len(words)) if index not in first]
-    return Vocabulary(tuple(words[index] for index in order), found.joining), order
+    vocabulary = Vocabulary(tuple(words[index] for index in order), found.joining)
+    try:
+        vocabulary.check()
+    except ValueError as error:
+        raise CaptionerError(f"{file} cannot be imported: {error}; replace the word.") from None
+    return vocabulary, order
 
 
 def _config(found: Found, weights: Weights, source: str) -> Config:

@@ -4,6 +4,7 @@ The runtime needs only two parts of a tokenizer: the list of printable pieces, a
 words and words into text.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,7 @@ from caprun.bundle.plain_data import from_dict, shown
 from caprun.errors import UsageError
 
 _ATTACHED = ("Mn", "Mc", "Me", "Lm")  # vowel signs, tone and repetition marks never begin a word
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # in XML or UTF-8, or on a terminal
 _MOST_SPELLINGS = 1_000  # per text; a search looks for each of them at every step
 
 
@@ -152,9 +154,25 @@ class Vocabulary:
     def from_dict(cls, data: Mapping[str, Any]) -> "Vocabulary":
         """Reads the data that `as_dict` returns; raises ValueError if it is not a vocabulary."""
         vocabulary = from_dict(cls, data)
-        if len(set(vocabulary.pieces)) != len(vocabulary.pieces):
-            raise ValueError("a piece is repeated")
+        vocabulary.check()
         return vocabulary
+
+    def check(self) -> None:
+        """Refuses a vocabulary whose captions could not be told apart, written to files or shown safely.
+
+        Raises:
+            ValueError: A piece is repeated, or a text has a control character, a lone surrogate or U+FFFE or U+FFFF.
+        """
+        if len(set(self.pieces)) != len(self.pieces):
+            raise ValueError("a piece is repeated")
+        rules = self.joining
+        whole_words = not (rules.continuation or rules.word_start)
+        pieces = (piece for piece in self.pieces if not (whole_words and piece.isspace()))  # `text` leaves those out
+        for kind, texts in (("piece", pieces), ("separator", (rules.separator,))):
+            if (found := next(filter(_UNWRITABLE.search, texts), None)) is not None:
+                raise ValueError(
+                    f"the {kind} {shown(found)} has a control character, or another that text files cannot have"
+                )
 
 
 def _spelled(text: str, pieces: Sequence[str], option: str, *, at_end: bool) -> list[tuple[frozenset[int], ...]]:

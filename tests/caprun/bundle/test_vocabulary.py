@@ -1,6 +1,7 @@
 """A vocabulary turns pieces into words and words into text."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -126,6 +127,7 @@ def test_a_word_start_at_the_end_adds_no_space() -> None:
     [
         Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", "é", "狗", '"', "\\", " ")),
         Vocabulary(("▁a", "b"), Joining("", "##", "▁", (",", "."), ("(",), "狗猫")),
+        Vocabulary(("a", "\n", " \t")),  # spaCy has such words, and captions leave them out
     ],
 )
 def test_a_vocabulary_is_read_back_unchanged_from_json(original: Vocabulary) -> None:
@@ -145,6 +147,12 @@ def test_the_length_of_a_vocabulary_is_its_number_of_pieces() -> None:
         ({"pieces": "abc"}, "pieces must be a list"),
         ({"pieces": ["a"], "joining": {"seperator": ""}}, "unknown key 'joining.seperator'"),
         ([], "must be a table"),
+        *(
+            ({"pieces": ["a", text]}, re.escape(f"the piece {text!r} has a control character"))
+            for text in ("\x0b.", "\x1b[31m", "\x9b", "\ud800", "\uffff", "a\nb")
+        ),
+        ({"pieces": ["a", "\n"], "joining": {"word_start": "▁"}}, "the piece '.n' has a control character"),
+        ({"pieces": ["a"], "joining": {"separator": "\n"}}, "the separator '.n' has a control character"),
     ],
 )
 def test_the_error_for_an_invalid_vocabulary_names_the_problem(data: Any, problem: str) -> None:

@@ -179,6 +179,14 @@ def test_a_vocabulary_that_does_not_match_the_weights_is_refused(folder, words, 
     assert image_cap().startswith(problem)
 
 
+def test_words_with_control_characters_are_refused(folder):
+    Path("vocab.txt").write_text("\n".join([*WORDS[:-1], "dog\x1b"]))
+    assert image_cap() == (
+        "vocab.txt cannot be imported: the piece 'dog\\x1b' has a control character, or another that text files cannot "
+        "have; replace the word."
+    )
+
+
 def test_a_list_is_not_a_vocabulary(folder):
     Path("vocab.json").write_text('["a", "b"]')
     assert image_cap(vocabulary="vocab.json") == "vocab.json is not a vocabulary (it holds a list)."

@@ -91,6 +91,12 @@ def test_special_pieces_come_first_and_pieces_are_unique(tokenizer_name: str) ->
 
 
 @pytest.mark.parametrize("punctuation", [False, True])
+def test_no_piece_has_a_control_character_or_a_lone_surrogate(tokenizer_name: str, punctuation: bool) -> None:
+    captions = [*CAPTIONS, "a\x0bdog\x1b[31m runs\x9b on\ud800the \uffffsnow\x00\tand\na \x7fdog"]
+    build(tokenizer_name, captions, punctuation=punctuation).vocabulary.check()
+
+
+@pytest.mark.parametrize("punctuation", [False, True])
 def test_a_restored_tokenizer_encodes_the_same_without_captions_or_files(
     tokenizer_name: str, punctuation: bool, tmp_path: Path
 ) -> None:

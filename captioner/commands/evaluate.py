@@ -84,7 +84,7 @@ def evaluate(
     from captioner.evaluation.report import evaluate as run
 
     captioner, config = _open(model, device, precision)
-    options = with_search_options(captioner.spec, search)
+    options = with_search_options(captioner.spec, captioner.vocabulary, search)
     dataset = load_datasets(
         data,
         allow_missing=allow_missing,

@@ -57,7 +57,7 @@ def caption_in_bulk(arguments: Sequence[str], output: Path, standard_input: Bina
     device = choose_device("auto") if options.device == "auto" else options.device
     precision = options.precision or choose_precision(bundle.manifest, device)
     bundle.graphs(precision)  # refuses a bundle that was altered
-    search = with_search_options(bundle.manifest, options.search)
+    search = with_search_options(bundle.manifest, bundle.vocabulary, options.search)
     source = find_source(arguments, standard_input, options)
     total = len(source.ids)
     identity = {

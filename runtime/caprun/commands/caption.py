@@ -86,7 +86,7 @@ def caption_photos(
     output = None if many.output is None else plan_output(many.output, listed)
     captioner = load(True, lambda _: None)
     refuse_uncalibrated(captioner.spec, min_confidence)
-    options = with_search_options(captioner.spec, search)
+    options = with_search_options(captioner.spec, captioner.vocabulary, search)
     how: Any = {"min_confidence": min_confidence, "batch_size": many.batch_size, "decoders": many.decoders}
     if many.xmp:
         how["sidecars"] = plan_sidecars(captioner, listed, options, many, min_confidence)
@@ -117,7 +117,7 @@ def _caption_few(
     refuse_uncalibrated(captioner.spec, min_confidence)
     if pictures.attention and captioner.spec.attention_grid is None:
         raise UsageError(f"The model {captioner.spec.name} has no attention to draw; leave out --attention.")
-    options = with_search_options(captioner.spec, search)
+    options = with_search_options(captioner.spec, captioner.vocabulary, search)
     failed = 0
     for photo in photos:
         try:

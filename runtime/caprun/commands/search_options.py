@@ -14,17 +14,21 @@ from caprun.search.options import SEARCH_OPTIONS, SearchOption, SearchOptions
 
 if TYPE_CHECKING:
     from caprun.bundle.manifest import ModelSpec
+    from caprun.bundle.vocabulary import Vocabulary
 
 
-def with_search_options(spec: "ModelSpec", given: Mapping[str, Any]) -> SearchOptions:
+def with_search_options(spec: "ModelSpec", vocabulary: "Vocabulary", given: Mapping[str, Any]) -> SearchOptions:
     """Replaces a model's search options with those given on the command line.
 
     Raises:
-        UsageError: A value is out of range, two options exclude each other, or the model has no neutral words; the
-            message names options as typed.
+        UsageError: A value is out of range, two options exclude each other, the vocabulary cannot spell a word, or the
+            model has no neutral words; the message names options as typed.
     """
+    from caprun.search.bans import Bans  # loads NumPy, which `--help` does not need
+
     try:
         options = replace(spec.search, **given)
+        Bans.of(options, spec.special.end, vocabulary)  # else the search would refuse words that have no spelling
     except UsageError as error:
         raise UsageError(re.sub(r"`(\w+)`", lambda name: f"`{_typed(name[1])}`", str(error))) from None
     if options.neutral and spec.neutral is None:

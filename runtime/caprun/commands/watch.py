@@ -54,7 +54,7 @@ def watch(
         name, device, precision, threads = model
         captioner = Captioner.load(name, device=device, threads=threads, precision=precision, many=True)
         refuse_uncalibrated(captioner.spec, min_confidence)
-        options = with_search_options(captioner.spec, search)
+        options = with_search_options(captioner.spec, captioner.vocabulary, search)
         Watch(folder, captioner, options, many, min_confidence=min_confidence, settle=settle, ended=ended).run()
 
 

@@ -132,6 +132,15 @@ def test_search_options_change_the_search(run: Run, captioner: Captioner, photo:
     assert json.loads(run(photo, "--json", *options).stdout)["log_prob"] != captioner.caption(photo).log_prob
 
 
+@pytest.mark.parametrize("option", ["--suppress", "--bad-endings"])
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_word_that_the_model_cannot_spell_is_refused_with_the_option_as_typed(
+    failure: Failure, photo: Path, option: str, folder: bool
+) -> None:
+    said = failure(photo.parent if folder else photo, option, "A", code=2)
+    assert said.startswith(f"`{option}` names 'A', which is not in the model's vocabulary")
+
+
 def test_json_prints_one_object_per_photo(run: Run, captioner: Captioner, photos: list[Path]) -> None:
     lines = run(*photos, "--json").stdout.splitlines()
     for photo, line in zip(photos, lines, strict=True):

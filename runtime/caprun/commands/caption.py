@@ -123,22 +123,23 @@ def _caption_few(
         try:
             image = begun.pop().result() if begun else preprocessing.load(photo, captioner.spec.image)
             (caption,) = captioner.caption_arrays(image[None], options, alpha=pictures.attention is not None)
-            row = {"image": photo, **as_row(caption, min_confidence)}
-            if as_json:
-                click.echo(_json(row))
-            if "abstained" in row:
-                unwritten = " No picture is written." if pictures.wanted else ""
-                click.echo(f"{photo}: {row['abstained']}{unwritten}", err=True)
-                continue
-            if not as_json:
-                for one in (caption, *caption.alternatives):
-                    click.echo(f"{photo}: {one.text}" if len(photos) > 1 else one.text)
-            pictures.write(captioner.spec, photo, caption)
         except ImageError as error:
             failed += 1
             if as_json:
                 click.echo(_json({"image": photo, **as_row(error)}))
             click.echo(f"Error: {error}", err=True)
+            continue
+        row = {"image": photo, **as_row(caption, min_confidence)}
+        if as_json:
+            click.echo(_json(row))
+        if "abstained" in row:
+            unwritten = " No picture is written." if pictures.wanted else ""
+            click.echo(f"{photo}: {row['abstained']}{unwritten}", err=True)
+            continue
+        if not as_json:
+            for one in (caption, *caption.alternatives):
+                click.echo(f"{photo}: {one.text}" if len(photos) > 1 else one.text)
+        pictures.write(captioner.spec, photo, caption)
     return 1 if failed else 0
 
 

@@ -196,6 +196,22 @@ def test_a_picture_that_cannot_be_written_is_named(
     assert f"The picture {tmp_path / place} cannot be written" in said
 
 
+def test_a_photo_that_vanishes_before_it_is_drawn_has_one_row(
+    failure: Failure, run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = run(photo, "--json").stdout
+    caption_arrays = Captioner.caption_arrays
+
+    def then_remove(*arguments: Any, **options: Any) -> Any:
+        found = caption_arrays(*arguments, **options)
+        photo.unlink()
+        return found
+
+    monkeypatch.setattr(Captioner, "caption_arrays", then_remove)
+    said = failure(photo, "--json", "--picture", tmp_path / "picture.png", stdout=row)
+    assert said == f"{photo} does not exist; check the path."
+
+
 def test_a_missing_font_is_named(failure: Failure, run: Run, photo: Path, tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
     said = failure(photo, "--picture", picture, "--font", tmp_path / "no.ttf", code=2, stdout=run(photo).stdout)

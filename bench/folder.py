@@ -129,8 +129,7 @@ def main() -> None:
     if arguments.scale:
         scale([argument for argument in sys.argv[1:] if argument != "--scale"])
         return
-    loaded = Captioner.load(arguments.bundle, device="cpu", threads=arguments.threads, many=True)
-    captioner = loaded.for_many()
+    captioner = Captioner.load(arguments.bundle, device="cpu", threads=arguments.threads, many=True)
     size = arguments.batch_size or default_batch_size(captioner)
     photos = list_photos([str(arguments.photos)], io.BytesIO())
     if arguments.count:

@@ -3,9 +3,9 @@
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +45,6 @@ class Captioner:
         backend: Runs the graphs of the model.
         digest: Digest of the weights; empty for a bundle, whose manifest has checksums.
         workers: Number of threads that may caption at once.
-        load_for_many: Loads the same model for many photos; None if this captioner suits them. It must not refer to
-            this captioner, because that would keep its sessions alive.
     """
 
     def __init__(
@@ -57,12 +55,9 @@ class Captioner:
         *,
         digest: str = "",
         workers: int = 1,
-        load_for_many: "Callable[[], Captioner] | None" = None,
     ) -> None:
         self.spec, self.vocabulary, self.backend, self.digest = spec, vocabulary, backend, digest
         self.workers = workers
-        self._load_for_many = load_for_many
-        self._for_many: Captioner | None = None
 
     @functools.cached_property
     def neutral(self) -> Neutralizer | None:
@@ -87,7 +82,8 @@ class Captioner:
             device: `auto` uses CUDA where it starts, else the CPU; `cuda` uses CUDA or fails.
             threads: CPU threads; None for all cores.
             precision: A precision of the bundle; None for the fastest one measured on this type of hardware.
-            many: Loads the model only for `caption_many`, which otherwise loads it a second time.
+            many: Whether to caption batches at once on all cores, each on one thread, which is faster for many photos;
+                otherwise a photo or a batch is captioned on all cores.
 
         Raises:
             BundleError: The bundle does not exist, differs from its manifest, or has no such precision.
@@ -96,23 +92,10 @@ class Captioner:
         from caprun.inference.hardware import threads_for_all_cores
 
         opened = bundle if isinstance(bundle, Bundle) else read_bundle(find_bundle(bundle))
-        make = functools.partial(cls, opened.manifest, opened.vocabulary)
-        many = many or threads == 1
         backend = OnnxBackend(opened, device, 1 if many else threads, precision)
-        if backend.device == "cuda":  # one thread keeps a GPU busy
-            return make(backend)
-        if many:
-            return make(backend, workers=threads or threads_for_all_cores())
-        how: Any = {"device": device, "threads": threads, "precision": precision, "many": True}
-        return make(backend, load_for_many=functools.partial(cls.load, opened, **how))
-
-    def for_many(self) -> "Captioner":
-        """Returns the same model for `workers` concurrent threads; each operation runs on one thread."""
-        if self._load_for_many is None:
-            return self
-        if self._for_many is None:
-            self._for_many = self._load_for_many()
-        return self._for_many
+        at_once = many and backend.device == "cpu"  # one thread keeps a GPU busy
+        workers = (threads or threads_for_all_cores()) if at_once else 1
+        return cls(opened.manifest, opened.vocabulary, backend, workers=workers)
 
     def caption(self, photo: Photo, options: SearchOptions | None = None, *, alpha: bool = False) -> Caption:
         """Captions one photo.
@@ -135,8 +118,9 @@ class Captioner:
         batch_size: int | None = None,
         decoders: int | None = None,
     ) -> Generator[Caption | ImageError, None, None]:
-        """Captions many photos on all cores and yields a caption or an error for each, in order.
+        """Captions many photos and yields a caption or an error for each, in order.
 
+            captioner = Captioner.load(many=True)
             for photo, result in zip(photos, captioner.caption_many(photos)):
                 print(photo, result if isinstance(result, ImageError) else result.text)
 
@@ -153,14 +137,13 @@ class Captioner:
         """
         from caprun.batch.pipeline import caption_many
 
-        captioner = self.for_many()
         return caption_many(
             photos,
-            lambda photo: load(photo, captioner.spec.image),
-            lambda images: captioner.caption_arrays(images, options),
+            lambda photo: load(photo, self.spec.image),
+            lambda images: self.caption_arrays(images, options),
             batch_size=default_batch_size(self) if batch_size is None else batch_size,
             decoders=decoders,
-            workers=captioner.workers,
+            workers=self.workers,
         )
 
     def caption_arrays(

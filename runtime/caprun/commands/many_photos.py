@@ -96,7 +96,6 @@ def write_captions(
         raise UsageError(
             "A .csv row holds one caption; with --n-best above 1, give a .jsonl file or a folder as --output."
         )
-    captioner = captioner.for_many()
     size = batch_size or default_batch_size(captioner)
     paths = [photo.path for photo in photos]
     identity = rows_identity(captioner, options, min_confidence) | {

@@ -39,7 +39,7 @@ _SENTENCES = {
 class Service:
     """The state of one serving process: a model, its queue and its metrics.
 
-    A model that was loaded with `many=True` is in memory only once.
+    A model loaded with `many=True` captions several batches at once.
 
     Attributes:
         draining: True if the process is shutting down and not ready for more requests.
@@ -50,7 +50,7 @@ class Service:
         self.settings = settings or Settings()
         self.metrics = Metrics()
         self.batcher = Batcher(captioner, self.settings, self.metrics)
-        self.captioner = self.batcher.captioner
+        self.captioner = captioner
         self.options = request_options(self.settings)
         self.draining = False
         self.unanswered = 0

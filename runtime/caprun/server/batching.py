@@ -89,7 +89,7 @@ class Batcher:
     """Captions the photos of many requests, in batches."""
 
     def __init__(self, captioner: Captioner, settings: Settings, metrics: Metrics) -> None:
-        self.captioner = captioner.for_many()
+        self.captioner = captioner
         self._settings, self._metrics = settings, metrics
         self._batch_size = settings.batch_size or default_batch_size(self.captioner)
         self._most_bytes = max(settings.queue_bytes, settings.max_bytes)

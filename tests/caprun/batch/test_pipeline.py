@@ -48,11 +48,11 @@ def watched(captioner: Captioner, wrapped: Wrapped) -> Captioner:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16, 100])
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("how", [{"threads": 1}, {"threads": 3}, {"threads": 3, "many": True}])
 def test_many_photos_get_the_captions_of_single_photos_in_order(
-    tiny: Path, captioner: Captioner, photos: list[Image.Image], batch_size: int, threads: int
+    tiny: Path, captioner: Captioner, photos: list[Image.Image], batch_size: int, how: Any
 ) -> None:
-    many = Captioner.load(tiny, device="cpu", threads=threads)
+    many = Captioner.load(tiny, device="cpu", **how)
     results = list(many.caption_many(photos, batch_size=batch_size))
     alone = [captioner.caption(photo) for photo in photos]
     assert len({caption.text for caption in alone}) > 5
@@ -130,12 +130,9 @@ def test_several_batches_are_captioned_at_once(watched: Captioner, wrapped: Wrap
 
 def test_the_number_of_workers_is_the_given_threads_or_all_cores(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "threads_for_all_cores", lambda: 7)
-    assert Captioner.load(tiny, device="cpu").for_many().workers == 7
-    assert Captioner.load(tiny, device="cpu", threads=3).for_many().workers == 3
-    one = Captioner.load(tiny, device="cpu", threads=1)
-    assert one.for_many() is one
-    many = Captioner.load(tiny, device="cpu", many=True)
-    assert many.for_many() is many, "the model is in memory once"
+    assert Captioner.load(tiny, device="cpu", many=True).workers == 7
+    assert Captioner.load(tiny, device="cpu", many=True, threads=3).workers == 3
+    assert Captioner.load(tiny, device="cpu", threads=3).workers == 1, "a batch has all threads"
 
 
 def test_a_device_failure_is_raised_after_the_finished_captions(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caprun.batch.progress import Progress
 from caprun.errors import ImageError
 from caprun.photos.reading import open_photo
 from captioner.config import DataConfig
@@ -22,7 +23,6 @@ from captioner.datasets.formats import read_dataset
 from captioner.datasets.splitting import split_examples
 from captioner.errors import CaptionerError
 from captioner.output_files import write_whole
-from captioner.progress import Progress
 from captioner.text.build import build_tokenizer
 from captioner.text.metric_words import segmentation, tokenize
 from captioner.text.scripts import counted, scripts_of

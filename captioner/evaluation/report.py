@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from caprun.batch.progress import Progress
 from caprun.caption import Caption
 from caprun.engine import Captioner
 from caprun.errors import ImageError
@@ -31,7 +32,6 @@ from captioner.models.caption_model import CaptionModel
 from captioner.models.checkpoint import Checkpoint, build_model
 from captioner.models.decoder import pad_captions
 from captioner.output_files import write_whole
-from captioner.progress import Progress
 from captioner.text.build import restore_tokenizer
 from captioner.text.metric_words import Segmenter, segmentation, segmenter, tokenize
 from captioner.text.scripts import scripts_of

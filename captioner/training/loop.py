@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from caprun.batch.progress import Progress
 from caprun.engine import Captioner
 from captioner.backends.pytorch import ModelBackend, model_spec
 from captioner.config import Config
@@ -25,7 +26,6 @@ from captioner.errors import CaptionerError
 from captioner.evaluation.metrics import score_line
 from captioner.models.caption_model import CaptionModel
 from captioner.models.checkpoint import BEST, LAST, Checkpoint, save_checkpoint
-from captioner.progress import Progress
 from captioner.reports.run import RunReports
 from captioner.training.inputs.batches import Batches, Step
 from captioner.training.interruption import delayed_interruption

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from caprun.batch.progress import Progress
 from captioner.datasets import Example
 from captioner.models.caption_model import CaptionModel
 from captioner.models.checkpoint import Checkpoint
-from captioner.progress import Progress
 from captioner.text.tokenizer import SPECIAL
 from captioner.training.inputs.batches import Batches, Source
 from captioner.training.processes import Processes

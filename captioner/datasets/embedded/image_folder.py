@@ -14,11 +14,11 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Protocol
 
 from caprun.atomic_write import flush
+from caprun.batch.progress import Progress
 from captioner.datasets.example import Split
 from captioner.datasets.files import is_photo_name
 from captioner.datasets.references import captions_in
 from captioner.output_files import prepare_folder, refusals, write_whole
-from captioner.progress import Progress
 
 METADATA = "metadata.jsonl"
 _STATE = "state.json"

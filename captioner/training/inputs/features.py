@@ -22,16 +22,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from caprun.atomic_write import atomic_write, flush
+from caprun.batch.progress import Progress
 from caprun.errors import ImageError
 from caprun.inference.devices import onnxruntime
 from caprun.photos.preprocessing import ImageSpec, prepare
 from caprun.photos.reading import open_photo
 from captioner.errors import CaptionerError
 from captioner.models.encoder import Encoder, Stem
-from captioner.progress import Progress
 from captioner.training.inputs.prefetch import prefetch
 from captioner.training.inputs.views import show
 
@@ -118,7 +117,7 @@ class FeatureCache:
     ) -> dict[str, str]:
         """Appends the features of `missing` to table and `known`; returns a sentence for each unreadable photo."""
         needed, free = len(missing) * self._stem.bytes, shutil.disk_usage(self.directory).free
-        size, room = (tqdm.format_sizeof(count, "B") for count in (needed, free))
+        size, room = (f"{count / 1e6:,.1f} MB" for count in (needed, free))
         names = ("regions", "channels") if len(self._stem.shape) == 2 else ("channels", "rows", "columns")
         sizes = (f"{length} {name}" for length, name in zip(self._stem.shape, names, strict=True))
         shape = " x ".join((f"{len(missing)} photos", *sizes))

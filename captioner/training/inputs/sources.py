@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from caprun.batch.progress import Progress
 from caprun.errors import ImageError
 from caprun.photos.preprocessing import ImageSpec, load, prepare
 from caprun.photos.reading import open_photo
 from captioner.errors import CaptionerError
-from captioner.progress import Progress
 from captioner.training.inputs.batches import Indices
 from captioner.training.inputs.features import Features, content_key
 from captioner.training.inputs.prefetch import prefetch

@@ -16,7 +16,7 @@ import click
 
 import caprun
 from caprun.batch.listing import Listed
-from caprun.batch.progress import PhotoProgress, counted
+from caprun.batch.progress import Progress, counted
 from caprun.batch.results import Results
 from caprun.batch.rows import FORMATS, captions_of
 from caprun.bundle.manifest import MODEL_CARD
@@ -118,7 +118,7 @@ def write_captions(
         found = captioner.caption_many(paths[first:], options, batch_size=size, decoders=decoders)
         try:
             # closed here, since the garbage collector can run in one of its threads, which cannot wait for itself
-            with closing(found), PhotoProgress(total, done=before) as progress:
+            with closing(found), Progress("captioning", total, "photos", done=before) as progress:
                 entries = entries_of(paths[first:], found, min_confidence)
                 for entry in itertools.islice(entries, before - first, None):
                     if sidecars:
@@ -180,7 +180,8 @@ def print_captions(
     found = captioner.caption_many(paths, options, batch_size=batch_size, decoders=decoders)
     failed = abstained = 0
     quiet = sys.stdout.isatty() and (as_json or sidecars is None)  # captions on a terminal are progress enough
-    with closing(found), PhotoProgress(len(photos), done=len(photos) - len(paths), quiet=quiet) as progress:
+    before = len(photos) - len(paths)
+    with closing(found), Progress("captioning", len(photos), "photos", done=before, quiet=quiet) as progress:
         for entry in entries_of(paths, found, min_confidence):
             failed += "error" in entry
             abstained += "abstained" in entry

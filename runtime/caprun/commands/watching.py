@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from caprun.batch.arrivals import Arrivals, Version, changes
-from caprun.batch.progress import PhotoProgress, counted
+from caprun.batch.progress import Progress, counted
 from caprun.batch.results import Results
 from caprun.commands.many_photos import end_of_run, end_of_sidecars, entries_of, plan_sidecars, rows_identity
 from caprun.commands.options import Many
@@ -91,7 +91,7 @@ class Watch:
         found = self._captioner.caption_many(
             paths, self._options, batch_size=self._many.batch_size, decoders=self._many.decoders
         )
-        with closing(found), PhotoProgress(len(paths)) as progress:
+        with closing(found), Progress("captioning", len(paths), "photos") as progress:
             for entry in entries_of(paths, found, self._least):
                 path = entry["image"]
                 if self._ended.is_set():

@@ -260,7 +260,7 @@ def test_the_size_is_announced_before_anything_is_computed(tmp_path, encoder, sp
     heard: list[tuple[str, int]] = []
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     cache.compute(photos, CPU, lambda line: heard.append((line, len(encoded))))
-    line = f"features: 3 photos x 9 regions x 8 channels in half precision, 432B in {cache.directory}"
+    line = f"features: 3 photos x 9 regions x 8 channels in half precision, 0.0 MB in {cache.directory}"
     assert heard == [(line, 0)]
 
 
@@ -270,7 +270,7 @@ def test_features_too_large_for_the_disk_are_refused_before_computation(tmp_path
     usage = namedtuple("usage", "total used free")
     cache = FeatureCache(tmp_path / "cache", encoder, spec)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 0, free - 1))
-    with pytest.raises(CaptionerError, match=r"^The features need 432B in .*, but only 454B is free\. .*--cache"):
+    with pytest.raises(CaptionerError, match=r"^The features need 0\.0 MB in .*, but only 0\.0 MB is free\. .*--cache"):
         cache.compute(photos, CPU, quiet)
     assert encoded == []
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 0, free))
@@ -326,7 +326,7 @@ def test_the_frozen_part_of_a_fine_tuned_encoder_is_cached(spec, tmp_path, encod
     photos = write_photos(tmp_path, 3)
     features = tuned(2).compute(photos, CPU, said.append)
     assert features.of([0, 2]).shape == (2, 8, 3, 3)
-    assert said[0].startswith("features: 3 photos x 8 channels x 3 rows x 3 columns in half precision, 432B in ")
+    assert said[0].startswith("features: 3 photos x 8 channels x 3 rows x 3 columns in half precision, 0.0 MB in ")
     # the folder depends on the frozen stages, not on the trained ones
     assert tuned(2, weights=0.5).directory == tuned(2).directory
     assert tuned(1).directory != tuned(2).directory

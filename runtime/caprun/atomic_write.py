@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import glob
 import os
 import secrets
 import stat
@@ -49,19 +48,6 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Removes the files that killed writers of `path` left beside it.
-
-    The caller must hold a lock, since another process that is writing `path` would fail.
-    """
-    place = Path(os.path.realpath(path))
-    if len(place.name) > _NAMED_AFTER:  # another file's name may start in the same way
-        return
-    for leftover in place.parent.glob(f".{glob.escape(place.name)}-{'[0-9a-f]' * 8}"):
-        with contextlib.suppress(OSError):
-            leftover.unlink()
 
 
 def flush(descriptor: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from caprun.atomic_write import atomic_write, remove_leftovers
+from caprun.atomic_write import atomic_write
 from tests.scarcity import files_of_at_most, fill, obeying_permissions, small_disk
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links are those of POSIX")
@@ -173,13 +173,3 @@ def test_an_impossible_path_is_an_error_and_leaves_no_file(path: Path, place: st
     with pytest.raises(OSError, match=r"No such file|[Nn]ot a directory|[Ii]s a directory"):
         write(path.parent / place)
     assert names(path.parent) == ["file.txt", "folder"]
-
-
-def test_only_leftovers_of_the_same_file_are_removed(path: Path) -> None:
-    long = "x" * 40
-    others = [".file.txt-0123456", ".other.txt-01234567", ".file.txt-01234567.txt", f".{long}-01234567", "file.txt"]
-    for name in (".file.txt-01234567", ".file.txt-89abcdef", *others):
-        (path.parent / name).touch()
-    remove_leftovers(path)
-    remove_leftovers(path.with_name(f"{long}y"))  # the temporary name has only the beginning of this name
-    assert names(path.parent) == sorted(others)

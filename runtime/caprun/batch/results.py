@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caprun.atomic_write import atomic_write, flush, remove_leftovers
+from caprun.atomic_write import atomic_write, flush
 from caprun.batch.rows import FORMATS, captions_of
 from caprun.errors import OutputError, UsageError
 from caprun.locks import try_lock
@@ -190,7 +190,6 @@ class Results:
             raise UsageError(
                 f"{taken} exists and was not written by this run; give another --output, or --overwrite to replace it."
             )
-        remove_leftovers(self._state)
         with atomic_write(self._state) as state:
             state.write((json.dumps(self._identity, ensure_ascii=False, indent=1) + "\n").encode())
             state.flush()  # on a full disk, the old results stay

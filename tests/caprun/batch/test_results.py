@@ -336,4 +336,3 @@ def test_a_run_killed_twenty_times_ends_like_an_uninterrupted_run(
         for path in whole.iterdir():
             assert (written / path.name).read_bytes() == path.read_bytes()
     assert written.is_dir() or written.read_bytes() == whole.read_bytes()
-    assert all(path.name.endswith(".run") for path in tmp_path.rglob(".*")), "a run removes what a killed one left"

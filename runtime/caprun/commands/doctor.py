@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caprun.errors import CaprunError, DeviceError
+from caprun.errors import CaprunError
 
 if TYPE_CHECKING:
     from caprun.bundle.reading import Bundle
@@ -54,15 +54,19 @@ def examine(model: str | None, threads: int | None) -> Iterator[tuple[str, Secti
         CaprunError: Something does not work; earlier sections have been yielded.
     """
     from caprun.bundle.reading import read_bundle
-    from caprun.engine import find_bundle
+    from caprun.engine import Captioner, find_bundle
 
     yield "versions", _versions()
     yield "machine", _machine()
     opened = read_bundle(find_bundle(model))
     for file in opened.manifest.files:
         opened.read(file)  # refuses a file that differs from the manifest
-    captioner, device, seconds = _load(opened, threads)
-    yield "costs", device | {"load_ms": round(1000 * seconds, 3)} | _costs(captioner)
+    began = time.perf_counter()
+    captioner = Captioner.load(opened.path, threads=threads)
+    loaded = {"load_ms": round(1000 * (time.perf_counter() - began), 3)}
+    problem = getattr(captioner.backend, "problem", None)
+    device = {"device": getattr(captioner.backend, "device", "cpu")} | ({"problem": problem} if problem else {})
+    yield "costs", device | loaded | _costs(captioner)
     yield "bundle", _bundle(opened, captioner, packaged=model is None)
 
 
@@ -113,25 +117,6 @@ def _machine() -> Section:
     if PROVIDERS["cuda"] in machine["providers"]:
         machine["cuda"] = cuda.problem() or "the driver is new enough"
     return machine
-
-
-def _load(bundle: "Bundle", threads: int | None) -> tuple["Captioner", Section, float]:
-    """Loads a bundle as `--device auto` does; returns the captioner, its device and the loading time in seconds."""
-    from caprun.engine import Captioner
-    from caprun.inference.devices import choose_device
-
-    device = choose_device("auto")
-    found: Section = {}
-    began = time.perf_counter()
-    try:
-        captioner = Captioner.load(bundle.path, device=device, threads=threads)
-    except DeviceError as error:
-        if device == "cpu":
-            raise
-        found["problem"] = str(error)
-        began = time.perf_counter()
-        captioner = Captioner.load(bundle.path, device="cpu", threads=threads)
-    return captioner, {"device": getattr(captioner.backend, "device", "cpu")} | found, time.perf_counter() - began
 
 
 def _costs(captioner: "Captioner") -> Section:

@@ -39,6 +39,7 @@ class OnnxBackend:
     Attributes:
         device: The device that the graphs run on.
         precision: The precision of the graphs.
+        problem: Why `auto` uses the CPU although CUDA seemed to work; None if it did not try, or CUDA started.
 
     Raises:
         BundleError: The bundle has no ONNX graphs or no such precision, or ONNX Runtime refuses its graphs.
@@ -54,11 +55,14 @@ class OnnxBackend:
                 f"`captioner caption --model {bundle.path} PHOTO`, or export it with --format onnx."
             )
         self._pieces = len(bundle.vocabulary)
+        self.problem: str | None = None
+        chosen = choose_device(device)
         try:
-            self._open(bundle, choose_device(device), threads, precision)
-        except DeviceError:
-            if device != "auto":
+            self._open(bundle, chosen, threads, precision)
+        except DeviceError as error:
+            if device != "auto" or chosen == "cpu":
                 raise
+            self.problem = str(error)
             self._open(bundle, "cpu", threads, precision)
 
     def _open(self, bundle: Bundle, device: Literal["cpu", "cuda"], threads: int | None, precision: str | None) -> None:

@@ -152,7 +152,10 @@ def test_cuda_that_does_not_start_is_an_error_with_the_needed_versions(
         "CUDA does not start: onnxruntime-gpu 1.31.1 needs CUDA 13 and cuDNN 9, and the NVIDIA driver here supports "
         'CUDA 13.1; install the libraries with pip install "onnxruntime-gpu[cuda,cudnn]", or use --device cpu.'
     )
-    assert Captioner.load(tiny, device="auto").caption(photo).text
+    fallen = Captioner.load(tiny, device="auto")
+    assert isinstance(fallen.backend, OnnxBackend)
+    assert (fallen.backend.device, fallen.backend.problem) == ("cpu", str(caught.value))
+    assert fallen.caption(photo).text
     assert capfd.readouterr().out == "", "stdout is for captions"
 
 

@@ -9,8 +9,6 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from caprun.drawing.fonts import FontFile, direction_of, find_font
-from caprun.errors import UsageError
-from caprun.photos.reading import open_photo
 
 _PAPER = (255, 255, 255)
 _INK = (28, 28, 32)
@@ -31,14 +29,16 @@ _HEAT_OPACITY = np.array([0.0, 0.45, 0.64, 0.76, 0.84], np.float32)
 def caption_picture(photo: Image.Image, caption: str, *, font: FontFile = None) -> Image.Image:
     """Draws the photo with its caption below it, centred on white and wrapped, as an RGB image.
 
-    The photo's long side is scaled to between 480 and 1024 pixels. Without a font file, the font is Pillow's default
-    font, or a system font that has the letters.
+    The photo's long side is scaled to between 480 and 1024 pixels.
+
+    Args:
+        photo: The photo, upright RGB as from `caprun.photos.reading.open_photo`.
+        caption: The caption.
+        font: A font file; None for Pillow's default font, or a system font that has the letters.
 
     Raises:
-        ImageError: The photo cannot be read.
         UsageError: The font cannot be read or has no glyph for a letter, or Pillow cannot draw right-to-left text.
     """
-    photo = open_photo(photo)
     longest = max(photo.size)
     photo = _scale(photo, min(max(longest, _SHORTEST_LONG_SIDE), _LONGEST_SIDE) / longest)
     width = max(photo.width, _SHORTEST_LONG_SIDE)
@@ -72,7 +72,7 @@ def attention_picture(
     weight is below three times the mean, it is less bright, so evenly spread attention leaves the photo unchanged.
 
     Args:
-        photo: The photo.
+        photo: The photo, upright RGB as from `caprun.photos.reading.open_photo`.
         words: Each word with its alpha, the attention weights of the regions; float (grid_height, grid_width), >= 0.
         region_box: The part of the photo that the encoder saw, (left, top, right, bottom) as fractions of its size;
             see `caprun.photos.preprocessing.seen_box`. The grid covers this part, and the rest is darkened.
@@ -82,14 +82,8 @@ def attention_picture(
         An RGB image.
 
     Raises:
-        ImageError: The photo cannot be read.
-        UsageError: The font cannot be read or has no glyph for a letter, Pillow cannot draw right-to-left text, or an
-            alpha or `region_box` has the wrong shape.
+        UsageError: The font cannot be read or has no glyph for a letter, or Pillow cannot draw right-to-left text.
     """
-    left, top, right, bottom = region_box
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise UsageError(f"region_box is {region_box}; it must be (left, top, right, bottom) between 0 and 1.")
-    photo = open_photo(photo)
     photo = _scale(photo, _PANEL_SIDE / max(photo.size))
     labels = [_tidy(word) for word, _ in words]
     text_size = 22
@@ -132,7 +126,6 @@ def heat_picture(
     side: int = _PANEL_SIDE,
 ) -> Image.Image:
     """Draws the photo under one heat map, as in a panel of `attention_picture`; its long side has `side` pixels."""
-    photo = open_photo(photo)
     return _heat(_mute(_scale(photo, side / max(photo.size)), region_box), alpha, region_box)
 
 
@@ -191,8 +184,6 @@ def _mute(photo: Image.Image, region_box: tuple[float, float, float, float]) -> 
 def _heat(
     backdrop: Image.Image, alpha: npt.NDArray[np.float32], region_box: tuple[float, float, float, float]
 ) -> Image.Image:
-    if alpha.ndim != 2 or alpha.size == 0:
-        raise UsageError(f"A word's alpha has the shape {alpha.shape}; it must be (grid_height, grid_width).")
     box = _pixel_box(backdrop.size, region_box)
     warmth = _warmth(alpha, (box[2] - box[0], box[3] - box[1]))
     stops = np.linspace(0, 1, len(_HEAT_OPACITY))

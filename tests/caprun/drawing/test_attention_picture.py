@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from caprun.drawing.pictures import attention_picture
-from caprun.errors import UsageError
 from caprun.photos.preprocessing import ImageSpec, seen_box
 from tests.caprun.drawing.support.pictures import GREEN, Array, Pixels, as_array, flat, ink, runs
 
@@ -190,13 +189,3 @@ class TestAttentionPicture:
         assert len(runs(labels.max(axis=0) > 0)) >= 2
         assert labels[:, :19].max() == labels[:, -19:].max() == 0
         assert max(right - left for left, right in runs(labels.max(axis=0) == 0)) >= 18, "a gap between the two"
-
-    @pytest.mark.parametrize("shape", [(64,), (1, 8, 8), (0, 8)])
-    def test_an_alpha_of_the_wrong_shape_is_refused(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(UsageError, match="grid_height, grid_width"):
-            attention_picture(Image.new("RGB", (64, 48)), [("a", np.ones(shape, np.float32))])
-
-    @pytest.mark.parametrize("box", [(0.5, 0, 0.5, 1), (0, 0, 1, 2), (-0.1, 0, 1, 1), (0, 1, 1, 0)])
-    def test_an_invalid_region_box_is_refused(self, box: Box) -> None:
-        with pytest.raises(UsageError, match="region_box"):
-            attention_picture(Image.new("RGB", (64, 48)), [], region_box=box)

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image, ImageDraw
 
 from caprun.drawing.pictures import caption_picture, find_font
-from caprun.errors import ImageError
 from tests.caprun.drawing.support.pictures import GREEN, as_array, ink, runs
 
 LONG = "a woman in an orange space suit is standing next to a model of a rocket and to the flag of her country, smiling"
@@ -70,14 +69,3 @@ class TestCaptionPicture:
         assert abs(columns[0] + columns[-1] + 1 - width) <= 1, "centred"
         assert height > shown[1]
         assert ink(pixels[shown[1] :])[:, :5].max() == 0
-
-    def test_the_photo_is_drawn_upright_and_the_original_is_not_altered(self) -> None:
-        photo = Image.new("RGB", (600, 400), GREEN)
-        photo.getexif()[274] = 6
-        before = photo.copy()
-        assert caption_picture(photo, "a dog").width == 480
-        assert photo == before
-
-    def test_a_photo_without_pixels_is_refused(self) -> None:
-        with pytest.raises(ImageError):
-            caption_picture(Image.new("RGB", (0, 4)), "nothing")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caprun.commands.options import device_option
 from captioner.commands.console import own_command, say
 from captioner.commands.options import (
     FILE,
     allow_missing_option,
     cache_option,
     data_option,
-    device_option,
     set_threads,
     threads_option,
 )

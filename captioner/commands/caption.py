@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from caprun.commands.caption import caption_photos
-from caprun.commands.options import many_options, output_options, photos_argument
+from caprun.commands.options import device_option, many_options, output_options, photos_argument
 from caprun.commands.search_options import search_options
-from captioner.commands.options import FILE, device_option, precision_option
+from captioner.commands.options import FILE, precision_option
 
 
 @click.command()

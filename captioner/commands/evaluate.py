@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caprun.commands.click_types import Integer
+from caprun.commands.options import device_option
 from caprun.commands.search_options import search_options, with_search_options
 from captioner.commands.console import say
 from captioner.commands.options import (
@@ -17,7 +18,6 @@ from captioner.commands.options import (
     allow_missing_option,
     cache_option,
     data_option,
-    device_option,
     precision_option,
     setting_option,
 )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import click
 from click.core import ParameterSource
 
 from caprun.commands.click_types import Integer, Number
+from caprun.commands.options import collected, device_option
 from caprun.errors import UsageError
 from captioner.config import SELF_CRITICAL, Config, ExportSettings, decoder_names
 from captioner.config.ranges import field_types
@@ -32,9 +32,6 @@ class DatasetPath(click.Path):
         return Path(value) if str(value).startswith(PREFIX) else super().convert(value, param, ctx)
 
 
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Device to run on."
-)
 precision_option = click.option(
     "--precision", show_default="the fastest measured on similar hardware", help="Precision of an ONNX bundle."
 )
@@ -193,8 +190,7 @@ def setting_options(*names: str, **changes: Any) -> Decorator:
     return decorate
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     """Options of the training commands that are not settings."""
 
     device: str
@@ -208,16 +204,10 @@ class RunOptions:
         return cache_folder(self.cache)
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Declares the options of `RunOptions`; the command receives them as `run`."""
-
-    @wraps(command)
-    def collecting(device: str, threads: int | None, cache: Path | None, allow_missing: bool, **parameters: Any) -> Any:
-        return command(run=RunOptions(device, threads, cache, allow_missing), **parameters)
-
-    for option in (allow_missing_option, cache_option, threads_option, device_option):
-        collecting = option(collecting)
-    return collecting
+run_options = collected(
+    "run", RunOptions._fields, RunOptions, (device_option, threads_option, cache_option, allow_missing_option)
+)
+"""Adds the options of `RunOptions` to a command, which receives them as its parameter `run`."""
 
 
 def set_threads(threads: int | None) -> None:

@@ -26,7 +26,9 @@ model_option = click.option(
     metavar="DIR|NAME",
     help="Bundle: a directory, or a name from `caprun models`.  [default: $CAPRUN_MODEL, else the packaged bundle]",
 )
-device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Device to run on."
+)
 precision_option = click.option(
     "--precision", help="Precision, such as fp32.  [default: the fastest measured on similar hardware]"
 )

@@ -63,14 +63,12 @@ def caption_photos(
     `load` loads the model for many photos (True) or few (False) after the options are checked. As soon as it knows the
     model's `ImageSpec`, it can call its second argument with it; a photo is then read while the model loads.
     """
-    if pictures.wanted and len(photos) > 1:
-        raise UsageError(f"--attention and --picture take one photo, not {len(photos)}.")
     pictures.check()
     many.check()
+    if pictures.wanted and (len(photos) > 1 or many.meant(photos)):
+        raise UsageError("--attention and --picture take one photo file, and no --output or --xmp.")
     if not many.meant(photos):
         return _caption_few(load, photos, search, as_json, min_confidence, pictures)
-    if pictures.wanted:
-        raise UsageError("--attention and --picture take one photo file, and no --output or --xmp.")
     if as_json and many.output is not None:
         raise UsageError("--json prints rows and --output writes them; leave out one of them.")
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,8 +149,7 @@ def plan_sidecars(
         captioner.spec.name,
         hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12],
     )
-    say = partial(click.echo, err=True)
-    sidecars = Sidecars(mark, captioner.spec.language, many.xmp_name, many.xmp_alt, many.overwrite, say)
+    sidecars = Sidecars(mark, captioner.spec.language, many.xmp_name, many.xmp_alt, many.overwrite)
     for photo in photos:
         sidecars.add(photo.path)
     return sidecars

@@ -40,16 +40,11 @@ def _typed(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _words(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Splits words at spaces; the option may be given several times."""
-    return tuple(word for words in given for word in words.split()) if given else None
-
-
 def _click_option(name: str, option: SearchOption) -> Callable[..., Any]:
     default = {"words": "none", "flag": "off"}.get(option.kind, option.default)
     shared: dict[str, Any] = {"help": option.help, "show_default": f"the model's, else {default}"}
     if option.kind == "words":
-        shared |= {"multiple": True, "callback": _words, "metavar": "WORDS"}
+        shared |= {"multiple": True, "metavar": "WORDS"}
     elif option.kind == "flag":
         return click.option(f"{_typed(name)}/--no-{name.replace('_', '-')}", name, default=None, **shared)
     elif option.kind == "integer":
@@ -62,7 +57,11 @@ def _click_option(name: str, option: SearchOption) -> Callable[..., Any]:
 search_options = collected(
     "search",
     SEARCH_OPTIONS,
-    lambda **values: {name: value for name, value in values.items() if value is not None},
+    lambda **values: {
+        name: " ".join(value) if isinstance(value, tuple) else value  # an option for words can be given several times
+        for name, value in values.items()
+        if value not in (None, ())
+    },
     [_click_option(name, option) for name, option in SEARCH_OPTIONS.items()],
 )
 """Adds the search options to a command, which receives a mapping of those given as its parameter `search`."""

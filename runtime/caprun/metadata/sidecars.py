@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, so no sidecar can be w
 class Sidecars:
     """Writes captions into the XMP sidecars of photos, and keeps texts that a person wrote.
 
-    Each sidecar records the run that wrote it, so an interrupted run resumes without a state file.
+    Each sidecar records the run that wrote it, so an interrupted run resumes without a state file. A sidecar that
+    cannot be read or written is reported on standard error.
     """
 
     mark: Mark
@@ -34,8 +36,6 @@ class Sidecars:
     """True to write the alternative text too."""
     overwrite: bool
     """True to replace texts that caprun did not write."""
-    say: Callable[[str], object]
-    """Called with a sentence for each sidecar that cannot be read or written."""
     written: int = 0
     """Photos with a new caption in their sidecar."""
     kept: int = 0
@@ -108,7 +108,7 @@ class Sidecars:
 
     def _fail(self, error: OutputError) -> None:
         self.failed += 1
-        self.say(f"Error: {error}")
+        print(f"Error: {error}", file=sys.stderr, flush=True)
 
 
 def _read(path: Path) -> Sidecar:

@@ -183,7 +183,7 @@ def test_a_picture_does_not_change_standard_output(run: Run, photo: Path, tmp_pa
 
 @pytest.mark.parametrize("option", ["--attention", "--picture"])
 def test_a_picture_of_two_photos_is_refused(failure: Failure, photos: list[Path], tmp_path: Path, option: str) -> None:
-    assert "take one photo, not 2" in failure(*photos[:2], option, tmp_path / "picture.png", code=2)
+    assert "take one photo file, and no --output" in failure(*photos[:2], option, tmp_path / "picture.png", code=2)
 
 
 @pytest.mark.parametrize("option", ["--attention", "--picture"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -170,8 +170,10 @@ def _own_captions(
         CaptionerError: the training is resumed with other photos.
     """
     if job.resumed is not None and job.resumed.training is not None:
-        captions: list[str] = job.resumed.training["rehearsed"]
-        if len(captions) != len(examples):
+        with _explained(job):
+            captions: list[str] = job.resumed.training["rehearsed"]
+            count = len(captions)
+        if count != len(examples):
             raise CaptionerError(f"The run in {job.output} was started with other photos; resume it with its dataset.")
         return captions
     say("rehearsal: in datasets with a weight below 1, the initial model's captions replace the references")
@@ -226,17 +228,24 @@ def _trainer(model: CaptionModel, task: Task, processes: Processes, say: Say, ex
     return SelfCriticalTrainer(model, task, processes, say, rewards)
 
 
-def _go_on(trainer: Trainer, job: Job, say: Say) -> None:
-    if job.resumed is None:
-        return
-    assert job.resumed.training is not None, "the command checks this"
+@contextmanager
+def _explained(job: Job) -> Iterator[None]:
+    """Reports in one sentence that the state of the training to resume cannot be read in the block."""
     try:
-        trainer.resume(job.resumed.training)
+        yield
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CaptionerError(
             f"{job.output / LAST} cannot be resumed; its state is incomplete or from another run ({reason})."
         ) from error
+
+
+def _go_on(trainer: Trainer, job: Job, say: Say) -> None:
+    if job.resumed is None:
+        return
+    assert job.resumed.training is not None, "the command checks this"
+    with _explained(job):
+        trainer.resume(job.resumed.training)
     done = trainer.state
     say(f"resumed: {done.epoch} of {job.config.train.epochs} epochs and {done.batch} steps of the next are done")
     if done.epoch and job.processes.first and not (job.output / BEST).exists():

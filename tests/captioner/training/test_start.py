@@ -188,6 +188,16 @@ def test_old_photos_are_rehearsed_with_the_models_own_captions(train, shapes, di
     assert result.exit_code == 0, result.output
 
 
+def test_a_run_that_lacks_its_rehearsed_captions_is_not_resumed(train, shapes, discs, trained, tmp_path):
+    data = ("--data", discs, "--data", f"{shapes}=0.5")
+    assert train("--init", trained / LAST, *data, "--epochs", 1).exit_code == 0
+    last = tmp_path / "run" / LAST
+    content = torch.load(last, weights_only=True)
+    del content["training"]["rehearsed"]
+    torch.save(content, last)
+    assert_last_line(train("--resume", *data), f"{last} cannot be resumed; its state is incomplete", "'rehearsed'")
+
+
 def test_rehearsing_without_a_trained_model_is_refused(train, shapes):
     result = train("--data", shapes, "--set", "train.rehearse=true")
     assert_one_line(result, 1, "name its checkpoint with --init")

@@ -45,6 +45,12 @@ class Dataset:
         """Weight of each dataset, by `Example.dataset`."""
         return {part.name: part.weight for part in self.parts} or {"": self.weight}
 
+    @property
+    def mixed_in(self) -> dict[str, float]:
+        """Weights below 1, by dataset; empty if no dataset has a larger weight, since only then is a dataset old."""
+        weights = self.weights
+        return {name: weight for name, weight in weights.items() if weight < 1} if max(weights.values()) >= 1 else {}
+
     def without(self, images: Collection[Path]) -> Dataset:
         """Returns the dataset without some photos."""
         kept = tuple(example for example in self.examples if example.image not in images)

@@ -89,7 +89,7 @@ def train(job: Job, say: Say) -> TrainingState:
     captions = [caption for example in splits["train"] for caption in example.references]
     if len(scripts := scripts_of(captions)) > 1:
         say(f"warning: the training captions are in several scripts: {counted(scripts)}")
-    growing = [c for e in splits["train"] if job.dataset.weights[e.dataset] >= 1 for c in e.references]
+    growing = [c for e in splits["train"] if e.dataset not in job.dataset.mixed_in for c in e.references]
     tokenizer = initial_tokenizer(config, start, captions, growing)
     config = replace(config, data=tokenizer.config)  # with the tokenizer that was chosen
     job, unknown = replace(job, config=config), tokenizer.unknown_share(captions)
@@ -157,8 +157,7 @@ def _rehearsed_shares(job: Job) -> dict[str, float]:
             "train.rehearse=true rehearses a trained model's captions; name its checkpoint with --init, and leave out "
             "--new-vocabulary."
         )
-    weights = job.dataset.weights
-    return {name: weight for name, weight in weights.items() if weight < 1} if max(weights.values()) >= 1 else {}
+    return job.dataset.mixed_in
 
 
 def _own_captions(

@@ -172,6 +172,12 @@ def test_a_dataset_that_is_mixed_in_adds_no_words(train, shapes, discs, trained,
     assert best.vocabulary == load_checkpoint(trained / LAST).vocabulary
 
 
+def test_the_words_of_a_single_dataset_are_learnt_whatever_its_weight(train, discs, trained, tmp_path):
+    result = train("--init", trained / LAST, "--data", f"{discs}=0.5", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(tmp_path / "run" / BEST).vocabulary.pieces[-1] == "disc"
+
+
 def test_old_photos_are_rehearsed_with_the_models_own_captions(train, shapes, discs, trained, tmp_path):
     """Resuming fails unless the captions were stored, since training changes the model's captions of old photos."""
     data = ("--data", discs, "--data", f"{shapes}=0.5")

@@ -11,6 +11,7 @@ from captioner.config.loading import (
     merged,
     parse_settings,
     read_toml,
+    used_settings,
 )
 from captioner.config.model import DECODERS, ModelConfig, decoder_names
 from captioner.config.self_critical import SelfCriticalConfig
@@ -38,4 +39,5 @@ __all__ = [
     "merged",
     "parse_settings",
     "read_toml",
+    "used_settings",
 ]

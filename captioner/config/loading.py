@@ -10,7 +10,7 @@ from typing import Any
 
 from captioner.config.data import DataConfig
 from captioner.config.model import ModelConfig
-from captioner.config.train import SELF_CRITICAL, TrainConfig
+from captioner.config.train import OF_CROSS_ENTROPY, SELF_CRITICAL, TrainConfig
 from captioner.config.training import Config, config_from_dict
 from captioner.errors import CaptionerError
 
@@ -164,6 +164,14 @@ def merged(*layers: Settings) -> dict[str, Any]:
             if isinstance(below, Mapping):  # other values are invalid, and kept so that they are reported later
                 result[section] = {**below, **values} if isinstance(values, Mapping) else values
     return result
+
+
+def used_settings(settings: Settings, stage: str) -> dict[str, Any]:
+    """Returns the settings without those that only the other training objective uses; `stage` is a `Stage`."""
+    if stage != SELF_CRITICAL.stage:
+        return {section: values for section, values in settings.items() if section != "self_critical"}
+    train = {key: value for key, value in settings.get("train", {}).items() if key not in OF_CROSS_ENTROPY}
+    return {**settings, "train": train}
 
 
 def _stage_defaults(settings: Settings) -> TrainConfig:

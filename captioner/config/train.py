@@ -90,8 +90,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        of_cross_entropy = (*_OF_CROSS_ENTROPY, "rehearse")
-        if self.stage == "self-critical" and (idle := [name for name in of_cross_entropy if getattr(self, name)]):
+        if self.stage == "self-critical" and (idle := [name for name in OF_CROSS_ENTROPY if getattr(self, name)]):
             names = ", ".join(f"train.{name}" for name in idle)
             raise UsageError(f"The self-critical stage does not use {names}; leave out such settings, or disable them.")
         score, at, dataset = self.select_by.partition("@")
@@ -108,13 +107,14 @@ class TrainConfig:
             raise UsageError(f"accumulate is {self.accumulate}; it must not exceed batch_size ({self.batch_size}).")
 
 
-_OF_CROSS_ENTROPY = (
+_WEIGHTS = (
     "label_smoothing",
     "attention_penalty",
     "attention_entropy",
     "attention_reward",
     "scheduled_sampling",
 )
+OF_CROSS_ENTROPY = (*_WEIGHTS, "rehearse")
 """Settings that the self-critical stage does not use."""
 
 SELF_CRITICAL = TrainConfig(
@@ -127,6 +127,6 @@ SELF_CRITICAL = TrainConfig(
     warm_up=0.05,
     weight_decay=0.0,
     clip_norm=1.0,
-    **dict.fromkeys(_OF_CROSS_ENTROPY, 0.0),  # type: ignore[arg-type]
+    **dict.fromkeys(_WEIGHTS, 0.0),  # type: ignore[arg-type]
 )
 """Defaults of the self-critical stage."""

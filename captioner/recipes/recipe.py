@@ -14,7 +14,7 @@ from typing import Any
 from caprun.bundle.plain_data import from_dict
 from caprun.bundle.writing import describe_file
 from caprun.errors import UsageError
-from captioner.config import Config, ExportSettings, load_config, load_second_config, merged, read_toml
+from captioner.config import Config, ExportSettings, load_config, load_second_config, merged, read_toml, used_settings
 from captioner.errors import CaptionerError
 from captioner.models.checkpoint import PACKAGED, checkpoint_file, load_checkpoint
 
@@ -104,14 +104,14 @@ def read_recipe(
 
     Args:
         file: TOML with a table `[[stage]]` for each training or average, and `[export]`.
-        settings: settings by section that take precedence over those of every stage.
+        settings: settings by section that take precedence over those of every stage that uses them.
         first: `init` and `new_vocabulary` of the first stage, which take precedence over the file.
 
     Raises:
         CaptionerError: the file cannot be read or is not TOML, a key is unknown, a value is invalid, or a stage
-            contradicts the one it starts from.
+            contradicts the one it starts from, or no stage uses one of `settings`.
     """
-    data = read_toml(file, "recipe")
+    data, settings = read_toml(file, "recipe"), settings or {}
     if unknown := sorted(set(data) - {"stage", "export"}):
         raise CaptionerError(f"The recipe {file} has an unknown key {unknown[0]!r}; use stage or export.")
     tables = data.get("stage")
@@ -119,7 +119,8 @@ def read_recipe(
         raise CaptionerError(f"The recipe {file} has no stages; add a [[stage]] table for each one.")
     stages: list[Stage] = []
     for table in [{**tables[0], **(first or {})}, *tables[1:]]:
-        stages.append(_stage(file, table, settings or {}, stages))
+        stages.append(_stage(file, table, settings, stages))
+    _check_used(file, settings, stages)
     try:
         export = from_dict(ExportSettings, data.get("export", {}), "export")
     except (ValueError, UsageError) as error:
@@ -127,6 +128,15 @@ def read_recipe(
     if export.card:
         export = replace(export, card=str(file.parent / export.card))
     return Recipe(file.stem, tuple(stages), export)
+
+
+def _check_used(file: Path, settings: Mapping[str, Any], stages: Sequence[Stage]) -> None:
+    kinds = {stage.config.train.stage for stage in stages if not stage.average}
+    used = merged(*(used_settings(settings, kind) for kind in kinds))
+    for section, values in settings.items():
+        for key in values:
+            if key not in used.get(section, {}):
+                raise CaptionerError(f"No stage of the recipe {file} uses --set {section}.{key}; leave it out.")
 
 
 def _stage(file: Path, table: Mapping[str, Any], settings: Mapping[str, Any], before: Sequence[Stage]) -> Stage:
@@ -145,6 +155,7 @@ def _stage(file: Path, table: Mapping[str, Any], settings: Mapping[str, Any], be
     for section, values in own.items():
         if not isinstance(values, dict):
             raise CaptionerError(f"In {where}, {section!r} must be a table, such as {section}.key = value.")
+    settings = used_settings(settings, merged(own, settings).get("train", {}).get("stage", ""))
     start = _start(where, table, known)
     new_vocabulary = table.get("new_vocabulary", False)
     if type(new_vocabulary) is not bool:

@@ -12,6 +12,7 @@ from click.testing import Result
 
 from caprun.bundle.reading import read_bundle
 from captioner.config import SELF_CRITICAL
+from captioner.errors import CaptionerError
 from captioner.models.checkpoint import BEST, LAST, load_checkpoint
 from captioner.recipes.recipe import find_recipe, read_recipe
 from tests.captioner.commands.test_cli import assert_one_line
@@ -162,6 +163,25 @@ def test_options_start_the_first_stage_from_a_checkpoint(run, made, small, tmp_p
     best = load_checkpoint(Path("runs/bundle/1-a"))
     assert best.provenance["init"]["checkpoint_sha256"] == digest_of(made / "run" / STAGES[1] / BEST)
     assert best.provenance["init"]["kept"] == "encoder"
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [({"self_critical": {"samples": 8}}, [5, 5, 8]), ({"train": {"label_smoothing": 0.05}}, [0.05, 0.05, 0.0])],
+    ids=str,
+)
+def test_a_setting_of_one_kind_of_stage_applies_to_the_stages_of_that_kind(tiny, setting, values):
+    ((section, given),) = setting.items()
+    (key,) = given
+    trainings = [stage.config for stage in read_recipe(tiny, setting).stages if not stage.average]
+    assert [getattr(getattr(config, section), key) for config in trainings] == values
+
+
+def test_a_setting_that_no_stage_uses_is_refused(tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text("[[stage]]\nname = 'a'\n")
+    with pytest.raises(CaptionerError, match=r"^No stage of the recipe \S+ uses --set self_critical\.samples; leave"):
+        read_recipe(file, {"self_critical": {"samples": 8}})
 
 
 # --- Refusals

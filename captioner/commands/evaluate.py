@@ -109,7 +109,7 @@ def evaluate(
     if json_file:
         report.write(json_file)
     if page:
-        _write_page(page, report, captioner, config, None if model.is_dir() else model.parent)
+        _write_page(page, report, captioner, config)
 
 
 def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, Config]:
@@ -127,13 +127,11 @@ def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, C
     return Taught(checkpoint, torch_device(device)).captioner(model.stem), checkpoint.config
 
 
-def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Config, run: Path | None) -> None:
-    """Writes the report as a page; `run` is the folder of the training run, if known."""
+def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Config) -> None:
+    from caprun.bundle.manifest import Manifest
     from captioner.reports.page import Content, write_report
-    from captioner.reports.run import History
     from captioner.reports.summary import config_toml
 
-    history = History.read(run) if run else None
     content = Content(
         f"{report.model} on {report.split}",
         report.metrics,
@@ -141,8 +139,6 @@ def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Co
         report.options,
         report.examples,
         [caption.text for caption in report.captions],
-        history.by_title() if history else (),
-        history.curves() if history else None,
-        config_toml(config) if run else None,
+        config=None if isinstance(captioner.spec, Manifest) else config_toml(config),  # a bundle has only the splits
     )
     write_report(page, content)

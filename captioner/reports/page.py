@@ -30,7 +30,7 @@ class Content:
     captions: Sequence[str]
     """One caption per photo of `examples`."""
     epochs: Sequence[Mapping[str, float | None]] = ()
-    """Rows of `validation_results.csv` by column title."""
+    """Rows of `validation_results.csv` by column title; empty outside a training run."""
     curves: bytes | None = None
     """A PNG."""
     config: str | None = None

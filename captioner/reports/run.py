@@ -13,8 +13,7 @@ report.html                                 at the end
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -33,7 +32,6 @@ from captioner.reports.curves import curves_png
 from captioner.reports.events import Events
 from captioner.reports.page import Content, write_report
 from captioner.reports.summary import config_toml, model_summary
-from captioner.reports.table import Table
 
 REPORT = "report.html"
 _STEP_COLUMNS: dict[Stage, tuple[str, ...]] = {
@@ -45,49 +43,11 @@ _VALIDATION_COLUMNS = ("Epoch", *_SCORES.values())
 _PICTURES = "pictures"
 
 
-class History:
-    """The values of a training run so far, in the tables of its folder.
-
-    Args:
-        directory: the folder of the run.
-        stage: determines the columns of the step table.
-    """
-
-    def __init__(self, directory: Path, stage: Stage) -> None:
-        self.titles = _STEP_COLUMNS[stage]
-        self.steps = Table(directory / "train_results.csv", ("Epoch", "Batch", *self.titles), numbering=2)
-        self.epochs = Table(directory / "validation_results.csv", _VALIDATION_COLUMNS, numbering=1)
-
-    @classmethod
-    def read(cls, directory: Path) -> History:
-        """Reads the tables in the folder of a run; missing tables have no rows.
-
-        Raises:
-            CaptionerError: a file cannot be read.
-        """
-        histories = [cls(directory, stage) for stage in _STEP_COLUMNS]
-        for history in histories:
-            history.steps.read()
-            history.epochs.read()
-        # a table of another stage has another header, so it yields no rows
-        return max(histories, key=lambda history: len(history.steps.rows))
-
-    def by_title(self) -> list[dict[str, float | None]]:
-        """Returns the row of each epoch by column title."""
-        return [dict(zip(_VALIDATION_COLUMNS, row, strict=True)) for row in self.epochs.rows]
-
-    def curves(self) -> bytes | None:
-        """Draws the curves as a PNG; None if no epoch is complete."""
-        numbers = [[value or 0.0 for value in row] for row in self.steps.rows]
-        batches = max((batch for _, batch, *_ in numbers), default=1.0)
-        places = [(epoch - 1 + batch / batches, *values) for epoch, batch, *values in numbers]
-        return curves_png(places, self.by_title(), self.titles)
-
-
 class RunReports:
     """Writes the reports of one training run; call `open` first and `close` at the end.
 
-    Every method raises a CaptionerError if a file cannot be written.
+    Every method raises a CaptionerError if a file cannot be written. The files are outputs only: a resumed training
+    reads its steps and epochs from `last.pt`.
 
     Args:
         directory: the folder of the run.
@@ -100,57 +60,65 @@ class RunReports:
         self, directory: Path, config: Config, examples: Sequence[Example], say: Callable[[str], None]
     ) -> None:
         self._directory, self._config, self._examples, self._say = directory, config, examples, say
-        self._history = History(directory, config.train.stage)
-        self._events = Events(directory / "tensorboard")
+        self._titles = _STEP_COLUMNS[config.train.stage]
+        self._steps: list[tuple[float, ...]] = []
+        self._lines = [",".join(("Epoch", "Batch", *self._titles))]  # formatted once, because steps can be a million
+        self._epochs: list[dict[str, float | None]] = []
+        self._events: Events | None = None
         self._draws = True
 
-    def open(self, resume_at: tuple[int, int] | None, model: nn.Module) -> None:
-        """Writes configuration and model summary, and opens the tables for the next step.
+    def open(self, steps: Iterable[tuple[float, ...]], epochs: Sequence[Mapping[str, float]], model: nn.Module) -> None:
+        """Writes configuration, model summary, tables and events.
 
         Args:
-            resume_at: numbers of complete epochs and of complete steps in the next epoch; later rows are removed,
-                because they will be computed again. None starts a new run.
+            steps, epochs: what a resumed training has done, as for `step` and `epoch`; all else is removed, because it
+                will be computed again.
             model: the model to summarise.
         """
         directory = self._directory
         write_whole("The configuration", directory / "config.toml", config_toml(self._config))
         write_whole("The model summary", directory / "model.txt", model_summary(model))
-        epochs, batches = resume_at or (0, 0)
-        self._history.steps.open(None if resume_at is None else (epochs + 1, batches))
-        self._history.epochs.open(None if resume_at is None else (epochs,))
-        self._remove_pictures_after(epochs)
-        self._events.open()
-        for number, row in enumerate(self._history.steps.rows, 1):
-            self._events.add("train", self._history.titles, row[2:], number)
-        for row in self._history.epochs.rows:
-            self._events.add("validation", _VALIDATION_COLUMNS[1:], row[1:], int(row[0] or 0))
+        self._remove_pictures_after(len(epochs))
+        self._events = Events(directory / "tensorboard")
+        for step in steps:
+            self.step(step)
+        for epoch in epochs:
+            self._note(epoch)
+        self.write_tables()
 
-    def step(self, epoch: int, batch: int, *values: float) -> None:
+    def step(self, row: tuple[float, ...]) -> None:
         """Records a training step.
 
         Args:
-            epoch, batch: the number of the epoch and of the step within it, both from 1.
-            values: with cross-entropy, the loss (nats per piece, not smoothed) and the accuracy (in 0..1); in the
-                self-critical stage, the samples' mean reward, mean number of words and share of bad endings.
+            row: the number of the epoch and of the step within it, both from 1; then, with cross-entropy, the loss
+                (nats per piece, not smoothed) and the accuracy (in 0..1), or in the self-critical stage the samples'
+                mean reward, mean number of words and share of bad endings.
         """
-        row = self._history.steps.add((float(epoch), float(batch), *values))
-        self._events.add("train", self._history.titles, row[2:], len(self._history.steps.rows))
+        assert self._events is not None, "open the reports first"
+        epoch, batch, *values = row
+        self._steps.append(row)
+        self._lines.append(",".join([f"{epoch:.0f}", f"{batch:.0f}", *(f"{value:.6g}" for value in values)]))
+        self._events.add("train", self._titles, values, len(self._steps))
 
     def epoch(self, row: Mapping[str, float], captioner: Captioner) -> None:
-        """Records an epoch, draws curves and pictures, and syncs the tables to the disk.
+        """Records an epoch, and draws curves and pictures.
 
         Args:
             row: `epoch` (from 1), and scores by their keys in `TEACHER_FORCED_TITLES` and `TITLES`; other keys are
                 ignored.
             captioner: the current model, in eval mode.
         """
-        number = int(row["epoch"])
-        values = self._history.epochs.add((float(number), *(row.get(key) for key in _SCORES)))
-        self._events.add("validation", _VALIDATION_COLUMNS[1:], values[1:], number)
-        if (curves := self._history.curves()) is not None:
+        self._note(row)
+        if (curves := self._curves()) is not None:
             write_whole("The picture", self._directory / "curves.png", curves)
-        self._draw(number, captioner)
-        self.flush()
+        self._draw(int(row["epoch"]), captioner)
+
+    def write_tables(self) -> None:
+        """Writes the tables of all steps and epochs so far; training calls it with every checkpoint."""
+        write_whole("The table", self._directory / "train_results.csv", "\n".join([*self._lines, ""]))
+        cells = [["" if value is None else f"{value:.6g}" for value in row.values()] for row in self._epochs]
+        lines = [",".join(row) for row in (_VALIDATION_COLUMNS, *cells)]
+        write_whole("The table", self._directory / "validation_results.csv", "\n".join([*lines, ""]))
 
     def finish(self, captioner: Captioner, captions: Sequence[str], metrics: Mapping[str, object]) -> Path:
         """Writes `report.html` and returns its path.
@@ -167,23 +135,29 @@ class RunReports:
             captioner.spec.search,
             self._examples,
             captions,
-            self._history.by_title(),
-            self._history.curves(),
+            self._epochs,
+            self._curves(),
             config_toml(self._config),
         )
         write_report(self._directory / REPORT, content)
         return self._directory / REPORT
 
-    def flush(self) -> None:
-        """Syncs the tables to the disk; call it before writing a checkpoint."""
-        self._history.steps.flush()
-        self._history.epochs.flush()
-
     def close(self) -> None:
-        """Closes all files. Idempotent."""
-        with ExitStack() as stack:
-            for part in (self._history.steps, self._history.epochs, self._events):
-                stack.callback(part.close)
+        """Closes the events. Idempotent."""
+        if self._events is not None:
+            self._events.close()
+
+    def _note(self, row: Mapping[str, float]) -> None:
+        assert self._events is not None, "open the reports first"
+        values = {title: row.get(key) for key, title in _SCORES.items()}
+        self._epochs.append({"Epoch": row["epoch"], **values})
+        self._events.add("validation", list(values), list(values.values()), int(row["epoch"]))
+
+    def _curves(self) -> bytes | None:
+        """Draws the curves as a PNG; None if no epoch is complete."""
+        batches = max((batch for _, batch, *_ in self._steps), default=1.0)
+        places = [(epoch - 1 + batch / batches, *values) for epoch, batch, *values in self._steps]
+        return curves_png(places, self._epochs, self._titles)
 
     def _draw(self, epoch: int, captioner: Captioner) -> None:
         """Draws the first validation photo with its caption and its attention."""

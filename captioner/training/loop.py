@@ -70,6 +70,8 @@ class TrainingState:
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     """One row per epoch."""
+    steps: list[tuple[float, ...]] = field(default_factory=list)
+    """One row per step: the epoch, the step in it, and what `_note_step` returns."""
 
 
 @dataclass(frozen=True)
@@ -195,9 +197,9 @@ class Trainer:
                 f"The last checkpoint is in {self.task.output}."
             )
         state.batch += 1
-        shown = self._note_step(step, found)
+        state.steps.append((float(state.epoch + 1), float(state.batch), *self._note_step(step, found)))
         if self.task.reports is not None:
-            self.task.reports.step(state.epoch + 1, state.batch, *shown)
+            self.task.reports.step(state.steps[-1])
         return asked > 0
 
     def _backward(self, step: Step) -> list[float]:
@@ -224,7 +226,7 @@ class Trainer:
         return sums
 
     def _note_step(self, step: Step, found: Sequence[float]) -> tuple[float, ...]:
-        """Adds the sums of `_backward` over all processes to the state; returns a row of the step table."""
+        """Adds the sums of `_backward` over all processes to the state; returns the values of a step."""
         state, (nats, correct) = self.state, found
         state.captions, state.words = state.captions + step.captions, state.words + step.words
         state.nats, state.correct = state.nats + nats, state.correct + correct
@@ -324,9 +326,6 @@ class Trainer:
     def _save_last(self) -> None:
         if not self.processes.first:
             return
-        if self.task.reports is not None:
-            # resuming removes the rows after a checkpoint, so all rows before it must be on disk
-            self.task.reports.flush()
         scored = bool(self.state.history) and not self.state.batch  # otherwise the scores would belong to other weights
         row = self.state.history[-1] if scored else {}
         training = {
@@ -334,10 +333,13 @@ class Trainer:
             "rehearsed": list(self.task.rehearsed),
             "processes": self.processes.count,
             "optimiser": self.optimiser.state(),
-            "state": vars(self.state),
+            # a tensor, because reading a million rows from a pickle takes long
+            "state": {**vars(self.state), "steps": torch.tensor(self.state.steps, dtype=torch.float64)},
             "total_steps": self.optimiser.total_steps,
         }
         save_checkpoint(self.task.output / LAST, replace(self._checkpoint(row), training=training))
+        if self.task.reports is not None:
+            self.task.reports.write_tables()
 
     def resume(self, training: Mapping[str, Any]) -> None:
         """Restores the state of a training.
@@ -358,7 +360,9 @@ class Trainer:
                 f"{self.processes.count}; start the same number."
             )
         self.optimiser.restore(training["optimiser"])
-        self.state = TrainingState(**training["state"])
+        # checkpoints of version 0.1 have no steps
+        state: dict[str, Any] = {"steps": torch.empty(0), **training["state"]}
+        self.state = TrainingState(**{**state, "steps": [tuple(row) for row in state["steps"].tolist()]})
         # keeps the length of the warm-up if the number of epochs has changed
         self.optimiser.total_steps = training["total_steps"]
 

@@ -136,7 +136,7 @@ def train(job: Job, say: Say) -> TrainingState:
         trainer = _trainer(model, task, processes, say, splits["train"])
         _go_on(trainer, job, say)
         if task.reports is not None:
-            task.reports.open((trainer.state.epoch, trainer.state.batch) if job.resumed else None, model)
+            task.reports.open(trainer.state.steps, trainer.state.history, model)
         state = trainer.run()
         _report(trainer, say)
     say(f"best ({config.train.select_by} {state.best:.3f}): {job.output / BEST}")

@@ -27,7 +27,6 @@ from captioner.models.checkpoint import BEST, LAST, Checkpoint, load_checkpoint,
 from captioner.models.encoder import Encoder
 from captioner.reports.events import Events
 from captioner.reports.page import Content, write_report
-from captioner.reports.table import Table
 from captioner.training.inputs import features as features_module
 from captioner.training.inputs.features import FeatureCache
 from tests.scarcity import files_of_at_most, fill, obeying_permissions, small_disk
@@ -146,35 +145,7 @@ def test_a_read_only_output_is_refused_before_training(
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-# --- Tables and events
-
-
-def test_a_table_keeps_its_complete_rows_on_a_full_disk(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 2**16) as disk:
-        table = Table(disk / "steps.csv", ("Epoch", "Loss"), numbering=1)
-        table.open(None)
-        table.add((1.0, 0.5))
-        table.flush()
-        fill(disk)
-
-        def add_many() -> None:
-            for number in range(2, 2000):
-                table.add((float(number), 0.5))
-                table.flush()
-
-        with pytest.raises(CaptionerError, match=rf"^The table {disk}/steps\.csv cannot be written: No space left"):
-            add_many()
-        with pytest.raises(CaptionerError, match=r"steps\.csv cannot be written"):
-            table.close()
-        table.read()
-        rows = table.rows
-        assert rows[0] == (1.0, 0.5)
-        assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
-        with pytest.raises(CaptionerError, match=r"steps\.csv cannot be written"):
-            table.open((1,))
-        table.read()
-        assert table.rows == rows  # opening shortens a copy of the table, which had no room
-        assert hidden(disk) == []
+# --- Events
 
 
 def test_event_files_on_a_full_disk_are_an_error_without_a_traceback(
@@ -182,7 +153,6 @@ def test_event_files_on_a_full_disk_are_an_error_without_a_traceback(
 ) -> None:
     with small_disk(tmp_path / "disk", 2**16) as disk:
         events = Events(disk / "tensorboard")
-        events.open()
         fill(disk)
 
         def add_many() -> None:

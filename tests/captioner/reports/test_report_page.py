@@ -214,8 +214,8 @@ def test_training_ends_with_a_report(captioner, examples, captions, tmp_path):
     from torch import nn
 
     with closing(RunReports(tmp_path / "my run", load_config(), examples, print)) as reports:
-        reports.open(None, nn.Linear(1, 1))
-        reports.step(1, 1, 2.0, 0.5)
+        reports.open([], [], nn.Linear(1, 1))
+        reports.step((1, 1, 2.0, 0.5))
         reports.epoch({"epoch": 1.0, **METRICS}, captioner)
         file = reports.finish(captioner, captions, METRICS)
     page = Page(file.read_text(encoding="utf-8"))

@@ -1,16 +1,8 @@
-"""Training writes tables in which a kill neither loses nor repeats rows, settings, sizes and pictures."""
+"""Training writes tables, settings, sizes and pictures; a resumed run has those of an uninterrupted one."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -24,9 +16,8 @@ from captioner.datasets import load_dataset
 from captioner.errors import CaptionerError
 from captioner.models.checkpoint import BEST
 from captioner.reports import run as module
-from captioner.reports.run import History, RunReports
+from captioner.reports.run import RunReports
 from captioner.reports.summary import config_toml, model_summary
-from captioner.reports.table import Table
 
 TRAIN, VALIDATION = "train_results.csv", "validation_results.csv"
 BATCHES = 5
@@ -54,9 +45,8 @@ def make(tmp_path, shapes):
         each.close()
 
 
-def steps_of(reports: RunReports, epoch: int, first: int = 1, last: int = BATCHES) -> None:
-    for batch in range(first, last + 1):
-        reports.step(epoch, batch, 1 / (epoch * 10 + batch), batch / 10)
+def rows_of(epoch: int, first: int = 1, last: int = BATCHES) -> list[tuple[float, ...]]:
+    return [(epoch, batch, 1 / (epoch * 10 + batch), batch / 10) for batch in range(first, last + 1)]
 
 
 def scores_of(epoch: int) -> dict[str, float]:
@@ -65,10 +55,12 @@ def scores_of(epoch: int) -> dict[str, float]:
 
 
 def whole(reports: RunReports, captioner, epochs: int = 3) -> None:
-    reports.open(None, MODEL)
+    reports.open([], [], MODEL)
     for epoch in range(1, epochs + 1):
-        steps_of(reports, epoch)
+        for row in rows_of(epoch):
+            reports.step(row)
         reports.epoch(scores_of(epoch), captioner)
+        reports.write_tables()
     reports.close()
 
 
@@ -95,13 +87,6 @@ def test_the_tables_have_their_columns_and_a_row_per_step_and_per_epoch(make, ca
     ]
 
 
-def test_rows_are_in_the_file_as_soon_as_they_are_written(make, tmp_path):
-    reports = make()
-    reports.open(None, MODEL)
-    steps_of(reports, 1, last=2)
-    assert len((tmp_path / "run" / TRAIN).read_text().splitlines()) == 3
-
-
 @pytest.mark.parametrize("resume_at", [(0, 0), (0, 3), (0, 5), (1, 0), (1, 1), (2, 5), (3, 0)])
 def test_a_resumed_run_has_the_tables_of_an_uninterrupted_one(make, captioner, expected, tmp_path, resume_at):
     # rows after the last checkpoint are on disk too, followed by a torn line
@@ -109,11 +94,15 @@ def test_a_resumed_run_has_the_tables_of_an_uninterrupted_one(make, captioner, e
     with (tmp_path / "run" / TRAIN).open("a") as file:
         file.write("4,1,0.0")
     resumed = make()
-    resumed.open(resume_at, MODEL)
     epochs, batches = resume_at
+    done = [row for epoch in range(1, epochs + 1) for row in rows_of(epoch)]
+    done += rows_of(epochs + 1, last=batches)
+    resumed.open(done, [scores_of(epoch) for epoch in range(1, epochs + 1)], MODEL)
     for epoch in range(epochs + 1, 4):
-        steps_of(resumed, epoch, first=batches + 1 if epoch == epochs + 1 else 1)
+        for row in rows_of(epoch, first=batches + 1 if epoch == epochs + 1 else 1):
+            resumed.step(row)
         resumed.epoch(scores_of(epoch), captioner)
+    resumed.write_tables()
     resumed.close()
     for name in (TRAIN, VALIDATION, "curves.png"):
         assert (tmp_path / "run" / name).read_bytes() == (expected / name).read_bytes(), name
@@ -122,79 +111,11 @@ def test_a_resumed_run_has_the_tables_of_an_uninterrupted_one(make, captioner, e
     )
 
 
-def test_a_table_torn_at_any_byte_keeps_its_complete_rows(tmp_path):
-    table = Table(tmp_path / "t.csv", ("Epoch", "Batch", "Loss"), numbering=2)
-    table.open(None)
-    rows = [(1.0, 9.0, 0.5), (1.0, 10.0, 0.25), (2.0, 1.0, None)]
-    for row in rows:
-        table.add(row)
-    table.close()
-    content = table.path.read_bytes()
-    for length in range(len(content) + 1):
-        table.path.write_bytes(content[:length])
-        ends = content[:length].count(b"\n")
-        table.read()
-        assert table.rows == rows[: max(0, ends - 1)]
-    table.path.write_bytes(content[:-4] + b"\0" * 30)  # a power cut can leave zeros
-    table.open((2, 1))
-    assert table.rows == rows[:2]
-    table.close()
-    assert table.path.read_bytes() == content[: content.rindex(b"2,1,")]
-
-
-def test_reading_stops_at_a_repeated_row(tmp_path):
-    table = Table(tmp_path / "t.csv", ("Epoch", "Loss"), numbering=1)
-    table.path.write_text("Epoch,Loss\n1,0.5\n2,0.4\n2,0.4\n3,0.3\n")
-    table.read()
-    assert table.rows == [(1, 0.5), (2, 0.4)]
-
-
 def test_a_new_run_removes_the_rows_and_pictures_of_the_previous_one(make, captioner, tmp_path):
     whole(make(), captioner, epochs=2)
-    make().open(None, MODEL)
-    history = History.read(tmp_path / "run")
-    assert history.steps.rows == history.epochs.rows == []
+    make().open([], [], MODEL)
+    assert [len((tmp_path / "run" / name).read_text().splitlines()) for name in (TRAIN, VALIDATION)] == [1, 1]
     assert list((tmp_path / "run" / "pictures").iterdir()) == []
-
-
-_KILLED = textwrap.dedent(
-    """
-    import sys
-    from pathlib import Path
-    from captioner.reports.table import Table
-
-    directory, at = Path(sys.argv[1]), int(sys.argv[2])
-    table = Table(directory / "t.csv", ("Epoch", "Batch", "Loss"), numbering=2)
-    table.open((1, at) if at else None)
-    while True:
-        at += 1
-        table.add((1, at, at / 7))
-        if at % 100 == 0:
-            table.flush()
-            (directory / "checkpoint.tmp").write_text(str(at))
-            (directory / "checkpoint.tmp").replace(directory / "checkpoint")
-    """
-)
-
-
-def test_no_row_is_lost_or_repeated_after_several_kills(tmp_path):
-    checkpoint = tmp_path / "checkpoint"
-    done = 0
-    for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", _KILLED, str(tmp_path), str(done)])
-        try:
-            while process.poll() is None and (not checkpoint.exists() or int(checkpoint.read_text()) <= done):
-                time.sleep(0.002)
-        finally:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-        done = int(checkpoint.read_text())
-    table = Table(tmp_path / "t.csv", ("Epoch", "Batch", "Loss"), numbering=2)
-    table.open((1, done))
-    table.close()
-    assert [row[:2] for row in table.rows] == [(1, batch) for batch in range(1, done + 1)]
-    with (tmp_path / "t.csv").open() as file:
-        assert [row["Loss"] for row in csv.DictReader(file)] == [f"{batch / 7:.6g}" for batch in range(1, done + 1)]
 
 
 # --- Settings and sizes
@@ -234,7 +155,7 @@ def test_shared_weights_count_once_in_the_total():
 
 
 def test_opening_writes_configuration_and_summary(make, tmp_path):
-    make().open(None, MODEL)
+    make().open([], [], MODEL)
     assert load_config(read_toml(tmp_path / "run" / "config.toml")) == load_config()
     assert "total" in (tmp_path / "run" / "model.txt").read_text()
 
@@ -276,7 +197,7 @@ def test_training_continues_with_a_warning_if_pictures_cannot_be_drawn(make, cap
 
 def test_drawing_does_not_change_the_random_state(make, captioner):
     reports = make()
-    reports.open(None, MODEL)
+    reports.open([], [], MODEL)
     before = torch.get_rng_state()
     reports.epoch(scores_of(1), captioner)
     assert torch.equal(before, torch.get_rng_state())
@@ -289,24 +210,11 @@ def test_drawing_does_not_change_the_random_state(make, captioner):
 def test_an_unwritable_file_is_refused_in_one_line(make, tmp_path, name):
     (tmp_path / "run" / name / "x").mkdir(parents=True)
     with pytest.raises(CaptionerError, match=rf"^The [\w ]+ .*{name} cannot be (written|read): [^\n]+\.$"):
-        make().open(None, MODEL)
-
-
-def test_a_full_disk_is_an_error_that_names_the_table(make, tmp_path, monkeypatch):
-    reports = make()
-    reports.open(None, MODEL)
-
-    class Full(io.StringIO):
-        def write(self, text: str) -> int:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(reports._history.steps, "_file", Full())
-    with pytest.raises(CaptionerError, match=r"train_results.csv cannot be written: No space left on device\.$"):
-        reports.step(1, 1, 1.0, 0.5)
+        make().open([], [], MODEL)
 
 
 def test_closing_is_idempotent(make):
     reports = make()
-    reports.open(None, MODEL)
+    reports.open([], [], MODEL)
     reports.close()
     reports.close()

@@ -30,10 +30,10 @@ def reports(directory: Path) -> RunReports:
 
 def test_steps_and_epochs_are_in_the_event_files_by_number(tmp_path):
     with closing(reports(tmp_path)) as run:
-        run.open(None, nn.Linear(1, 1))
+        run.open([], [], nn.Linear(1, 1))
         for epoch in (1, 2):
-            run.step(epoch, 1, 1 / epoch, 0.25)
-            run.step(epoch, 2, 0.5 / epoch, 0.5)
+            run.step((epoch, 1, 1 / epoch, 0.25))
+            run.step((epoch, 2, 0.5 / epoch, 0.5))
             run.epoch({"epoch": epoch, "dev_loss": 2.0, "bleu_4": 0.125 * epoch}, None)
     found = steps_by_tag(tmp_path)
     assert found["train/Loss"] == [(1, 1.0), (2, 0.5), (3, 0.5), (4, 0.25)]
@@ -43,38 +43,36 @@ def test_steps_and_epochs_are_in_the_event_files_by_number(tmp_path):
 
 
 def test_no_step_is_repeated_or_missing_after_a_resume(tmp_path):
+    steps = [(1.0, float(batch), batch / 8, 0.5) for batch in range(1, 11)]
     killed = reports(tmp_path)
-    killed.open(None, nn.Linear(1, 1))
-    for batch in range(1, 9):
-        killed.step(1, batch, batch / 8, 0.5)
-    killed.flush()  # but never closed
+    killed.open([], [], nn.Linear(1, 1))
+    for row in steps[:8]:
+        killed.step(row)  # but never closed
     with closing(reports(tmp_path)) as resumed:
-        resumed.open((0, 5), nn.Linear(1, 1))
-        for batch in range(6, 11):
-            resumed.step(1, batch, batch / 8, 0.5)
+        resumed.open(steps[:5], [], nn.Linear(1, 1))
+        for row in steps[5:]:
+            resumed.step(row)
         resumed.epoch({"epoch": 1, "cider": 0.5}, None)
     with closing(reports(tmp_path)) as again:
-        again.open((1, 0), nn.Linear(1, 1))
+        again.open(steps, [{"epoch": 1, "cider": 0.5}], nn.Linear(1, 1))
     killed.close()
     found = steps_by_tag(tmp_path)
     assert found["train/Loss"] == [(batch, batch / 8) for batch in range(1, 11)]
     assert found["validation/CIDEr"] == [(1, 0.5)]
 
 
-def test_a_flush_writes_everything_to_disk(tmp_path):
+def test_a_step_is_in_the_file_at_once(tmp_path):
     with closing(reports(tmp_path)) as run:
-        run.open(None, nn.Linear(1, 1))
-        for batch in range(1, 21):
-            run.step(1, batch, batch / 8, 0.5)
-        run.flush()
-        assert steps_by_tag(tmp_path)["train/Loss"] == [(batch, batch / 8) for batch in range(1, 21)]
+        run.open([], [], nn.Linear(1, 1))
+        run.step((1, 1, 0.125, 0.5))
+        assert steps_by_tag(tmp_path)["train/Loss"] == [(1, 0.125)]
 
 
 def test_other_files_in_the_folder_are_kept(tmp_path):
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "notes.txt").write_text("mine")
     with closing(reports(tmp_path)) as run:
-        run.open(None, nn.Linear(1, 1))
+        run.open([], [], nn.Linear(1, 1))
     assert (tmp_path / "tensorboard" / "notes.txt").read_text() == "mine"
 
 

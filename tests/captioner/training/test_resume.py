@@ -37,7 +37,7 @@ def command(settings: list[str], shapes: Path, cache: Path) -> list[str]:
     return [sys.executable, "-m", "captioner", "train", *options, *chosen]
 
 
-# kills itself at the save of a step: before it, when the tables have more rows than the checkpoint, or after it
+# kills itself at the save of a step: before it, when the events have more steps than the checkpoint, or after it
 _KILLED_AT = """
 import os, signal, sys
 from captioner.cli import main

@@ -283,6 +283,20 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(train_shapes, tmp_path, tr
     assert differing(dict(whole.model), dict(resumed.model)) == []
     assert differing(dict(load_checkpoint(trained / BEST).model), dict(load_checkpoint(tmp_path / BEST).model)) == []
     assert differing(log(trained), log(tmp_path)) == []
+    for table in ("train_results.csv", "validation_results.csv"):
+        assert (tmp_path / table).read_text() == (trained / table).read_text()
+
+
+def test_a_run_without_recorded_steps_resumes_with_a_table_of_the_steps_from_there(
+    train_shapes, tmp_path, trained, monkeypatch
+):
+    interrupt_after(monkeypatch, 2, lambda: train_shapes(tmp_path))
+    content = torch.load(tmp_path / LAST, weights_only=True)
+    assert content["training"]["state"].pop("steps").shape == (10, 4)
+    torch.save(content, tmp_path / LAST)
+    train_shapes(tmp_path, resumed=load_checkpoint(tmp_path / LAST))
+    header, *whole = (trained / "train_results.csv").read_text().splitlines()
+    assert (tmp_path / "train_results.csv").read_text().splitlines() == [header, *whole[10:]]
 
 
 @pytest.mark.parametrize(

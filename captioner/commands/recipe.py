@@ -108,7 +108,7 @@ def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Pat
     names = ", ".join(stage.name for stage in recipe.stages)
     say(f"recipe {recipe.name}: {names}, then {', '.join(recipe.export.precisions)} to {output}")
     with open_run(run_path, recipe, data_digest(dataset), output) as folder:
-        if folder.state.work["export"].done and folder.state.exported == _description(recipe, output):
+        if folder.state.exported == _description(recipe, output):
             say(f"already done: {run_path}")
             click.echo(f"caprun --model {shlex.quote(str(output))} PHOTO")
             return
@@ -121,9 +121,8 @@ def _export(checkpoint: Path, output: Path, request: RecipeRun, folder: RunFolde
     recipe = request.recipe
     say(f"export: {checkpoint}")
     try:
-        with folder.working("export") as state:
-            write_bundle(checkpoint, output, request.dataset, recipe.export, allow_missing=request.allow_missing)
-            state.exported = _description(recipe, output)
+        write_bundle(checkpoint, output, request.dataset, recipe.export, allow_missing=request.allow_missing)
+        folder.write(exported=_description(recipe, output))
     except CaprunError as error:
         others = [precision for precision in recipe.export.precisions if precision != "fp32"]
         hint = f", and adding --precision fp32 skips {', '.join(others)}" if others else ""

@@ -4,50 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from caprun.batch.results import of_another_run
 from caprun.bundle.plain_data import from_dict
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
-from captioner.models.checkpoint import BEST, LAST
+from captioner.models.checkpoint import BEST
 from captioner.output_files import locked_folder, write_whole
-from captioner.recipes.recipe import Recipe, Stage, differences
+from captioner.recipes.recipe import Recipe, Stage
 
 STATE = "recipe.json"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
-@dataclass
-class Work:
-    """Progress of a stage or of the export."""
-
-    seconds: float = 0.0
-    """Wall time so far."""
-    began: float | None = None
-    """Start of the current work as `time.time()`, kept if it is killed; None if no work is in progress."""
-    done: bool = False
-
-
-@dataclass
+@dataclass(frozen=True)
 class State:
     """Content of `recipe.json`."""
 
     format_version: int
-    recipe: str
-    """Name of the recipe."""
-    trained: tuple[Mapping[str, Any], ...]
-    """Result of `Recipe.trained`."""
-    data: str
-    """Result of `data_digest`."""
-    output: str
-    """Folder of the bundle."""
-    work: dict[str, Work]
-    """Progress by the stage's folder, or `export`."""
+    identity: Mapping[str, Any]
+    """Everything that the run depends on: `Recipe.trained`, the data and the output."""
+    done: tuple[str, ...] = ()
+    """Folders of the stages that are done."""
     exported: str = ""
     """Digest of the bundle and its settings; empty before the export."""
 
@@ -63,35 +46,13 @@ class RunFolder:
     def __init__(self, path: Path, state: State) -> None:
         self.path, self.state = path, state
 
-    @contextmanager
-    def working(self, name: str) -> Iterator[State]:
-        """Records that work began, how long it took, and, unless an exception is raised, that it is done."""
-        work, began = self.state.work[name], time.monotonic()
-        work.began, work.done = time.time(), False
-        self.write()
-        try:
-            yield self.state
-            work.done = True
-        finally:
-            work.seconds += time.monotonic() - began
-            work.began = None
-            self.write()
-
-    def count_killed_work(self) -> None:
-        """Adds the time up to the last checkpoint of killed work; work after that checkpoint is repeated."""
-        for name, work in self.state.work.items():
-            if work.began is not None:
-                last = self.path / name / LAST
-                until = last.stat().st_mtime if last.exists() else work.began
-                work.seconds += max(0.0, until - work.began)
-                work.began = None
-
-    def write(self) -> None:
-        """Writes the state.
+    def write(self, **changes: Any) -> None:
+        """Changes parts of the state and writes it.
 
         Raises:
             CaptionerError: the file cannot be written.
         """
+        self.state = replace(self.state, **changes)
         write_whole("The file", self.path / STATE, json.dumps(asdict(self.state), indent=1))
 
 
@@ -114,27 +75,14 @@ def open_run(path: Path, recipe: Recipe, data: str, output: Path) -> Iterator[Ru
         raise CaptionerError(
             f"{path} holds {others[0]}, which is not part of a recipe run; name another folder with --run."
         )
-    work = {name: Work() for name in [*(stage.folder for stage in recipe.stages), "export"]}
-    asked = State(_FORMAT_VERSION, recipe.name, tuple(recipe.trained()), data, str(output.resolve()), work)
+    identity = {**recipe.trained(), "photos and captions": data[:12], "--output": str(output.resolve())}
     with locked_folder(path, "--run"):
-        folder = RunFolder(path, _read(path / STATE) if others else asked)
-        if difference := _difference(folder.state, asked):
-            raise CaptionerError(
-                f"The run in {path} was started with {difference}; use the same again, or name another --run."
-            )
-        folder.count_killed_work()
+        folder = RunFolder(path, _read(path / STATE) if others else State(_FORMAT_VERSION, identity))
+        if folder.state.identity != identity:
+            difference = of_another_run(path, folder.state.identity, identity, most=3)
+            raise CaptionerError(f"{difference}; use the same again, or name another --run.")
         folder.write()
         yield folder
-
-
-def _difference(state: State, asked: State) -> str:
-    """Describes what a run was started with, if it differs from `asked`."""
-    if found := differences(state.trained, asked.trained):
-        more = f" and {len(found) - 3} more settings" if len(found) > 3 else ""
-        return f"a different recipe: {', '.join(found[:3])}{more}"
-    if state.data != asked.data:
-        return "different photos or captions"
-    return f"--output {state.output}" if state.output != asked.output else ""
 
 
 def _read(file: Path) -> State:

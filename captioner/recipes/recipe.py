@@ -56,21 +56,24 @@ class Recipe:
     stages: tuple[Stage, ...]
     export: ExportSettings = field(default_factory=ExportSettings)
 
-    def trained(self) -> list[dict[str, Any]]:
-        """Returns everything that the trained model depends on, as plain data."""
-        stages: list[dict[str, Any]] = []
+    def trained(self) -> dict[str, Any]:
+        """Returns everything that the trained model depends on, as plain data by names such as `stage 2 train.lr`."""
+        found: dict[str, Any] = {}
         for stage in self.stages:
-            settings: dict[str, Any] = (
-                {"average": dict(stage.average)} if stage.average else {"init": stage.init, **asdict(stage.config)}
-            )
-            if not stage.average and stage.config.train.stage == "cross-entropy":
-                del settings["self_critical"]  # unused defaults
+            start: dict[str, Any] = {"init": stage.init}
             if stage.checkpoint is not None:
-                settings["init"] = describe_file(checkpoint_file(stage.checkpoint)).sha256
+                start["init"] = describe_file(checkpoint_file(stage.checkpoint)).sha256
             if stage.new_vocabulary:
-                settings["new_vocabulary"] = True
-            stages.append({"name": stage.name, **settings})
-        plain: list[dict[str, Any]] = json.loads(json.dumps(stages))  # tuples become lists, as in a file
+                start["new_vocabulary"] = True
+            sections: Mapping[str, Any] = (
+                {"average": dict(stage.average)}
+                if stage.average
+                else used_settings(asdict(stage.config), stage.config.train.stage)
+            )
+            flat = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+            settings = {"name": stage.name, **({} if stage.average else start), **flat}
+            found |= {f"stage {stage.number} {name}": value for name, value in settings.items()}
+        plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples become lists, as in a file
         return plain
 
     @property
@@ -206,24 +209,3 @@ def _average(where: str, table: Mapping[str, Any], known: Mapping[str, Stage]) -
 
 def _names(known: Mapping[str, Stage]) -> str:
     return ", ".join(known) or "none"
-
-
-def differences(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Describes the differences between two results of `Recipe.trained`, a phrase for each."""
-    if len(before) != len(now):
-        return [f"it had {len(before)} stages and now has {len(now)}"]
-    found = []
-    for number, (old, new) in enumerate(zip(map(_flat, before), map(_flat, now), strict=True), 1):
-        found += [
-            f"{key} of stage {number} was {old.get(key)!r} and is now {new.get(key)!r}"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        ]
-    return found
-
-
-def _flat(stage: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for section, values in stage.items():
-        flat |= {f"{section}.{key}": v for key, v in values.items()} if isinstance(values, dict) else {section: values}
-    return flat

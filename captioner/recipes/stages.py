@@ -81,12 +81,13 @@ def train_stages(request: RecipeRun, folder: RunFolder, say: Say) -> Path:
     best: dict[str, Path] = {}
     for stage in stages:
         title = f"stage {stage.number} of {len(stages)}, {stage.name}"
-        if folder.state.work[stage.folder].done:
+        if stage.folder in folder.state.done:
             say(f"{title}: already done")
         else:
             say(f"{title}: {folder.path / stage.folder}")
             work = _average_stage if stage.average else _train_stage
             work(request, stage, best.get(stage.init), folder, say)
+            folder.write(done=(*folder.state.done, stage.folder))
         best[stage.name] = best_of(folder.path, stage)
     model = folder.path / MODEL
     made = load_checkpoint(best[stages[-1].name])
@@ -118,21 +119,19 @@ def _train_stage(request: RecipeRun, stage: Stage, before: Path | None, folder: 
         init=init,
         new_vocabulary=stage.new_vocabulary,
     )
-    with folder.working(stage.folder):
-        train(job, _numbered(request, stage, say))
+    train(job, _numbered(request, stage, say))
 
 
 def _average_stage(request: RecipeRun, stage: Stage, _: Path | None, folder: RunFolder, say: Say) -> None:
-    with folder.working(stage.folder):
-        files = [best_of(folder.path, one) for one in request.recipe.stages if one.name in stage.average]
-        shares = [stage.average[one.name] for one in request.recipe.stages if one.name in stage.average]
-        tell = _numbered(request, stage, say)
-        made = average(files, shares, request.command)
-        made = replace(made, config=stage.config.with_tokenizer(made.config.data.tokenizer))
-        device, dev = torch_device(request.device), request.dataset.split("dev")
-        made = scored(made, dev, device, tell, allow_missing=request.allow_missing)
-        save_checkpoint(folder.path / stage.folder / BEST, made)
-        tell(score_line(made.metrics))
+    files = [best_of(folder.path, one) for one in request.recipe.stages if one.name in stage.average]
+    shares = [stage.average[one.name] for one in request.recipe.stages if one.name in stage.average]
+    tell = _numbered(request, stage, say)
+    made = average(files, shares, request.command)
+    made = replace(made, config=stage.config.with_tokenizer(made.config.data.tokenizer))
+    device, dev = torch_device(request.device), request.dataset.split("dev")
+    made = scored(made, dev, device, tell, allow_missing=request.allow_missing)
+    save_checkpoint(folder.path / stage.folder / BEST, made)
+    tell(score_line(made.metrics))
 
 
 def _numbered(request: RecipeRun, stage: Stage, say: Say) -> Say:
@@ -145,7 +144,8 @@ def _provenance(request: RecipeRun, folder: RunFolder) -> dict[str, Any]:
     stages = []
     for stage in recipe.stages:
         scores = load_checkpoint(best_of(folder.path, stage)).scores
-        seconds = round(folder.state.work[stage.folder].seconds)
+        last = None if stage.average else load_checkpoint(folder.path / stage.folder / LAST)
+        seconds = 0 if last is None else last.provenance["train_seconds"]
         stages.append({"name": stage.name, "seconds": seconds, **scores})
     return {
         "train_seconds": sum(stage["seconds"] for stage in stages),

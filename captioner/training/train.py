@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -75,6 +76,7 @@ def train(job: Job, say: Say) -> TrainingState:
         CaptionerError: the data are invalid, weights are unavailable, or a file cannot be written.
         KeyboardInterrupt: a signal arrived; `last.pt` holds every finished step.
     """
+    began = time.monotonic()
     config, processes = job.config, job.processes
     start, old = _start(job), _rehearsed_shares(job)
     for line in job.dataset.summary():
@@ -135,6 +137,7 @@ def train(job: Job, say: Say) -> TrainingState:
             task = replace(task, validation=replace(task.validation, meteor=meteor), reports=reports)
         trainer = _trainer(model, task, processes, say, splits["train"])
         _go_on(trainer, job, say)
+        trainer.state.seconds += time.monotonic() - began  # such as the features
         if task.reports is not None:
             task.reports.open(trainer.state.steps, trainer.state.history, model)
         state = trainer.run()

@@ -237,11 +237,13 @@ def read_identity(path: Path) -> dict[str, Any] | None:
     return identity if isinstance(identity, dict) else None
 
 
-def of_another_run(path: Path, written: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describes how the run that wrote `path` differs from this one."""
+def of_another_run(path: Path, written: Mapping[str, Any], now: Mapping[str, Any], *, most: int | None = None) -> str:
+    """Describes how the run that wrote `path` differs from this one; names at most `most` differences."""
     differences = [
         f"{name} {written.get(name, 'unknown')} (now {now.get(name, 'unknown')})"
         for name in dict.fromkeys((*written, *now))
         if written.get(name) != now.get(name)
     ]
-    return f"{path} belongs to another run: {', '.join(differences)}"
+    named = differences[:most]
+    more = f" and {len(differences) - len(named)} more" if len(differences) > len(named) else ""
+    return f"{path} belongs to another run: {', '.join(named)}{more}"

@@ -58,9 +58,9 @@ def _run(arguments: list[str], moment: Moment | None, place: str) -> None:
         mine = what == loop.LAST and path.name == loop.LAST and path.parent.name == stage
         guarded(mine, lambda: save(path, checkpoint))
 
-    def dying_note(folder: RunFolder) -> None:
-        mine = what == "recipe.json" and folder.state.work[stage].done
-        guarded(mine, lambda: note(folder))
+    def dying_note(folder: RunFolder, **changes: Any) -> None:
+        mine = what == "recipe.json" and stage in changes.get("done", ())
+        guarded(mine, lambda: note(folder, **changes))
 
     def dying_export(*given: Any, **options: Any) -> None:
         guarded(what == "bundle", lambda: export(*given, **options))

@@ -86,8 +86,7 @@ def test_a_recipe_killed_anywhere_resumes_to_the_same_bits(made, tiny, small, tm
         assert differing(dict(whole.model), dict(killed.model)) == [], file
     whole, killed = (dict(read_bundle(folder / "bundle").manifest.metrics) for folder in (made, tmp_path))
     assert differing(whole, killed) == []
-    work = json.loads((tmp_path / "run" / "recipe.json").read_text())["work"]
-    assert all(one["done"] and one["began"] is None and one["seconds"] > 0 for one in work.values())
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["done"] == list(STAGES)
 
 
 def test_a_finished_run_is_not_repeated(again):
@@ -148,7 +147,7 @@ def test_the_first_stage_can_keep_the_encoder_of_a_checkpoint(made, tmp_path):
     stage = written.stages[0]
     assert (stage.checkpoint, stage.new_vocabulary, stage.init) == (first, True, "")
     assert (stage.config.data.image_size, stage.config.data.tokenizer) == (48, "bpe")
-    assert written.trained()[0]["init"] == digest_of(first / BEST)  # wherever the checkpoint is
+    assert written.trained()["stage 1 init"] == digest_of(first / BEST)  # wherever the checkpoint is
     file.write_text("[[stage]]\nname = 'a'\ndata.tokenizer = 'bpe'\n")
     assert read_recipe(file, first={"init": str(first), "new_vocabulary": True}).trained() == written.trained()
 
@@ -192,9 +191,14 @@ def test_a_different_recipe_in_the_same_run_is_refused_naming_what_differs(again
     other.write_text(tiny.read_text().replace("fine_tune = 2", "fine_tune = 3"))
     result = run(other, *small, "--output", "bundle", "--run", "run")
     assert_one_line_at_the_end(
-        result, "run was started with a different recipe: model.fine_tune of stage 2 was 2 and is now 3"
+        result, "run belongs to another run: stage 2 model.fine_tune 2 (now 3); use the same again"
     )
-    assert_one_line_at_the_end(again("--seed", 5), "train.seed of stage 1 was 0 and is now 5")
+    changes = (
+        "stage 1 train.seed 0 (now 5), stage 1 search.beam_size 3 (now 2), stage 2 train.seed 0 (now 5) and 3 more"
+    )
+    assert_one_line_at_the_end(
+        again("--seed", 5, "--set", "search.beam_size=2"), f"run belongs to another run: {changes}"
+    )
 
 
 def assert_one_line_at_the_end(result: Result, *words: str) -> None:
@@ -208,7 +212,7 @@ def assert_one_line_at_the_end(result: Result, *words: str) -> None:
 def test_different_captions_in_the_same_run_are_refused(again, own_shapes):
     captions = own_shapes / "captions.txt"
     captions.write_text(captions.read_text().replace("A red circle", "A round circle", 1))
-    assert_one_line_at_the_end(again("--data", own_shapes), "started with different photos or captions")
+    assert_one_line_at_the_end(again("--data", own_shapes), "run belongs to another run: photos and captions ")
 
 
 def test_the_same_photos_in_another_folder_are_accepted(again, own_shapes):
@@ -216,7 +220,7 @@ def test_the_same_photos_in_another_folder_are_accepted(again, own_shapes):
 
 
 def test_another_output_for_the_same_run_is_refused(again):
-    assert_one_line_at_the_end(again("--output", "elsewhere"), "started with --output", "bundle", "--run")
+    assert_one_line_at_the_end(again("--output", "elsewhere"), "another run: --output ", "bundle (now ", "--run")
 
 
 def test_a_missing_checkpoint_of_a_finished_stage_is_reported(again):
@@ -238,7 +242,20 @@ def test_two_processes_cannot_write_to_the_same_run(again):
         assert_one_line_at_the_end(again(), "Another run is writing to run")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 1}', "\xff"])
+def test_a_recipe_json_with_a_damaged_part_is_reported_in_one_line(again):
+    file = Path("run") / "recipe.json"
+    whole = json.loads(file.read_text())
+    for part in whole:
+        file.write_text(json.dumps(whole | {part: {}}))
+        assert_one_line_at_the_end(again(), "name another")
+
+
+def test_a_run_of_another_version_is_refused(again):
+    (Path("run") / "recipe.json").write_text('{"format_version": 1, "recipe": "tiny", "work": {}}')
+    assert_one_line_at_the_end(again(), "run/recipe.json was written by another version of captioner; name another")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 2}', "\xff"])
 def test_a_damaged_recipe_json_is_reported_in_one_line(again, content):
     (Path("run") / "recipe.json").write_text(content, encoding="latin-1")
     assert_one_line_at_the_end(again(), "run/recipe.json is damaged")

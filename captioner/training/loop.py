@@ -240,7 +240,8 @@ class Trainer:
 
     def _shown(self) -> str:
         """Returns the note next to an epoch's progress."""
-        return f"loss {self.state.nats / self.state.words:.3f}"
+        learnt = self._learnt()
+        return score_line(learnt, list(learnt))
 
     def _rate(self, step: int) -> Rate:
         return rate_at(step, self.train_config, self.optimiser.total_steps, self.state.rate_scale)

@@ -138,11 +138,6 @@ class SelfCriticalTrainer(Trainer):
     def _captions_an_epoch(self) -> int:
         return self.task.batches.showings * self.settings.samples
 
-    def _shown(self) -> str:
-        found = self._learnt()
-        words, bad_endings = found["sample_words"], found["sample_bad_endings"]
-        return f"reward {found['reward']:.3f}, {words:.1f} words, {bad_endings:.1%} end badly"
-
     def _learnt(self) -> dict[str, float]:
         state = self.state
         return {

@@ -106,7 +106,8 @@ def train(job: Job, say: Say) -> TrainingState:
 
     torch.manual_seed(config.train.seed)
     model = initial_model(config, start, tokenizer.vocabulary)
-    say(_describe(model, config))
+    learnt = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    say(f"model: {config.model.encoder}, {config.model.decoder} decoder; {learnt / 1e6:.1f} M parameters are trained")
 
     with locked_folder(job.output) if processes.first else nullcontext(), ExitStack() as stack:
         spec = image_spec(config, model)
@@ -272,19 +273,6 @@ def _report(trainer: Trainer, say: Say) -> None:
         captioner = trainer.captioner()
         captions = [captioner.vocabulary.text(caption.ids) for caption in validated.captions]
         say(f"report: {task.reports.finish(captioner, captions, best.metrics)}")
-
-
-def _describe(model: CaptionModel, config: Config) -> str:
-    def millions(*modules: torch.nn.Module, trained: bool) -> str:
-        counted = {id(p): p.numel() for m in modules for p in m.parameters() if p.requires_grad == trained}
-        return f"{sum(counted.values()) / 1e6:.1f} M"
-
-    rest = [module for name, module in model.named_children() if name != "encoder"]
-    frozen, tuned = (millions(model.encoder, trained=trained) for trained in (False, True))
-    return (
-        f"model: {config.model.encoder}, {frozen} parameters frozen and {tuned} fine-tuned; "
-        f"{config.model.decoder} decoder, {millions(*rest, trained=True)}"
-    )
 
 
 def _sources(

@@ -118,7 +118,7 @@ def test_training_reports_what_it_found_and_where_it_wrote(train_shapes, tmp_pat
         "dataset: Flickr8k captions.txt, 24 photos, 48 captions",
         "splits (from the dataset): train 17, dev 4, test 3 photos",
         "vocabulary: 18 pieces (word); 0.0% of the pieces in training captions are unknown",
-        "model: timm/test_efficientnet, 0.1 M parameters frozen and 0.0 M fine-tuned; soft-attention decoder, 0.0 M",
+        "model: timm/test_efficientnet, soft-attention decoder; 0.0 M parameters are trained",
     ]
     assert said[-4].startswith("epoch 1/1: train_loss ")
     assert said[-3] == f"report: {tmp_path / 'report.html'}"

@@ -8,7 +8,7 @@ forgets less (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 
 from caprun.bundle.writing import describe_file
-from captioner.config import Config
+from captioner.config import changed_settings
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.report import Taught, evaluate
 from captioner.models.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
 
-_FREE = ("dropout", "word_dropout", "fine_tune")
-"""Settings of a model that do not affect its captions."""
+_FREE = {"model.dropout", "model.word_dropout", "model.fine_tune", "model.encoder_weights"}
+"""Settings of a model that do not affect its captions; the origin of the initial weights is among them."""
+_SEEN = {"data.image_size", "data.fit", "data.resample"}
+"""Settings of the data that a model depends on."""
 
 
 def average(files: Sequence[Path], shares: Sequence[float], command: str) -> Checkpoint:
@@ -120,18 +122,10 @@ def _floats(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _difference(first: Checkpoint, other: Checkpoint) -> str:
-    mine, theirs = (_seen_by(checkpoint.config) for checkpoint in (first, other))
-    if different := [name for name in mine if mine[name] != theirs[name]]:
-        return f"{different[0]} is {theirs[different[0]]!r} instead of {mine[different[0]]!r}"
+    for name, (mine, theirs) in changed_settings(first.config, other.config).items():
+        if name in _SEEN or (name.startswith("model.") and name not in _FREE):
+            return f"{name} is {theirs!r} instead of {mine!r}"
     if first.vocabulary.as_dict() != other.vocabulary.as_dict():
         return "the vocabularies differ"
     shapes = [{name: value.shape for name, value in one.model.items()} for one in (first, other)]
     return "the shapes of the weights differ" if shapes[0] != shapes[1] else ""
-
-
-def _seen_by(config: Config) -> dict[str, Any]:
-    """Returns the settings that a trained model depends on."""
-    model = {f"model.{name}": value for name, value in asdict(config.model).items() if name not in _FREE}
-    data = {f"data.{name}": getattr(config.data, name) for name in ("image_size", "fit", "resample")}
-    # the origin of the initial weights does not matter
-    return {name: value for name, value in {**model, **data}.items() if name != "model.encoder_weights"}

@@ -254,21 +254,19 @@ class Trainer:
     def _end_epoch(self, began: float) -> dict[str, float]:
         state, train = self.state, self.train_config
         validating = time.monotonic()
-        with self.optimiser.average_in_place():
-            self.model.eval()
-            found = validate(self.model, self.task.validation, self.processes).scores
-            state.epoch, state.batch = state.epoch + 1, 0
-            now = time.monotonic()
-            state.seconds += now - validating
-            row = {
-                "epoch": float(state.epoch),
-                **self._learnt(),
-                **found,
-                "seconds": now - began,
-                "lr": train.lr * self._rate(self.optimiser.steps - 1).factor,
-            }
-            if self.task.reports is not None:
-                self.task.reports.epoch(row, self.captioner())
+        found = validate(self.optimiser.averaged, self.task.validation, self.processes).scores
+        state.epoch, state.batch = state.epoch + 1, 0
+        now = time.monotonic()
+        state.seconds += now - validating
+        row = {
+            "epoch": float(state.epoch),
+            **self._learnt(),
+            **found,
+            "seconds": now - began,
+            "lr": train.lr * self._rate(self.optimiser.steps - 1).factor,
+        }
+        if self.task.reports is not None:
+            self.task.reports.epoch(row, self.captioner())
         state.captions, state.words = 0, 0
         state.nats = state.correct = state.reward = state.bad_endings = 0.0
         state.history.append(row)
@@ -308,20 +306,16 @@ class Trainer:
             state.plateau_epochs = 0
 
     def captioner(self) -> Captioner:
-        """Returns the current model as the runtime's captioner."""
-        kept = self.task.checkpoint
-        spec = model_spec(kept, self.model, self.task.output.name)
-        return Captioner(spec, kept.vocabulary, ModelBackend(self.model))
+        """Returns the averaged model as the runtime's captioner."""
+        kept, model = self.task.checkpoint, self.optimiser.averaged
+        return Captioner(model_spec(kept, model, self.task.output.name), kept.vocabulary, ModelBackend(model))
 
     def _checkpoint(self, row: Mapping[str, float]) -> Checkpoint:
         """Returns a checkpoint with the averaged weights, which are the ones that were scored."""
         made = self.task.checkpoint
         metrics = {**self.task.validation.protocol, **row, "epoch": self.state.epoch}
-        averaged = {id(value): self.optimiser.averaged[name] for name, value in self.optimiser.parameters.items()}
-        # tied parameters have two names in a state dict but one in the optimiser
-        named = self.model.named_parameters(remove_duplicate=False)
-        weights = self.model.state_dict() | {name: averaged[id(p)] for name, p in named if id(p) in averaged}
         provenance = {**made.provenance, "train_seconds": round(self.state.seconds)}
+        weights = self.optimiser.averaged.state_dict()
         return replace(made, model=weights, metrics=metrics if row else {}, provenance=provenance)
 
     def _save_last(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Optimiser:
 
     Attributes:
         total_steps: as given.
+        averaged: the model with the moving average of its trained weights, in eval mode.
         precision: fp32, bf16 or fp16; fp32 if bf16 is configured but the CPU would only emulate it.
 
     Raises:
@@ -53,7 +54,11 @@ class Optimiser:
         emulated = train.precision == "bf16" and self._device.type == "cpu" and not _cpu_has_bf16()
         self.precision = "fp32" if emulated else train.precision
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=train.precision == "fp16")
-        self.averaged = {name: p.detach().clone() for name, p in self.parameters.items()}
+        # weights that are not trained are shared, and so are buffers, which training does not change
+        shared = {id(t): t for t in (*model.buffers(), *model.parameters()) if not t.requires_grad}
+        self.averaged: CaptionModel = copy.deepcopy(model, shared).eval()
+        averages = dict(self.averaged.named_parameters())
+        self._averages = {name: averages[name] for name in self.parameters}
         self.steps = 0
 
     def autocast(self) -> torch.autocast:
@@ -87,7 +92,8 @@ class Optimiser:
         self._adam.zero_grad()
         self.steps += 1
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.averaged.values()), list[Tensor](self._learning), 1 - self._decay())
+            averages = list[Tensor](self._averages.values())
+            torch._foreach_lerp_(averages, list[Tensor](self._learning), 1 - self._decay())
         return True
 
     def _decay(self) -> float:
@@ -100,26 +106,11 @@ class Optimiser:
             return min(self._train.average, math.pow(_KEPT, 1 / self.total_steps))
         return min(self._train.average, (1 + self.steps) / (10 + self.steps))
 
-    @contextmanager
-    def average_in_place(self) -> Iterator[None]:
-        """Puts the averaged weights into the model while the context lasts."""
-        raw = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self._put(self.averaged)
-        try:
-            yield
-        finally:
-            self._put(raw)
-
-    @torch.no_grad()
-    def _put(self, values: Mapping[str, Tensor]) -> None:
-        for name, parameter in self.parameters.items():
-            parameter.copy_(values[name])
-
     def state(self) -> dict[str, Any]:
         """Returns the state for a checkpoint."""
         return {
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
-            "averaged": self.averaged,
+            "averaged": {name: p.detach() for name, p in self._averages.items()},
             "adam": self._adam.state_dict(),
             "scaler": self._scaler.state_dict(),
             "steps": self.steps,
@@ -127,12 +118,12 @@ class Optimiser:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restores a state, including the weights of the model."""
-        self._put(state["parameters"])
         self._adam.load_state_dict(state["adam"])
         self._scaler.load_state_dict(state["scaler"])
         with torch.no_grad():
-            for name, average in self.averaged.items():
-                average.copy_(state["averaged"][name])
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["parameters"][name])
+                self._averages[name].copy_(state["averaged"][name])
         self.steps = state["steps"]
 
 

@@ -266,9 +266,9 @@ def _report(trainer: Trainer, say: Say) -> None:
     task, processes = trainer.task, trainer.processes
     best = processes.from_first(load_checkpoint(task.output / BEST) if processes.first else None)
     assert best is not None
-    trainer.model.load_state_dict(dict(best.model))
-    trainer.model.eval()
-    validated = validate(trainer.model, task.validation, processes)
+    model = trainer.optimiser.averaged
+    model.load_state_dict(dict(best.model))
+    validated = validate(model, task.validation, processes)
     if task.reports is not None:
         captioner = trainer.captioner()
         captions = [captioner.vocabulary.text(caption.ids) for caption in validated.captions]

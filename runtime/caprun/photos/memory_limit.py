@@ -1,19 +1,17 @@
-"""Limits the memory used by concurrent image decoding, first come, first served."""
+"""Limits the memory used by concurrent image decoding."""
 
 import contextlib
 import functools
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 
 
 class MemoryLimit:
     """A semaphore that counts bytes.
 
-    Requests are served in order, so that small ones never starve a large one. A request above the capacity takes all
-    of it. A thread that has entered can enter again, since it would otherwise wait for itself forever.
+    A request above the capacity takes all of it. A thread that has entered must leave before it enters again.
 
     Args:
         capacity: Bytes that may be in use at once.
@@ -29,38 +27,27 @@ class MemoryLimit:
 
     def _start(self) -> None:
         self._used = 0
-        self._changed = threading.Condition()
-        self._waiting: deque[object] = deque()
-        self._inside: set[int] = set()
+        self._turn, self._changed = threading.Lock(), threading.Condition()
 
     @contextlib.contextmanager
     def entered(self, size: int) -> Iterator[None]:
         """Waits until `size` bytes are free, and holds them inside the context."""
-        thread = threading.get_ident()
-        if size <= self.free or thread in self._inside:
+        if size <= self.free:
             yield
             return
-        size = min(size, self.capacity)
-        ticket = object()
+        size, taken = min(size, self.capacity), 0
         changed = self._changed
-        with changed:
-            self._waiting.append(ticket)
-            try:
-                changed.wait_for(lambda: self._waiting[0] is ticket and self._used + size <= self.capacity)
-                self._used += size
-                self._inside.add(thread)
-            finally:  # a request that is interrupted must not block the others
-                self._waiting.remove(ticket)
-                changed.notify_all()
         try:
+            with self._turn, changed:  # one waits at a time, so that small requests never starve a large one
+                changed.wait_for(lambda: self._used + size <= self.capacity)
+                self._used, taken = self._used + size, size
             _return_memory()(0)
             yield
         finally:
             if changed is self._changed:  # not in a child that was forked meanwhile
                 with changed:
-                    self._used -= size
-                    self._inside.discard(thread)
-                    changed.notify_all()
+                    self._used -= taken
+                    changed.notify()
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Checks the bytes of a bundle: regular files inside it, strict JSON, and self-contained ONNX graphs.
+"""Checks the bytes of a bundle: regular files inside it, and strict JSON.
 
 A bundle is untrusted. A file is read only if it is a regular file inside the bundle and not too large, and it is read
 once, so the bytes that are used are the bytes that were checked.
@@ -11,7 +11,6 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,79 +101,3 @@ def _refuse_nesting(data: Any, levels: int) -> None:
             raise ValueError("it is nested too deeply")
         for inner in data.values() if isinstance(data, dict) else data:
             _refuse_nesting(inner, levels - 1)
-
-
-# --- ONNX
-
-# ONNX is Protocol Buffers, a tree of messages. Only messages that can hold a tensor are walked, and no tensor's values
-# are read. Anything that ONNX Runtime's parser might read differently is refused: both must see the same files.
-MESSAGES: Mapping[str, Mapping[int, str]] = {
-    "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
-    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
-    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
-    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
-    "NodeProto": {5: "AttributeProto"},
-    "AttributeProto": {
-        5: "TensorProto",
-        6: "GraphProto",
-        10: "TensorProto",
-        11: "GraphProto",
-        22: "SparseTensorProto",
-        23: "SparseTensorProto",
-    },
-    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
-    "TensorProto": {},
-}
-"""For each message, the fields that lead to tensors, by number, and the messages in them."""
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of TensorProto
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_LARGEST_TAG = 2**32 - 1
-
-
-def has_external_data(model: bytes) -> bool:
-    """Returns whether any tensor of an ONNX model has its values in another file, which ONNX Runtime would read.
-
-    Raises:
-        ValueError: The bytes are not an ONNX model.
-    """
-    pending = [(0, len(model), "ModelProto")]
-    try:
-        while pending:
-            at, end, message = pending.pop()
-            inner, is_tensor = MESSAGES[message], message == "TensorProto"
-            while at < end:
-                tag, at = _varint(model, at)
-                field, wire = tag >> 3, tag & 7
-                if field == 0 or tag > _LARGEST_TAG:
-                    raise ValueError("a field has no valid number")
-                if wire == _BYTES:
-                    size, at = _varint(model, at)
-                    if field in inner:
-                        pending.append((at, at + size, inner[field]))
-                    elif is_tensor and field == _EXTERNAL_DATA:
-                        return True
-                    at += size
-                elif wire == _VARINT:
-                    value, at = _varint(model, at)
-                    if is_tensor and field == _DATA_LOCATION and value:
-                        return True
-                elif wire in (_FIXED64, _FIXED32):
-                    at += 8 if wire == _FIXED64 else 4
-                else:
-                    raise ValueError("a field has an unknown type")
-            if at > end:
-                raise ValueError("a field exceeds its message")
-    except IndexError:
-        raise ValueError("a field exceeds the file") from None
-    return False
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Reads the integer at `at` (seven bits per byte, lowest first); returns it and the position after it."""
-    value = 0
-    for place in range(10):
-        byte = data[at + place]
-        value |= (byte & 127) << (7 * place)
-        if byte < 128:
-            return value, at + place + 1
-    raise ValueError("an integer has more than ten bytes")

@@ -1,13 +1,8 @@
 """Decodes a photo's file with Pillow's decoders, within pixel and time limits."""
 
-import contextlib
 import importlib
 import io
-import os
-import threading
 import time
-import warnings
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -26,21 +21,6 @@ MAX_SIDE = 500_000  # Pillow keeps a pointer for each row, and resampling weight
 _MUCH = 16 * 2**20  # bytes of a file that can keep a decoder busy for seconds, whatever its pixel count
 _MOST_SECONDS = 4
 _END = b"\xff\xd9"  # end marker of a JPEG
-
-_quiet_lock = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a parent's thread that holds the lock does not exist in the child
-    os.register_at_fork(after_in_child=lambda: _quiet_lock._at_fork_reinit())  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silences Pillow's warnings about bad metadata and large pictures, which `open_photo` checks itself.
-
-    Warning filters are process-wide, hence the lock; the work under it is short and does no disk I/O.
-    """
-    with _quiet_lock, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
 
 
 def check_size(size: tuple[int, int], label: str) -> None:
@@ -101,13 +81,7 @@ def _decode(data: bytes, label: str, smallest: tuple[int, int] | None) -> Image.
     module = importlib.import_module("pi_heif" if kind == "Heif" else f"PIL.{kind}ImagePlugin")
     plugin: Any = getattr(module, f"{kind}ImageFile")
     with (_Patient if len(data) > _MUCH else io.BytesIO)(data) as file:
-        try:
-            with quiet():
-                image: ImageFile = plugin(file)
-        except Image.DecompressionBombError as error:
-            raise TooLargeError(
-                f"{label} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first."
-            ) from error
+        image: ImageFile = plugin(file)
         check_size(image.size, label)
         if kind == "Jpeg" and smallest is not None:
             image.draft(None, smallest)

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from caprun.errors import FormatError, ImageError, TooLargeError
 from caprun.photos.decoding import MAX_PIXELS as MAX_PIXELS
-from caprun.photos.decoding import check_size, decode, quiet
+from caprun.photos.decoding import check_size, decode
 from caprun.photos.file import Photo as Photo
 from caprun.photos.file import name_of, printable, read
 from caprun.photos.formats import kind_of, take_apart
@@ -148,8 +148,7 @@ def _reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """Reads the EXIF orientation of a loaded image."""
     try:
-        with quiet():
-            found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001  (broken metadata may raise anything, but the pixels are fine)
         return 1
     return found if isinstance(found, int) else 1

@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -155,15 +154,3 @@ class TestOrientation:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = orientation
         np.testing.assert_array_equal(pixels(encode(picture, "PNG", exif=exif)), np.asarray(picture))
-
-
-def test_opening_photos_in_threads_leaves_the_warning_filters_unchanged(picture: Image.Image) -> None:
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03\0\0\0\x01"
-    data = encode(picture, "JPEG", exif=exif)
-    filters = list(warnings.filters)
-    threads = [threading.Thread(target=lambda: [open_photo(data) for _ in range(20)]) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert list(warnings.filters) == filters

@@ -3,7 +3,7 @@
 import importlib
 import io
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
@@ -11,9 +11,6 @@ from caprun.errors import ImageError, TooLargeError
 from caprun.photos.extensions import EXTRA, is_installed
 from caprun.photos.formats import kind_of
 from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
-
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 500_000  # Pillow keeps a pointer for each row, and resampling weights for each pixel of a side
@@ -81,14 +78,16 @@ def _decode(data: bytes, label: str, smallest: tuple[int, int] | None) -> Image.
     module = importlib.import_module("pi_heif" if kind == "Heif" else f"PIL.{kind}ImagePlugin")
     plugin: Any = getattr(module, f"{kind}ImageFile")
     with (_Patient if len(data) > _MUCH else io.BytesIO)(data) as file:
-        image: ImageFile = plugin(file)
+        image: Image.Image = plugin(file)
         check_size(image.size, label)
         if kind == "Jpeg" and smallest is not None:
             image.draft(None, smallest)
         if kind == "WebP":
-            _load_webp(image)
-        else:
-            image.load()
+            webp: Any = image
+            pixels = webp._decoder.get_next()[0]
+            webp._decoder = None  # it takes twice the memory of the picture
+            return Image.frombytes(image.mode, image.size, pixels, "raw", webp.rawmode)
+        image.load()
     if kind == "Bmp" and image.mode == "RGBA" and image.getchannel("A").getbbox() is None:
         return image.convert("RGB")  # many programs write 0 to the unused fourth byte of a pixel
     return image
@@ -116,22 +115,3 @@ class _Patient(io.BytesIO):
         if time.thread_time() > self._until:
             raise TooMuchError(f"takes more than {_MOST_SECONDS} seconds to decode; scale it down first")
         return super().read(size)
-
-
-def _load_webp(image: Any) -> None:
-    """Loads a WebP, and frees its decoder, twice the size of the picture, right after the first frame."""
-    get_next = getattr(image, "_get_next", None)
-
-    def get_last() -> Any:
-        assert get_next is not None
-        frame = get_next()
-        image._decoder = None
-        return frame
-
-    if get_next is not None:
-        image._get_next = get_last
-    try:
-        image.load()
-    finally:  # break the reference cycle, which would keep the decoder alive
-        vars(image).pop("_get_next", None)
-        image._decoder = None

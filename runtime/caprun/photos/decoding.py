@@ -7,10 +7,10 @@ from typing import Any
 
 from PIL import Image
 
-from caprun.errors import ImageError, TooLargeError
+from caprun.errors import FormatError, ImageError, TooLargeError
 from caprun.photos.extensions import EXTRA, is_installed
 from caprun.photos.formats import kind_of
-from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
+from caprun.photos.picture import Picture
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 500_000  # Pillow keeps a pointer for each row, and resampling weights for each pixel of a side
@@ -20,7 +20,7 @@ _MOST_SECONDS = 4
 _END = b"\xff\xd9"  # end marker of a JPEG
 
 
-def check_size(size: tuple[int, int], label: str) -> None:
+def check_size(size: tuple[int, int]) -> None:
     """Refuses a photo with too many pixels, or with none.
 
     Raises:
@@ -30,56 +30,52 @@ def check_size(size: tuple[int, int], label: str) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
         limit = MAX_PIXELS // 10**6
-        raise TooLargeError(
-            f"{label} has {width} x {height} pixels, more than {limit} megapixels; scale it down first."
-        )
+        raise TooLargeError(f"has {width} x {height} pixels, more than {limit} megapixels; scale it down first")
     if max(size) > MAX_SIDE:
-        raise TooLargeError(
-            f"{label} has {width} x {height} pixels, more than {MAX_SIDE:,} on a side; cut it into pieces."
-        )
+        raise TooLargeError(f"has {width} x {height} pixels, more than {MAX_SIDE:,} on a side; cut it into pieces")
     if width * height == 0:
-        raise ImageError(f"{label} has no pixels ({width} x {height}); check how it was made.")
+        raise ImageError(f"has no pixels ({width} x {height}); check how it was made")
 
 
-def decode(picture: Picture, label: str, smallest: tuple[int, int] | None = None) -> Image.Image:
+def decode(picture: Picture, smallest: tuple[int, int] | None = None) -> Image.Image:
     """Decodes the pixels as stored; reduces a JPEG to 1/8, 1/4 or 1/2 of its size, but not below `smallest`.
 
     Raises:
-        ImageError: The photo has too many pixels.
-        UnsupportedError: The installed Pillow cannot decode the photo.
+        ImageError: The photo has too many pixels, or takes too long.
+        FormatError: The installed Pillow cannot decode the photo.
         Exception: The photo is damaged.
     """
     began = time.thread_time()
     try:
-        return _decode(picture.data, label, None if picture.lossless else smallest)
+        return _decode(picture.data, None if picture.lossless else smallest)
     except Exception as error:
         if picture.lossless:
-            raise UnsupportedError("is a lossless JPEG, which this Pillow cannot decode; save it as a PNG") from error
+            raise FormatError("is a lossless JPEG, which this Pillow cannot decode; save it as a PNG") from error
         if str(error).startswith("Unsupported BMP"):
-            raise UnsupportedError("is a BMP variant that Pillow cannot decode; save it as a PNG") from error
+            raise FormatError("is a BMP variant that Pillow cannot decode; save it as a PNG") from error
         endless = kind_of(picture.data) == "Jpeg" and _END not in picture.data
         if not endless or time.thread_time() - began > 1:  # decoding it twice more would take too long
             raise
         data = picture.data.rstrip(b"\xff")
-        other = hash(_decode(data + _more(data) + _END, label, smallest).tobytes())
-        image = _decode(data + _END, label, smallest)
+        other = hash(_decode(data + _more(data) + _END, smallest).tobytes())
+        image = _decode(data + _END, smallest)
         if hash(image.tobytes()) != other:
             raise
         return image  # only its end marker is missing
 
 
-def _decode(data: bytes, label: str, smallest: tuple[int, int] | None) -> Image.Image:
+def _decode(data: bytes, smallest: tuple[int, int] | None) -> Image.Image:
     # The plugins are called directly: Image.open would apply its own pixel limit, which other code in the process may
     # have changed, and would look for more pictures in a JPEG. Each plugin is imported when the first photo needs it,
     # since importing all of them takes as long as reading a small photo.
     kind = kind_of(data)
     if not is_installed(str(kind).upper()):
-        raise UnsupportedError(f"is {'an AVIF' if kind == 'Avif' else 'a HEIC'} photo; to read it, run {EXTRA}")
+        raise FormatError(f"is {'an AVIF' if kind == 'Avif' else 'a HEIC'} photo; to read it, run {EXTRA}")
     module = importlib.import_module("pi_heif" if kind == "Heif" else f"PIL.{kind}ImagePlugin")
-    plugin: Any = getattr(module, f"{kind}ImageFile")
+    plugin = getattr(module, f"{kind}ImageFile")
     with (_Patient if len(data) > _MUCH else io.BytesIO)(data) as file:
         image: Image.Image = plugin(file)
-        check_size(image.size, label)
+        check_size(image.size)
         if kind == "Jpeg" and smallest is not None:
             image.draft(None, smallest)
         if kind == "WebP":
@@ -113,5 +109,5 @@ class _Patient(io.BytesIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         if time.thread_time() > self._until:
-            raise TooMuchError(f"takes more than {_MOST_SECONDS} seconds to decode; scale it down first")
+            raise ImageError(f"takes more than {_MOST_SECONDS} seconds to decode; scale it down first")
         return super().read(size)

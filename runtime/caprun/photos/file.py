@@ -30,56 +30,56 @@ def printable(name: str) -> str:
     return name if name and name.isprintable() else repr(name)
 
 
-def read(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> bytes:
+def read(photo: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
     """Reads a whole encoded file at once, which is faster than the many small reads of a decoder.
 
     Raises:
         TooLargeError: The file is larger than `MAX_BYTES`.
         ImageError: The file cannot be read.
     """
-    data = _read(photo, label)
+    data = _read(photo)
     if len(data) > MAX_BYTES:
-        raise _too_large(label)
+        raise _too_large()
     if not data:
-        raise ImageError(f"{label} is empty; get another copy of it.")
+        raise ImageError("is empty; get another copy of it")
     return data
 
 
-def _read(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> bytes:
+def _read(photo: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
     if isinstance(photo, bytes):
         return photo
     if isinstance(photo, bytearray | memoryview):
         return bytes(memoryview(photo).cast("B")[: MAX_BYTES + 1])
     try:
         if isinstance(photo, str | os.PathLike):
-            return _read_path(Path(os.fsdecode(photo)), label)
+            return _read_path(Path(os.fsdecode(photo)))
         if not hasattr(photo, "read"):
             kind = type(photo).__name__
-            raise ImageError(f"{label} is of type {kind}; pass a path, bytes, a PIL image or an open file.")
+            raise ImageError(f"is of type {kind}; pass a path, bytes, a PIL image or an open file")
         with contextlib.suppress(AttributeError, OSError):  # a pipe cannot seek and is read from its current position
             photo.seek(0)
         data = photo.read(MAX_BYTES + 1)
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(f"{label} does not exist; check the path.") from error
+        raise ImageError("does not exist; check the path") from error
     except PermissionError as error:
-        raise ImageError(f"{label} is not readable by this user; change its permissions.") from error
+        raise ImageError("is not readable by this user; change its permissions") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or a closed file
         reason = getattr(error, "strerror", None) or str(error)
-        raise ImageError(f"{label} cannot be read ({reason}); check the path and the disk.") from error
+        raise ImageError(f"cannot be read ({reason}); check the path and the disk") from error
     if not isinstance(data, bytes):
-        raise ImageError(f"{label} was opened as text; open it in binary mode, 'rb'.")
+        raise ImageError("was opened as text; open it in binary mode, 'rb'")
     return data
 
 
-def _read_path(path: Path, label: str) -> bytes:
-    _check_regular(path.stat(), label)  # before opening, since opening a device can have side effects
+def _read_path(path: Path) -> bytes:
+    _check_regular(path.stat())  # before opening, since opening a device can have side effects
     with open(path, "rb", opener=_open_at_once) as file:
         info = os.fstat(file.fileno())
-        _check_regular(info, label)  # the path may have been replaced since
+        _check_regular(info)  # the path may have been replaced since
         if info.st_size > MAX_BYTES:
-            raise _too_large(label)
+            raise _too_large()
         return file.read(info.st_size)  # bytes appended from now on are ignored
 
 
@@ -91,12 +91,12 @@ def _open_at_once(path: str, flags: int) -> int:
         return os.open(path, flags)
 
 
-def _too_large(label: str) -> TooLargeError:
-    return TooLargeError(f"{label} is larger than {MAX_BYTES >> 20} MiB; scale it down first.")
+def _too_large() -> TooLargeError:
+    return TooLargeError(f"is larger than {MAX_BYTES >> 20} MiB; scale it down first")
 
 
-def _check_regular(info: os.stat_result, label: str) -> None:
+def _check_regular(info: os.stat_result) -> None:
     if stat.S_ISDIR(info.st_mode):
-        raise ImageError(f"{label} is a folder; name the photos in it.")
+        raise ImageError("is a folder; name the photos in it")
     if not stat.S_ISREG(info.st_mode):
-        raise ImageError(f"{label} is not a regular file; save the photo to one first.")
+        raise ImageError("is not a regular file; save the photo to one first")

@@ -10,8 +10,9 @@ import re
 import struct
 import zlib
 
+from caprun.errors import FormatError, ImageError
 from caprun.photos.exif import orientation_of
-from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
+from caprun.photos.picture import Picture
 from caprun.photos.profiles import MAX_BYTES as MAX_PROFILE
 
 _MOST_PIECES = 10_000  # segments in a header or in a JPEG's scans; real files have dozens
@@ -46,8 +47,8 @@ def take_apart(kind: str, data: bytes) -> Picture:
     """Parses an encoded file of a format that `kind_of` returned.
 
     Raises:
-        TooMuchError: The file would take too long or too much memory to decode.
-        UnsupportedError: The file uses a variant of its format that Pillow cannot decode.
+        ImageError: The file would take too long or too much memory to decode.
+        FormatError: The file uses a variant of its format that Pillow cannot decode.
         ValueError, IndexError, struct.error: The file is damaged.
     """
     if kind in ("Heif", "Avif"):
@@ -78,7 +79,7 @@ def _jpeg(data: bytes) -> Picture:
             raise ValueError("a truncated segment")
         position += 2
         if name := _JPEG_UNSUPPORTED.get(marker):
-            raise UnsupportedError(f"is a {name} JPEG, which Pillow cannot decode; save it as a plain JPEG or a PNG")
+            raise FormatError(f"is a {name} JPEG, which Pillow cannot decode; save it as a plain JPEG or a PNG")
         if marker in _JPEG_FRAMES:
             if frame is not None:
                 raise ValueError("two frames")
@@ -94,22 +95,22 @@ def _jpeg(data: bytes) -> Picture:
             profile[data[position + 12]] = data[position + 14 : end]
         position = end
         if tables > _MOST_TABLES:
-            raise TooMuchError("has more tables than any JPEG needs; save it again")
+            raise ImageError("has more tables than any JPEG needs; save it again")
     else:
-        raise TooMuchError(f"has more than {_MOST_PIECES:,} segments before its picture; save it again")
+        raise ImageError(f"has more than {_MOST_PIECES:,} segments before its picture; save it again")
     if frame is None:
         raise ValueError("no frame")
     marker, header = frame
     bits, height, width, components = struct.unpack_from(">BHHB", header)
     if 8 < bits <= 16:
-        raise UnsupportedError(f"is a JPEG of {bits} bits per channel, which Pillow cannot decode; save it with 8 bits")
+        raise FormatError(f"is a JPEG of {bits} bits per channel, which Pillow cannot decode; save it with 8 bits")
     decoded = width * height * (1 if components == 1 else 4)
     waiting = 0
     # in other JPEGs, only the first scan is decoded
     if marker in _JPEG_PROGRESSIVE or data[start + 4] < components:
         scans = _scans(data, start)
         if scans * width * height > _MOST_SCAN_PIXELS:
-            raise TooMuchError(f"has {scans:,} scans, too many for its size; save it again")
+            raise ImageError(f"has {scans:,} scans, too many for its size; save it again")
         waiting = _coefficients(header, width, height)  # kept until the last scan is read
     end = min(len(data), start + _MOST_JPEG_BYTES * width * height + _MOST_TABLES)  # later bytes are not part of it
     if start != sum(map(len, kept)) or end < len(data):
@@ -129,7 +130,7 @@ def _scans(data: bytes, position: int) -> int:
             return scans
         scans += found[1] == b"\xda"
         position = found.end() + struct.unpack_from(">H", data, found.end())[0]
-    raise TooMuchError(f"has more than {_MOST_PIECES:,} scans and tables; save it again")
+    raise ImageError(f"has more than {_MOST_PIECES:,} scans and tables; save it again")
 
 
 _JPEG_MARKER = re.compile(rb"\xff([^\xff\0])")
@@ -157,7 +158,7 @@ def _coefficients(header: bytes, width: int, height: int) -> int:
 def _png(data: bytes) -> Picture:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     if data[12:16] == b"CgBI":
-        raise UnsupportedError(
+        raise FormatError(
             "is a PNG in Apple's format for apps (CgBI), which only Apple software reads; save it there as a plain PNG"
         )
     if data[8:16] != b"\0\0\0\x0dIHDR":
@@ -182,7 +183,7 @@ def _png(data: bytes) -> Picture:
             break
         position = end
     else:
-        raise TooMuchError(f"has more than {_MOST_CHUNKS:,} chunks; save it again")
+        raise ImageError(f"has more than {_MOST_CHUNKS:,} chunks; save it again")
     if sum(map(len, kept)) < len(data):
         data = b"".join(kept)
     # greyscale and palette images take one byte per pixel, all others four
@@ -215,7 +216,7 @@ def _webp(data: bytes) -> Picture:
         if b"VP8X" not in found:
             break  # the simple format has one chunk
     else:
-        raise TooMuchError(f"has more than {_MOST_PIECES:,} chunks; save it again")
+        raise ImageError(f"has more than {_MOST_PIECES:,} chunks; save it again")
     moving, still = [b"ANIM", b"ANMF"], [b"ALPH", b"VP8 ", b"VP8L"]
     names = still
     if extended := found.get(b"VP8X"):
@@ -273,7 +274,7 @@ def _gif(data: bytes) -> Picture:
             break
         position, inside = start + 2, True
     else:
-        raise TooMuchError(f"has more than {_MOST_CHUNKS:,} segments before its picture; save it again")
+        raise ImageError(f"has more than {_MOST_CHUNKS:,} segments before its picture; save it again")
     left, top, across, down = struct.unpack_from("<4H", data, start + 1)
     width, height = max(width, left + across), max(height, top + down)
     if start != sum(map(len, kept)):
@@ -298,7 +299,7 @@ def _bmp(data: bytes) -> Picture:
         raise ValueError("an unknown header")
     pixels = width * height
     if compression in (1, 2) and pixels > _MOST_RLE_PIXELS:
-        raise TooMuchError(
+        raise ImageError(
             f"is a run-length encoded BMP of more than {_MOST_RLE_PIXELS // 10**6} megapixels; save it as PNG"
         )
     if compression in (1, 2):

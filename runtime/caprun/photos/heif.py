@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from caprun.errors import FormatError, ImageError
 from caprun.photos.bitstreams import Coded, av1, hevc
-from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
+from caprun.photos.picture import Picture
 
 _MOST_BYTES = 2**26  # per file
 _MOST_CODED = 2**23  # bytes of coded data; decoding takes half a second per megabyte
@@ -65,7 +66,7 @@ def kind_of(data: bytes) -> str | None:
 def take_apart(data: bytes) -> Picture:
     """Parses an encoded file, as `caprun.photos.formats.take_apart` does."""
     if len(data) > _MOST_BYTES:
-        raise TooMuchError(f"is a HEIF file of more than {_MOST_BYTES >> 20} MiB; save its picture as a plain JPEG")
+        raise ImageError(f"is a HEIF file of more than {_MOST_BYTES >> 20} MiB; save its picture as a plain JPEG")
     meta = _Meta(data)
     picture = meta.picture(meta.primary)
     alpha = meta.alpha_of(meta.primary)
@@ -77,9 +78,9 @@ def take_apart(data: bytes) -> Picture:
     if sum(one.width * one.height for one in coded) > 3 * len(pictures) * width * height // 2 + _SPARE:
         raise ValueError("more pixels than declared")
     if sum(len(one.data) for one in coded) > _MOST_CODED:
-        raise TooMuchError(f"has more than {_MOST_CODED >> 20} MiB of pixel data; save it as a plain JPEG")
+        raise ImageError(f"has more than {_MOST_CODED >> 20} MiB of pixel data; save it as a plain JPEG")
     if sum(one.width * one.height * one.passes for one in coded) > _MOST_PASSES * width * height + _SPARE:
-        raise TooMuchError("is made of too many pieces; save it as a plain JPEG")
+        raise ImageError("is made of too many pieces; save it as a plain JPEG")
     colours = (one.body for part in (picture, *picture.tiles[:1]) for one in part.properties if one.kind == b"colr")
     profile = next((body[4:] for body in colours if body[:4] in (b"prof", b"rICC")), None)
     for one in pictures:
@@ -118,7 +119,7 @@ def _boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, i
         if not start <= position <= end:
             raise ValueError("a truncated box")
         yield kind, start, position
-    raise TooMuchError(f"has more than {_MOST_BOXES:,} boxes; save it again")
+    raise ImageError(f"has more than {_MOST_BOXES:,} boxes; save it again")
 
 
 class _Meta:
@@ -161,13 +162,13 @@ class _Meta:
     def _item(self, number: int) -> _Item:
         kind = self._kinds[number]
         if kind not in (*_CODECS, b"grid"):
-            raise UnsupportedError(f"holds a picture of type {_name(kind)}, which is not supported; save it as a JPEG")
+            raise FormatError(f"holds a picture of type {_name(kind)}, which is not supported; save it as a JPEG")
         item = _Item(kind, self._data(number), [])
         for one in self._properties(number):
             if one.kind in _PROPERTIES:
                 item.properties.append(one)
             elif one.essential and one.kind not in _LAYERS:
-                raise UnsupportedError(f"needs {_name(one.kind)}, a feature that is not supported; save it as a JPEG")
+                raise FormatError(f"needs {_name(one.kind)}, a feature that is not supported; save it as a JPEG")
         if kind in _CODECS:
             name, read = _CODECS[kind]
             item.coded = coded = read(item.body_of(name), item.data)
@@ -190,7 +191,7 @@ class _Meta:
         method, base, place, sizes = self._locations[number]
         count = struct.unpack_from(">H", self._file, place)[0]
         if method > 1 or count > _MOST_EXTENTS:
-            raise UnsupportedError("stores its picture in a way that is not supported; save it as a JPEG")
+            raise FormatError("stores its picture in a way that is not supported; save it as a JPEG")
         first, last = self._places[b"idat"] if method else (0, len(self._file))
         parts, place = [], place + 2
         for _ in range(count):
@@ -233,7 +234,7 @@ class _Meta:
             if kind in (b"dimg", b"auxl"):
                 (source,), (count,) = self._numbers(at, wide), self._numbers(at + size, False)
                 if count > _MOST_TILES:
-                    raise TooMuchError(f"has {count:,} tiles; save it as a plain JPEG")
+                    raise ImageError(f"has {count:,} tiles; save it as a plain JPEG")
                 yield kind, source, self._numbers(at + size + 2, wide, count)
 
     def _read_associations(self) -> Iterator[tuple[int, tuple[int, int, bool]]]:
@@ -270,7 +271,7 @@ class _Meta:
     def _count(self, position: int, wide: bool) -> int:
         (count,) = self._numbers(position, wide)
         if count > _MOST_BOXES:
-            raise TooMuchError(f"has more than {_MOST_BOXES:,} pictures; save it again")
+            raise ImageError(f"has more than {_MOST_BOXES:,} pictures; save it again")
         return count
 
 

@@ -1,14 +1,6 @@
-"""A parsed photo file, and the errors for files that are refused."""
+"""A parsed photo file."""
 
 from typing import NamedTuple
-
-
-class TooMuchError(Exception):
-    """A photo would take too long or too much memory to decode; the message follows the photo's name."""
-
-
-class UnsupportedError(Exception):
-    """A photo uses an unsupported variant of its format; the message follows the photo's name."""
 
 
 class Picture(NamedTuple):

@@ -19,7 +19,7 @@ from caprun.photos.file import name_of, printable, read
 from caprun.photos.formats import kind_of, take_apart
 from caprun.photos.memory_limit import MemoryLimit
 from caprun.photos.orientation import SIDEWAYS, TURNS, upright_rgb
-from caprun.photos.picture import Picture, TooMuchError, UnsupportedError
+from caprun.photos.picture import Picture
 from caprun.photos.profiles import Conversion, conversion_of
 
 MAX_MEMORY = 560_000_000
@@ -77,29 +77,25 @@ def opened(photo: Photo, *, name: str | None = None, at_least: AtLeast | None = 
     with contextlib.ExitStack() as stack:
         try:
             if isinstance(photo, Image.Image):
-                check_size(photo.size, label)
+                check_size(photo.size)
                 stack.enter_context(_gate.entered(8 * photo.width * photo.height))
                 photo.load()
                 profile = photo.info.get("icc_profile")
                 conversion = conversion_of(profile) if isinstance(profile, bytes) else None
                 upright = upright_rgb(photo, _orientation(photo), conversion)
             else:
-                picture = _picture(photo, label)
+                picture = _picture(photo)
                 conversion = None if picture.profile is None else conversion_of(picture.profile)
-                stack.enter_context(_gate.entered(_memory(picture, conversion, label)))
+                stack.enter_context(_gate.entered(_memory(picture, conversion)))
                 orientation = picture.orientation
                 smallest = None if at_least is None else at_least.stored(orientation)
-                image = decode(picture, label, smallest if at_least and at_least.jpeg else None)
+                image = decode(picture, smallest if at_least and at_least.jpeg else None)
                 del picture  # no longer needed, and can be large
                 if conversion is not None and smallest is not None:
                     image = _reduced(image, smallest)
                 upright = upright_rgb(image, orientation, conversion)
-        except ImageError:
-            raise
-        except TooMuchError as error:
-            raise ImageError(f"{label} {error}.") from error
-        except UnsupportedError as error:
-            raise FormatError(f"{label} {error}.") from error
+        except ImageError as error:  # its message follows the photo's name
+            raise type(error)(f"{label} {error}.") from error
         except MemoryError as error:
             raise ImageError(f"{label} does not fit in the free memory; scale it down first.") from error
         # A hostile file can make Pillow's decoders raise anything: OSError, SyntaxError, ValueError, IndexError,
@@ -113,26 +109,26 @@ def opened(photo: Photo, *, name: str | None = None, at_least: AtLeast | None = 
         yield upright
 
 
-def _picture(photo: str | os.PathLike[str] | bytes | BinaryIO, label: str) -> Picture:
+def _picture(photo: str | os.PathLike[str] | bytes | BinaryIO) -> Picture:
     """Reads and parses the photo's file."""
-    data = read(photo, label)
+    data = read(photo)
     found = kind_of(data)
     if found is None:
-        raise FormatError(f"{label} is not a JPEG, PNG, WebP, GIF, BMP, HEIC or AVIF image; convert it to a JPEG.")
+        raise FormatError("is not a JPEG, PNG, WebP, GIF, BMP, HEIC or AVIF image; convert it to a JPEG")
     picture = take_apart(found, data)
-    check_size(picture.size, label)
+    check_size(picture.size)
     return picture
 
 
-def _memory(picture: Picture, conversion: Conversion | None, label: str) -> int:
+def _memory(picture: Picture, conversion: Conversion | None) -> int:
     """Computes the bytes that the picture needs until it is upright RGB, and refuses too many."""
     width, height = picture.size
     copied = 0 if picture.rgb and picture.orientation not in TURNS and conversion is None else 4 * width * height
     memory = max(len(picture.data) + picture.decoding, picture.decoded + copied)
     if memory > MAX_MEMORY:
         raise TooLargeError(
-            f"{label} would take {memory // 10**6} MB of memory to decode, more than {MAX_MEMORY // 10**6}; "
-            "scale it down first, or save it as a plain JPEG."
+            f"would take {memory // 10**6} MB of memory to decode, more than {MAX_MEMORY // 10**6}; "
+            "scale it down first, or save it as a plain JPEG"
         )
     return memory
 

@@ -12,7 +12,7 @@ from PIL import Image, JpegImagePlugin
 from caprun.errors import FormatError, ImageError, TooLargeError
 from caprun.photos import decoding, preprocessing
 from caprun.photos.formats import take_apart
-from caprun.photos.picture import Picture, TooMuchError
+from caprun.photos.picture import Picture
 from caprun.photos.reading import MAX_MEMORY, AtLeast, open_photo
 from tests.caprun.photos.support.encoding import chunk, encode, pixels
 from tests.caprun.photos.support.hostile import broken_exif, by_mode, modes_and_orientations, picture
@@ -128,7 +128,7 @@ class TestTooMuch:
         ids=["segments", "tables", "scans", "scans of a small one", "chunks", "riff", "extensions", "runs"],
     )
     def test_a_file_that_would_take_too_long_to_decode_is_refused(self, kind: str, data: bytes) -> None:
-        with pytest.raises(TooMuchError):
+        with pytest.raises(ImageError):
             apart(f"a.{kind}", data)
         signed = data if kind != "jpg" else data + encode(picture(), "JPEG")[2:]
         with pytest.raises(ImageError, match=r"^upload 3 (has|is) .*; save it"):
@@ -145,7 +145,7 @@ class TestTooMuch:
     def test_an_end_marker_inside_a_segment_does_not_hide_later_scans(self) -> None:
         data = many_scans_jpeg(1_000, 1_000, 5_001)
         first = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
-        with pytest.raises(TooMuchError, match="scans"):
+        with pytest.raises(ImageError, match="scans"):
             apart("a.jpg", data[:first] + segment(0xFE, b"\xff\xd9") + data[first:])
 
     def test_a_decoder_that_takes_too_long_is_stopped(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,7 +165,7 @@ def test_graphs_that_differ_from_their_manifest_are_refused(
             next(tensor for tensor in tensors if tensor["name"] == "keys").update(change)
 
     edit_manifest(bundle, edit)
-    with pytest.raises(BundleError, match="differ from their manifest"):
+    with pytest.raises(BundleError, match=r"onnx differs from its manifest; export"):
         Captioner.load(bundle, device="cpu")
 
 

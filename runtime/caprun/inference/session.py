@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -70,8 +71,8 @@ class OnnxBackend:
         with ThreadPoolExecutor(2) as pool:
             contents = list(pool.map(partial(_complete_graph, bundle), files))  # both are checked before either is used
             each: Any = map if device == "cuda" else pool.map  # starting a session takes much of a GPU's memory
-            start = partial(_Session, bundle, device, threads)
-            self._encoder, self._decoder = each(start, contents, (specs.encoder, specs.decoder))
+            start, paths = partial(_Session, device, threads), [bundle.path / file for file in files]
+            self._encoder, self._decoder = each(start, paths, contents, (specs.encoder, specs.decoder))
 
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> "OnnxSteps":
         """Encodes photos, uint8 (photos, height, width, 3), and returns the decoder at its first step.
@@ -140,10 +141,10 @@ def _on_host(value: Any) -> npt.NDArray[Any]:
 def _complete_graph(bundle: Bundle, file: str) -> bytes:
     """Reads a graph; refuses weights in other files, which ONNX Runtime would load without a checksum."""
     content = bundle.read(file)
-    if b"location" in content:  # the key of every reference to another file; ONNX stores text as it is, and in one piece
+    if b"location" in content:  # the key of every such reference; text in a graph is neither split nor compressed
         raise BundleError(
-            f"{bundle.path / file} contains the word `location`, which marks weights kept in another file; store all "
-            "weights in the graph, give nothing in it a name with that word, and export the bundle again."
+            f"{bundle.path / file} contains the word `location`, which marks weights in another file: keep all weights "
+            "in the graph, rename what has that word in its name, and export the bundle again."
         )
     return content
 
@@ -152,7 +153,7 @@ class _Session:
     """One graph in ONNX Runtime; on a GPU, tensors move between host and device only on request."""
 
     def __init__(
-        self, bundle: Bundle, device: Literal["cpu", "cuda"], threads: int | None, content: bytes, spec: GraphSpec
+        self, device: Literal["cpu", "cuda"], threads: int | None, path: Path, content: bytes, spec: GraphSpec
     ) -> None:
         ort = onnxruntime()
         self.spec, self._device = spec, device
@@ -162,14 +163,14 @@ class _Session:
         except Exception as error:  # ONNX Runtime's exceptions have no narrower common base class
             if device == "cuda":
                 raise DeviceError(cuda.failure(_brief(error))) from error
-            raise BundleError(f"ONNX Runtime refuses the graphs of {bundle.path} ({_brief(error)}).") from error
+            raise BundleError(f"ONNX Runtime refuses {path} ({_brief(error)}); export the bundle again.") from error
         if self._session.get_providers()[0] != PROVIDERS[device]:
             raise DeviceError(cuda.failure(""))
         self._session.disable_fallback()
         described = spec.inputs, spec.outputs
         for tensors, nodes in zip(described, (self._session.get_inputs(), self._session.get_outputs()), strict=True):
             if not _match(tensors, nodes):
-                raise BundleError(f"The graphs of {bundle.path} differ from their manifest; export the bundle again.")
+                raise BundleError(f"{path} differs from its manifest; export the bundle again.")
 
     def run(self, inputs: dict[str, Any], names: list[str], *, staying: Collection[str]) -> dict[str, Any]:
         """Runs the graph.

@@ -55,17 +55,6 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
         BundleError: The path is not a bundle, has another format version, or differs from its manifest.
     """
     path = Path(path)
-    try:
-        exists, is_directory = path.exists(), path.is_dir()
-    except OSError as error:  # the name is too long, or a parent directory cannot be entered
-        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
-    if not exists:
-        raise BundleError(
-            f"There is no bundle at {path}; give a directory that `captioner export` wrote, or a name "
-            "that `caprun models` lists."
-        )
-    if not is_directory:
-        raise BundleError(f"{path} is a file; a bundle is the directory that `captioner export` wrote.")
     manifest, digest = _manifest(path)
     _check_files(path, manifest)
     bundle = Bundle(path, manifest, _vocabulary(path, manifest), digest)
@@ -81,10 +70,14 @@ def read_manifest(directory: Path) -> Any:
         BundleError: There is no manifest, or it is not JSON.
     """
     path = directory / MANIFEST
-    if not os.path.lexists(path):
-        raise BundleError(f"{directory} is not a bundle: it has no {MANIFEST}.")
     with _explained(path):
-        content = read_own(path, _MOST_MANIFEST)
+        try:
+            content = read_own(path, _MOST_MANIFEST)
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
+            raise BundleError(
+                f"There is no bundle at {directory}; give a directory with a {MANIFEST}, which `captioner export` "
+                "writes, or a name that `caprun models` lists."
+            ) from None
     if content is None:
         raise BundleError(f"{path} is too large for a manifest; do not use it.")
     try:

@@ -233,7 +233,7 @@ def test_caption_prints_captions_of_a_checkpoint(run, trained, shapes):
         (["train", "--device", "tpu"], 2, "--device"),
         (["evaluate"], 2, "Missing argument"),
         (["evaluate", "none.pt", "--data", "{shapes}"], 1, "There is no checkpoint none.pt"),
-        (["evaluate", "empty", "--data", "{shapes}"], 1, "empty is not a bundle: it has no model.json."),
+        (["evaluate", "empty", "--data", "{shapes}"], 1, "There is no bundle at empty; give a directory"),
         (["evaluate", "{best}", "--data", "nowhere"], 1, "There is no dataset folder nowhere"),
         (["evaluate", "{best}", "--data", "{shapes}", "--split", "val"], 2, "--split"),
         (

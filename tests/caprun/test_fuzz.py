@@ -4,7 +4,6 @@ import contextlib
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from caprun.bundle.reading import read_bundle
 from caprun.errors import BundleError, ImageError
 from caprun.photos import decoding
 from caprun.photos.preprocessing import load
+from tests.caprun.bundle.test_manifest import TINY, places
 from tests.caprun.photos.support.encoding import spec
 from tests.caprun.photos.support.hostile import photos
 
@@ -101,17 +101,6 @@ VALUES = st.recursive(
 )
 
 
-MANIFEST = json.loads((Path(__file__).parents[1] / "tiny" / "bundle" / "model.json").read_text(encoding="utf-8"))
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Returns the path of every value in a manifest."""
-    yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield from places(inner, (*path, key))
-
-
 class TestManifests:
     def check(self, bundle: Path, manifest: Any) -> None:
         """Checks that a manifest with a correct digest is read or refused."""
@@ -126,7 +115,7 @@ class TestManifests:
     @given(data=st.data())
     @settings(BOUNDED, max_examples=800)
     def test_a_manifest_with_a_random_change_is_read_or_refused(self, bundle: Path, data: st.DataObject) -> None:
-        manifest = copy.deepcopy(MANIFEST)
+        manifest = copy.deepcopy(TINY)
         *above, last = data.draw(st.sampled_from([path for path in places(manifest) if path]))
         inner = manifest
         for key in above:

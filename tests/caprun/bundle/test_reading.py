@@ -1,8 +1,6 @@
 """A bundle that does not match its manifest is refused before ONNX Runtime reads a byte; the error names it."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +15,6 @@ from caprun.bundle.vocabulary import Vocabulary
 from caprun.bundle.writing import write_manifest
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
-USED = ["model.json", "vocab.json", ENCODER, DECODER]
-EVERY = [*USED, "MODEL_CARD.md"]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 
 
@@ -50,59 +46,6 @@ def test_the_tiny_bundle_is_read(tiny: Path) -> None:
 
 def test_a_path_can_be_a_string(tiny: Path) -> None:
     assert read_bundle(str(tiny)) == read_bundle(tiny)
-
-
-@pytest.mark.parametrize("file", EVERY)
-def test_a_missing_file_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
-    (bundle / file).unlink()
-    sentence = refuse(bundle)
-    assert str(bundle) in sentence
-    assert file in sentence
-
-
-@pytest.mark.parametrize("file", EVERY)
-@pytest.mark.parametrize("left", [0, 1, -1])
-def test_a_truncated_file_is_refused(refuse: Refuse, bundle: Path, file: str, left: int) -> None:
-    path = bundle / file
-    path.write_bytes(path.read_bytes()[:left])
-    if file == "model.json" and left == -1:
-        path.write_bytes(path.read_bytes()[:-1])  # the line break after the brace has no meaning
-    assert str(path) in refuse(bundle)
-
-
-@pytest.mark.parametrize("file", EVERY)
-def test_a_file_with_an_appended_byte_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
-    with (bundle / file).open("ab") as opened:
-        opened.write(b"\0")
-    assert str(bundle / file) in refuse(bundle)
-
-
-@pytest.mark.parametrize("file", USED)
-def test_one_flipped_bit_is_refused(refuse: Refuse, bundle: Path, file: str) -> None:
-    path = bundle / file
-    sound = path.read_bytes()
-    for at in range(0, len(sound), max(1, len(sound) // 60)):
-        path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
-        assert str(path) in refuse(bundle)
-    path.write_bytes(sound)
-    read_bundle(bundle).graphs()
-
-
-def test_another_vocabulary_of_the_same_size_is_refused(refuse: Refuse, bundle: Path) -> None:
-    path = bundle / "vocab.json"
-    text = path.read_text(encoding="utf-8")
-    swapped = text.replace('"dog"', '"???"').replace('"cat"', '"dog"').replace('"???"', '"cat"')
-    assert len(swapped) == len(text)
-    assert swapped != text
-    path.write_text(swapped, encoding="utf-8")
-    assert f"{path} has been altered" in refuse(bundle)
-
-
-def test_a_swapped_encoder_and_decoder_are_refused(refuse: Refuse, bundle: Path) -> None:
-    (bundle / ENCODER).rename(bundle / "x")
-    (bundle / DECODER).rename(bundle / ENCODER)
-    (bundle / "x").rename(bundle / DECODER)
-    assert "model.onnx" in refuse(bundle)
 
 
 def test_an_edited_manifest_is_refused(refuse: Refuse, bundle: Path) -> None:
@@ -200,55 +143,9 @@ def test_a_missing_precision_is_refused(refuse: Refuse, bundle: Path, edit_manif
     assert "has no fp32 graphs" in refuse(bundle)
 
 
-@pytest.mark.parametrize("file", EVERY)
-def test_a_link_out_of_the_bundle_is_refused(refuse: Refuse, bundle: Path, tmp_path: Path, file: str) -> None:
-    (bundle / file).rename(tmp_path / file)
-    (bundle / file).symlink_to(tmp_path / file)
-    assert str(bundle / file) in refuse(bundle)
-
-
 def test_a_link_to_a_bundle_is_followed(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(bundle)
     assert read_bundle(tmp_path / "link").graphs() == read_bundle(bundle).graphs()
-
-
-@pytest.mark.parametrize("file", EVERY)
-def test_a_pipe_is_refused_without_waiting_for_a_writer(refuse: Refuse, bundle: Path, file: str) -> None:
-    (bundle / file).unlink()
-    os.mkfifo(bundle / file)
-    assert str(bundle / file) in refuse(bundle)
-
-
-@pytest.mark.parametrize(
-    "outside",
-    [
-        "../encoder_model.onnx",
-        "/etc/hostname",
-        "sub/encoder_model.onnx",
-        "..",
-        ".",
-        "",
-        "model.json",
-        "C:x",
-        "a\\b",
-        "a\0b",
-    ],
-)
-def test_a_name_that_cannot_be_a_bundle_file_is_refused(
-    refuse: Refuse, bundle: Path, edit_manifest: Edit, outside: str
-) -> None:
-    (bundle / "sub").mkdir()
-    for directory in (bundle / "sub", bundle.parent):
-        shutil.copy(bundle / ENCODER, directory)
-
-    def change(data: dict[str, Any]) -> None:
-        data["files"][outside] = data["files"][ENCODER]
-        data["precisions"]["fp32"]["encoder"] = outside
-
-    edit_manifest(bundle, change)
-    sentence = refuse(bundle)
-    assert f"{bundle / 'model.json'} lists {outside!r}" in sentence
-    assert "cannot be a bundle file" in sentence
 
 
 @pytest.mark.parametrize("place", ["nowhere", "nul\0", f"bundle/{ENCODER}", ""])
@@ -277,7 +174,7 @@ def test_a_written_manifest_and_vocabulary_are_read_back_unchanged(bundle: Path)
     after = read_bundle(bundle)
     assert after == Bundle(bundle, written, vocabulary, after.digest)
     assert replace(after.manifest, files={}) == changed
-    assert set(after.manifest.files) == set(EVERY) - {"model.json"}
+    assert set(after.manifest.files) == {"vocab.json", ENCODER, DECODER, "MODEL_CARD.md"}
     assert (bundle / "MODEL_CARD.md").read_text(encoding="utf-8") == "# Card é\n"
 
 

@@ -13,7 +13,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePath
 from typing import Any
 
-from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_named, split_word, such_as
+from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_in, split_named, such_as
 from captioner.datasets.files import PHOTO_FOLDERS, PhotoFinder, is_photo_name, list_files, read_json
 from captioner.datasets.references import captions_in
 from captioner.datasets.table import NAME_COLUMNS
@@ -55,9 +55,10 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
         names, captions = _parse(file, problems)
         # photos of different splits can have the same name; the photos of captions_val2017.json are in val2017
         own = _own_folder(directory, file)
-        word = split_word(own)
+        split = split_in(own)
+        folders = (own, *(folder for folder in SPLIT_FOLDERS if split_named(folder) == split))
         places = ("{}", "{}/images", "{}/image", "images/{}")
-        first = (place.format(name) for name in (own, word) if name for place in places)
+        first = (place.format(folder) for folder in folders if folder for place in places)
         photos = PhotoFinder(directory, *first, problems=problems)
         for key, name in names.items():
             if key not in captions:
@@ -66,7 +67,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
             if photo is None:
                 problems.missing.append(name)
             else:
-                yield Example(photo, tuple(captions[key]), split_named(word))
+                yield Example(photo, tuple(captions[key]), split)
 
 
 def _by_year(directory: Path, files: list[Path]) -> list[list[Path]]:

@@ -14,6 +14,7 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 _NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
+    "trainval": "train",
     "restval": "train",  # Karpathy's name for COCO validation photos that are used for training
     "dev": "dev",
     "val": "dev",
@@ -26,6 +27,7 @@ _NAMES: dict[str, Split] = {
 }
 SPLIT_FOLDERS = tuple(name for name in _NAMES if name != "restval")
 """Names of split folders."""
+_WORD = re.compile(rf"(?<![A-Za-z])((?i:{'|'.join(_NAMES)}))(?i:set)?(?![a-z])")  # not `valley`
 
 _SHOWN = 3
 
@@ -92,10 +94,10 @@ def split_named(name: object) -> Split | None:
     return _NAMES.get(name.lower()) if isinstance(name, str) else None
 
 
-def split_word(name: str) -> str:
-    """Returns the split's name in a file name, such as `train` in `captions_train2017`; empty if there is none."""
-    mark = re.search(r"(?<![a-z])(train|val|dev|test)", name.lower())
-    return mark[1] if mark else ""
+def split_in(name: str) -> Split | None:
+    """Returns the split that a word of a file name stands for, as in `captions_train2017`, `valSet` or `testset`."""
+    word = _WORD.search(name)
+    return split_named(word[1]) if word else None
 
 
 def caption_in(value: object) -> str | None:

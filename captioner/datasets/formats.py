@@ -11,7 +11,7 @@ from captioner.datasets import coco, karpathy, sidecar, table
 from captioner.datasets.embedded.hub import PREFIX, HubName, HubRows
 from captioner.datasets.embedded.image_folder import METADATA, Rows, make_image_folder
 from captioner.datasets.embedded.parquet import ParquetRows, dataset_key, find_parquet
-from captioner.datasets.example import Example, Problems, Split, split_word, such_as
+from captioner.datasets.example import Example, Problems, Split, split_in, such_as
 from captioner.datasets.files import (
     by_likeness,
     folders_within,
@@ -122,7 +122,7 @@ def _find(directory: Path) -> list[tuple[Format, list[Path]]]:
 
 def _by_split(files: Sequence[Path]) -> list[list[Path]]:
     """Groups files: first those of splits, which are read together, then every other file by itself."""
-    of_splits = [file for file in files if split_word(file.stem)]
+    of_splits = [file for file in files if split_in(file.stem)]
     return [of_splits] * bool(of_splits) + [[file] for file in files if file not in of_splits]
 
 

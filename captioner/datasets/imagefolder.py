@@ -15,7 +15,7 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from captioner.datasets.example import Example, Problems, split_named, split_word
+from captioner.datasets.example import Example, Problems, split_in, split_named
 from captioner.datasets.files import PhotoFinder, first_line, list_files, photos_in, read_text, unique_keys
 from captioner.datasets.references import References, is_caption_column
 from captioner.datasets.table import NAME_COLUMNS, TABLES, columns_of, find_tables, is_flickr8k, rows
@@ -45,7 +45,7 @@ class TableFormat:
         captions = References(*NAME_COLUMNS, "split")
         for file in files:
             of_folder = split_named(file.parent.name) if file.parent != directory else None
-            of_file = of_folder or split_named(split_word(file.stem))
+            of_file = of_folder or split_in(file.stem)
             photos = PhotoFinder(file.parent, whole=file.parent if of_folder else directory, problems=problems)
             for number, row in _rows(file, problems):
                 name, references = next((row[one] for one in NAME_COLUMNS if one in row), None), captions.of(row)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from captioner.datasets.embedded.columns import library, photo_column, photo_in
 from captioner.datasets.embedded.image_folder import Row
-from captioner.datasets.example import Split, split_named
+from captioner.datasets.example import Split, split_in, split_named
 from captioner.datasets.files import PhotoFinder
 from captioner.errors import CaptionerError
 
@@ -97,8 +96,7 @@ class ParquetRows:
 
 def _split(file: PurePath) -> Split | None:
     """Returns the split in the name of a file, such as `train-00000-of-00001.parquet`, or of its innermost folder."""
-    words = (word for part in reversed(file.parts) for word in re.split(r"[^a-z]+", part.lower()))
-    return next((split for word in words if (split := split_named(word))), None)
+    return next((split for part in reversed(file.parts) if (split := split_in(part))), None)
 
 
 def _unreadable(file: Path, error: Exception) -> CaptionerError:

@@ -30,6 +30,19 @@ def test_coco_with_a_folder_per_split_is_read(tmp_path, folder):
     ]
 
 
+def test_coco_in_an_eval_folder_is_the_test_split(tmp_path):
+    rows = [{"image": "1.jpg", "caption": "A dog ."}]
+    files = {f"{folder}/captions.json": rows for folder in ("train", "eval")}
+    assert [split for *_, split in found(write(tmp_path, files, "train/1.jpg", "eval/1.jpg"))] == ["train", "test"]
+
+
+@pytest.mark.parametrize("folder", ["val", "validation", "dev"])
+def test_the_photos_of_a_coco_split_can_be_in_a_folder_with_another_name_of_the_split(tmp_path, folder):
+    files = {f"captions_{split}.json": [{"image": "1.jpg", "caption": "A dog ."}] for split in ("train", "validation")}
+    write(tmp_path, files, "train/1.jpg", f"{folder}/1.jpg")
+    assert [photo for photo, *_ in found(tmp_path)] == ["train/1.jpg", f"{folder}/1.jpg"]
+
+
 @pytest.mark.parametrize("wrap", [lambda rows: {"annotations": rows}, lambda rows: rows], ids=["object", "list"])
 def test_coco_without_images_names_photos_by_their_12_digit_ids(tmp_path, wrap):
     rows = [{"image_id": 9, "caption": "A dog ."}, {"image_id": "25", "caption": "A cat ."}, {"image_id": 9}]

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from captioner.datasets import load_dataset
+from captioner.datasets.example import split_in
 from captioner.datasets.inspection import inspect
 from captioner.errors import CaptionerError
 from tests.captioner.datasets.folders import Files, found, without_splits, write
@@ -133,6 +134,36 @@ def test_a_table_in_a_separate_folder_keeps_the_split_in_its_name(tmp_path) -> N
     files: Files = {"lists/captions_train.csv": "image,caption\np0.jpg,A dog .\n"}
     files |= {"lists/captions_val.csv": "image,caption\np1.jpg,A cat .\n"}
     assert [split for *_, split in found(write(tmp_path, files, *within("images/")))] == ["train", "dev"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("captions_train2014", "train"),
+        ("val2", "dev"),
+        ("Validation-captions", "dev"),
+        ("my.TEST", "test"),
+        ("evaluation", "test"),
+        ("captions_restval", "train"),
+        ("trainval", "train"),
+        ("trainCaptions", "train"),
+        ("testset", "test"),
+        ("train-00000-of-00001", "train"),
+        ("valley", None),
+        ("devices", None),
+        ("tested_photos", None),
+        ("latest", None),
+        ("captions", None),
+    ],
+)
+def test_a_split_in_a_file_name_is_a_word_of_its_own(name, split) -> None:
+    assert split_in(name) == split
+
+
+@pytest.mark.parametrize("name", ["valley.csv", "devices.csv", "testimony.json"])
+def test_splits_are_drawn_for_a_file_whose_name_only_begins_like_a_split(tmp_path, name) -> None:
+    write(tmp_path, {name: LIST if name.endswith("json") else TABLE}, *BOTH)
+    assert {split for *_, split in found(tmp_path)} == {"train", "dev"}
 
 
 def test_txt_captions_are_read_once_from_every_folder(tmp_path) -> None:

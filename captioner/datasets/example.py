@@ -62,8 +62,6 @@ class Problems:
     """Captions without a letter or digit, or marks of a missing value such as `NaN`; they are not used."""
     rejected: list[str] = field(default_factory=list)
     """Captions that the dataset marks as unusable; they are not used."""
-    repeated: list[str] = field(default_factory=list)
-    """Photos that are listed more than once; their captions are joined."""
     unread: list[str] = field(default_factory=list)
     """Caption files that are not read because another file is."""
     columns: list[str] = field(default_factory=list)
@@ -79,7 +77,6 @@ class Problems:
             "captions are marked as rejected or precanned and left out": self.rejected,
             "rows are malformed and skipped": self.malformed,
             "rows are malformed and repaired": self.mended,
-            "photos are listed more than once": self.repeated,
             "caption files are not read": self.unread,
         }
         return {kind: seen for kind, seen in found.items() if seen}

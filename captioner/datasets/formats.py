@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-from captioner.datasets import coco, karpathy, sidecar, table
+from captioner.datasets import coco, flickr, imagefolder, karpathy, sidecar, table
 from captioner.datasets.embedded.hub import PREFIX, HubName, HubRows
 from captioner.datasets.embedded.image_folder import METADATA, Rows, make_image_folder
 from captioner.datasets.embedded.parquet import ParquetRows, dataset_key, find_parquet
@@ -22,22 +22,17 @@ from captioner.datasets.files import (
     name_in,
     photos_in,
 )
-from captioner.datasets.flickr import FLICKR8K, FLICKR30K, TOKEN_FILE
-from captioner.datasets.imagefolder import IMAGE_FOLDER, TABLE, find_others
 from captioner.errors import CaptionerError
 from captioner.output_files import cache_folder
 
 
 class Format(Protocol):
-    """A module or an object that reads a format."""
+    """A module that reads a format."""
 
-    @property
-    def NAME(self) -> str:  # noqa: N802  (a constant of a module)
-        """Name of the format in reports."""
-
-    @property
-    def FILES(self) -> str:  # noqa: N802
-        """The files that identify the format, for messages."""
+    NAME: str
+    """Name of the format in reports."""
+    FILES: str
+    """The files that identify the format, for messages."""
 
     def find(self, directory: Path) -> list[list[Path]]:
         """Returns the caption files in this format, best first; the files in one list are read together."""
@@ -48,9 +43,9 @@ class Format(Protocol):
 
 # The first format found is read. Richer formats come first, such as Karpathy's, which has splits. Texts next to
 # photos come last, because any folder with photos and texts matches.
-_FORMATS: tuple[Format, ...] = (karpathy, FLICKR30K, TABLE, FLICKR8K, TOKEN_FILE, coco, IMAGE_FOLDER, sidecar)
+_FORMATS: tuple[Format, ...] = (karpathy, flickr, imagefolder, coco, sidecar)
 # files with other names come last
-_OTHERS: tuple[tuple[Format, Callable[[Path], list[Path]]], ...] = ((TABLE, find_others), (coco, coco.find_others))
+_OTHERS = ((imagefolder, imagefolder.find_others), (coco, coco.find_others))
 
 
 _MISSING = ("nan", "none", "null", "n/a", "na", "<na>")  # as programs write empty table fields
@@ -130,7 +125,7 @@ def _read_rows(cache: Path | None, key: str, open_rows: Callable[[Any], Rows]) -
     """Reads a table with photos through an image folder."""
     folder = cache_folder(cache) / "photos" / key
     origin, written = make_image_folder(folder, open_rows)
-    return replace(_read(folder, IMAGE_FOLDER, [folder / METADATA]), format=origin, written=written)
+    return replace(_read(folder, imagefolder, [folder / METADATA]), format=origin, written=written)
 
 
 def _read(directory: Path, module: Format, files: Sequence[Path], others: Sequence[Path] = ()) -> Reading:
@@ -142,13 +137,13 @@ def _read(directory: Path, module: Format, files: Sequence[Path], others: Sequen
     # a captions.txt that matches two formats is read
     unread = reasons.keys() - set(files)
     problems.unread = [f"{name_in(directory, file)} ({why})" for file, why in reasons.items() if file in unread]
-    examples, repeated = _each_once(_with_words(module.read(directory, files, problems), problems))
+    examples = _each_once(_with_words(module.read(directory, files, problems), problems))
     if problems.missing:
+        names = list(dict.fromkeys(problems.missing))
         there = by_likeness(folders_within(directory))
-        alike = ([name_in(directory, photo) for photo in there.get(likeness(name), [])] for name in problems.missing)
-        hints = [f" (did you mean {such_as(names)}?)" if names else "" for names in alike]
-        problems.missing = [name + hint for name, hint in zip(problems.missing, hints, strict=True)]
-    problems.repeated = [name_in(directory, photo) for photo in repeated]
+        alike = ([name_in(directory, photo) for photo in there.get(likeness(name), [])] for name in names)
+        hints = [f" (did you mean {such_as(found)}?)" if found else "" for found in alike]
+        problems.missing = [name + hint for name, hint in zip(names, hints, strict=True)]
     problems.uncaptioned = _uncaptioned(directory, examples, problems)
     return Reading(directory, module.NAME, tuple(files), examples, problems)
 
@@ -164,17 +159,15 @@ def _with_words(examples: Iterable[Example], problems: Problems) -> Iterator[Exa
             yield example if words == example.references else replace(example, references=words)
 
 
-def _each_once(examples: Iterable[Example]) -> tuple[tuple[Example, ...], tuple[Path, ...]]:
-    """Merges repeated photos with all their captions; otherwise they could be drawn for two splits."""
+def _each_once(examples: Iterable[Example]) -> tuple[Example, ...]:
+    """Merges the examples of each photo, which can be in several rows; they could be drawn for two splits otherwise."""
     once: dict[tuple[Path, Split | None], Example] = {}
-    repeated: dict[Path, None] = {}
     for example in examples:
         key = (example.image, example.split)
         if key in once:
-            repeated[example.image] = None
             example = replace(example, references=once[key].references + example.references)
         once[key] = example
-    return tuple(once.values()), tuple(repeated)
+    return tuple(once.values())
 
 
 def _uncaptioned(directory: Path, examples: Sequence[Example], problems: Problems) -> list[str]:
@@ -204,6 +197,6 @@ def _unknown(directory: Path, inside: Sequence[str]) -> str:
             text, photo = name_in(directory, file), name_in(directory, alike[0])
             return f"{said} {text} has the name of {photo}; put each text next to its photo."
     names = [name for name in list_files(directory) if not is_photo_name(name)]
-    tables = (name for name in names if name.lower().endswith((".csv", ".tsv")))
+    tables = (name for name in names if name.lower().endswith((".csv", ".tsv", "captions.txt")))
     unknown = (f"{name} {columns}" for name in tables if (columns := table.unknown_columns(directory / name)))
     return f"{said} {next(unknown, f'It has {such_as(names)}')}." if names else said

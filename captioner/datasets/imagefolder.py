@@ -1,8 +1,9 @@
-"""Caption tables: Hugging Face's `metadata.jsonl` and `metadata.csv`, `captions.csv`, and tables with other names.
+"""Caption tables: `captions.csv`, Flickr8k's `captions.txt`, Hugging Face's `metadata.jsonl`, and any other name.
 
 A table covers the whole dataset, or one split if it is in the split's folder. A row has `file_name`, a path relative to
 the table, and captions: `text`, `caption` or a similar key with a caption or a list, or `caption_0`, `caption_1` and so
-on. A row's split comes from the table's folder or name, else from `split` or the first folder in `file_name`.
+on. A row's split comes from the table's folder or name, else from `split` or the first folder in `file_name`, else from
+Flickr8k's lists of photos.
 """
 
 from __future__ import annotations
@@ -10,66 +11,64 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from captioner.datasets.example import Example, Problems, split_in, split_named
+from captioner.datasets.example import Example, Problems, split_in, split_named, such_as
 from captioner.datasets.files import PhotoFinder, first_line, list_files, photos_in, read_text, unique_keys
-from captioner.datasets.references import References, is_caption_column
-from captioner.datasets.table import NAME_COLUMNS, TABLES, columns_of, find_tables, is_flickr8k, rows
+from captioner.datasets.flickr import listed_splits
+from captioner.datasets.references import captions_in, is_caption_column
+from captioner.datasets.table import NAME_COLUMNS, TABLES, columns_of, find_tables, rows
 
+NAME = "caption table"
+FILES = (
+    "captions.csv or captions.txt, Hugging Face's metadata.jsonl or metadata.csv, or another table with a file name "
+    "column and a caption column"
+)
+
+_NAMES = (*TABLES, "metadata.jsonl", "metadata.csv")  # in order of preference
 _LINES = ".jsonl"
 _KEY = re.compile(r'"(\w+)"\s*:')
 
 
-@dataclass(frozen=True)
-class TableFormat:
-    """Implements `captioner.datasets.formats.Format`."""
-
-    NAME: str
-    FILES: str
-    names: tuple[str, ...]
-    """Possible names of the file, in order of preference."""
-
-    def find(self, directory: Path) -> list[list[Path]]:
-        """Returns the tables of the dataset and of its splits, which are read together."""
-        files = [file for file in find_tables(directory, self.names) if _is_known(file)]
-        files = [file for file in files if file.parent != directory or not is_flickr8k(file)]
-        of_folders = zip_longest(*(list(there) for _, there in groupby(files, lambda file: file.parent)))
-        return [[file for file in together if file is not None] for together in of_folders]
-
-    def read(self, directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
-        """Yields the photos in the order of the files; adds faulty rows and missing photos to `problems`."""
-        captions = References(*NAME_COLUMNS, "split")
-        for file in files:
-            of_folder = split_named(file.parent.name) if file.parent != directory else None
-            of_file = of_folder or split_in(file.stem)
-            photos = PhotoFinder(file.parent, whole=file.parent if of_folder else directory, problems=problems)
-            for number, row in _rows(file, problems):
-                name, references = next((row[one] for one in NAME_COLUMNS if one in row), None), captions.of(row)
-                if isinstance(name, int | float) and not isinstance(name, bool) and name == name:
-                    name = str(name)  # JSON can have it as a number
-                if not isinstance(name, str) or not name or not references:
-                    problems.malformed.append(f"{file.relative_to(directory)}:{number}")
-                    continue
-                photo = photos.find(name)
-                if photo is None:
-                    problems.missing.append(str(file.parent.relative_to(directory) / name))
-                    continue
-                folder = name.replace("\\", "/").removeprefix("./").split("/")[0]
-                split = of_file or split_named(row.get("split")) or split_named(folder)
-                yield Example(photo, references, split)
-        problems.columns.append(str(captions))
+def find(directory: Path) -> list[list[Path]]:
+    """Returns the tables of the dataset and of its splits, which are read together."""
+    files = [file for file in find_tables(directory, _NAMES) if _is_known(file)]
+    of_folders = zip_longest(*(list(there) for _, there in groupby(files, lambda file: file.parent)))
+    return [[file for file in together if file is not None] for together in of_folders]
 
 
-IMAGE_FOLDER = TableFormat(
-    "Hugging Face image folder", "Hugging Face's metadata.jsonl or metadata.csv", ("metadata.jsonl", "metadata.csv")
-)
-TABLE = TableFormat(
-    "caption table", "a captions.csv or another table with a file name column and a caption column", TABLES
-)
+def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
+    """Yields the photos in the order of the files; adds faulty rows and missing photos to `problems`."""
+    seen: dict[str, None] = {}
+    taken: dict[str, None] = {}
+    for file in files:
+        of_folder = split_named(file.parent.name) if file.parent != directory else None
+        of_file = of_folder or split_in(file.stem)
+        photos = PhotoFinder(file.parent, whole=file.parent if of_folder else directory, problems=problems)
+        listed, find_photo = listed_splits(directory, photos), cache(photos.find)  # a photo can have several rows
+        for number, row in _rows(file, problems):
+            name = next((row[one] for one in NAME_COLUMNS if one in row), None)
+            columns, references = captions_in(row)
+            seen |= dict.fromkeys(row)
+            taken |= dict.fromkeys(columns)
+            if isinstance(name, int | float) and not isinstance(name, bool) and name == name:
+                name = str(name)  # JSON can have it as a number
+            if not isinstance(name, str) or not name or not references:
+                problems.malformed.append(f"{file.relative_to(directory)}:{number}")
+                continue
+            photo = find_photo(name)
+            if photo is None:
+                problems.missing.append(str(file.parent.relative_to(directory) / name))
+                continue
+            folder = name.replace("\\", "/").removeprefix("./").split("/")[0]
+            split = of_file or split_named(row.get("split")) or split_named(folder) or listed.get(photo)
+            yield Example(photo, references, split)
+    unused = [column for column in seen if column and column not in (*taken, *NAME_COLUMNS, "split")]
+    used = f"captions from {such_as(list(taken)) or 'none'}"
+    problems.columns.append(f"{used}; not used: {such_as(unused)}" if unused else used)
 
 
 def find_others(directory: Path) -> list[Path]:

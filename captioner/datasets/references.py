@@ -13,7 +13,7 @@ from operator import itemgetter
 from tokenize import STRING, TokenError, generate_tokens
 from typing import Any
 
-from captioner.datasets.example import caption_in, such_as
+from captioner.datasets.example import caption_in
 from captioner.datasets.files import unique_keys
 
 CAPTION_COLUMNS = (
@@ -35,32 +35,6 @@ CAPTION_COLUMNS = (
 _COLUMN = re.compile(rf"({'|'.join(CAPTION_COLUMNS)})[_#-]*(\d*)")
 # the start of a list of strings or objects, a NumPy array or a tuple; or brackets around the whole value
 _LIST = re.compile(r"""\s*([\[{]+\s*(u?['"]|[\]}])|(array\(\[|\(\s*u?['"]).*\)\s*$|\[[^\[\]]*\]\s*$)""", re.DOTALL)
-
-
-class References:
-    """Takes captions from rows, and records the columns they come from.
-
-    Args:
-        others: columns with another use.
-    """
-
-    def __init__(self, *others: str) -> None:
-        self._others = others
-        self._taken: dict[str, None] = {}
-        self._seen: dict[str, None] = {}
-
-    def of(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """Returns the captions of a row."""
-        columns, captions = captions_in(row)
-        self._seen |= dict.fromkeys(row)
-        self._taken |= dict.fromkeys(columns)
-        return captions
-
-    def __str__(self) -> str:
-        """Describes the columns in a phrase."""
-        unused = [column for column in self._seen if column and column not in (*self._taken, *self._others)]
-        taken = f"captions from {such_as(list(self._taken)) or 'none'}"
-        return f"{taken}; not used: {such_as(unused)}" if unused else taken
 
 
 def is_caption_column(column: str) -> bool:

@@ -5,7 +5,8 @@ separate the columns; a first line such as `sep=;` can name the separator. Other
 Without a header, the caption follows the photo's name.
 
 Not every program quotes its fields. Surplus fields from unquoted separators are joined to the caption, and a lone
-quotation mark is part of its caption. Such rows are reported as repaired.
+quotation mark is part of its caption. Such rows are reported as repaired, unless the caption is last and has no
+quotation mark: most copies of Flickr8k are like that.
 """
 
 from __future__ import annotations
@@ -38,9 +39,6 @@ NAME_COLUMNS = (
 )
 TABLES = ("captions.csv", "captions.txt", "captions.tsv")
 """Names of tables, in order of preference."""
-FLICKR8K = "captions.txt"
-"""Name of Flickr8k's caption file; its splits are in other files."""
-_FLICKR8K = ["image", "caption"]
 _SEPARATORS = ",;\t|"
 
 
@@ -53,7 +51,6 @@ class Row(NamedTuple):
     """Values by column; the photo's name is under `FILE_NAME`."""
     mended: bool
     """True if the quoting or the separators had to be guessed."""
-    text: str
 
 
 class _Header(NamedTuple):
@@ -66,20 +63,11 @@ class _Header(NamedTuple):
     """Number of lines before the first row."""
 
 
-_NO_HEADER = _Header([], [FILE_NAME, "caption"], ",", 0)
-
-
 def rows(text: str) -> Iterator[Row] | None:
     """Reads the rows of a table; None if it is not a caption table."""
     lines = text.split("\n")
     header = _header(lines)
     return None if header is None else _rows(lines, header)
-
-
-def rows_of_two(text: str) -> Iterator[Row]:
-    """Reads the rows of a table of names and captions; an unknown header is read as a row."""
-    lines = text.split("\n")
-    return _rows(lines, _header(lines) or _NO_HEADER)
 
 
 def find_tables(directory: Path, names: Sequence[str] = TABLES) -> list[Path]:
@@ -106,13 +94,6 @@ def columns_of(file: Path) -> list[str] | None:
     return header and header.written
 
 
-def is_flickr8k(file: Path) -> bool:
-    """Returns whether a file is Flickr8k's `captions.txt`."""
-    header = _header(first_lines(file, 2))
-    named = file.name.lower() == FLICKR8K
-    return named and header is not None and (header == _NO_HEADER or header.written == _FLICKR8K)
-
-
 def _header(lines: Sequence[str]) -> _Header | None:
     """Finds the separator that makes the header name photos and captions."""
     first = next((at for at, line in enumerate(lines) if line.strip()), 0)
@@ -132,7 +113,7 @@ def _header(lines: Sequence[str]) -> _Header | None:
         fields = lines[first].split(separator)
         place = next((at for at, field in enumerate(fields[:-1]) if _is_photo(field)), None)
         if place is not None:
-            return _Header([], [""] * place + _NO_HEADER.columns, separator, first)
+            return _Header([], [""] * place + [FILE_NAME, "caption"], separator, first)
     return None
 
 
@@ -162,13 +143,13 @@ def _rows(lines: Sequence[str], header: _Header) -> Iterator[Row]:
         if extra > 0 and len(captions) == 1:
             caption = captions[0]
             fields[caption : caption + extra + 1] = [separator.join(fields[caption : caption + extra + 1])]
-            mended = True
+            mended |= '"' in line or caption < len(columns) - 1
         elif extra > 0:
             fields = []  # any of the captions can contain the separators
         if line.strip() and _lower(fields) != written:  # some tables repeat the header
             values = dict(zip(columns, fields, strict=False))
             values[FILE_NAME] = values.get(FILE_NAME, "").strip(' "')
-            yield Row(at + 1, values, mended, line)
+            yield Row(at + 1, values, mended)
         at = end
 
 

@@ -54,7 +54,8 @@ def test_train_writes_checkpoints_and_reports_what_it_found(run, small, tmp_path
     assert result.exit_code == 0
     assert result.stdout == ""
     for line in (
-        "dataset: Flickr8k captions.txt, 24 photos, 48 captions",
+        "dataset: caption table (captions.txt), 24 photos, 48 captions",
+        "columns: captions from caption",
         "splits (from the dataset): train 17, dev 4, test 3 photos",
         "vocabulary: 18 pieces (word); 0.0% of the pieces in training captions are unknown",
         f"last: {tmp_path / 'run' / LAST}",

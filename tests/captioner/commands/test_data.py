@@ -142,17 +142,17 @@ def test_missing_photos_missing_captions_and_malformed_rows_are_listed(pair):
     out = run(pair).stdout
     assert "  1 photos have captions but are missing:\n    gone.png\n" in out
     assert "  1 photos have no caption:\n    images/alone.png\n" in out
-    assert "  1 rows are malformed and skipped:\n    captions.txt:3 'no comma'\n" in out
+    assert "  1 rows are malformed and skipped:\n    captions.txt:3\n" in out
 
 
-def test_photos_listed_twice_are_reported(tmp_path):
+def test_photos_listed_twice_are_counted_once(tmp_path):
     rows = [{"file_name": name, "text": "A dog ."} for name in ("a.png", "./a.png", "b.png")]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     photo(tmp_path / "a.png", 1)
     photo(tmp_path / "b.png", 2)
     report = inspect(tmp_path)
     assert (report.photos, report.captions) == (2, 3)
-    assert report.problems == {"photos are listed more than once": ["a.png"]}
+    assert report.problems == {}
 
 
 def test_captions_that_training_would_cut_are_counted(pair):
@@ -172,7 +172,7 @@ def test_photos_outside_the_folder_of_texts_are_named_relative_to_it(pair):
     assert "../images/a.png is not a JPEG" in inspect(texts).problems["photos cannot be read"][0]
 
 
-@pytest.mark.parametrize("text", ["", "image,caption\n", "gone.png,A dog .\n", "no comma\n"])
+@pytest.mark.parametrize("text", ["image,caption\n", "gone.png,A dog .\n"])
 def test_a_dataset_without_usable_captions_is_reported(tmp_path, text):
     (tmp_path / "captions.txt").write_text(text)
     result = run(tmp_path)

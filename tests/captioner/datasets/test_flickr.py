@@ -23,7 +23,7 @@ def test_flickr30k_is_read_from_any_usual_photo_folder(tmp_path, folder):
         f"{folder}1.jpg": ("Two men | one hat .", "They talk ."),
         f"{folder}2.jpg": ("A dog, a cat .",),
     }
-    assert load_dataset(tmp_path).format == "Flickr30k results.csv"
+    assert load_dataset(tmp_path).format == "Flickr captions"
 
 
 def test_the_flickr30k_row_with_a_missing_bar_is_repaired(tmp_path):
@@ -60,7 +60,7 @@ def test_comment_numbers_in_comma_separated_flickr30k_are_ignored(tmp_path, file
 def test_an_unrelated_results_csv_is_not_taken_for_flickr30k(tmp_path):
     files = {"results.csv": "epoch,loss\n0,1.5\n", "captions.txt": "1.jpg,A dog .\n2.jpg,A cat .\n"}
     dataset = load_dataset(write(tmp_path, files, "1.jpg", "2.jpg"))
-    assert (dataset.format, dataset.problems.unread) == ("Flickr8k captions.txt", [])
+    assert (dataset.format, dataset.problems.unread) == ("caption table", [])
 
 
 # --- Token files

@@ -77,17 +77,17 @@ def test_malformed_rows_are_counted_shown_and_skipped(tmp_path):
     rows = ["a.jpg,A dog .", "no comma", "a.jpg,", ",A dog .", "a.jpg, ", 'a.jpg,"unfinished', f"{long},A dog ."]
     dataset = load_dataset(write(tmp_path, "\n".join(rows), "a.jpg"), allow_missing=True)
     assert dataset.examples[0].references == ("A dog .", '"unfinished')
-    assert dataset.problems.mended == ["captions.txt 'a.jpg,\"unfinished'"]
+    assert dataset.problems.mended == ["captions.txt:6"]
     assert len(dataset.problems.malformed) == 4
     assert dataset.problems.missing == [long]
     (warning,) = (line for line in dataset.summary() if "skipped" in line)
-    assert warning.startswith("warning: 4 rows are malformed and skipped: captions.txt:2 'no comma'")
+    assert warning.startswith("warning: 4 rows are malformed and skipped: captions.txt:2, ")
     assert warning.endswith(", ...")
 
 
 def test_a_row_with_too_many_fields_is_reported_as_repaired(tmp_path):
     dataset = load_dataset(write(tmp_path, 'a.jpg,A dog .\na.jpg,"two","fields"\n', "a.jpg"))
-    assert dataset.problems.mended == ['captions.txt \'a.jpg,"two","fields"\'']
+    assert dataset.problems.mended == ["captions.txt:2"]
 
 
 def test_split_lists_define_the_splits_and_unlisted_photos_are_not_used(tmp_path):

@@ -235,7 +235,7 @@ def test_the_karpathy_file_for_the_photos_present_is_read(tmp_path):
 
 def test_an_unrelated_dataset_json_is_not_taken_for_karpathy(tmp_path):
     files = {"dataset_infos.json": {"images": 5}, "captions.txt": "1.jpg,A dog .\n2.jpg,A cat .\n"}
-    assert load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).format == "Flickr8k captions.txt"
+    assert load_dataset(write(tmp_path, files, "1.jpg", "2.jpg")).format == "caption table"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"images": {}}', "[" * 100_000])

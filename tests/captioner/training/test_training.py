@@ -114,8 +114,9 @@ def test_a_model_memorises_its_training_photos(learnt, shapes):
 
 def test_training_reports_what_it_found_and_where_it_wrote(train_shapes, tmp_path):
     said = train_shapes(tmp_path, "train.epochs=1")
-    assert said[:4] == [
-        "dataset: Flickr8k captions.txt, 24 photos, 48 captions",
+    assert said[:5] == [
+        "dataset: caption table (captions.txt), 24 photos, 48 captions",
+        "columns: captions from caption",
         "splits (from the dataset): train 17, dev 4, test 3 photos",
         "vocabulary: 18 pieces (word); 0.0% of the pieces in training captions are unknown",
         "model: timm/test_efficientnet, soft-attention decoder; 0.0 M parameters are trained",

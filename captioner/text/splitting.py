@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import NamedTuple
+
+import regex
 
 from caprun.bundle.vocabulary import Joining
 from captioner.text.scripts import is_unspaced
@@ -22,22 +23,17 @@ class Token(NamedTuple):
     """True for a punctuation mark or a run of symbols."""
 
 
-# The patterns match kinds of characters, one letter each, because `re` has no class for combining marks and would split
-# Hindi and decomposed accents. A word does not start with a combining mark; otherwise the invisible variation selector
-# after an emoji would be a word.
-_LETTER, _DIGIT, _MARK, _JOINER, _INNER, _POINT, _SYMBOL, _NO_WIDTH, _SPACE = "LDMJIPSZ "
-_START = f"[{_LETTER}{_DIGIT}]"
-_WORD = (
-    f"{_START}[{_LETTER}{_DIGIT}{_MARK}]*"
-    f"(?:(?:{_JOINER}|(?<={_DIGIT}){_INNER}(?={_DIGIT})){_START}[{_LETTER}{_DIGIT}{_MARK}]*)*"
-)
-_WORDS = re.compile(f"(?P<word>{_WORD})")
-_WORDS_AND_MARKS = re.compile(f"(?P<word>{_WORD})|{_SYMBOL}[{_SYMBOL}{_MARK}]*|[{_JOINER}{_INNER}{_POINT}]")
-_LEFT_OUT = re.compile(f"[{_JOINER}{_INNER}{_POINT}{_SYMBOL}]")
+# A word does not start with a combining mark, or the invisible variation selector after an emoji would be a word.
+_WORD = r"(?P<word>[\p{L}\p{N}][\p{L}\p{N}\p{M}]*(?:(?:[-']%s)[\p{L}\p{N}][\p{L}\p{N}\p{M}]*)*)"
+_WORDS = regex.compile(_WORD % "")
+_WORDS_AND_MARKS = regex.compile(_WORD % r"|(?<=\p{Nd})[.,:/](?=\p{Nd})" + r"|\p{S}[\p{S}\p{M}]*|\p{P}")
+_LEFT_OUT = regex.compile(r"[\p{P}\p{S}]")
+_SPACE = regex.compile(r"[^\p{L}\p{M}\p{N}\p{P}\p{S}\u200b]")
+# Joiners and soft hyphens occur inside words. The zero-width space has the same category, but ends a word.
+_INVISIBLE = regex.compile(r"(?!\u200b)\p{Cf}")
 
 # Typographic variants of apostrophe and hyphen become the plain one.
 _PLAIN_JOINERS = str.maketrans({"’": "'", "\N{HYPHEN}": "-", "\N{NON-BREAKING HYPHEN}": "-"})
-_ZERO_WIDTH_SPACE = "\N{ZERO WIDTH SPACE}"
 
 _TURKISH = set("ıİğĞ")  # letters only in languages with the Turkish rule for `I`
 
@@ -66,26 +62,22 @@ def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -
     hyphen between words becomes a dash (`–`), and detached English endings (`man 's`) are attached. `joining` describes
     the spaces around marks.
     """
-    # Joiners and soft hyphens occur inside words. They are removed first, because a combining mark after one could not
-    # be composed with its letter. The zero-width space has the same category, but ends a word.
-    visible = (c for c in caption if c == _ZERO_WIDTH_SPACE or unicodedata.category(c) != "Cf")
-    text = unicodedata.normalize("NFC", "".join(visible)).translate(_PLAIN_JOINERS)
+    # before composing, because a combining mark after a joiner could not be composed with its letter
+    text = unicodedata.normalize("NFC", _INVISIBLE.sub("", caption)).translate(_PLAIN_JOINERS)
     if lower_case:
         text = unicodedata.normalize("NFC", _lower(text))
     if punctuation:
         text = _DETACHED_ENDING.sub("", text)
-    kinds = "".join(map(_kind if punctuation else _kind_without_marks, text))
-    pattern = _WORDS_AND_MARKS if punctuation else _WORDS
     tokens: list[Token] = []
     open_quotes: set[str] = set()
     end = 0
-    for match in pattern.finditer(kinds):
-        token = text[match.start() : match.end()]
-        spaced = not tokens or _is_apart(kinds[end : match.start()], text[end - 1], token[0])
+    for match in (_WORDS_AND_MARKS if punctuation else _WORDS).finditer(text):
+        token = match[0]
+        spaced = not tokens or _is_apart(text[end : match.start()], text[end - 1], token[0])
         end = match.end()
         mark = match["word"] is None
         if mark:
-            token = _canonical_mark(token, spaced, kinds[end : end + 1] in ("", _SPACE), open_quotes)
+            token = _canonical_mark(token, spaced, end == len(text) or bool(_SPACE.match(text, end)), open_quotes)
         tokens.append(Token(token, spaced, mark))
     return tokens
 
@@ -98,8 +90,8 @@ def _lower(text: str) -> str:
 
 
 def _is_apart(gap: str, before: str, after: str) -> bool:
-    """Returns whether a space separates two tokens; `gap` has the kinds of the characters removed between them."""
-    if _SPACE in gap:
+    """Returns whether a space separates two tokens; `gap` has the characters removed between them."""
+    if _SPACE.search(gap):
         return True
     # a removed mark leaves a space, as in `and/or`, but not in scripts without spaces
     marked = _LEFT_OUT.search(gap) is not None
@@ -115,25 +107,6 @@ def _canonical_mark(mark: str, space_before: bool, space_after: bool, open_quote
     opens = pair not in open_quotes if space_before == space_after else space_before
     (open_quotes.add if opens else open_quotes.discard)(pair)
     return pair[0] if opens else pair[1]
-
-
-@lru_cache(maxsize=4096)
-def _kind(character: str) -> str:
-    if character in "-'":
-        return _JOINER
-    if character in ".,:/":
-        return _INNER
-    category = unicodedata.category(character)
-    if category == "Nd":
-        return _DIGIT
-    if character == _ZERO_WIDTH_SPACE:
-        return _NO_WIDTH
-    return {"L": _LETTER, "N": _LETTER, "M": _MARK, "P": _POINT, "S": _SYMBOL}.get(category[0], _SPACE)
-
-
-def _kind_without_marks(character: str) -> str:
-    kind = _kind(character)
-    return _POINT if kind == _INNER else kind
 
 
 def joining(

@@ -14,12 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby
 from typing import Any
 
+from tokenizers import Tokenizer as Model
+from tokenizers import models, pre_tokenizers, trainers
+
 from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
 from captioner.text.scripts import HAN_OR_KANA, is_ideograph, is_unspaced, script_of
 from captioner.text.splitting import joining, split
-from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, import_error
+from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer
 
 DEFAULT_SIZE = 8000
 WORD_START = "▁"
@@ -33,7 +36,6 @@ def build_bpe(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
     Raises:
         CaptionerError: the captions have no words, or more characters than the vocabulary has room for.
     """
-    library = _library()
     texts = [_text(caption, config) for caption in captions]
     size = config.vocabulary_size or DEFAULT_SIZE
     characters = len(set(chain(*texts)) - {" "}) + len(SPECIAL_PIECES)
@@ -44,9 +46,9 @@ def build_bpe(config: DataConfig, captions: Iterable[str]) -> Tokenizer:
             f"data.vocabulary_size is {size}, but there are {characters} characters and special pieces; raise "
             "it to several times that number."
         )
-    learner = library.Tokenizer(library.models.BPE())
-    learner.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
-    trainer = library.trainers.BpeTrainer(
+    learner = Model(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(
         vocab_size=size - len(SPECIAL_PIECES), min_frequency=config.min_count, show_progress=False
     )
     learner.train_from_iterator(texts, trainer)
@@ -75,10 +77,9 @@ def restore_bpe(config: DataConfig, vocabulary: Vocabulary, state: Mapping[str, 
 
 
 def _tokenizer(config: DataConfig, vocabulary: Vocabulary, merges: Merges) -> Tokenizer:
-    library = _library()
     pieces = {piece: index for index, piece in enumerate(vocabulary.pieces)}
-    model = library.Tokenizer(library.models.BPE(pieces, merges, unk_token=SPECIAL_PIECES[SPECIAL.unk]))
-    model.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    model = Model(models.BPE(pieces, merges, unk_token=SPECIAL_PIECES[SPECIAL.unk]))
+    model.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return Tokenizer(
         vocabulary,
         config,
@@ -120,11 +121,3 @@ def _runs(token: str) -> Iterator[str]:
         for ideographs, part in groupby(run, is_ideograph):
             characters = list(part)
             yield from characters if ideographs else ["".join(characters)]
-
-
-def _library() -> Any:
-    try:
-        import tokenizers
-    except ImportError:
-        raise import_error("tokenizers", "train", "bpe") from None
-    return tokenizers

@@ -44,14 +44,8 @@ def _script_of_most(caption: str) -> str:
     """Returns the script of most letters of a caption; empty if it has none."""
     if caption.isascii():  # a shortcut for most captions
         return "Latin" if any(map(str.isalpha, caption)) else ""
-    letters = Counter(map(_script_of_letter, caption))
-    del letters[""]
+    letters = Counter(script_of(character) for character in caption if character.isalpha())
     return letters.most_common(1)[0][0] if letters else ""
-
-
-@lru_cache(maxsize=4096)
-def _script_of_letter(character: str) -> str:
-    return script_of(character) if unicodedata.category(character)[0] == "L" else ""
 
 
 def counted(scripts: Mapping[str, int]) -> str:

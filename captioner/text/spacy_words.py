@@ -12,7 +12,7 @@ from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
 from captioner.text.splitting import joining, split
-from captioner.text.tokenizer import SPECIAL_PIECES, Tokenizer, import_error, word_tokenizer
+from captioner.text.tokenizer import SPECIAL_PIECES, Tokenizer, word_tokenizer
 from captioner.text.words import frequent
 
 # spaCy turns hyphens inside words into separate tokens; `split` leaves no other hyphens
@@ -115,7 +115,10 @@ def load_rules(language: str) -> Any:
     try:
         import spacy
     except ImportError:
-        raise import_error("spacy", "spacy", "spacy") from None
+        raise CaptionerError(
+            "data.tokenizer spacy needs the package spacy, which is not installed; run "
+            '`pip install "captioner[spacy]"`.'
+        ) from None
     try:
         return spacy.blank(language).tokenizer
     except (ImportError, ValueError) as error:

@@ -11,7 +11,6 @@ from typing import Any
 
 from caprun.bundle.vocabulary import Special, Vocabulary
 from captioner.config import DataConfig
-from captioner.errors import CaptionerError
 
 SPECIAL = Special(pad=0, start=1, end=2, unk=3)
 SPECIAL_PIECES = ("<pad>", "<start>", "<end>", "<unk>")
@@ -48,12 +47,4 @@ def word_tokenizer(vocabulary: Vocabulary, config: DataConfig, words: Callable[[
     ids = {word: index for index, word in enumerate(vocabulary.pieces) if word not in SPECIAL_PIECES}
     return Tokenizer(
         vocabulary, config, lambda caption: [ids.get(word, SPECIAL.unk) for word in words(caption)], words=words
-    )
-
-
-def import_error(package: str, extra: str, tokenizer: str) -> CaptionerError:
-    """Returns the error for a tokenizer whose package is not installed."""
-    return CaptionerError(
-        f"data.tokenizer {tokenizer} needs the package {package}, which is not installed; run "
-        f'`pip install "captioner[{extra}]"`.'
     )

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from tokenizers import Tokenizer as Model
+from tokenizers import models, normalizers, pre_tokenizers
 
 from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
 from captioner.text.splitting import joining, split
-from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer, import_error
+from captioner.text.tokenizer import SPECIAL, SPECIAL_PIECES, Tokenizer
 
 _CONTINUATION = "##"
 _UNKNOWN = SPECIAL_PIECES[SPECIAL.unk]
@@ -97,13 +99,8 @@ def _by_count(counts: Counter[str]) -> list[str]:
     return sorted(counts, key=lambda piece: (-counts[piece], piece))
 
 
-def _model(ids: dict[str, int], lower_case: bool, unknown: str = _UNKNOWN) -> Any:
-    try:
-        import tokenizers
-        from tokenizers import models, normalizers, pre_tokenizers
-    except ImportError:
-        raise import_error("tokenizers", "train", "wordpiece") from None
-    model = tokenizers.Tokenizer(
+def _model(ids: dict[str, int], lower_case: bool, unknown: str = _UNKNOWN) -> Model:
+    model = Model(
         models.WordPiece(
             ids, unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD, continuing_subword_prefix=_CONTINUATION
         )

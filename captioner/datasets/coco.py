@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePath
 from typing import Any
 
 from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_in, split_named, such_as
-from captioner.datasets.files import PHOTO_FOLDERS, PhotoFinder, is_photo_name, list_files, read_json
+from captioner.datasets.files import PHOTO_FOLDERS, PhotoFinder, contains, is_photo_name, list_files, read_json
 from captioner.datasets.references import captions_in
 from captioner.datasets.table import NAME_COLUMNS
 from captioner.errors import CaptionerError
@@ -23,7 +22,7 @@ NAME = "COCO captions JSON"
 FILES = "COCO's captions.json, annotations/captions_*.json or {train,val,test}/captions.json"
 
 _WHAT = "a COCO captions JSON file"
-_KEYS = [re.compile(rf'"({"|".join(keys)})"\s*:'.encode()) for keys in (("captions?",), NAME_COLUMNS)]
+_KEYS = [rf'"({"|".join(keys)})"\s*:'.encode() for keys in (("captions?",), NAME_COLUMNS)]
 _LONGEST_ID = 4000  # digits; Python refuses longer numbers
 
 
@@ -45,7 +44,7 @@ def find_others(directory: Path) -> list[Path]:
         photos = {PurePath(name).stem for name in names if is_photo_name(name)}
         files = [folder / name for name in names if name.lower().endswith(".json")]
         # img2dataset writes a JSON file next to each photo
-        found += [file for file in files if file.stem not in photos and _has_captions(file)]
+        found += [file for file in files if file.stem not in photos and contains(file, *_KEYS)]
     return found
 
 
@@ -88,14 +87,6 @@ def _own_folder(directory: Path, file: Path) -> str:
     if file.name == "captions.json":
         return "" if file.parent == directory else file.parent.name
     return file.stem.removeprefix("captions_")
-
-
-def _has_captions(file: Path) -> bool:
-    try:
-        with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
-            return all(key.search(content) for key in _KEYS)
-    except (OSError, ValueError):  # an empty file cannot be mapped
-        return False
 
 
 def _id(value: object) -> str:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import islice, product
+from mmap import ACCESS_READ, mmap
 from os.path import commonprefix
 from pathlib import Path, PurePath
 from typing import Any
@@ -260,6 +261,15 @@ def first_lines(file: Path, count: int) -> list[str]:
 def first_line(file: Path) -> str:
     """Returns the beginning of the first non-blank line without surrounding white space; see `first_lines`."""
     return first_lines(file, 1)[0].strip()
+
+
+def contains(file: Path, *patterns: bytes) -> bool:
+    """Returns whether each of several regular expressions occurs in a file, to recognise a format."""
+    try:
+        with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
+            return all(re.search(pattern, content) for pattern in patterns)
+    except (OSError, ValueError):  # an empty file cannot be mapped
+        return False
 
 
 def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.datasets.example import Example, Problems, caption_in, split_named
-from captioner.datasets.files import PhotoFinder, read_json
+from captioner.datasets.files import PhotoFinder, contains, read_json
 from captioner.errors import CaptionerError
 
 NAME = "Karpathy's JSON"
@@ -18,7 +18,6 @@ FILES = "Karpathy's dataset_*.json"
 
 _WHAT = "a Karpathy captions JSON file"
 _KNOWN = frozenset(("dataset_coco.json", "dataset_flickr8k.json", "dataset_flickr30k.json"))
-_PEEKED = 2**16  # characters
 
 
 def find(directory: Path) -> list[list[Path]]:
@@ -27,7 +26,8 @@ def find(directory: Path) -> list[list[Path]]:
     All of Karpathy's files come in one archive, so a folder often has several; files for other photos are left out.
     """
     files = sorted([*directory.glob("dataset.json"), *directory.glob("dataset_*.json")])
-    files = [file for file in files if file.is_file() and (file.name in _KNOWN or _has_sentences(file))]
+    # others, such as dataset_infos.json, have no sentences
+    files = [file for file in files if file.is_file() and (file.name in _KNOWN or contains(file, b'"sentences"'))]
     if len(files) > 1:
         photos = PhotoFinder(directory)
         counts = {file: sum(_photo(photos, image) is not None for image in _images(file)) for file in files}
@@ -55,15 +55,6 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
             problems.missing.append(image["filename"])
         else:
             yield Example(photo, references, split_named(image.get("split")))
-
-
-def _has_sentences(file: Path) -> bool:
-    """Distinguishes caption files from others such as dataset_infos.json."""
-    try:
-        with file.open(encoding="utf-8-sig", errors="replace") as text:
-            return '"sentences"' in text.read(_PEEKED)
-    except OSError:
-        return False
 
 
 def _images(file: Path) -> list[Any]:

@@ -206,8 +206,7 @@ def measure(bundle: Path, data: Sequence[Path], split: str, *, neutral: bool = F
         CaptionerError: there are no photos with two references, none can be captioned, or the language has no lists.
         UsageError: the bundle has no neutral words.
     """
-    drawn = splits_of(bundle)
-    dataset = load_datasets([DataSource(folder) for folder in data], splits=drawn.splits, seed=drawn.split_seed)
+    dataset = load_datasets([DataSource(folder) for folder in data], splits_of(bundle))
     examples = [example for example in dataset.split(split) if len(example.references) > 1]
     if not examples:
         raise CaptionerError(

@@ -322,7 +322,7 @@ def measure(path: Path, data: Sequence[Path], photos: Path | None, outliers: int
     if photos and not others:
         raise CaptionerError(f"There are no photos in {photos}; name another folder with --photos.")
     sources = [DataSource(directory) for directory in data]
-    dataset = load_datasets(sources, splits=drawn.splits, seed=drawn.split_seed)
+    dataset = load_datasets(sources, drawn)
     print(confidence.event)
     show_manifest(confidence)
     for precision in bundle.manifest.precisions:

@@ -60,8 +60,7 @@ def average(
     prepare_folder(output.parent)
     set_threads(threads)
     made = mean(checkpoints, weights or [1.0] * len(checkpoints), own_command())
-    drawn = made.config.data
-    dataset = load_datasets(data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed, cache=cache)
+    dataset = load_datasets(data, made.config.data, allow_missing=allow_missing, cache=cache)
     made = scored(made, dataset.split("dev"), torch_device(device), say, allow_missing=allow_missing)
     save_checkpoint(output, made)
     say(score_line(made.metrics))

@@ -44,8 +44,7 @@ def data(
     click.echo("\n\n".join("\n".join(report.lines()) for report in reports))
     if len(datasets) > 1:
         sources = [DataSource(dataset) for dataset in datasets]
-        splits, seed = config.splits, config.split_seed
-        together = load_datasets(sources, allow_missing=True, splits=splits, seed=seed, cache=cache)
+        together = load_datasets(sources, config, allow_missing=True, cache=cache)
         click.echo("\n".join(["", f"together: {len(together.examples)} photos", *together.notes]))
     if json_file:
         write_reports(reports, json_file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,13 +86,12 @@ def evaluate(
 
     captioner, config = _open(model, device, precision)
     options = with_search_options(captioner.spec, captioner.vocabulary, search)
-    dataset = load_datasets(
-        data,
-        allow_missing=allow_missing,
+    drawn = replace(
+        config.data,
         splits=splits or config.data.splits,
-        seed=config.data.split_seed if split_seed is None else split_seed,
-        cache=cache,
+        split_seed=config.data.split_seed if split_seed is None else split_seed,
     )
+    dataset = load_datasets(data, drawn, allow_missing=allow_missing, cache=cache)
     examples = dataset.split(split)
     meteor = Meteor.find(say)
     with closing(meteor) if meteor else nullcontext():

@@ -66,9 +66,7 @@ def export(
     if data:
         check_bundle(output, settings)  # before all photos are opened
         drawn = load_checkpoint(checkpoint).config.data  # the same splits, so that dev photos are unseen
-        dataset = load_datasets(
-            data, allow_missing=allow_missing, splits=drawn.splits, seed=drawn.split_seed, cache=cache
-        )
+        dataset = load_datasets(data, drawn, allow_missing=allow_missing, cache=cache)
     write_bundle(checkpoint, output, dataset, settings, kind=kind, allow_missing=allow_missing)
 
 

@@ -94,13 +94,7 @@ def _run(recipe: Recipe, data: Sequence[DataSource], output: Path, run_path: Pat
 
     set_threads(options.threads)
     first = recipe.stages[0].config.data
-    dataset = load_datasets(
-        data,
-        allow_missing=options.allow_missing,
-        splits=first.splits,
-        seed=first.split_seed,
-        cache=options.cache,
-    )
+    dataset = load_datasets(data, first, allow_missing=options.allow_missing, cache=options.cache)
     for split in ("train", "dev"):
         dataset.split(split)
     check_bundle(output, recipe.export)

@@ -93,8 +93,7 @@ def train(
         output = processes.from_first(output or Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
         if not resume and (output / LAST).exists():
             raise CaptionerError(f"{output} already holds a training run; add --resume, or name another --output.")
-        splits, seed = config.data.splits, config.data.split_seed
-        dataset = load_datasets(data, allow_missing=run.allow_missing, splits=splits, seed=seed, cache=run.cache)
+        dataset = load_datasets(data, config.data, allow_missing=run.allow_missing, cache=run.cache)
         if first is not None and _has_few_photos(dataset):
             config = load_second_config(settings, first, new_vocabulary=new_vocabulary, few=True, source=source)
         job = Job(

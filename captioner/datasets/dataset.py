@@ -7,9 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from captioner.config import DataConfig
 from captioner.datasets.example import SPLITS, Example, Problems, such_as
 from captioner.datasets.formats import read_dataset
-from captioner.datasets.splitting import PARTS, Parts, split_examples
+from captioner.datasets.splitting import split_examples
 from captioner.errors import CaptionerError
 
 
@@ -87,12 +88,7 @@ class Dataset:
 
 
 def load_dataset(
-    directory: Path,
-    *,
-    allow_missing: bool = False,
-    splits: Parts = PARTS,
-    seed: int = 0,
-    cache: Path | None = None,
+    directory: Path, config: DataConfig | None = None, *, allow_missing: bool = False, cache: Path | None = None
 ) -> Dataset:
     """Reads a dataset of captioned photos in any known format.
 
@@ -100,15 +96,13 @@ def load_dataset(
 
     Args:
         directory: the dataset, see `read_dataset`.
+        config: training settings, for splits that are drawn; None for the defaults.
         allow_missing: whether to accept captions whose photos are missing.
-        splits: relative sizes of train, dev and test, for splits that are drawn.
-        seed: seed for drawing the splits.
         cache: the cache folder, by default the user's.
 
     Raises:
         CaptionerError: the dataset does not exist, is not in a known format, has no captions, is missing photos, or
             lists a photo in two splits.
-        UsageError: the sizes are invalid.
     """
     reading = read_dataset(directory, cache)
     problems = reading.problems
@@ -128,7 +122,7 @@ def load_dataset(
             f"{len(shared)} photos of {directory} are in two of its splits: {such_as(shared)}; "
             "list each photo in one split."
         )
-    drawn, splits_from = split_examples(reading.examples, splits, seed)
+    drawn, splits_from = split_examples(reading.examples, config or DataConfig())
     listed = tuple(example for example in drawn if example.split is not None)
     return Dataset(
         reading.format,

@@ -142,7 +142,7 @@ def inspect(
     config = config or DataConfig()
     reading = read_dataset(source, cache)
     directory = reading.directory
-    examples, splits_from = split_examples(reading.examples, config.splits, config.split_seed)
+    examples, splits_from = split_examples(reading.examples, config)
     lengths, words = _words(examples)
     unreadable, same = _open_all(directory, examples) if photos else ([], [])
     split_of = {example.image: example.split or _UNLISTED for example in examples}

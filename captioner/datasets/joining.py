@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 
 from caprun.errors import UsageError
+from captioner.config import DataConfig
 from captioner.datasets.dataset import Dataset, load_dataset
 from captioner.datasets.embedded.hub import PREFIX, HubName
 from captioner.datasets.example import SPLITS, Example, Problems, such_as
-from captioner.datasets.splitting import PARTS, Parts
 from captioner.errors import CaptionerError
 from captioner.text.scripts import scripts_of
 from captioner.text.splitting import split
@@ -59,10 +59,9 @@ class DataSource:
 
 def load_datasets(
     sources: Sequence[DataSource],
+    config: DataConfig | None = None,
     *,
     allow_missing: bool = False,
-    splits: Parts = PARTS,
-    seed: int = 0,
     cache: Path | None = None,
 ) -> Dataset:
     """Reads one or more datasets and joins them.
@@ -73,11 +72,10 @@ def load_datasets(
 
     Args:
         sources: the datasets and their weights.
-        allow_missing, splits, seed, cache: as for `load_dataset`, applied to every dataset.
+        config, allow_missing, cache: as for `load_dataset`, applied to every dataset.
 
     Raises:
         CaptionerError: a dataset is named twice, or as for `load_dataset`.
-        UsageError: the sizes of the splits are invalid.
     """
     places: list[Path] = []
     for source in sources:
@@ -85,10 +83,7 @@ def load_datasets(
             raise CaptionerError(f"--data names {source.directory} twice; name it once, weighted with =WEIGHT.")
         places.append(place)
     loaded = [
-        replace(
-            load_dataset(source.directory, allow_missing=allow_missing, splits=splits, seed=seed, cache=cache),
-            weight=source.weight,
-        )
+        replace(load_dataset(source.directory, config, allow_missing=allow_missing, cache=cache), weight=source.weight)
         for source in sources
     ]
     if len(loaded) == 1:

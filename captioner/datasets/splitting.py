@@ -6,28 +6,24 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from captioner.config.data import DataConfig, check_splits
+from captioner.config import DataConfig
 from captioner.datasets.example import Example, Split
 
-Parts = tuple[float, float, float]
-"""Relative sizes of train, dev and test; they need not add up to 100."""
 
-PARTS: Parts = DataConfig().splits
-
-
-def split_examples(examples: Sequence[Example], parts: Parts, seed: int) -> tuple[list[Example], str]:
+def split_examples(examples: Sequence[Example], config: DataConfig) -> tuple[list[Example], str]:
     """Draws the missing splits of a dataset: all splits, or dev from train.
 
     A photo's split depends only on its name and the seed, so adding a photo does not move others. Examples without a
     split stay without one if other examples have one.
 
+    Args:
+        examples: the examples.
+        config: has the relative sizes of train, dev and test, and the seed.
+
     Returns:
         The examples with their splits, and the origin of the splits as a phrase.
-
-    Raises:
-        UsageError: a size is negative or not finite, or the size of train or dev is 0.
     """
-    check_splits(parts)
+    parts, seed = config.splits, config.split_seed
     there = {example.split for example in examples}
     of_draw = f"{':'.join(f'{part:g}' for part in parts)}, seed {seed}"
     if there <= {None}:
@@ -42,7 +38,7 @@ def split_examples(examples: Sequence[Example], parts: Parts, seed: int) -> tupl
     return list(examples), "from the dataset"
 
 
-def _drawn(examples: Sequence[Example], parts: Parts, seed: int) -> list[Example]:
+def _drawn(examples: Sequence[Example], parts: tuple[float, float, float], seed: int) -> list[Example]:
     whole = sum(parts)
     train, dev = parts[0] / whole, (parts[0] + parts[1]) / whole
 

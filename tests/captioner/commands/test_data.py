@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from caprun.commands.groups import ErrorsAsSentences
 from captioner.commands.data import data
+from captioner.config import DataConfig
 from captioner.datasets import load_dataset
 from captioner.datasets.inspection import Report, Spread, inspect
 
@@ -204,7 +205,7 @@ def test_an_unwritable_report_file_is_an_error_after_the_printed_report(pair, tm
 
 def test_splits_are_drawn_as_in_training(tmp_path):
     dataset(tmp_path, {f"{i}.png": ["A dog ."] for i in range(60)})
-    examples = load_dataset(tmp_path, splits=(50, 25, 25), seed=3).examples
+    examples = load_dataset(tmp_path, DataConfig(splits=(50, 25, 25), split_seed=3)).examples
     counts = {split: sum(e.split == split for e in examples) for split in ("train", "dev", "test")}
     drawn = "; ".join(f"{split} {count} photos, {count} captions" for split, count in counts.items())
     result = run(tmp_path, "--splits", "50", "25", "25", "--split-seed", "3")

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from capexport.export import ExportRequest
 from captioner.backends.pytorch import model_spec
 from captioner.cli import main
+from captioner.config import DataConfig
 from captioner.datasets import load_dataset
 from captioner.models.checkpoint import BEST, LAST, build_model, load_checkpoint
 
@@ -40,7 +41,7 @@ def test_training_photos_are_never_treated_as_unseen(export, train_shapes, shape
     train_shapes(tmp_path / "run", "train.epochs=1", "data.splits=[50, 40, 10]", "data.split_seed=5", data=data)
     result, (request,) = export(tmp_path / "run" / BEST, data)
     assert result.exit_code == 0, result.output
-    drawn = load_dataset(data, splits=(50, 40, 10), seed=5)
+    drawn = load_dataset(data, DataConfig(splits=(50, 40, 10), split_seed=5))
     assert [e.image for e in request.dev] == [e.image for e in drawn.split("dev")]
     assert [e.image for e in request.train] == [e.image for e in drawn.split("train")]
     assert request.photos == [e.image for e in request.dev]

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from caprun.errors import UsageError
+from captioner.config import DataConfig
 from captioner.datasets import Dataset, load_dataset
 from captioner.errors import CaptionerError
 
@@ -143,7 +144,7 @@ def test_adding_photos_does_not_change_the_split_of_other_photos(tmp_path):
 
 def test_a_different_seed_draws_different_splits(tmp_path):
     flickr8k(tmp_path, [f"{i}.jpg" for i in range(60)])
-    draws = {tuple(e.split for e in load_dataset(tmp_path, seed=seed).examples) for seed in (0, 0, 1)}
+    draws = {tuple(e.split for e in load_dataset(tmp_path, DataConfig(split_seed=seed)).examples) for seed in (0, 0, 1)}
     assert len(draws) == 2
 
 
@@ -172,7 +173,7 @@ def test_the_default_draw_matches_earlier_training_runs(tmp_path):
 
 @pytest.mark.parametrize("parts", [(60, 30, 10), (0.6, 0.3, 0.1), (6, 3, 1)])
 def test_split_parts_are_relative(tmp_path, parts):
-    dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(300)]), splits=parts)
+    dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(300)]), DataConfig(splits=parts))
     counts = Counter(example.split for example in dataset.examples)
     assert 150 <= counts["train"] <= 210
     assert 65 <= counts["dev"] <= 115
@@ -181,14 +182,14 @@ def test_split_parts_are_relative(tmp_path, parts):
 
 
 def test_a_draw_can_leave_out_test(tmp_path):
-    dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(100)]), splits=(50, 50, 0))
+    dataset = load_dataset(flickr8k(tmp_path, [f"{i}.jpg" for i in range(100)]), DataConfig(splits=(50, 50, 0)))
     assert {example.split for example in dataset.examples} == {"train", "dev"}
 
 
 @pytest.mark.parametrize("parts", [(0, 1, 1), (1, 0, 1), (1, 1, -1), (math.nan, 1, 1), (math.inf, 1, 1), (1, 1)])
-def test_invalid_split_parts_are_refused(tmp_path, parts):
+def test_invalid_split_parts_are_refused(parts):
     with pytest.raises(UsageError, match=r"^The splits .* are invalid: train and dev must be above 0"):
-        load_dataset(flickr8k(tmp_path, ["a.jpg", "b.jpg"]), splits=parts)
+        DataConfig(splits=parts)
 
 
 def test_dev_is_drawn_from_train_if_the_dataset_has_no_dev(tmp_path):

@@ -16,6 +16,7 @@ from caprun.bundle.reading import read_bundle
 from caprun.bundle.writing import write_manifest
 from captioner.backends.loading import load_captioner
 from captioner.cli import main
+from captioner.config import DataConfig
 from captioner.datasets import load_dataset
 from captioner.models.checkpoint import BEST, load_checkpoint
 
@@ -112,7 +113,7 @@ def photos_of(run, tmp_path, *arguments: object) -> list[str]:
 def test_splits_are_drawn_as_the_options_request(run, trained, shapes, tmp_path):
     data = undivided(shapes, tmp_path / "data")
     asked = ("--split", "test", "--splits", 20, 20, 60, "--split-seed", 3)
-    expected = [e.image.name for e in load_dataset(data, splits=(20, 20, 60), seed=3).split("test")]
+    expected = [e.image.name for e in load_dataset(data, DataConfig(splits=(20, 20, 60), split_seed=3)).split("test")]
     assert photos_of(run, tmp_path, trained / BEST, "--data", data, *asked) == expected
 
 
@@ -120,7 +121,7 @@ def test_splits_are_drawn_as_the_training_drew_them(run, train_shapes, shapes, t
     data = undivided(shapes, tmp_path / "data")
     settings = ("train.epochs=1", "data.splits=[50, 40, 10]", "data.split_seed=5")
     train_shapes(tmp_path / "run", *settings, data=data)
-    expected = [e.image.name for e in load_dataset(data, splits=(50, 40, 10), seed=5).split("dev")]
+    expected = [e.image.name for e in load_dataset(data, DataConfig(splits=(50, 40, 10), split_seed=5)).split("dev")]
     assert photos_of(run, tmp_path, tmp_path / "run" / BEST, "--data", data) == expected
 
 
@@ -135,8 +136,9 @@ def bundle_of(training: dict[str, object], folder: Path) -> Path:
 def test_a_bundle_is_scored_on_the_splits_of_its_training(run, shapes, tmp_path):
     data = undivided(shapes, tmp_path / "data")
     bundle = bundle_of({"splits": [50, 10, 40], "split_seed": 3}, tmp_path / "bundle")
+    dataset = load_dataset(data, DataConfig(splits=(50, 10, 40), split_seed=3))
     for split in ("dev", "test"):
-        expected = [e.image.name for e in load_dataset(data, splits=(50, 10, 40), seed=3).split(split)]
+        expected = [e.image.name for e in dataset.split(split)]
         assert photos_of(run, tmp_path, bundle, "--data", data, "--split", split) == expected
 
 

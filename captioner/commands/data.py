@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,8 @@ def data(
     datasets are described one by one, then compared.
     """
     from captioner.datasets import DataSource, load_datasets
-    from captioner.datasets.inspection import inspect, write_reports
+    from captioner.datasets.inspection import inspect
+    from captioner.output_files import write_whole
 
     settings = merged(read_toml(config_file) if config_file else {}, parse_settings(assignments), given)
     config = load_config(settings, source=str(config_file or "the options given")).data
@@ -47,4 +50,6 @@ def data(
         together = load_datasets(sources, config, allow_missing=True, cache=cache)
         click.echo("\n".join(["", f"together: {len(together.examples)} photos", *together.notes]))
     if json_file:
-        write_reports(reports, json_file)
+        found = [asdict(report) for report in reports]
+        content = json.dumps(found if len(found) > 1 else found[0], ensure_ascii=False, indent=1)
+        write_whole("The report", json_file, f"{content}\n")

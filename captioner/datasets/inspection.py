@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from captioner.datasets.files import name_in
 from captioner.datasets.formats import read_dataset
 from captioner.datasets.splitting import split_examples
 from captioner.errors import CaptionerError
-from captioner.output_files import write_whole
 from captioner.text.build import build_tokenizer
 from captioner.text.metric_words import segmentation, tokenize
 from captioner.text.scripts import counted, scripts_of
@@ -110,18 +108,6 @@ class Report:
             lines += [f"    {one if one.isprintable() else repr(one)}" for one in found[:_SHOWN]]
             lines += [f"    ... and {len(found) - _SHOWN} more"] * (len(found) > _SHOWN)
         return lines
-
-
-def write_reports(reports: Sequence[Report], path: Path) -> None:
-    """Writes one report as a JSON object, several as a list of objects.
-
-    Raises:
-        CaptionerError: the file cannot be written; an existing file stays as it was.
-    """
-    found = [asdict(report) for report in reports]
-    write_whole(
-        "The report", path, json.dumps(found if len(found) > 1 else found[0], ensure_ascii=False, indent=1) + "\n"
-    )
 
 
 def inspect(

@@ -19,8 +19,8 @@ from PIL import Image
 from caprun.photos.preprocessing import ImageSpec
 from captioner.backends.loading import load_captioner
 from captioner.cli import main
+from captioner.commands.data import data
 from captioner.datasets import load_dataset
-from captioner.datasets.inspection import inspect, write_reports
 from captioner.errors import CaptionerError
 from captioner.evaluation.report import evaluate
 from captioner.models.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
@@ -248,7 +248,7 @@ def reports(trained: Path, shapes: Path) -> dict[str, Callable[[Path], object]]:
     return {
         "evaluation": report.write,
         "page": lambda path: write_report(path, content),
-        "data": lambda path: write_reports([inspect(shapes, photos=False)], path),
+        "data": lambda path: data.main([str(shapes), "--quick", "--json", str(path)], standalone_mode=False),
     }
 
 

@@ -49,12 +49,17 @@ def import_checkpoint(system: str, request: Request, command: str) -> Checkpoint
         )
     found = SYSTEMS[system].find(request)
     weights = renamed(found.state, found.names, source)
-    words = found.words(len(weights["decoder.embedding.weight"]))
-    vocabulary, order = _vocabulary(words, found, request.words)
-    if len(words) != len(weights["decoder.embedding.weight"]):
+    table = weights.get("decoder.embedding.weight")
+    if table is None or table.ndim != 2:
         raise CaptionerError(
-            f"{request.words} has {len(words)} words, but the weights in {source} have "
-            f"{len(weights['decoder.embedding.weight'])}; name the vocabulary that the model was trained with."
+            f"{source} is not a complete model of {title}: 'decoder.embedding.weight' is missing or is not a matrix."
+        )
+    words = found.words(len(table))
+    vocabulary, order = _vocabulary(words, found, request.words)
+    if len(words) != len(table):
+        raise CaptionerError(
+            f"{request.words} has {len(words)} words, but the weights in {source} have {len(table)}; name the "
+            "vocabulary that the model was trained with."
         )
     try:
         weights = converted(weights, order)

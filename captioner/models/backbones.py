@@ -243,7 +243,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a wrong byte can raise anything
         raise CaptionerError(f"{path} is not a PyTorch weights file ({first_line(error)}).") from error
     state = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise CaptionerError(f"{path} holds no state dict; save one with torch.save(network.state_dict(), FILE).")
     return cast("dict[str, Tensor]", state)
 

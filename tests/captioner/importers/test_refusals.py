@@ -143,6 +143,17 @@ def test_a_missing_part_of_the_model_is_named(folder):
     assert " in half.pth and half.pth, only for " in error_of("carnet", "half.pth", "half.pth", *carnet)
 
 
+@pytest.mark.parametrize(
+    "other", [{"decoder.embedding.table": torch.ones(6, 2)}, {"decoder.embedding.weight": torch.tensor(1.0)}]
+)
+def test_weights_without_a_vector_for_each_word_are_refused(folder, other):
+    rest = {name: value for name, value in IMAGE_CAP.items() if name != "decoder.embedding.weight"}
+    torch.save(rest | other, "weights.pth")
+    assert image_cap() == (
+        "weights.pth is not a complete model of image-cap: 'decoder.embedding.weight' is missing or is not a matrix."
+    )
+
+
 def test_weights_that_the_system_does_not_have_are_named(folder):
     torch.save(IMAGE_CAP | {"decoder.f_beta.weight": torch.ones(1)}, "more.pth")
     assert image_cap("more.pth") == (

@@ -114,7 +114,9 @@ def test_a_file_that_holds_no_weights_is_refused_by_name(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "content", [[torch.zeros(1)], {"conv": "text"}, torch.zeros(3)], ids=["list", "text", "tensor"]
+    "content",
+    [[torch.zeros(1)], {"conv": "text"}, {0: torch.zeros(1)}, torch.zeros(3)],
+    ids=["list", "text", "numbers as names", "tensor"],
 )
 def test_a_pytorch_file_without_a_state_dict_is_refused_by_name(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")

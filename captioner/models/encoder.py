@@ -68,8 +68,8 @@ class Encoder(nn.Module):
         self.register_buffer("shift", -(torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
         features.requires_grad_(False).train(False)
         try:
-            _make_padding_constant(features, size)
-            self.features = as_grid(features, size)
+            _make_padding_constant(features)
+            self.features = as_grid(features, size)  # with a pass of this size
             with torch.inference_mode():
                 shape = self.features(torch.zeros(1, 3, *size)).shape
         except (RuntimeError, AssertionError, ValueError) as error:
@@ -245,29 +245,17 @@ def _pooling(grid: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
     return torch.kron(rows, columns)
 
 
-def _make_padding_constant(network: nn.Module, size: tuple[int, int]) -> None:
-    """Replaces timm's TensorFlow-style "same" padding, which depends on the input's shape, with constants for `size`.
+def _make_padding_constant(network: nn.Module) -> None:
+    """Makes timm's TensorFlow-style "same" padding, which depends on the input's shape, keep that of the next pass.
 
     Computed padding exports as a dozen integer operations per layer, which quantisers mistake for the network's own.
     """
-    from timm.layers.conv2d_same import Conv2dSame
+    from timm.layers.conv2d_same import Conv2dSame, Conv2dSameExport
 
-    convolutions = [module for module in network.modules() if isinstance(module, Conv2dSame)]
-    if not convolutions:
-        return
-
-    def note_padding(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        kernels, strides, dilations = convolution.kernel_size, convolution.stride, convolution.dilation
-        axes = zip(inputs[0].shape[-2:], kernels, strides, dilations, strict=True)  # type: ignore[arg-type]
-        (top, bottom), (left, right) = (_same_padding(*axis) for axis in axes)
-        convolution.pad = (left, right, top, bottom)  # type: ignore[assignment]
-
-    handles = [convolution.register_forward_pre_hook(note_padding) for convolution in convolutions]
-    with torch.inference_mode():
-        network(torch.zeros(1, 3, *size))
-    for convolution, handle in zip(convolutions, handles, strict=True):
-        handle.remove()
-        convolution.__class__ = _PaddedConv2d  # type: ignore[assignment] # keeps the parameters and their names
+    for module in network.modules():
+        if isinstance(module, Conv2dSame):
+            module.__class__ = Conv2dSameExport  # type: ignore[assignment] # keeps the parameters and their names
+            module.pad = None  # type: ignore[assignment]
 
 
 def _keep_depthwise_in_full_precision(parts: Iterable[nn.Module]) -> None:
@@ -290,18 +278,3 @@ def _keep_depthwise_in_full_precision(parts: Iterable[nn.Module]) -> None:
         for module in part.modules():
             if isinstance(module, nn.Conv2d) and module.groups > 1:
                 module.forward = functools.partial(forward, module)  # type: ignore[method-assign]
-
-
-def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
-    return total // 2, total - total // 2
-
-
-class _PaddedConv2d(nn.Conv2d):
-    """A convolution after constant, possibly uneven, zero padding."""
-
-    pad: tuple[int, int, int, int]
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class's name
-        output: Tensor = self._conv_forward(nn.functional.pad(input, self.pad), self.weight, self.bias)
-        return output

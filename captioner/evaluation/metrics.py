@@ -43,22 +43,15 @@ def score(
     """Tokenizes captions and references and computes every metric.
 
     Args:
-        captions: one caption per photo; it may be empty.
-        references: for each photo, in the same order, its reference captions.
+        captions: one caption per photo, at least one photo; a caption may be empty.
+        references: for each photo, in the same order, its reference captions, at least one.
         meteor: computes METEOR; without it, METEOR is left out.
         words_of: splits a caption into words.
 
     Returns:
         Scores by the keys of `TITLES`: mean CIDEr in 0..10 (papers often print it times 100), NIST 0 or more, the
         others in 0..1.
-
-    Raises:
-        ValueError: there is no photo, the lengths differ, or a photo has no reference.
-        TypeError: the references of a photo are one string instead of a list.
     """
-    for i, of_photo in enumerate(references):
-        if isinstance(of_photo, str):
-            raise TypeError(f"the references of the photo at index {i} are one string: put it in a list")
     words = [words_of(caption) for caption in captions]
     reference_words = [[words_of(reference) for reference in of_photo] for of_photo in references]
     photos = count(words, reference_words)

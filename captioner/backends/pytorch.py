@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,18 +21,22 @@ from captioner.models.decoder import Encoded
 from captioner.text.build import language_of
 from captioner.text.gender_neutral import neutral_words
 
+Step = Callable[[dict[str, Tensor], int], Mapping[str, Tensor]]
+"""Maps indices, state and context to outputs with a number of candidates, named as in an exported decoder."""
 
-class TorchSteps(ABC):
+
+class TorchSteps:
     """Runs a decoder in PyTorch step by step; implements `caprun.search.steps.Steps`.
 
     Args:
+        step: runs one step of the decoder.
         tensors: state and context by name, on the decoder's device.
         pieces: size of the vocabulary.
         alpha: whether steps return attention weights.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], pieces: int, *, alpha: bool) -> None:
-        self._tensors, self._pieces, self._alpha = dict(tensors), pieces, alpha
+    def __init__(self, step: Step, tensors: Mapping[str, Tensor], pieces: int, *, alpha: bool) -> None:
+        self._step, self._tensors, self._pieces, self._alpha = step, dict(tensors), pieces, alpha
         self._first = [tensors[name] for name in FIRST_STATE]
 
     @property
@@ -46,36 +49,29 @@ class TorchSteps(ABC):
         """See `caprun.search.steps.Steps`."""
         arrays, device = {"row": row, "parent": parent, "token": token}, self._first[0].device
         indices = {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in arrays.items()}
-        outputs = self.step(indices | self._tensors, min(k, self._pieces))
+        outputs = self._step(indices | self._tensors, min(k, self._pieces))
         self._tensors |= {name.removeprefix(NEXT): outputs[name] for name in outputs if name.startswith(NEXT)}
         alpha = on_host(outputs["alpha"]) if self._alpha and "alpha" in outputs else None
         candidate = outputs["candidate"].cpu().numpy()
         refuse_unknown_pieces(candidate, self._pieces)
         return StepOutput(on_host(outputs["log_prob"]), candidate, alpha)
 
-    @abstractmethod
-    def step(self, given: dict[str, Tensor], k: int) -> dict[str, Tensor]:
-        """Maps indices, state and context to outputs with `k` candidates, named as in an exported decoder."""
-
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Copies the current state and context to the host, by name."""
         return {name: value.cpu().numpy() for name, value in self._tensors.items()}
 
 
-class ModelSteps(TorchSteps):
-    """Runs the decoder of a model."""
+def model_steps(model: CaptionModel, encoded: Encoded, *, alpha: bool = False) -> TorchSteps:
+    """Runs the decoder of a model; see `TorchSteps`."""
+    present = {name: value for name, value in encoded._asdict().items() if value is not None}
 
-    def __init__(self, model: CaptionModel, encoded: Encoded, *, alpha: bool = False) -> None:
-        present = {name: value for name, value in encoded._asdict().items() if value is not None}
-        super().__init__(present, len(model.unsaid), alpha=alpha)
-        self._model = model
-
-    def step(self, given: dict[str, Tensor], k: int) -> dict[str, Tensor]:
-        """See `TorchSteps`."""
-        encoded = Encoded(**{name: given[name] for name in self._tensors})
-        values = self._model.candidates(given["row"], given["parent"], given["token"], encoded, k)
+    def step(given: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+        now = Encoded(**{name: given[name] for name in present})
+        values = model.candidates(given["row"], given["parent"], given["token"], now, k)
         names = ("log_prob", "candidate", f"{NEXT}hidden", f"{NEXT}cell", "alpha")
         return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+    return TorchSteps(step, present, len(model.unsaid), alpha=alpha)
 
 
 class ModelBackend:
@@ -85,16 +81,16 @@ class ModelBackend:
         self._model = model
 
     @torch.inference_mode()
-    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> ModelSteps:
+    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> TorchSteps:
         """See `caprun.engine.Backend`."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._model.unsaid.device)
-        return ModelSteps(self._model, self._model.encode(pixels), alpha=alpha)
+        return model_steps(self._model, self._model.encode(pixels), alpha=alpha)
 
-    def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> ModelSteps:
+    def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> TorchSteps:
         """Starts the decoder from given state and context, float32 arrays keyed by the fields of `Encoded`."""
         device = self._model.unsaid.device
         encoded = Encoded(**{name: torch.from_numpy(array).to(device) for name, array in tensors.items()})
-        return ModelSteps(self._model, encoded, alpha=alpha)
+        return model_steps(self._model, encoded, alpha=alpha)
 
 
 def on_host(tensor: Tensor) -> Float32Array:

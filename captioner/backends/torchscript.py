@@ -20,20 +20,6 @@ from captioner.models.backbones import first_line
 Graph = Callable[..., tuple[Tensor, ...]]
 
 
-class ScriptSteps(TorchSteps):
-    """Runs a TorchScript decoder; tensors are passed by their names in the manifest, so any decoder works."""
-
-    def __init__(self, decoder: Graph, bundle: Bundle, tensors: Mapping[str, Tensor], *, alpha: bool) -> None:
-        super().__init__(tensors, len(bundle.vocabulary), alpha=alpha)
-        self._decoder, self._spec = decoder, bundle.manifest.graphs.decoder
-
-    def step(self, given: dict[str, Tensor], k: int) -> dict[str, Tensor]:
-        """See `TorchSteps`."""
-        given = given | {"k": torch.tensor([k], device=given["token"].device)}
-        values = self._decoder(*(given[tensor.name] for tensor in self._spec.inputs))
-        return {tensor.name: value for tensor, value in zip(self._spec.outputs, values, strict=True)}
-
-
 class ScriptBackend:
     """Implements `caprun.engine.Backend` with the graphs of a TorchScript bundle.
 
@@ -62,13 +48,24 @@ class ScriptBackend:
             ) from error
 
     @torch.inference_mode()
-    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> ScriptSteps:
+    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> TorchSteps:
         """See `caprun.engine.Backend`."""
         values = self._encoder(torch.from_numpy(np.ascontiguousarray(images)).to(self._device))
         names = (tensor.name for tensor in self._bundle.manifest.graphs.encoder.outputs)
-        return ScriptSteps(self._decoder, self._bundle, dict(zip(names, values, strict=True)), alpha=alpha)
+        return self._steps(dict(zip(names, values, strict=True)), alpha=alpha)
 
-    def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> ScriptSteps:
+    def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> TorchSteps:
         """Starts the decoder from given state and context, float32 arrays keyed by their names in the manifest."""
         given = {name: torch.from_numpy(array).to(self._device) for name, array in tensors.items()}
-        return ScriptSteps(self._decoder, self._bundle, given, alpha=alpha)
+        return self._steps(given, alpha=alpha)
+
+    def _steps(self, tensors: Mapping[str, Tensor], *, alpha: bool) -> TorchSteps:
+        """Runs the decoder; tensors are passed by their names in the manifest, so any decoder works."""
+        spec = self._bundle.manifest.graphs.decoder
+
+        def step(given: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+            given = given | {"k": torch.tensor([k], device=given["token"].device)}
+            values = self._decoder(*(given[tensor.name] for tensor in spec.inputs))
+            return {tensor.name: value for tensor, value in zip(spec.outputs, values, strict=True)}
+
+        return TorchSteps(step, tensors, len(self._bundle.vocabulary), alpha=alpha)

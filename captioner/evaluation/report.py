@@ -21,7 +21,7 @@ from caprun.errors import ImageError
 from caprun.inference.session import OnnxBackend
 from caprun.photos.preprocessing import load
 from caprun.search.options import SearchOptions
-from captioner.backends.pytorch import ModelSteps, model_spec
+from captioner.backends.pytorch import TorchSteps, model_spec, model_steps
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
@@ -119,11 +119,11 @@ class Taught:
         return Captioner(model_spec(self._checkpoint, self._model, name), self._checkpoint.vocabulary, self)
 
     @torch.inference_mode()
-    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> ModelSteps:
+    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> TorchSteps:
         """See `caprun.engine.Backend`."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._model.unsaid.device)
         self._features = self._model.encoder(pixels)
-        return ModelSteps(self._model, self._model.start(self._features), alpha=alpha)
+        return model_steps(self._model, self._model.start(self._features), alpha=alpha)
 
     @torch.inference_mode()
     def teach(self, examples: Sequence[Example]) -> TeacherForced:

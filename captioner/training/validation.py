@@ -16,7 +16,7 @@ from caprun.search.bans import Bans
 from caprun.search.decoding import search
 from caprun.search.hypothesis import Hypothesis
 from caprun.search.neutral import Neutralizer
-from captioner.backends.pytorch import ModelSteps
+from captioner.backends.pytorch import model_steps
 from captioner.datasets import Example
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import score, scores_by_dataset
@@ -76,7 +76,7 @@ class Validation:
         """Returns the captions of a batch's photos; `features` is `model.features(batch.seen)`."""
         special, options = self.checkpoint.special, self.checkpoint.config.search
         return search(
-            ModelSteps(model, model.start(features)),
+            model_steps(model, model.start(features)),
             len(features),
             special.start,
             special.end,

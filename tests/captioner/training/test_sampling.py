@@ -10,7 +10,7 @@ import torch
 
 from caprun.search.decoding import search
 from caprun.search.options import SearchOptions
-from captioner.backends.pytorch import ModelSteps
+from captioner.backends.pytorch import model_steps
 from captioner.config import ModelConfig
 from captioner.models.caption_model import CaptionModel
 from captioner.text.tokenizer import SPECIAL
@@ -41,7 +41,7 @@ def test_greedy_sampling_equals_the_runtimes_greedy_search(any_model):
     for end in {*rambling.flatten().tolist()} - {SPECIAL.pad}:  # each piece in turn ends captions
         any_model.special = replace(SPECIAL, end=end)
         expected = search(
-            ModelSteps(any_model, encoded), 20, SPECIAL.start, end, SearchOptions(beam_size=1, max_length=9)
+            model_steps(any_model, encoded), 20, SPECIAL.start, end, SearchOptions(beam_size=1, max_length=9)
         )
         drawn = sample(any_model, encoded, 1, 9, 0.0)
         lengths = (drawn.lengths - drawn.ended.long())[:, 0].tolist()

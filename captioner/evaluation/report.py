@@ -204,9 +204,9 @@ def evaluate(
 
 
 def _warn_of_another_script(pieces: Sequence[str], references: Iterable[str], say: Callable[[str], None]) -> None:
-    script, own = next(iter(scripts_of(references)), None), scripts_of(pieces)
-    if own and script is not None and script not in own:
+    theirs, own = (next(iter(scripts_of(texts)), None) for texts in (references, pieces))
+    if theirs is not None and own is not None and theirs != own:
         say(
-            f"warning: the references are {script}, and the model's vocabulary is {next(iter(own))}, so the scores say "
-            "nothing about the model."
+            f"warning: the references are {theirs}, and the model's vocabulary is {own}, so the scores say nothing "
+            "about the model."
         )

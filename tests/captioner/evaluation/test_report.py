@@ -13,12 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from caprun.bundle.reading import read_bundle
+from caprun.bundle.vocabulary import Vocabulary
 from caprun.bundle.writing import write_manifest
 from captioner.backends.loading import load_captioner
 from captioner.cli import main
 from captioner.config import DataConfig
 from captioner.datasets import load_dataset
 from captioner.models.checkpoint import BEST, load_checkpoint
+from captioner.text.tokenizer import SPECIAL_PIECES
 
 TINY = Path(__file__).parents[2] / "tiny" / "bundle"
 
@@ -171,6 +173,17 @@ def test_a_warning_reports_references_in_another_script_than_the_vocabulary(run,
     captions.write_text("\n".join([header, *(f"{row.split(',')[0]},круг и квадрат" for row in rows)]))
     result = run(TINY, "--data", own_shapes)
     assert "warning: the references are Cyrillic, and the model's vocabulary is Latin" in result.stderr
+
+
+def test_a_warning_reports_english_references_of_a_chinese_model(run, shapes, tmp_path):
+    shutil.copytree(TINY, tmp_path / "bundle")
+    bundle = read_bundle(TINY)
+    special = len(SPECIAL_PIECES)
+    words = [chr(ord("一") + number) for number in range(len(bundle.vocabulary) - special)]
+    vocabulary = Vocabulary((*bundle.vocabulary.pieces[:special], *words))
+    write_manifest(tmp_path / "bundle", bundle.manifest, vocabulary, "A card.")
+    result = run(tmp_path / "bundle", "--data", shapes)
+    assert "warning: the references are Latin, and the model's vocabulary is Chinese or Japanese" in result.stderr
 
 
 def shown_by(result):

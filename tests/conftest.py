@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from captioner.evaluation.meteor import Meteor
+from captioner.evaluation import meteor
 
 for _library in ("OMP", "OPENBLAS", "MKL"):  # NumPy and PyTorch, imported later, read these
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
-_FIND_METEOR = Meteor.find
+_FIND_METEOR = meteor.find_meteor
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
@@ -27,7 +27,7 @@ def without_java(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     java.write_text("#!/bin/sh\nexit 1\n")
     java.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Meteor, "find", lambda _: None)
+        patch.setattr(meteor, "find_meteor", lambda _: None)
         patch.setenv("PATH", str(java.parent), prepend=os.pathsep)
         yield
 
@@ -37,7 +37,7 @@ def with_java(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes METEOR available again, for its own tests."""
     folders = os.environ["PATH"].split(os.pathsep)
     monkeypatch.setenv("PATH", os.pathsep.join(folders[1:]))
-    monkeypatch.setattr(Meteor, "find", _FIND_METEOR)
+    monkeypatch.setattr(meteor, "find_meteor", _FIND_METEOR)
 
 
 @pytest.fixture(scope="session")

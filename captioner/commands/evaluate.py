@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +80,7 @@ def evaluate(
     (teacher-forced).
     """
     from captioner.datasets import load_datasets
-    from captioner.evaluation.meteor import Meteor
+    from captioner.evaluation.meteor import find_meteor
     from captioner.evaluation.report import evaluate as run
 
     captioner, config = _open(model, device, precision)
@@ -93,18 +92,16 @@ def evaluate(
     )
     dataset = load_datasets(data, drawn, allow_missing=allow_missing, cache=cache)
     examples = dataset.split(split)
-    meteor = Meteor.find(say)
-    with closing(meteor) if meteor else nullcontext():
-        report = run(
-            captioner,
-            examples,
-            options,
-            split,
-            allow_missing=allow_missing,
-            say=say,
-            meteor=meteor,
-            segment_with=segmenter,
-        )
+    report = run(
+        captioner,
+        examples,
+        options,
+        split,
+        allow_missing=allow_missing,
+        say=say,
+        meteor=find_meteor(say),
+        segment_with=segmenter,
+    )
     click.echo(report.table(samples))
     if json_file:
         report.write(json_file)

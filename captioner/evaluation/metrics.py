@@ -58,7 +58,7 @@ def score(
     _, nist_2, _, nist_4 = nist(photos)
     scores = {f"bleu_{order}": value for order, value in enumerate(bleu(photos), 1)}
     scores |= {"nist_2": nist_2, "nist_4": nist_4, "rouge_l": rouge_l(photos)}
-    if meteor and (found := meteor.score(words, reference_words)) is not None:
+    if meteor and (found := meteor(words, reference_words)) is not None:
         scores["meteor"] = found
     return scores | {"cider": float(cider_scores(photos).mean())}
 

@@ -23,7 +23,7 @@ from captioner.datasets.example import in_short
 from captioner.datasets.inspection import cut_captions
 from captioner.datasets.joining import split_sizes
 from captioner.errors import CaptionerError
-from captioner.evaluation.meteor import Meteor
+from captioner.evaluation import meteor
 from captioner.evaluation.rewards import CaptionRewards
 from captioner.models.caption_model import CaptionModel
 from captioner.models.checkpoint import BEST, LAST, Checkpoint, checkpoint_file, image_spec, load_checkpoint
@@ -132,10 +132,8 @@ def train(job: Job, say: Say) -> TrainingState:
             say(f"scores: by {unit}, because some scripts have no spaces between words")
         if processes.first:
             reports = stack.enter_context(closing(RunReports(job.output, config, splits["dev"], say)))
-            meteor = Meteor.find(say)
-            if meteor is not None:
-                stack.enter_context(closing(meteor))
-            task = replace(task, validation=replace(task.validation, meteor=meteor), reports=reports)
+            validation = replace(task.validation, meteor=meteor.find_meteor(say))
+            task = replace(task, validation=validation, reports=reports)
         trainer = _trainer(model, task, processes, say, splits["train"])
         _go_on(trainer, job, say)
         trainer.state.seconds += time.monotonic() - began  # such as the features

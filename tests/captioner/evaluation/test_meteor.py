@@ -3,7 +3,7 @@
 import shutil
 import stat
 import time
-from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ def words_of(sentences: list[str]) -> list[list[str]]:
 
 
 @pytest.fixture
-def broken(tmp_path, monkeypatch):
+def java(tmp_path):
     """Returns a function that makes a METEOR with a shell script as `java`, and the list of its warnings."""
 
     def make(script: str) -> tuple[Meteor, list[str]]:
@@ -37,14 +37,14 @@ def broken(tmp_path, monkeypatch):
         java.write_text(f"#!/bin/sh\n{script}\n")
         java.chmod(java.stat().st_mode | stat.S_IXUSR)
         said: list[str] = []
-        return Meteor(str(java), tmp_path / "meteor-1.5.jar", said.append), said
+        return partial(module._meteor, str(java), tmp_path / "meteor-1.5.jar", said.append), said
 
     return make
 
 
 @pytest.mark.slow
 @needs_java
-def test_meteor_equals_pycocoevalcap_and_keeps_one_process():
+def test_meteor_equals_pycocoevalcap():
     package = pytest.importorskip("pycocoevalcap.meteor.meteor")
     theirs = package.Meteor()
     try:
@@ -52,14 +52,19 @@ def test_meteor_equals_pycocoevalcap_and_keeps_one_process():
     finally:
         for stream in (theirs.meteor_p.stdout, theirs.meteor_p.stderr):
             stream.close()
-    ours = Meteor.find(pytest.fail)
+    ours = module.find_meteor(pytest.fail)
     assert ours is not None
-    with closing(ours):
-        found = ours.score(words_of(CANDIDATES), [words_of(of_photo) for of_photo in REFERENCES])
-        process = ours._process
-        assert score(CANDIDATES, REFERENCES, ours)["meteor"] == found == expected
-        assert ours._process is process is not None
-    assert process.poll() is not None  # the process ends with the block
+    found = ours(words_of(CANDIDATES), [words_of(of_photo) for of_photo in REFERENCES])
+    assert score(CANDIDATES, REFERENCES, ours)["meteor"] == found == expected
+
+
+def test_java_reads_a_line_per_caption_and_as_many_references_for_each_photo(java):
+    meteor, said = java('cat "$6" "$7" > read; echo "$@" > arguments; echo "Final score:            0.25"')
+    assert meteor([["a", "dog"], []], [[["a", "dog"]], [["one"], ["zwei", "schöne"]]]) == 0.25
+    assert not said
+    folder = Path(meteor.args[1]).parent
+    assert (folder / "read").read_text(encoding="utf-8") == "a dog\n\na dog\na dog\none\nzwei schöne\n"
+    assert (folder / "arguments").read_text().endswith(" -l en -norm -r 2\n")
 
 
 @pytest.mark.parametrize(
@@ -69,34 +74,33 @@ def test_without_java_or_package_meteor_is_left_out_with_one_line(monkeypatch, m
     monkeypatch.setattr(module.shutil, "which", lambda name: None if missing == "java" else "/usr/bin/java")
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     said: list[str] = []
-    assert Meteor.find(said.append) is None
+    assert module.find_meteor(said.append) is None
     (line,) = said
     assert line.startswith("METEOR is left out")
     assert reason in line
     assert "meteor" not in score(["a dog"], [["a dog"]])
 
 
-@pytest.mark.parametrize("script", ["exit 1", "read line; echo what; read line; echo is; echo this"])
-def test_if_java_fails_meteor_is_left_out_with_one_warning(broken, script):
-    meteor, said = broken(script)
-    assert meteor.score([["a"]], [[["a"]]]) is None
-    assert meteor.score([["a"]], [[["a"]]]) is None
+@pytest.mark.parametrize("script", ["exit 1", "true", "echo no number"])
+def test_if_java_fails_meteor_is_left_out_with_a_warning(java, script):
+    meteor, said = java(script)
+    assert meteor([["a"]], [[["a"]]]) is None
     (line,) = said
-    assert line.startswith("warning: METEOR is left out from here on")
+    assert line.startswith("warning: METEOR is left out because its Java program failed (")
+    assert line.endswith(").")
 
 
-def test_a_java_that_hangs_is_killed(broken, monkeypatch):
+def test_a_java_that_hangs_is_killed(java, monkeypatch):
     monkeypatch.setattr(module, "_START", 0.2)
     monkeypatch.setattr(module, "_EACH", 0.0)
-    meteor, said = broken("exec sleep 600")
+    meteor, said = java("exec sleep 600")
     began = time.monotonic()
-    assert meteor.score([["a"]], [[["a"]]]) is None
+    assert meteor([["a"]], [[["a"]]]) is None
     assert time.monotonic() - began < 300  # well before the script would have ended
     assert len(said) == 1
-    assert meteor._process is None
 
 
 def test_if_java_cannot_be_started_meteor_is_left_out_with_one_warning(tmp_path):
     said: list[str] = []
-    assert Meteor(str(tmp_path / "none"), Path(tmp_path / "x.jar"), said.append).score([["a"]], [[["a"]]]) is None
+    assert module._meteor(str(tmp_path / "none"), tmp_path / "x.jar", said.append, [["a"]], [[["a"]]]) is None
     assert len(said) == 1

@@ -75,22 +75,29 @@ def model_steps(model: CaptionModel, encoded: Encoded, *, alpha: bool = False) -
 
 
 class ModelBackend:
-    """Implements `caprun.engine.Backend` with a model in memory; the caller puts the model in eval mode first."""
+    """Implements `caprun.engine.Backend` with a model in memory; the caller puts the model in eval mode first.
+
+    Attributes:
+        model: the model.
+        features: the features of the photos that were encoded last, float32 (photos, regions, channels); None before.
+    """
 
     def __init__(self, model: CaptionModel) -> None:
-        self._model = model
+        self.model = model
+        self.features: Tensor | None = None
 
     @torch.inference_mode()
     def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> TorchSteps:
         """See `caprun.engine.Backend`."""
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._model.unsaid.device)
-        return model_steps(self._model, self._model.encode(pixels), alpha=alpha)
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.model.unsaid.device)
+        self.features = self.model.encoder(pixels)
+        return model_steps(self.model, self.model.start(self.features), alpha=alpha)
 
     def start(self, tensors: Mapping[str, npt.NDArray[Any]], *, alpha: bool = False) -> TorchSteps:
         """Starts the decoder from given state and context, float32 arrays keyed by the fields of `Encoded`."""
-        device = self._model.unsaid.device
+        device = self.model.unsaid.device
         encoded = Encoded(**{name: torch.from_numpy(array).to(device) for name, array in tensors.items()})
-        return model_steps(self._model, encoded, alpha=alpha)
+        return model_steps(self.model, encoded, alpha=alpha)
 
 
 def on_host(tensor: Tensor) -> Float32Array:

@@ -25,9 +25,9 @@ from captioner.datasets.example import SPLITS
 
 if TYPE_CHECKING:
     from caprun.engine import Captioner
-    from captioner.config import Config
     from captioner.datasets import DataSource
     from captioner.evaluation.report import Evaluation
+    from captioner.models.checkpoint import Checkpoint
     from captioner.text.metric_words import Segmenter
 
 
@@ -79,16 +79,21 @@ def evaluate(
     For a checkpoint, also measures how well it predicts each word of a reference from the words before it
     (teacher-forced).
     """
+    from captioner.backends.loading import load_captioner, splits_of
     from captioner.datasets import load_datasets
     from captioner.evaluation.meteor import find_meteor
     from captioner.evaluation.report import evaluate as run
+    from captioner.models.checkpoint import checkpoint_file, load_checkpoint
 
-    captioner, config = _open(model, device, precision)
+    model = checkpoint_file(model)
+    captioner = load_captioner(model, device, precision)
+    checkpoint = None if model.is_dir() else load_checkpoint(model)
+    drawn = splits_of(model) if checkpoint is None else checkpoint.config.data
     options = with_search_options(captioner.spec, captioner.vocabulary, search)
     drawn = replace(
-        config.data,
-        splits=splits or config.data.splits,
-        split_seed=config.data.split_seed if split_seed is None else split_seed,
+        drawn,
+        splits=splits or drawn.splits,
+        split_seed=drawn.split_seed if split_seed is None else split_seed,
     )
     dataset = load_datasets(data, drawn, allow_missing=allow_missing, cache=cache)
     examples = dataset.split(split)
@@ -101,31 +106,16 @@ def evaluate(
         say=say,
         meteor=find_meteor(say),
         segment_with=segmenter,
+        checkpoint=checkpoint,
     )
     click.echo(report.table(samples))
     if json_file:
         report.write(json_file)
     if page:
-        _write_page(page, report, captioner, config)
+        _write_page(page, report, captioner, checkpoint)
 
 
-def _open(model: Path, device: str, precision: str | None) -> tuple[Captioner, Config]:
-    """Returns a captioner and its configuration; for a bundle, only the splits are known."""
-    from captioner.backends.loading import load_captioner, splits_of
-    from captioner.backends.pytorch import torch_device
-    from captioner.config import Config
-    from captioner.evaluation.report import Taught
-    from captioner.models.checkpoint import checkpoint_file, load_checkpoint
-
-    model = checkpoint_file(model)
-    if model.is_dir() or precision is not None:  # a checkpoint takes no precision
-        return load_captioner(model, device, precision), Config(data=splits_of(model))
-    checkpoint = load_checkpoint(model)
-    return Taught(checkpoint, torch_device(device)).captioner(model.stem), checkpoint.config
-
-
-def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Config) -> None:
-    from caprun.bundle.manifest import Manifest
+def _write_page(page: Path, report: Evaluation, captioner: Captioner, checkpoint: Checkpoint | None) -> None:
     from captioner.reports.page import Content, write_report
     from captioner.reports.summary import config_toml
 
@@ -136,6 +126,6 @@ def _write_page(page: Path, report: Evaluation, captioner: Captioner, config: Co
         report.options,
         report.examples,
         [caption.text for caption in report.captions],
-        config=None if isinstance(captioner.spec, Manifest) else config_toml(config),  # a bundle has only the splits
+        config=None if checkpoint is None else config_toml(checkpoint.config),
     )
     write_report(page, content)

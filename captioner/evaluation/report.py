@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from caprun.batch.progress import Progress
 from caprun.caption import Caption
@@ -21,20 +19,20 @@ from caprun.errors import ImageError
 from caprun.inference.session import OnnxBackend
 from caprun.photos.preprocessing import load
 from caprun.search.options import SearchOptions
-from captioner.backends.pytorch import TorchSteps, model_spec, model_steps
+from captioner.backends.pytorch import ModelBackend
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import TEACHER_FORCED_TITLES, TITLES, named, score, scores_by_dataset
 from captioner.evaluation.protocol import score_tables, scored_by
 from captioner.evaluation.teacher_forced import TeacherForced, tally
-from captioner.models.caption_model import CaptionModel
-from captioner.models.checkpoint import Checkpoint, build_model
+from captioner.models.checkpoint import Checkpoint
 from captioner.models.decoder import pad_captions
 from captioner.output_files import write_whole
 from captioner.text.build import restore_tokenizer
 from captioner.text.metric_words import Segmenter, segmentation, segmenter, tokenize
 from captioner.text.scripts import scripts_of
+from captioner.text.tokenizer import Tokenizer
 
 _BATCH = 16
 
@@ -100,41 +98,6 @@ class Evaluation:
         write_whole("The report", path, json.dumps(self.as_dict(), ensure_ascii=False, indent=1) + "\n")
 
 
-class Taught:
-    """Encodes photos once for both captioning and teacher forcing; implements `caprun.engine.Backend`.
-
-    Args:
-        checkpoint: the trained model.
-        device: the device to compute on.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        self._model: CaptionModel = build_model(checkpoint).to(device)
-        self._checkpoint = checkpoint
-        self._encode = restore_tokenizer(checkpoint.config.data, checkpoint.vocabulary, checkpoint.tokenizer).encode
-        self._features: Tensor | None = None
-
-    def captioner(self, name: str) -> Captioner:
-        """Returns the model as the runtime's captioner."""
-        return Captioner(model_spec(self._checkpoint, self._model, name), self._checkpoint.vocabulary, self)
-
-    @torch.inference_mode()
-    def encode(self, images: npt.NDArray[np.uint8], *, alpha: bool = False) -> TorchSteps:
-        """See `caprun.engine.Backend`."""
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self._model.unsaid.device)
-        self._features = self._model.encoder(pixels)
-        return model_steps(self._model, self._model.start(self._features), alpha=alpha)
-
-    @torch.inference_mode()
-    def teach(self, examples: Sequence[Example]) -> TeacherForced:
-        """Returns the teacher-forced sums of the photos that were captioned last."""
-        assert self._features is not None, "caption the photos first"
-        photos = [sorted(map(self._encode, example.references), key=len, reverse=True) for example in examples]
-        tokens = pad_captions(photos, self._checkpoint.special.pad)
-        teacher = self._model(self._features, tokens.to(self._features.device))
-        return tally(teacher.logits, teacher.targets)
-
-
 def evaluate(
     captioner: Captioner,
     examples: Sequence[Example],
@@ -145,11 +108,12 @@ def evaluate(
     say: Callable[[str], None],
     meteor: Meteor | None = None,
     segment_with: Segmenter | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Evaluation:
     """Captions photos and scores the captions.
 
     Args:
-        captioner: a checkpoint or a bundle; teacher-forced scores are computed if its backend is a `Taught`.
+        captioner: a checkpoint or a bundle.
         examples: the photos and their references.
         options: the options of the search.
         split: the name of the split, for the report.
@@ -157,6 +121,7 @@ def evaluate(
         say: prints a line for each photo left out.
         meteor: computes METEOR; without it, METEOR is left out.
         segment_with: finds the words in scripts without spaces; None to score these by characters.
+        checkpoint: the captioner's checkpoint; without it, teacher-forced scores are left out.
 
     Raises:
         ImageError: a photo cannot be read and `allow_missing` is false.
@@ -165,7 +130,9 @@ def evaluate(
     words_of = tokenize if segment_with is None else segmenter(segment_with)
     kept: list[Example] = []
     captions: list[Caption] = []
-    taught = captioner.backend if isinstance(captioner.backend, Taught) else None
+    tokenizer = None
+    if checkpoint is not None:
+        tokenizer = restore_tokenizer(checkpoint.config.data, checkpoint.vocabulary, checkpoint.tokenizer)
     total = TeacherForced()
     with Progress("evaluate", len(examples), "photos") as progress:
         for first in range(0, len(examples), _BATCH):
@@ -180,8 +147,8 @@ def evaluate(
                     say(f"warning: photo left out: {error}")
             if images:
                 captions += captioner.caption_arrays(np.stack(images), options)
-                if taught:
-                    total += taught.teach(seen)
+                if tokenizer is not None:
+                    total += _teach(captioner, tokenizer, seen)
             kept += seen
             progress.advance(min(_BATCH, len(examples) - first))
     if not kept:
@@ -193,7 +160,7 @@ def evaluate(
         "photos": len(kept),
         "references": sum(map(len, references)),
         "segmentation": f"words of {segment_with}" if segment_with else segmentation(chain(*references)),
-        **(total.as_dict() if taught else {}),
+        **(total.as_dict() if tokenizer is not None else {}),
         **score(texts, references, meteor, words_of),
         **scores_by_dataset(texts, references, [example.dataset for example in kept], words_of),
     }
@@ -201,6 +168,18 @@ def evaluate(
     if isinstance(captioner.backend, OnnxBackend):
         name += f", {captioner.backend.precision}"
     return Evaluation(name, split, options, kept, captions, metrics)
+
+
+@torch.inference_mode()
+def _teach(captioner: Captioner, tokenizer: Tokenizer, examples: Sequence[Example]) -> TeacherForced:
+    """Returns the teacher-forced sums of the photos that were captioned last."""
+    backend = captioner.backend
+    assert isinstance(backend, ModelBackend), "the captioner of a checkpoint"
+    assert backend.features is not None, "the photos are captioned first"
+    photos = [sorted(map(tokenizer.encode, example.references), key=len, reverse=True) for example in examples]
+    tokens = pad_captions(photos, captioner.spec.special.pad).to(backend.features.device)
+    teacher = backend.model(backend.features, tokens)
+    return tally(teacher.logits, teacher.targets)
 
 
 def _warn_of_another_script(pieces: Sequence[str], references: Iterable[str], say: Callable[[str], None]) -> None:

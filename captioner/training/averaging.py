@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from caprun.bundle.writing import describe_file
+from caprun.engine import Captioner
+from captioner.backends.pytorch import ModelBackend, model_spec
 from captioner.config import changed_settings
 from captioner.datasets import Example
 from captioner.errors import CaptionerError
-from captioner.evaluation.report import Taught, evaluate
-from captioner.models.checkpoint import Checkpoint, checkpoint_file, load_checkpoint
+from captioner.evaluation.report import evaluate
+from captioner.models.checkpoint import Checkpoint, build_model, checkpoint_file, load_checkpoint
 
 _FREE = {"model.dropout", "model.word_dropout", "model.fine_tune", "model.encoder_weights"}
 """Settings of a model that do not affect its captions; the origin of the initial weights is among them."""
@@ -93,8 +95,17 @@ def scored(
     Raises:
         ImageError: a photo cannot be read and `allow_missing` is false.
     """
-    captioner = Taught(checkpoint, device).captioner("average")
-    report = evaluate(captioner, dev, captioner.spec.search, "dev", allow_missing=allow_missing, say=say)
+    model = build_model(checkpoint).to(device)
+    captioner = Captioner(model_spec(checkpoint, model, "average"), checkpoint.vocabulary, ModelBackend(model))
+    report = evaluate(
+        captioner,
+        dev,
+        captioner.spec.search,
+        "dev",
+        allow_missing=allow_missing,
+        say=say,
+        checkpoint=checkpoint,
+    )
     found = report.metrics["cider"]
     before = [part.get("cider", 0.0) for part in checkpoint.provenance["average"]]
     if found < min(before):

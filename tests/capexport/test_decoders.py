@@ -142,7 +142,7 @@ def test_the_command_captions_and_refuses_to_draw_missing_attention(exported: Ex
         assert drawn.exit_code == 0
         assert (tmp_path / "map.png").exists()
     else:
-        message = f"Error: The model {exported.decoder} has no attention to draw; leave out --attention.\n"
+        message = f"Error: The model {exported.bundle.manifest.name} has no attention to draw; leave out --attention.\n"
         assert (drawn.exit_code, drawn.stderr) == (2, message)
 
 

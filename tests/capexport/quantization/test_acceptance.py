@@ -319,7 +319,9 @@ def test_int8_needs_training_photos_and_dev_photos(
 ) -> None:
     monkeypatch.setattr(onnx_export, "write", lambda *_: pytest.fail("it is known before anything is written"))
     for missing in ("train", "dev"):
-        with pytest.raises(CaprunError, match=r"^int8 needs training photos .* Give --data a dataset that has both\.$"):
+        with pytest.raises(
+            CaprunError, match=r"^int8 .* need dev photos .* training photos .* Give --data a dataset that has them\.$"
+        ):
             run(tmp_path / "bundle", "int8", **{missing: ()})
     assert not list(tmp_path.iterdir())
 

@@ -111,13 +111,6 @@ class TestAttentionPicture:
         place = cells(attention_picture(photo, [("word", flat())] * 2))[2]
         np.testing.assert_array_equal(as_array(picture.crop(place)), panel(alone))
 
-    def test_the_photo_is_turned_upright(self) -> None:
-        photo = Image.new("RGB", (300, 200), GREEN)
-        photo.getexif()[274] = 6
-        assert {(right - left, bottom - top) for left, top, right, bottom in cells(attention_picture(photo, []))} == {
-            (200, 300)
-        }
-
     def test_more_weight_is_always_lighter_on_a_dark_photo(self) -> None:
         alpha = np.repeat(np.linspace(0, 1, 12, dtype=np.float32)[None] ** 3, 4, axis=0)
         picture = attention_picture(Image.new("RGB", (300, 300)), [("word", alpha / alpha.sum())])

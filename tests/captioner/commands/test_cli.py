@@ -282,7 +282,7 @@ def test_a_training_error_is_one_line_after_the_description_of_the_data(run, sma
     assert (result.exit_code, result.stdout) == (1, "")
     *found, error = result.stderr.splitlines()
     assert error.startswith(f"Error: {words}")
-    assert all(line.startswith(("dataset: ", "splits ", "vocabulary: ")) for line in found)
+    assert all(line.startswith(("dataset: ", "columns: ", "splits ", "vocabulary: ")) for line in found)
     assert not Path("runs").exists()
 
 

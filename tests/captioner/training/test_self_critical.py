@@ -81,7 +81,7 @@ def test_the_reward_rises(second, sighted, tmp_path):
     said = second(tmp_path, *fast, init=sighted)
     rewards = [row["reward"] for row in load_checkpoint(tmp_path / LAST).training["state"]["history"]]
     assert rewards[-1] > rewards[0] + 1
-    assert said[4].startswith("before: cider ")
+    assert any(line.startswith("before: cider ") for line in said)
 
 
 PLAIN = ("train.epochs=1", "train.schedule=constant", "train.clip_norm=0")

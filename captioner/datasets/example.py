@@ -27,7 +27,8 @@ _NAMES: dict[str, Split] = {
 }
 SPLIT_FOLDERS = tuple(name for name in _NAMES if name != "restval")
 """Names of split folders."""
-_WORD = re.compile(rf"(?<![A-Za-z])((?i:{'|'.join(_NAMES)}))(?i:set)?(?![a-z])")  # not `valley`
+_NOUNS = "set|split|data|images?|photos?|captions?|annotations?|labels?"
+_WORD = re.compile(rf"(?<![A-Za-z])((?i:{'|'.join(_NAMES)}))(?i:{_NOUNS})?(?![a-z])")  # not `valley`
 
 _SHOWN = 3
 

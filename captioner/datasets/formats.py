@@ -43,7 +43,7 @@ class Format(Protocol):
 
 # The first format found is read. Richer formats come first, such as Karpathy's, which has splits. Texts next to
 # photos come last, because any folder with photos and texts matches.
-_FORMATS: tuple[Format, ...] = (karpathy, flickr, imagefolder, coco, sidecar)
+_FORMATS: tuple[Format, ...] = (karpathy, imagefolder, flickr, coco, sidecar)
 # files with other names come last
 _OTHERS = ((imagefolder, imagefolder.find_others), (coco, coco.find_others))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -28,16 +28,14 @@ FILES = (
     "column and a caption column"
 )
 
-_NAMES = (*TABLES, "metadata.jsonl", "metadata.csv")  # in order of preference
+_NAMES = (TABLES, ("metadata.jsonl", "metadata.csv"))  # in order of preference; the tables of splits are of one kind
 _LINES = ".jsonl"
 _KEY = re.compile(r'"(\w+)"\s*:')
 
 
 def find(directory: Path) -> list[list[Path]]:
     """Returns the tables of the dataset and of its splits, which are read together."""
-    files = [file for file in find_tables(directory, _NAMES) if _is_known(file)]
-    of_folders = zip_longest(*(list(there) for _, there in groupby(files, lambda file: file.parent)))
-    return [[file for file in together if file is not None] for together in of_folders]
+    return [together for names in _NAMES for together in _together(find_tables(directory, names))]
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
@@ -76,6 +74,13 @@ def find_others(directory: Path) -> list[Path]:
     photos = {photo.stem for photo in photos_in([directory])}
     files = (directory / name for name in list_files(directory))
     return [file for file in files if file.stem not in photos and _has_columns(file)]
+
+
+def _together(files: Iterable[Path]) -> list[list[Path]]:
+    """Groups tables: the first of each folder, then the second, and so on."""
+    of_folders = groupby(filter(_is_known, files), lambda file: file.parent)
+    together = zip_longest(*(list(there) for _, there in of_folders))
+    return [[file for file in one if file is not None] for one in together]
 
 
 def _is_known(file: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,9 @@ def evaluate(
             progress.advance(min(_BATCH, len(examples) - first))
     if not kept:
         raise CaptionerError(f"None of the photos in split {split!r} can be read.")
-    _warn_of_another_script(captioner.vocabulary.pieces, chain.from_iterable(one.references for one in kept), say)
+    special = astuple(captioner.spec.special)
+    words = [piece for index, piece in enumerate(captioner.vocabulary.pieces) if index not in special]
+    _warn_of_another_script(words, chain.from_iterable(one.references for one in kept), say)
     texts, references = [caption.text for caption in captions], [example.references for example in kept]
     metrics = {
         "split": split,
@@ -183,9 +185,9 @@ def _teach(captioner: Captioner, tokenizer: Tokenizer, examples: Sequence[Exampl
 
 
 def _warn_of_another_script(pieces: Sequence[str], references: Iterable[str], say: Callable[[str], None]) -> None:
-    theirs, own = (next(iter(scripts_of(texts)), None) for texts in (references, pieces))
-    if theirs is not None and own is not None and theirs != own:
+    theirs, own = next(iter(scripts_of(references)), None), list(scripts_of(pieces))
+    if theirs is not None and own and theirs not in own:
         say(
-            f"warning: the references are {theirs}, and the model's vocabulary is {own}, so the scores say nothing "
+            f"warning: the references are {theirs}, and the model's vocabulary is {own[0]}, so the scores say nothing "
             "about the model."
         )

@@ -16,7 +16,7 @@ from captioner.evaluation.cider import Cider
 from captioner.evaluation.ngrams import CountedPhoto, Sentence, sentence
 from captioner.text.metric_words import ends_with, tokenize
 
-_END = "<end>"  # as no word of a caption
+_END = "<end>"  # no caption has this word
 
 
 class Rewarded(NamedTuple):

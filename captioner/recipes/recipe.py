@@ -111,7 +111,7 @@ def read_recipe(
         first: `init` and `new_vocabulary` of the first stage, which take precedence over the file.
 
     Raises:
-        CaptionerError: the file cannot be read or is not TOML, a key is unknown, a value is invalid, or a stage
+        CaptionerError: the file cannot be read or is not TOML, a key is unknown, a value is invalid, a stage
             contradicts the one it starts from, or no stage uses one of `settings`.
     """
     data, settings = read_toml(file, "recipe"), settings or {}

@@ -143,10 +143,11 @@ def _provenance(request: RecipeRun, folder: RunFolder) -> dict[str, Any]:
     recipe = request.recipe
     stages = []
     for stage in recipe.stages:
-        scores = load_checkpoint(best_of(folder.path, stage)).scores
-        last = None if stage.average else load_checkpoint(folder.path / stage.folder / LAST)
-        seconds = 0 if last is None else last.provenance["train_seconds"]
-        stages.append({"name": stage.name, "seconds": seconds, **scores})
+        best = load_checkpoint(best_of(folder.path, stage))
+        last = folder.path / stage.folder / LAST
+        timed = load_checkpoint(last) if last.exists() else best  # the best epoch is not always the last
+        seconds = 0 if stage.average else timed.provenance["train_seconds"]
+        stages.append({"name": stage.name, "seconds": seconds, **best.scores})
     return {
         "train_seconds": sum(stage["seconds"] for stage in stages),
         "recipe": {"name": recipe.name, "sha256": recipe.sha256, "cores": os.cpu_count(), "stages": stages},

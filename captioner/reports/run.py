@@ -106,7 +106,7 @@ class RunReports:
         Args:
             row: `epoch` (from 1), and scores by their keys in `TEACHER_FORCED_TITLES` and `TITLES`; other keys are
                 ignored.
-            captioner: the current model, in eval mode.
+            captioner: the averaged model, in eval mode.
         """
         self._note(row)
         if (curves := self._curves()) is not None:

@@ -192,6 +192,8 @@ class Trainer:
         loss, *found, asked = self.processes.sums([*self._backward(step), float(interrupted)])
         rate = self._rate(self.optimiser.steps)
         if not np.isfinite(loss) or not self.optimiser.step(rate):
+            if self.task.reports is not None:
+                self.task.reports.write_tables()  # the steps before it show the cause
             raise CaptionerError(
                 f"The loss or its gradient is NaN or infinite at step {self.optimiser.steps}; lower --lr. "
                 f"The last checkpoint is in {self.task.output}."
@@ -240,8 +242,8 @@ class Trainer:
 
     def _shown(self) -> str:
         """Returns the note next to an epoch's progress."""
-        learnt = self._learnt()
-        return score_line(learnt, list(learnt))
+        name, value = next(iter(self._learnt().items()))
+        return f"{name.removeprefix('train_')} {value:.3f}"
 
     def _rate(self, step: int) -> Rate:
         return rate_at(step, self.train_config, self.optimiser.total_steps, self.state.rate_scale)

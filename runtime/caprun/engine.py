@@ -82,8 +82,8 @@ class Captioner:
             device: `auto` uses CUDA where it starts, else the CPU; `cuda` uses CUDA or fails.
             threads: CPU threads; None for all cores.
             precision: A precision of the bundle; None for the fastest one measured on this type of hardware.
-            many: Whether to caption batches at once on all cores, each on one thread, which is faster for many photos;
-                otherwise a photo or a batch is captioned on all cores.
+            many: Whether to caption several batches at the same time, each on one thread, which is faster for many
+                photos; otherwise a photo or a batch is captioned on all threads.
 
         Raises:
             BundleError: The bundle does not exist, differs from its manifest, or has no such precision.

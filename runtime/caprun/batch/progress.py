@@ -9,7 +9,7 @@ from datetime import timedelta
 class Progress:
     """Shows the progress of a task; a context manager that clears the line on a terminal at the end.
 
-    Elsewhere, a task that showed a line and did not fail also shows the last one.
+    If standard error is not a terminal, a task that showed a line and did not fail also shows the last one.
 
     Args:
         what: Name of the task.
@@ -65,13 +65,13 @@ class Progress:
         self._shown, self._told = time.monotonic(), self._done
         line = f"{self._what}: {self._done:,}"
         if self._total:
-            line += f" of {self._total:,} {self._unit} ({self._done / self._total:.0%})"
+            line += f" of {self._total:,} {self._unit} ({min(1, self._done / self._total):.0%})"
         else:
             line += f" {self._unit}"
         if self._done > self._before:
-            line += f", {self.rate:.1f} {self._unit}/s"
+            line += f", {self.rate:.1f}/s"
             if self._total:
-                line += f", {timedelta(seconds=round((self._total - self._done) / self.rate))} left"
+                line += f", {timedelta(seconds=round(max(0, self._total - self._done) / self.rate))} left"
         if self._note:
             line += f", {self._note}"
         if self._terminal:

@@ -14,7 +14,7 @@ from caprun.bundle.plain_data import from_dict, shown
 from caprun.errors import UsageError
 
 _ATTACHED = ("Mn", "Mc", "Me", "Lm")  # vowel signs, tone and repetition marks never begin a word
-_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # in XML or UTF-8, or on a terminal
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # control characters; not XML or UTF-8
 _MOST_SPELLINGS = 1_000  # per text; a search looks for each of them at every step
 
 
@@ -171,7 +171,7 @@ class Vocabulary:
         for kind, texts in (("piece", pieces), ("separator", (rules.separator,))):
             if (found := next(filter(_UNWRITABLE.search, texts), None)) is not None:
                 raise ValueError(
-                    f"the {kind} {shown(found)} has a control character, or another that text files cannot have"
+                    f"the {kind} {shown(found)} contains a control character, or one that XML or UTF-8 does not allow"
                 )
 
 

@@ -30,7 +30,8 @@ def with_search_options(spec: "ModelSpec", vocabulary: "Vocabulary", given: Mapp
         options = replace(spec.search, **given)
         Bans.of(options, spec.special.end, vocabulary)  # else the search would refuse words that have no spelling
     except UsageError as error:
-        raise UsageError(re.sub(r"`(\w+)`", lambda name: f"`{_typed(name[1])}`", str(error))) from None
+        names = rf"`({'|'.join(SEARCH_OPTIONS)})`"
+        raise UsageError(re.sub(names, lambda name: f"`{_typed(name[1])}`", str(error))) from None
     if options.neutral and spec.neutral is None:
         raise UsageError(f"The model {spec.name} has no neutral words; leave out `--neutral`.")
     return options

@@ -125,7 +125,10 @@ def heat_picture(
     region_box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
     side: int = _PANEL_SIDE,
 ) -> Image.Image:
-    """Draws the photo under one heat map, as in a panel of `attention_picture`; its long side has `side` pixels."""
+    """Draws the photo under one heat map, as in a panel of `attention_picture`; its long side has `side` pixels.
+
+    `photo` is an image from `open_photo`.
+    """
     return _heat(_mute(_scale(photo, side / max(photo.size)), region_box), alpha, region_box)
 
 

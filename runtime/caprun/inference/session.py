@@ -144,7 +144,7 @@ def _complete_graph(bundle: Bundle, file: str) -> bytes:
     if b"location" in content:  # the key of every such reference; text in a graph is neither split nor compressed
         raise BundleError(
             f"{bundle.path / file} contains the word `location`, which marks weights in another file: keep all weights "
-            "in the graph, rename what has that word in its name, and export the bundle again."
+            "in the graph, rename every tensor and node whose name contains it, and export the bundle again."
         )
     return content
 

@@ -1,4 +1,4 @@
 """Photos: from a file of any supported format to an upright RGB image and a uint8 array.
 
-An `ImageError` is raised without the photo's name and without a full stop; `reading` adds both.
+While a photo is opened, an `ImageError` is raised without the photo's name and a full stop; `reading` adds both.
 """

@@ -66,15 +66,20 @@ def decode(picture: Picture, smallest: tuple[int, int] | None = None) -> Image.I
 
 def _decode(data: bytes, smallest: tuple[int, int] | None) -> Image.Image:
     # The plugins are called directly: Image.open would apply its own pixel limit, which other code in the process may
-    # have changed, and would look for more pictures in a JPEG. Each plugin is imported when the first photo needs it,
-    # since importing all of them takes as long as reading a small photo.
+    # have changed (the WebP plugin applies it too), and would look for more pictures in a JPEG. Each plugin is imported
+    # when the first photo needs it, since importing all of them takes as long as reading a small photo.
     kind = kind_of(data)
     if not is_installed(str(kind).upper()):
         raise FormatError(f"is {'an AVIF' if kind == 'Avif' else 'a HEIC'} photo; to read it, run {EXTRA}")
     module = importlib.import_module("pi_heif" if kind == "Heif" else f"PIL.{kind}ImagePlugin")
     plugin = getattr(module, f"{kind}ImageFile")
     with (_Patient if len(data) > _MUCH else io.BytesIO)(data) as file:
-        image: Image.Image = plugin(file)
+        try:
+            image: Image.Image = plugin(file)
+        except Image.DecompressionBombError:
+            raise TooLargeError(
+                "has more pixels than `PIL.Image.MAX_IMAGE_PIXELS` allows; scale it down first"
+            ) from None
         check_size(image.size)
         if kind == "Jpeg" and smallest is not None:
             image.draft(None, smallest)

@@ -38,7 +38,7 @@ class MemoryLimit:
         size, taken = min(size, self.capacity), 0
         changed = self._changed
         try:
-            with self._turn, changed:  # one waits at a time, so that small requests never starve a large one
+            with self._turn, changed:  # while a large request has its turn, small ones cannot pass it
                 changed.wait_for(lambda: self._used + size <= self.capacity)
                 self._used, taken = self._used + size, size
             _return_memory()(0)

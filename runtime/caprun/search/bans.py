@@ -44,7 +44,7 @@ class Bans:
         Raises:
             UsageError: The options name words, and there is no vocabulary or it cannot spell them.
         """
-        # the cache hashes the whole vocabulary, so it is not asked without words
+        # the cache hashes the whole vocabulary, so it is skipped if an option names no words
         suppressed = _spellings(options.suppress, "suppress", vocabulary) if options.suppress else ()
         bad_endings = _spellings(options.bad_endings, "bad_endings", vocabulary) if options.bad_endings else ()
         ngram, window = options.no_repeat_ngram, options.no_repeat_word

@@ -51,8 +51,8 @@ def test_a_line_is_printed_at_intervals(clock: Clock, capsys: Capture) -> None:
             clock.now += 0.5
             shown.advance()
         assert capsys.readouterr().err.splitlines() == [
-            "captioning: 1,060 of 10,000 photos (11%), 2.0 photos/s, 1:14:30 left",
-            "captioning: 1,120 of 10,000 photos (11%), 2.0 photos/s, 1:14:00 left",
+            "captioning: 1,060 of 10,000 photos (11%), 2.0/s, 1:14:30 left",
+            "captioning: 1,120 of 10,000 photos (11%), 2.0/s, 1:14:00 left",
         ]
 
 
@@ -60,7 +60,7 @@ def test_without_a_total_a_line_has_no_time_left(clock: Clock, capsys: Capture) 
     with Progress("rows", None, "rows") as shown:
         clock.now += 40
         shown.advance(20)
-        assert capsys.readouterr() == ("", "rows: 20 rows, 0.5 rows/s\n")
+        assert capsys.readouterr() == ("", "rows: 20 rows, 0.5/s\n")
 
 
 def test_a_note_is_at_the_end_of_the_line(clock: Clock, capsys: Capture) -> None:
@@ -68,7 +68,7 @@ def test_a_note_is_at_the_end_of_the_line(clock: Clock, capsys: Capture) -> None
         clock.now += 40
         shown.advance(20, "loss 3.21")
         line = capsys.readouterr().err
-    assert line == "epoch 1: 20 of 100 captions (20%), 0.5 captions/s, 0:02:40 left, loss 3.21\n"
+    assert line == "epoch 1: 20 of 100 captions (20%), 0.5/s, 0:02:40 left, loss 3.21\n"
 
 
 def test_work_of_less_than_30_seconds_prints_nothing(clock: Clock, capsys: Capture) -> None:
@@ -85,7 +85,7 @@ def test_work_that_printed_a_line_also_prints_the_last_one(clock: Clock, capsys:
         clock.now += 10
         shown.advance(4)
         capsys.readouterr()
-    assert capsys.readouterr().err == "features: 10 of 10 photos (100%), 0.2 photos/s, 0:00:00 left\n"
+    assert capsys.readouterr().err == "features: 10 of 10 photos (100%), 0.2/s, 0:00:00 left\n"
 
 
 def test_work_that_fails_has_no_last_line(clock: Clock, capsys: Capture) -> None:
@@ -118,7 +118,7 @@ def test_a_terminal_shows_one_line_that_fits_and_is_cleared(clock: Clock, termin
     assert "\n" not in drawn.replace("something else\n", "")
     assert drawn.startswith("\rcaptioning: 0 of 100 photos (0%)\x1b[K"), "before any work is done"
     assert drawn.count("photos (") == 6, "not at every photo"
-    assert "\rcaptioning: 2 of 100 photos (2%), 16.7 photos/s, \x1b[K" in drawn
+    assert "\rcaptioning: 2 of 100 photos (2%), 16.7/s, 0:00:06\x1b[K" in drawn
     assert "\r\x1b[Ksomething else\n" in drawn
     assert drawn.endswith("\r\x1b[K")
 

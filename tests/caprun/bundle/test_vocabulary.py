@@ -148,11 +148,11 @@ def test_the_length_of_a_vocabulary_is_its_number_of_pieces() -> None:
         ({"pieces": ["a"], "joining": {"seperator": ""}}, "unknown key 'joining.seperator'"),
         ([], "must be a table"),
         *(
-            ({"pieces": ["a", text]}, re.escape(f"the piece {text!r} has a control character"))
+            ({"pieces": ["a", text]}, re.escape(f"the piece {text!r} contains a control character"))
             for text in ("\x0b.", "\x1b[31m", "\x9b", "\ud800", "\uffff", "a\nb")
         ),
-        ({"pieces": ["a", "\n"], "joining": {"word_start": "▁"}}, "the piece '.n' has a control character"),
-        ({"pieces": ["a"], "joining": {"separator": "\n"}}, "the separator '.n' has a control character"),
+        ({"pieces": ["a", "\n"], "joining": {"word_start": "▁"}}, "the piece '.n' contains a control character"),
+        ({"pieces": ["a"], "joining": {"separator": "\n"}}, "the separator '.n' contains a control character"),
     ],
 )
 def test_the_error_for_an_invalid_vocabulary_names_the_problem(data: Any, problem: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from caprun.errors import ImageError
+from caprun.errors import ImageError, TooLargeError
 from caprun.photos.file import Photo
 from caprun.photos.preprocessing import load, prepare
 from caprun.photos.reading import open_photo
@@ -93,6 +93,11 @@ class TestSources:
     ) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
         assert open_photo(encode(picture, kind)).size == picture.size
+
+    def test_pillows_own_limit_for_webp_is_named(self, picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+        with pytest.raises(TooLargeError, match=r"MAX_IMAGE_PIXELS` allows; scale it down first\.$"):
+            open_photo(encode(picture, "WEBP"))
 
     def test_a_pil_image_is_not_altered(self, picture: Image.Image) -> None:
         image = picture.convert("RGBA")

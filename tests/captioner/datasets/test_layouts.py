@@ -148,6 +148,8 @@ def test_a_table_in_a_separate_folder_keeps_the_split_in_its_name(tmp_path) -> N
         ("trainval", "train"),
         ("trainCaptions", "train"),
         ("testset", "test"),
+        ("traindata", "train"),
+        ("valcaptions", "dev"),
         ("train-00000-of-00001", "train"),
         ("valley", None),
         ("devices", None),

@@ -24,6 +24,7 @@ def karpathy(photo: str) -> Files:
     [
         ({"captions.csv": TABLE}, {"captions.tsv": "image\tcaption\n1.jpg\tA cat .\n"}),
         ({"captions.csv": TABLE}, {"captions.txt": TABLE}),
+        ({"captions.csv": TABLE}, {"test/metadata.jsonl": LINES, "Flickr8k.token.txt": TOKENS}),
         ({"captions.csv": TABLE}, {"captions_extra.csv": TABLE, "train.jsonl": LINES}),
         ({"captions.csv": "image_name,comment_number,comment\n1.jpg,0,A dog .\n"}, {"captions.tsv": TABLE}),
         ({"dataset_x.json": karpathy("1.jpg")}, {"captions.csv": TABLE, "Flickr8k.token.txt": TOKENS}),

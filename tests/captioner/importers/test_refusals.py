@@ -193,8 +193,8 @@ def test_a_vocabulary_that_does_not_match_the_weights_is_refused(folder, words, 
 def test_words_with_control_characters_are_refused(folder):
     Path("vocab.txt").write_text("\n".join([*WORDS[:-1], "dog\x1b"]))
     assert image_cap() == (
-        "vocab.txt cannot be imported: the piece 'dog\\x1b' has a control character, or another that text files cannot "
-        "have; replace the word."
+        "vocab.txt cannot be imported: the piece 'dog\\x1b' contains a control character, or one that XML or UTF-8 "
+        "does not allow; replace the word."
     )
 
 

@@ -126,7 +126,7 @@ function clear() {
   for (const id of ["caption", "choice-list", "facts", "readout"]) $(id).replaceChildren();
 }
 
-/** Show a file if it is an image; of others the service reports what is wrong. */
+/** Show a file if it is an image; otherwise the service reports the error. */
 function showPhoto(file) {
   const photo = current;
   $("photo").onload = () => {

@@ -64,7 +64,7 @@ def test_weights_in_another_file_are_refused(
 def test_the_error_for_a_name_with_the_word_tells_to_rename_it(load: Load, bundle: Path) -> None:
     model = onnx.load(bundle / ENCODER)
     model.graph.node[0].name = "location_attention"
-    assert "rename what has that word in its name" in load(ENCODER, model.SerializeToString())
+    assert "rename every tensor and node whose name contains it" in load(ENCODER, model.SerializeToString())
 
 
 @pytest.mark.parametrize("file", [ENCODER, DECODER])

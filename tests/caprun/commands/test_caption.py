@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -388,26 +387,6 @@ def test_an_interruption_is_reported_in_one_line(run: Run, photo: Path, monkeypa
     result = run(photo)
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr == "\nError: Interrupted.\n", "the terminal's ^C keeps a line of its own"
-
-
-def test_doctor_reports_versions_and_that_the_packaged_model_is_intact(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("caprun.commands.doctor.MOST_TIMES", 1)
-    if not (files("caprun_weights") / "everyday_lite2").is_dir():
-        pytest.skip("the packaged weights are not there yet")
-    result = run("doctor")
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert re.search(r"^  onnxruntime(-gpu)?: \d", result.stdout, re.MULTILINE)
-    assert "CPUExecutionProvider" in result.stdout
-    assert "state: intact, checksums match\n" in result.stdout
-
-
-def test_doctor_names_a_missing_packaged_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caprun_weights.DEFAULT", "no_such_model")
-    result = run("doctor")
-    assert result.exit_code == 1
-    assert re.fullmatch(r"Error: There is no bundle at .*no_such_model.*\n", result.stderr)
 
 
 def test_a_program_that_calls_main_gets_the_exception(photo: Path) -> None:

@@ -1,7 +1,9 @@
 """`caprun doctor` describes the installation and fails if it is broken."""
 
 import json
+import re
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,24 @@ def test_a_bundle_is_examined_and_timed(tiny: Path) -> None:
     for said in ("onnxruntime:", "python:", "cores:", "decode jpeg ms:", "encoder ms:", "greedy:", "beam 3:"):
         assert said in result.stdout
     assert f"name: tiny\n  path: {tiny}\n  state: intact, checksums match\n" in result.stdout
+
+
+@pytest.mark.skipif(
+    not (files("caprun_weights") / "everyday_lite2").is_dir(), reason="the packaged weights are not there yet"
+)
+def test_the_packaged_model_is_intact() -> None:
+    result = run()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert re.search(r"^  onnxruntime(-gpu)?: \d", result.stdout, re.MULTILINE)
+    assert "CPUExecutionProvider" in result.stdout
+    assert "state: intact, checksums match\n" in result.stdout
+
+
+def test_a_missing_packaged_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caprun_weights.DEFAULT", "no_such_model")
+    result = run()
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: There is no bundle at .*no_such_model.*\n", result.stderr)
 
 
 def test_json_is_one_object_with_every_section(tiny: Path) -> None:

@@ -14,7 +14,8 @@ from caprun.bundle.plain_data import from_dict, shown
 from caprun.errors import UsageError
 
 _ATTACHED = ("Mn", "Mc", "Me", "Lm")  # vowel signs, tone and repetition marks never begin a word
-_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # control characters; not XML or UTF-8
+# control characters, and characters that XML or UTF-8 does not allow
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _MOST_SPELLINGS = 1_000  # per text; a search looks for each of them at every step
 
 

@@ -39,7 +39,7 @@ _SENTENCES = {
 class Service:
     """The state of one serving process: a model, its queue and its metrics.
 
-    A model loaded with `many=True` captions several batches at once.
+    A model loaded with `many=True` captions several batches at the same time.
 
     Attributes:
         draining: True if the process is shutting down and not ready for more requests.

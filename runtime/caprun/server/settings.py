@@ -30,7 +30,7 @@ class Settings:
     """Limits and timeouts of one process of a service."""
 
     queue: int = _limit(64, Integer(1), "Photos that can wait per worker; more are answered 429.")
-    deadline: float = _limit(10.0, _SECONDS, "Seconds that a photo can wait before it is answered 503.")
+    deadline: float = _limit(10, _SECONDS, "Seconds that a photo can wait before it is answered 503.")
     batch_size: int | None = _limit(None, Integer(1, 1024), "Photos per batch.", shown="8; 64 on CUDA")
     batch_delay: float = _limit(
         0.005, Number("seconds", 0, 10), "Maximum seconds that a photo waits for others that are arriving."
@@ -38,11 +38,11 @@ class Settings:
     max_bytes: int = _limit(20_000_000, Integer(1), "Maximum bytes per request.")
     max_photos: int = _limit(32, Integer(1, 1024), "Maximum photos per request; at most --queue.")
     max_connections: int = _limit(512, Integer(1), "Maximum connections per worker; more are answered 503.")
-    body_timeout: float = _limit(20.0, _SECONDS, "Seconds in which the body of a request must arrive.")
+    body_timeout: float = _limit(20, _SECONDS, "Seconds in which the body of a request must arrive.")
     idle_timeout: int = _limit(15, Integer(1, _DAY), "Seconds that a connection stays open after a response.")
     grace: int = _limit(20, Integer(1, _DAY), "Seconds to answer accepted requests after SIGTERM.")
     drain: float = _limit(
-        1.0,
+        1,
         Number("seconds", 0, _DAY),
         "Seconds after SIGTERM in which clients can still connect, so that load balancers notice.",
     )

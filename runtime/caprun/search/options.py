@@ -55,7 +55,8 @@ class SearchOption(NamedTuple):
         elif self.kind == "integer":
             if isinstance(value, Integral) and not isinstance(value, bool) and self.low <= int(value) <= self.high:
                 return int(value)
-        elif isinstance(value, Real) and not isinstance(value, bool) and self.low <= float(value) <= self.high:
+        # integers are compared as they are, because float() refuses those with hundreds of digits
+        elif isinstance(value, Real) and not isinstance(value, bool) and not value < self.low and value <= self.high:
             return float(value)
         raise UsageError(f"`{name}` is {reprlib.repr(value)}; it must be {self._accepted}.")
 

@@ -170,6 +170,7 @@ async def _caption(service: Service, request: Request) -> bytes:
     ask = asked(pairs)
     with batcher.admit(ask, head.size) as admission:
         body = await read_body(request.receive, settings)
+        batcher.received(admission, len(body))
         received = time.perf_counter() - began
         read = functools.partial(read_upload, head, body, settings)
         upload = await asyncio.to_thread(read) if head.is_structured(body) else read()

@@ -65,8 +65,9 @@ class CaptionedPhoto(NamedTuple):
 class Admission:
     """A request's place in the queue."""
 
-    def __init__(self, ask: Ask) -> None:
-        self.ask = ask
+    def __init__(self, ask: Ask, size: int) -> None:
+        self.ask, self.size = ask, size
+        """The options, and the bytes that are reserved for the body."""
         self.photos = self.arriving = 1
         """Photos that are not yet being captioned, and the number of them that are not yet decoded."""
         self.deadline = math.inf
@@ -115,7 +116,7 @@ class Batcher:
     def admit(self, ask: Ask, size: int | None) -> Iterator[Admission]:
         """Reserves room for one photo until the block ends, before the body of `size` bytes is read.
 
-        An unknown size counts as the maximum.
+        An unknown size counts as the maximum until `received` is called.
 
         Raises:
             Refusal: The queue is full, or the batcher is closed.
@@ -125,16 +126,21 @@ class Batcher:
         size = self._settings.max_bytes if size is None else size
         if self.photos >= self._settings.queue or self._bytes + size > self._most_bytes:
             raise queue_full(self.retry_after)
-        admission = Admission(ask)
+        admission = Admission(ask, size)
         self._bytes += size
         self._arriving[ask] += 1
         self._count(1)
         try:
             yield admission
         finally:
-            self._bytes -= size
+            self._bytes -= admission.size
             self._count(-admission.photos)
             self._arrived(admission, admission.arriving)
+
+    def received(self, admission: Admission, size: int) -> None:
+        """Reserves the actual size of a body that has arrived."""
+        self._bytes += size - admission.size
+        admission.size = size
 
     async def caption(
         self, admission: Admission, ask: Ask, photos: Sequence[bytes | ImageError]

@@ -53,7 +53,8 @@ class BodyHead(NamedTuple):
         """Returns the content type of a form, which many clients declare wrongly; empty if it is not a form."""
         if found := _PART.match(body):
             return f'{_MULTIPART}; boundary="{found[1].decode("latin-1").rstrip()}"'
-        is_form = self.media_type == _MULTIPART or (self.media_type == _FORM and _FIELD.match(body))
+        is_encoded = self.media_type == _FORM and _FIELD.match(body) and not kind_of(body)
+        is_form = self.media_type == _MULTIPART or is_encoded
         return self.content_type if is_form else ""
 
     def is_structured(self, body: bytes) -> bool:

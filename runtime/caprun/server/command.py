@@ -81,7 +81,6 @@ def serve(
     SIGTERM or Ctrl-C ends the service once accepted requests are answered; a second signal ends it at once.
     """
     _check_installed()
-    _open_streams()
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)
     from caprun.server import listening
@@ -122,7 +121,7 @@ def serve(
         os.environ.pop(METRICS_FOLDER, None)  # it would be another service's
         return work(placements[0], announce)
     finally:
-        if uds is not None:
+        if uds is not None and listener.fileno() >= 0:  # otherwise a successor may listen there by now
             Path(uds).unlink(missing_ok=True)
 
 
@@ -154,10 +153,3 @@ def _check_installed() -> None:
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise CaprunError(f'{" and ".join(missing)} must be installed to serve: pip install "captioner[serve]".')
-
-
-def _open_streams() -> None:
-    """Opens closed standard streams as the null device, since a connection could otherwise get their descriptors."""
-    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(opened)

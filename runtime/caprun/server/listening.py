@@ -54,6 +54,7 @@ def bind_unix(path: str) -> socket.socket:
                 if probe.connect_ex(path) == errno.ECONNREFUSED:
                     Path(path).unlink()
         listener.bind(path)
+        Path(path).chmod(0o666)  # proxies run as another user; the folder limits who can connect
     except OSError as error:
         listener.close()
         raise CaprunError(f"caprun cannot listen on {path}: {error.strerror or error}; give another --uds.") from error
@@ -106,8 +107,12 @@ def close_door(listener: socket.socket) -> None:
 
     Closing a listening socket resets connections that are established but not yet accepted. On Linux, the first packet
     of a new connection is therefore dropped: the client retries, and finds the socket closed or a successor's. On other
-    systems nothing is done, and a connection that arrives at the last moment may be reset.
+    systems nothing is done, and a connection that arrives at the last moment may be reset. A Unix socket has no
+    such packets: its file is deleted, before a successor can have replaced it.
     """
+    if listener.family == socket.AF_UNIX:
+        Path(listener.getsockname()).unlink(missing_ok=True)
+        return
     if sys.platform != "linux":
         return
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))

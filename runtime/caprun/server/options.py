@@ -1,6 +1,7 @@
 """The options of a request: the search options from their table, and two options of the service."""
 
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,8 +14,8 @@ from caprun.server.batching import Ask
 from caprun.server.settings import Settings
 
 _MOST_OPTIONS = 64  # maximum in a query
-_LONGEST_SHOWN = 32
-_NUMBER = re.compile(r"-?\d+(\.\d*)?(e-?\d+)?", re.ASCII)  # Python also reads " 1", "1_000" and "nan"
+# Python also reads " 1", "1_000" and "nan"
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)(e-?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def request_options(settings: Settings) -> Mapping[str, SearchOption]:
@@ -67,7 +68,7 @@ def _checked(pairs: Iterable[tuple[str, Any]], options: Mapping[str, SearchOptio
     given: dict[str, Any] = {}
     for name, value in pairs:
         if name not in options:
-            raise UsageError(f"There is no option {_shown(name)}; the options are {', '.join(options)}.")
+            raise UsageError(f"There is no option {reprlib.repr(name)}; the options are {', '.join(options)}.")
         if name in given:
             raise UsageError(f"`{name}` is given twice; give it once.")
         value = _value(value, options[name]) if isinstance(value, str) else value
@@ -106,7 +107,3 @@ def _value(text: str, option: SearchOption) -> Any:
         return int(text) if option.kind == "integer" else float(text)
     except ValueError:
         return text
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")

@@ -140,9 +140,13 @@ class Supervisor:
         log.info(ENDING, number.name, self._settings.grace)
         for worker in self._workers:
             worker.process.terminate()
-        closing = threading.Timer(self._settings.drain, listening.close_door, [self._listener])
+        closing = threading.Timer(self._settings.drain, self._close_door)
         closing.daemon = True
         closing.start()
+
+    def _close_door(self) -> None:
+        listening.close_door(self._listener)
+        self._listener.close()  # only this process's copy; `serve` then leaves a successor's Unix socket in place
 
 
 def _be_worker(work: Work, placement: Placement, tell: Connection, delay: float) -> None:

@@ -12,7 +12,7 @@ from caprun.errors import CaprunError
 from caprun.server import listening
 from caprun.server.settings import Settings
 from tests.caprun.server.support.service import PHOTO, is_error, running
-from tests.caprun.server.support.serving import LONG, serving
+from tests.caprun.server.support.serving import LONG, head, read_answers, serving, until
 from tests.caprun.server.test_command import fails
 
 ORIGIN = {"Origin": "https://example.org"}
@@ -119,9 +119,28 @@ def test_it_serves_on_a_unix_socket_replaces_a_stale_one_and_removes_it(tiny: Pa
         connection.request("POST", "/v1/caption", PHOTO)
         assert connection.getresponse().status == 200
         connection.close()
+        assert path.stat().st_mode & 0o777 == 0o666  # a proxy runs as another user
         service.signal()
         assert service.ends() == 0
     assert not path.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_service_that_ends_leaves_the_unix_socket_of_its_successor(tiny: Path, tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "caprun.sock"
+    said = rf"Serving .* at unix:{path}[,;]"
+    options = ("--uds", path, "--drain", 0, "--workers", workers)
+    with serving(tiny, *options, listens=said) as service, socket.socket(socket.AF_UNIX) as begun:
+        begun.connect(str(path))
+        begun.sendall(head("/v1/caption", "POST", f"Content-Length: {len(PHOTO)}"))
+        service.signal()
+        until(lambda: not path.exists())
+        with serving(tiny, "--uds", path, listens=said):
+            begun.sendall(PHOTO)
+            (answer,) = read_answers(begun)
+            assert answer.status == 200
+            assert service.ends() == 0
+            assert path.exists()
 
 
 def test_a_unix_socket_in_use_and_an_ordinary_file_are_not_replaced(tmp_path: Path) -> None:

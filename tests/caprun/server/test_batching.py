@@ -322,6 +322,20 @@ def test_a_full_queue_refuses_requests_until_one_leaves(captioner: Captioner) ->
     working(captioner, work, queue=2)
 
 
+def test_a_body_that_has_arrived_counts_with_its_own_size(captioner: Captioner) -> None:
+    async def work(together: Batcher) -> None:
+        with together.admit(ASK, None) as admission:
+            with pytest.raises(Refusal), together.admit(ASK, None):
+                pass
+            together.received(admission, 40)
+            with together.admit(ASK, 60):
+                pass
+        with together.admit(ASK, None):
+            pass
+
+    working(captioner, work, max_bytes=100, queue_bytes=100)
+
+
 def test_photos_being_captioned_are_not_in_the_queue(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 

@@ -65,6 +65,13 @@ def test_a_photo_is_accepted_in_each_way_that_curl_sends_it(
     assert curl(service, tmp_path, *options)["caption"] == captioner.caption(ONE).text
 
 
+def test_a_gif_that_begins_like_a_form_field_is_a_photo() -> None:
+    gif = encode(Image.new("RGB", (61, 8)), "GIF")
+    assert gif.startswith((b"GIF87a=", b"GIF89a="))
+    upload = read_upload(BodyHead(FORM, FORM, len(gif)), gif, Settings())
+    assert (upload.photos, upload.is_list) == ([gif], False)
+
+
 @pytest.mark.parametrize("photo", ["photo.png", "photo.jpg"])
 @pytest.mark.parametrize("header", [[], ["-H", "Content-Type: image/jpeg"], ["-H", "Content-Type:"]])
 def test_a_photo_damaged_by_curl_d_is_refused_with_a_hint_at_data_binary(

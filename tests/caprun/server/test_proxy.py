@@ -12,7 +12,8 @@ import pytest
 
 from caprun import Captioner
 from caprun.server.settings import Settings
-from tests.caprun.server.support.service import LONG, PHOTO, Running, is_error, running, wait_until
+from tests.caprun.server.support.service import PHOTO, Running, is_error, running
+from tests.caprun.server.support.serving import LONG, until
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "serve-behind-a-proxy.md"
 
@@ -45,7 +46,7 @@ def proxy(service: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with subprocess.Popen([nginx, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]) as process:
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}/captions", timeout=LONG, trust_env=False) as client:
-                wait_until(lambda: process.poll() is not None or _answers(port))
+                until(lambda: process.poll() is not None or _answers(port))
                 assert process.poll() is None, "nginx did not start"
                 yield client
         finally:

@@ -17,18 +17,15 @@ from caprun.server.settings import Settings
 from tests.caprun.photos.support.encoding import chunk, encode
 from tests.caprun.server.support.service import (
     JSON,
-    LONG,
     PHOTO,
     Running,
-    answer_of,
     gated,
-    head,
     is_error,
     is_sentence,
     listed,
     running,
-    wait_until,
 )
+from tests.caprun.server.support.serving import LONG, head, read_answers, until
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +82,7 @@ def test_an_invalid_photo_is_refused_in_one_line(service: Running, photo: bytes,
         (b'{"photos": [3]}', 422, "not text"),
         (b'{"photos": [null, [], {}]}', 422, "not text"),
         (b'{"photos": ["QQ=="], "beam_size": 33}', 422, "from 1 to 10"),
+        (b'{"photos": ["QQ=="], "length_penalty": 1' + b"0" * 400 + b"}", 422, "from 0 to 10"),
         (b'{"Photos": ["QQ=="]}', 422, "not a list of photos"),
         (listed(*[PHOTO] * 5), 413, "more than 4 photos"),
         (b'{"photos": [' + b'"",' * 30_000 + b'""]}', 413, "more than 4 photos"),
@@ -173,16 +171,16 @@ def test_attention_is_refused_for_a_model_without_it(captioner: Captioner) -> No
 def test_a_full_queue_refuses_a_request_before_its_body_arrives(captioner: Captioner) -> None:
     with gated(captioner, queue=1) as (service, backend), ThreadPoolExecutor(2) as clients:
         first = clients.submit(service.caption, PHOTO)
-        wait_until(lambda: backend.batches)
+        until(lambda: backend.batches)
         second = clients.submit(service.caption, PHOTO)
-        wait_until(lambda: service.service.batcher.photos == 1)
+        until(lambda: service.service.batcher.photos == 1)
         assert service.metric("caprun_queue_length") == 1
         with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
-            client.sendall(head("Content-Length: 50000"))
-            status, headers, body = answer_of(client)
-        assert status == 429
-        assert int(headers["retry-after"]) >= 1
-        is_sentence(body["error"], "Too many photos")
+            client.sendall(head("/v1/caption", "POST", "Content-Length: 50000"))
+            (answer,) = read_answers(client)
+        assert answer.status == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        is_sentence(answer.error, "Too many photos")
         assert service.client.get("/healthz").status_code == 200
         backend.gate.set()
         assert first.result().status_code == second.result().status_code == 200
@@ -192,10 +190,10 @@ def test_a_full_queue_refuses_a_request_before_its_body_arrives(captioner: Capti
 def test_too_large_a_content_length_is_refused_before_the_body_arrives(service: Running) -> None:
     for length in (100_001, 10**12):
         with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
-            client.sendall(head(f"Content-Length: {length}"))
-            status, _, body = answer_of(client)
-        assert status == 413
-        is_sentence(body["error"], "100,000 bytes")
+            client.sendall(head("/v1/caption", "POST", f"Content-Length: {length}"))
+            (answer,) = read_answers(client)
+        assert answer.status == 413
+        is_sentence(answer.error, "100,000 bytes")
 
 
 def test_a_body_of_unknown_length_is_refused_once_it_is_too_large(service: Running) -> None:
@@ -205,16 +203,16 @@ def test_a_body_of_unknown_length_is_refused_once_it_is_too_large(service: Runni
 
     is_error(service.client.post("/v1/caption", content=parts()), 413, "100,000 bytes")
     assert service.client.post("/v1/caption", content=iter([PHOTO[:50], PHOTO[50:]])).status_code == 200
-    wait_until(lambda: service.service.batcher.photos == 0)
+    until(lambda: service.service.batcher.photos == 0)
 
 
 def test_a_body_that_arrives_too_slowly_is_refused(captioner: Captioner) -> None:
     with running(captioner, Settings(body_timeout=0.05)) as service:
         with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
-            client.sendall(head("Content-Length: 1000") + b"\xff\xd8\xff")
-            status, headers, body = answer_of(client)
-        assert (status, headers["connection"]) == (408, "close")
-        is_sentence(body["error"], "took longer than 0.05 seconds")
+            client.sendall(head("/v1/caption", "POST", "Content-Length: 1000") + b"\xff\xd8\xff")
+            (answer,) = read_answers(client)
+        assert (answer.status, answer.headers["connection"]) == (408, "close")
+        is_sentence(answer.error, "took longer than 0.05 seconds")
         assert service.service.batcher.photos == 0
 
 
@@ -224,15 +222,15 @@ def test_a_body_that_arrives_too_slowly_is_refused(captioner: Captioner) -> None
 def test_photos_of_disconnected_clients_are_not_captioned(captioner: Captioner) -> None:
     with gated(captioner) as (service, backend), ThreadPoolExecutor(2) as clients:
         first = clients.submit(service.caption, PHOTO)
-        wait_until(lambda: backend.batches)
+        until(lambda: backend.batches)
         leaving = [socket.create_connection(("127.0.0.1", service.port), LONG) for _ in range(3)]
         for client in leaving:
-            client.sendall(head(f"Content-Length: {len(PHOTO)}") + PHOTO)
+            client.sendall(head("/v1/caption", "POST", f"Content-Length: {len(PHOTO)}") + PHOTO)
         staying = clients.submit(service.caption, PHOTO)
-        wait_until(lambda: service.service.batcher.photos == 4)
+        until(lambda: service.service.batcher.photos == 4)
         for client in leaving:
             client.close()
-        wait_until(lambda: service.service.batcher.photos == 1)
+        until(lambda: service.service.batcher.photos == 1)
         backend.gate.set()
         assert first.result().status_code == staying.result().status_code == 200
         assert backend.batches == [1, 1]
@@ -242,15 +240,15 @@ def test_photos_of_disconnected_clients_are_not_captioned(captioner: Captioner) 
 def test_a_client_that_disconnects_during_its_body_leaves_the_queue(service: Running) -> None:
     batcher = service.service.batcher
     with socket.create_connection(("127.0.0.1", service.port), LONG) as client:
-        client.sendall(head("Content-Length: 1000") + b"\xff\xd8\xff")
-        wait_until(lambda: batcher.photos == 1)
-    wait_until(lambda: batcher.photos == 0)
+        client.sendall(head("/v1/caption", "POST", "Content-Length: 1000") + b"\xff\xd8\xff")
+        until(lambda: batcher.photos == 1)
+    until(lambda: batcher.photos == 0)
 
 
 def test_a_request_past_its_deadline_is_refused_and_not_captioned(captioner: Captioner) -> None:
     with gated(captioner, deadline=0.1) as (service, backend), ThreadPoolExecutor(2) as clients:
         first = clients.submit(service.caption, PHOTO)
-        wait_until(lambda: backend.batches)
+        until(lambda: backend.batches)
         late = service.caption(PHOTO)
         is_error(late, 503, "waited too long")
         assert int(late.headers["retry-after"]) >= 1

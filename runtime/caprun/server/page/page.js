@@ -78,6 +78,8 @@ async function caption(photo) {
   if (most && photo.bytes.byteLength > most) {
     return fail(`This photo has ${megabytes(photo.bytes.byteLength)}, more than ${megabytes(most)}; scale it down first.`);
   }
+  clearInterval($("retry").waiting);
+  $("problem").textContent = "";
   turnTo("sending");
   const outcome = await send(photo.bytes, { ...options(), ...photo.wanted }, photo.controller.signal, (sent) => stale() || showProgress(sent));
   if (stale() || outcome.kind === "aborted") return;
@@ -250,7 +252,6 @@ function showBusy({ sentence, wait }) {
 
 function retry() {
   if (!current || $("retry").ariaDisabled) return;
-  $("problem").textContent = "";
   // kept for all further tries
   if (document.body.dataset.state === "abstained") current.wanted = { min_confidence: 0 };
   turnTo("sending");
@@ -288,7 +289,7 @@ for (const input of [$("file"), $("capture")]) {
 addEventListener("paste", (event) => {
   const files = [...event.clipboardData.files];
   if (files.length) takeFirst(files);
-  else remark("There is no photo on the clipboard; copy the photo itself, not its address.");
+  else if (event.target !== $("key")) remark("There is no photo on the clipboard; copy the photo itself, not its address.");
 });
 
 let inside = 0; // elements that the dragged item has entered and not left

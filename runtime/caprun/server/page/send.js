@@ -2,9 +2,9 @@
 
 const KEY = "caprun-key";
 
-/** Keep the API key until this tab is closed. */
+/** Keep the API key until this tab is closed. Keys are ASCII; a pasted one may begin or end with a space or an invisible character. */
 export function useKey(key) {
-  sessionStorage.setItem(KEY, key);
+  sessionStorage.setItem(KEY, key.replace(/^[^!-~]+|[^!-~]+$/g, ""));
 }
 
 /** Return the headers of API requests: the key, if the user entered one. */

@@ -27,6 +27,23 @@ def test_the_page_works_with_an_api_key(browser: Any, tiny: Path, photos: list[b
         assert visit.caption(photos[0])["caption"]
 
 
+def test_a_pasted_key_replaces_the_error_about_a_missing_one(browser: Any, tiny: Path, photos: list[bytes]) -> None:
+    with serving(tiny, environment={"CAPRUN_API_KEY": "secret"}) as service, visits(browser, service.port) as visiting:
+        visit = visiting()
+        visit.pick(photos[0])
+        visit.until(lambda: "API key" in visit.problem)
+        field = visit.page.get_by_label("API key")
+        field.evaluate(
+            """field => field.dispatchEvent(
+                new ClipboardEvent("paste", {bubbles: true, clipboardData: new DataTransfer()}))"""
+        )
+        assert visit.page.locator("#remark").text_content() == ""
+        field.fill("secret\u200b ")
+        visit.page.get_by_role("button", name="Use this key").click()
+        visit.wait_for("done")
+        assert visit.problem == ""
+
+
 def test_only_a_model_with_neutral_words_has_a_switch_for_them(
     browser: Any, bundle: Path, visit: Visit, photos: list[bytes]
 ) -> None:

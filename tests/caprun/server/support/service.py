@@ -6,7 +6,6 @@ import contextlib
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -25,11 +24,11 @@ from caprun.server.options import request_options
 from caprun.server.process import server_config
 from caprun.server.settings import Settings
 from tests.caprun.photos.support.encoding import encode
+from tests.caprun.server.support.serving import LONG
+from tests.caprun.server.support.serving import until as wait_until
 
 T = TypeVar("T")
 JSON = {"Content-Type": "application/json"}
-LONG = 60.0
-"""Seconds after which a test stops waiting; enough for any slow machine."""
 
 
 class Watched:
@@ -81,14 +80,6 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(LONG):
         while not condition():
             await asyncio.sleep(0.002)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Waits until a condition holds, outside a coroutine."""
-    end = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.002)
 
 
 ASK = Ask(SearchOptions(3, 12, 1.0))
@@ -151,21 +142,6 @@ def gated(captioner: Captioner, **settings: Any) -> Iterator[tuple[Running, Watc
             yield found, backend
         finally:
             backend.gate.set()
-
-
-def head(*lines: str, path: str = "/v1/caption") -> bytes:
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: here", *lines, "", ""]).encode()
-
-
-def answer_of(client: socket.socket) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Reads one response; returns its status, headers and JSON."""
-    file = client.makefile("rb")
-    status = int(file.readline().split()[1])
-    headers = {}
-    while line := file.readline().strip().decode():
-        name, _, value = line.partition(":")
-        headers[name.lower()] = value.strip()
-    return status, headers, json.loads(file.read(int(headers["content-length"])))
 
 
 def is_error(answer: httpx.Response, status: int, *words: str) -> None:

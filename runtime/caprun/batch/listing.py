@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -41,8 +42,8 @@ def list_photos(
         arguments: Paths, or `-`.
         standard_input: The file to read for `-`.
         recursive: Whether to search subfolders.
-        exclude: `fnmatch` patterns; a photo whose name, or path relative to the folder that was named, matches is left
-            out, and so is everything in a folder that matches.
+        exclude: `fnmatch` patterns; a photo is left out if its name or path matches, or that of a folder it is in;
+            paths are relative to the folder that was named, or as given for a photo that was named.
         left_out: Counts, by extension, photos in folders that cannot be read here and are therefore left out. If it is
             None, photos that need an extra are listed.
 
@@ -56,7 +57,7 @@ def list_photos(
         if argument == STANDARD_INPUT:
             listed = [Listed(path, _file_name(path)) for path in _read_paths(standard_input)]
             found = [one for one in listed if not _is_excluded(one.path, exclude)]
-            if not found:
+            if not listed:
                 raise UsageError("Standard input names no photos; write their paths to it, one per line.")
         elif os.path.isdir(argument):  # noqa: PTH112  (never an error: an unreadable path is a photo)
             unread: Counter[str] | None = None if left_out is None else Counter()
@@ -71,8 +72,10 @@ def list_photos(
             if left_out is not None and unread:
                 left_out.update(unread)
         else:
-            found = [Listed(argument, _file_name(argument))]
+            found = [] if _is_excluded(argument, exclude) else [Listed(argument, _file_name(argument))]
         photos += found
+    if not photos:
+        raise UsageError("--exclude leaves out every photo; give another pattern.")
     return photos
 
 
@@ -115,9 +118,9 @@ def _read_paths(file: BinaryIO) -> list[str]:
 
 
 def _is_excluded(path: str, patterns: Sequence[str]) -> bool:
-    parts = Path(path).parts
-    ends = ["/".join(parts[: count + 1]) for count in range(len(parts))]
-    patterns = [pattern.removeprefix("./").rstrip("/") for pattern in patterns]
+    parts = Path(path).as_posix().split("/")
+    ends = list(accumulate(parts, "{}/{}".format))
+    patterns = [text for pattern in patterns if (text := pattern.removeprefix("./").rstrip("/"))]
     return any(fnmatch(one, pattern) for pattern in patterns for one in (*parts, *ends))
 
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from caprun.caption import Caption
 from caprun.errors import ImageError, UsageError
@@ -47,7 +48,7 @@ def caption_many(
     Raises:
         UsageError: A number is out of range, or `photos` is a single photo.
     """
-    if isinstance(photos, str | bytes | os.PathLike):
+    if isinstance(photos, str | bytes | os.PathLike | Image.Image) or hasattr(photos, "read"):
         raise UsageError("caption_many takes a list of photos; use caption for a single photo.")
     threads = threads_for_all_cores() if decoders is None else decoders
     if not 1 <= batch_size <= MOST_BATCH:

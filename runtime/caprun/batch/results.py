@@ -64,7 +64,8 @@ class Results:
                 self._resume(overwrite)
         except BaseException:
             if not os.path.exists(self._state) and not os.fstat(self._file).st_size:  # noqa: PTH110  (its name may be too long)
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # Windows deletes no open file
+                    path.unlink(missing_ok=True)
             os.close(self._file)
             raise
         self._synced = time.monotonic()
@@ -191,7 +192,8 @@ class Results:
                 f"{taken} exists and was not written by this run; give another --output, or --overwrite to replace it."
             )
         with atomic_write(self._state) as state:
-            state.write((json.dumps(self._identity, ensure_ascii=False, indent=1) + "\n").encode())
+            # ASCII, because options can have bytes that are not UTF-8
+            state.write((json.dumps(self._identity, indent=1) + "\n").encode())
             state.flush()  # on a full disk, the old results stay
             os.ftruncate(self._file, 0)  # before the state is in place, so that rows never have another run's state
             for text in self._texts or ():

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from caprun.engine import find_bundle
 from caprun.errors import CaprunError, DeviceError, UsageError
 from caprun.inference.devices import choose_device
 from caprun.inference.precisions import choose_precision
+from caprun.photos.extensions import describe_left_out
 
 _SPARE_CPUS = 3  # for Ray Data's own actor and tasks, which read, filter, split and write next to the workers
 
@@ -58,7 +60,10 @@ def caption_in_bulk(arguments: Sequence[str], output: Path, standard_input: Bina
     precision = options.precision or choose_precision(bundle.manifest, device)
     bundle.graphs(precision)  # refuses a bundle that was altered
     search = with_search_options(bundle.manifest, bundle.vocabulary, options.search)
-    source = find_source(arguments, standard_input, options)
+    left_out: Counter[str] = Counter()
+    source = find_source(arguments, standard_input, options, left_out)
+    for line in describe_left_out(left_out):
+        print(line, file=sys.stderr)
     total = len(source.ids)
     identity = {
         "rows": ROW_FORMAT,

@@ -14,7 +14,7 @@ from typing import Any
 
 from caprun.atomic_write import atomic_write
 from caprun.batch.results import of_another_run, read_identity
-from caprun.bulk.source import PARQUET, refuse_unreadable
+from caprun.bulk.source import PARQUET, STATE, refuse_unreadable
 from caprun.errors import OutputError, UsageError
 
 
@@ -23,7 +23,7 @@ class Output:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.state = path / ".caprun"
+        self.state = path / STATE
         self.done = self.state / "done"
         self.attempts = self.state / "attempts"
         self._job = self.state / "job.json"

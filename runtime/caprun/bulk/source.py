@@ -13,6 +13,8 @@ from caprun.bulk.worker import BulkOptions, row_schema
 from caprun.errors import UsageError
 
 PARQUET = ".parquet"
+STATE = ".caprun"
+"""Folder in the output of a job that records its progress."""
 IMAGE = "image"
 """Id column of photos that are named by paths."""
 _FILE = "file"
@@ -47,10 +49,12 @@ class BulkSource:
         return [str(path)]
 
 
-def find_source(arguments: Sequence[str], standard_input: BinaryIO, options: BulkOptions) -> BulkSource:
+def find_source(
+    arguments: Sequence[str], standard_input: BinaryIO, options: BulkOptions, left_out: Counter[str] | None = None
+) -> BulkSource:
     """Finds the rows that the arguments name: those of Parquet files, or photos as `list_photos` finds them.
 
-    A photo that is named twice is captioned once.
+    A photo that is named twice is captioned once. `left_out` counts photos that cannot be read, as in `list_photos`.
 
     Raises:
         UsageError: The arguments name no photos, or mix photos and Parquet files; a file is not Parquet or has no such
@@ -61,7 +65,8 @@ def find_source(arguments: Sequence[str], standard_input: BinaryIO, options: Bul
         return _from_parquet([file for files in tables for file in files], options.image_column, options.id_column)
     if any(tables):
         raise UsageError("INPUT mixes Parquet files and photos; caption them in separate jobs.")
-    return _from_paths([photo.path for photo in list_photos(arguments, standard_input, recursive=options.recursive)])
+    photos = list_photos(arguments, standard_input, recursive=options.recursive, left_out=left_out)
+    return _from_paths([photo.path for photo in photos])
 
 
 def refuse_unreadable(path: str | os.PathLike[str]) -> None:
@@ -90,6 +95,7 @@ def _parquet_files(argument: str, recursive: bool) -> list[str]:
         os.path.abspath(file)  # noqa: PTH100
         for file in found
         if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)  # hidden
+        and (file.parent == path or not (file.parent / STATE).is_dir())  # the output of a job
     )
 
 

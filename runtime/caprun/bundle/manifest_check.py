@@ -13,6 +13,7 @@ from caprun.bundle.vocabulary import Vocabulary
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}(?<!\.)")
 """Names of files and precisions: no system reads them as a path, drive or stream, and no terminal as a control code."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")  # which XML and terminals cannot show
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # reserved in every Windows directory
 _MOST_SIDE = 2**14  # pixels
 _INDICES = ("row", "parent", "token", "k")
@@ -26,6 +27,8 @@ def is_plain_name(name: str) -> bool:
 
 def problems(manifest: Manifest, vocabulary: Vocabulary) -> Iterator[str]:
     """Describes in a few words each contradiction in a manifest whose keys, types and file names are valid."""
+    if _CONTROL.search(manifest.name):
+        yield "its name contains a control character"
     special = astuple(manifest.special)
     if len(set(special)) != len(special) or not all(0 <= index < len(vocabulary) for index in special):
         yield "its special ids are not four different ids of the vocabulary"

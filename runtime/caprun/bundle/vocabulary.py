@@ -86,7 +86,7 @@ class Vocabulary:
         index = {piece: i for i, piece in enumerate(self.pieces)}
         texts = [piece.removeprefix(joining.continuation).removeprefix(joining.word_start) for piece in self.pieces]
         for word in words:
-            found = index.get(word, index.get(joining.word_start + word))
+            found = index.get(joining.word_start + word, index.get(word))
             if any(letter in joining.unspaced for letter in word):
                 yield from _spelled(word, texts, option, at_end=at_end)
             elif found is not None:

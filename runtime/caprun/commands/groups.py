@@ -25,12 +25,14 @@ class ErrorsAsSentences(click.Group):
         run: Callable[..., Any] = partial(super().main, *args)
         if not extra.pop("standalone_mode", True):
             return run(standalone_mode=False, **extra)
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:  # closed before the start; another file could get its descriptor
+                setattr(sys, name, open(os.devnull, mode, errors="backslashreplace"))  # noqa: PTH123, SIM115
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have bytes that are not UTF-8
         try:
             code = run(standalone_mode=False, **extra)
-            if sys.stdout is not None:  # None if it was closed before the start
-                sys.stdout.flush()
+            sys.stdout.flush()
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else self.name
             _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`.", 2)

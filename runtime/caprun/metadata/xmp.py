@@ -129,7 +129,7 @@ class Sidecar:
         for node in self._document.childNodes:
             pieces += _written(node)
             pieces.append("\n")
-        return "".join(pieces).encode()
+        return "".join(pieces).encode("utf-8", "replace")  # a model name can have bytes that are not UTF-8
 
     def _descriptions(self) -> list[Element]:
         return _children(self._rdf, _RDF, "Description")

@@ -164,7 +164,7 @@ def _png(data: bytes) -> Picture:
     if data[8:16] != b"\0\0\0\x0dIHDR":
         raise ValueError("no header")
     kept = [memoryview(data)[:33]]
-    exif = profile = None
+    exif = xmp = profile = None
     position = 33
     for _ in range(_MOST_CHUNKS):
         if position + 8 > len(data):
@@ -177,6 +177,8 @@ def _png(data: bytes) -> Picture:
                 break
         elif name == b"eXIf":
             exif = data[position + 8 : position + 8 + length]
+        elif name == b"iTXt" and data.startswith(b"XML:com.adobe.xmp\0", position + 8):
+            xmp = data[position + 8 : position + 8 + length]
         elif name == b"iCCP" and profile is None:
             profile = _inflated(data[position + 8 : position + 8 + length])
         elif not name.isalnum() or name in (b"IHDR", b"PLTE", b"tRNS"):
@@ -188,7 +190,7 @@ def _png(data: bytes) -> Picture:
         data = b"".join(kept)
     # greyscale and palette images take one byte per pixel, all others four
     decoded = width * height * (1 if colour in (0, 3) and depth <= 8 else 4)
-    return Picture(data, (width, height), orientation_of(exif, None), decoded, decoded, False, profile)
+    return Picture(data, (width, height), orientation_of(exif, xmp), decoded, decoded, False, profile)
 
 
 def _inflated(chunk: bytes) -> bytes:

@@ -211,3 +211,18 @@ def test_patterns_leave_out_files_and_folders(tmp_path: Path) -> None:
     assert names("./deep/") == names("deep/*")  # as shells complete it
     with pytest.raises(UsageError, match=r"--exclude leaves out every photo"):
         names("*")
+
+
+def test_patterns_leave_out_named_photos_and_absolute_paths(tmp_path: Path) -> None:
+    kept, old = tmp_path / "a.jpg", tmp_path / "old" / "b.jpg"
+
+    def names(*exclude: str) -> list[str]:
+        named = [photo.relative for photo in list_photos([str(kept), str(old)], io.BytesIO(), exclude=exclude)]
+        lines = io.BytesIO(os.fsencode(f"{kept}\n{old}\n"))
+        assert [photo.relative for photo in list_photos(["-"], lines, exclude=exclude)] == named
+        return named
+
+    assert names() == ["a.jpg", "b.jpg"]
+    assert names("b.*") == names("old") == names(f"{tmp_path}/old/*") == ["a.jpg"]
+    with pytest.raises(UsageError, match=r"--exclude leaves out every photo; give another pattern"):
+        names("*.jpg")

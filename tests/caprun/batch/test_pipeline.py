@@ -1,5 +1,6 @@
 """The pipeline returns the captions of single photos, in order, with several threads and bounded memory."""
 
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,6 +171,7 @@ def test_invalid_numbers_are_refused_before_the_first_result(captioner: Captione
         captioner.caption_many([], **numbers)
 
 
-def test_a_single_path_is_refused(captioner: Captioner) -> None:
+@pytest.mark.parametrize("photo", ["photo.jpg", b"", io.BytesIO(), Image.new("RGB", (1, 1))])
+def test_a_single_photo_is_refused(captioner: Captioner, photo: Any) -> None:
     with pytest.raises(UsageError, match="use caption for a single photo"):
-        captioner.caption_many("photo.jpg")
+        captioner.caption_many(photo)

@@ -51,6 +51,11 @@ def test_every_name_can_be_read_back_from_json_lines(tmp_path: Path) -> None:
     assert os.fsencode(json.loads(content.split(b"\n")[3])["image"]) == b"\xff\xfe.jpg"
 
 
+def test_an_option_that_is_not_utf8_identifies_a_run(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", NAMES, 3, {"suppress": "\udcff"})
+    assert write(tmp_path / "rows.jsonl", NAMES, None, {"suppress": "\udcff"}).done == len(NAMES)
+
+
 def test_every_name_can_be_read_back_from_csv(tmp_path: Path) -> None:
     write(tmp_path / "rows.csv", NAMES)
     with (tmp_path / "rows.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:

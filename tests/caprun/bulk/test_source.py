@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,21 @@ def test_missing_and_invalid_parquet_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "no.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UsageError, match="cannot be read"):
         source(str(tmp_path / "no.parquet"))
+
+
+def test_the_output_of_a_job_in_the_folder_of_its_input_is_not_read(table: Callable[..., str], tmp_path: Path) -> None:
+    file = table(id=[1], image=[b""])
+    (tmp_path / "out" / ".caprun").mkdir(parents=True)
+    (tmp_path / "out" / "rows.parquet").touch()
+    assert source(str(tmp_path), recursive=True).files == [file]
+
+
+def test_photos_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.tif", "c.CR2"):
+        (tmp_path / name).touch()
+    left_out: Counter[str] = Counter()
+    found = find_source([str(tmp_path)], io.BytesIO(), BulkOptions(), left_out)
+    assert (len(found.ids), left_out) == (1, {".tif": 1, ".cr2": 1})
 
 
 @pytest.mark.parametrize("name", ["what?", "x;", "a\tb", "a\nb", "\udcff"])

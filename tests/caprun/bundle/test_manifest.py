@@ -259,6 +259,14 @@ def test_a_precision_name_that_is_not_plain_is_refused(
     assert "the name of a precision is not a plain name" in refuse(bundle)
 
 
+@pytest.mark.parametrize("name", ["x\x01y", "x\x1b[2J", "\uffff"], ids=ascii)
+def test_a_model_name_with_a_control_character_is_refused(
+    refuse: Refuse, bundle: Path, edit_manifest: Edit, name: str
+) -> None:
+    edit_manifest(bundle, lambda data: data.update(name=name))
+    assert "its name contains a control character" in refuse(bundle)
+
+
 @pytest.mark.parametrize("name", ["encoder_model.onnx", "decoder_model.int8.onnx", "MODEL_CARD.md", "a", "x-1+2.bin"])
 def test_usual_file_names_are_plain(name: str) -> None:
     assert is_plain_name(name)

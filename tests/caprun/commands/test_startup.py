@@ -90,6 +90,17 @@ def test_captioning_leaves_no_files_in_home_cache_or_temporary_folders(
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_closed_standard_streams_are_like_the_null_device(tiny: Path, picture: Image.Image, tmp_path: Path) -> None:
+    picture.save(tmp_path / "photo.png")
+    rows = tmp_path / "rows.jsonl"
+    base = f"'{sys.executable}' -m caprun --model '{tiny}' --device cpu '{tmp_path}'"
+    for command in (f"{base} --output '{rows}' <&- >&- 2>&-", f"{base} --xmp >&-"):
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+        assert "Error" not in done.stderr
+    assert len(rows.read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize("chosen", [None, "3"])
 def test_the_environment_is_restored_for_processes_started_later(
     monkeypatch: pytest.MonkeyPatch, chosen: str | None

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from caprun.errors import ImageError, TooLargeError
 from caprun.photos.file import Photo
@@ -134,6 +135,13 @@ class TestOrientation:
         upright = pixels(data)
         assert upright.shape == (30, 40, 3)
         assert np.abs(upright.astype(int) - np.asarray(picture)).mean() < 4
+
+    def test_an_orientation_in_the_xmp_of_a_png_is_applied(self, picture: Image.Image) -> None:
+        notes = PngInfo()
+        notes.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="6"/>')
+        data = encode(picture, "PNG", pnginfo=notes)
+        assert open_photo(data).size == (picture.height, picture.width)
+        np.testing.assert_array_equal(pixels(data), pixels(Image.open(io.BytesIO(data))))
 
     def test_an_opened_photo_is_not_turned_again(self, picture: Image.Image) -> None:
         exif = Image.Exif()

@@ -188,6 +188,14 @@ def test_a_piece_is_found_with_or_without_its_word_start() -> None:
 
 
 @pytest.mark.parametrize("name", ["suppress", "bad_endings"])
+def test_a_word_is_banned_and_not_the_same_letters_inside_a_word(name: str) -> None:
+    joining = Joining(word_start="▁")
+    pieces = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", "▁a", "▁cat"), joining)
+    (spelling,) = pieces.spellings(("a",), name, at_end=False)
+    assert spelling == (frozenset([5]),)
+
+
+@pytest.mark.parametrize("name", ["suppress", "bad_endings"])
 def test_words_cannot_be_banned_without_a_vocabulary(name: str) -> None:
     options = SearchOptions(**{name: ("a",)})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=f"`{name}` names words; give the search a vocabulary"):

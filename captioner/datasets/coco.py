@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, split_in, split_named, such_as
+from captioner.datasets.example import SPLIT_FOLDERS, Example, Problems, Split, split_in, split_named, such_as
 from captioner.datasets.files import PHOTO_FOLDERS, PhotoFinder, contains, is_photo_name, list_files, read_json
 from captioner.datasets.references import captions_in
 from captioner.datasets.table import NAME_COLUMNS
@@ -43,15 +43,16 @@ def find_others(directory: Path) -> list[Path]:
         names = list_files(folder)
         photos = {PurePath(name).stem for name in names if is_photo_name(name)}
         files = [folder / name for name in names if name.lower().endswith(".json")]
-        # img2dataset writes a JSON file next to each photo
-        found += [file for file in files if file.stem not in photos and contains(file, *_KEYS)]
+        # img2dataset writes a JSON file next to each photo, and `datasets` writes dataset_infos.json
+        others = (file for file in files if file.stem not in photos and not file.name.startswith("dataset_info"))
+        found += [file for file in others if contains(file, *_KEYS)]
     return found
 
 
 def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
     """Yields the photos in the order of the files; adds faulty annotations and missing photos to `problems`."""
     for file in files:
-        names, captions = _parse(file, problems)
+        names, captions, splits = _parse(file, problems)
         # photos of different splits can have the same name; the photos of captions_val2017.json are in val2017
         own = _own_folder(directory, file)
         split = split_in(own)
@@ -66,7 +67,7 @@ def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator
             if photo is None:
                 problems.missing.append(name)
             else:
-                yield Example(photo, tuple(captions[key]), split)
+                yield Example(photo, tuple(captions[key]), split or splits.get(key))
 
 
 def _by_year(directory: Path, files: list[Path]) -> list[list[Path]]:
@@ -127,8 +128,8 @@ def _names(images: Sequence[Any], file: Path, problems: Problems) -> dict[str, s
     return {key: of_id.pop() for key, of_id in names.items() if key not in shared}
 
 
-def _parse(file: Path, problems: Problems) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Returns the names and the captions of photos, by id."""
+def _parse(file: Path, problems: Problems) -> tuple[dict[str, str], dict[str, list[str]], dict[str, Split | None]]:
+    """Returns the names, the captions and the splits of photos, by id."""
     data = read_json(file, _WHAT)
     if isinstance(data, dict) and not {"images", "annotations"} & data.keys():  # maps names to captions
         data = [{NAME_COLUMNS[0]: name, "caption": captions} for name, captions in data.items()]
@@ -141,6 +142,8 @@ def _parse(file: Path, problems: Problems) -> tuple[dict[str, str], dict[str, li
     except (ValueError, KeyError, TypeError) as error:
         raise CaptionerError(f"{file} is not {_WHAT} ({type(error).__name__}: {error}).") from None
     captions: dict[str, list[str]] = {}
+    images = (image for image in (data["images"] if named else ()) if isinstance(image, dict))
+    splits = {_id(image.get("id")): split_named(image.get("split")) for image in images}
     for position, annotation in enumerate(annotations):
         try:
             key = _id(annotation.get("image_id"))
@@ -158,4 +161,5 @@ def _parse(file: Path, problems: Problems) -> tuple[dict[str, str], dict[str, li
             problems.rejected.append(where)
         else:
             captions.setdefault(key, []).extend(references)
-    return names, captions
+            splits[key] = splits.get(key) or split_named(annotation.get("split"))
+    return names, captions, splits

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from caprun.photos.extensions import EXTENSIONS, HIDDEN
-from captioner.datasets.example import SPLIT_FOLDERS, Problems
+from captioner.datasets.example import Problems
 from captioner.errors import CaptionerError
 
 PHOTO_FOLDERS = (
@@ -38,7 +38,7 @@ PHOTO_FOLDERS = (
 )
 """Folders in which datasets keep their photos."""
 _NUMBER = re.compile(r"#\d+$")
-_DEPTH = 3  # levels of subfolders
+_DEPTH = 5  # levels of subfolders
 
 
 class PhotoFinder:
@@ -171,12 +171,8 @@ def photos_in(folders: Iterable[Path]) -> list[Path]:
 
 
 def folders_within(directory: Path) -> list[Path]:
-    """Returns a dataset's folder, its photo and split folders, and other readable folders a few levels deep."""
-    usual = [directory / folder for folder in (*PHOTO_FOLDERS, *SPLIT_FOLDERS)]
-    inner = [folder / name for folder in usual[1:] for name in list_folders(folder)]
+    """Returns a dataset's folder and the readable folders inside it, each once, even if links lead to it."""
     found: dict[str, Path] = {}
-    for folder in (*usual, *inner):
-        found.setdefault(os.path.realpath(folder), folder)
     seen: set[str] = set()  # links can form cycles
     for path, names, _ in os.walk(directory, followlinks=True):
         real, depth = os.path.realpath(path), len(Path(path).relative_to(directory).parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -99,7 +100,7 @@ def read_dataset(source: Path, cache: Path | None = None) -> Reading:
         return _read_rows(cache, dataset_key(source, parquet), lambda _: ParquetRows(source, parquet))
     if not source.is_dir():
         raise CaptionerError(f"There is no dataset folder {source}; name one with --data.")
-    folders = (source / name for name in list_folders(source))
+    folders = (folder for name in list_folders(source) if os.access(folder := source / name, os.R_OK | os.X_OK))
     inside = {folder: known for folder in folders if _has_more(folder) and (known := _find(folder))}
     if not found and len(inside) == 1 and not photos_in(folders_within(next(iter(inside)))):
         found = inside.popitem()[1]  # the captions are in a subfolder
@@ -162,7 +163,10 @@ def _with_words(examples: Iterable[Example], problems: Problems) -> Iterator[Exa
 def _each_once(examples: Iterable[Example]) -> tuple[Example, ...]:
     """Merges the examples of each photo, which can be in several rows; they could be drawn for two splits otherwise."""
     once: dict[tuple[Path, Split | None], Example] = {}
+    examples = list(examples)
+    named = {example.image: example.split for example in examples if example.split}
     for example in examples:
+        example = replace(example, split=example.split or named.get(example.image))
         key = (example.image, example.split)
         if key in once:
             example = replace(example, references=once[key].references + example.references)

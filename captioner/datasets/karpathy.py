@@ -26,8 +26,9 @@ def find(directory: Path) -> list[list[Path]]:
     All of Karpathy's files come in one archive, so a folder often has several; files for other photos are left out.
     """
     files = sorted([*directory.glob("dataset.json"), *directory.glob("dataset_*.json")])
-    # others, such as dataset_infos.json, have no sentences
-    files = [file for file in files if file.is_file() and (file.name in _KNOWN or contains(file, b'"sentences"'))]
+    # the library `datasets` writes dataset_infos.json
+    files = [file for file in files if file.is_file() and not file.name.startswith("dataset_info")]
+    files = [file for file in files if file.name in _KNOWN or contains(file, b'"sentences"')]
     if len(files) > 1:
         photos = PhotoFinder(directory)
         counts = {file: sum(_photo(photos, image) is not None for image in _images(file)) for file in files}

@@ -23,9 +23,9 @@ def find(directory: Path) -> list[list[Path]]:
     return [list(texts)] if texts else []
 
 
-def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:
+def read(directory: Path, files: Sequence[Path], problems: Problems) -> Iterator[Example]:  # noqa: ARG001
     """Yields the photos in the order of their names; adds photos and texts without a partner to `problems`."""
-    for folder in dict.fromkeys([*(file.parent for file in files), *folders_within(directory)]):
+    for folder in folders_within(directory):
         inside = folder.relative_to(directory)
         split = next((named for part in inside.parts if (named := split_named(part))), None)
         alone = {name for name in list_files(folder) if name.lower().endswith(TEXTS)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -43,6 +44,7 @@ def _drawn(examples: Sequence[Example], parts: tuple[float, float, float], seed:
     train, dev = parts[0] / whole, (parts[0] + parts[1]) / whole
 
     def draw(name: str) -> Split:
+        name = unicodedata.normalize("NFC", name)  # a dataset copied on a Mac has decomposed names
         digest = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()
         lot = int.from_bytes(digest[:8], "big") / 2**64
         return "train" if lot < train else "dev" if lot < dev else "test"

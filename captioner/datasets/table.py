@@ -113,7 +113,9 @@ def _header(lines: Sequence[str]) -> _Header | None:
         fields = lines[first].split(separator)
         place = next((at for at, field in enumerate(fields[:-1]) if _is_photo(field)), None)
         if place is not None:
-            return _Header([], [""] * place + [FILE_NAME, "caption"], separator, first)
+            # Flickr's tables have the number of the caption after the photo
+            number = [""] * (len(fields) > place + 2 and fields[place + 1].strip().isdecimal())
+            return _Header([], [*[""] * place, FILE_NAME, *number, "caption"], separator, first)
     return None
 
 
@@ -160,9 +162,12 @@ def _fields(line: str, separator: str, count: int) -> list[str] | None:
     """
     for skip in (True, False):
         parts = [part + "\n" for part in line.rstrip(" ").split("\n")]
+        reader = csv.reader(parts, delimiter=separator, skipinitialspace=skip, strict=True)
         try:
-            fields = next(csv.reader(parts, delimiter=separator, skipinitialspace=skip, strict=True), [])
+            fields = next(reader, [])
         except csv.Error:  # or a field is larger than the module allows
+            continue
+        if reader.line_num < len(parts):  # the quotation marks are inside fields, so the lines are several rows
             continue
         if len(fields) == count or not skip:
             return fields

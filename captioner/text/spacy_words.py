@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from caprun.bundle.vocabulary import Vocabulary
 from captioner.config import DataConfig
 from captioner.errors import CaptionerError
-from captioner.text.splitting import joining, split
+from captioner.text.splitting import joining, lowered, split
 from captioner.text.tokenizer import SPECIAL_PIECES, Tokenizer, word_tokenizer
 from captioner.text.words import frequent
 
@@ -63,10 +63,12 @@ def restore_spacy(config: DataConfig, language: str, vocabulary: Vocabulary) -> 
 def _parts(model: Any, caption: str, config: DataConfig) -> list[_Part]:
     parts = []
     glued = False
-    for token in model(_text(caption)):
+    text = _text(caption)
+    shown = lowered(text) if config.lower_case else text  # as long as `text`, whose letters are composed
+    for token in model(text):
         kept = config.punctuation or token.text in _INSIDE_WORDS or _is_word(token.text)
         if kept and not token.is_space:
-            parts.append(_Part(token.lower_ if config.lower_case else token.text, glued))
+            parts.append(_Part(shown[token.idx : token.idx + len(token)], glued))
         glued = kept and not token.whitespace_
     return parts
 

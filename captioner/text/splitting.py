@@ -24,7 +24,7 @@ class Token(NamedTuple):
 
 
 # A word does not start with a combining mark, or the invisible variation selector after an emoji would be a word.
-_WORD = r"(?P<word>[\p{L}\p{N}][\p{L}\p{N}\p{M}]*(?:(?:[-']%s)[\p{L}\p{N}][\p{L}\p{N}\p{M}]*)*)"
+_WORD = r"(?P<word>[\p{L}\p{N}][\p{L}\p{N}\p{M}]*(?:(?:[-']|(?<=[lL])·(?=[lL])%s)[\p{L}\p{N}][\p{L}\p{N}\p{M}]*)*)"
 _WORDS = regex.compile(_WORD % "")
 _WORDS_AND_MARKS = regex.compile(_WORD % r"|(?<=\p{Nd})[.,:/](?=\p{Nd})" + r"|\p{S}[\p{S}\p{M}]*|\p{P}")
 _LEFT_OUT = regex.compile(r"[\p{P}\p{S}]")
@@ -53,9 +53,9 @@ _BOTH = "/／～〜・"
 def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -> list[Token]:
     """Splits a caption into words and, with `punctuation`, marks, in Unicode's composed form (NFC).
 
-    A word is a run of letters, digits and combining marks of any script. It keeps a hyphen or an apostrophe inside it
-    (`t-shirt`, `l'eau`) and, with `punctuation`, a mark between digits (`3.5`). All other characters separate words.
-    Invisible characters (joiners, soft hyphens) are removed.
+    A word is a run of letters, digits and combining marks of any script. It keeps a hyphen, an apostrophe or the dot of
+    Catalan inside it (`t-shirt`, `l'eau`, `pel·lícula`) and, with `punctuation`, a mark between digits (`3.5`). All
+    other characters separate words. Invisible characters (joiners, soft hyphens) are removed.
 
     Variants of a mark become one: double quotes open or close according to the adjacent space, or alternately
     (`"a"` and `„a“` become `“a”`, `»a«` becomes `«a»`), a single quote opens after a space and closes elsewhere, a
@@ -65,7 +65,7 @@ def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -
     # before composing, because a combining mark after a joiner could not be composed with its letter
     text = unicodedata.normalize("NFC", _INVISIBLE.sub("", caption)).translate(_PLAIN_JOINERS)
     if lower_case:
-        text = unicodedata.normalize("NFC", _lower(text))
+        text = unicodedata.normalize("NFC", lowered(text))
     if punctuation:
         text = _DETACHED_ENDING.sub("", text)
     tokens: list[Token] = []
@@ -82,7 +82,7 @@ def split(caption: str, *, lower_case: bool = True, punctuation: bool = False) -
     return tokens
 
 
-def _lower(text: str) -> str:
+def lowered(text: str) -> str:
     """Converts to lower case; in Turkish and related languages, `I` becomes `ı` and `İ` becomes `i`."""
     if _TURKISH.intersection(text):
         text = text.replace("I", "ı").replace("İ", "i")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from caprun.errors import UsageError
 from captioner.datasets.embedded.columns import library, photo_column, photo_in
 from captioner.datasets.embedded.image_folder import Row
-from captioner.datasets.example import split_named
+from captioner.datasets.example import split_in, split_named
 from captioner.errors import CaptionerError
 
 PREFIX = "hf:"
@@ -133,7 +133,7 @@ class HubRows:
         cells = {name.lower(): cell for name, cell in cells.items()}
         if isinstance(text := cells.get("txt"), str):  # a file in an archive, with one caption per line
             cells["txt"] = text.splitlines()
-        split = split_named(cells.get("split")) or (None if self._single else split_named(key))
+        split = split_named(cells.get("split")) or (None if self._single else split_in(key))
         return Row(photo, path if photo else "", cells, split)
 
 

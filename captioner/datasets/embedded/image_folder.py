@@ -21,7 +21,7 @@ from captioner.datasets.references import captions_in
 from captioner.output_files import prepare_folder, refusals, write_whole
 
 METADATA = "metadata.jsonl"
-_STATE = "state.json"
+_STATE = "state-2.json"  # a folder with state.json may lack splits, and is written again
 _LINK = "source"
 _SAVED_EVERY = 200  # rows
 _EXTENSIONS = {b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif"}  # by the first four bytes; otherwise .jpg
@@ -58,7 +58,7 @@ class Rows(Protocol):
 
 @dataclass
 class _State:
-    """Content of `state.json`."""
+    """Content of the state file."""
 
     origin: str = ""
     written: str = ""
@@ -143,5 +143,5 @@ def _described(folder: Path, row: Row) -> dict[str, Any]:
             write_whole("The photo", folder / name, row.photo)
     others = {column: cell for column, cell in row.cells.items() if column not in columns}
     kept = {column: cell for column, cell in others.items() if isinstance(cell, str | int)}  # such as an id
-    caption_column = columns[0] if len(columns) == 1 else "captions"
+    caption_column = columns[0] if columns else "captions"
     return {**kept, "file_name": name, "split": row.split, caption_column: references}

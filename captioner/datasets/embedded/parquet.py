@@ -78,7 +78,8 @@ class ParquetRows:
                 if photo is None and (found := photos.find(path.removeprefix(f"{self.folder}/"))):
                     path = str(found.relative_to(self.folder))
                 cells = {name.lower(): cell for name, cell in cells.items()}
-                yield Row(photo, path, cells, split_named(cells.get("split")) or split)
+                own = split_named(cells.get("split")) or split
+                yield Row(photo, path, cells, own or (None if photo else split_named(path.split("/")[0])))
 
     def position(self) -> Any:
         """Returns None, because reading the files again takes only seconds."""

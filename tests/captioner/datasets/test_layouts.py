@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import unicodedata
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -222,3 +226,50 @@ def test_a_table_with_unknown_columns_among_others_is_reported(tmp_path) -> None
     write(tmp_path, {"train/captions.csv": TABLE, "test/captions.csv": "bild,titel\np2.jpg,Ein Hund\n"}, "test/p2.jpg")
     (unread,) = load_dataset(write(tmp_path, {}, *within("train/"))).problems.unread
     assert unread.startswith("test/captions.csv (starts with 'bild,titel'; a table needs ")
+
+
+def test_texts_are_read_in_folders_five_levels_deep(tmp_path: Path) -> None:
+    photos = ["x/a.jpg", "photos/2023/05/b.jpg", "photos/family/2023/05/12/c.jpg"]
+    texts = {photo.replace(".jpg", ".txt"): f"A dog {number}" for number, photo in enumerate(photos)}
+    read = without_splits(found(write(tmp_path, texts, *photos)))
+    assert read == {photo: (f"A dog {number}",) for number, photo in enumerate(photos)}
+
+
+@pytest.mark.parametrize("listed", ["annotations", "images", "list"])
+def test_splits_in_coco_json_are_kept(tmp_path: Path, listed: str) -> None:
+    splits = ["train", "val", "test"]
+    annotations = [{"image_id": i, "caption": f"A dog {i}"} for i in range(3)]
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in range(3)]
+    data: Any = {"images": images, "annotations": annotations}
+    if listed == "list":
+        data = [{"image": f"{i}.jpg", "caption": f"A dog {i}", "split": split} for i, split in enumerate(splits)]
+    else:
+        for entry, split in zip(data[listed], splits, strict=True):
+            entry["split"] = split
+    read = found(write(tmp_path, {"captions.json": data}, *(f"{i}.jpg" for i in range(3))))
+    assert [split for _, _, split in read] == ["train", "dev", "test"]
+
+
+def test_a_folder_that_cannot_be_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"metadata.csv": "file_name,text\na.jpg,A dog\nb.jpg,A cat\n"}, "a.jpg", "b.jpg")
+    (tmp_path / "lost+found").mkdir()
+    scandir, access = os.scandir, os.access
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "lost+found" and access(path, mode))
+    assert len(found(tmp_path)) == 2
+
+
+def test_the_splits_drawn_for_a_copy_with_decomposed_names_are_the_same(tmp_path: Path) -> None:
+    drawn = []
+    for form in ("NFC", "NFD"):
+        names = [unicodedata.normalize(form, f"été{number}.jpg") for number in range(20)]
+        rows = "".join(f"{name},A dog\n" for name in names)
+        folder = write(tmp_path / form, {"metadata.csv": f"file_name,text\n{rows}"}, *names)
+        drawn.append([split for _, _, split in found(folder)])
+    assert drawn[0] == drawn[1]

@@ -88,6 +88,28 @@ def test_a_lone_quotation_mark_joins_no_rows_if_names_have_no_extension(folder) 
     assert captions(dataset) == [('"A dog',), ("A cat",), ('A 5" knife',)]
 
 
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_quotation_marks_inside_captions_join_no_rows_if_names_have_no_extension(folder, separator) -> None:
+    texts = ['A 5" screen', "A dog", 'A 10" cake', "A cat"]
+    rows = [f"p{number}{separator}{text}" for number, text in enumerate(texts)]
+    dataset = read(folder, "captions.csv", "\n".join([f"image_id{separator}caption", *rows]))
+    assert captions(dataset) == [(text,) for text in texts]
+
+
+@pytest.mark.parametrize("name", ["captions.txt", "captions.csv"])
+@pytest.mark.parametrize("row", ["{}| 0| A dog", "{},0,A dog"])
+def test_the_number_of_a_caption_in_a_table_without_a_header_is_not_learnt(folder, name, row) -> None:
+    dataset = read(folder, name, "\n".join([row.format("p0.jpg"), row.format("p1.jpg")]))
+    assert [caption.strip() for (caption,) in captions(dataset)] == ["A dog", "A dog"]
+
+
+def test_a_row_without_a_split_belongs_to_the_split_of_its_photo(folder) -> None:
+    text = "file_name,text,split\np0.jpg,A dog,train\np0.jpg,A pet,\np1.jpg,A cat,\np1.jpg,A tom,val\n"
+    dataset = read(folder, "metadata.csv", text)
+    found = [(example.references, example.split) for example in dataset.examples]
+    assert found == [(("A dog", "A pet"), "train"), (("A cat", "A tom"), "dev")]
+
+
 def test_quotation_marks_are_kept_if_a_row_is_not_quoted_as_csv(folder) -> None:
     rows = ['"Big" dogs run', '"A \\"big\\" dog"']
     dataset = read(folder, "metadata.csv", f"file_name,text\np0.jpg,{rows[0]}\np1.jpg,{rows[1]}\n")

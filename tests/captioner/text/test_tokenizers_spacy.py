@@ -57,6 +57,11 @@ def test_punctuation_that_spacy_leaves_inside_words_is_split_off() -> None:
     assert " ".join(words(tokenizer, "wet(very) <dog>,cat:red and/or 猫！猫")) == "wet very dog cat red and or 猫 猫"
 
 
+def test_turkish_is_lowered_by_its_rules() -> None:
+    caption = "İki köpek Irmakta"
+    assert words(build([caption], "spacy:tr"), caption) == ["iki", "köpek", "ırmakta"]
+
+
 def test_another_language_uses_its_own_rules() -> None:
     captions = ["L'homme à l'œil bleu, « peut-être » !", "Qu’est-ce qu'il fait ?"]
     tokenizer = build(captions, "spacy:fr", punctuation=True)

@@ -117,6 +117,11 @@ def test_captions_decode_with_punctuation_if_it_is_kept(caption, text):
     assert tokenizer.vocabulary.text(ids[1:-1]) == text
 
 
+def test_the_dot_of_catalan_is_inside_a_word_and_no_other_dot():
+    tokenizer = build_tokenizer(DataConfig(min_count=1), ["Una pel·lícula, un COL·LEGI. 安·娜 a·b"])
+    assert {"pel·lícula", "col·legi", "a", "b"} <= set(tokenizer.vocabulary.pieces)
+
+
 def test_the_default_tokenizer_matches_earlier_checkpoints():
     tokenizer = build_tokenizer(DataConfig(min_count=1), ["A dog, a Cat's t-shirt. 3.5"])
     assert tokenizer.vocabulary == Vocabulary((*SPECIAL_PIECES, "a", "3", "5", "cat's", "dog", "t-shirt"))

@@ -134,6 +134,23 @@ def test_image_folder_metadata_can_be_parquet(tmp_path):
     ]
 
 
+def test_the_folders_of_photos_in_parquet_metadata_set_the_split(tmp_path):
+    paths = ["train/1.png", "validation/2.png", "test/3.png"]
+    for number, path in enumerate(paths):
+        (tmp_path / "set" / path).parent.mkdir(parents=True)
+        (tmp_path / "set" / path).write_bytes(png(number))
+    write(tmp_path / "set" / "metadata.parquet", file_name=paths, text=[FIRST] * 3)
+    assert [example.split for example in load_dataset(tmp_path / "set").examples] == ["train", "dev", "test"]
+
+
+@pytest.mark.parametrize("column", ["caption", "sentences"])
+def test_the_description_that_datasets_writes_is_not_a_caption_file(tmp_path, column):
+    write(tmp_path / "set" / "data" / "train-00000-of-00001.parquet", image=embedded(1, 2), **{column: [FIRST, SECOND]})
+    features = {"image": {"_type": "Image"}, column: {"dtype": "string", "_type": "Value"}}
+    (tmp_path / "set" / "dataset_infos.json").write_text(json.dumps({"default": {"features": features}}))
+    assert captions(load_dataset(tmp_path / "set")) == [(FIRST,), (SECOND,)]
+
+
 def test_rows_that_cannot_be_trained_on_are_reported(tmp_path, photos_folder):
     photos = [*embedded(1, 2, 3), None, {"bytes": b"no photo", "path": "5.jpg"}, {"bytes": png(6), "path": None}]
     texts = [FIRST, None, [], FIRST, FIRST, "🙂"]

@@ -54,7 +54,7 @@ class DataSource:
         return cls(Path(directory), value)
 
     def __str__(self) -> str:
-        return str(self.directory) if self.weight == 1 else f"{self.directory}={self.weight:g}"
+        return str(self.directory) if self.weight == 1 else f"{self.directory}={self.weight!r}".removesuffix(".0")
 
 
 def load_datasets(

@@ -70,7 +70,13 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Returns scores in 0..1 (CIDEr in 0..10, NIST 0 or more, loss in nats per piece), protocols and captions."""
         rows = [
-            {"image": e.image.name, "caption": c.text, "log_prob": c.log_prob, "references": list(e.references)}
+            {
+                "image": e.image.name,
+                **({"dataset": e.dataset} if e.dataset else {}),
+                "caption": c.text,
+                "log_prob": c.log_prob,
+                "references": list(e.references),
+            }
             for e, c in zip(self.examples, self.captions, strict=True)
         ]
         found = {
@@ -82,6 +88,8 @@ class Evaluation:
             "protocol": f"free-running, all references, {scored_by(self.metrics)}",
             "scores": named(self.metrics, TITLES),
         }
+        if by_dataset := {name: value for name, value in self.metrics.items() if "@" in name}:
+            found["scores_by_dataset"] = by_dataset
         if taught := named(self.metrics, TEACHER_FORCED_TITLES):
             found["teacher_forced_protocol"] = (
                 "each reference separately, each piece predicted given the correct pieces before"

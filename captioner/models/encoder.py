@@ -140,7 +140,8 @@ class Encoder(nn.Module):
             return None
         module = _Beginning(self, self._before)
         with torch.inference_mode():
-            shape = tuple(module(torch.zeros(1, *self.size, 3, dtype=torch.uint8)).shape[1:])
+            photo = torch.zeros(1, *self.size, 3, dtype=torch.uint8, device=self.scale.device)
+            shape = tuple(module(photo).shape[1:])
         stem = Stem(module, shape, (self.key, len(self._before)))
         photos = _LARGEST_STEM if isinstance(self.features, TokenGrid) else 1
         return stem if stem.bytes <= photos * 3 * math.prod(self.size) else None

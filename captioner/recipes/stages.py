@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from caprun.errors import UsageError
-from caprun.search.bans import Bans
 from captioner.backends.pytorch import torch_device
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
@@ -23,7 +22,8 @@ from captioner.text.tokenizer import SPECIAL
 from captioner.training.averaging import average, scored
 from captioner.training.optimiser import Optimiser
 from captioner.training.processes import Processes
-from captioner.training.train import Job, train
+from captioner.training.train import Job, check_selection, train
+from captioner.training.validation import check_search
 
 MODEL = "model.pt"
 """The best checkpoint of the last stage, with the provenance of the whole recipe."""
@@ -52,7 +52,7 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
     """
     searches = [stage.config.search for stage in recipe.stages]
     vocabulary = None
-    if any(search.suppress or search.bad_endings for search in searches):
+    if any(search.suppress or search.bad_endings or search.neutral for search in searches):
         first = recipe.stages[0]
         if first.checkpoint is not None and not first.new_vocabulary:
             vocabulary = load_checkpoint(first.checkpoint).vocabulary
@@ -61,7 +61,10 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
             vocabulary = build_tokenizer(first.config.data, captions).vocabulary
     for stage in recipe.stages:
         try:
-            Bans.of(stage.config.search, SPECIAL.end, vocabulary)
+            if vocabulary is not None:
+                check_search(stage.config, SPECIAL.end, vocabulary)
+            if not stage.average:
+                check_selection(stage.config.train.select_by, dataset.split("dev"))
             model = build_caption_model(stage.config, _PIECES, SPECIAL)
             Optimiser(model.to(torch_device(device)), stage.config.train, total_steps=1)
         except (CaptionerError, UsageError) as error:

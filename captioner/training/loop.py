@@ -194,9 +194,9 @@ class Trainer:
         if not np.isfinite(loss) or not self.optimiser.step(rate):
             if self.task.reports is not None:
                 self.task.reports.write_tables()  # the steps before it show the cause
+            last = f" The last checkpoint is in {self.task.output}." if (self.task.output / LAST).exists() else ""
             raise CaptionerError(
-                f"The loss or its gradient is NaN or infinite at step {self.optimiser.steps}; lower --lr. "
-                f"The last checkpoint is in {self.task.output}."
+                f"The loss or its gradient is NaN or infinite at step {self.optimiser.steps}; lower --lr.{last}"
             )
         state.batch += 1
         state.steps.append((float(state.epoch + 1), float(state.batch), *self._note_step(step, found)))
@@ -207,7 +207,7 @@ class Trainer:
     def _backward(self, step: Step) -> list[float]:
         """Computes the gradient of a step; returns the loss and the sums for `_note_step`."""
         train, state, device = self.train_config, self.state, self.processes.device
-        sampling = train.scheduled_sampling * state.epoch / max(1, train.epochs - 1)
+        sampling = train.scheduled_sampling * (state.epoch / (train.epochs - 1) if train.epochs > 1 else 1)
         nats, correct, total = (torch.zeros((), device=device) for _ in range(3))
         for number, batch in enumerate(step.batches, 1):
             with self.processes.gathering(self.shared_model, number == len(step.batches)):

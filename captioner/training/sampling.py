@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,12 @@ class Drawn(NamedTuple):
     tokens: Tensor  # int64 (photos, samples, 1 + length): START, pieces, END unless cut off, padding; longest first
     lengths: Tensor  # int64 (photos, samples): pieces, END included
     ended: Tensor  # bool (photos, samples): whether END was drawn within `max_length`
+
+
+def drawable(model: CaptionModel) -> Tensor:
+    """Returns (vocabulary,): -inf for pieces never drawn, such as padding, which ends a drawn caption; 0 for others."""
+    pad = torch.tensor([model.special.pad], device=model.unsaid.device)
+    return model.unsaid.index_fill(0, pad, -math.inf)
 
 
 @torch.no_grad()
@@ -42,10 +49,10 @@ def sample(model: CaptionModel, encoded: Encoded, samples: int, max_length: int,
     owner = torch.arange(unused, device=device).view(photos, samples)
     hidden, cell = (state.unsqueeze(1).expand(-1, samples, -1, -1) for state in (encoded.hidden, encoded.cell))
     regions, keys = encoded.regions, encoded.keys
-    said = torch.full_like(owner, model.special.start)
+    said, unsaid = torch.full_like(owner, model.special.start), drawable(model)
     for step in range(1, max_length + 1):
         logits, hidden, cell, _ = model.decoder.step(said, hidden, cell, regions, keys)
-        logits = logits + model.unsaid
+        logits = logits + unsaid
         said = _draw(logits, temperature) if temperature else logits.argmax(-1)
         speaking = owner < unused
         tokens[owner[speaking], step] = said[speaking]

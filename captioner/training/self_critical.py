@@ -21,7 +21,7 @@ from captioner.models.decoder import Teacher
 from captioner.training.inputs.batches import Batch, Step
 from captioner.training.loop import Task, Trainer, TrainingState, goodness
 from captioner.training.processes import Processes
-from captioner.training.sampling import Drawn, sample
+from captioner.training.sampling import Drawn, drawable, sample
 from captioner.training.validation import validate
 
 _GUARDED = {"cider": 1, "bleu_4": 1, "bad_endings": -1}
@@ -88,7 +88,8 @@ class SelfCriticalTrainer(Trainer):
             with self.processes.gathering(self.shared_model, number == len(step.batches)):
                 with self.optimiser.autocast():
                     teacher = self.shared_model(seen, drawn.tokens)
-                loss = self_critical_loss(teacher, self.model.unsaid, advantage, settings.temperature, captions)
+                unsaid = drawable(self.model)
+                loss = self_critical_loss(teacher, unsaid, advantage, settings.temperature, captions)
                 # DistributedDataParallel averages over processes
                 self.optimiser.backward(loss * self.processes.count)
             sums += [loss.item(), reward.sum(), int(drawn.lengths.sum() - drawn.ended.sum()), bad_endings]

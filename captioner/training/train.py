@@ -36,7 +36,7 @@ from captioner.training.inputs.batches import Batches, Source
 from captioner.training.inputs.features import FeatureCache, Features, content_keys
 from captioner.training.inputs.sources import CachedFeatures, PhotoFiles, report_unreadable, unreadable_photos
 from captioner.training.inputs.views import is_mirrored, may_be_mirrored
-from captioner.training.loop import Task, Trainer, TrainingState
+from captioner.training.loop import Task, Trainer
 from captioner.training.processes import Processes
 from captioner.training.rehearsal import drawn, own_captions
 from captioner.training.self_critical import SelfCriticalTrainer
@@ -69,7 +69,23 @@ class Job:
     """Keeps only the encoder of `init`; vocabulary and decoder are new."""
 
 
-def train(job: Job, say: Say) -> TrainingState:
+def check_selection(select_by: str, dev: Sequence[Example]) -> None:
+    """Checks that the epochs have the score that selects the best one.
+
+    Raises:
+        CaptionerError: it is the score of a dataset without dev photos, or there are dev photos of only one dataset.
+    """
+    _, at, name = select_by.partition("@")
+    there = dict.fromkeys(example.dataset for example in dev)
+    if at and (name not in there or len(there) < 2):
+        names = f"those of {', '.join(there)}" if any(there) else "those of one dataset"
+        raise CaptionerError(
+            f"train.select_by is {select_by}, which needs dev photos of {name} and of another dataset; "
+            f"this training has {names}."
+        )
+
+
+def train(job: Job, say: Say) -> None:
     """Trains a model and writes `best.pt`, `last.pt` and the reports to the job's output folder.
 
     Raises:
@@ -82,12 +98,7 @@ def train(job: Job, say: Say) -> TrainingState:
     for line in job.dataset.summary():
         say(line)
     splits = {name: drawn(job.dataset.split(name), old, config.train.seed) for name in ("train", "dev")}
-    _, at, name = config.train.select_by.partition("@")
-    if at and name not in job.dataset.names:
-        there = ", ".join(job.dataset.names) or "one dataset without a name"
-        raise CaptionerError(
-            f"train.select_by is {config.train.select_by}, but there is no dataset {name!r}; this training has {there}."
-        )
+    check_selection(config.train.select_by, splits["dev"])
     captions = [caption for example in splits["train"] for caption in example.references]
     if len(scripts := scripts_of(captions)) > 1:
         say(f"warning: the training captions are in several scripts: {counted(scripts)}")
@@ -111,8 +122,9 @@ def train(job: Job, say: Say) -> TrainingState:
 
     with locked_folder(job.output) if processes.first else nullcontext(), ExitStack() as stack:
         spec = image_spec(config, model)
+        model.to(processes.device)  # before its stem is, which is a part of it
         sources, splits = _sources(model, spec, splits, old, job, say)
-        model.to(processes.device)
+        check_selection(config.train.select_by, splits["dev"])  # some photos may be unreadable
         kept = Checkpoint(
             config,
             tokenizer.vocabulary,
@@ -139,11 +151,10 @@ def train(job: Job, say: Say) -> TrainingState:
         trainer.state.seconds += time.monotonic() - began  # such as the features
         if task.reports is not None:
             task.reports.open(trainer.state.steps, trainer.state.history, model)
-        state = trainer.run()
+        trainer.run()
         _report(trainer, say)
-    say(f"best ({config.train.select_by} {state.best:.3f}): {job.output / BEST}")
+    say(f"best ({config.train.select_by} {trainer.state.best:.3f}): {job.output / BEST}")
     say(f"last: {job.output / LAST}")
-    return state
 
 
 def _rehearsed_shares(job: Job) -> dict[str, float]:
@@ -288,7 +299,9 @@ def _sources(
 
         def files(examples: Sequence[Example]) -> Source:
             images = [example.image for example in examples]
-            return PhotoFiles(images, spec, mirrored(examples), augmented=data.augment, views=data.views)
+            varies = [example.dataset not in rehearsed for example in examples]
+            mirror = mirrored(examples)
+            return PhotoFiles(images, spec, mirror, augmented=data.augment, views=data.views, varies=varies)
 
         return {name: files(examples) for name, examples in splits.items()}, splits
     keys = dict(zip(photos, content_keys(photos), strict=True))
@@ -300,7 +313,7 @@ def _sources(
         for name in ("train", "dev")
     )
     views = []
-    # rehearsed captions describe unchanged photos, so rehearsed photos have no other views
+    # see the argument `varies` of PhotoFiles
     learnt = np.array([example.dataset not in rehearsed for example in splits["train"]])
     varied = [example for example in splits["train"] if example.dataset not in rehearsed]
     for number in range(1, data.views):

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caprun.bundle.vocabulary import Vocabulary
 from caprun.errors import UsageError
 from caprun.search.bans import Bans
 from caprun.search.decoding import search
 from caprun.search.hypothesis import Hypothesis
 from caprun.search.neutral import Neutralizer
 from captioner.backends.pytorch import model_steps
+from captioner.config import Config
 from captioner.datasets import Example
 from captioner.evaluation.meteor import Meteor
 from captioner.evaluation.metrics import score, scores_by_dataset
@@ -31,6 +33,17 @@ from captioner.training.processes import Processes
 
 PHOTOS = 50
 """Photos per batch; larger than in training, because no gradients are stored."""
+
+
+def check_search(config: Config, end: int, vocabulary: Vocabulary) -> None:
+    """Checks the search options before the first epoch; `end` is the id of END.
+
+    Raises:
+        UsageError: the vocabulary cannot express the words of an option, or has no words for `search.neutral`.
+    """
+    Bans.of(config.search, end, vocabulary)
+    if config.search.neutral and neutral_words(vocabulary, language_of(config.data)) is None:
+        raise UsageError("search.neutral is true, but this vocabulary has no neutral words; leave it out.")
 
 
 @dataclass(frozen=True)
@@ -48,10 +61,7 @@ class Validation:
     """Only in the first process, if Java is installed."""
 
     def __post_init__(self) -> None:
-        # checks the search options before the first epoch
-        Bans.of(self.checkpoint.config.search, self.checkpoint.special.end, self.checkpoint.vocabulary)
-        if self.checkpoint.config.search.neutral and self.neutral is None:
-            raise UsageError("search.neutral is true, but this vocabulary has no neutral words; leave it out.")
+        check_search(self.checkpoint.config, self.checkpoint.special.end, self.checkpoint.vocabulary)
 
     @functools.cached_property
     def protocol(self) -> dict[str, Any]:

@@ -65,7 +65,8 @@ class Batches:
         balance: 0 gives every caption the same weight in the loss, 1 every photo; in between, the weight of a caption
             is (most captions of a photo / captions of its photo) ** balance.
         shown: for each photo, how often an epoch shows it on average; None shows each photo once. Fractions are
-            drawn among the photos with the same value, so every epoch has the same number of steps.
+            drawn among the photos with the same value, at least one of them, so every epoch has the same number of
+            steps.
     """
 
     def __init__(
@@ -164,6 +165,6 @@ class Batches:
             photos = np.flatnonzero(self._shown == weight)
             whole = int(weight)
             chosen += [photos + len(self._shown) * time for time in range(whole)]
-            rest = round((weight - whole) * len(photos))
+            rest = max(round((weight - whole) * len(photos)), 1 - whole)  # at least one photo of each weight
             chosen.append(np.sort(rng.permutation(photos)[:rest]) + len(self._shown) * whole)
         return rng.permutation(np.concatenate(chosen))

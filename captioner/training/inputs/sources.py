@@ -64,6 +64,7 @@ class PhotoFiles:
         may_mirror: for each photo, whether its captions stay true when it is mirrored.
         augmented: whether `varied` draws a crop, mirroring and colours for each photo.
         views: without `augmented`, the number of numbered views that `varied` draws from, as in `CachedFeatures`.
+        varies: for each photo, whether `varied` changes it; a rehearsed caption describes an unchanged photo.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class PhotoFiles:
         *,
         augmented: bool,
         views: int = 1,
+        varies: Sequence[bool] = (),
     ) -> None:
         self._photos, self._spec, self._may_mirror = photos, spec, may_mirror
+        self._varies = varies or [True] * len(photos)
         self._augmented, self._views = augmented, views
         self._key = cache(content_key)  # hashes each file once, not in every epoch
 
@@ -91,13 +94,15 @@ class PhotoFiles:
         def augmented(index: int) -> npt.NDArray[np.uint8]:
             rng = np.random.default_rng((seed, epoch, 2, index))
             index %= count
+            if not self._varies[index]:
+                return load(self._photos[index], self._spec)
             photo = cut(self._open(index), rng, mirror=self._may_mirror[index])
             return recolour(prepare(photo, self._spec), rng)
 
         def viewed(index: int) -> npt.NDArray[np.uint8]:
             time, index = divmod(index, count)
             view = int(drawn[time, index])
-            if is_mirrored(view) and not self._may_mirror[index]:
+            if not self._varies[index] or (is_mirrored(view) and not self._may_mirror[index]):
                 view = 0
             return prepare(show(self._open(index), view, self._key(self._photos[index])), self._spec)
 

@@ -19,6 +19,8 @@ from captioner.datasets import Example
 
 FEWEST = 200
 """Minimum number of dev photos, and of training photos."""
+DEV_PHOTOS = 5000
+"""Maximum number of dev photos that are captioned."""
 TRAIN_PHOTOS = 6000
 """Maximum number of training photos that are captioned."""
 OUTLIERS = 150
@@ -34,9 +36,9 @@ def fit_confidence(
 
     Training photos and drawn outliers determine which photos are familiar, and training photos which ones are captioned
     well. Dev photos determine the weights of this and of a caption's log-probabilities, for all precisions and searches
-    together; dev photos with one caption, and those of datasets whose human captions do not agree, are not used. All
-    figures are measured on photos that were not in the fit: dev photos by fold, and new outliers. The training photos
-    are captioned last, because this takes longest. The first captioner has the default precision.
+    together; dev photos with one caption, those of datasets whose human captions do not agree, and those beyond
+    `DEV_PHOTOS` are not used. All figures are measured on photos that were not in the fit: dev photos by fold, and new
+    outliers. The training photos are captioned last. The first captioner has the default precision.
     """
     began = time.monotonic()
     dev = [example for example in dev if len(example.references) > 1]
@@ -55,6 +57,8 @@ def fit_confidence(
     if not human:
         say(f"no confidence: {_DISAGREE}")
         return None
+    if len(dev) > DEV_PHOTOS:
+        dev = drawn_from_each_dataset(dev, DEV_PHOTOS)
     own, main = next(iter(captioners.items()))
     first = caption_examples(main, dev)
     if first.whole.sum() < FEWEST_WHOLE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,10 @@ def together(*folders: Path, weights: tuple[float, ...] = ()) -> Dataset:
 # --- naming a dataset
 
 
-@pytest.mark.parametrize(("text", "weight"), [("data", 1), ("data=2", 2), ("data=0.2", 0.2), ("a=b", 1)])
+@pytest.mark.parametrize(
+    ("text", "weight"),
+    [("data", 1), ("data=2", 2), ("data=0.2", 0.2), ("data=0.3333333", 0.3333333), ("a=b", 1)],
+)
 def test_a_source_is_a_folder_with_an_optional_weight(text, weight):
     source = DataSource.parse(text)
     assert source.weight == weight
@@ -171,8 +175,25 @@ def test_dev_is_scored_per_dataset_and_one_score_can_select_the_checkpoint(two, 
 
 def test_select_by_an_unknown_dataset_is_refused(two, settings, cache, tmp_path):
     config = load_config(parse_settings([*settings, "train.select_by=cider@elsewhere"]))
-    with pytest.raises(CaptionerError, match="there is no dataset 'elsewhere'; this training has "):
+    with pytest.raises(CaptionerError, match="needs dev photos of elsewhere and of another dataset; this training has"):
         train(Job(together(*two), config, tmp_path / "run", cache, "the tests"), lambda _: None)
+
+
+def test_select_by_the_only_dataset_with_dev_photos_is_refused(two, settings, cache, tmp_path):
+    config = load_config(parse_settings([*settings, "train.select_by=cider@mirrored"]))
+    joined = together(*two)
+    kept = tuple(e for e in joined.examples if e.split != "dev" or e.dataset == "mirrored")
+    with pytest.raises(CaptionerError, match="and of another dataset; this training has those of mirrored"):
+        train(Job(replace(joined, examples=kept), config, tmp_path / "run", cache, "the tests"), lambda _: None)
+
+
+def test_a_report_has_the_scores_of_each_dataset_and_the_dataset_of_each_photo(two, trained, tmp_path):
+    arguments = ["evaluate", trained, "--data", two[0], "--data", two[1], "--json", tmp_path / "report.json"]
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert "cider@mirrored" in report["scores_by_dataset"]
+    assert {row["dataset"] for row in report["captions"]} == {two[0].name, "mirrored"}
 
 
 @pytest.mark.parametrize("name", ["rouge_l", "cider@", "dev_loss@shapes"])

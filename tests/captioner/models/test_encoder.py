@@ -229,6 +229,12 @@ def test_stem_and_rest_compute_and_learn_what_the_whole_encoder_does(name, first
         torch.testing.assert_close(whole, halved, rtol=1e-4, atol=1e-5)
 
 
+def test_the_stem_is_found_on_the_device_of_the_encoder():
+    encoder = build_encoder("timm/test_resnet", (64, 64), fine_tune=6)
+    expected = encoder.stem().shape
+    assert encoder.to("meta").stem().shape == expected
+
+
 def test_a_cnn_that_does_more_than_run_its_parts_in_order_has_no_stem():
     class Skipping(nn.Sequential):
         def forward(self, seen: Tensor) -> Tensor:

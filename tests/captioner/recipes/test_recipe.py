@@ -287,6 +287,16 @@ WRONG = {
     "a beginning that is no checkpoint": ("[[stage]]\nname='a'\ninit='x.pt'", "a checkpoint that exists, or packaged"),
     "a new vocabulary for nothing": ("[[stage]]\nname='a'\nnew_vocabulary=true", "stage 1", "set init to one"),
     "a new vocabulary of a kind": ("[[stage]]\nname='a'\nnew_vocabulary='zh'", "new_vocabulary is 'zh'"),
+    "a score of no dataset": (
+        "[[stage]]\nname='a'\n[[stage]]\nname='b'\ntrain.select_by='cider@x'",
+        "Stage 2",
+        "needs dev photos of x",
+    ),
+    "neutral words that the captions do not have": (
+        "[[stage]]\nname='a'\n[[stage]]\nname='b'\nsearch.neutral=true",
+        "Stage 2",
+        "no neutral words",
+    ),
     "an average of one": ("[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1}", "at least two stages"),
     "an average with settings": (
         "[[stage]]\nname='a'\n[[stage]]\nname='b'\naverage={a=1,x=2}\ntrain.epochs=3",

@@ -31,7 +31,15 @@ def losses(output: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("others", [["train.accumulate=2"], ["model.fine_tune=0"], ["model.decoder=hard-attention"]])
+@pytest.mark.parametrize(
+    "others",
+    [
+        ["train.accumulate=2"],
+        ["model.fine_tune=0"],
+        ["model.fine_tune=3", "data.views=2"],  # features of the encoder's stem
+        ["model.decoder=hard-attention"],
+    ],
+)
 def test_a_model_learns_in_every_precision(shapes, cache, settings, tmp_path, precision, others):
     train_on("cuda", tmp_path, shapes, cache, [*settings, f"train.precision={precision}", *others])
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]

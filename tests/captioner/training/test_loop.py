@@ -13,6 +13,7 @@ import torch
 
 from captioner.config import SELF_CRITICAL, Stage
 from captioner.errors import CaptionerError
+from captioner.models.caption_model import CaptionModel
 from captioner.models.checkpoint import BEST, LAST, load_checkpoint
 from captioner.training import loop
 from captioner.training.optimiser import Optimiser
@@ -116,6 +117,19 @@ def test_every_setting_changes_the_weights_and_learns(train_shapes: Train, train
     assert not torch.equal(first["decoder.embedding.weight"], second["decoder.embedding.weight"])
     losses = [row["train_loss"] for row in state_of(tmp_path)["history"]]
     assert losses[-1] < losses[0]
+
+
+def test_the_only_epoch_has_the_whole_share_of_scheduled_sampling(train_shapes: Train, tmp_path, monkeypatch):
+    shares: list[float] = []
+    forward = CaptionModel.forward
+
+    def recorded(self, seen, tokens, sampling=0.0):
+        shares.append(sampling)
+        return forward(self, seen, tokens, sampling)
+
+    monkeypatch.setattr(CaptionModel, "forward", recorded)
+    train_shapes(tmp_path, "train.epochs=1", "train.scheduled_sampling=0.5")
+    assert 0.5 in shares
 
 
 def test_accumulated_parts_have_the_losses_of_the_whole_step(train_shapes: Train, tmp_path):

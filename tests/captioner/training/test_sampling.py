@@ -14,7 +14,7 @@ from captioner.backends.pytorch import model_steps
 from captioner.config import ModelConfig
 from captioner.models.caption_model import CaptionModel
 from captioner.text.tokenizer import SPECIAL
-from captioner.training.sampling import sample
+from captioner.training.sampling import drawable, sample
 from captioner.training.self_critical import self_critical_loss
 
 
@@ -65,6 +65,15 @@ def test_captions_are_sampled_with_the_models_probabilities(any_model):
     found = torch.bincount(drawn.tokens[0, :, 1], minlength=30) / 20_000
     assert torch.allclose(found, expected, atol=0.015)
     assert not found[[SPECIAL.pad, SPECIAL.start, SPECIAL.unk]].any()
+
+
+@torch.no_grad()
+def test_padding_is_never_drawn(any_model):
+    any_model.unsaid.zero_()  # as with mask_special=false
+    torch.manual_seed(0)
+    drawn = sample(any_model, any_model.start(photos(20)), 20, 9, 1.0)
+    assert torch.equal(drawn.lengths, drawn.tokens[..., 1:].ne(SPECIAL.pad).cumprod(2).sum(2))
+    assert torch.isinf(drawable(any_model)[SPECIAL.pad])
 
 
 @torch.no_grad()

@@ -325,7 +325,7 @@ def test_resuming_with_other_photos_or_captions_is_refused(
 def test_a_loss_of_nan_stops_training(train_shapes, tmp_path, monkeypatch):
     nan = torch.tensor(math.nan, requires_grad=True)
     monkeypatch.setattr(loop, "caption_loss", lambda *_: Losses(nan, *[nan.detach()] * 2))
-    with pytest.raises(CaptionerError, match=r"^The loss or its gradient is NaN or infinite at step 0; lower --lr\."):
+    with pytest.raises(CaptionerError, match=r"^The loss or its gradient is NaN or infinite at step 0; lower --lr\.$"):
         train_shapes(tmp_path)
     assert not (tmp_path / BEST).exists()
 

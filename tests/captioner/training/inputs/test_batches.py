@@ -141,6 +141,11 @@ def shown(weights: list[float], epoch: int, first: int = 0) -> list[tuple[float,
     return [pair for step in of.epoch(0, epoch, first) for pair in photos_of(step)]
 
 
+def test_at_least_one_photo_of_any_weight_is_shown():
+    assert len(shown([0.05] * 6, 0)) == 1
+    assert {photo >= 6 for _, photo in shown([1.0] * 6 + [0.01] * 6, 0)} == {True, False}
+
+
 def test_a_weight_determines_how_often_a_photo_is_shown():
     weights = [2.5] * 4 + [0.25] * 8
     counts = [Counter(photo for _, photo in shown(weights, epoch)) for epoch in range(40)]

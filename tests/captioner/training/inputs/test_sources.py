@@ -57,6 +57,15 @@ def test_large_jpegs_are_decoded_as_the_runtime_decodes_them(tmp_path):
     np.testing.assert_array_equal(next(source.varied([np.array([0])], 0, 0))[0].numpy(), expected)
 
 
+@pytest.mark.parametrize("augmented", [True, False])
+def test_a_photo_that_does_not_vary_is_shown_unchanged(photos, augmented):
+    source = PhotoFiles(photos, SPEC, [True] * 3, augmented=augmented, views=100, varies=[True, False, True])
+    for epoch in range(3):
+        (seen,) = source.varied([np.array([0, 1])], 0, epoch)
+        np.testing.assert_array_equal(seen[1].numpy(), load(photos[1], SPEC))
+        assert not np.array_equal(seen[0].numpy(), load(photos[0], SPEC))
+
+
 def test_augmentation_depends_only_on_seed_epoch_and_photo(photos):
     assert torch.equal(varied(photos), varied(photos))
     alone = PhotoFiles(photos, SPEC, [True] * 3, augmented=True).varied([np.array([0])], 0, 0)

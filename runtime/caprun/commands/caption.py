@@ -66,7 +66,7 @@ def caption_photos(
     pictures.check()
     many.check()
     if pictures.wanted and (len(photos) > 1 or many.meant(photos)):
-        raise UsageError("--attention and --picture take one photo file, and no --output or --xmp.")
+        raise UsageError("--attention and --picture take one photo file, and no --output, --xmp or --exclude.")
     if not many.meant(photos):
         return _caption_few(load, photos, search, as_json, min_confidence, pictures)
     if as_json and many.output is not None:

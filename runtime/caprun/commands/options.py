@@ -138,8 +138,8 @@ class Many(NamedTuple):
             raise UsageError("--xmp-alt needs --xmp.")
 
     def meant(self, photos: Sequence[str]) -> bool:
-        """Returns whether to caption in batches: into files, from a folder or a list, or if there are many photos."""
-        if self.output is not None or self.xmp or len(photos) > _FEW:
+        """Returns whether to list photos and caption them in batches: into files, from a folder, or if there are many."""
+        if self.output is not None or self.xmp or self.exclude or len(photos) > _FEW:
             return True
         return any(p == "-" or os.path.isdir(p) for p in photos)  # noqa: PTH112  (which never fails)
 

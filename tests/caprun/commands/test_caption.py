@@ -109,6 +109,12 @@ def test_several_photos_are_captioned_in_order_with_their_names(
     assert run(*photos).stdout.splitlines() == lines
 
 
+def test_exclude_leaves_out_named_photos(run: Run, failure: Failure, photos: list[Path]) -> None:
+    result = run(*photos[:2], "--exclude", photos[1].name)
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == [str(photos[0])]
+    assert "--exclude leaves out every photo" in failure(photos[0], "--exclude", photos[0].name, code=2)
+
+
 def test_jpeg_decoding_follows_the_manifest_for_one_photo_and_for_a_folder(
     run: Run, bundle: Path, tmp_path: Path, edit_manifest: EditManifest
 ) -> None:

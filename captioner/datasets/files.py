@@ -171,7 +171,7 @@ def photos_in(folders: Iterable[Path]) -> list[Path]:
 
 
 def folders_within(directory: Path) -> list[Path]:
-    """Returns a dataset's folder and the readable folders inside it, each once, even if links lead to it."""
+    """Returns a dataset's folder and the readable folders up to `_DEPTH` levels inside it, each once despite links."""
     found: dict[str, Path] = {}
     seen: set[str] = set()  # links can form cycles
     for path, names, _ in os.walk(directory, followlinks=True):

@@ -113,8 +113,9 @@ def _header(lines: Sequence[str]) -> _Header | None:
         fields = lines[first].split(separator)
         place = next((at for at, field in enumerate(fields[:-1]) if _is_photo(field)), None)
         if place is not None:
-            # Flickr's tables have the number of the caption after the photo
-            number = [""] * (len(fields) > place + 2 and fields[place + 1].strip().isdecimal())
+            # Flickr's tables have the number of the caption after the photo; one caption alone can begin like that
+            two = [line.split(separator, place + 2)[place + 1 :] for line in lines[first : first + 2] if line.strip()]
+            number = [""] * all(len(rest) == 2 and rest[0].strip().isdecimal() for rest in two)
             return _Header([], [*[""] * place, FILE_NAME, *number, "caption"], separator, first)
     return None
 

@@ -50,7 +50,7 @@ class BulkSource:
 
 
 def find_source(
-    arguments: Sequence[str], standard_input: BinaryIO, options: BulkOptions, left_out: Counter[str] | None = None
+    arguments: Sequence[str], standard_input: BinaryIO, options: BulkOptions, left_out: Counter[str]
 ) -> BulkSource:
     """Finds the rows that the arguments name: those of Parquet files, or photos as `list_photos` finds them.
 

@@ -138,7 +138,7 @@ class Many(NamedTuple):
             raise UsageError("--xmp-alt needs --xmp.")
 
     def meant(self, photos: Sequence[str]) -> bool:
-        """Returns whether to list photos and caption them in batches: into files, from a folder, or if there are many."""
+        """Returns whether to list photos and caption them in batches: for files, folders, patterns or many photos."""
         if self.output is not None or self.xmp or self.exclude or len(photos) > _FEW:
             return True
         return any(p == "-" or os.path.isdir(p) for p in photos)  # noqa: PTH112  (which never fails)

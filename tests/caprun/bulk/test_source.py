@@ -34,7 +34,7 @@ def table(tmp_path: Path) -> Callable[..., str]:
 
 
 def source(*arguments: str, standard_input: bytes = b"", **more: Any) -> Any:
-    return find_source(arguments, io.BytesIO(standard_input), BulkOptions(**more))
+    return find_source(arguments, io.BytesIO(standard_input), BulkOptions(**more), Counter())
 
 
 @pytest.mark.parametrize(

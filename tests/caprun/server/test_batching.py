@@ -322,20 +322,6 @@ def test_a_full_queue_refuses_requests_until_one_leaves(captioner: Captioner) ->
     working(captioner, work, queue=2)
 
 
-def test_a_body_that_has_arrived_counts_with_its_own_size(captioner: Captioner) -> None:
-    async def work(together: Batcher) -> None:
-        with together.admit(ASK, None) as admission:
-            with pytest.raises(Refusal), together.admit(ASK, None):
-                pass
-            together.received(admission, 40)
-            with together.admit(ASK, 60):
-                pass
-        with together.admit(ASK, None):
-            pass
-
-    working(captioner, work, max_bytes=100, queue_bytes=100)
-
-
 def test_photos_being_captioned_are_not_in_the_queue(captioner: Captioner) -> None:
     many, backend = watched(captioner)
 
@@ -363,13 +349,16 @@ def test_each_photo_of_a_list_counts_in_the_queue(captioner: Captioner) -> None:
     working(captioner, work, queue=4)
 
 
-def test_queued_bytes_are_limited_and_unknown_lengths_count_as_max_bytes(captioner: Captioner) -> None:
+def test_queued_bytes_are_limited_and_unknown_lengths_are_max_bytes_until_known(captioner: Captioner) -> None:
     async def work(together: Batcher) -> None:
         with together.admit(ASK, 500):
-            with together.admit(ASK, None):
+            with together.admit(ASK, None) as admission:
                 with pytest.raises(Refusal), together.admit(ASK, 501):
                     pass
                 with together.admit(ASK, 500):
+                    pass
+                together.received(admission, 400)
+                with together.admit(ASK, 1000):
                     pass
             with together.admit(ASK, 1000):
                 pass

@@ -103,6 +103,11 @@ def test_the_number_of_a_caption_in_a_table_without_a_header_is_not_learnt(folde
     assert [caption.strip() for (caption,) in captions(dataset)] == ["A dog", "A dog"]
 
 
+def test_a_number_that_begins_only_the_first_caption_is_part_of_it(folder) -> None:
+    dataset = read(folder, "captions.txt", "p0.jpg,3, maybe 4 dogs\np1.jpg,A dog, running\n")
+    assert captions(dataset) == [("3, maybe 4 dogs",), ("A dog, running",)]
+
+
 def test_a_row_without_a_split_belongs_to_the_split_of_its_photo(folder) -> None:
     text = "file_name,text,split\np0.jpg,A dog,train\np0.jpg,A pet,\np1.jpg,A cat,\np1.jpg,A tom,val\n"
     dataset = read(folder, "metadata.csv", text)

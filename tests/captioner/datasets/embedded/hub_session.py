@@ -101,6 +101,8 @@ def _write_repositories(root: Path) -> None:
         captions = [[f"A dog {number} .", "It runs ."] for number in numbers]
         table(f"own/shapes/data/{split}-00000-of-00001.parquet", image=photos(*numbers), caption=captions)
     table("own/held_out/data/test.parquet", image=photos(1, 2), caption=["A dog .", "A cat ."])
+    for split, number in (("karpathy_train", 1), ("karpathy_test", 2)):
+        table(f"own/karpathy/data/{split}-00000-of-00001.parquet", image=photos(number), caption=["A dog ."])
     table("own/script/data/train.parquet", image=photos(1), caption=["A dog ."])
     (root / "own/script/script.py").touch()
     table("own/labels/data/train.parquet", image=photos(1), label=[3])
@@ -159,7 +161,9 @@ def _main(folder: Path) -> None:
                 "asked": len(hub.requests) - before,
             }
 
-    names = "shapes held_out held_out:test shapes:none shapes@v9 none gated script labels urls elsewhere configs"
+    names = (
+        "shapes karpathy held_out held_out:test shapes:none shapes@v9 none gated script labels urls elsewhere configs"
+    )
     for name in [*names.split(), "configs:de/train", "folder", "archive"]:
         read(f"hf:own/{name}")
     read("hf:own/shapes", "again")

@@ -48,6 +48,12 @@ def test_photos_captions_and_splits_are_read_from_the_hub(found):
     assert found["hf:own/shapes"]["said"].startswith("dataset: hf:own/shapes at commit 000000000000; 8 files, 0.0 MB")
 
 
+def test_a_word_of_a_splits_name_is_enough(found):
+    splits = {split for *_, split in examples(found, "hf:own/karpathy")}
+    assert "test" in splits
+    assert None not in splits
+
+
 def test_a_single_split_is_divided_unless_it_is_named(found):
     assert {split for *_, split in examples(found, "hf:own/held_out")} == {"train", "dev"}
     assert {split for *_, split in examples(found, "hf:own/held_out:test")} == {"test"}

@@ -32,7 +32,7 @@ class Stage:
     """Position in the recipe, from 1."""
     name: str
     config: Config
-    """Configuration of the training; for an average, that of the previous stage, which the next stage inherits."""
+    """Configuration of the training; for an average, that of the previous stage with the average's own search."""
     average: Mapping[str, float] = field(default_factory=dict)
     """Weights of the best checkpoints of earlier stages, by name; empty for a training."""
     init: str = ""
@@ -66,7 +66,7 @@ class Recipe:
             if stage.new_vocabulary:
                 start["new_vocabulary"] = True
             sections: Mapping[str, Any] = (
-                {"average": dict(stage.average)}
+                {"average": dict(stage.average), "search": asdict(stage.config.search)}
                 if stage.average
                 else used_settings(asdict(stage.config), stage.config.train.stage)
             )
@@ -153,7 +153,9 @@ def _stage(file: Path, table: Mapping[str, Any], settings: Mapping[str, Any], be
         raise CaptionerError(f"The name of {where} ({name}) is used by an earlier stage; choose another.")
     where = f"stage {number} ({name}) of the recipe {file}"
     if "average" in table:
-        return Stage(number, name, before[-1].config if before else Config(), _average(where, table, known))
+        average = _average(where, table, known)
+        search = merged({"search": table.get("search", {})}, {"search": settings.get("search", {})})
+        return Stage(number, name, load_config(search, base=before[-1].config, source=where), average)
     own = {section: values for section, values in table.items() if section not in ("name", "init", "new_vocabulary")}
     for section, values in own.items():
         if not isinstance(values, dict):
@@ -194,8 +196,8 @@ def _start(where: str, table: Mapping[str, Any], known: Mapping[str, Stage]) -> 
 
 def _average(where: str, table: Mapping[str, Any], known: Mapping[str, Stage]) -> dict[str, float]:
     """Returns the checked weights of an average."""
-    if more := sorted(set(table) - {"name", "average"}):
-        raise CaptionerError(f"In {where}: an average has no settings; leave out {more[0]!r}.")
+    if more := sorted(set(table) - {"name", "average", "search"}):
+        raise CaptionerError(f"In {where}: an average has no settings but search; leave out {more[0]!r}.")
     shares = table["average"]
     if not isinstance(shares, dict) or len(shares) < 2:
         raise CaptionerError(f"In {where}: average needs at least two stages, such as {{ first = 1, second = 1 }}.")

@@ -52,7 +52,7 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
     """
     searches = [stage.config.search for stage in recipe.stages]
     vocabulary = None
-    if any(search.suppress or search.bad_endings or search.neutral for search in searches):
+    if any(one.repeatable or one.suppress or one.bad_endings or one.neutral for one in searches):
         first = recipe.stages[0]
         if first.checkpoint is not None and not first.new_vocabulary:
             vocabulary = load_checkpoint(first.checkpoint).vocabulary

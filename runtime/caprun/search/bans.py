@@ -31,6 +31,8 @@ class Bans:
     min_length: int
     ngram: int
     window: int
+    repeatable: Mask | None
+    """Marks pieces that the window does not ban, (pieces,); None if it bans all."""
     suppressed: tuple[Spelling, ...]
     """Consecutive pieces, the last of which is suppressed."""
     suppressed_count: int
@@ -50,10 +52,11 @@ class Bans:
         ngram, window = options.no_repeat_ngram, options.no_repeat_word
         if ngram == 1:  # no piece twice, at any distance
             ngram, window = 0, options.max_length
+        repeatable = _pieces(options.repeatable, "repeatable", vocabulary) if options.repeatable and window else None
         if not (options.min_length or ngram or window or suppressed or bad_endings):
             return None
         count = int(np.logical_or.reduce([spelling[-1] for spelling in suppressed]).sum()) if suppressed else 0
-        return cls(end, options.min_length, ngram, window, suppressed, count, bad_endings)
+        return cls(end, options.min_length, ngram, window, repeatable, suppressed, count, bad_endings)
 
     def most(self, step: int) -> int:
         """Computes how many pieces can be banned after `step` pieces, and so how many extra candidates are needed."""
@@ -88,7 +91,8 @@ class Bans:
                 if step >= len(spelling):
                     yield (candidate == self.end) & _said(spelling, history)
         if self.window and step:
-            yield _among(candidate, history[:, :, -self.window :])
+            repeats = _among(candidate, history[:, :, -self.window :])
+            yield repeats if self.repeatable is None else repeats & ~self.repeatable[candidate]
         if self.ngram and step >= self.ngram:
             follows = self._begins_again(history)
             if follows.any():
@@ -116,6 +120,12 @@ def _said(spelling: Sequence[Mask], history: Ids) -> Mask:
     for position, mask in enumerate(spelling, -len(spelling)):
         said &= mask[history[:, :, position, None]]
     return said
+
+
+def _pieces(words: tuple[str, ...], option: str, vocabulary: "Vocabulary | None") -> Mask | None:
+    """Marks the pieces of all spellings of words; None if there are none."""
+    masks = [mask for spelling in _spellings(words, option, vocabulary) for mask in spelling]
+    return np.logical_or.reduce(masks) if masks else None
 
 
 @functools.lru_cache(maxsize=16)

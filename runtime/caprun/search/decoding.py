@@ -42,7 +42,7 @@ def search(
         start: Id of START.
         end: Id of END.
         options: Search options.
-        vocabulary: Finds the pieces that `suppress` and `bad_endings` name; not needed without them.
+        vocabulary: Finds the pieces that `repeatable`, `suppress` and `bad_endings` name; not needed without them.
         identities: A non-negative number for each photo, which determines its samples together with the seed and the
             model; None for its position in the batch.
         neutral: The neutral words for `options.neutral`; not used otherwise.

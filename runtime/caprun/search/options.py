@@ -84,9 +84,10 @@ _words = partial(_declared, "words", 0, 0, ())
 class SearchOptions:
     """The options of a search; by default, beam search without bans.
 
-    `SEARCH_OPTIONS` has the range and meaning of each; `suppress` and `bad_endings` may also be given as a string of
-    words or a list. Lengths count pieces of the vocabulary. The bans (`min_length`, `no_repeat_ngram`,
-    `no_repeat_word`, `suppress`, `bad_endings`) apply to every piece; only `min_length` and `bad_endings` ban END.
+    `SEARCH_OPTIONS` has the range and meaning of each; `repeatable`, `suppress` and `bad_endings` may also be given as
+    a string of words or a list. Lengths count pieces of the vocabulary. The bans (`min_length`, `no_repeat_ngram`,
+    `no_repeat_word`, `suppress`, `bad_endings`) apply to every piece; only `min_length` and `bad_endings` ban END, and
+    the bans on repeating one piece (`no_repeat_word`, and `no_repeat_ngram` of 1) leave out those of `repeatable`.
     Where bans leave no piece to continue with, the caption is returned unfinished.
 
     `groups` and `diversity` are those of diverse beam search (Vijayakumar et al., 2018, algorithm 1 with Hamming
@@ -108,6 +109,7 @@ class SearchOptions:
     no_repeat_word: int = _integer(
         0, 1000, 0, "Forbid repeating any of this many previous pieces; 1 forbids only immediate repeats, 0 allows all."
     )
+    repeatable: tuple[str, ...] = _words("Words that may be repeated in spite of no_repeat_word, such as 'a the of'.")
     suppress: tuple[str, ...] = _words("Words that captions must not contain, such as 'man woman'.")
     bad_endings: tuple[str, ...] = _words("Words that captions must not end with, such as 'a the with'.")
     n_best: int = _integer(1, 100, 1, "Captions returned per photo, best first; in sampling, the number of samples.")

@@ -32,12 +32,15 @@ BANS: dict[str, dict[str, Any]] = {
     "pieces": {"no_repeat_ngram": 1},
     "neighbours": {"no_repeat_word": 1},
     "window": {"no_repeat_word": 3},
+    "repeatable": {"no_repeat_word": 9, "repeatable": ("p4", "p6")},
+    "repeatable pieces": {"no_repeat_ngram": 1, "repeatable": ("p5",)},
     "suppress": {"suppress": ("p4", "p6")},
     "bad_endings": {"bad_endings": ("p5", "p7")},
     "all": {
         "min_length": 3,
         "no_repeat_ngram": 2,
         "no_repeat_word": 2,
+        "repeatable": ("p7",),
         "suppress": ("p4",),
         "bad_endings": ("p5", "p6"),
     },
@@ -254,6 +257,26 @@ def test_a_bad_ending_without_spaces_is_banned_only_at_the_end() -> None:
             holds |= "男人" in text
     assert holds
     assert {"人", "地"} <= endings
+
+
+def test_a_text_without_spaces_is_repeatable_in_every_spelling() -> None:
+    said = set()
+    for seed in range(40):
+        world = World(seed, words=len(CHINESE) - 4, end=-1)
+        options = SearchOptions(3, 9, n_best=3, no_repeat_word=9, repeatable=("男人",))
+        (found,) = search(FakeSteps(world, [0]), 1, START, END, options, vocabulary=CHINESE)
+        for one in (found, *found.alternatives):
+            said |= {CHINESE.pieces[piece] for piece in one.ids if one.ids.count(piece) > 1}
+    assert {"男", "人", "男人"} <= said
+    assert not {"草地", "▁a", "▁run", "在"} & said
+
+
+def test_repeatable_words_need_no_vocabulary_if_everything_may_be_repeated() -> None:
+    world = World(0, words=4)
+    plain, repeatable = (
+        search(FakeSteps(world, [0]), 1, START, END, SearchOptions(3, 9, repeatable=words)) for words in ((), ("a",))
+    )
+    assert plain[0].ids == repeatable[0].ids
 
 
 def test_a_text_that_cannot_be_spelled_is_ignored_and_a_word_is_refused() -> None:

@@ -121,6 +121,7 @@ def test_the_help_of_a_command_shows_type_range_default_and_meaning(run: Run, na
     [
         (["--min-length", 6, "--no-repeat-ngram", 2], {"min_length": 6, "no_repeat_ngram": 2}),
         (["--no-repeat-word", 3, "--beam-size", 5], {"no_repeat_word": 3, "beam_size": 5}),
+        (["--no-repeat-word", 9, "--repeatable", "a the"], {"no_repeat_word": 9, "repeatable": ("a", "the")}),
         (["--suppress", "a the", "--suppress", ","], {"suppress": ("a", "the", ",")}),
         (["--bad-endings", " the\ta  in "], {"bad_endings": ("the", "a", "in")}),
         (["--n-best", 3, "--groups", 3, "--diversity", 2], {"n_best": 3, "groups": 3, "diversity": 2.0}),

@@ -32,6 +32,8 @@ train.save_minutes = 0.0
 [[stage]]
 name = "mean"
 average = { own = 3, tuned = 1 }
+search.no_repeat_word = 9
+search.repeatable = ["a"]
 
 [export]
 licence = "ours"

@@ -104,11 +104,12 @@ def is_allowed(said: tuple[int, ...], piece: int, options: SearchOptions) -> boo
     if piece == END:
         too_early = len(said) < options.min_length
         return not (too_early or (said and f"p{said[-1]}" in options.bad_endings))
-    if options.no_repeat_word and piece in said[-options.no_repeat_word :]:
-        return False
     size = options.no_repeat_ngram
+    window = len(said) if size == 1 else options.no_repeat_word
+    if window and piece in said[-window:] and f"p{piece}" not in options.repeatable:
+        return False
     longer = (*said, piece)
-    grams = [longer[i : i + size] for i in range(len(longer) - size + 1)] if size else []
+    grams = [longer[i : i + size] for i in range(len(longer) - size + 1)] if size > 1 else []
     return len(set(grams)) == len(grams)
 
 

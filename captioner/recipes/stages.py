@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from caprun.bundle.vocabulary import Vocabulary
 from caprun.errors import UsageError
+from caprun.search.options import SearchOptions
 from captioner.backends.pytorch import torch_device
 from captioner.datasets import Dataset
 from captioner.errors import CaptionerError
@@ -17,11 +20,11 @@ from captioner.models.caption_model import build_caption_model
 from captioner.models.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from captioner.recipes.folder import RunFolder, best_of
 from captioner.recipes.recipe import Recipe, Stage
-from captioner.text.build import build_tokenizer
 from captioner.text.tokenizer import SPECIAL
 from captioner.training.averaging import average, scored
 from captioner.training.optimiser import Optimiser
 from captioner.training.processes import Processes
+from captioner.training.start import Start, initial_tokenizer
 from captioner.training.train import Job, check_selection, train
 from captioner.training.validation import check_search
 
@@ -51,18 +54,14 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
         CaptionerError: a stage cannot be trained.
     """
     searches = [stage.config.search for stage in recipe.stages]
-    vocabulary = None
+    words = None
     if any(one.repeatable or one.suppress or one.bad_endings or one.neutral for one in searches):
-        first = recipe.stages[0]
-        if first.checkpoint is not None and not first.new_vocabulary:
-            vocabulary = load_checkpoint(first.checkpoint).vocabulary
-        else:
-            captions = [caption for example in dataset.split("train") for caption in example.references]
-            vocabulary = build_tokenizer(first.config.data, captions).vocabulary
+        words = _words(recipe.stages[0], dataset)
     for stage in recipe.stages:
         try:
-            if vocabulary is not None:
-                check_search(stage.config, SPECIAL.end, vocabulary)
+            if words is not None:
+                check_search(stage.config, SPECIAL.end, words.vocabulary)
+                _check_repeatable(stage.config.search, words.commonest)
             if not stage.average:
                 check_selection(stage.config.train.select_by, dataset.split("dev"))
             model = build_caption_model(stage.config, _PIECES, SPECIAL)
@@ -71,6 +70,31 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
             raise CaptionerError(
                 f"Stage {stage.number} of the recipe {recipe.name} ({stage.name}) cannot be trained: {error}"
             ) from None
+
+
+class _Words(NamedTuple):
+    vocabulary: Vocabulary
+    commonest: str
+    """The commonest piece of the training captions."""
+
+
+def _words(first: Stage, dataset: Dataset) -> _Words:
+    captions = [caption for example in dataset.split("train") for caption in example.references]
+    start = None
+    if first.checkpoint is not None:
+        start = Start(load_checkpoint(first.checkpoint), first.checkpoint, first.new_vocabulary)
+    tokenizer = initial_tokenizer(first.config, start, captions)
+    counts = Counter(piece for caption in captions for piece in tokenizer.ids(caption) if piece != SPECIAL.unk)
+    return _Words(tokenizer.vocabulary, tokenizer.vocabulary.texts[max(counts, key=counts.__getitem__)])
+
+
+def _check_repeatable(search: SearchOptions, commonest: str) -> None:
+    """Checks that `repeatable` is in the language of the captions: the default recipe's is in English."""
+    if search.no_repeat_word and search.repeatable and commonest not in search.repeatable:
+        raise CaptionerError(
+            f"search.no_repeat_word forbids repeating {commonest!r}, the commonest word of the captions; list the "
+            "words that may be repeated in search.repeatable, or turn the ban off with --set search.no_repeat_word=0."
+        )
 
 
 def train_stages(request: RecipeRun, folder: RunFolder, say: Say) -> Path:

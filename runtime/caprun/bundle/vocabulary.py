@@ -65,6 +65,12 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.pieces)
 
+    @property
+    def texts(self) -> list[str]:
+        """The pieces without the prefixes of `joining`."""
+        prefixes = (self.joining.continuation, self.joining.word_start)
+        return [piece.removeprefix(prefixes[0]).removeprefix(prefixes[1]) for piece in self.pieces]
+
     def spellings(self, words: Sequence[str], option: str, *, at_end: bool) -> Iterator[tuple[frozenset[int], ...]]:
         """Finds the pieces that spell words.
 
@@ -84,11 +90,10 @@ class Vocabulary:
         joining = self.joining
         spells = bool(joining.continuation or joining.word_start or joining.unspaced)
         index = {piece: i for i, piece in enumerate(self.pieces)}
-        texts = [piece.removeprefix(joining.continuation).removeprefix(joining.word_start) for piece in self.pieces]
         for word in words:
             found = index.get(joining.word_start + word, index.get(word))
             if any(letter in joining.unspaced for letter in word):
-                yield from _spelled(word, texts, option, at_end=at_end)
+                yield from _spelled(word, self.texts, option, at_end=at_end)
             elif found is not None:
                 yield (frozenset([found]),)
             elif (lower := word.lower()) in index or joining.word_start + lower in index:

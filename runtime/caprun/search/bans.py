@@ -122,10 +122,12 @@ def _said(spelling: Sequence[Mask], history: Ids) -> Mask:
     return said
 
 
-def _pieces(words: tuple[str, ...], option: str, vocabulary: "Vocabulary | None") -> Mask | None:
-    """Marks the pieces of all spellings of words; None if there are none."""
-    masks = [mask for spelling in _spellings(words, option, vocabulary) for mask in spelling]
-    return np.logical_or.reduce(masks) if masks else None
+@functools.lru_cache(maxsize=16)
+def _pieces(words: tuple[str, ...], option: str, vocabulary: "Vocabulary | None") -> Mask:
+    """Marks pieces that are one of the words, (pieces,); words without such a piece are ignored."""
+    if vocabulary is None:
+        raise UsageError(f"`{option}` names words; give the search a vocabulary.")
+    return np.isin(vocabulary.texts, words)
 
 
 @functools.lru_cache(maxsize=16)

@@ -334,6 +334,11 @@ WRONG = {
         "Stage 2",
         "use 'background', which is",
     ),
+    "words of another language": (
+        "[[stage]]\nname='a'\nsearch.no_repeat_word=9\nsearch.repeatable=['ein', 'in']",
+        "Stage 1",
+        "forbids repeating 'a', the commonest word of the captions",
+    ),
     "no card": ("[[stage]]\nname='a'\n[export]\ncard='none.md'", "none.md", "cannot be read"),
 }
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from harness.command_line import command_line, jpeg_files, machine
+from harness.plain_search import without_bans
 from harness.tables import header, row
 from harness.turns import in_turns, ratios, seconds, with_quartiles
 from peers.batched_search import BatchedCaptioner
@@ -132,7 +132,7 @@ def main() -> None:
     for size in arguments.batch:
         batches = batches_of(photos, size, max(1, min(arguments.rounds, 64 // size)), bundle)
         for beams in BEAMS:
-            options = replace(search, beam_size=beams)
+            options = without_bans(search, beams)
             times, captions = race(captioners, batches, options, arguments.rounds)
             expected = [text for batch in batches for text in reference(batch, options)]
             differing = {

@@ -24,12 +24,13 @@ import numpy as np
 import torch
 from folder import run
 from harness.command_line import command_line, jpeg_files, machine
+from harness.plain_search import without_bans
 from harness.tables import header, row
 from harness.turns import in_turns, ratios, seconds, with_quartiles
 from peers.eager import EagerCaptioner
 from PIL import Image
 
-from caprun import Captioner, SearchOptions
+from caprun import Captioner
 from caprun.batch.listing import list_photos
 from caprun.engine import default_batch_size
 from caprun.inference.hardware import threads_for_all_cores
@@ -72,7 +73,7 @@ def folder(many: Mapping[str, Captioner], peer: EagerCaptioner, photos: Sequence
     """Times folder runs and the peer's loop, and prints the photos per second of each."""
     listed = list_photos(photos, io.BytesIO())
     size = default_batch_size(next(iter(many.values())))
-    options = next(iter(many.values())).spec.search.plain(3)
+    options = without_bans(next(iter(many.values())).spec.search, 3)
 
     def loop(_: int) -> float:
         return 1000 * seconds(lambda: [peer.caption(photo, options) for photo in photos]) / len(photos)
@@ -100,7 +101,7 @@ def main() -> None:
     captioner, cores = load(threads=arguments.threads), threads_for_all_cores()
     peer = EagerCaptioner(load_checkpoint(arguments.checkpoint))
     image = captioner.spec.image
-    options: SearchOptions = captioner.spec.search.plain(3)
+    options = without_bans(captioner.spec.search, 3)
 
     def pillow(photo: str) -> Image.Image:
         with Image.open(photo) as opened:

@@ -6,7 +6,7 @@
 The peers are our weights in eager PyTorch, run as public repositories do (`peers/eager.py`), and as the TorchScript
 bundle of `captioner export`; sgrvinod's tutorial (`peers/sgrvinod.py`); and Hugging Face's ViT-GPT2 and BLIP-base
 (`peers/hugging_face.py`). The last three have random weights, which do not change the time of a step. They take as many
-steps as our caption of the photo has pieces, END included.
+steps as our caption of the photo has pieces, END included. All search without bans.
 
 Each contender runs in its own process. They take turns, each with a block of all photos, after captioning the first
 photo of the block once as warm-up. A ratio is the median over photos and rounds of the contender's time divided by ours

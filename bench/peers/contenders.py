@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,11 +83,13 @@ HUGGING_FACE = ("transformers", "torch", "torchvision", "pillow")
 
 
 def _runtime(captioner: Any) -> CaptionPhoto:
+    from harness.plain_search import without_bans
+
     from caprun.photos.preprocessing import load
 
     def caption(path: str, beams: int, steps: int) -> Captioned:
         del steps
-        options = replace(captioner.spec.search, beam_size=beams)
+        options = without_bans(captioner.spec.search, beams)  # as the others
         (found,) = captioner.hypotheses(load(path, captioner.spec.image)[None], options)
         # one step per piece, and one for END
         return Captioned(captioner.vocabulary.text(found.ids), len(found.ids) + found.finished)
@@ -109,6 +110,8 @@ def _torch(threads: int) -> None:
 
 
 def _eager(sources: Sources, threads: int) -> CaptionPhoto:
+    from harness.plain_search import without_bans
+
     from caprun import SearchOptions
     from captioner.models.checkpoint import load_checkpoint
     from peers.eager import EagerCaptioner
@@ -119,7 +122,7 @@ def _eager(sources: Sources, threads: int) -> CaptionPhoto:
     search: SearchOptions = checkpoint.config.search
 
     def caption(path: str, beams: int, steps: int) -> Captioned:
-        text = model.caption(path, replace(search, beam_size=beams))
+        text = model.caption(path, without_bans(search, beams))
         return Captioned(text, steps)
 
     return caption

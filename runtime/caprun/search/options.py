@@ -17,6 +17,10 @@ Kind = Literal["integer", "number", "words", "flag"]
 
 _ALWAYS = ("beam_size", "max_length", "length_penalty")
 """Options that every description of a search includes."""
+_LENGTHS_AND_BANS = (
+    *("max_length", "length_penalty", "min_length"),
+    *("no_repeat_ngram", "no_repeat_word", "repeatable", "suppress", "bad_endings"),
+)
 
 
 class SearchOption(NamedTuple):
@@ -157,8 +161,9 @@ class SearchOptions:
             raise UsageError(f"`n_best` ({self.n_best}) must be at most `beam_size` ({self.beam_size}).")
 
     def plain(self, beam_size: int) -> "SearchOptions":
-        """Returns plain beam search with a beam size, and the `max_length` and `length_penalty` of these options."""
-        return SearchOptions(beam_size, self.max_length, self.length_penalty)
+        """Returns beam search with these lengths and bans, without groups, sampling and neutral words."""
+        others = {name: getattr(self, name) for name in _LENGTHS_AND_BANS}
+        return SearchOptions(beam_size, **others)
 
     @property
     def text(self) -> str:

@@ -150,6 +150,8 @@ def test_the_text_names_beam_length_and_options_that_differ_from_defaults(option
     assert options.text == text
 
 
-def test_a_plain_search_keeps_only_max_length_and_length_penalty() -> None:
-    options = SearchOptions(6, 30, 0.5, min_length=4, n_best=6, groups=3)
-    assert options.plain(1) == SearchOptions(1, 30, 0.5)
+def test_a_plain_search_keeps_only_lengths_and_bans() -> None:
+    bans = {"no_repeat_ngram": 3, "no_repeat_word": 9, "repeatable": "a", "suppress": "b", "bad_endings": "c"}
+    options = SearchOptions(6, 30, 0.5, min_length=4, n_best=6, groups=3, neutral=True, **bans)  # type: ignore[arg-type]
+    assert options.plain(1) == SearchOptions(1, 30, 0.5, min_length=4, **bans)  # type: ignore[arg-type]
+    assert SearchOptions(3, 30, 0.5, temperature=1.0, top_k=3).plain(1) == SearchOptions(1, 30, 0.5)

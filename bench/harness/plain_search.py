@@ -1,4 +1,4 @@
-"""The search that every captioner of a comparison has."""
+"""A search that every contender supports."""
 
 from caprun import SearchOptions
 

@@ -89,7 +89,7 @@ def _runtime(captioner: Any) -> CaptionPhoto:
 
     def caption(path: str, beams: int, steps: int) -> Captioned:
         del steps
-        options = without_bans(captioner.spec.search, beams)  # as the others
+        options = without_bans(captioner.spec.search, beams)  # the other contenders have no bans
         (found,) = captioner.hypotheses(load(path, captioner.spec.image)[None], options)
         # one step per piece, and one for END
         return Captioned(captioner.vocabulary.text(found.ids), len(found.ids) + found.finished)

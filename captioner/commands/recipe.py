@@ -63,9 +63,9 @@ def recipe(
 ) -> None:
     """Make a bundle from captioned photos: train the stages in FILE, one after another, then export.
 
-    Without FILE, uses the recipe of the packaged model, which is also the best one known for other photos. Everything
-    is checked before training starts. The same command continues a run that was interrupted or killed; only export
-    options can be changed then.
+    Without FILE, uses the recipe of the packaged model, which is also the best one known for other photos with English
+    captions. Everything is checked before training starts. The same command continues a run that was interrupted or
+    killed; only export options can be changed then.
     """
     from captioner.recipes.recipe import find_recipe, read_recipe
 

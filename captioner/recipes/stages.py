@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
         try:
             if words is not None:
                 check_search(stage.config, SPECIAL.end, words.vocabulary)
-                _check_repeatable(stage.config.search, words.commonest)
+                _check_repeatable(stage.config.search, words)
             if not stage.average:
                 check_selection(stage.config.train.select_by, dataset.split("dev"))
             model = build_caption_model(stage.config, _PIECES, SPECIAL)
@@ -74,8 +75,10 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
 
 class _Words(NamedTuple):
     vocabulary: Vocabulary
+    whole: bool
+    """Whether all pieces are whole words."""
     commonest: str
-    """The commonest piece of the training captions."""
+    """The commonest piece with a letter in the training captions; empty if there is none."""
 
 
 def _words(first: Stage, dataset: Dataset) -> _Words:
@@ -84,16 +87,23 @@ def _words(first: Stage, dataset: Dataset) -> _Words:
     if first.checkpoint is not None:
         start = Start(load_checkpoint(first.checkpoint), first.checkpoint, first.new_vocabulary)
     tokenizer = initial_tokenizer(first.config, start, captions)
-    counts = Counter(piece for caption in captions for piece in tokenizer.ids(caption) if piece != SPECIAL.unk)
-    return _Words(tokenizer.vocabulary, tokenizer.vocabulary.texts[max(counts, key=counts.__getitem__)])
+    counts, texts = Counter(chain.from_iterable(map(tokenizer.ids, captions))), tokenizer.vocabulary.texts
+    words = (texts[piece] for piece, _ in counts.most_common() if piece != SPECIAL.unk)
+    commonest = next((word for word in words if any(map(str.isalpha, word))), "")
+    return _Words(tokenizer.vocabulary, tokenizer.words is not None, commonest)
 
 
-def _check_repeatable(search: SearchOptions, commonest: str) -> None:
-    """Checks that `repeatable` is in the language of the captions: the default recipe's is in English."""
-    if search.no_repeat_word and search.repeatable and commonest not in search.repeatable:
+def _check_repeatable(search: SearchOptions, words: _Words) -> None:
+    """Checks that the pieces are words, and in the language of `repeatable`: the default recipe's is English."""
+    if not search.no_repeat_word or not search.repeatable:
+        return
+    off = "turn the ban off with --set search.no_repeat_word=0."
+    if not words.whole:
+        raise CaptionerError(f"search.no_repeat_word forbids repeating parts of words with this tokenizer; {off}")
+    if not {words.commonest, words.commonest.lower()} & {"", *search.repeatable}:
         raise CaptionerError(
-            f"search.no_repeat_word forbids repeating {commonest!r}, the commonest word of the captions; list the "
-            "words that may be repeated in search.repeatable, or turn the ban off with --set search.no_repeat_word=0."
+            f"search.no_repeat_word forbids repeating {words.commonest!r}, the commonest word of the captions; list "
+            f"the words that may be repeated in search.repeatable, or {off}"
         )
 
 

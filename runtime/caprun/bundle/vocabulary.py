@@ -89,11 +89,11 @@ class Vocabulary:
         """
         joining = self.joining
         spells = bool(joining.continuation or joining.word_start or joining.unspaced)
-        index = {piece: i for i, piece in enumerate(self.pieces)}
+        index, texts = {piece: i for i, piece in enumerate(self.pieces)}, self.texts
         for word in words:
             found = index.get(joining.word_start + word, index.get(word))
             if any(letter in joining.unspaced for letter in word):
-                yield from _spelled(word, self.texts, option, at_end=at_end)
+                yield from _spelled(word, texts, option, at_end=at_end)
             elif found is not None:
                 yield (frozenset([found]),)
             elif (lower := word.lower()) in index or joining.word_start + lower in index:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +57,14 @@ class Bans:
             return None
         count = int(np.logical_or.reduce([spelling[-1] for spelling in suppressed]).sum()) if suppressed else 0
         return cls(end, options.min_length, ngram, window, repeatable, suppressed, count, bad_endings)
+
+    def allowing(self, pieces: Ids) -> "Bans":
+        """Returns these bans with more repeatable pieces, if some pieces are repeatable."""
+        if self.repeatable is None:
+            return self
+        repeatable = self.repeatable.copy()
+        repeatable[pieces] = True
+        return replace(self, repeatable=repeatable)
 
     def most(self, step: int) -> int:
         """Computes how many pieces can be banned after `step` pieces, and so how many extra candidates are needed."""
@@ -124,10 +132,17 @@ def _said(spelling: Sequence[Mask], history: Ids) -> Mask:
 
 @functools.lru_cache(maxsize=16)
 def _pieces(words: tuple[str, ...], option: str, vocabulary: "Vocabulary | None") -> Mask:
-    """Marks pieces that are one of the words, (pieces,); words without such a piece are ignored."""
+    """Marks pieces that are one of the words, or punctuation, (pieces,); words that are not one piece are ignored."""
     if vocabulary is None:
         raise UsageError(f"`{option}` names words; give the search a vocabulary.")
-    return np.isin(vocabulary.texts, words)
+    texts, wanted = vocabulary.texts, set(words)
+    known = set(texts)
+    for word in words:
+        if word not in known and word.lower() in known:
+            raise UsageError(
+                f"`{option}` names {word!r}, which is not in the model's vocabulary; use {word.lower()!r}, which is."
+            )
+    return np.array([text in wanted or not any(map(str.isalnum, text)) for text in texts], np.bool_)
 
 
 @functools.lru_cache(maxsize=16)

@@ -61,6 +61,7 @@ def search(
         if neutral is None:
             raise UsageError("`neutral` is True, but the model has no neutral words; leave it out.")
         steps = functools.partial(neutral.step, steps)
+        bans = bans and bans.allowing(neutral.written)  # "a person and a person" stands for "a man and a woman"
     drawn = options.temperature > 0
     if drawn or options.beam_size == 1:
         identities = range(photos) if identities is None else identities

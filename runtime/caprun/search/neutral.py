@@ -31,8 +31,8 @@ class Neutralizer:
     ) -> None:
         members = [member for neutral, gendered in groups.items() for member in (neutral, *gendered)]
         self._word_starts = word_starts
-        self._neutral = np.array(list(groups), np.int64)
-        """Neutral piece of each group; (groups,)."""
+        self.written = np.array(list(groups), np.int64)
+        """The neutral piece of each group; int64 (groups,)."""
         self._first = np.cumsum([0, *(1 + len(gendered) for gendered in groups.values())])[:-1]
         """Position of the first member of each group among all members; (groups,)."""
         self._among_sorted = np.argsort(np.argsort(members))
@@ -62,10 +62,10 @@ class Neutralizer:
         most = min(pieces, k + count)
         others = np.where(in_group[:, :most], np.float32(-np.inf), log_prob[:, :most])
         sums = self._sums(log_prob[in_group].reshape(-1, count), candidate[in_group].reshape(-1, count))
-        neutral = np.broadcast_to(self._neutral, sums.shape)
+        neutral = np.broadcast_to(self.written, sums.shape)
         log_prob = np.concatenate([others, sums], 1)
         candidate = np.concatenate([candidate[:, :most], neutral], 1)
-        likeliest = (-log_prob).argsort(1, kind="stable")[:, : min(k, pieces - count + len(self._neutral))]
+        likeliest = (-log_prob).argsort(1, kind="stable")[:, : min(k, pieces - count + len(self.written))]
         return output._replace(
             log_prob=np.take_along_axis(log_prob, likeliest, 1).reshape(rows, beams, -1),
             candidate=np.take_along_axis(candidate, likeliest, 1).reshape(rows, beams, -1),

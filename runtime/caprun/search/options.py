@@ -21,6 +21,7 @@ _LENGTHS_AND_BANS = (
     *("max_length", "length_penalty", "min_length"),
     *("no_repeat_ngram", "no_repeat_word", "repeatable", "suppress", "bad_endings"),
 )
+"""Options that `SearchOptions.plain` keeps."""
 
 
 class SearchOption(NamedTuple):
@@ -170,8 +171,9 @@ class SearchOptions:
         """The options in words: beam, length, and those that differ from their defaults."""
         beams = [f"beam {self.beam_size}", f"length penalty {self.length_penalty:g}"]
         parts = [*(beams if self.temperature == 0 else ["sampled"]), f"at most {self.max_length} steps"]
+        unused = () if self.no_repeat_word or self.no_repeat_ngram == 1 else ("repeatable",)
         for name, value in self.as_dict().items():
-            if name not in _ALWAYS:
+            if name not in (*_ALWAYS, *unused):
                 shown = "" if value is True else f" {' '.join(value) if isinstance(value, list) else value}"
                 parts.append(f"{name.replace('_', ' ')}{shown}")
         return ", ".join(parts)

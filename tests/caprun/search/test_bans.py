@@ -270,6 +270,19 @@ def test_repeatable_words_are_whole_pieces_and_others_are_ignored() -> None:
     assert said == {"男人", "▁run"}
 
 
+def test_punctuation_is_repeatable() -> None:
+    pieces = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", ",", "cat"))
+    bans = {"no_repeat_word": 9, "repeatable": ("a",), "min_length": 4}
+    assert search_with(pieces, bans).ids.count(4) > 1
+    assert search_with(pieces, bans).ids.count(5) <= 1
+
+
+def test_the_error_for_a_capitalised_repeatable_word_suggests_the_known_lower_case() -> None:
+    pieces = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", "a", "cat"))
+    with pytest.raises(UsageError, match=r"`repeatable` names 'A', which is not in .*; use 'a', which is\."):
+        search_with(pieces, {"no_repeat_word": 9, "repeatable": ("A",)})
+
+
 def test_repeatable_words_need_no_vocabulary_if_everything_may_be_repeated() -> None:
     world = World(0, words=4)
     plain, repeatable = (

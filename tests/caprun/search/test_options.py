@@ -142,6 +142,11 @@ def test_unused_options_are_not_written_so_an_older_caprun_can_read_them() -> No
         (SearchOptions(), "beam 3, length penalty 0.7, at most 22 steps"),
         (SearchOptions(5, no_repeat_ngram=3), "beam 5, length penalty 0.7, at most 22 steps, no repeat ngram 3"),
         (SearchOptions(bad_endings=("a", "the")), "beam 3, length penalty 0.7, at most 22 steps, bad endings a the"),
+        (SearchOptions(repeatable="a"), "beam 3, length penalty 0.7, at most 22 steps"),  # type: ignore[arg-type]
+        (
+            SearchOptions(no_repeat_word=9, repeatable=("a", "of")),
+            "beam 3, length penalty 0.7, at most 22 steps, no repeat word 9, repeatable a of",
+        ),
         (SearchOptions(neutral=True), "beam 3, length penalty 0.7, at most 22 steps, neutral"),
         (SearchOptions(temperature=0.7, top_p=0.9), "sampled, at most 22 steps, temperature 0.7, top p 0.9, seed 0"),
     ],

@@ -121,6 +121,7 @@ def test_content_encodings_are_refused(service: Running, encoding: str) -> None:
         ("beam_size=3%0A", "whole number"),
         ("beam_size=3&beam_size=3", "twice"),
         ("Beam_size=3", "no option"),
+        ("repeatable=a", "no option"),
         ("beam=3", "no option"),
         ("=3", "no option"),
         ("suppress=man", "no option"),

@@ -339,6 +339,11 @@ WRONG = {
         "Stage 1",
         "forbids repeating 'a', the commonest word of the captions",
     ),
+    "words in pieces": (
+        "[[stage]]\nname='a'\ndata.tokenizer='bpe'\nsearch.no_repeat_word=9\nsearch.repeatable=['a']",
+        "Stage 1",
+        "forbids repeating parts of words with this tokenizer",
+    ),
     "no card": ("[[stage]]\nname='a'\n[export]\ncard='none.md'", "none.md", "cannot be read"),
 }
 

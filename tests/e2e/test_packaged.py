@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ from caprun.bundle.manifest import FULL_PRECISION
 from caprun.bundle.reading import Bundle, read_bundle
 from caprun.engine import Captioner, packaged_bundle
 from caprun.inference.session import OnnxBackend
+from caprun.photos.preprocessing import load
+from caprun.search.options import SearchOptions
 from captioner.backends.pytorch import ModelBackend, model_spec
 from captioner.models.checkpoint import build_model, load_checkpoint
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 CHECKPOINT = WEIGHTS / "checkpoints" / "everyday_lite2.pt"
 CHINESE = WEIGHTS / "zh" / "caprun_zh"
 
@@ -47,6 +51,19 @@ def test_a_caption_does_not_depend_on_its_batch_in_any_precision(bundle: Bundle)
     assert set(bundle.manifest.precisions) == {FULL_PRECISION, "int8"}
     for precision in bundle.manifest.precisions:
         check_batches(Captioner.load(bundle.path, device="cpu", precision=precision), photos, tolerance=1e-4)
+
+
+def test_captions_repeat_only_function_words(bundle: Bundle) -> None:
+    captioner = Captioner.load(bundle.path, device="cpu")
+    photos = np.stack([load(photo, captioner.spec.image) for photo in sorted(PHOTOS.glob("*.jpg"))])
+    anything = replace(captioner.spec.search, no_repeat_word=0)
+
+    def repeated(options: SearchOptions) -> set[str]:
+        said = [caption.text.split() for caption in captioner.caption_arrays(photos, options)]
+        return {word for words in said for word in words if words.count(word) > 1}
+
+    assert repeated(captioner.spec.search) <= {*captioner.spec.search.repeatable}
+    assert not repeated(anything) <= {*captioner.spec.search.repeatable}
 
 
 def test_int8_was_measured_as_equally_good_and_faster(bundle: Bundle) -> None:

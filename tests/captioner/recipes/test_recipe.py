@@ -178,6 +178,13 @@ def test_a_setting_of_one_kind_of_stage_applies_to_the_stages_of_that_kind(tiny,
     assert [getattr(getattr(config, section), key) for config in trainings] == values
 
 
+def test_the_default_recipe_bans_repeats_in_its_last_stage_unless_told_otherwise():
+    banned = [stage.config.search.no_repeat_word for stage in read_recipe(find_recipe(None)).stages]
+    assert banned == [0, 0, 0, 0, 0, 22]
+    told = read_recipe(find_recipe(None), {"search": {"no_repeat_word": 0}})
+    assert told.stages[-1].config.search.no_repeat_word == 0
+
+
 def test_a_setting_that_no_stage_uses_is_refused(tmp_path):
     file = tmp_path / "own.toml"
     file.write_text("[[stage]]\nname = 'a'\n")

@@ -76,7 +76,7 @@ def check_stages(recipe: Recipe, device: str, dataset: Dataset) -> None:
 class _Words(NamedTuple):
     vocabulary: Vocabulary
     whole: bool
-    """Whether all pieces are whole words."""
+    """The tokenizer has no pieces that are only a part of a word."""
     commonest: str
     """The commonest piece with a letter in the training captions; empty if there is none."""
 

@@ -13,7 +13,8 @@ from caprun.bundle.vocabulary import Vocabulary
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}(?<!\.)")
 """Names of files and precisions: no system reads them as a path, drive or stream, and no terminal as a control code."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")  # which XML and terminals cannot show
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
+"""Characters that XML and terminals cannot show. Lone surrogates are allowed: a folder's name may not be UTF-8."""
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # reserved in every Windows directory
 _MOST_SIDE = 2**14  # pixels
 _INDICES = ("row", "parent", "token", "k")

@@ -97,13 +97,24 @@ class Vocabulary:
             elif found is not None:
                 yield (frozenset([found]),)
             elif (lower := word.lower()) in index or joining.word_start + lower in index:
-                raise UsageError(
-                    f"`{option}` names {word!r}, which is not in the model's vocabulary; use {lower!r}, which is."
-                )
+                raise _miscased(word, option)
             elif spells:
                 raise UsageError(
                     f"`{option}` names {word!r}, which is not in the model's vocabulary as one piece; leave it out."
                 )
+
+    def marked(self, words: Sequence[str], option: str) -> list[bool]:
+        """Marks the pieces that are one of the words, by id; words that are not one piece are ignored.
+
+        Raises:
+            UsageError: A word is in the vocabulary only in lower case; `option` is the search option that names it.
+        """
+        texts, wanted = self.texts, set(words)
+        known = set(texts)
+        for word in sorted(wanted - known):
+            if word.lower() in known:
+                raise _miscased(word, option)
+        return [text in wanted for text in texts]
 
     def words(self, ids: Sequence[int]) -> list[WordSpan]:
         """Groups the pieces of a caption, without END, into words."""
@@ -179,6 +190,13 @@ class Vocabulary:
                 raise ValueError(
                     f"the {kind} {shown(found)} contains a control character, or one that XML or UTF-8 does not allow"
                 )
+
+
+def _miscased(word: str, option: str) -> UsageError:
+    """Returns the error of an option that names a word of which the vocabulary has only the lower case."""
+    return UsageError(
+        f"`{option}` names {word!r}, which is not in the model's vocabulary; use {word.lower()!r}, which is."
+    )
 
 
 def _spelled(text: str, pieces: Sequence[str], option: str, *, at_end: bool) -> list[tuple[frozenset[int], ...]]:

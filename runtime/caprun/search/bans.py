@@ -135,14 +135,8 @@ def _pieces(words: tuple[str, ...], option: str, vocabulary: "Vocabulary | None"
     """Marks pieces that are one of the words, or punctuation, (pieces,); words that are not one piece are ignored."""
     if vocabulary is None:
         raise UsageError(f"`{option}` names words; give the search a vocabulary.")
-    texts, wanted = vocabulary.texts, set(words)
-    known = set(texts)
-    for word in words:
-        if word not in known and word.lower() in known:
-            raise UsageError(
-                f"`{option}` names {word!r}, which is not in the model's vocabulary; use {word.lower()!r}, which is."
-            )
-    return np.array([text in wanted or not any(map(str.isalnum, text)) for text in texts], np.bool_)
+    punctuation = [not any(map(str.isalnum, text)) for text in vocabulary.texts]
+    return np.array(vocabulary.marked(words, option), np.bool_) | np.array(punctuation, np.bool_)
 
 
 @functools.lru_cache(maxsize=16)

@@ -283,6 +283,12 @@ def test_the_error_for_a_capitalised_repeatable_word_suggests_the_known_lower_ca
         search_with(pieces, {"no_repeat_word": 9, "repeatable": ("A",)})
 
 
+def test_one_long_piece_does_not_multiply_the_memory_of_repeatable_words() -> None:
+    """An array of text has room for the longest piece in every place: here, 80 GB."""
+    pieces = ("<pad>", "<start>", "<end>", "<unk>", "a", "x" * 1_000_000, *map(str, range(20_000)))
+    assert search_with(Vocabulary(pieces), {"no_repeat_word": 9, "repeatable": ("a",)}).ids
+
+
 def test_repeatable_words_need_no_vocabulary_if_everything_may_be_repeated() -> None:
     world = World(0, words=4)
     plain, repeatable = (
